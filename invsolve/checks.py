@@ -1,0 +1,106 @@
+"""Checks at the public border: each returns the checked value, or raises with the one wording of `errors`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from invsolve.errors import invalid, invalid_type
+
+Kind = Literal["real", "complex"]
+Shape = tuple[int, ...]
+
+
+def check_shape(owner: str, name: str, value: Tensor, shape: Shape) -> Tensor:
+    """Raise unless ``value`` is a tensor of shape ``(batch, *shape)``."""
+    if not isinstance(value, Tensor):
+        raise invalid_type(owner, name, "a torch.Tensor", value, f"Convert it: torch.as_tensor({name}).")
+    if value.ndim != len(shape) + 1 or tuple(value.shape[1:]) != shape:
+        hint = f"Add a batch axis: {name}[None]." if tuple(value.shape) == shape else ""
+        want = ", ".join(map(str, ("batch", *shape)))
+        raise invalid(owner, name, f"of shape ({want})", tuple(value.shape), hint)
+    return value
+
+
+def check_kind(owner: str, name: str, value: Tensor, kind: Kind) -> Tensor:
+    """Raise unless ``value`` is floating ('real') or complex ('complex')."""
+    if kind == "complex" and not value.is_complex():
+        raise invalid_type(owner, name, "complex", str(value.dtype), f"Convert it: torch.complex({name}, 0 * {name}).")
+    if kind == "real" and not value.is_floating_point():
+        hint = "Build the operator or prior with kind='complex'." if value.is_complex() else f"Convert it: {name}.float()."
+        raise invalid_type(owner, name, "real floating point", str(value.dtype), hint)
+    return value
+
+
+def check_finite(owner: str, name: str, value: Tensor) -> Tensor:
+    """Raise if ``value`` holds NaN or Inf, and say how many and where the first is."""
+    bad = ~torch.isfinite(value)
+    if bool(bad.any()):
+        first = tuple(bad.nonzero()[0].tolist())
+        raise invalid(
+            owner, name, "finite", f"{int(bad.sum())} NaN or infinite values, the first at index {first}",
+            "Mark missing data with an operator such as Mask or Subsample; do not pass NaN.",
+        )
+    return value
+
+
+def check_positive(owner: str, name: str, value: object, *, zero: bool = False) -> float:
+    """A finite real number > 0 (>= 0 with ``zero``), as float."""
+    number = check_number(owner, name, value)
+    if number < 0 or (number == 0 and not zero):
+        raise invalid(owner, name, "non-negative" if zero else "positive", number)
+    return number
+
+
+def check_number(owner: str, name: str, value: object) -> float:
+    """A finite real number, as float; 0-d tensors are accepted, bools and strings are not."""
+    if isinstance(value, Tensor) and value.ndim == 0 and not value.is_complex():
+        value = value.item()
+    if isinstance(value, bool) or not hasattr(value, "__float__") or isinstance(value, Tensor):
+        raise invalid_type(owner, name, "a real number", value)
+    number = float(value)
+    if not math.isfinite(number):
+        raise invalid(owner, name, "finite", number)
+    return number
+
+
+def check_int(owner: str, name: str, value: object, *, minimum: int | None = None) -> int:
+    """An integer (not a bool, not 3.0), at least ``minimum``."""
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise invalid_type(owner, name, "an integer", value)
+    number = int(value.__index__())
+    if minimum is not None and number < minimum:
+        raise invalid(owner, name, f"at least {minimum}", number)
+    return number
+
+
+def check_dims(owner: str, name: str, value: object) -> Shape:
+    """A shape: a tuple of positive integers."""
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise invalid_type(owner, name, "a tuple of integers", value, f"Write ({value},) for one axis.")
+    return tuple(check_int(owner, f"{name}[{i}]", n, minimum=1) for i, n in enumerate(value))
+
+
+def check_choice(owner: str, name: str, value: object, choices: Iterable[object]) -> None:
+    """One of a few named options."""
+    options = list(choices)
+    if value not in options:
+        raise invalid(owner, name, "one of " + ", ".join(repr(c) for c in options), repr(value))
+
+
+def real_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The real dtype of one component: complex64 -> float32."""
+    return {torch.complex64: torch.float32, torch.complex128: torch.float64}.get(dtype, dtype)
+
+
+def kind_dtype(dtype: torch.dtype, kind: Kind) -> torch.dtype:
+    """The dtype with the precision of ``dtype`` and the given kind."""
+    return real_dtype(dtype).to_complex() if kind == "complex" else real_dtype(dtype)
+
+
+def kind_of(value: Tensor) -> Kind:
+    return "complex" if value.is_complex() else "real"

@@ -1,0 +1,189 @@
+"""Noise models: the law of the data given the clean measurement ``A(x)``. The data term is always -log p.
+
+This module holds `Gaussian`; a float given to `solve` means ``Gaussian(std=...)``. For complex data ``std`` is per real
+component: E|n|^2 = 2 std^2.
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import math
+from dataclasses import dataclass, field
+from typing import Self, final
+
+import torch
+from torch import Tensor
+
+from invsolve.checks import Shape, check_finite, check_positive, kind_dtype
+from invsolve.draws import DrawLike
+from invsolve.errors import invalid, invalid_type
+
+
+class Noise(abc.ABC):
+    """The law p(y | clean). ``observed`` (bool, broadcastable to y) says which data exist; others do not count."""
+
+    @abc.abstractmethod
+    def log_prob(self, y: Tensor, clean: Tensor, observed: Tensor | None = None) -> Tensor:
+        """log p(y | clean), normalised, ``(rows,)``."""
+
+    @abc.abstractmethod
+    def grad(self, y: Tensor, clean: Tensor, observed: Tensor | None = None) -> Tensor:
+        """Gradient of -log p in ``clean``, shape of ``clean``."""
+
+    @abc.abstractmethod
+    def curvature(self, v: Tensor, clean: Tensor, observed: Tensor | None = None) -> Tensor:
+        """``W v`` with W the Gauss-Newton weight (the Fisher information of ``clean``), shape of ``v``."""
+
+    @abc.abstractmethod
+    def sample(self, clean: Tensor, draw: DrawLike, *, step: int = 0, index: int = 0) -> Tensor:
+        """Data drawn around ``clean`` ``(rows, *out_shape)``, by the keyed source ``draw``."""
+
+    @abc.abstractmethod
+    def check(self, out_shape: Shape, batch: int, dtype: torch.dtype, device: torch.device) -> Self:
+        """The noise with its parameters checked against data ``(batch, *out_shape)``, on their dtype and device."""
+
+    @abc.abstractmethod
+    def take(self, index: Tensor) -> Self:
+        """The noise of the rows ``index``: parameters with an item axis are indexed."""
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Gaussian(Noise):
+    """``y = clean + n``, ``n ~ N(0, G)``: give ``std`` or ``covariance``.
+
+    ``std`` > 0, in the units of the data: a number; a tensor of ``out_shape`` (one per entry); or
+    ``(items, *out_shape)`` where the trailing axes may be 1 (one per item). ``covariance`` ``(m, m)``, symmetric positive
+    definite, over the flattened data (m numbers); for complex data it is the covariance of the real and of the imaginary
+    part, which are independent.
+    """
+
+    std: float | Tensor | None = None
+    covariance: Tensor | None = None
+    _chol: Tensor | None = field(default=None, repr=False)  # lower Cholesky factor of the covariance
+    _per_item: bool = field(default=False, repr=False)  # std carries an item axis; set by `check`
+
+    def __post_init__(self) -> None:
+        if (self.std is None) == (self.covariance is None):
+            raise invalid("Gaussian", "std", "given, or `covariance`, not both", "both" if self.std is not None else "neither")
+        if isinstance(self.std, Tensor):
+            if not self.std.is_floating_point():
+                raise invalid_type("Gaussian", "std", "real floating point", str(self.std.dtype))
+            check_finite("Gaussian", "std", self.std)
+            if bool((self.std <= 0).any()):
+                raise invalid("Gaussian", "std", "positive", float(self.std.min()))
+            if self.std.ndim == 0:
+                object.__setattr__(self, "std", float(self.std))
+        elif self.std is not None:
+            object.__setattr__(self, "std", check_positive("Gaussian", "std", self.std))
+        if self.covariance is not None and self._chol is None:
+            object.__setattr__(self, "_chol", _cholesky(self.covariance))
+
+    # --- whitening: what linear-Gaussian solvers use --------------------------------------------------------------
+    def whiten(self, r: Tensor, observed: Tensor | None = None) -> Tensor:
+        """``G^-1/2 r`` ``(rows, *out_shape)``; unobserved entries become 0."""
+        if self._chol is not None:
+            if observed is not None:
+                raise invalid("Gaussian", "covariance", "used with fully observed data", "an operator with missing entries",
+                              "Keep the observed entries with Subsample, and the covariance of those.")
+            flat = torch.linalg.solve_triangular(self._chol.to(r.dtype), r.flatten(1).mT, upper=False).mT
+            return flat.reshape(r.shape)
+        out = r / self._row_std(r)
+        return out if observed is None else out * observed
+
+    def unwhiten_adjoint(self, r: Tensor, observed: Tensor | None = None) -> Tensor:
+        """``G^-H/2 r``: the adjoint of `whiten`."""
+        if self._chol is not None:
+            flat = torch.linalg.solve_triangular(self._chol.to(r.dtype).mT, r.flatten(1).mT, upper=True).mT
+            return flat.reshape(r.shape)
+        return self.whiten(r, observed)
+
+    def apply_covariance(self, r: Tensor) -> Tensor:
+        """``G r``."""
+        if self._chol is not None:
+            chol = self._chol.to(r.dtype)
+            return (r.flatten(1) @ chol @ chol.mT).reshape(r.shape)
+        return self._row_std(r) ** 2 * r
+
+    # --- the law ------------------------------------------------------------------------------------------------------
+    def log_prob(self, y: Tensor, clean: Tensor, observed: Tensor | None = None) -> Tensor:
+        white = self.whiten(y - clean, observed).flatten(1)
+        size = white.abs().square().sum(1)
+        components = 2 if y.is_complex() else 1
+        if self._chol is not None:
+            half_logdet = self._chol.diagonal().log().sum().expand(len(y))
+            number: Tensor | float = float(white.shape[1])
+        else:
+            keep = torch.ones_like(y.real) if observed is None else observed.expand(y.shape).to(y.real.dtype)
+            logs = math.log(self.std) if isinstance(self.std, float) else self._row_std(y).log()
+            half_logdet = (keep * logs).flatten(1).sum(1)
+            number = keep.flatten(1).sum(1)
+        return -0.5 * size - components * (half_logdet + 0.5 * math.log(2 * math.pi) * number)
+
+    def grad(self, y: Tensor, clean: Tensor, observed: Tensor | None = None) -> Tensor:
+        return self.curvature(clean - y, clean, observed)
+
+    def curvature(self, v: Tensor, clean: Tensor, observed: Tensor | None = None) -> Tensor:
+        return self.unwhiten_adjoint(self.whiten(v, observed), observed)
+
+    def sample(self, clean: Tensor, draw: DrawLike, *, step: int = 0, index: int = 0) -> Tensor:
+        z = draw.normal(tuple(clean.shape[1:]), clean.dtype, step=step, index=index)
+        if self._chol is not None:
+            return clean + (z.flatten(1) @ self._chol.to(z.dtype).mT).reshape(z.shape)
+        return clean + self._row_std(clean) * z
+
+    def check(self, out_shape: Shape, batch: int, dtype: torch.dtype, device: torch.device) -> Self:
+        real = kind_dtype(dtype, "real")
+        if isinstance(self.std, Tensor):
+            shape, ndim = tuple(self.std.shape), len(out_shape)
+            per_item = self.std.ndim == ndim + 1 and shape[0] == batch
+            per_item = per_item and all(a in (1, b) for a, b in zip(shape[1:], out_shape, strict=True))
+            if shape != out_shape and not per_item:
+                raise invalid("solve", "noise.std", f"a number, or a tensor of shape {out_shape} or {(batch, *out_shape)}", shape)
+            return dataclasses.replace(self, std=self.std.to(device, real), _per_item=per_item and shape != out_shape)
+        if self.covariance is not None:
+            size = math.prod(out_shape)
+            if tuple(self.covariance.shape) != (size, size):
+                raise invalid("solve", "noise.covariance", f"of shape {(size, size)}", tuple(self.covariance.shape))
+            return dataclasses.replace(self, covariance=self.covariance.to(device),
+                                       _chol=None if self._chol is None else self._chol.to(device, real))
+        return self
+
+    def take(self, index: Tensor) -> Self:
+        if self._per_item and isinstance(self.std, Tensor):
+            return dataclasses.replace(self, std=self.std[index.to(self.std.device)])
+        return self
+
+    def _row_std(self, like: Tensor) -> Tensor:
+        assert self.std is not None  # the constructor: std or covariance
+        if isinstance(self.std, float):
+            return torch.tensor(self.std, dtype=kind_dtype(like.dtype, "real"), device=like.device)
+        return self.std
+
+
+def _cholesky(covariance: Tensor) -> Tensor:
+    if not isinstance(covariance, Tensor) or not covariance.is_floating_point():
+        given = str(covariance.dtype) if isinstance(covariance, Tensor) else covariance
+        raise invalid_type("Gaussian", "covariance", "a real floating tensor", given)
+    if covariance.ndim != 2 or covariance.shape[0] != covariance.shape[1]:
+        raise invalid("Gaussian", "covariance", "a square matrix (m, m)", tuple(covariance.shape))
+    check_finite("Gaussian", "covariance", covariance)
+    gap = (covariance - covariance.mT).abs().max() if covariance.numel() else covariance.sum()
+    if float(gap) > 1e-5 * float(covariance.abs().max()):
+        raise invalid("Gaussian", "covariance", "symmetric", f"an asymmetry of {float(gap):.3g}", "Pass (C + C.T) / 2.")
+    chol, info = torch.linalg.cholesky_ex(covariance.double())
+    if int(info):
+        raise invalid("Gaussian", "covariance", "positive definite", f"a matrix whose minor of order {int(info)} is not")
+    return chol.to(covariance.dtype)
+
+
+def as_noise(owner: str, noise: object) -> Noise:
+    """A `Noise`, from a `Noise` or a number (the std of Gaussian noise)."""
+    if isinstance(noise, Noise):
+        return noise
+    if isinstance(noise, Tensor) and noise.ndim > 0:
+        return Gaussian(std=noise)
+    if isinstance(noise, (str, bool)) or noise is None:
+        raise invalid_type(owner, "noise", "a positive number (the std of Gaussian noise) or an iv.noise model", noise)
+    return Gaussian(std=check_positive(owner, "noise", noise))

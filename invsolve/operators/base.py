@@ -1,0 +1,293 @@
+"""What an operator is: `Operator`, `LinearOperator`, `BlackBox`. The public method checks, the private one computes.
+
+Shapes are batch first: an operator maps ``(batch, *in_shape)`` to ``(batch, *out_shape)``. The inner product is
+Re<u, v> throughout, so the adjoint of a real-to-complex map returns real tensors.
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Self
+
+import torch
+from torch import Tensor
+
+from invsolve.cg import conjugate_gradients, expand, inner
+from invsolve.checks import Kind, Shape, check_kind, check_positive, check_shape, kind_dtype
+from invsolve.errors import invalid, invalid_type
+from invsolve.fingerprint import fingerprint
+from invsolve.tally import count
+
+if TYPE_CHECKING:
+    from invsolve.operators.algebra import Adjoint, Scaled, Sum
+
+Pullback = Callable[[Tensor], Tensor]
+
+
+class Operator(abc.ABC):
+    """A map from ``(batch, *in_shape)`` to ``(batch, *out_shape)``, row by row; differentiable by torch.
+
+    Subclasses give ``in_shape``, ``out_shape`` and ``_apply``; frozen dataclasses whose tensors are fields get ``to``,
+    ``take`` and ``fingerprint`` for nothing. A tensor field that may carry a leading item axis (another mask for every
+    datum) is listed, with its number of axes without it, in ``_item_axes``.
+    """
+
+    in_shape: Shape
+    out_shape: Shape
+    in_kind: Kind = "real"
+    out_kind: Kind = "real"
+
+    @abc.abstractmethod
+    def _apply(self, x: Tensor) -> Tensor:
+        """``(batch, *in_shape)`` -> ``(batch, *out_shape)``; the input is checked and must not be changed."""
+
+    def _item_axes(self) -> Mapping[str, int]:
+        """Fields that may carry an item axis -> their number of axes without it."""
+        return {}
+
+    # --- what is derived -------------------------------------------------------------------------------------------
+    @property
+    def batch(self) -> int | None:
+        """The length of the item axis of the parameters, or None if one set of parameters serves every row."""
+        sizes = {name: len(value) for name, value in self._items().items()}
+        if len(set(sizes.values())) > 1:
+            raise invalid(type(self).__name__, "/".join(sizes), "item axes of one length", sizes)
+        return next(iter(sizes.values()), None)
+
+    @property
+    def observed(self) -> Tensor | None:
+        """Bool, ``out_shape`` or ``(batch, *out_shape)``: the data that exist. None: all of them."""
+        return None
+
+    @property
+    def dtype(self) -> torch.dtype | None:
+        """The real dtype of the parameters; None if there are none and any precision is accepted."""
+        for value in self._tensors().values():
+            if value.is_floating_point() or value.is_complex():
+                return kind_dtype(value.dtype, "real")
+        return None
+
+    @property
+    def device(self) -> torch.device | None:
+        """Where the parameters are; None if there are none."""
+        return next((value.device for value in self._tensors().values()), None)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Apply to ``x`` ``(batch, *in_shape)``. Raises InputError on a wrong shape, kind or number of rows."""
+        self._check("x", x, self.in_shape, self.in_kind)
+        count("operator", len(x))
+        return self._apply(x)
+
+    def vjp(self, x: Tensor) -> tuple[Tensor, Pullback]:
+        """``y = A(x)`` and the map ``v -> J(x)^H v`` for ``v`` ``(batch, *out_shape)``."""
+        self._check("x", x, self.in_shape, self.in_kind)
+        count("operator", len(x))
+        return self._vjp(x)
+
+    def jvp(self, x: Tensor, dx: Tensor) -> tuple[Tensor, Tensor]:
+        """``y = A(x)`` and ``J(x) dx``, both ``(batch, *out_shape)``."""
+        self._check("x", x, self.in_shape, self.in_kind)
+        self._check("dx", dx, self.in_shape, self.in_kind)
+        count("operator", len(x))
+        return self._jvp(x, dx)
+
+    def linearize(self, x: Tensor) -> LinearOperator:
+        """The Jacobian at ``x`` ``(batch, *in_shape)`` as a linear operator with one item for every row."""
+        from invsolve.operators.linearized import Linearized
+
+        self._check("x", x, self.in_shape, self.in_kind)
+        return Linearized(operator=self, at=x)
+
+    def take(self, index: Tensor) -> Self:
+        """The operator of the rows ``index`` (int64, 1-d): parameters with an item axis are indexed, others shared."""
+        items = self._items()
+        if not items:
+            return self
+        return self._replace({name: value[index.to(value.device)] for name, value in items.items()})
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
+        """The same operator with its parameters moved and cast; complex parameters keep being complex."""
+
+        def move(value: Tensor) -> Tensor:
+            if dtype is None or not (value.is_floating_point() or value.is_complex()):
+                return value.to(device=device)
+            return value.to(device=device, dtype=kind_dtype(dtype, "complex" if value.is_complex() else "real"))
+
+        return self._replace({name: move(value) for name, value in self._tensors().items()})
+
+    def fingerprint(self) -> str:
+        """A hash of the parameters: equal operators have equal fingerprints in every process."""
+        return fingerprint(self)
+
+    def __matmul__(self, inner_: Operator) -> Operator:
+        """``(B @ A)(x) = B(A(x))``; linear if both are."""
+        from invsolve.operators.algebra import compose
+
+        if not isinstance(inner_, Operator):
+            return NotImplemented
+        return compose(self, inner_)
+
+    def __repr__(self) -> str:
+        batch = "" if self.batch is None else f", {self.batch} items"
+        kinds = self.in_kind if self.in_kind == self.out_kind else f"{self.in_kind} -> {self.out_kind}"
+        return f"{type(self).__name__}({self.in_shape} -> {self.out_shape}, {kinds}{batch})"
+
+    # --- what subclasses may replace by something faster -------------------------------------------------------------
+    def _vjp(self, x: Tensor) -> tuple[Tensor, Pullback]:
+        with torch.enable_grad():
+            leaf = x.detach().requires_grad_()
+            y = self._apply(leaf)
+
+        def pullback(v: Tensor) -> Tensor:
+            if not y.requires_grad:  # the output does not depend on x
+                return torch.zeros_like(x)
+            (grad,) = torch.autograd.grad(y, leaf, v, retain_graph=True, allow_unused=True)
+            return torch.zeros_like(x) if grad is None else grad
+
+        return y.detach(), pullback
+
+    def _jvp(self, x: Tensor, dx: Tensor) -> tuple[Tensor, Tensor]:
+        y, dy = torch.func.jvp(self._apply, (x,), (dx,))
+        return y, dy
+
+    # --- plumbing ------------------------------------------------------------------------------------------------
+    def _check(self, name: str, value: Tensor, shape: Shape, kind: Kind) -> None:
+        owner = type(self).__name__
+        check_shape(owner, name, value, shape)
+        check_kind(owner, name, value, kind)
+        if self.dtype is not None and kind_dtype(value.dtype, "real") != self.dtype:
+            raise invalid_type(owner, name, f"of precision {self.dtype}", str(value.dtype),
+                               f"Convert it, or the operator: A.to(dtype={kind_dtype(value.dtype, 'real')}).")
+        if self.device is not None and value.device != self.device:
+            raise invalid(owner, name, f"on device {self.device}", value.device, "Move it, or the operator: A.to(device).")
+        if self.batch is not None and len(value) != self.batch:
+            raise invalid(owner, name, f"of {self.batch} rows, one for each item of the parameters", len(value),
+                          "Take the items of the rows first: A.take(index).")
+
+    def _tensors(self) -> dict[str, Tensor]:
+        if not dataclasses.is_dataclass(self):
+            return {}
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return {name: value for name, value in values.items() if isinstance(value, Tensor)}
+
+    def _items(self) -> dict[str, Tensor]:
+        axes = self._item_axes()
+        return {n: v for n, v in self._tensors().items() if n in axes and v.ndim == axes[n] + 1}
+
+    def _replace(self, tensors: dict[str, Tensor]) -> Self:
+        return dataclasses.replace(self, **tensors) if tensors else self  # type: ignore[type-var]
+
+
+class LinearOperator(Operator):
+    """A linear operator; subclasses add ``_adjoint``, its exact adjoint in Re<u, v>."""
+
+    @abc.abstractmethod
+    def _adjoint(self, y: Tensor) -> Tensor:
+        """``(batch, *out_shape)`` -> ``(batch, *in_shape)``, of the kind of the domain."""
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        """``A^H y`` for ``y`` ``(batch, *out_shape)``."""
+        self._check("y", y, self.out_shape, self.out_kind)
+        count("adjoint", len(y))
+        return self._adjoint(y)
+
+    def normal(self, x: Tensor) -> Tensor:
+        """``A^H A x``, fused where the operator can."""
+        self._check("x", x, self.in_shape, self.in_kind)
+        count("operator", len(x))
+        count("adjoint", len(x))
+        return self._normal(x)
+
+    @property
+    def H(self) -> Adjoint:
+        """The adjoint as an operator."""
+        from invsolve.operators.algebra import Adjoint
+
+        return Adjoint(operator=self)
+
+    def norm(self, *, rtol: float = 1e-2, max_iter: int = 100, seed: int = 0) -> Tensor:
+        """The largest singular value, () or (batch,) with item axes, by power iteration on ``A^H A``.
+
+        Stops when the estimate changes by less than ``rtol`` relative; it approaches the norm from below.
+        """
+        rows = self.batch or 1
+        rng = torch.Generator().manual_seed(seed)
+        dtype = kind_dtype(self.dtype or torch.float32, self.in_kind)
+        x = torch.randn(rows, *self.in_shape, generator=rng, dtype=dtype).to(self.device)
+        value = torch.zeros(rows, device=x.device, dtype=kind_dtype(dtype, "real"))
+        for _ in range(max_iter):
+            x = x / expand(inner(x, x).sqrt().clamp_min(torch.finfo(x.real.dtype).tiny), x)
+            y = self.normal(x)
+            previous, value = value, inner(x, y).clamp_min(0).sqrt()
+            x = y
+            if bool(((value - previous).abs() <= rtol * value).all()):
+                break
+        return value if self.batch is not None else value[0]
+
+    def pinv(self, y: Tensor, *, rtol: float = 1e-6, max_iter: int = 500) -> Tensor:
+        """The minimum-norm least-squares solution ``A^+ y``, by conjugate gradients on the normal equations."""
+        self._check("y", y, self.out_shape, self.out_kind)
+        return conjugate_gradients(self.normal, self.adjoint(y), rtol=rtol, max_iter=max_iter)[0]
+
+    def solve_normal(
+        self, rhs: Tensor, *, weight: Tensor | float = 1.0, tau: float, start: Tensor | None = None,
+        rtol: float = 1e-6, max_iter: int = 200,
+    ) -> Tensor:
+        """``(A^H W A + tau I)^-1 rhs`` for ``rhs`` ``(batch, *in_shape)`` and ``W = diag(weight)``, ``tau`` > 0."""
+        self._check("rhs", rhs, self.in_shape, self.in_kind)
+        check_positive(type(self).__name__, "tau", tau)
+        unweighted = isinstance(weight, (int, float))
+
+        def apply(x: Tensor) -> Tensor:
+            if unweighted:
+                return weight * self.normal(x) + tau * x
+            return self.adjoint(weight * self(x)) + tau * x
+
+        return conjugate_gradients(apply, rhs, start=start, rtol=rtol, max_iter=max_iter)[0]
+
+    def linearize(self, x: Tensor) -> LinearOperator:
+        """Itself: a linear map is its own Jacobian."""
+        self._check("x", x, self.in_shape, self.in_kind)
+        return self
+
+    def __rmul__(self, factor: float) -> Scaled:
+        from invsolve.operators.algebra import Scaled
+
+        return Scaled(operator=self, factor=factor)
+
+    def __add__(self, other: LinearOperator) -> Sum:
+        from invsolve.operators.algebra import Sum
+
+        if not isinstance(other, LinearOperator):
+            return NotImplemented
+        return Sum(first=self, second=other)
+
+    def _normal(self, x: Tensor) -> Tensor:
+        return self._adjoint(self._apply(x))
+
+    def _vjp(self, x: Tensor) -> tuple[Tensor, Pullback]:
+        return self._apply(x), self.adjoint
+
+    def _jvp(self, x: Tensor, dx: Tensor) -> tuple[Tensor, Tensor]:
+        both = self._apply(torch.cat([x, dx])) if self.batch is None else None
+        return (both[: len(x)], both[len(x) :]) if both is not None else (self._apply(x), self._apply(dx))
+
+
+class BlackBox(Operator):
+    """Evaluations only: a simulator that nobody can differentiate. Its derivatives raise."""
+
+    def _vjp(self, x: Tensor) -> tuple[Tensor, Pullback]:
+        raise self._no_derivative()
+
+    def _jvp(self, x: Tensor, dx: Tensor) -> tuple[Tensor, Tensor]:
+        raise self._no_derivative()
+
+    def _no_derivative(self) -> Exception:
+        from invsolve.errors import UnsupportedError
+
+        return UnsupportedError(f"{type(self).__name__}: a black box has no derivative. Use a strategy that needs evaluations only.")
+
+
+__all__ = ["BlackBox", "LinearOperator", "Operator", "Pullback"]

@@ -1,0 +1,114 @@
+"""Keep some entries: `Mask` (zero-filled, same shape) and `Subsample` (the kept entries as a vector)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor
+
+from invsolve.checks import Kind, Shape, check_choice, check_dims
+from invsolve.errors import invalid, invalid_type
+from invsolve.operators.base import LinearOperator
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Mask(LinearOperator):
+    """``y = mask * x``: entries where ``mask`` is False are zero and do not count as data (`observed`).
+
+    ``mask`` is bool, ``in_shape`` or ``(items, *in_shape)``; without ``in_shape`` it is one mask. Any precision.
+    """
+
+    mask: Tensor
+    in_shape: Shape = None  # type: ignore[assignment]  # default: the shape of the mask
+    kind: Kind = "real"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.mask, Tensor) or self.mask.dtype != torch.bool:
+            given = str(self.mask.dtype) if isinstance(self.mask, Tensor) else self.mask
+            raise invalid_type("Mask", "mask", "a bool tensor", given, "Write mask.bool(), or mask > 0.5.")
+        check_choice("Mask", "kind", self.kind, ("real", "complex"))
+        shape = tuple(self.mask.shape) if self.in_shape is None else check_dims("Mask", "in_shape", self.in_shape)
+        object.__setattr__(self, "in_shape", shape)
+        if tuple(self.mask.shape) != shape and tuple(self.mask.shape[1:]) != shape:
+            raise invalid("Mask", "mask", f"of shape {shape} or (items, {', '.join(map(str, shape))})", tuple(self.mask.shape))
+
+    def _item_axes(self) -> dict[str, int]:
+        return {"mask": len(self.in_shape)}
+
+    @property
+    def out_shape(self) -> Shape:  # type: ignore[override]
+        return self.in_shape
+
+    @property
+    def in_kind(self) -> Kind:  # type: ignore[override]
+        return self.kind
+
+    @property
+    def out_kind(self) -> Kind:  # type: ignore[override]
+        return self.kind
+
+    @property
+    def observed(self) -> Tensor:
+        return self.mask
+
+    def _apply(self, x: Tensor) -> Tensor:
+        return x * self.mask
+
+    def _adjoint(self, y: Tensor) -> Tensor:
+        return y * self.mask
+
+    def _normal(self, x: Tensor) -> Tensor:
+        return x * self.mask
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Subsample(LinearOperator):
+    """``y = x.flatten()[index]``: sensors at some entries, as a vector of length m.
+
+    ``index`` is int64, ``(m,)`` or ``(items, m)``, into the flattened signal of shape ``in_shape``; repeats are allowed.
+    """
+
+    index: Tensor
+    in_shape: Shape
+    kind: Kind = "real"
+
+    def __post_init__(self) -> None:
+        shape = check_dims("Subsample", "in_shape", self.in_shape)
+        object.__setattr__(self, "in_shape", shape)
+        check_choice("Subsample", "kind", self.kind, ("real", "complex"))
+        if not isinstance(self.index, Tensor) or self.index.dtype != torch.int64:
+            given = str(self.index.dtype) if isinstance(self.index, Tensor) else self.index
+            raise invalid_type("Subsample", "index", "an int64 tensor", given)
+        if self.index.ndim not in (1, 2):
+            raise invalid("Subsample", "index", "of shape (m,) or (items, m)", tuple(self.index.shape))
+        size = torch.Size(shape).numel()
+        if self.index.numel() and (int(self.index.min()) < 0 or int(self.index.max()) >= size):
+            raise invalid("Subsample", "index", f"between 0 and {size - 1}",
+                          f"{int(self.index.min())} to {int(self.index.max())}")
+
+    def _item_axes(self) -> dict[str, int]:
+        return {"index": 1}
+
+    @property
+    def out_shape(self) -> Shape:  # type: ignore[override]
+        return (self.index.shape[-1],)
+
+    @property
+    def in_kind(self) -> Kind:  # type: ignore[override]
+        return self.kind
+
+    @property
+    def out_kind(self) -> Kind:  # type: ignore[override]
+        return self.kind
+
+    def _apply(self, x: Tensor) -> Tensor:
+        flat = x.flatten(1)
+        return flat[:, self.index] if self.index.ndim == 1 else flat.gather(1, self.index)
+
+    def _adjoint(self, y: Tensor) -> Tensor:
+        flat = y.new_zeros(len(y), torch.Size(self.in_shape).numel())
+        return flat.scatter_add(1, self.index.expand(len(y), -1), y).view(len(y), *self.in_shape)

@@ -1,0 +1,64 @@
+"""A dense matrix as an operator: the reference for everything small."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor
+
+from invsolve.checks import Kind, Shape, check_finite
+from invsolve.errors import invalid, invalid_type
+from invsolve.operators.base import LinearOperator
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Matrix(LinearOperator):
+    """``y = matrix @ x`` with ``matrix`` ``(m, n)`` or ``(items, m, n)``; floating or complex, finite.
+
+    A complex matrix maps complex to complex; for a real signal seen through a complex matrix say ``in_kind="real"``.
+
+    >>> import torch
+    >>> Matrix(matrix=torch.tensor([[1.0, 2.0]]))(torch.tensor([[3.0, 4.0]]))
+    tensor([[11.]])
+    """
+
+    matrix: Tensor
+    in_kind: Kind = None  # type: ignore[assignment]  # default: the kind of the matrix
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.matrix, Tensor) or not (self.matrix.is_floating_point() or self.matrix.is_complex()):
+            given = str(self.matrix.dtype) if isinstance(self.matrix, Tensor) else self.matrix
+            raise invalid_type("Matrix", "matrix", "a floating or complex tensor", given)
+        if self.matrix.ndim not in (2, 3):
+            raise invalid("Matrix", "matrix", "of shape (m, n) or (items, m, n)", tuple(self.matrix.shape))
+        check_finite("Matrix", "matrix", self.matrix)
+        if self.in_kind is None:
+            object.__setattr__(self, "in_kind", "complex" if self.matrix.is_complex() else "real")
+        if self.in_kind == "complex" and not self.matrix.is_complex():
+            object.__setattr__(self, "matrix", torch.complex(self.matrix, torch.zeros_like(self.matrix)))
+
+    def _item_axes(self) -> dict[str, int]:
+        return {"matrix": 2}
+
+    @property
+    def in_shape(self) -> Shape:  # type: ignore[override]
+        return (self.matrix.shape[-1],)
+
+    @property
+    def out_shape(self) -> Shape:  # type: ignore[override]
+        return (self.matrix.shape[-2],)
+
+    @property
+    def out_kind(self) -> Kind:  # type: ignore[override]
+        return "complex" if self.matrix.is_complex() else "real"
+
+    def _apply(self, x: Tensor) -> Tensor:
+        x = x.to(self.matrix.dtype)
+        return x @ self.matrix.mT if self.matrix.ndim == 2 else torch.einsum("bmn,bn->bm", self.matrix, x)
+
+    def _adjoint(self, y: Tensor) -> Tensor:
+        x = y @ self.matrix.conj() if self.matrix.ndim == 2 else torch.einsum("bmn,bm->bn", self.matrix.conj(), y)
+        return x.real if self.in_kind == "real" and x.is_complex() else x

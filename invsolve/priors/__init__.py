@@ -1,0 +1,2 @@
+from invsolve.priors.base import Prior
+from invsolve.priors.gaussian import GaussianPrior

@@ -1,0 +1,152 @@
+"""What a prior is: a denoiser ``D(x, sigma) = E[x0 | x0 + sigma C^(1/2) z = x]``, and what a solver must know to use it."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from invsolve.checks import Kind, Shape, check_int, check_kind, check_shape, kind_dtype
+from invsolve.draws import DrawLike, Draws
+from invsolve.errors import invalid, invalid_type
+from invsolve.fingerprint import fingerprint
+from invsolve.priors.modes import GaussianLaw
+from invsolve.tally import count
+
+Pullback = Callable[[Tensor], Tensor]
+
+
+class Prior(abc.ABC):
+    """A law over signals of ``shape`` (no batch axis), real or complex, known through its denoiser.
+
+    Subclasses give ``shape``, ``mean``, ``scale`` and ``_denoise`` and, where they can, a cheaper ``_pullback``, ``_sample``
+    and ``law``. Frozen dataclasses whose tensors are fields get ``to`` and ``fingerprint`` for nothing.
+    """
+
+    shape: Shape
+    kind: Kind = "real"
+    sigma_range: tuple[float, float] = (0.0, math.inf)  # the levels it was made for
+    mean: Tensor  # (*shape); its dtype and device are those of the prior
+    scale: float  # largest root eigenvalue of the covariance, in units of the diffusion noise: where noise drowns the signal
+    law: GaussianLaw | None = None  # a Gaussian with (about) this prior's mean and covariance, if it can be stated
+    exact_law: bool = False  # the prior *is* that Gaussian
+
+    @abc.abstractmethod
+    def _denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
+        """``x`` ``(batch, *shape)``; ``sigma`` 0-d or broadcastable against ``x`` (all its axes there), of real dtype."""
+
+    @property
+    def cheap_pullback(self) -> bool:
+        """True if `pullback` is a closed form, so that no network is differentiated."""
+        return type(self)._pullback is not Prior._pullback
+
+    def noise(self, z: Tensor) -> Tensor:
+        """``C^(1/2) z``: diffusion noise of unit level from white ``z`` ``(rows, *shape)``; white unless overridden."""
+        return z
+
+    # --- what users and solvers call ----------------------------------------------------------------------------------
+    @property
+    def dtype(self) -> torch.dtype:
+        """The real dtype of the prior's parameters."""
+        return kind_dtype(self.mean.dtype, "real")
+
+    @property
+    def device(self) -> torch.device:
+        return self.mean.device
+
+    def denoise(self, x: Tensor, sigma: Tensor | float) -> Tensor:
+        """``E[x0 | x]`` for ``x`` ``(batch, *shape)`` at noise level ``sigma`` > 0: a number, ``(batch,)`` or ``x.ndim`` axes.
+
+        Pure: no state, no gradient graph.
+        """
+        sigma = self._check(x, sigma)
+        count("denoise", len(x))
+        with torch.no_grad():
+            return self._denoise(x, sigma)
+
+    def pullback(self, x: Tensor, sigma: Tensor | float) -> tuple[Tensor, Pullback]:
+        """``D(x, sigma)`` and the map ``v -> (dD/dx)^H v`` on ``(batch, *shape)``."""
+        sigma = self._check(x, sigma)
+        count("denoise", len(x))
+        value, pull = self._pullback(x, sigma)
+
+        def counted(v: Tensor) -> Tensor:
+            count("vjp", len(v))
+            return pull(v)
+
+        return value, counted
+
+    def sample(self, n: int, *, seed: int = 0) -> Tensor:
+        """``n`` draws ``(n, *shape)``; draw k depends on ``seed`` and k only."""
+        n = check_int(type(self).__name__, "n", n, minimum=1)
+        draws = Draws.for_rows(check_int(type(self).__name__, "seed", seed), [0] * n, list(range(n)), self.device)
+        return self._sample(n, draws)
+
+    def fingerprint(self) -> str:
+        """A hash of the parameters."""
+        return fingerprint(self)
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
+        """The same prior with its parameters moved and cast."""
+
+        def move(value: object) -> object:
+            if isinstance(value, Tensor):
+                if dtype is None or not (value.is_floating_point() or value.is_complex()):
+                    return value.to(device=device)
+                return value.to(device=device, dtype=kind_dtype(dtype, "complex" if value.is_complex() else "real"))
+            return value.to(device, dtype) if isinstance(value, GaussianLaw) else value
+
+        if not dataclasses.is_dataclass(self):
+            raise invalid_type(type(self).__name__, "to", "overridden, or the prior a frozen dataclass", self)
+        values = {f.name: move(getattr(self, f.name)) for f in dataclasses.fields(self) if f.init}
+        return dataclasses.replace(self, **values)  # type: ignore[type-var]
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(shape={self.shape}, {self.kind}, scale={self.scale:.4g})"
+
+    # --- what subclasses may replace --------------------------------------------------------------------------------
+    def _pullback(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Pullback]:
+        with torch.enable_grad():
+            leaf = x.detach().requires_grad_()
+            value = self._denoise(leaf, sigma)
+
+        def pull(v: Tensor) -> Tensor:
+            if not value.requires_grad:  # a denoiser that ignores its input
+                return torch.zeros_like(x)
+            (grad,) = torch.autograd.grad(value, leaf, v, retain_graph=True)
+            return grad
+
+        return value.detach(), pull
+
+    def _sample(self, n: int, draws: DrawLike) -> Tensor:
+        from invsolve.samplers import sample_prior
+
+        return sample_prior(self, n, draws)
+
+    # --- plumbing ------------------------------------------------------------------------------------------------------
+    def _check(self, x: Tensor, sigma: Tensor | float) -> Tensor:
+        owner = type(self).__name__
+        check_kind(owner, "x", check_shape(owner, "x", x, self.shape), self.kind)
+        if kind_dtype(x.dtype, "real") != self.dtype:
+            raise invalid_type(owner, "x", f"of precision {self.dtype}", str(x.dtype), "Convert it, or the prior: prior.to(dtype=...).")
+        if x.device != self.device:
+            raise invalid(owner, "x", f"on device {self.device}", x.device, "Move it, or the prior: prior.to(device).")
+        if not isinstance(sigma, Tensor):
+            if isinstance(sigma, (str, bool)) or not hasattr(sigma, "__float__"):
+                raise invalid_type(owner, "sigma", "a number or a tensor", sigma)
+            if not 0 < float(sigma) < math.inf:
+                raise invalid(owner, "sigma", "positive and finite", sigma)
+            return torch.tensor(float(sigma), dtype=self.dtype, device=x.device)
+        if sigma.is_complex() or not (sigma.is_floating_point() or sigma.ndim == 0):
+            raise invalid_type(owner, "sigma", "real floating point", str(sigma.dtype))
+        sigma = sigma.to(x.device, self.dtype)
+        if sigma.ndim == 0 or sigma.ndim == x.ndim:
+            return sigma
+        if tuple(sigma.shape) == (len(x),):
+            return sigma.view(-1, *([1] * (x.ndim - 1)))
+        raise invalid(owner, "sigma", f"0-d, of shape ({len(x)},) or with {x.ndim} axes", tuple(sigma.shape))
