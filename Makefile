@@ -1,0 +1,42 @@
+# make demo, make test, make lint, make bench. The first call makes $(VENV) and fills it (several GB, a few minutes);
+# after that no target needs a network. VENV may be shared between checkouts: each runs its own code (PYTHONPATH).
+VENV ?= .venv
+PYTHON ?= python3
+DEMO_ARGS ?=
+PYTEST_ARGS ?=
+BENCH_ARGS ?=
+
+RUN := $(VENV)/bin/python
+STAMP := $(VENV)/.invsolve-installed
+export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
+
+.PHONY: demo test lint bench install clean
+.DEFAULT_GOAL := test
+.DELETE_ON_ERROR:
+
+demo: $(STAMP)
+	$(RUN) -m invsolve demo $(DEMO_ARGS)
+
+test: $(STAMP)
+	$(RUN) -m pytest $(PYTEST_ARGS)
+
+lint: $(STAMP)
+	$(RUN) -m ruff check .
+	$(RUN) -m mypy
+
+bench: $(STAMP)
+	$(RUN) benchmarks/overhead.py $(BENCH_ARGS)
+
+install: $(STAMP)
+
+# The build tools come first, so that the editable install needs no isolated environment, which pip would download again.
+# On a filled venv both lines find everything installed, and need no network.
+$(STAMP): pyproject.toml
+	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install "hatchling>=1.26" "editables>=0.5"
+	$(RUN) -m pip install --no-build-isolation --editable ".[dev]"
+	touch $@
+
+clean:
+	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache
+	find invsolve tests examples benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
