@@ -147,3 +147,10 @@ def test_datasets_folder_does_not_shadow_the_package_of_that_name():
     """With an `__init__.py` it would: deepinv imports Hugging Face's `datasets` by that name."""
     assert (ROOT / "datasets" / "README.md").is_file()
     assert not (ROOT / "datasets" / "__init__.py").exists()
+
+
+def test_every_embedded_file_has_a_card():
+    """Origin and licence are stated for each sample, beside which its licence text may stand."""
+    cards = (ROOT / "datasets" / "README.md").read_text()
+    samples = [p for p in (PACKAGE / "datasets" / "samples").iterdir() if p.is_file() and p.name != "__init__.py"]
+    assert [p.name for p in samples if f"`{p.name}`" not in cards] == []
