@@ -1,0 +1,301 @@
+"""Figures of results: drawn on matplotlib's Figure objects, without pyplot and its global state."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from invsolve.checks import check_choice, check_int
+from invsolve.errors import invalid, invalid_type
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from invsolve.result import Result
+
+Array = np.ndarray[Any, Any]
+_SMALL = {"font.size": 8, "axes.titlesize": 8, "axes.labelsize": 7, "xtick.labelsize": 7, "ytick.labelsize": 7,
+          "legend.fontsize": 7, "axes.linewidth": 0.6}
+_PARTS: dict[str, Callable[[Tensor], Tensor]] = {
+    "magnitude": torch.abs, "phase": torch.angle, "real": torch.real, "imag": torch.imag,
+}
+_BAND = 0.9
+
+
+def plot_result(
+    result: Result, *, item: int = 0, truth: Tensor | None = None, axes: Any = None, part: str = "magnitude"
+) -> Figure:
+    """One item of a result, beside ``truth`` ``(*shape)`` or ``([batch,] *shape)`` if given.
+
+    Axes of length 1 are dropped. No axis left: a histogram. One: mean, rank interval, a few samples. Two: images of mean,
+    standard deviation, two samples, truth and error |mean - truth|, intensities on one scale and spread and error on
+    another. More: the central slice along the leading axes. ``part`` of a complex signal: 'magnitude', 'phase', 'real' or
+    'imag'; the spread of an image is that of the complex number. ``axes``: matplotlib axes to draw into (one, or a
+    sequence of which each takes one panel, in the order above) instead of a new figure.
+    """
+    check_choice("plot", "part", part, _PARTS)
+    item = check_int("plot", "item", item, minimum=0)
+    items = result.samples.shape[1] if result.batched else 1
+    if item >= items:
+        raise invalid("plot", "item", f"below {items}, the number of items", item)
+    if truth is not None:
+        truth = _truth_of(result, truth, item)
+    good = ~(result.failed[:, item] if result.batched else result.failed)
+    if not bool(good.any()):
+        raise invalid("plot", "item", "an item with a sample that did not fail", item)
+    panels = None if axes is None else list(np.ravel(np.asarray(axes, dtype=object)))
+
+    import matplotlib
+
+    with matplotlib.rc_context(_SMALL):
+        kept = sum(n > 1 for n in result.shape)
+        if kept >= 2:
+            return _plot_images(result, item, truth, good, panels, part)
+        draw = _plot_line if kept == 1 else _plot_number
+        figure, ax = _figure_of_one(panels)
+        draw(ax, result.map(_PARTS[part]) if result.samples.is_complex() else result, item,
+             _PARTS[part](truth) if truth is not None and result.samples.is_complex() else truth)
+        title = result.strategy if not result.samples.is_complex() else f"{result.strategy}, {part}"
+        ax.set_title(title + (f", item {item}" if items > 1 else ""))
+        return figure
+
+
+def comparison_figure(images: Mapping[str, Tensor], *, truth: Tensor | None = None) -> Figure:
+    """Images (2-D, real or complex) side by side as magnitudes on one scale; with ``truth``, their errors below.
+
+    The error map is |image - truth| (the complex modulus); its title is the relative error ||image - truth|| / ||truth||.
+    """
+    if not isinstance(images, Mapping) or not images:
+        raise invalid_type("comparison_figure", "images", "a non-empty mapping of name to image", images)
+    columns = {name: _image(f"images[{name!r}]", image) for name, image in images.items()}
+    reference = None if truth is None else _image("truth", truth)
+    for name, image in columns.items():
+        if reference is not None and image.shape != reference.shape:
+            raise invalid("comparison_figure", f"images[{name!r}]", f"of the shape of truth, {reference.shape}", image.shape)
+
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(_SMALL):
+        shown = {} if reference is None else {"truth": reference}
+        shown |= columns
+        complex_any = any(np.iscomplexobj(image) for image in shown.values())
+        look = {name: np.abs(image) if complex_any else image for name, image in shown.items()}
+        rows = 1 if reference is None else 2
+        figure = Figure(figsize=(1.9 * len(look) + 0.6, 2.0 * rows + 0.2), layout="constrained")
+        grid = figure.subplots(rows, len(look), squeeze=False)
+        low, high = _limits([look["truth"]] if reference is not None else list(look.values()))
+        for ax, (name, image) in zip(grid[0], look.items(), strict=True):
+            mesh = _show(ax, image, name, "gray", low, high)
+        figure.colorbar(mesh, ax=list(grid[0]), fraction=0.05, pad=0.01)
+        if reference is not None:
+            errors = {name: np.abs(image - reference) for name, image in columns.items()}
+            top = max(float(np.quantile(error[np.isfinite(error)], 0.999, method="higher")) if np.isfinite(error).any()
+                      else 0.0 for error in errors.values())
+            norm = float(np.linalg.norm(reference))
+            grid[1][0].set_axis_off()
+            for ax, (name, error) in zip(grid[1][1:], errors.items(), strict=True):
+                relative = f", {float(np.linalg.norm(error)) / norm:.3f}" if norm > 0 else ""
+                mesh = _show(ax, error, f"|error|{relative}", "magma", 0.0, top)
+            figure.colorbar(mesh, ax=list(grid[1]), fraction=0.05, pad=0.01)
+        return figure
+
+
+def central_image(value: Tensor) -> tuple[Tensor, str]:
+    """A signal's image ``(height, width)``: axes of length 1 dropped, the middle of the others; and words on which."""
+    names, value = [], value.squeeze()
+    while value.ndim > 2:
+        names.append(f"slice {value.shape[0] // 2} of {value.shape[0]}")
+        value = value[value.shape[0] // 2]
+    return value, ", ".join(names)
+
+
+def _truth_of(result: Result, truth: object, item: int) -> Tensor:
+    if not isinstance(truth, Tensor):
+        raise invalid_type("plot", "truth", "a torch.Tensor", truth)
+    if tuple(truth.shape) == result.shape:
+        return truth.detach()
+    if result.batched and tuple(truth.shape) == tuple(result.samples.shape[1:]):
+        return truth[item].detach()
+    raise invalid("plot", "truth", f"of shape {result.shape}", tuple(truth.shape))
+
+
+def _figure_of_one(panels: list[Any] | None) -> tuple[Figure, Any]:
+    from matplotlib.figure import Figure
+
+    if panels:
+        return panels[0].figure, panels[0]
+    figure = Figure(figsize=(4.8, 2.8), layout="constrained")
+    return figure, figure.subplots()
+
+
+# --- numbers and lines ----------------------------------------------------------------------------------------------------
+def _band(result: Result) -> tuple[Tensor, Tensor, str] | None:
+    """The 90 % rank interval, or the widest that the samples carry; quantiles if they are weighted; None if neither."""
+    ess = float(result.ess[result.ess > 0].min())
+    if ess < 2:
+        return None
+    level = min(_BAND, (ess - 1) / (ess + 1))
+    if result.log_weights is None:
+        low, high, level = result.interval(level)
+    else:
+        low, high = result.quantile([(1 - level) / 2, (1 + level) / 2])
+    return low, high, f"{100 * level:.3g} % interval"
+
+
+def _plot_line(ax: Any, result: Result, item: int, truth: Tensor | None) -> None:
+    def line(value: Tensor) -> Array:
+        return _array(value).reshape(-1)
+
+    def of(value: Tensor) -> Tensor:
+        return value[item] if result.batched else value
+
+    axis = next(i for i, n in enumerate(result.shape) if n > 1)
+    x = np.arange(result.shape[axis])
+    if (band := _band(result)) is not None:
+        ax.fill_between(x, line(of(band[0])), line(of(band[1])), color="C0", alpha=0.25, linewidth=0, label=band[2])
+    good = ~(result.failed[:, item] if result.batched else result.failed)
+    samples = result.samples[:, item] if result.batched else result.samples
+    for i, sample in enumerate(samples[good][:3]):
+        ax.plot(x, line(sample), color="0.45", linewidth=0.5, alpha=0.8, label="samples" if i == 0 else None)
+    ax.plot(x, line(of(result.mean)), color="C0", linewidth=1.3, label="mean")
+    if truth is not None:
+        ax.plot(x, line(truth), color="black", linewidth=1.0, linestyle="--", label="truth")
+    ax.set_xlabel(result.dims[axis] if result.dims else f"axis_{axis}")
+    ax.set_ylabel(result.units)
+    ax.margins(x=0)
+    ax.legend(frameon=False, ncols=4, loc="upper center", bbox_to_anchor=(0.5, -0.16), borderaxespad=0.4)
+
+
+def _plot_number(ax: Any, result: Result, item: int, truth: Tensor | None) -> None:
+    good = ~(result.failed[:, item] if result.batched else result.failed)
+    samples = result.samples[:, item] if result.batched else result.samples
+    weights = result.weights[:, item] if result.batched else result.weights
+    mean = result.mean[item] if result.batched else result.mean
+    values = _array(samples[good]).reshape(-1)
+    ax.hist(values, bins=max(5, round(len(values) ** 0.5)), weights=_array(weights[good]), color="C0", alpha=0.4)
+    ax.axvline(float(mean), color="C0", linewidth=1.3, label="mean")
+    if truth is not None:
+        ax.axvline(float(truth.reshape(())), color="black", linestyle="--", linewidth=1.0, label="truth")
+    ax.set_xlabel(result.units)
+    ax.set_ylabel("posterior mass")
+    ax.legend(frameon=False)
+
+
+# --- images ---------------------------------------------------------------------------------------------------------------
+def _plot_images(
+    result: Result, item: int, truth: Tensor | None, good: Tensor, panels: list[Any] | None, part: str
+) -> Figure:
+    def of(value: Tensor) -> Tensor:
+        return central_image(value[item] if result.batched else value)[0]
+
+    is_complex = result.samples.is_complex()
+    phase = is_complex and part == "phase"
+
+    def look(value: Tensor) -> Array:
+        return _array(_PARTS[part](value) if value.is_complex() else value)
+
+    index = [int(k) for k in good.nonzero()[:2, 0]]
+    mean = of(result.mean)
+    intensity: list[tuple[str, Array]] = [("mean", look(mean))]
+    intensity += [(f"sample {k}", look(of(result.samples[k]))) for k in index]
+    spread: list[tuple[str, Array]] = [("std", _array(of(result.std)))]
+    if truth is not None:
+        flat = central_image(truth)[0]
+        intensity.insert(0, ("truth", look(flat)))
+        both = torch.angle(mean * flat.conj()) if phase else mean - flat
+        error = both if is_complex and part in ("phase", "magnitude") else _PARTS[part](both) if is_complex else both
+        spread.append(("|mean - truth|" + (" in phase" if phase else ""), _array(error.abs())))
+    low, high = (-np.pi, np.pi) if phase else _limits([intensity[0][1], *(image for _, image in intensity[1:2])])
+    if is_complex and part == "magnitude":
+        low = 0.0
+    scales = {"intensity": ("twilight" if phase else "gray", low, high), "std": ("magma", 0.0, _top(spread[0][1])),
+              "error": ("magma", 0.0, _top(*(image for _, image in spread)))}
+    if not phase:  # on one scale, error and std can be compared by eye; a phase in radians cannot
+        scales["std"] = scales["error"]
+    elif truth is not None:
+        scales["error"] = ("magma", 0.0, _top(spread[1][1]))
+    named = {name: (image, "intensity") for name, image in intensity} | {"std": (spread[0][1], "std")}
+    named |= {name: (image, "error") for name, image in spread[1:]}
+    if panels is not None:
+        order = ["mean", "std", *(f"sample {k}" for k in index), *(n for n in named if n == "truth" or n.startswith("|"))]
+        for ax, name in zip(panels, order, strict=False):
+            image, scale = named[name]
+            ax.figure.colorbar(_show(ax, image, name, *scales[scale]), ax=ax, fraction=0.046, pad=0.03)
+        figure: Figure = panels[0].figure
+        return figure
+    return _new_image_figure(result, item, named, scales, part if is_complex else "")
+
+
+def _new_image_figure(
+    result: Result, item: int, named: dict[str, tuple[Array, str]], scales: dict[str, tuple[str, float, float]], part: str
+) -> Figure:
+    """Columns of intensities with one colour bar, then one column of spread with its own."""
+    from matplotlib.figure import Figure
+
+    images = [name for name, (_, scale) in named.items() if scale == "intensity"]
+    spreads = [name for name, (_, scale) in named.items() if scale != "intensity"]
+    rows = len(spreads)
+    columns = -(-len(images) // rows)
+    height, width = named["std"][0].shape
+    ratio = min(max(height / width, 0.3), 2.5)
+    figure = Figure(figsize=(2.0 * (columns + 1) + 1.0, (2.0 * ratio + 0.25) * rows + 0.35), layout="constrained")
+    grid = figure.subplots(rows, columns + 1, squeeze=False)
+    for ax in grid[:, :columns].flat[len(images):]:
+        ax.set_axis_off()
+    for ax, name in zip(grid[:, :columns].flat, images, strict=False):
+        mesh = _show(ax, named[name][0], name, *scales["intensity"])
+    bar = figure.colorbar(mesh, ax=list(grid[:, :columns].flat), fraction=0.05, pad=0.01, aspect=25 * rows)
+    bar.set_label("phase, rad" if part == "phase" else result.units)
+    shared = len({scales[named[name][1]] for name in spreads}) == 1
+    for ax, name in zip(grid[:, columns], spreads, strict=True):
+        mesh = _show(ax, named[name][0], name, *scales[named[name][1]])
+        if not shared:
+            figure.colorbar(mesh, ax=ax, fraction=0.05, pad=0.03)
+    if shared:
+        figure.colorbar(mesh, ax=list(grid[:, columns]), fraction=0.05, pad=0.03, aspect=25 * rows)
+    words = [result.strategy, part]
+    if result.batched and result.samples.shape[1] > 1:
+        words.append(f"item {item}")
+    words.append(central_image(result.samples[0, item] if result.batched else result.samples[0])[1])
+    figure.suptitle(", ".join(word for word in words if word), fontsize=9)
+    return figure
+
+
+def _show(ax: Any, image: Array, title: str, cmap: str, low: float, high: float) -> Any:
+    ax.set_title(title)
+    ax.set_xticks([])
+    ax.set_yticks([])
+    ratio = image.shape[0] / image.shape[1]
+    aspect = "equal" if 0.3 <= ratio <= 2.5 else "auto"  # a very long image would be a hair line
+    return ax.imshow(image, cmap=cmap, vmin=low, vmax=high if high > low else low + 1, aspect=aspect)
+
+
+def _limits(images: Sequence[Array]) -> tuple[float, float]:
+    """The 0.1 and 99.9 percentiles: one hot pixel must not darken a figure."""
+    values = np.concatenate([image[np.isfinite(image)].reshape(-1) for image in images])
+    if not values.size:
+        return 0.0, 1.0
+    return float(np.quantile(values, 0.001)), float(np.quantile(values, 0.999))
+
+
+def _top(*images: Array) -> float:
+    return _limits(images)[1]
+
+
+def _array(value: Tensor) -> Array:
+    value = value.detach().cpu().resolve_conj()
+    return np.asarray((value.float() if value.dtype in (torch.float16, torch.bfloat16) else value).numpy())
+
+
+def _image(name: str, value: object) -> Array:
+    if not isinstance(value, Tensor):
+        raise invalid_type("comparison_figure", name, "a torch.Tensor", value)
+    image = value.squeeze()
+    if image.ndim != 2:
+        raise invalid("comparison_figure", name, "an image of two axes", tuple(value.shape))
+    return _array(image)

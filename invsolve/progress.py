@@ -1,0 +1,150 @@
+"""Progress meters: what `solve` reports to while it runs. The default is silence."""
+
+from __future__ import annotations
+
+import abc
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TextIO, final
+
+from invsolve.checks import check_positive
+from invsolve.errors import UnsupportedError
+
+
+class Progress(abc.ABC):
+    """Three calls: ``init(total)`` once, ``step(done, total)`` after steps, ``close()`` always, also after an exception.
+
+    ``done`` may start above 0 (a resumed run) and ``total`` may grow. An exception raised in ``step`` ends the solve.
+    """
+
+    @abc.abstractmethod
+    def init(self, total: int) -> None: ...
+
+    @abc.abstractmethod
+    def step(self, done: int, total: int) -> None: ...
+
+    @abc.abstractmethod
+    def close(self) -> None: ...
+
+
+@contextmanager
+def metered(progress: Progress, total: int) -> Iterator[Callable[[int, int], None]]:
+    """``init`` now, ``close`` at the end whatever happens; gives ``progress.step``.
+
+    >>> with metered(NoProgress(), 10) as step:
+    ...     step(1, 10)
+    """
+    try:
+        progress.init(total)
+        yield progress.step
+    finally:
+        progress.close()
+
+
+@final
+class NoProgress(Progress):
+    """Says nothing."""
+
+    def init(self, total: int) -> None:
+        pass
+
+    def step(self, done: int, total: int) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+@final
+class TextProgress(Progress):
+    """Lines of text on ``stream`` (standard error if None), at most one per ``min_interval`` >= 0 seconds, and the last.
+
+    A stream that is closed or broken silences the meter; it does not end the solve. ``clock`` gives seconds.
+    """
+
+    def __init__(
+        self, stream: TextIO | None = None, min_interval: float = 2.0, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._stream = stream
+        self._interval = check_positive("TextProgress", "min_interval", min_interval, zero=True)
+        self._clock = clock
+        self._begin()
+
+    def _begin(self, total: int = 0) -> None:
+        self._start = self._printed_at = self._clock()
+        self._first: int | None = None  # where this run began: a resumed one must not count the steps before it
+        self._done, self._total, self._printed = 0, total, 0
+
+    def init(self, total: int) -> None:
+        self._begin(total)
+
+    def step(self, done: int, total: int) -> None:
+        self._done, self._total = done, total
+        now = self._clock()
+        if self._first is None:
+            self._first = done - 1
+        if done >= total or now - self._printed_at >= self._interval:
+            self._print(now)
+
+    def close(self) -> None:
+        if self._done > self._printed:
+            self._print(self._clock())
+        self._printed = self._done
+
+    def _print(self, now: float) -> None:
+        done, total, spent = self._done, self._total, now - self._start
+        self._printed, self._printed_at = done, now
+        line = f"step {done} of {total} ({100 * done / max(total, 1):.0f} %), {duration(spent)}"
+        if done < total:
+            line += f", about {duration(spent / max(done - (self._first or 0), 1) * (total - done))} left"
+        stream = sys.stderr if self._stream is None else self._stream
+        try:
+            print(line, file=stream, flush=True)
+        except (OSError, ValueError):  # a broken pipe, a closed file
+            pass
+
+
+@final
+class TqdmProgress(Progress):
+    """The bar of tqdm on ``stream`` (standard error if None). Raises UnsupportedError if tqdm is not installed."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        try:
+            from tqdm import tqdm
+        except ImportError as error:
+            raise UnsupportedError("TqdmProgress: needs the package tqdm. Install it (pip install tqdm), or use "
+                                   "TextProgress().") from error
+        self._tqdm: Any = tqdm
+        self._stream = stream
+        self._bar: Any = None
+
+    def init(self, total: int) -> None:
+        self.close()
+        self._bar = self._tqdm(total=total, file=self._stream, unit="step")
+
+    def step(self, done: int, total: int) -> None:
+        if self._bar is None:
+            self.init(total)
+        self._bar.total = total
+        self._bar.update(done - self._bar.n)
+
+    def close(self) -> None:
+        bar, self._bar = self._bar, None
+        if bar is not None:
+            bar.close()
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words of the right size.
+
+    >>> duration(0.25), duration(75.0), duration(7322.0)
+    ('0.25 s', '1 min 15 s', '2 h 2 min')
+    """
+    if seconds < 60:
+        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
+    whole = round(seconds)
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
