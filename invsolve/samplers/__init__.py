@@ -1,0 +1,38 @@
+"""Samplers (how noise is removed), grids of noise levels, and the plan that joins them."""
+
+from invsolve.samplers.ancestral import Ancestral
+from invsolve.samplers.base import Denoise, Level, Noise, Sampler, SamplerState
+from invsolve.samplers.churn import Churn
+from invsolve.samplers.dpm_solver import DPMSolver2M, DPMSolver3M
+from invsolve.samplers.er_sde import ERSDE
+from invsolve.samplers.euler import Euler
+from invsolve.samplers.grids import check_grid, custom_grid, karras_grid, log_grid
+from invsolve.samplers.heun import Heun
+from invsolve.samplers.plan import Plan
+from invsolve.samplers.prior_sampling import prior_range, sample_prior
+from invsolve.samplers.sde_dpm_solver import SDEDPMSolver2M
+from invsolve.samplers.unipc import UniPC
+
+__all__ = [
+    "Ancestral",
+    "Churn",
+    "DPMSolver2M",
+    "DPMSolver3M",
+    "Denoise",
+    "ERSDE",
+    "Euler",
+    "Heun",
+    "Level",
+    "Noise",
+    "Plan",
+    "SDEDPMSolver2M",
+    "Sampler",
+    "SamplerState",
+    "UniPC",
+    "check_grid",
+    "custom_grid",
+    "karras_grid",
+    "log_grid",
+    "prior_range",
+    "sample_prior",
+]

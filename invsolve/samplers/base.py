@@ -2,44 +2,108 @@
 
 A `Sampler` is frozen options. `plan` computes every coefficient of every step once, in float64, as a table of numbers;
 `step` then is a few fused multiplications. The grid belongs to the caller and ends in 0; the last step returns D.
+Symbols follow priors card 3: a step goes from level a to level b, h = ln(a/b), x is the state at a and D = D(x, a).
 """
 
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-Denoise = Callable[[Tensor, float | Tensor], Tensor]  # (x (rows, *shape), level) -> D (rows, *shape)
-Noise = Callable[[int], Tensor]  # index of the draw within the step -> diffusion noise of unit level (rows, *shape)
 Level = float | Tensor  # a number, or (rows, 1, ..., 1)
+Denoise = Callable[[Tensor, Level], Tensor]  # (x (rows, *shape), level) -> D (rows, *shape)
+Noise = Callable[[int], Tensor]  # index of the draw within the step -> diffusion noise of unit level (rows, *shape)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SamplerState:
-    """``x`` (rows, *shape) at the current level and ``past``: what a multistep method remembers, each (rows, *shape)."""
+    """``x`` (rows, *shape) at the current level, and ``past``: what a multistep method remembers, each like ``x``."""
 
     x: Tensor
     past: tuple[Tensor, ...] = ()
 
 
 class Sampler(abc.ABC):
-    """Frozen options; all state is in `SamplerState`."""
+    """Frozen options; all state is in `SamplerState`. `invsolve.samplers.Plan` holds a sampler together with a grid."""
+
+    @property
+    def memory(self) -> int:
+        """How many tensors the state carries beside ``x``."""
+        return 0
+
+    @property
+    def draws_per_step(self) -> int:
+        """How often a step may call ``noise``: 0 if the sampler is deterministic."""
+        return 0
+
+    @property
+    def stochastic(self) -> bool:
+        return self.draws_per_step > 0
+
+    def evaluations(self, num_steps: int) -> int:
+        """Denoiser evaluations on a grid of ``num_steps`` steps (``num_steps + 1`` levels)."""
+        return num_steps
+
+    def init(self, x: Tensor) -> SamplerState:
+        """The state at the first level; ``past`` is filled so that its structure never changes."""
+        return SamplerState(x=x, past=(torch.zeros_like(x),) * self.memory)
 
     @abc.abstractmethod
     def plan(self, grid: Tensor) -> Tensor:
-        """The coefficients of all steps: grid ``(..., N+1)`` float64 on CPU, decreasing, ending in 0 -> ``(..., N, K)``.
+        """The coefficients of all steps: grid ``(..., N+1)`` -> ``(..., N, K)``.
 
-        Leading axes of the grid (a grid per row) are kept.
+        The grid is float64 on the CPU, decreasing, and ends in 0. Leading axes of the grid (a grid per row) are kept.
         """
 
     @abc.abstractmethod
-    def init(self, x: Tensor) -> SamplerState:
-        """The state at the first level; ``past`` is filled with zeros so that its structure never changes."""
+    def step(
+        self, denoise: Denoise, state: SamplerState, levels: tuple[Level, Level], c: Sequence[Level], noise: Noise
+    ) -> SamplerState:
+        """From level a to level b = ``levels``; ``c`` is this step's K coefficients.
 
-    @abc.abstractmethod
-    def step(self, denoise: Denoise, state: SamplerState, levels: tuple[Level, Level], c: list[Level], noise: Noise) -> SamplerState:
-        """From level a to level b = ``levels``; ``c`` is this step's K coefficients."""
+        Both are floats when the rows share one grid, else tensors ``(rows, 1, ..., 1)``, except that whatever is zero
+        in every row is the float 0.0: the last level, a noise that is off, a term that the first steps do not have.
+        So a step may leave out the work behind a zero without reading a tensor back, and changes no result by it.
+        """
+
+
+def is_zero(value: Level) -> bool:
+    """True for the float 0.0, which stands for "zero in every row"; never reads a tensor."""
+    return isinstance(value, float) and value == 0.0
+
+
+def combine(c: Sequence[Level], terms: Sequence[Tensor]) -> Tensor:
+    """``sum_k c_k terms_k``, one pass over memory per term; terms behind a zero are left out."""
+    out: Tensor | None = None
+    for factor, term in zip(c, terms, strict=True):
+        if is_zero(factor):
+            continue
+        if out is None:
+            out = term * factor
+        elif isinstance(factor, Tensor):
+            out = out + term * factor if term.is_complex() else torch.addcmul(out, term, factor)
+        else:
+            out = torch.add(out, term, alpha=factor)
+    return torch.zeros_like(terms[0]) if out is None else out
+
+
+def add_noise(x: Tensor, std: Level, noise: Noise, index: int = 0) -> Tensor:
+    """``x + std * noise(index)``; nothing is drawn where ``std`` is zero."""
+    return x if is_zero(std) else combine((1.0, std), (x, noise(index)))
+
+
+def with_last(columns: Sequence[Tensor], last: Sequence[float]) -> Tensor:
+    """The table ``(..., N, K)`` from K columns ``(..., N-1)``, the steps to positive levels, and the last row."""
+    head = torch.stack(tuple(columns), dim=-1)
+    tail = torch.tensor(last, dtype=head.dtype).expand(*head.shape[:-2], 1, len(last))
+    return torch.cat((head, tail), dim=-2)
+
+
+def inner_steps(grid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """``a``, ``b`` and ``h = ln(a/b)``, each ``(..., N-1)``, of all steps but the last one, which goes to 0."""
+    a, b = grid[..., :-2], grid[..., 1:-1]
+    return a, b, (a / b).log()

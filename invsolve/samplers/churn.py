@@ -1,0 +1,67 @@
+"""The stochastic sampler of EDM: a little noise is added before each Heun step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor
+
+from invsolve.checks import check_positive
+from invsolve.errors import invalid
+from invsolve.samplers.base import Denoise, Level, Noise, Sampler, SamplerState, add_noise
+from invsolve.samplers.heun import HEUN_LAST, heun_columns, heun_step
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Churn(Sampler):
+    """EDM's stochastic sampler (Karras et al. 2206.00364, algorithm 2): noise up to ``a (1 + gamma)``, then Heun.
+
+    ``gamma = min(s_churn / N, sqrt(2) - 1)`` where ``s_min <= a <= s_max``, else 0. ``s_min``, ``s_max`` and ``unit``
+    are noise levels, the first two in units of ``unit`` (the defaults are EDM's, for data of std 0.5: pass
+    ``unit = 2 * prior.scale`` to move them to other data). ``s_noise`` multiplies the added noise; EDM's values above 1
+    undo a blur of trained networks and, with an exact denoiser, only add variance, so the default is 1. The exact
+    Gaussian N(0, 1) on EDM's grid 80..0.002 gets the variance 1.037 with 64 steps, 1.0035 with 256 (tested).
+    2N - 1 evaluations, one draw a step.
+    """
+
+    s_churn: float = 40.0
+    s_min: float = 0.05
+    s_max: float = 50.0
+    s_noise: float = 1.0
+    unit: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_positive("Churn", "s_churn", self.s_churn, zero=True)
+        low = check_positive("Churn", "s_min", self.s_min, zero=True)
+        if check_positive("Churn", "s_max", self.s_max) < low:
+            raise invalid("Churn", "s_max", f"at least s_min = {low}", self.s_max)
+        check_positive("Churn", "s_noise", self.s_noise, zero=True)
+        check_positive("Churn", "unit", self.unit)
+
+    @property
+    def draws_per_step(self) -> int:
+        return 1 if self.s_churn * self.s_noise > 0 else 0
+
+    def evaluations(self, num_steps: int) -> int:
+        return 2 * num_steps - 1
+
+    def plan(self, grid: Tensor) -> Tensor:
+        a, b = grid[..., :-1], grid[..., 1:]
+        gamma = min(self.s_churn / a.shape[-1], math.sqrt(2) - 1)
+        inside = (a >= self.s_min * self.unit) & (a <= self.s_max * self.unit)
+        raised = torch.where(inside, a * (1 + gamma), a)
+        std = torch.where(inside, a * math.sqrt(gamma * (2 + gamma)) * self.s_noise, torch.zeros_like(a))
+        heun = torch.stack(heun_columns(raised[..., :-1], b[..., :-1]), dim=-1)
+        last = torch.tensor(HEUN_LAST, dtype=grid.dtype).expand(*heun.shape[:-2], 1, -1)
+        return torch.cat((std[..., None], raised[..., None], torch.cat((heun, last), dim=-2)), dim=-1)
+
+    def step(
+        self, denoise: Denoise, state: SamplerState, levels: tuple[Level, Level], c: Sequence[Level], noise: Noise
+    ) -> SamplerState:
+        x = add_noise(state.x, c[0], noise)
+        return SamplerState(x=heun_step(denoise, x, (c[1], levels[1]), c[2:]))

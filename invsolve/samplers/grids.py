@@ -1,0 +1,114 @@
+"""Grids of noise levels: float64 on the CPU, strictly decreasing, ending in 0."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from invsolve.checks import check_finite, check_int, check_number
+from invsolve.errors import invalid, invalid_type
+
+
+def log_grid(high: float | Tensor, low: float | Tensor, num_steps: int) -> Tensor:
+    """``num_steps`` levels from ``high`` to ``low`` in equal ratios, then 0: ``(num_steps + 1,)``.
+
+    ``high > low > 0`` are noise levels, numbers or one per row ``(rows,)``, which gives ``(rows, num_steps + 1)``. The
+    last step goes from ``low`` to 0. A single step has only the level ``high``. Best for exponential multistep methods.
+
+    >>> log_grid(100.0, 1.0, 3)
+    tensor([100.,  10.,   1.,   0.], dtype=torch.float64)
+    """
+    high, low, u = _ends("log_grid", high, low, num_steps)
+    return _closed(high * (low / high) ** u, high, low)
+
+
+def karras_grid(high: float | Tensor, low: float | Tensor, num_steps: int, *, rho: float = 7.0) -> Tensor:
+    """Levels whose ``1/rho``-th powers are evenly spaced (Karras et al. 2206.00364, eq. 5), then 0; see `log_grid`.
+
+    ``rho`` > 0: 1 is evenly spaced, 7 is EDM's; large values tend to `log_grid`.
+
+    >>> karras_grid(9.0, 1.0, 3, rho=2.0)
+    tensor([9., 4., 1., 0.], dtype=torch.float64)
+    """
+    rho = check_number("karras_grid", "rho", rho)
+    if rho <= 0:
+        raise invalid("karras_grid", "rho", "positive", rho)
+    high, low, u = _ends("karras_grid", high, low, num_steps)
+    roots = high ** (1 / rho), low ** (1 / rho)
+    return _closed((roots[0] + u * (roots[1] - roots[0])) ** rho, high, low)
+
+
+def custom_grid(levels: Sequence[float] | Tensor) -> Tensor:
+    """Your own levels, ``(num_steps,)`` or ``(rows, num_steps)``, positive and strictly decreasing.
+
+    The closing 0 is added if it is missing.
+
+    >>> custom_grid([4.0, 1.0])
+    tensor([4., 1., 0.], dtype=torch.float64)
+    """
+    grid = _tensor("custom_grid", "levels", levels)
+    if grid.ndim not in (1, 2) or grid.numel() == 0:
+        want = "of shape (num_steps,) or (rows, num_steps), not empty"
+        raise invalid("custom_grid", "levels", want, tuple(grid.shape))
+    if bool((grid[..., -1] != 0).any()):
+        grid = torch.cat((grid, torch.zeros_like(grid[..., :1])), dim=-1)
+    return check_grid("custom_grid", "levels", grid)
+
+
+def check_grid(owner: str, name: str, grid: object) -> Tensor:
+    """A grid as samplers want it: float64, CPU, ``(N+1,)`` or ``(rows, N+1)``, strictly decreasing to a last 0."""
+    if not isinstance(grid, Tensor):
+        raise invalid_type(owner, name, "a torch.Tensor", grid, "Build it with log_grid, karras_grid or custom_grid.")
+    out = _tensor(owner, name, grid)
+    if out.ndim not in (1, 2) or out.shape[-1] < 2:
+        raise invalid(owner, name, "of shape (N + 1,) or (rows, N + 1), N at least 1", tuple(out.shape))
+    check_finite(owner, name, out)
+    if bool((out[..., -1] != 0).any()):
+        last = float(out[..., -1].abs().max())
+        raise invalid(owner, name, "ending in 0", last, "Build it with custom_grid, which adds the 0.")
+    rising = out[..., :-1] <= out[..., 1:]
+    if bool(rising.any()):
+        at = tuple(rising.nonzero()[0].tolist())
+        pair = f"{float(out[..., :-1][at]):g} followed by {float(out[..., 1:][at]):g} at index {at}"
+        raise invalid(owner, name, "strictly decreasing and positive before its last 0", pair)
+    return out
+
+
+def _tensor(owner: str, name: str, value: object) -> Tensor:
+    try:
+        out = value.detach() if isinstance(value, Tensor) else torch.as_tensor(value, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError):
+        raise invalid_type(owner, name, "numbers or a tensor", value) from None
+    if out.dtype in (torch.bool, torch.complex64, torch.complex128):
+        raise invalid_type(owner, name, "real numbers", str(out.dtype))
+    return out.to("cpu", torch.float64)
+
+
+def _ends(owner: str, high: float | Tensor, low: float | Tensor, num_steps: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Both ends ``(..., 1)`` and the positions 0..1 of the levels ``(num_steps,)``."""
+    ends = []
+    for name, value in (("high", high), ("low", low)):
+        value = _tensor(owner, name, value if isinstance(value, Tensor) else check_number(owner, name, value))
+        if value.ndim > 1 or value.numel() == 0:
+            raise invalid(owner, name, "a number or of shape (rows,)", tuple(value.shape))
+        ends.append(check_finite(owner, name, value))
+    top, bottom = ends
+    if top.ndim == bottom.ndim == 1 and len(top) != len(bottom):
+        raise invalid(owner, "low", f"of shape ({len(top)},) like `high`", tuple(bottom.shape))
+    if not bool((bottom > 0).all()):
+        raise invalid(owner, "low", "positive", float(bottom.min()), "The closing 0 is added by the grid itself.")
+    if not bool((top > bottom).all()):
+        raise invalid(owner, "high", f"above low = {float(bottom.max()):g}", float(top.min()))
+    count = check_int(owner, "num_steps", num_steps, minimum=1)
+    return top[..., None], bottom[..., None], torch.linspace(0, 1, count, dtype=torch.float64)
+
+
+def _closed(levels: Tensor, high: Tensor, low: Tensor) -> Tensor:
+    """Append 0, with the ends exactly as they were asked for."""
+    levels = levels.clone()
+    if levels.shape[-1] > 1:
+        levels[..., -1:] = low
+    levels[..., :1] = high
+    return torch.cat((levels, torch.zeros_like(levels[..., :1])), dim=-1)
