@@ -1,1 +1,42 @@
-"""invsolve"""
+"""invsolve: posteriors of inverse problems with diffusion priors, and how right they are.
+
+>>> import torch
+>>> import invsolve as iv
+>>> prior = iv.priors.GaussianPrior(mean=torch.zeros(3), covariance=torch.eye(3))
+>>> A = iv.operators.Mask(mask=torch.tensor([True, True, False]))
+>>> result = iv.solve(A, torch.tensor([1.0, 2.0, 0.0]), prior, noise=0.5, num_samples=8, seed=0)
+>>> result.samples.shape
+torch.Size([8, 3])
+"""
+
+from invsolve import baselines, datasets, errors, metrics, noise, operators, priors, progress, samplers, strategies, testing
+from invsolve.checkpoint import Checkpoint
+from invsolve.layout import Layout
+from invsolve.likelihood import log_likelihood
+from invsolve.problem import Problem
+from invsolve.result import Result, Status
+from invsolve.result_io import load_result
+from invsolve.solve import sample, solve
+
+__all__ = [
+    "Checkpoint",
+    "Layout",
+    "Problem",
+    "Result",
+    "Status",
+    "baselines",
+    "datasets",
+    "errors",
+    "load_result",
+    "log_likelihood",
+    "metrics",
+    "noise",
+    "operators",
+    "priors",
+    "progress",
+    "sample",
+    "samplers",
+    "solve",
+    "strategies",
+    "testing",
+]

@@ -62,7 +62,7 @@ class Gaussian(Noise):
     std: float | Tensor | None = None
     covariance: Tensor | None = None
     _chol: Tensor | None = field(default=None, repr=False)  # lower Cholesky factor of the covariance
-    _per_item: bool = field(default=False, repr=False)  # std carries an item axis; set by `check`
+    per_item: bool = field(default=False, repr=False)  # std carries an item axis; set by `check`
 
     def __post_init__(self) -> None:
         if (self.std is None) == (self.covariance is None):
@@ -141,7 +141,7 @@ class Gaussian(Noise):
             per_item = per_item and all(a in (1, b) for a, b in zip(shape[1:], out_shape, strict=True))
             if shape != out_shape and not per_item:
                 raise invalid("solve", "noise.std", f"a number, or a tensor of shape {out_shape} or {(batch, *out_shape)}", shape)
-            return dataclasses.replace(self, std=self.std.to(device, real), _per_item=per_item and shape != out_shape)
+            return dataclasses.replace(self, std=self.std.to(device, real), per_item=per_item and shape != out_shape)
         if self.covariance is not None:
             size = math.prod(out_shape)
             if tuple(self.covariance.shape) != (size, size):
@@ -151,7 +151,7 @@ class Gaussian(Noise):
         return self
 
     def take(self, index: Tensor) -> Self:
-        if self._per_item and isinstance(self.std, Tensor):
+        if self.per_item and isinstance(self.std, Tensor):
             return dataclasses.replace(self, std=self.std[index.to(self.std.device)])
         return self
 

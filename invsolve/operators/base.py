@@ -201,6 +201,11 @@ class LinearOperator(Operator):
         return self._normal(x)
 
     @property
+    def gram(self) -> Tensor | float | None:
+        """The diagonal of ``A A^H`` where that is diagonal (broadcastable to the data), None where it is not known to be."""
+        return None
+
+    @property
     def H(self) -> Adjoint:
         """The adjoint as an operator."""
         from invsolve.operators.algebra import Adjoint
@@ -215,14 +220,17 @@ class LinearOperator(Operator):
         rows = self.batch or 1
         rng = torch.Generator().manual_seed(seed)
         dtype = kind_dtype(self.dtype or torch.float32, self.in_kind)
-        x = torch.randn(rows, *self.in_shape, generator=rng, dtype=dtype).to(self.device)
+        # One start for all rows, and a row that is done keeps its value: a norm does not depend on the other items.
+        x = torch.randn(1, *self.in_shape, generator=rng, dtype=dtype).to(self.device).expand(rows, *self.in_shape)
         value = torch.zeros(rows, device=x.device, dtype=kind_dtype(dtype, "real"))
+        done = torch.zeros(rows, device=x.device, dtype=torch.bool)
         for _ in range(max_iter):
             x = x / expand(inner(x, x).sqrt().clamp_min(torch.finfo(x.real.dtype).tiny), x)
             y = self.normal(x)
-            previous, value = value, inner(x, y).clamp_min(0).sqrt()
+            previous, value = value, torch.where(done, value, inner(x, y).clamp_min(0).sqrt())
             x = y
-            if bool(((value - previous).abs() <= rtol * value).all()):
+            done = done | ((value - previous).abs() <= rtol * value)
+            if bool(done.all()):
                 break
         return value if self.batch is not None else value[0]
 

@@ -54,6 +54,10 @@ class Mask(LinearOperator):
     def observed(self) -> Tensor:
         return self.mask
 
+    @property
+    def gram(self) -> Tensor:
+        return self.mask
+
     def _apply(self, x: Tensor) -> Tensor:
         return x * self.mask
 

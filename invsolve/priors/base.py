@@ -6,7 +6,7 @@ import abc
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import torch
 from torch import Tensor
@@ -17,6 +17,11 @@ from invsolve.errors import invalid, invalid_type
 from invsolve.fingerprint import fingerprint
 from invsolve.priors.modes import GaussianLaw
 from invsolve.tally import count
+
+if TYPE_CHECKING:
+    from invsolve.operators.base import Operator
+    from invsolve.posterior import Posterior
+    from invsolve.problem import Problem
 
 Pullback = Callable[[Tensor], Tensor]
 
@@ -33,6 +38,7 @@ class Prior(abc.ABC):
     sigma_range: tuple[float, float] = (0.0, math.inf)  # the levels it was made for
     mean: Tensor  # (*shape); its dtype and device are those of the prior
     scale: float  # largest root eigenvalue of the covariance, in units of the diffusion noise: where noise drowns the signal
+    detail: float | None = None  # the smallest standard deviation that samples must resolve, in the same units; None: not known
     law: GaussianLaw | None = None  # a Gaussian with (about) this prior's mean and covariance, if it can be stated
     exact_law: bool = False  # the prior *is* that Gaussian
 
@@ -48,6 +54,10 @@ class Prior(abc.ABC):
     def noise(self, z: Tensor) -> Tensor:
         """``C^(1/2) z``: diffusion noise of unit level from white ``z`` ``(rows, *shape)``; white unless overridden."""
         return z
+
+    def noise_covariance(self, v: Tensor) -> Tensor:
+        """``C v``, the covariance of `noise`."""
+        return v
 
     # --- what users and solvers call ----------------------------------------------------------------------------------
     @property
@@ -86,6 +96,24 @@ class Prior(abc.ABC):
         n = check_int(type(self).__name__, "n", n, minimum=1)
         draws = Draws.for_rows(check_int(type(self).__name__, "seed", seed), [0] * n, list(range(n)), self.device)
         return self._sample(n, draws)
+
+    def posterior(self, A: Operator | Problem, y: object = None, noise: object = None) -> Posterior:
+        """The exact posterior given ``y`` ``(batch, *A.out_shape)``, or given a whole `Problem`.
+
+        Raises UnsupportedError where there is no closed form: the message says why.
+        """
+        from invsolve.errors import UnsupportedError
+        from invsolve.posterior import closed_form_problem
+
+        owner = f"{type(self).__name__}.posterior"
+        if not self.has_posterior:
+            raise UnsupportedError(f"{owner}: this prior has no closed-form posterior. Use iv.solve(..., strategy='auto').")
+        return self._posterior(closed_form_problem(owner, A, y, noise))
+
+    @property
+    def has_posterior(self) -> bool:
+        """True if linear data with Gaussian noise have a closed-form posterior."""
+        return type(self)._posterior is not Prior._posterior
 
     def fingerprint(self) -> str:
         """A hash of the parameters."""
@@ -127,6 +155,10 @@ class Prior(abc.ABC):
         from invsolve.samplers import sample_prior
 
         return sample_prior(self, n, draws)
+
+    def _posterior(self, problem: Problem) -> Posterior:
+        """The posterior of a linear problem with Gaussian noise."""
+        raise AssertionError("guarded by has_posterior")  # pragma: no cover
 
     # --- plumbing ------------------------------------------------------------------------------------------------------
     def _check(self, x: Tensor, sigma: Tensor | float) -> Tensor:

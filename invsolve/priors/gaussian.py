@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from math import prod
-from typing import final
+from typing import TYPE_CHECKING, final
 
 import torch
 from torch import Tensor
@@ -15,6 +15,10 @@ from invsolve.draws import DrawLike
 from invsolve.errors import invalid, invalid_type
 from invsolve.priors.base import Prior, Pullback
 from invsolve.priors.modes import DenseModes, GaussianLaw
+
+if TYPE_CHECKING:
+    from invsolve.posterior import Posterior
+    from invsolve.problem import Problem
 
 
 class GaussianBase(Prior):
@@ -28,12 +32,21 @@ class GaussianBase(Prior):
         return math.sqrt(float(self.law.variances.max()))
 
     @property
+    def detail(self) -> float:  # type: ignore[override]
+        """The smallest marginal standard deviation of an entry that varies, in units of the diffusion noise."""
+        variances = self.law.modes.marginal_variances(self.law.variances)
+        return math.sqrt(float(variances[variances > 1e-6 * variances.max()].min()))
+
+    @property
     def kind(self) -> Kind:  # type: ignore[override]
         return "complex" if self.mean.is_complex() else "real"
 
     def noise(self, z: Tensor) -> Tensor:
         # White noise is invariant under an orthonormal basis; a coloured one is S z.
-        return self.law.modes.synthesis(z.reshape(len(z), *self.law.modes.mode_shape)) if self.law.modes.log_det else z
+        return self.law.modes.synthesis(z.reshape(len(z), *self.law.modes.mode_shape)) if not self.law.modes.orthonormal else z
+
+    def noise_covariance(self, v: Tensor) -> Tensor:
+        return self.law.modes.synthesis(self.law.modes.adjoint(v)) if not self.law.modes.orthonormal else v
 
     def log_prob(self, x: Tensor, sigma: float = 0.0) -> Tensor:
         """log density of ``x0 + sigma noise`` at ``x`` ``(batch, *shape)``, ``(batch,)`` nats; -inf off the support."""
@@ -56,13 +69,18 @@ class GaussianBase(Prior):
             return super()._pullback(x, sigma)
         gain, modes = self._gain(x, sigma), self.law.modes
         value = self.mean + modes.synthesis(gain * modes.analysis(x - self.mean))
-        if not modes.log_det:  # orthonormal: S^-H = S
+        if modes.orthonormal:  # S^-H = S
             return value, lambda v: modes.synthesis(gain * modes.adjoint(v))
         return super()._pullback(x, sigma)
 
     def _sample(self, n: int, draws: DrawLike) -> Tensor:
         z = draws.normal(self.law.modes.mode_shape, kind_dtype(self.dtype, self.kind), step=0)
         return self.law.sample(z)
+
+    def _posterior(self, problem: Problem) -> Posterior:
+        from invsolve.posterior import GaussianPosterior
+
+        return GaussianPosterior.of(self.law, problem)
 
     def _gain(self, x: Tensor, sigma: Tensor) -> Tensor:
         lead = sigma.view(-1, *([1] * len(self.law.modes.mode_shape))) if sigma.ndim else sigma
@@ -139,3 +157,4 @@ class GaussianPrior(GaussianBase):
     @property
     def shape(self) -> Shape:  # type: ignore[override]
         return tuple(self.mean.shape)
+

@@ -44,6 +44,15 @@ class Modes(abc.ABC):
     def log_det(self) -> float:
         """log |det S| as a real map of one real component (0 for an orthonormal basis)."""
 
+    @abc.abstractmethod
+    def marginal_variances(self, variances: Tensor) -> Tensor:
+        """The variance of every entry of the signal, ``(*shape)``, in units of the diffusion noise of that entry."""
+
+    @property
+    def orthonormal(self) -> bool:
+        """True if ``S^-1 = S^H``: the diffusion noise is white."""
+        return self.log_det == 0.0
+
 
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -69,6 +78,9 @@ class DenseModes(Modes):
     def analysis(self, x: Tensor) -> Tensor:
         x = x if self.scale is None else x / self.scale
         return x.flatten(1) @ self._as(x)
+
+    def marginal_variances(self, variances: Tensor) -> Tensor:
+        return (self.matrix.square() @ variances).view(self.shape)
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
         scale = None if self.scale is None else self.scale.to(device=device, dtype=dtype)

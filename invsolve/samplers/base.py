@@ -48,6 +48,10 @@ class Sampler(abc.ABC):
         """Denoiser evaluations on a grid of ``num_steps`` steps (``num_steps + 1`` levels)."""
         return num_steps
 
+    def in_units(self, unit: float) -> Sampler:
+        """The same sampler for levels measured in ``unit`` (the prior's scale); only those whose formula has a unit change."""
+        return self
+
     def init(self, x: Tensor) -> SamplerState:
         """The state at the first level; ``past`` is filled so that its structure never changes."""
         return SamplerState(x=x, past=(torch.zeros_like(x),) * self.memory)

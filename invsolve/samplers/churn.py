@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import final
+from dataclasses import dataclass, replace
+from typing import Self, final
 
 import torch
 from torch import Tensor
@@ -42,6 +42,9 @@ class Churn(Sampler):
             raise invalid("Churn", "s_max", f"at least s_min = {low}", self.s_max)
         check_positive("Churn", "s_noise", self.s_noise, zero=True)
         check_positive("Churn", "unit", self.unit)
+
+    def in_units(self, unit: float) -> Self:
+        return replace(self, unit=self.unit * unit)
 
     @property
     def draws_per_step(self) -> int:

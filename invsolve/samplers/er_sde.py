@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import final
+from dataclasses import dataclass, replace
+from typing import Self, final
 
 import numpy as np
 import torch
@@ -80,6 +80,9 @@ class ERSDE(Sampler):
         if check_int("ERSDE", "order", self.order, minimum=1) > 3:
             raise invalid("ERSDE", "order", "1, 2 or 3", self.order)
         check_positive("ERSDE", "unit", self.unit)
+
+    def in_units(self, unit: float) -> Self:
+        return replace(self, unit=self.unit * unit)
 
     @property
     def memory(self) -> int:

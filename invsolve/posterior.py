@@ -1,0 +1,165 @@
+"""Posteriors in closed form: what `prior.posterior(A, y, noise)` returns and what `Exact` draws from."""
+
+from __future__ import annotations
+
+import abc
+from dataclasses import dataclass, replace
+from typing import Self, final
+
+import torch
+from torch import Tensor
+
+from invsolve.arrays import from_real, to_real
+from invsolve.checks import check_int
+from invsolve.draws import DrawLike, Draws
+from invsolve.errors import UnsupportedError
+from invsolve.linear_gaussian import DenseSystem, System, Update, make_system
+from invsolve.noise import Gaussian
+from invsolve.operators.base import LinearOperator
+from invsolve.priors.modes import GaussianLaw
+from invsolve.problem import Problem
+
+
+class Posterior(abc.ABC):
+    """A posterior that is known: one law for every item of the data."""
+
+    problem: Problem
+    mean: Tensor  # (batch, *shape)
+
+    @abc.abstractmethod
+    def draw(self, draws: DrawLike) -> Tensor:
+        """One exact draw for every row, ``(rows, *shape)``; rows are items here, use `take` for other rows."""
+
+    @abc.abstractmethod
+    def take(self, index: Tensor) -> Self:
+        """The posterior of the rows ``index``."""
+
+    def sample(self, n: int, *, seed: int = 0) -> Tensor:
+        """``n`` draws for every item, ``(n, batch, *shape)``; draw k of item b depends on (seed, b, k) only."""
+        n = check_int(type(self).__name__, "n", n, minimum=1)
+        batch = len(self.problem.data)
+        items = list(range(batch)) * n
+        samples = [k for k in range(n) for _ in range(batch)]
+        draws = Draws.for_rows(check_int(type(self).__name__, "seed", seed), items, samples, self.problem.data.device)
+        return self.take(torch.tensor(items)).draw(draws).view(n, batch, *self.problem.shape)
+
+
+def closed_form_problem(owner: str, A: object, y: object, noise: object) -> Problem:
+    """The problem of a closed form: refuses what is not linear with Gaussian noise."""
+    problem = A if isinstance(A, Problem) else Problem(A, y, noise=noise)  # type: ignore[arg-type]
+    if reason := not_linear_gaussian(problem):
+        raise UnsupportedError(f"{owner}: no closed-form posterior, because {reason}. Use strategy='auto' or MMPS().")
+    return problem
+
+
+def not_linear_gaussian(problem: Problem) -> str:
+    """Why a problem is not linear with Gaussian noise; '' if it is."""
+    if not isinstance(problem.operator, LinearOperator):
+        return f"the operator {type(problem.operator).__name__} is not a LinearOperator"
+    if not isinstance(problem.noise, Gaussian):
+        return f"the noise is {type(problem.noise).__name__}, not Gaussian"
+    return ""
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class GaussianPosterior(Posterior):
+    """``N(mean, covariance)`` of a `GaussianLaw` seen through linear data with Gaussian noise.
+
+    Draws are perturb-and-solve (Papandreou & Yuille 2010): a prior draw plus the update of its simulated residual; exact
+    whatever the size, one linear solve a draw. Dense where one side of the problem is small, conjugate gradients to
+    ``rtol`` otherwise: the whitened system is ``I + K^H K``, so the error of a draw is at most rtol of its right side.
+    """
+
+    problem: Problem
+    law: GaussianLaw
+    system: System
+    update: Update
+    mean: Tensor
+
+    @classmethod
+    def of(cls, law: GaussianLaw, problem: Problem, *, rtol: float = 1e-6, max_iter: int = 2000) -> GaussianPosterior:
+        """Condition ``law`` on ``problem`` (linear, Gaussian noise)."""
+        system = make_system(problem, law, rtol=rtol, max_iter=max_iter)
+        update = system.factor(law.variances)
+        shell = cls(problem=problem, law=law, system=system, update=update, mean=law.mean)
+        return replace(shell, mean=law.mean + law.modes.synthesis(update(shell._residual(law.mean))))
+
+    def draw(self, draws: DrawLike) -> Tensor:
+        law, rows = self.law, len(self.problem.data)
+        dtype = self.problem.signal_dtype
+        u = law.variances.sqrt() * draws.normal(tuple(law.modes.mode_shape), dtype, step=0, index=0)
+        error = draws.normal(tuple(self.problem.operator.out_shape), self.problem.data.dtype, step=0, index=1)
+        if self.problem.operator.observed is not None:
+            error = error * self.problem.operator.observed
+        white = self._residual(law.mean) - self.system.forward(u) - error
+        assert len(white) == rows
+        return law.mean + law.modes.synthesis(u + self.update(white))
+
+    def take(self, index: Tensor) -> Self:
+        problem = self.problem.take(index)
+        if isinstance(self.system, DenseSystem):
+            return replace(self, problem=problem, mean=self.mean[index])
+        system = replace(self.system, problem=problem, operator=problem.operator)  # type: ignore[type-var]
+        return replace(self, problem=problem, system=system, update=system.factor(self.law.variances), mean=self.mean[index])
+
+    @property
+    def covariance(self) -> Tensor:
+        """``(n, n)`` over the flattened signal (complex: over pairs re, im), float64; only where B is dense.
+
+        Raises UnsupportedError for problems too large to form it: use draws.
+        """
+        factor = self._mode_factor()
+        return factor @ factor.mT
+
+    @property
+    def std(self) -> Tensor:
+        """Posterior standard deviation ``(*shape)``, the same for every item (complex: of |x - mean|); dense only."""
+        variance = self._mode_factor().square().sum(1)
+        if self.law.mean.is_complex():
+            variance = variance.view(-1, 2).sum(1)
+        return variance.sqrt().reshape(self.problem.shape).to(self.law.variances.dtype)
+
+    @property
+    def log_evidence(self) -> Tensor:
+        """log p(y), (batch,), float64; dense only."""
+        dense = self._dense()
+        scaled = dense.matrix * self._root()
+        white = to_real(self._residual(self.law.mean)).double()
+        system = torch.eye(len(scaled), dtype=scaled.dtype, device=scaled.device) + scaled @ scaled.mT
+        chol = torch.linalg.cholesky(system)
+        size = torch.linalg.solve_triangular(chol, white.mT, upper=False).square().sum(0)
+        problem = self.problem
+        # log N(w; 0, I + K K^T) is over all entries; the noise's own log_prob knows the units and what was observed.
+        own = problem.noise.log_prob(problem.data, problem.data, problem.operator.observed).double()
+        return own - 0.5 * size - chol.diagonal().log().sum()
+
+    def _residual(self, mean: Tensor) -> Tensor:
+        A = self.problem.operator
+        return self.problem.whiten(self.problem.data - A(mean.expand(A.batch or 1, *mean.shape)))
+
+    def _dense(self) -> DenseSystem:
+        if not isinstance(self.system, DenseSystem):
+            raise UnsupportedError(
+                "GaussianPosterior: the covariance is too large to form, or differs from item to item. "
+                "Estimate what you need from draws: posterior.sample(n).")
+        return self.system
+
+    def _root(self) -> Tensor:
+        root = self.law.variances.double().sqrt().reshape(-1)
+        return root.repeat_interleave(2) if self.law.mean.is_complex() else root
+
+    def _mode_factor(self) -> Tensor:
+        """F with ``covariance = F F^T``: signals of the columns of ``sqrt(v) L^-T``, ``L L^T = I + K^T K``."""
+        dense, root = self._dense(), self._root()
+        n = len(root)
+        if n > 8192:
+            raise UnsupportedError(f"GaussianPosterior: the covariance of {n} numbers is too large to form. Use draws.")
+        scaled = dense.matrix * root
+        system = torch.eye(n, dtype=root.dtype, device=root.device) + scaled.mT @ scaled
+        inverse = torch.linalg.solve_triangular(torch.linalg.cholesky(system), torch.eye(n, dtype=root.dtype, device=root.device), upper=False)
+        columns = inverse * root  # rows are L^-1 with each mode scaled
+        modes = self.law.modes.to(dtype=torch.float64)
+        complex_ = torch.complex128 if self.law.mean.is_complex() else None
+        return to_real(modes.synthesis(from_real(columns, tuple(modes.mode_shape), complex_))).mT
+

@@ -1,0 +1,143 @@
+"""The frozen bundle that a solve works on: operator, data, noise."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from math import prod
+from typing import Self, final
+
+import torch
+from torch import Tensor
+
+from invsolve.arrays import as_tensor
+from invsolve.checks import Shape, check_finite, check_kind, check_shape, kind_dtype
+from invsolve.errors import invalid, invalid_type
+from invsolve.noise import Gaussian, Noise, as_noise
+from invsolve.operators.base import LinearOperator, Operator
+
+
+@final
+@dataclass(frozen=True, eq=False, repr=False)
+class Problem:
+    """``data = noise(operator(x))``: everything about a measurement but the prior.
+
+    ``data`` is ``(batch, *operator.out_shape)``, or exactly ``out_shape`` for one unbatched measurement (results then have
+    no batch axis); torch, numpy (converted to the operator's precision, float32 without one) or xarray. It must be finite.
+    ``noise`` is an `iv.noise` model or a positive number, the std of Gaussian noise in the units of the data; for complex
+    data per real component. ``dims`` names the axes of the signal, for xarray; ``units`` says what it is measured in.
+
+    Raises InputError or InputTypeError naming the argument, what was expected and what was given.
+    """
+
+    operator: Operator
+    data: Tensor
+    noise: Noise = field(kw_only=True)
+    dims: tuple[str, ...] | None = field(default=None, kw_only=True)
+    units: str = field(default="", kw_only=True)
+    batched: bool = field(default=True, init=False)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.operator, Operator):
+            raise invalid_type("solve", "A", "an iv.operators.Operator", self.operator,
+                               "Wrap a function: iv.operators.from_callable(f, in_shape, out_shape).")
+        A = self.operator
+        y = as_tensor("solve", "y", self.data, dtype=A.dtype or torch.float32, device=A.device or torch.device("cpu"))
+        batched = tuple(y.shape) != tuple(A.out_shape)
+        y = y if batched else y[None]
+        check_kind("solve", "y", check_shape("solve", "y", y, A.out_shape), A.out_kind)
+        if A.dtype is not None and A.dtype != kind_dtype(y.dtype, "real"):
+            raise invalid_type("solve", "y", f"of the operator's precision, {A.dtype}", str(y.dtype),
+                               "Convert one of them: y.to(...), or A.to(dtype=...).")
+        if A.device is not None and A.device != y.device:
+            raise invalid("solve", "y", f"on the operator's device, {A.device}", y.device, "Move it: y.to(A.device).")
+        if A.batch is not None and A.batch != len(y):
+            raise invalid("solve", "y", f"of {A.batch} rows, one for each item of the operator", len(y))
+        if len(y) == 0:
+            raise invalid("solve", "y", "of at least one row", 0)
+        check_finite("solve", "y", y)
+        if self.dims is not None and len(self.dims) != len(A.in_shape):
+            raise invalid("Problem", "dims", f"{len(A.in_shape)} names, one for each axis of the signal", self.dims)
+        object.__setattr__(self, "data", y)
+        object.__setattr__(self, "batched", batched)
+        noise = as_noise("solve", self.noise).check(A.out_shape, len(y), y.dtype, y.device)
+        object.__setattr__(self, "noise", noise)
+
+    # --- what a solver asks ------------------------------------------------------------------------------------------
+    @property
+    def shape(self) -> Shape:
+        """The shape of the signal."""
+        return tuple(self.operator.in_shape)
+
+    @property
+    def signal_dtype(self) -> torch.dtype:
+        return kind_dtype(self.data.dtype, self.operator.in_kind)
+
+    @property
+    def linear(self) -> bool:
+        return isinstance(self.operator, LinearOperator)
+
+    @property
+    def shared(self) -> bool:
+        """True if every row has the same operator and noise, so that factorisations can be shared."""
+        return self.operator.batch is None and not (isinstance(self.noise, Gaussian) and self.noise.per_item)
+
+    @property
+    def num_data(self) -> Tensor:
+        """How many real numbers were observed, (batch,): a complex datum counts twice."""
+        each = 2 if self.data.is_complex() else 1
+        observed = self.operator.observed
+        if observed is None:
+            return torch.full((len(self.data),), each * prod(self.operator.out_shape), device=self.data.device)
+        return each * observed.expand(self.data.shape).flatten(1).sum(1)
+
+    def whiten(self, r: Tensor) -> Tensor:
+        """``G^-1/2 r`` with zeros where nothing was observed; the noise must be Gaussian."""
+        return self._gaussian.whiten(r, self.operator.observed)
+
+    def unwhiten_adjoint(self, w: Tensor) -> Tensor:
+        """The adjoint of `whiten`."""
+        return self._gaussian.unwhiten_adjoint(w, self.operator.observed)
+
+    def log_likelihood(self, x: Tensor) -> Tensor:
+        """log p(y | x) per row, ``x`` ``(batch, *shape)``."""
+        return self.noise.log_prob(self.data, self.operator(x), self.operator.observed)
+
+    def chi2(self, x: Tensor) -> Tensor:
+        """chi^2 per datum of ``x`` ``(batch, *shape)``, (batch,): about 1 for a right model; NaN without data."""
+        white = self.whiten(self.data - self.operator(x))
+        return white.abs().square().flatten(1).sum(1) / self.num_data
+
+    def take(self, index: Tensor) -> Self:
+        """The problem of the rows ``index``."""
+        rows = object.__new__(type(self))  # rows of a checked problem need no second check
+        values = dict(vars(self), operator=self.operator.take(index), data=self.data[index], noise=self.noise.take(index))
+        for name, value in values.items():
+            object.__setattr__(rows, name, value)
+        return rows
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
+        """The same problem moved and cast."""
+        real = dtype or kind_dtype(self.data.dtype, "real")
+        data = self.data.to(device=device, dtype=kind_dtype(real, "complex" if self.data.is_complex() else "real"))
+        moved = replace(self, operator=self.operator.to(device, dtype), data=data)
+        object.__setattr__(moved, "batched", self.batched)
+        return moved
+
+    def __repr__(self) -> str:
+        return f"Problem({self.operator!r}, y {tuple(self.data.shape)}, {type(self.noise).__name__})"
+
+    def __str__(self) -> str:
+        """What the problem assumes, in a few lines."""
+        lines = [repr(self), f"  data: {int(self.num_data[0])} real numbers per item, {len(self.data)} item(s), {self.data.dtype}"]
+        if self.data.is_complex():
+            lines.append("  complex data: the noise std is per real component, E|n|^2 = 2 std^2")
+        if isinstance(self.noise, Gaussian) and isinstance(self.noise.std, float):
+            lines.append(f"  Gaussian noise of std {self.noise.std:.4g}{' ' + self.units if self.units else ''}; "
+                         "chi^2 per datum is 1 at the truth, less at a fit")
+        return "\n".join(lines)
+
+    @property
+    def _gaussian(self) -> Gaussian:
+        if not isinstance(self.noise, Gaussian):
+            raise invalid_type("Problem", "noise", "iv.noise.Gaussian for a whitened residual", self.noise)
+        return self.noise

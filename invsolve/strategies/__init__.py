@@ -1,0 +1,28 @@
+"""How prior and data are combined: `Exact` draws, guidance with any sampler, and the base class for your own."""
+
+from invsolve.strategies.base import Bound, Info, Run, Strategy
+from invsolve.strategies.exact import Exact
+from invsolve.strategies.guided import BoundGuidance, Guidance, Guided, NoGuidance
+from invsolve.strategies.mmps import MMPS, MomentMatching
+from invsolve.strategies.pigdm import PiGDM, PseudoinverseGuidance
+from invsolve.strategies.tmpd import TMPD, TweedieMoment
+from invsolve.strategies.unconditional import Unconditional
+
+__all__ = [
+    "Bound",
+    "BoundGuidance",
+    "Exact",
+    "Guidance",
+    "Guided",
+    "Info",
+    "MMPS",
+    "MomentMatching",
+    "NoGuidance",
+    "PiGDM",
+    "PseudoinverseGuidance",
+    "Run",
+    "Strategy",
+    "TMPD",
+    "TweedieMoment",
+    "Unconditional",
+]

@@ -1,0 +1,96 @@
+"""What a strategy is: how prior and data are combined, as pure steps on a small state.
+
+The loop exists once, in `solve`. It calls ``bind`` once per solve, ``init`` and ``step`` for every chunk of rows. A row is
+sample k of item b; everything a strategy computes for a row depends on that row alone unless it says ``couples =
+"samples"``.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, Protocol, Self, final
+
+from torch import Tensor
+
+from invsolve.draws import DrawLike
+from invsolve.fingerprint import fingerprint
+from invsolve.priors.base import Prior
+from invsolve.problem import Problem
+
+Info = Mapping[str, Tensor]  # what is only looked at: each (rows,)
+
+
+class Bound(Protocol):
+    """What `Strategy.bind` prepared: computed once for all items, indexed for every chunk of rows."""
+
+    def take(self, index: Tensor) -> Self:
+        """For the rows ``index`` (the item of every row)."""
+        ...
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Run:
+    """The rows that a strategy works on: ``problem`` has one row for each, ``draws`` their keyed numbers."""
+
+    problem: Problem
+    prior: Prior
+    draws: DrawLike
+    bound: Any = None
+
+    @property
+    def rows(self) -> int:
+        return len(self.problem.data)
+
+    def normal(self, step: int, index: int = 0) -> Tensor:
+        """White standard normal numbers ``(rows, *shape)``: draw ``index`` of step ``step`` (-1: before the first)."""
+        return self.draws.normal(self.problem.shape, self.problem.signal_dtype, step=step + 1, index=index)
+
+    def noise(self, step: int, index: int = 0) -> Tensor:
+        """Diffusion noise of unit level, ``C^(1/2) z``."""
+        return self.prior.noise(self.normal(step, index))
+
+
+class Strategy(abc.ABC):
+    """Frozen options plus ``init`` and ``step``; nothing is kept on ``self``.
+
+    A state is a frozen dataclass of tensors with rows first; nested dataclasses and tuples of tensors are fine. Its
+    structure must not change from step to step, so that it can be saved and restored.
+    """
+
+    couples: ClassVar[Literal["nothing", "samples"]] = "nothing"  # "samples": all samples of an item stay in one chunk
+    num_steps: int  # how often `step` is called
+
+    @abc.abstractmethod
+    def init(self, run: Run) -> Any:
+        """The first state."""
+
+    @abc.abstractmethod
+    def step(self, run: Run, state: Any, i: int) -> tuple[Any, Info]:
+        """The state after step ``i`` (0, 1, ...), and the info."""
+
+    def samples(self, run: Run, state: Any) -> Tensor:
+        """The signals of a state, ``(rows, *shape)``: its field ``x`` unless overridden."""
+        x: Tensor = state.x
+        return x
+
+    def log_weights(self, run: Run, state: Any) -> Tensor | None:
+        """Unnormalised log weights of the rows, (rows,), or None where all count the same."""
+        return None
+
+    def bind(self, problem: Problem, prior: Prior) -> Bound | None:
+        """What can be computed once for all rows: factorisations, grids. Must not mix items."""
+        return None
+
+    def missing(self, problem: Problem, prior: Prior) -> str:
+        """What the operator, noise or prior lacks for this strategy, as a clause; '' if nothing."""
+        return ""
+
+    @property
+    def name(self) -> str:
+        return type(self).__name__
+
+    def fingerprint(self) -> str:
+        return fingerprint(self)

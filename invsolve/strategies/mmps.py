@@ -1,0 +1,116 @@
+"""Moment matching (MMPS): the exact score for Gaussian priors and linear operators, and an excellent proposal elsewhere."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal, Self, final
+
+from torch import Tensor
+
+from invsolve.cg import conjugate_gradients
+from invsolve.checks import check_choice, check_int, check_positive
+from invsolve.linear_gaussian import IterativeSystem, System, make_system
+from invsolve.operators.base import LinearOperator
+from invsolve.priors.base import Prior
+from invsolve.problem import Problem
+from invsolve.samplers import Sampler
+from invsolve.strategies.base import Info
+from invsolve.strategies.guided import BoundGuidance, Guidance, Guided, guided, needs_gaussian_noise_and_derivative
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class MomentMatching(Guidance):
+    """``D_y = D + V A^H (A V A^H + G)^-1 (y - A D)`` with the Tweedie covariance ``V = t^2 C J^H`` (guidance card 14).
+
+    Rozet et al. 2024, arXiv 2405.13712. ``covariance="jacobian"``: V by vector-Jacobian products of the denoiser, solved by
+    conjugate gradients to ``rtol`` in at most ``max_iter`` products. ``"law"``: V from the prior's stated Gaussian law, no
+    products at all. ``"auto"``: the law where the prior is that law, or where products would differentiate a network;
+    else the Jacobian. A non-linear operator is linearised at D in every step (Gauss-Newton).
+    """
+
+    covariance: Literal["auto", "law", "jacobian"] = "auto"
+    rtol: float = 1e-3
+    max_iter: int = 100
+
+    def __post_init__(self) -> None:
+        check_choice("MMPS", "covariance", self.covariance, ("auto", "law", "jacobian"))
+        check_positive("MMPS", "rtol", self.rtol)
+        check_int("MMPS", "max_iter", self.max_iter, minimum=1)
+
+    def missing(self, problem: Problem, prior: Prior) -> str:
+        if self.covariance == "law" and prior.law is None:
+            return f"a prior that states its covariance ({type(prior).__name__} has law=None)"
+        return needs_gaussian_noise_and_derivative(problem)
+
+    def bind(self, problem: Problem, prior: Prior) -> BoundGuidance:
+        stated = prior.law is not None and (prior.exact_law or not prior.cheap_pullback)
+        if self.covariance == "law" or (self.covariance == "auto" and stated):
+            assert prior.law is not None
+            # No network in these solves, so they are run to a residual that cannot be seen.
+            system = make_system(problem, prior.law, rtol=0.1 * self.rtol, max_iter=4 * self.max_iter) if problem.linear else None
+            return _LawBound(problem=problem, prior=prior, options=self, system=system)
+        return _JacobianBound(problem=problem, prior=prior, options=self)
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _LawBound:
+    problem: Problem
+    prior: Prior
+    options: MomentMatching
+    system: System | None  # None: the operator is linearised at every step
+
+    def __call__(self, x: Tensor, t: float | Tensor) -> tuple[Tensor, Info]:
+        problem, law = self.problem, self.prior.law
+        assert law is not None
+        value = self.prior.denoise(x, t)
+        if isinstance(t, Tensor) and t.ndim:
+            t = t.view(-1, *([1] * len(law.modes.mode_shape)))
+        variances = law.posterior_variances(t)
+        system = self.system
+        if system is None:
+            system = IterativeSystem(problem=problem, operator=problem.operator.linearize(value), modes=law.modes,
+                                     rtol=0.1 * self.options.rtol, max_iter=4 * self.options.max_iter, level=0.0)
+        white = problem.whiten(problem.data - problem.operator(value))
+        return value + law.modes.synthesis(system.factor(variances)(white)), {}
+
+    def take(self, index: Tensor) -> Self:
+        problem = self.problem.take(index)
+        if isinstance(self.system, IterativeSystem):
+            operator = problem.operator
+            assert isinstance(operator, LinearOperator)
+            return replace(self, problem=problem, system=replace(self.system, problem=problem, operator=operator))
+        return replace(self, problem=problem)
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _JacobianBound:
+    problem: Problem
+    prior: Prior
+    options: MomentMatching
+
+    def __call__(self, x: Tensor, t: float | Tensor) -> tuple[Tensor, Info]:
+        problem, prior = self.problem, self.prior
+        value, pull = prior.pullback(x, t)
+        operator = problem.operator.linearize(value)
+
+        def tweedie(w: Tensor) -> Tensor:  # V A^H G^-H/2 w
+            return (t * t) * prior.noise_covariance(pull(operator.adjoint(problem.unwhiten_adjoint(w))))
+
+        white = problem.whiten(problem.data - problem.operator(value))
+        w, info = conjugate_gradients(lambda w: w + problem.whiten(operator(tweedie(w))), white,
+                                      rtol=self.options.rtol, max_iter=self.options.max_iter)
+        return value + tweedie(w), {"cg_residual": info.residual}
+
+    def take(self, index: Tensor) -> Self:
+        return replace(self, problem=self.problem.take(index))
+
+
+def MMPS(
+    *, covariance: Literal["auto", "law", "jacobian"] = "auto", rtol: float = 1e-3, max_iter: int = 100,
+    sampler: Sampler | None = None, num_steps: int = 50, grid: Tensor | None = None,
+) -> Guided:
+    """Moment-matching posterior sampling: `MomentMatching` with a second-order stochastic sampler, 50 evaluations."""
+    return guided(MomentMatching(covariance=covariance, rtol=rtol, max_iter=max_iter), sampler, num_steps, grid)
