@@ -52,21 +52,25 @@ class GaussianBase(Prior):
         """log density of ``x0 + sigma noise`` at ``x`` ``(batch, *shape)``, ``(batch,)`` nats; -inf off the support."""
         sigma_t = self._check(x, sigma or 1.0)
         total = (self.law.variances + (sigma_t if sigma else torch.zeros_like(sigma_t)) ** 2).double()
-        u = self.law.modes.analysis(x - self.mean)
-        size = (u.abs().double().square() / total).flatten(1).sum(1)
+        u = self.law.modes.analysis(x - self.mean).abs().double()
+        # Without noise a mode of variance 0 has no density: the law lives on the others, as in scipy's allow_singular.
+        on = total > 0
+        size = torch.where(on, u.square() / total, 0.0).flatten(1).sum(1)
+        rounding = 100 * torch.finfo(self.dtype).eps * u.flatten(1).norm(dim=1)
+        off_support = (~on & (u > rounding.view(-1, *([1] * (u.ndim - 1))))).flatten(1).any(1)
         parts = 2 if self.kind == "complex" else 1
-        log_det = total.log().sum() + 2 * self.law.modes.log_det + total.numel() * math.log(2 * math.pi)
-        return -0.5 * (size + parts * log_det)
+        log_det = (total[on].log() + math.log(2 * math.pi)).sum() + 2 * self.law.modes.log_det
+        return torch.where(off_support, -math.inf, -0.5 * (size + parts * log_det))
 
     def _denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
-        if sigma.numel() > len(x):
+        if sigma.shape[1:].numel() > 1:
             return self._denoise_map(x, sigma)
         gain = self._gain(x, sigma)
         return self.mean + self.law.modes.synthesis(gain * self.law.modes.analysis(x - self.mean))
 
     def _pullback(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Pullback]:
-        if sigma.numel() > len(x):
-            return super()._pullback(x, sigma)
+        if sigma.shape[1:].numel() > 1:
+            return self._denoise_map(x, sigma), lambda v: self._solve_map(self._covariance(v), sigma)
         gain, modes = self._gain(x, sigma), self.law.modes
         value = self.mean + modes.synthesis(gain * modes.analysis(x - self.mean))
         if modes.orthonormal:  # S^-H = S
@@ -86,19 +90,23 @@ class GaussianBase(Prior):
         lead = sigma.view(-1, *([1] * len(self.law.modes.mode_shape))) if sigma.ndim else sigma
         return self.law.variances / (self.law.variances + lead**2)
 
+    # --- a noise level for every entry: K = covariance, N = diag(sigma) C diag(sigma), D = m + K (K + N)^-1 (x - m) ---
     def _denoise_map(self, x: Tensor, sigma: Tensor) -> Tensor:
-        """A noise level for every entry: ``m + C (C + diag(sigma^2))^-1 (x - m)``, by conjugate gradients."""
+        return self.mean + self._covariance(self._solve_map(x - self.mean, sigma))
+
+    def _covariance(self, v: Tensor) -> Tensor:
+        return self.law.modes.synthesis(self.law.variances * self.law.modes.adjoint(v))
+
+    def _solve_map(self, rhs: Tensor, sigma: Tensor) -> Tensor:
+        """``(K + N)^-1 rhs`` for white noise, or diagonal noise in the units of the entries, by conjugate gradients."""
         from invsolve.cg import conjugate_gradients
 
-        modes, variances = self.law.modes, self.law.variances
-
-        def covariance(v: Tensor) -> Tensor:
-            return modes.synthesis(variances * modes.adjoint(v))
-
-        # Symmetrised: with s = diag(sigma), (I + s^-1 C s^-1) w = s^-1 (x - m), x0 = m + C s^-1 w.
-        w, _ = conjugate_gradients(lambda v: v + covariance(v / sigma) / sigma, (x - self.mean) / sigma,
+        scale = getattr(self.law.modes, "scale", None)
+        s = sigma if scale is None else sigma * scale
+        # Symmetrised: (I + s^-1 K s^-1) w = s^-1 rhs, and the answer is s^-1 w.
+        w, _ = conjugate_gradients(lambda v: v + self._covariance(v / s) / s, rhs / s,
                                    rtol=10 * torch.finfo(self.dtype).eps, max_iter=4 * prod(self.shape))
-        return self.mean + covariance(w / sigma)
+        return w / s
 
 
 @final
