@@ -49,7 +49,10 @@ class Sampler(abc.ABC):
         return num_steps
 
     def in_units(self, unit: float) -> Sampler:
-        """The same sampler for levels measured in ``unit`` (the prior's scale); only those whose formula has a unit change."""
+        """The same sampler for data of scale ``unit``; it differs only where the formula has a noise level of its own.
+
+        Whoever builds a plan for a prior passes ``prior.scale``, so that a change of units changes nothing else.
+        """
         return self
 
     def init(self, x: Tensor) -> SamplerState:

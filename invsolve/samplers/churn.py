@@ -22,11 +22,11 @@ class Churn(Sampler):
     """EDM's stochastic sampler (Karras et al. 2206.00364, algorithm 2): noise up to ``a (1 + gamma)``, then Heun.
 
     ``gamma = min(s_churn / N, sqrt(2) - 1)`` where ``s_min <= a <= s_max``, else 0. ``s_min``, ``s_max`` and ``unit``
-    are noise levels, the first two in units of ``unit`` (the defaults are EDM's, for data of std 0.5: pass
-    ``unit = 2 * prior.scale`` to move them to other data). ``s_noise`` multiplies the added noise; EDM's values above 1
-    undo a blur of trained networks and, with an exact denoiser, only add variance, so the default is 1. The exact
-    Gaussian N(0, 1) on EDM's grid 80..0.002 gets the variance 1.037 with 64 steps, 1.0035 with 256 (tested).
-    2N - 1 evaluations, one draw a step.
+    are noise levels, the first two in units of ``unit``, which ``solve`` and ``sample_prior`` multiply by the prior's
+    scale (the defaults are EDM's, for data of std 0.5: there ``unit=2`` is EDM itself). ``s_noise`` multiplies the
+    added noise; EDM's values above 1 undo a blur of trained networks and, with an exact denoiser, only add variance, so
+    the default is 1. The exact Gaussian N(0, 1) on EDM's grid 80..0.002 gets the variance 1.037 with 64 steps, 1.0035
+    with 256 (tested). 2N - 1 evaluations, one draw a step.
     """
 
     s_churn: float = 40.0

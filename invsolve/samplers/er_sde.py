@@ -69,8 +69,9 @@ class ERSDE(Sampler):
     """ER-SDE-1, -2 or -3 (Cui et al. 2309.06169): between the probability flow and the reverse SDE.
 
     ``phi(s) = s (exp(s^0.3) + 10)`` is not scale invariant (it adds more noise where s is large), so levels are divided
-    by ``unit``: pass the prior's scale, and data in other units give the same samples in those units. Weak order 1 for
-    ``order=1``, 2 for 2 and 3, 3 with the smaller constant (measured). One evaluation and one draw a step.
+    by ``unit``, which ``solve`` and ``sample_prior`` multiply by the prior's scale: data in other units give the same
+    samples in those units. Weak order 1 for ``order=1``, 2 for 2 and 3, 3 with the smaller constant (measured). One
+    evaluation and one draw a step.
     """
 
     order: int = 3

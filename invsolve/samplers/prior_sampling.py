@@ -44,13 +44,14 @@ def sample_prior(
 
     ``draws`` gives the random numbers of the n rows; ``num_steps`` defaults to five per factor e between the two
     levels, about 48. The walk starts from the prior's Gaussian law with the noise on top, or, where none is stated,
-    from ``mean + sqrt(high^2 + scale^2/2) noise``: no variance of the prior is then missed by more than half of scale^2.
+    from ``mean + sqrt(high^2 + scale^2/2) noise``: no variance is then missed by more than half of scale^2.
     """
     n = check_int("sample_prior", "n", n, minimum=1)
     high, low = prior_range(prior)
     if num_steps is None:
         num_steps = 1 + math.ceil(_DENSITY * math.log(high / low))
-    plan = Plan.make(UniPC(order=3) if sampler is None else sampler, log_grid(high, low, num_steps))
+    sampler = UniPC(order=3) if sampler is None else sampler.in_units(prior.scale)
+    plan = Plan.make(sampler, log_grid(high, low, num_steps))
     dtype = kind_dtype(prior.dtype, prior.kind)
     if prior.law is not None:
         x = prior.law.sample(draws.normal(prior.law.modes.mode_shape, dtype, step=0), high)
