@@ -185,5 +185,6 @@ def as_noise(owner: str, noise: object) -> Noise:
     if isinstance(noise, Tensor) and noise.ndim > 0:
         return Gaussian(std=noise)
     if isinstance(noise, (str, bool)) or noise is None:
-        raise invalid_type(owner, "noise", "a positive number (the std of Gaussian noise) or an iv.noise model", noise)
+        given = repr(noise) if isinstance(noise, str) else noise
+        raise invalid_type(owner, "noise", "a positive number (the std of Gaussian noise) or an iv.noise model", given)
     return Gaussian(std=check_positive(owner, "noise", noise))

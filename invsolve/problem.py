@@ -24,7 +24,7 @@ class Problem:
     ``data`` is ``(batch, *operator.out_shape)``, or exactly ``out_shape`` for one unbatched measurement (results then have
     no batch axis); torch, numpy (converted to the operator's precision, float32 without one) or xarray. It must be finite.
     ``noise`` is an `iv.noise` model or a positive number, the std of Gaussian noise in the units of the data; for complex
-    data per real component. ``dims`` names the axes of the signal, for xarray; ``units`` says what it is measured in.
+    data per real component. ``dims`` names the axes of the signal, for xarray; ``units`` says the unit of the signal.
 
     Raises InputError or InputTypeError naming the argument, what was expected and what was given.
     """
@@ -132,8 +132,8 @@ class Problem:
         if self.data.is_complex():
             lines.append("  complex data: the noise std is per real component, E|n|^2 = 2 std^2")
         if isinstance(self.noise, Gaussian) and isinstance(self.noise.std, float):
-            lines.append(f"  Gaussian noise of std {self.noise.std:.4g}{' ' + self.units if self.units else ''}; "
-                         "chi^2 per datum is 1 at the truth, less at a fit")
+            lines.append(f"  Gaussian noise of std {self.noise.std:.4g}; "
+                         "posterior samples of a right model have chi^2 per datum near 1")
         return "\n".join(lines)
 
     @property

@@ -1,7 +1,28 @@
 """Forward models: what the data are of the signal. Bring your own by subclassing, or with `from_callable`."""
 
 from invsolve.operators.base import BlackBox, LinearOperator, Operator
+from invsolve.operators.blur import Blur, GaussianBlur
+from invsolve.operators.callable import from_callable
+from invsolve.operators.downsample import Downsample
 from invsolve.operators.mask import Mask, Subsample
 from invsolve.operators.matrix import Matrix
+from invsolve.operators.mri import MRI
+from invsolve.operators.scipy_bridge import from_scipy, to_scipy
+from invsolve.operators.stack import Stack
 
-__all__ = ["BlackBox", "LinearOperator", "Mask", "Matrix", "Operator", "Subsample"]
+__all__ = [
+    "BlackBox",
+    "Blur",
+    "Downsample",
+    "GaussianBlur",
+    "LinearOperator",
+    "MRI",
+    "Mask",
+    "Matrix",
+    "Operator",
+    "Stack",
+    "Subsample",
+    "from_callable",
+    "from_scipy",
+    "to_scipy",
+]

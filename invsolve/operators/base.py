@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import warnings
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import TYPE_CHECKING, Self
 
 import torch
@@ -24,6 +26,14 @@ if TYPE_CHECKING:
     from invsolve.operators.algebra import Adjoint, Scaled, Sum
 
 Pullback = Callable[[Tensor], Tensor]
+
+
+@cache
+def _load_forward_mode() -> None:
+    """The first forward-mode derivative loads a part of torch that warns about torch's own deprecations: once, here."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.func.jvp(torch.sin, (torch.zeros(1),), (torch.ones(1),))
 
 
 class Operator(abc.ABC):
@@ -149,6 +159,7 @@ class Operator(abc.ABC):
         return y.detach(), pullback
 
     def _jvp(self, x: Tensor, dx: Tensor) -> tuple[Tensor, Tensor]:
+        _load_forward_mode()
         y, dy = torch.func.jvp(self._apply, (x,), (dx,))
         return y, dy
 
@@ -157,20 +168,19 @@ class Operator(abc.ABC):
         owner = type(self).__name__
         check_shape(owner, name, value, shape)
         check_kind(owner, name, value, kind)
-        if self.dtype is not None and kind_dtype(value.dtype, "real") != self.dtype:
-            raise invalid_type(owner, name, f"of precision {self.dtype}", str(value.dtype),
+        dtype, device, batch = self.dtype, self.device, self.batch
+        if dtype is not None and kind_dtype(value.dtype, "real") != dtype:
+            raise invalid_type(owner, name, f"of precision {dtype}", str(value.dtype),
                                f"Convert it, or the operator: A.to(dtype={kind_dtype(value.dtype, 'real')}).")
-        if self.device is not None and value.device != self.device:
-            raise invalid(owner, name, f"on device {self.device}", value.device, "Move it, or the operator: A.to(device).")
-        if self.batch is not None and len(value) != self.batch:
-            raise invalid(owner, name, f"of {self.batch} rows, one for each item of the parameters", len(value),
+        if device is not None and value.device != device:
+            raise invalid(owner, name, f"on device {device}", value.device, "Move it, or the operator: A.to(device).")
+        if batch is not None and len(value) != batch:
+            raise invalid(owner, name, f"of {batch} rows, one for each item of the parameters", len(value),
                           "Take the items of the rows first: A.take(index).")
 
     def _tensors(self) -> dict[str, Tensor]:
-        if not dataclasses.is_dataclass(self):
-            return {}
-        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        return {name: value for name, value in values.items() if isinstance(value, Tensor)}
+        values = ((name, getattr(self, name)) for name in _field_names(type(self)))
+        return {name: value for name, value in values if isinstance(value, Tensor)}
 
     def _items(self) -> dict[str, Tensor]:
         axes = self._item_axes()
@@ -178,6 +188,12 @@ class Operator(abc.ABC):
 
     def _replace(self, tensors: dict[str, Tensor]) -> Self:
         return dataclasses.replace(self, **tensors) if tensors else self  # type: ignore[type-var]
+
+
+@cache
+def _field_names(cls: type) -> tuple[str, ...]:
+    """The fields of a dataclass, none for another class; asked for several times in every call of an operator."""
+    return tuple(f.name for f in dataclasses.fields(cls)) if dataclasses.is_dataclass(cls) else ()
 
 
 class LinearOperator(Operator):

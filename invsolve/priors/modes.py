@@ -49,9 +49,9 @@ class Modes(abc.ABC):
         """The variance of every entry of the signal, ``(*shape)``, in units of the diffusion noise of that entry."""
 
     @property
+    @abc.abstractmethod
     def orthonormal(self) -> bool:
         """True if ``S^-1 = S^H``: the diffusion noise is white."""
-        return self.log_det == 0.0
 
 
 @final
@@ -85,6 +85,10 @@ class DenseModes(Modes):
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
         scale = None if self.scale is None else self.scale.to(device=device, dtype=dtype)
         return replace(self, matrix=self.matrix.to(device=device, dtype=dtype), scale=scale)
+
+    @property
+    def orthonormal(self) -> bool:
+        return self.scale is None
 
     @property
     def log_det(self) -> float:

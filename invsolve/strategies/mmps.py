@@ -7,7 +7,7 @@ from typing import Literal, Self, final
 
 from torch import Tensor
 
-from invsolve.cg import conjugate_gradients
+from invsolve.cg import conjugate_gradients, default_rtol
 from invsolve.checks import check_choice, check_int, check_positive
 from invsolve.linear_gaussian import IterativeSystem, System, make_system
 from invsolve.operators.base import LinearOperator
@@ -24,18 +24,20 @@ class MomentMatching(Guidance):
     """``D_y = D + V A^H (A V A^H + G)^-1 (y - A D)`` with the Tweedie covariance ``V = t^2 C J^H`` (guidance card 14).
 
     Rozet et al. 2024, arXiv 2405.13712. ``covariance="jacobian"``: V by vector-Jacobian products of the denoiser, solved by
-    conjugate gradients to ``rtol`` in at most ``max_iter`` products. ``"law"``: V from the prior's stated Gaussian law, no
+    conjugate gradients to ``rtol`` (`invsolve.cg.default_rtol` unless given; 1e-3 saves up to half of the products of a
+    network, and rows then agree between batches to that) in at most ``max_iter`` products. ``"law"``: V from the prior's stated Gaussian law, no
     products at all. ``"auto"``: the law where the prior is that law, or where products would differentiate a network;
     else the Jacobian. A non-linear operator is linearised at D in every step (Gauss-Newton).
     """
 
     covariance: Literal["auto", "law", "jacobian"] = "auto"
-    rtol: float = 1e-3
+    rtol: float | None = None
     max_iter: int = 100
 
     def __post_init__(self) -> None:
         check_choice("MMPS", "covariance", self.covariance, ("auto", "law", "jacobian"))
-        check_positive("MMPS", "rtol", self.rtol)
+        if self.rtol is not None:
+            check_positive("MMPS", "rtol", self.rtol)
         check_int("MMPS", "max_iter", self.max_iter, minimum=1)
 
     def missing(self, problem: Problem, prior: Prior) -> str:
@@ -43,12 +45,15 @@ class MomentMatching(Guidance):
             return f"a prior that states its covariance ({type(prior).__name__} has law=None)"
         return needs_gaussian_noise_and_derivative(problem)
 
+    def tolerance(self, problem: Problem) -> float:
+        return self.rtol or default_rtol(problem.data.dtype)
+
     def bind(self, problem: Problem, prior: Prior) -> BoundGuidance:
         stated = prior.law is not None and (prior.exact_law or not prior.cheap_pullback)
         if self.covariance == "law" or (self.covariance == "auto" and stated):
             assert prior.law is not None
-            # No network in these solves, so they are run to a residual that cannot be seen.
-            system = make_system(problem, prior.law, rtol=0.1 * self.rtol, max_iter=4 * self.max_iter) if problem.linear else None
+            tolerance = self.tolerance(problem)
+            system = make_system(problem, prior.law, rtol=tolerance, max_iter=4 * self.max_iter) if problem.linear else None
             return _LawBound(problem=problem, prior=prior, options=self, system=system)
         return _JacobianBound(problem=problem, prior=prior, options=self)
 
@@ -71,7 +76,7 @@ class _LawBound:
         system = self.system
         if system is None:
             system = IterativeSystem(problem=problem, operator=problem.operator.linearize(value), modes=law.modes,
-                                     rtol=0.1 * self.options.rtol, max_iter=4 * self.options.max_iter, level=0.0)
+                                     rtol=self.options.tolerance(problem), max_iter=4 * self.options.max_iter, level=0.0)
         white = problem.whiten(problem.data - problem.operator(value))
         return value + law.modes.synthesis(system.factor(variances)(white)), {}
 
@@ -101,7 +106,7 @@ class _JacobianBound:
 
         white = problem.whiten(problem.data - problem.operator(value))
         w, info = conjugate_gradients(lambda w: w + problem.whiten(operator(tweedie(w))), white,
-                                      rtol=self.options.rtol, max_iter=self.options.max_iter)
+                                      rtol=self.options.tolerance(problem), max_iter=self.options.max_iter)
         return value + tweedie(w), {"cg_residual": info.residual}
 
     def take(self, index: Tensor) -> Self:
@@ -109,7 +114,7 @@ class _JacobianBound:
 
 
 def MMPS(
-    *, covariance: Literal["auto", "law", "jacobian"] = "auto", rtol: float = 1e-3, max_iter: int = 100,
+    *, covariance: Literal["auto", "law", "jacobian"] = "auto", rtol: float | None = None, max_iter: int = 100,
     sampler: Sampler | None = None, num_steps: int = 50, grid: Tensor | None = None,
 ) -> Guided:
     """Moment-matching posterior sampling: `MomentMatching` with a second-order stochastic sampler, 50 evaluations."""

@@ -8,12 +8,13 @@ from typing import Self, final
 
 from torch import Tensor
 
-from invsolve.cg import conjugate_gradients
+from invsolve.cg import conjugate_gradients, default_rtol
 from invsolve.checks import check_int, check_positive
 from invsolve.noise import Gaussian
 from invsolve.priors.base import Prior
 from invsolve.problem import Problem
 from invsolve.samplers import Sampler
+from invsolve.samplers.base import combine
 from invsolve.strategies.base import Info
 from invsolve.strategies.guided import BoundGuidance, Guidance, Guided, guided, needs_gaussian_noise_and_derivative
 
@@ -29,13 +30,14 @@ class PseudoinverseGuidance(Guidance):
     """
 
     prior_std: float | None = None
-    rtol: float = 1e-4
+    rtol: float | None = None  # `invsolve.cg.default_rtol` unless given
     max_iter: int = 100
 
     def __post_init__(self) -> None:
         if self.prior_std is not None:
             check_positive("PiGDM", "prior_std", self.prior_std)
-        check_positive("PiGDM", "rtol", self.rtol)
+        if self.rtol is not None:
+            check_positive("PiGDM", "rtol", self.rtol)
         check_int("PiGDM", "max_iter", self.max_iter, minimum=1)
 
     def missing(self, problem: Problem, prior: Prior) -> str:
@@ -66,14 +68,14 @@ class _PseudoinverseBound:
         noise = problem.noise
         assert isinstance(noise, Gaussian)
         if operator.gram is not None and noise.std is not None:
-            guided = operator.adjoint(rest / (r2 * operator.gram + noise.std**2))
+            guided = operator.adjoint(rest.div_(r2 * operator.gram + noise.std**2))
         else:
             def apply(w: Tensor) -> Tensor:
                 return w + problem.whiten(operator(r2 * operator.adjoint(problem.unwhiten_adjoint(w))))
 
-            w, _ = conjugate_gradients(apply, problem.whiten(rest), rtol=self.options.rtol, max_iter=self.options.max_iter)
+            w, _ = conjugate_gradients(apply, problem.whiten(rest), rtol=self.options.rtol or default_rtol(rest.dtype), max_iter=self.options.max_iter)
             guided = operator.adjoint(problem.unwhiten_adjoint(w))
-        return value + (t * t) * self.prior.noise_covariance(pull(guided)), {}
+        return combine((1.0, t * t), (value, self.prior.noise_covariance(pull(guided)))), {}
 
     def take(self, index: Tensor) -> Self:
         return replace(self, problem=self.problem.take(index))
