@@ -92,9 +92,12 @@ def check_choice(owner: str, name: str, value: object, choices: Iterable[object]
         raise invalid(owner, name, "one of " + ", ".join(repr(c) for c in options), repr(value))
 
 
+_COMPONENT = {torch.complex64: torch.float32, torch.complex128: torch.float64}
+
+
 def real_dtype(dtype: torch.dtype) -> torch.dtype:
     """The real dtype of one component: complex64 -> float32."""
-    return {torch.complex64: torch.float32, torch.complex128: torch.float64}.get(dtype, dtype)
+    return _COMPONENT.get(dtype, dtype)
 
 
 def kind_dtype(dtype: torch.dtype, kind: Kind) -> torch.dtype:

@@ -12,13 +12,17 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import prod
-from typing import Protocol, final
+from typing import Any, Protocol, final
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from invsolve.checks import Shape, real_dtype
 from invsolve.errors import invalid, invalid_type
+
+Words = NDArray[np.int64]
 
 _SHORT = 64  # numbers a row; measured on two cores: the crossing of the two ways lies between 64 and 128
 _GOLDEN = -7046029254386353131  # 2^64 / golden ratio, as a signed integer (the increment of SplitMix64)
@@ -27,17 +31,17 @@ _MIX2 = -7723592293110705685  # 0x94d049bb133111eb
 _LOW = {30: 0x3FFFFFFFF, 27: 0x1FFFFFFFFF, 31: 0x1FFFFFFFF}  # masks that make >> logical
 
 
-def _mix(x: Tensor) -> Tensor:
-    """The finaliser of SplitMix64 (Steele, Lea & Flood 2014, OOPSLA): a bijection of 64-bit words."""
+def _mix(x: Any) -> Any:
+    """The finaliser of SplitMix64 (Steele, Lea & Flood 2014, OOPSLA): a bijection of 64-bit words, tensor or array."""
     x = (x ^ ((x >> 30) & _LOW[30])) * _MIX1
     x = (x ^ ((x >> 27) & _LOW[27])) * _MIX2
     return x ^ ((x >> 31) & _LOW[31])
 
 
-def _key(*words: Tensor) -> Tensor:
+def _key(first: Words, *others: Words | int) -> Words:
     """Hash several words into one; each is mixed before the next is added, so that order matters."""
-    key = torch.zeros_like(words[0])
-    for word in words:
+    key: Words = _mix(first * 3 + _GOLDEN)
+    for word in others:
         key = _mix((key + word) * 3 + _GOLDEN)
     return key
 
@@ -71,29 +75,27 @@ class DrawLike(Protocol):
 class Draws:
     """The keyed source that `solve` uses: one stream per (seed, item, sample), see the module's text."""
 
-    keys: Tensor  # (rows,) int64
+    keys: Words  # (rows,); numpy, whose operations on a few words cost a fraction of torch's
     device: torch.device
 
     @classmethod
     def for_rows(cls, seed: int, items: Sequence[int], samples: Sequence[int], device: torch.device) -> Draws:
         """Streams for rows with these item keys and sample numbers (same length)."""
-        # Keys live on the CPU whatever the device: long rows need them as integers without a read back.
-        root = torch.full((len(items),), item_key(seed), dtype=torch.int64)
-        return cls(keys=_key(root, torch.tensor(items, dtype=torch.int64), torch.tensor(samples, dtype=torch.int64)),
-                   device=device)
+        root = np.full(len(items), item_key(seed), dtype=np.int64)
+        return cls(keys=_key(root, np.array(items, dtype=np.int64), np.array(samples, dtype=np.int64)), device=device)
 
     def take(self, rows: Tensor) -> Draws:
-        return replace(self, keys=self.keys[rows.cpu()])
+        return replace(self, keys=self.keys[rows.cpu().numpy()])
 
     def normal(self, shape: Shape, dtype: torch.dtype, *, step: int, index: int = 0) -> Tensor:
         real, size = real_dtype(dtype), prod(shape) * (2 if dtype.is_complex else 1)
-        key = _key(self.keys, torch.full_like(self.keys, step), torch.full_like(self.keys, index))
+        key = _key(self.keys, step, index)
         if size <= _SHORT or self.device.type != "cpu":
             counter = torch.arange(1, size + 1, dtype=torch.int64, device=self.device) * _GOLDEN
-            bits = _mix(key.to(self.device)[:, None] + counter)
+            bits = _mix(torch.from_numpy(key).to(self.device)[:, None] + counter)
             # 53 bits and a half: uniform in the open interval (0, 1), then the inverse normal CDF.
             uniform = (((bits >> 11) & 0x1FFFFFFFFFFFFF).double() + 0.5) * 2.0**-53
-            out = torch.special.ndtri(uniform).to(real)
+            out: Tensor = torch.special.ndtri(uniform).to(real)
         else:
             out = torch.empty(len(key), size, dtype=real)
             generator = torch.Generator()

@@ -15,8 +15,7 @@ from invsolve.samplers.base import (
     Noise,
     Sampler,
     SamplerState,
-    add_noise,
-    combine,
+    combine_noisy,
     inner_steps,
     with_last,
 )
@@ -49,4 +48,4 @@ class Ancestral(Sampler):
     def step(
         self, denoise: Denoise, state: SamplerState, levels: tuple[Level, Level], c: Sequence[Level], noise: Noise
     ) -> SamplerState:
-        return SamplerState(x=add_noise(combine(c[:2], (state.x, denoise(state.x, levels[0]))), c[2], noise))
+        return SamplerState(x=combine_noisy(c, (state.x, denoise(state.x, levels[0])), noise))

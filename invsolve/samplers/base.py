@@ -84,18 +84,34 @@ def is_zero(value: Level) -> bool:
 
 
 def combine(c: Sequence[Level], terms: Sequence[Tensor]) -> Tensor:
-    """``sum_k c_k terms_k``, one pass over memory per term; terms behind a zero are left out."""
-    out: Tensor | None = None
-    for factor, term in zip(c, terms, strict=True):
-        if is_zero(factor):
-            continue
-        if out is None:
-            out = term * factor
-        elif isinstance(factor, Tensor):
-            out = out + term * factor if term.is_complex() else torch.addcmul(out, term, factor)
+    """``sum_k c_k terms_k``, a new tensor, in one pass over memory per term; terms behind a zero are left out."""
+    used = [(factor, term) for factor, term in zip(c, terms, strict=True) if not is_zero(factor)]
+    if not used:
+        return torch.zeros_like(terms[0])
+    (scale, first), *rest = used
+    if rest and isinstance(scale, float) and scale == 1.0:
+        (factor, term), *rest = rest
+        out = _plus(first, term, factor)
+    else:
+        out = first * scale
+    for factor, term in rest:  # in place: a large tensor costs as much to allocate as to compute
+        if isinstance(factor, Tensor):
+            out = out.add_(term * factor) if term.is_complex() else out.addcmul_(term, factor)
         else:
-            out = torch.add(out, term, alpha=factor)
-    return torch.zeros_like(terms[0]) if out is None else out
+            out = out.add_(term, alpha=factor)
+    return out
+
+
+def _plus(first: Tensor, term: Tensor, factor: Level) -> Tensor:
+    """``first + factor term``, a new tensor."""
+    if not isinstance(factor, Tensor):
+        return torch.add(first, term, alpha=factor)
+    return first + term * factor if term.is_complex() else torch.addcmul(first, term, factor)
+
+
+def combine_noisy(c: Sequence[Level], terms: Sequence[Tensor], noise: Noise, index: int = 0) -> Tensor:
+    """`combine` with one more term, ``c[-1] noise(index)``; nothing is drawn where ``c[-1]`` is zero."""
+    return combine(c[:-1], terms) if is_zero(c[-1]) else combine(c, (*terms, noise(index)))
 
 
 def add_noise(x: Tensor, std: Level, noise: Noise, index: int = 0) -> Tensor:

@@ -19,8 +19,7 @@ from invsolve.samplers.base import (
     Noise,
     Sampler,
     SamplerState,
-    add_noise,
-    combine,
+    combine_noisy,
     inner_steps,
     with_last,
 )
@@ -102,5 +101,5 @@ class ERSDE(Sampler):
         self, denoise: Denoise, state: SamplerState, levels: tuple[Level, Level], c: Sequence[Level], noise: Noise
     ) -> SamplerState:
         now = denoise(state.x, levels[0])
-        x = add_noise(combine(c[:-1], (state.x, now, *state.past)), c[-1], noise)
+        x = combine_noisy(c, (state.x, now, *state.past), noise)
         return SamplerState(x=x, past=(now, *state.past)[: self.order - 1])

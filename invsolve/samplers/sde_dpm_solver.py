@@ -16,8 +16,7 @@ from invsolve.samplers.base import (
     Noise,
     Sampler,
     SamplerState,
-    add_noise,
-    combine,
+    combine_noisy,
     inner_steps,
     with_last,
 )
@@ -56,4 +55,4 @@ class SDEDPMSolver2M(Sampler):
         self, denoise: Denoise, state: SamplerState, levels: tuple[Level, Level], c: Sequence[Level], noise: Noise
     ) -> SamplerState:
         now = denoise(state.x, levels[0])
-        return SamplerState(x=add_noise(combine(c[:3], (state.x, now, *state.past)), c[3], noise), past=(now,))
+        return SamplerState(x=combine_noisy(c, (state.x, now, *state.past), noise), past=(now,))
