@@ -1,0 +1,179 @@
+"""`solve`: what goes in, what comes out, and what it says about it."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+import torch
+
+import invsolve as iv
+
+N = 6
+
+
+def prior(dtype: torch.dtype = torch.float32) -> iv.priors.GaussianPrior:
+    r = (torch.arange(N, dtype=torch.float64)[:, None] - torch.arange(N)).abs()
+    return iv.priors.GaussianPrior(mean=torch.zeros(N, dtype=dtype), covariance=(0.8**r).to(dtype))
+
+
+A = iv.operators.Mask(mask=torch.tensor([True, False, True, True, False, True]))
+Y = torch.tensor([1.0, 0.0, -1.0, 0.5, 0.0, 2.0])
+
+
+def test_unbatched_data_give_unbatched_results():
+    one = iv.solve(A, Y, prior(), noise=0.1, num_samples=5)
+    many = iv.solve(A, Y[None], prior(), noise=0.1, num_samples=5)
+    assert one.samples.shape == (5, N) and one.mean.shape == (N,) and one.chi2.shape == (5,)
+    assert many.samples.shape == (5, 1, N) and many.mean.shape == (1, N)
+    assert torch.equal(one.samples, many.samples[:, 0])
+
+
+def test_numpy_and_xarray_are_converted_once_to_the_priors_precision():
+    xarray = pytest.importorskip("xarray")
+    plain = iv.solve(A, Y, prior(), noise=0.1, num_samples=3).samples
+    data = Y.numpy().astype(np.float64)
+    assert torch.equal(iv.solve(A, data, prior(), noise=0.1, num_samples=3).samples, plain)
+    assert torch.equal(iv.solve(A, xarray.DataArray(data, dims=["x"]), prior(), noise=0.1, num_samples=3).samples, plain)
+    assert iv.solve(A, data, prior(torch.float64), noise=0.1, num_samples=3).samples.dtype == torch.float64
+    assert np.array_equal(data, Y.numpy())
+
+
+def test_inputs_are_not_changed_and_may_be_views():
+    y = torch.stack([Y, Y + 1], dim=1).T
+    assert not y.is_contiguous()
+    before = y.clone()
+    for strategy in ("auto", iv.strategies.MMPS(num_steps=5), iv.strategies.PiGDM(num_steps=5)):
+        views = iv.solve(A, y, prior(), noise=0.1, num_samples=2, strategy=strategy).samples
+        assert torch.equal(y, before)
+        assert torch.allclose(views, iv.solve(A, y.contiguous(), prior(), noise=0.1, num_samples=2, strategy=strategy).samples, atol=1e-5)
+
+
+def test_a_problem_can_be_solved_whole():
+    problem = iv.Problem(A, Y, noise=0.1, dims=("x",), units="mm")
+    result = iv.solve(problem, prior(), num_samples=3)
+    assert torch.equal(result.samples, iv.solve(A, Y, prior(), noise=0.1, num_samples=3).samples)
+    assert result.dims == ("x",) and result.units == "mm"
+
+
+def test_the_result_says_what_was_done():
+    result = iv.solve(A, Y, prior(), noise=0.1, num_samples=5)
+    assert result.strategy == "Exact" and "closed-form" in result.why
+    assert (result.nfe, result.vjps) == (0, 0)
+    assert result.status is iv.Status.SUCCESS
+    assert result.settings["num_samples"] == 5 and result.seed == 0
+    assert set(result.versions) == {"invsolve", "torch", "python"}
+    guided = iv.solve(A, Y, prior(), noise=0.1, num_samples=5, strategy=iv.strategies.MMPS(num_steps=7))
+    assert guided.strategy == "MomentMatching" and guided.why == "Chosen by the caller."
+    assert guided.nfe == 7 and guided.operator_calls["operator"] > 0 and guided.seconds > 0
+    assert repr(guided).count("\n") == 0 and len(repr(guided)) < 200
+
+
+def test_auto_takes_moment_matching_where_there_is_no_closed_form():
+    bend = iv.operators.from_callable(lambda x: x + 0.01 * x**3, (N,), (N,))
+    result = iv.solve(bend, Y, prior(), noise=0.1, num_samples=2)
+    assert result.strategy == "MomentMatching" and "not a LinearOperator" in result.why and "approximation" in result.why
+
+
+def test_chi2_of_posterior_samples_is_about_one():
+    truth = prior().sample(200, seed=1)
+    y = A(truth + 0.3 * torch.randn(truth.shape, generator=torch.Generator().manual_seed(0)))
+    chi2 = iv.solve(A, y, prior(), noise=0.3, num_samples=1).chi2
+    assert abs(chi2.mean() - 1) < 5 * math.sqrt(2 / 4 / 200)  # four data each
+
+
+@dataclass
+class Meter(iv.progress.Progress):
+    seen: list[object] = field(default_factory=list)
+
+    def init(self, total: int) -> None:
+        self.seen.append(("init", total))
+
+    def step(self, done: int, total: int) -> None:
+        self.seen.append(done)
+
+    def close(self) -> None:
+        self.seen.append("close")
+
+
+def test_progress_counts_row_steps_and_is_always_closed():
+    meter = Meter()
+    iv.solve(A, Y, prior(), noise=0.1, num_samples=4, chunk=3, strategy=iv.strategies.MMPS(num_steps=2), progress=meter)
+    assert meter.seen == [("init", 8), 3, 6, 7, 8, "close"]
+
+    class Broken(iv.priors.GaussianPrior.__mro__[1]):  # any prior whose denoiser raises
+        shape, mean, scale, law = (N,), torch.zeros(N), 1.0, None
+
+        def _denoise(self, x, sigma):
+            raise ArithmeticError("broken")
+
+        _pullback = _denoise
+
+    meter = Meter()
+    with pytest.raises(ArithmeticError):
+        iv.solve(A, Y, Broken(), noise=0.1, strategy=iv.strategies.MMPS(covariance="jacobian"), progress=meter)
+    assert meter.seen[-1] == "close"
+
+
+def test_all_rows_failed():
+    sick = iv.priors.from_denoiser(lambda x, sigma: x * math.nan, shape=(N,), mean=torch.zeros(N), scale=1.0)
+    with pytest.raises(iv.errors.SolveError, match="2 of 2 samples failed"):
+        iv.solve(A, Y, sick, noise=0.1, num_samples=2)
+    result = iv.solve(A, Y, sick, noise=0.1, num_samples=2, throw=False)
+    assert result.status is iv.Status.ALL_FAILED and result.failed.all() and result.samples.isnan().all()
+    assert (result.info["diverged_at"] == 9).all()  # seen at the first look
+
+
+def test_a_nearly_right_adjoint_is_mentioned():
+    matrix = torch.eye(N)
+    nearly = iv.operators.from_callable(lambda x: x @ matrix, (N,), (N,), kind="linear", adjoint=lambda y: y * (1 + 3e-4))
+    assert any("adjoint" in w for w in iv.solve(nearly, Y, prior(), noise=0.1, num_samples=1).warnings)
+    assert iv.solve(A, Y, prior(), noise=0.1, num_samples=1).warnings == ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weighted(iv.strategies.Strategy):
+    """A user's strategy with log weights and one wrong shape on demand."""
+
+    wrong: bool = False
+    num_steps: int = 1
+
+    def init(self, run):
+        return iv.samplers.SamplerState(x=run.prior.mean + run.normal(-1))
+
+    def step(self, run, state, i):
+        return state, {"size": state.x.square().sum(1)}
+
+    def log_weights(self, run, state):
+        return run.problem.log_likelihood(state.x)
+
+    def samples(self, run, state):
+        return state.x[:, :2] if self.wrong else state.x
+
+
+def test_weights_of_a_strategy_reach_the_result():
+    """Importance sampling from the prior: the weighted mean is the posterior mean."""
+    eye = iv.priors.GaussianPrior(mean=torch.zeros(N), covariance=torch.eye(N))
+    result = iv.solve(A, Y, eye, noise=1.0, strategy=Weighted(), num_samples=20000, chunk=7000)
+    assert result.log_weights.shape == (20000,) and result.info["size"].shape == (20000,)
+    assert (result.mean - Y / 2).abs().max() < 5 / math.sqrt(float(result.ess))
+    with pytest.raises(iv.errors.InputError, match=r"Weighted: `samples\(state\)` must be of shape \(2, 6\), got \(2, 2\)"):
+        iv.solve(A, Y, eye, noise=1.0, strategy=Weighted(wrong=True), num_samples=2)
+
+
+def test_seeds_zero_and_negative_are_seeds():
+    run = lambda seed: iv.solve(A, Y, prior(), noise=0.1, num_samples=2, seed=seed).samples  # noqa: E731
+    assert torch.equal(run(0), run(0))
+    assert len({tuple(run(s).flatten().tolist()) for s in (0, 1, -1)}) == 3
+
+
+def test_the_same_numbers_in_another_process(tmp_path):
+    code = ("import torch, invsolve as iv; p = iv.priors.GaussianPrior(mean=torch.zeros(3), covariance=torch.eye(3));"
+            "r = iv.solve(iv.operators.Matrix(matrix=torch.eye(3)), torch.ones(3), p, noise=0.5, num_samples=2, item_ids=['x'],"
+            "strategy=iv.strategies.MMPS(num_steps=5)); print(r.samples.flatten().tolist())")
+    runs = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout for _ in range(2)]
+    assert runs[0] == runs[1]
