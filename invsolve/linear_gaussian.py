@@ -63,7 +63,9 @@ class DenseSystem(System):
         else:
             system = root[:, None] * self.gram * root
         system.diagonal().add_(1.0)
-        chol = torch.linalg.cholesky(system)
+        # Not `cholesky`, which reads back whether it worked and stalls a GPU: where it did not, the answer becomes NaN.
+        chol, failed = torch.linalg.cholesky_ex(system)
+        chol.diagonal().add_(torch.where(failed == 0, 0.0, torch.nan))
 
         def update(w: Tensor) -> Tensor:
             white = to_real(w).double()

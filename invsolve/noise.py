@@ -158,7 +158,8 @@ class Gaussian(Noise):
     def _row_std(self, like: Tensor) -> Tensor:
         assert self.std is not None  # the constructor: std or covariance
         if isinstance(self.std, float):
-            return torch.tensor(self.std, dtype=kind_dtype(like.dtype, "real"), device=like.device)
+            # Filled there: a copy from the host would stall a GPU.
+            return torch.full((), self.std, dtype=kind_dtype(like.dtype, "real"), device=like.device)
         return self.std
 
 

@@ -173,7 +173,8 @@ class Prior(abc.ABC):
                 raise invalid_type(owner, "sigma", "a number or a tensor", sigma)
             if not 0 < float(sigma) < math.inf:
                 raise invalid(owner, "sigma", "positive and finite", sigma)
-            return torch.tensor(float(sigma), dtype=self.dtype, device=x.device)
+            # Filled there: a copy from the host would stall a GPU.
+            return torch.full((), float(sigma), dtype=self.dtype, device=x.device)
         if sigma.is_complex() or not (sigma.is_floating_point() or sigma.ndim == 0):
             raise invalid_type(owner, "sigma", "real floating point", str(sigma.dtype))
         sigma = sigma.to(x.device, self.dtype)
