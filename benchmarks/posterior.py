@@ -23,6 +23,8 @@ from _problems import PROBLEMS, Case, components
 from _scores import Scores, score
 from torch import Tensor
 
+from invsolve.result import Result
+
 PACKAGES = ("invsolve", "torch", "deepinv", "azula")
 
 
@@ -64,18 +66,10 @@ def exact(case: Case, n: int, seed: int) -> Draws:
     return Draws(samples=case.exact_draws(n, seed), forwards=0, vjps=0, seconds=time.perf_counter() - start)
 
 
-def ours(strategy: str) -> Callable[[Case, int, int], Draws]:
-    """`invsolve.solve` as a user calls it, with its defaults, in float32."""
-    import invsolve as iv
-
+def ours(solve: Callable[[Case, int, int], Result]) -> Callable[[Case, int, int], Draws]:
     def run(case: Case, n: int, seed: int) -> Draws:
-        chosen = strategy if strategy == "auto" else getattr(iv.strategies, strategy)()
-        operator = case.operator.to(dtype=torch.float32)
-        data = case.data.to(torch.complex64 if case.data.is_complex() else torch.float32)
-        prior = case.prior()
         start = time.perf_counter()
-        result = iv.solve(operator, data, prior, noise=case.noise, strategy=chosen, num_samples=n, seed=seed,
-                          throw=False)
+        result = solve(case, n, seed)
         seconds = time.perf_counter() - start
         return Draws(samples=components(result.samples, 2), forwards=result.nfe, vjps=result.vjps, seconds=seconds)
 
@@ -101,18 +95,29 @@ def peer(draw: Callable[[Case, int, int, Network], Tensor]) -> Callable[[Case, i
     return run
 
 
+def many(case: Case) -> int:
+    return case.samples
+
+
+def some(case: Case) -> int:
+    return case.peer_samples
+
+
+def few(case: Case) -> int:
+    return case.slow_samples
+
+
 def methods() -> list[Method]:
+    import _ours
     import _peers_azula
     import _peers_deepinv
 
-    found = [Method(package="exact", name="independent draws", run=exact, samples=lambda case: case.samples)]
-    found += [Method(package="invsolve", name=label, run=ours(strategy), samples=lambda case: case.samples)
-              for label, strategy in (("auto", "auto"), ("MMPS()", "MMPS"))]
-    for name, draw in _peers_deepinv.METHODS.items():
-        slow = name in _peers_deepinv.SLOW
-        found.append(Method(package="deepinv", name=name, run=peer(draw),
-                            samples=(lambda case: case.slow_samples) if slow else lambda case: case.peer_samples))
-    found += [Method(package="azula", name=name, run=peer(draw), samples=lambda case: case.peer_samples)
+    found = [Method(package="exact", name="independent draws", run=exact, samples=many)]
+    found += [Method(package="invsolve", name=name, run=ours(solve), samples=some if name in _ours.COSTLY else many)
+              for name, solve in _ours.METHODS.items()]
+    found += [Method(package="deepinv", name=name, run=peer(draw), samples=few if name in _peers_deepinv.SLOW else some)
+              for name, draw in _peers_deepinv.METHODS.items()]
+    found += [Method(package="azula", name=name, run=peer(draw), samples=some)
               for name, draw in _peers_azula.METHODS.items()]
     return found
 
@@ -146,6 +151,9 @@ that what is left is the error of the method. This page and `posterior.csv` are 
 
 What each method was told:
 
+- invsolve: defaults, float32, data in the units of the problem. "auto" and "MMPS()" are given the prior as what it is,
+  a `GaussianPrior`: "auto" then takes the closed form, MMPS() the stated covariance. "A denoiser only" hides all that
+  but the mean and the scale, as peers have it.
 - deepinv assumes images in [0, 1]. `PosteriorDiffusion` can be told otherwise (`minus_one_one=False`, and noise levels
   in the units of the data) and is: the rows with VE have sigma from 0.005 to 20 (on A250 in its units) at 100 times.
   "DPS, annealed" and "DPS, weight sqrt(m)/noise" (m data; the scaling that deepinv's documentation derives) are told

@@ -13,6 +13,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
 from _network import Network  # noqa: E402
+from _ours import DenoiserOnly  # noqa: E402
 from _problems import PROBLEMS, components, problem_a, problem_c, rescaled  # noqa: E402
 from _scores import GROUPS, _with_error, coverage, mean_error, score  # noqa: E402
 
@@ -97,6 +98,17 @@ def test_network_is_the_denoiser_of_the_prior(name, sigma):
     assert torch.allclose(got.double(), want, atol=256 * 1.2e-7 * float(x.abs().max()))  # one rounding a term
     rowwise = network(components(x, 1).float(), torch.full((3,), sigma))
     assert torch.allclose(rowwise, got, atol=1e-5 * float(x.abs().max()))
+
+
+@pytest.mark.parametrize("name", ["A", "MRI"])
+def test_the_hidden_prior_is_the_same_denoiser_and_states_no_law(name):
+    case = PROBLEMS[name]()
+    hidden, rng = DenoiserOnly.of(case), torch.Generator().manual_seed(0)
+    x = (case.mean + torch.randn(3, *case.shape, generator=rng, dtype=case.mean.dtype)).to(hidden.mean.dtype)
+    sigma = torch.tensor([0.1, 1.0, 10.0])
+    want = case.prior(torch.float64).denoise(x.to(case.mean.dtype), sigma.double())
+    assert torch.allclose(hidden.denoise(x, sigma).to(want.dtype), want, atol=256 * 1.2e-7 * float(x.abs().max()))
+    assert hidden.law is None and not hidden.cheap_pullback and not hidden.exact_law
 
 
 def test_network_counts_forward_passes_and_vjps():
