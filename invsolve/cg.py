@@ -21,8 +21,8 @@ class CGInfo:
 
 def inner(u: Tensor, v: Tensor) -> Tensor:
     """``Re <u, v>`` per row over all other axes: (rows, ...), (rows, ...) -> (rows,) real."""
-    u, v = u.flatten(1), v.flatten(1)
-    return torch.linalg.vecdot(u, v).real if u.is_complex() else torch.linalg.vecdot(u, v)
+    product: Tensor = torch.linalg.vecdot(u.flatten(1), v.flatten(1))
+    return product.real if product.is_complex() else product
 
 
 def expand(row: Tensor, like: Tensor) -> Tensor:
@@ -42,17 +42,23 @@ def conjugate_gradients(
 ) -> tuple[Tensor, CGInfo]:
     """Solve ``apply(x) = rhs`` for a Hermitian positive definite ``apply`` acting on each row by itself.
 
-    ``rhs`` is (rows, ...), real or complex; inner products are Re<u, v> over all axes but the first. A row stops at
-    ``||r|| <= rtol ||rhs||`` and is left untouched from there on, so its answer does not depend on the other rows. A zero
-    right side gives zero; a row that is or becomes NaN stays NaN and holds nobody up. Whether all rows are done is read
-    every ``check_every`` iterations (default: every one on a CPU, every tenth elsewhere, because a read stalls a GPU).
+    ``rhs`` is (rows, ...), real or complex, in any units; inner products are Re<u, v> over all axes but the first. A
+    row stops at ``||r|| <= rtol ||rhs||`` and is left untouched from there on, so its answer does not depend on the
+    other rows. A zero right side gives zero; a row that is or becomes NaN or infinite ends as NaN and holds nobody up.
+    Whether all rows are done is read every ``check_every`` iterations (default: every one on a CPU, every tenth
+    elsewhere, because a read stalls a GPU).
 
     Hestenes & Stiefel 1952; the preconditioned form is Golub & Van Loan, Algorithm 11.5.1.
     """
+    if rhs.numel() == 0:
+        return rhs.clone(), CGInfo(iterations=0, residual=rhs.real.new_zeros(len(rhs)))
     every = check_every or (1 if rhs.device.type == "cpu" else 10)
-    x = torch.zeros_like(rhs) if start is None else start
-    r = rhs.clone() if start is None else rhs - apply(x)
-    goal = (rtol**2) * inner(rhs, rhs)
+    unit = expand(_unit(rhs), rhs)
+    rhs = rhs / unit
+    x = torch.zeros_like(rhs) if start is None else start / unit
+    r = rhs if start is None else rhs - apply(x)
+    size = inner(rhs, rhs)
+    goal = torch.where(size > 0, (rtol**2) * size, torch.inf)  # zero rows and NaN rows are done from the start
     z = r if precondition is None else precondition(r)
     p, rz = z, inner(r, z)
     rr = rz if precondition is None else inner(r, r)
@@ -61,7 +67,7 @@ def conjugate_gradients(
         if i % every == 0 and not bool((rr > goal).any()):
             break
         iterations += 1
-        active = rr > goal  # False for finished rows, zero rows and NaN rows
+        active = rr > goal
         q = apply(p)
         pq = inner(p, q)
         step = torch.where(active & (pq > 0), rz / pq, 0.0)
@@ -73,15 +79,22 @@ def conjugate_gradients(
         p = torch.where(expand(active, x), z + expand(beta, x) * p, p)
         rz = torch.where(active, rz_next, rz)
         rr = torch.where(active, rz_next if precondition is None else inner(r, r), rr)
-    size = inner(rhs, rhs)
-    residual = torch.where(size > 0, (rr / size).clamp_min(0).sqrt(), torch.where(size == 0, 0.0, size))
+    residual = torch.where(size > 0, (rr / size).clamp_min(0).sqrt(), torch.where(size == 0, 0.0, torch.nan))
+    good = (size > 0) & torch.isfinite(residual)
+    x = torch.where(expand(good, x), x * unit, expand(torch.where(size == 0, 0.0, torch.nan), x))
     return x, CGInfo(iterations=iterations, residual=residual)
+
+
+def _unit(rhs: Tensor) -> Tensor:
+    """(rows,): a power of two near the largest entry, so that squares stay in range and the scaling is exact."""
+    largest = rhs.flatten(1).abs().amax(1)
+    return torch.ldexp(torch.ones_like(largest), torch.frexp(largest).exponent - 1)
 
 
 def default_rtol(dtype: torch.dtype) -> float:
     """Where guidance stops its solves unless told: 1e-5 in single precision, 1e-12 in double.
 
-    Not for accuracy, which 1e-3 would do for: a row's answer must not depend on its neighbours, torch's kernels change the
-    last bits with the batch, and conjugate gradients that stop early turn a last bit into an error of the size of rtol.
+    Not for accuracy, which 1e-3 would do for: a row's answer must not depend on its neighbours, torch's kernels change
+    the last bits with the batch, and conjugate gradients that stop early turn a last bit into an error of rtol's size.
     """
     return 1e-12 if dtype in (torch.float64, torch.complex128) else 1e-5

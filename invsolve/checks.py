@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -31,7 +32,9 @@ def check_kind(owner: str, name: str, value: Tensor, kind: Kind) -> Tensor:
     if kind == "complex" and not value.is_complex():
         raise invalid_type(owner, name, "complex", str(value.dtype), f"Convert it: torch.complex({name}, 0 * {name}).")
     if kind == "real" and not value.is_floating_point():
-        hint = "Build the operator or prior with kind='complex'." if value.is_complex() else f"Convert it: {name}.float()."
+        hint = f"Convert it: {name}.float()."
+        if value.is_complex():
+            hint = "Build the operator or prior with kind='complex'."
         raise invalid_type(owner, name, "real floating point", str(value.dtype), hint)
     return value
 
@@ -58,11 +61,13 @@ def check_positive(owner: str, name: str, value: object, *, zero: bool = False) 
 
 def check_number(owner: str, name: str, value: object) -> float:
     """A finite real number, as float; 0-d tensors are accepted, bools and strings are not."""
-    if isinstance(value, Tensor) and value.ndim == 0 and not value.is_complex():
-        value = value.item()
-    if isinstance(value, bool) or not hasattr(value, "__float__") or isinstance(value, Tensor):
-        raise invalid_type(owner, name, "a real number", value)
-    number = float(value)
+    plain = value.item() if isinstance(value, (Tensor, np.ndarray, np.generic)) and value.ndim == 0 else value
+    if isinstance(plain, (bool, Tensor, np.ndarray)) or not hasattr(plain, "__float__"):
+        raise invalid_type(owner, name, "a real number", quoted(value))
+    try:
+        number = float(plain)
+    except OverflowError:  # an integer beyond the largest float
+        number = math.inf
     if not math.isfinite(number):
         raise invalid(owner, name, "finite", number)
     return number
@@ -70,25 +75,42 @@ def check_number(owner: str, name: str, value: object) -> float:
 
 def check_int(owner: str, name: str, value: object, *, minimum: int | None = None) -> int:
     """An integer (not a bool, not 3.0), at least ``minimum``."""
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise invalid_type(owner, name, "an integer", value)
-    number = int(value.__index__())
+    number = as_integer(value)
+    if number is None:
+        raise invalid_type(owner, name, "an integer", quoted(value))
     if minimum is not None and number < minimum:
         raise invalid(owner, name, f"at least {minimum}", number)
     return number
 
 
+def as_integer(value: object) -> int | None:
+    """The integer that a value is, or None: bools, floats and arrays with axes are none."""
+    plain = value.item() if isinstance(value, (Tensor, np.ndarray)) and value.ndim == 0 else value
+    if isinstance(plain, (bool, Tensor, np.ndarray)) or not hasattr(plain, "__index__"):
+        return None
+    return int(plain.__index__())
+
+
+def quoted(value: object) -> object:
+    """A string in quotes, so that a message tells ``'0.1'`` from ``0.1``; other values as they are."""
+    return repr(value) if isinstance(value, str) else value
+
+
 def check_dims(owner: str, name: str, value: object) -> Shape:
     """A shape: a tuple of positive integers."""
-    if isinstance(value, str) or not isinstance(value, Iterable):
-        raise invalid_type(owner, name, "a tuple of integers", value, f"Write ({value},) for one axis.")
+    if isinstance(value, (str, bytes)) or not isinstance(value, Iterable) or getattr(value, "ndim", 1) == 0:
+        raise invalid_type(owner, name, "a tuple of integers", quoted(value), f"Write ({value},) for one axis.")
     return tuple(check_int(owner, f"{name}[{i}]", n, minimum=1) for i, n in enumerate(value))
 
 
 def check_choice(owner: str, name: str, value: object, choices: Iterable[object]) -> None:
     """One of a few named options."""
     options = list(choices)
-    if value not in options:
+    try:
+        known = value in options
+    except (RuntimeError, ValueError):  # an array: its comparison has no single truth
+        known = False
+    if not known:
         raise invalid(owner, name, "one of " + ", ".join(repr(c) for c in options), repr(value))
 
 

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from invsolve.checks import Shape, real_dtype
+from invsolve.checks import Shape, as_integer, real_dtype
 from invsolve.errors import invalid, invalid_type
 
 Words = NDArray[np.int64]
@@ -48,16 +48,18 @@ def _key(first: Words, *others: Words | int) -> Words:
 
 def item_key(item: object) -> int:
     """A 64-bit signed key for an item id: integers as they are, strings by hash."""
-    if isinstance(item, bool):
-        raise invalid_type("solve", "item_ids", "integers or strings", item)
     if isinstance(item, str):
         return int.from_bytes(hashlib.blake2b(item.encode(), digest_size=8).digest(), "big", signed=True)
-    if hasattr(item, "__index__"):
-        number = int(item.__index__())
-        if not -(2**63) <= number < 2**63:
-            raise invalid("solve", "item_ids", "integers of 64 bits", number)
-        return number
-    raise invalid_type("solve", "item_ids", "integers or strings", item)
+    number = as_integer(item)
+    if number is None:
+        raise invalid_type("solve", "item_ids", "integers or strings", item)
+    return _word("item_ids", "integers", number)
+
+
+def _word(name: str, what: str, number: int) -> int:
+    if not -(2**63) <= number < 2**63:
+        raise invalid("solve", name, f"{what} of 64 bits", number)
+    return number
 
 
 class DrawLike(Protocol):
@@ -81,7 +83,7 @@ class Draws:
     @classmethod
     def for_rows(cls, seed: int, items: Sequence[int], samples: Sequence[int], device: torch.device) -> Draws:
         """Streams for rows with these item keys and sample numbers (same length)."""
-        root = np.full(len(items), item_key(seed), dtype=np.int64)
+        root = np.full(len(items), _word("seed", "an integer", seed), dtype=np.int64)
         return cls(keys=_key(root, np.array(items, dtype=np.int64), np.array(samples, dtype=np.int64)), device=device)
 
     def take(self, rows: Tensor) -> Draws:
@@ -92,9 +94,9 @@ class Draws:
         key = _key(self.keys, step, index)
         if size <= _SHORT or self.device.type != "cpu":
             counter = torch.arange(1, size + 1, dtype=torch.int64, device=self.device) * _GOLDEN
-            bits = _mix(torch.from_numpy(key).to(self.device)[:, None] + counter)
-            # 53 bits and a half: uniform in the open interval (0, 1), then the inverse normal CDF.
-            uniform = (((bits >> 11) & 0x1FFFFFFFFFFFFF).double() + 0.5) * 2.0**-53
+            bits = _mix(torch.from_numpy(key).to(self.device, non_blocking=True)[:, None] + counter)
+            # 52 bits and a half, exact in float64: uniform in the open interval (0, 1), then the inverse normal CDF.
+            uniform = (((bits >> 12) & 0xFFFFFFFFFFFFF).double() + 0.5) * 2.0**-52
             out: Tensor = torch.special.ndtri(uniform).to(real)
         else:
             out = torch.empty(len(key), size, dtype=real)

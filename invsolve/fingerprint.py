@@ -4,62 +4,140 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import functools
 import hashlib
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
+from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+_ADDRESS = re.compile(r"0x[0-9a-fA-F]+")
+_PLAIN = (bool, int, float, complex, str, bytes, Tensor, np.ndarray)
+
 
 def fingerprint(value: object) -> str:
     """A short hash of a value: numbers, strings, tensors, arrays, containers, dataclasses, modules and functions.
 
-    A function counts by its qualified name, code and closure; an object with a ``fingerprint()`` of its own by that.
+    A function counts by its qualified name, code, defaults and closure, and by the numbers, strings and arrays among
+    the globals that it names; an object with a ``fingerprint()`` of its own by that. Fields of a dataclass that are not
+    arguments of its constructor are derived from those that are, and do not count.
     """
     digest = hashlib.blake2b(digest_size=10)
-    _feed(digest, value, top=True)
+    _feed(digest, value, top=True, inside=())
     return digest.hexdigest()
 
 
-def _feed(digest: Any, value: object, *, top: bool = False) -> None:
-    digest.update(type(value).__qualname__.encode())
+def _feed(digest: Any, value: object, *, inside: tuple[int, ...], top: bool = False) -> None:
+    """Feed a value as its type and a list of parts; every text is preceded by its length, every list closed."""
+    _text(digest, type(value).__qualname__)
+    if id(value) in inside:  # a function that names itself, a container in itself
+        _text(digest, f"the one {len(inside) - inside.index(id(value))} levels up")
+    else:
+        for part in _parts(value, top):
+            if isinstance(part, _Text):
+                _text(digest, part.text)
+            else:
+                _feed(digest, part, inside=(*inside, id(value)))
+    digest.update(b"|")
+
+
+def _text(digest: Any, text: str | bytes) -> None:
+    data = text.encode() if isinstance(text, str) else text
+    digest.update(len(data).to_bytes(8, "big"))
+    digest.update(data)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Text:
+    """A part that is hashed as it stands."""
+
+    text: str | bytes
+
+
+def _parts(value: Any, top: bool) -> Iterator[object]:
     if value is None or isinstance(value, (bool, int, float, complex, str, bytes)):
-        digest.update(repr(value).encode())
+        yield _Text(repr(value))
     elif isinstance(value, enum.Enum):
-        digest.update(value.name.encode())
+        yield _Text(value.name)
     elif isinstance(value, Tensor):
-        host = value.detach().cpu()
-        if host.layout != torch.strided:
-            host = host.to_dense()
-        digest.update(f"{tuple(host.shape)}{host.dtype}".encode())
-        digest.update(host.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes() if host.numel() else b"")
+        yield from _tensor_parts(value.detach())
     elif isinstance(value, np.ndarray):
-        digest.update(f"{value.shape}{value.dtype}".encode())
-        digest.update(np.ascontiguousarray(value).tobytes())
+        yield _Text(f"{value.shape}{value.dtype}")
+        yield value.tolist() if value.dtype.hasobject else _Text(np.ascontiguousarray(value).tobytes())
     elif isinstance(value, Mapping):
         for key in sorted(value, key=repr):
-            _feed(digest, key)
-            _feed(digest, value[key])
-    elif isinstance(value, (list, tuple, set, frozenset)):
-        for item in sorted(value, key=repr) if isinstance(value, (set, frozenset)) else value:
-            _feed(digest, item)
+            yield from (key, value[key])
+    elif isinstance(value, (list, tuple)):
+        yield from value
+    elif isinstance(value, (set, frozenset)):
+        yield from sorted(value, key=repr)
+    elif isinstance(value, type):
+        yield _Text(f"{value.__module__}.{value.__qualname__}")
     elif isinstance(value, torch.nn.Module):
-        _feed(digest, {k: v for k, v in value.state_dict().items()})
+        yield _Text(_ADDRESS.sub("", repr(value)))
+        yield dict(value.state_dict())
     elif not top and callable(own := getattr(value, "fingerprint", None)):
-        digest.update(str(own()).encode())
-    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        yield _Text(str(own()))
+    elif dataclasses.is_dataclass(value):
         for item in dataclasses.fields(value):
-            digest.update(item.name.encode())
-            _feed(digest, getattr(value, item.name))
-    elif callable(value) and hasattr(value, "__code__"):
-        digest.update(f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', '')}".encode())
-        digest.update(value.__code__.co_code)
-        _feed(digest, [c for c in value.__code__.co_consts if isinstance(c, (int, float, str))])
-        for cell in getattr(value, "__closure__", None) or ():
-            _feed(digest, cell.cell_contents)
+            if item.init:
+                yield _Text(item.name)
+                yield getattr(value, item.name)
+    elif isinstance(value, MethodType):
+        yield from (value.__self__, value.__func__)
+    elif isinstance(value, functools.partial):
+        yield from (value.func, value.args, value.keywords)
+    elif isinstance(value, FunctionType):
+        yield from _function_parts(value)
+    elif isinstance(value, CodeType):
+        yield from _code_parts(value)
+    elif isinstance(value, ModuleType):
+        yield _Text(value.__name__)
     elif hasattr(value, "__dict__"):
-        _feed(digest, {k: v for k, v in vars(value).items() if not k.startswith("__")})
+        yield {name: item for name, item in vars(value).items() if not name.startswith("__")}
+    elif callable(value) and hasattr(value, "__qualname__"):  # a function of C: its text would hold an address
+        yield _Text(f"{getattr(value, '__module__', '')}.{value.__qualname__}")
     else:
-        digest.update(repr(value).encode())
+        yield _Text(_ADDRESS.sub("", repr(value)))
+
+
+def _tensor_parts(value: Tensor) -> Iterator[object]:
+    yield _Text(f"{tuple(value.shape)}{value.dtype}{value.layout}")
+    if value.layout == torch.sparse_csr:
+        yield from (value.crow_indices(), value.col_indices(), value.values())
+    elif value.layout == torch.sparse_coo:
+        whole = value.coalesce()
+        yield from (whole.indices(), whole.values())
+    elif value.numel():
+        host = value.to_dense() if value.layout != torch.strided else value
+        host = host.cpu().resolve_conj().resolve_neg().contiguous()
+        yield _Text(host.reshape(-1).view(torch.uint8).numpy().tobytes())
+
+
+def _function_parts(value: FunctionType) -> Iterator[object]:
+    yield _Text(f"{value.__module__}.{value.__qualname__}")
+    yield from (value.__code__, value.__defaults__, value.__kwdefaults__)
+    for cell in value.__closure__ or ():
+        try:
+            yield cell.cell_contents
+        except ValueError:  # a name that has no value yet
+            yield None
+    for name in _names(value.__code__):
+        if isinstance(plain := value.__globals__.get(name), _PLAIN):
+            yield from (name, plain)
+
+
+def _code_parts(code: CodeType) -> Iterator[object]:
+    yield _Text(code.co_code)
+    yield from (code.co_names, code.co_varnames, code.co_freevars)
+    yield from code.co_consts  # code of inner functions included
+
+
+def _names(code: CodeType) -> list[str]:
+    """The names that a function's code and the functions inside it mention, sorted."""
+    inner = [name for const in code.co_consts if isinstance(const, CodeType) for name in _names(const)]
+    return sorted({*code.co_names, *inner})

@@ -7,7 +7,7 @@ component: E|n|^2 = 2 std^2.
 from __future__ import annotations
 
 import abc
-import dataclasses
+import copy
 import math
 from dataclasses import dataclass, field
 from typing import Self, final
@@ -15,7 +15,7 @@ from typing import Self, final
 import torch
 from torch import Tensor
 
-from invsolve.checks import Shape, check_finite, check_positive, kind_dtype
+from invsolve.checks import Shape, check_finite, check_positive, kind_dtype, quoted
 from invsolve.draws import DrawLike
 from invsolve.errors import invalid, invalid_type
 
@@ -54,19 +54,20 @@ class Gaussian(Noise):
     """``y = clean + n``, ``n ~ N(0, G)``: give ``std`` or ``covariance``.
 
     ``std`` > 0, in the units of the data: a number; a tensor of ``out_shape`` (one per entry); or
-    ``(items, *out_shape)`` where the trailing axes may be 1 (one per item). ``covariance`` ``(m, m)``, symmetric positive
-    definite, over the flattened data (m numbers); for complex data it is the covariance of the real and of the imaginary
-    part, which are independent.
+    ``(items, *out_shape)`` where the trailing axes may be 1 (one per item). ``covariance`` ``(m, m)``, symmetric
+    positive definite, over the flattened data (m numbers); for complex data it is the covariance of the real and of the
+    imaginary part, which are independent.
     """
 
     std: float | Tensor | None = None
     covariance: Tensor | None = None
-    _chol: Tensor | None = field(default=None, repr=False)  # lower Cholesky factor of the covariance
-    per_item: bool = field(default=False, repr=False)  # std carries an item axis; set by `check`
+    _chol: Tensor | None = field(default=None, init=False, repr=False)  # lower Cholesky factor of the covariance
+    per_item: bool = field(default=False, init=False, repr=False)  # std carries an item axis; set by `check`
 
     def __post_init__(self) -> None:
         if (self.std is None) == (self.covariance is None):
-            raise invalid("Gaussian", "std", "given, or `covariance`, not both", "both" if self.std is not None else "neither")
+            given = "neither" if self.std is None else "both"
+            raise invalid("Gaussian", "std", "given, or `covariance`, not both", given)
         if isinstance(self.std, Tensor):
             if not self.std.is_floating_point():
                 raise invalid_type("Gaussian", "std", "real floating point", str(self.std.dtype))
@@ -77,7 +78,7 @@ class Gaussian(Noise):
                 object.__setattr__(self, "std", float(self.std))
         elif self.std is not None:
             object.__setattr__(self, "std", check_positive("Gaussian", "std", self.std))
-        if self.covariance is not None and self._chol is None:
+        if self.covariance is not None:
             object.__setattr__(self, "_chol", _cholesky(self.covariance))
 
     # --- whitening: what linear-Gaussian solvers use --------------------------------------------------------------
@@ -85,18 +86,20 @@ class Gaussian(Noise):
         """``G^-1/2 r`` ``(rows, *out_shape)``; unobserved entries become 0."""
         if self._chol is not None:
             if observed is not None:
-                raise invalid("Gaussian", "covariance", "used with fully observed data", "an operator with missing entries",
-                              "Keep the observed entries with Subsample, and the covariance of those.")
-            flat = torch.linalg.solve_triangular(self._chol.to(r.dtype), r.flatten(1).mT, upper=False).mT
-            return flat.reshape(r.shape)
+                raise invalid(
+                    "Gaussian", "covariance", "used with fully observed data", "an operator with missing entries",
+                    "Keep the observed entries with Subsample, and the covariance of those.",
+                )
+            white: Tensor = torch.linalg.solve_triangular(self._chol.to(r.dtype), r.flatten(1).mT, upper=False)
+            return white.mT.reshape(r.shape)
         out = r / self._row_std(r)
         return out if observed is None else out * observed
 
     def unwhiten_adjoint(self, r: Tensor, observed: Tensor | None = None) -> Tensor:
         """``G^-H/2 r``: the adjoint of `whiten`."""
         if self._chol is not None:
-            flat = torch.linalg.solve_triangular(self._chol.to(r.dtype).mT, r.flatten(1).mT, upper=True).mT
-            return flat.reshape(r.shape)
+            back: Tensor = torch.linalg.solve_triangular(self._chol.to(r.dtype).mT, r.flatten(1).mT, upper=True)
+            return back.mT.reshape(r.shape)
         return self.whiten(r, observed)
 
     def apply_covariance(self, r: Tensor) -> Tensor:
@@ -140,20 +143,27 @@ class Gaussian(Noise):
             per_item = self.std.ndim == ndim + 1 and shape[0] == batch
             per_item = per_item and all(a in (1, b) for a, b in zip(shape[1:], out_shape, strict=True))
             if shape != out_shape and not per_item:
-                raise invalid("solve", "noise.std", f"a number, or a tensor of shape {out_shape} or {(batch, *out_shape)}", shape)
-            return dataclasses.replace(self, std=self.std.to(device, real), per_item=per_item and shape != out_shape)
+                shapes = f"a number, or a tensor of shape {out_shape} or {(batch, *out_shape)}"
+                raise invalid("solve", "noise.std", shapes, shape)
+            return self._with(std=self.std.to(device, real), per_item=per_item and shape != out_shape)
         if self.covariance is not None:
             size = math.prod(out_shape)
             if tuple(self.covariance.shape) != (size, size):
                 raise invalid("solve", "noise.covariance", f"of shape {(size, size)}", tuple(self.covariance.shape))
-            return dataclasses.replace(self, covariance=self.covariance.to(device),
-                                       _chol=None if self._chol is None else self._chol.to(device, real))
+            return self._with(covariance=self.covariance.to(device), _chol=_cholesky(self.covariance).to(device, real))
         return self
 
     def take(self, index: Tensor) -> Self:
         if self.per_item and isinstance(self.std, Tensor):
-            return dataclasses.replace(self, std=self.std[index.to(self.std.device)])
+            return self._with(std=self.std[index.to(self.std.device)])
         return self
+
+    def _with(self, **values: object) -> Self:
+        """A copy with these fields, which were checked before."""
+        out = copy.copy(self)
+        for name, value in values.items():
+            object.__setattr__(out, name, value)
+        return out
 
     def _row_std(self, like: Tensor) -> Tensor:
         assert self.std is not None  # the constructor: std or covariance
@@ -170,13 +180,17 @@ def _cholesky(covariance: Tensor) -> Tensor:
     if covariance.ndim != 2 or covariance.shape[0] != covariance.shape[1]:
         raise invalid("Gaussian", "covariance", "a square matrix (m, m)", tuple(covariance.shape))
     check_finite("Gaussian", "covariance", covariance)
-    gap = (covariance - covariance.mT).abs().max() if covariance.numel() else covariance.sum()
-    if float(gap) > 1e-5 * float(covariance.abs().max()):
-        raise invalid("Gaussian", "covariance", "symmetric", f"an asymmetry of {float(gap):.3g}", "Pass (C + C.T) / 2.")
+    if covariance.numel() == 0:
+        return covariance
+    gap = float((covariance - covariance.mT).abs().max())
+    if gap > 1e-5 * float(covariance.abs().max()):
+        raise invalid("Gaussian", "covariance", "symmetric", f"an asymmetry of {gap:.3g}", "Pass (C + C.T) / 2.")
+    chol: Tensor
     chol, info = torch.linalg.cholesky_ex(covariance.double())
     if int(info):
-        raise invalid("Gaussian", "covariance", "positive definite", f"a matrix whose minor of order {int(info)} is not")
-    return chol.to(covariance.dtype)
+        given = f"a matrix whose leading minor of order {int(info)} is not"
+        raise invalid("Gaussian", "covariance", "positive definite", given)
+    return chol
 
 
 def as_noise(owner: str, noise: object) -> Noise:
@@ -186,6 +200,6 @@ def as_noise(owner: str, noise: object) -> Noise:
     if isinstance(noise, Tensor) and noise.ndim > 0:
         return Gaussian(std=noise)
     if isinstance(noise, (str, bool)) or noise is None:
-        given = repr(noise) if isinstance(noise, str) else noise
-        raise invalid_type(owner, "noise", "a positive number (the std of Gaussian noise) or an iv.noise model", given)
+        expected = "a positive number (the std of Gaussian noise) or an iv.noise model"
+        raise invalid_type(owner, "noise", expected, quoted(noise))
     return Gaussian(std=check_positive(owner, "noise", noise))

@@ -487,7 +487,7 @@ BAD = {
     "log high": (lambda: log_grid(1.0, 2.0, 2), ValueError, r"log_grid: `high` must be above low = 2, got 1.0"),
     "log nan": (lambda: log_grid(math.nan, 0.1, 2), ValueError, r"`high` must be finite"),
     "log inf rows": (lambda: log_grid(ONES * math.inf, 0.1, 2), ValueError, r"`high` must be finite"),
-    "log text": (lambda: log_grid("1", 0.1, 2), TypeError, r"`high` must be a real number, got 1"),
+    "log text": (lambda: log_grid("1", 0.1, 2), TypeError, r"`high` must be a real number, got '1'"),
     "log axes": (lambda: log_grid(torch.ones(2, 2), 0.1, 2), ValueError, r"`high` must be .* \(rows,\), got \(2, 2\)"),
     "log rows": (lambda: log_grid(2 * torch.ones(2), torch.ones(3), 2), ValueError, r"`low` must be of shape \(2,\)"),
     "log complex": (lambda: log_grid(ONES + 1j, 0.1, 2), TypeError, r"`high` must be real numbers"),
@@ -541,7 +541,7 @@ BAD = {
     ),
     "churn min": (lambda: Churn(s_min=-2.0), ValueError, r"Churn: `s_min` must be non-negative"),
     "churn noise": (lambda: Churn(s_noise=-2.0), ValueError, r"Churn: `s_noise` must be non-negative"),
-    "churn unit": (lambda: Churn(unit="mm"), TypeError, r"Churn: `unit` must be a real number, got mm"),
+    "churn unit": (lambda: Churn(unit="mm"), TypeError, r"Churn: `unit` must be a real number, got 'mm'"),
     "positional": (lambda: UniPC(3), TypeError, r"positional"),
     "sample n": (lambda: sample_prior(Mixture(), 0, None), ValueError, r"sample_prior: `n` must be at least 1"),
     "sample steps": (
