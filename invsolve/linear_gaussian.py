@@ -34,7 +34,7 @@ class System(abc.ABC):
 
     @abc.abstractmethod
     def factor(self, variances: Tensor) -> Update:
-        """The conditional mean of the modes for mode variances ``(*mode_shape)`` (or ``(rows, *mode_shape)``)."""
+        """The conditional mean of the modes for mode variances ``(*mode_shape)``; iterative also for a set a row."""
 
     @abc.abstractmethod
     def forward(self, u: Tensor) -> Tensor:
@@ -96,7 +96,7 @@ class IterativeSystem(System):
 
     def factor(self, variances: Tensor) -> Update:
         root = variances.sqrt()
-        # Where the data see every mode about equally, I + K^H K is about 1 + level * v: the inverse evens the spectrum out.
+        # Where the data see every mode about equally, I + K^H K is about 1 + level * v: its inverse evens the spectrum.
         inverse = 1.0 / (1.0 + self.level * variances)
 
         def update(w: Tensor) -> Tensor:
@@ -116,7 +116,8 @@ class IterativeSystem(System):
 
 def mean_diagonal(problem: Problem, operator: LinearOperator, modes: Modes) -> float:
     """``tr(B^H B) / n`` by one random probe (Hutchinson), with a fixed generator."""
-    rows = operator.batch or 1
+    # Noise that differs from item to item needs a row for each, too.
+    rows = operator.batch or (1 if problem.shared else len(problem.data))
     rng = torch.Generator().manual_seed(0)
     z = torch.randn(rows, *modes.mode_shape, generator=rng, dtype=problem.signal_dtype).to(problem.data.device)
     white = problem.whiten(operator(modes.synthesis(z)))

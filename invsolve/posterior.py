@@ -12,7 +12,7 @@ from torch import Tensor
 from invsolve.arrays import from_real, to_real
 from invsolve.checks import check_int
 from invsolve.draws import DrawLike, Draws
-from invsolve.errors import UnsupportedError
+from invsolve.errors import UnsupportedError, invalid
 from invsolve.linear_gaussian import DenseSystem, System, Update, make_system
 from invsolve.noise import Gaussian
 from invsolve.operators.base import LinearOperator
@@ -41,11 +41,15 @@ class Posterior(abc.ABC):
         items = list(range(batch)) * n
         samples = [k for k in range(n) for _ in range(batch)]
         draws = Draws.for_rows(check_int(type(self).__name__, "seed", seed), items, samples, self.problem.data.device)
-        return self.take(torch.tensor(items)).draw(draws).view(n, batch, *self.problem.shape)
+        index = torch.tensor(items, device=self.problem.data.device)
+        return self.take(index).draw(draws).reshape(n, batch, *self.problem.shape)
 
 
 def closed_form_problem(owner: str, A: object, y: object, noise: object) -> Problem:
     """The problem of a closed form: refuses what is not linear with Gaussian noise."""
+    for name, value in (("y", y), ("noise", noise)):
+        if isinstance(A, Problem) and value is not None:
+            raise invalid(owner, name, "left out when the first argument is a Problem", type(value).__name__)
     problem = A if isinstance(A, Problem) else Problem(A, y, noise=noise)  # type: ignore[arg-type]
     if reason := not_linear_gaussian(problem):
         raise UnsupportedError(f"{owner}: no closed-form posterior, because {reason}. Use strategy='auto' or MMPS().")
@@ -66,9 +70,9 @@ def not_linear_gaussian(problem: Problem) -> str:
 class GaussianPosterior(Posterior):
     """``N(mean, covariance)`` of a `GaussianLaw` seen through linear data with Gaussian noise.
 
-    Draws are perturb-and-solve (Papandreou & Yuille 2010): a prior draw plus the update of its simulated residual; exact
-    whatever the size, one linear solve a draw. Dense where one side of the problem is small, conjugate gradients to
-    ``rtol`` otherwise: the whitened system is ``I + K^H K``, so the error of a draw is at most rtol of its right side.
+    Draws are perturb-and-solve (Papandreou & Yuille 2010): a prior draw plus the update of its simulated residual;
+    exact whatever the size, one linear solve a draw. Dense where one side of the problem is small, else conjugate
+    gradients to ``rtol``: the whitened system is ``I + K^H K``, so a draw's error is at most rtol of its right side.
     """
 
     problem: Problem
@@ -101,7 +105,8 @@ class GaussianPosterior(Posterior):
         if isinstance(self.system, DenseSystem):
             return replace(self, problem=problem, mean=self.mean[index])
         system = replace(self.system, problem=problem, operator=problem.operator)  # type: ignore[type-var]
-        return replace(self, problem=problem, system=system, update=system.factor(self.law.variances), mean=self.mean[index])
+        update = system.factor(self.law.variances)
+        return replace(self, problem=problem, system=system, update=update, mean=self.mean[index])
 
     @property
     def covariance(self) -> Tensor:
@@ -123,16 +128,22 @@ class GaussianPosterior(Posterior):
     @property
     def log_evidence(self) -> Tensor:
         """log p(y), (batch,), float64; dense only."""
-        dense = self._dense()
-        scaled = dense.matrix * self._root()
+        scaled = self._dense().matrix * self._root()
         white = to_real(self._residual(self.law.mean)).double()
-        system = torch.eye(len(scaled), dtype=scaled.dtype, device=scaled.device) + scaled @ scaled.mT
-        chol = torch.linalg.cholesky(system)
-        size = torch.linalg.solve_triangular(chol, white.mT, upper=False).square().sum(0)
+        # w^T (I + K K^T)^-1 w = |u|^2 + |w - K u|^2 with u = K^T (I + K K^T)^-1 w: nothing cancels. The determinants of
+        # I + K K^T and I + K^T K are equal; the smaller one is factorised.
+        small = scaled if len(scaled) <= scaled.shape[1] else scaled.mT
+        chol = torch.linalg.cholesky(_eye_like(small) + small @ small.mT)
+        if len(scaled) <= scaled.shape[1]:
+            u = torch.cholesky_solve(white.mT, chol).mT @ scaled
+        else:
+            u = torch.cholesky_solve((white @ scaled).mT, chol).mT
+        size = u.square().sum(1) + (white - u @ scaled.mT).square().sum(1)
         problem = self.problem
         # log N(w; 0, I + K K^T) is over all entries; the noise's own log_prob knows the units and what was observed.
         own = problem.noise.log_prob(problem.data, problem.data, problem.operator.observed).double()
-        return own - 0.5 * size - chol.diagonal().log().sum()
+        log_evidence: Tensor = own - 0.5 * size - chol.diagonal().log().sum()
+        return log_evidence
 
     def _residual(self, mean: Tensor) -> Tensor:
         A = self.problem.operator
@@ -156,10 +167,14 @@ class GaussianPosterior(Posterior):
         if n > 8192:
             raise UnsupportedError(f"GaussianPosterior: the covariance of {n} numbers is too large to form. Use draws.")
         scaled = dense.matrix * root
-        system = torch.eye(n, dtype=root.dtype, device=root.device) + scaled.mT @ scaled
-        inverse = torch.linalg.solve_triangular(torch.linalg.cholesky(system), torch.eye(n, dtype=root.dtype, device=root.device), upper=False)
+        eye = _eye_like(scaled.mT)
+        inverse = torch.linalg.solve_triangular(torch.linalg.cholesky(eye + scaled.mT @ scaled), eye, upper=False)
         columns = inverse * root  # rows are L^-1 with each mode scaled
         modes = self.law.modes.to(dtype=torch.float64)
         complex_ = torch.complex128 if self.law.mean.is_complex() else None
         return to_real(modes.synthesis(from_real(columns, tuple(modes.mode_shape), complex_))).mT
 
+
+def _eye_like(matrix: Tensor) -> Tensor:
+    """The identity on the rows of a matrix."""
+    return torch.eye(len(matrix), dtype=matrix.dtype, device=matrix.device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Self, final
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from invsolve.arrays import as_tensor
-from invsolve.checks import Shape, check_finite, check_kind, check_shape, kind_dtype
+from invsolve.checks import Shape, check_finite, check_kind, check_shape, kind_dtype, quoted
 from invsolve.errors import invalid, invalid_type
 from invsolve.noise import Gaussian, Noise, as_noise
 from invsolve.operators.base import LinearOperator, Operator
@@ -21,10 +22,11 @@ from invsolve.operators.base import LinearOperator, Operator
 class Problem:
     """``data = noise(operator(x))``: everything about a measurement but the prior.
 
-    ``data`` is ``(batch, *operator.out_shape)``, or exactly ``out_shape`` for one unbatched measurement (results then have
-    no batch axis); torch, numpy (converted to the operator's precision, float32 without one) or xarray. It must be finite.
-    ``noise`` is an `iv.noise` model or a positive number, the std of Gaussian noise in the units of the data; for complex
-    data per real component. ``dims`` names the axes of the signal, for xarray; ``units`` says the unit of the signal.
+    ``data`` is ``(batch, *operator.out_shape)``, or exactly ``out_shape`` for one unbatched measurement (results then
+    have no batch axis); torch, numpy (converted to the operator's precision, float32 without one) or xarray. It must be
+    finite. ``noise`` is an `iv.noise` model or a positive number, the std of Gaussian noise in the units of the data;
+    for complex data per real component. ``dims`` names the axes of the signal, for xarray; ``units`` says the unit of
+    the signal.
 
     Raises InputError or InputTypeError naming the argument, what was expected and what was given.
     """
@@ -38,7 +40,7 @@ class Problem:
 
     def __post_init__(self) -> None:
         if not isinstance(self.operator, Operator):
-            raise invalid_type("solve", "A", "an iv.operators.Operator", self.operator,
+            raise invalid_type("solve", "A", "an iv.operators.Operator", quoted(self.operator),
                                "Wrap a function: iv.operators.from_callable(f, in_shape, out_shape).")
         A = self.operator
         y = as_tensor("solve", "y", self.data, dtype=A.dtype or torch.float32, device=A.device or torch.device("cpu"))
@@ -55,8 +57,8 @@ class Problem:
         if len(y) == 0:
             raise invalid("solve", "y", "of at least one row", 0)
         check_finite("solve", "y", y)
-        if self.dims is not None and len(self.dims) != len(A.in_shape):
-            raise invalid("Problem", "dims", f"{len(A.in_shape)} names, one for each axis of the signal", self.dims)
+        if self.dims is not None:
+            object.__setattr__(self, "dims", _checked_dims(self.dims, len(A.in_shape)))
         object.__setattr__(self, "data", y)
         object.__setattr__(self, "batched", batched)
         noise = as_noise("solve", self.noise).check(A.out_shape, len(y), y.dtype, y.device)
@@ -110,8 +112,8 @@ class Problem:
     def take(self, index: Tensor) -> Self:
         """The problem of the rows ``index``."""
         rows = object.__new__(type(self))  # rows of a checked problem need no second check
-        values = dict(vars(self), operator=self.operator.take(index), data=self.data[index], noise=self.noise.take(index))
-        for name, value in values.items():
+        taken = {"operator": self.operator.take(index), "data": self.data[index], "noise": self.noise.take(index)}
+        for name, value in (vars(self) | taken).items():
             object.__setattr__(rows, name, value)
         return rows
 
@@ -128,7 +130,9 @@ class Problem:
 
     def __str__(self) -> str:
         """What the problem assumes, in a few lines."""
-        lines = [repr(self), f"  data: {int(self.num_data[0])} real numbers per item, {len(self.data)} item(s), {self.data.dtype}"]
+        count = sorted(set(self.num_data.tolist()))
+        numbers = f"{count[0]}" if len(count) == 1 else f"{count[0]} to {count[-1]}"
+        lines = [repr(self), f"  data: {numbers} real numbers per item, {len(self.data)} item(s), {self.data.dtype}"]
         if self.data.is_complex():
             lines.append("  complex data: the noise std is per real component, E|n|^2 = 2 std^2")
         if isinstance(self.noise, Gaussian) and isinstance(self.noise.std, float):
@@ -141,3 +145,12 @@ class Problem:
         if not isinstance(self.noise, Gaussian):
             raise invalid_type("Problem", "noise", "iv.noise.Gaussian for a whitened residual", self.noise)
         return self.noise
+
+
+def _checked_dims(dims: object, axes: int) -> tuple[str, ...]:
+    if isinstance(dims, str) or not isinstance(dims, Iterable):
+        raise invalid_type("Problem", "dims", "a tuple of names", quoted(dims))
+    names = tuple(dims)
+    if not all(isinstance(name, str) for name in names) or len(names) != axes or len(set(names)) != axes:
+        raise invalid("Problem", "dims", f"{axes} names, one for each axis of the signal, all different", names)
+    return names

@@ -1,4 +1,4 @@
-"""What a prior is: a denoiser ``D(x, sigma) = E[x0 | x0 + sigma C^(1/2) z = x]``, and what a solver must know to use it."""
+"""What a prior is: a denoiser ``D(x, sigma) = E[x0 | x0 + sigma C^(1/2) z = x]``, and what a solver must know of it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Self
 import torch
 from torch import Tensor
 
-from invsolve.checks import Kind, Shape, check_int, check_kind, check_shape, kind_dtype
+from invsolve.arrays import as_tensor
+from invsolve.checks import Kind, Shape, check_int, check_kind, check_number, check_shape, kind_dtype
 from invsolve.draws import DrawLike, Draws
 from invsolve.errors import invalid, invalid_type
 from invsolve.fingerprint import fingerprint
@@ -29,22 +30,24 @@ Pullback = Callable[[Tensor], Tensor]
 class Prior(abc.ABC):
     """A law over signals of ``shape`` (no batch axis), real or complex, known through its denoiser.
 
-    Subclasses give ``shape``, ``mean``, ``scale`` and ``_denoise`` and, where they can, a cheaper ``_pullback``, ``_sample``
-    and ``law``. Frozen dataclasses whose tensors are fields get ``to`` and ``fingerprint`` for nothing.
+    Subclasses give ``shape``, ``mean``, ``scale`` and ``_denoise`` and, where they can, a cheaper ``_pullback``,
+    ``_sample`` and ``law``. Frozen dataclasses whose tensors are fields get ``to`` and ``fingerprint`` for nothing.
     """
 
     shape: Shape
     kind: Kind = "real"
     sigma_range: tuple[float, float] = (0.0, math.inf)  # the levels it was made for
     mean: Tensor  # (*shape); its dtype and device are those of the prior
-    scale: float  # largest root eigenvalue of the covariance, in units of the diffusion noise: where noise drowns the signal
-    detail: float | None = None  # the smallest standard deviation that samples must resolve, in the same units; None: not known
+    # Where noise drowns the signal: the largest root eigenvalue of the covariance, in units of the diffusion noise.
+    scale: float
+    # The smallest standard deviation that samples must resolve, in the same units; None: not known.
+    detail: float | None = None
     law: GaussianLaw | None = None  # a Gaussian with (about) this prior's mean and covariance, if it can be stated
     exact_law: bool = False  # the prior *is* that Gaussian
 
     @abc.abstractmethod
     def _denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
-        """``x`` ``(batch, *shape)``; ``sigma`` 0-d or broadcastable against ``x`` (all its axes there), of real dtype."""
+        """``x`` ``(batch, *shape)``; ``sigma`` real, 0-d or broadcastable against ``x`` (all its axes there)."""
 
     @property
     def cheap_pullback(self) -> bool:
@@ -70,9 +73,10 @@ class Prior(abc.ABC):
         return self.mean.device
 
     def denoise(self, x: Tensor, sigma: Tensor | float) -> Tensor:
-        """``E[x0 | x]`` for ``x`` ``(batch, *shape)`` at noise level ``sigma`` > 0: a number, ``(batch,)`` or ``x.ndim`` axes.
+        """``E[x0 | x]`` for ``x`` ``(batch, *shape)`` at noise level ``sigma`` > 0.
 
-        Pure: no state, no gradient graph.
+        ``sigma`` is a number, a tensor ``(batch,)``, or one with ``x.ndim`` axes, each of the length of x's or 1. That
+        a tensor is positive is not checked: the look would stall a GPU. Pure: no state, no gradient graph.
         """
         sigma = self._check(x, sigma)
         count("denoise", len(x))
@@ -103,12 +107,18 @@ class Prior(abc.ABC):
         Raises UnsupportedError where there is no closed form: the message says why.
         """
         from invsolve.errors import UnsupportedError
+        from invsolve.operators.base import Operator
         from invsolve.posterior import closed_form_problem
 
         owner = f"{type(self).__name__}.posterior"
         if not self.has_posterior:
-            raise UnsupportedError(f"{owner}: this prior has no closed-form posterior. Use iv.solve(..., strategy='auto').")
-        return self._posterior(closed_form_problem(owner, A, y, noise))
+            repair = "Use iv.solve(..., strategy='auto')."
+            raise UnsupportedError(f"{owner}: this prior has no closed-form posterior. {repair}")
+        if y is not None and isinstance(A, Operator):
+            y = as_tensor(owner, "y", y, dtype=A.dtype or self.dtype, device=self.device)
+        problem = closed_form_problem(owner, A, y, noise)
+        self._check_problem(owner, problem)
+        return self._posterior(problem)
 
     @property
     def has_posterior(self) -> bool:
@@ -132,7 +142,7 @@ class Prior(abc.ABC):
         if not dataclasses.is_dataclass(self):
             raise invalid_type(type(self).__name__, "to", "overridden, or the prior a frozen dataclass", self)
         values = {f.name: move(getattr(self, f.name)) for f in dataclasses.fields(self) if f.init}
-        return dataclasses.replace(self, **values)  # type: ignore[type-var]
+        return dataclasses.replace(self, **values)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(shape={self.shape}, {self.kind}, scale={self.scale:.4g})"
@@ -160,25 +170,41 @@ class Prior(abc.ABC):
         """The posterior of a linear problem with Gaussian noise."""
         raise AssertionError("guarded by has_posterior")  # pragma: no cover
 
-    # --- plumbing ------------------------------------------------------------------------------------------------------
+    # --- plumbing -----------------------------------------------------------------------------------------------------
+    def _check_problem(self, owner: str, problem: Problem) -> None:
+        A, y = problem.operator, problem.data
+        if tuple(A.in_shape) != tuple(self.shape):
+            raise invalid(owner, "A", f"an operator on signals of shape {tuple(self.shape)}", tuple(A.in_shape))
+        if A.in_kind != self.kind:
+            raise invalid(owner, "A", f"an operator on {self.kind} signals", f"one on {A.in_kind} signals")
+        if kind_dtype(y.dtype, "real") != self.dtype:
+            hint = "Convert it, or the prior: prior.to(dtype=...)."
+            raise invalid_type(owner, "y", f"of precision {self.dtype}", str(y.dtype), hint)
+        if y.device != self.device:
+            raise invalid(owner, "y", f"on device {self.device}", y.device, "Move it, or the prior: prior.to(device).")
+
     def _check(self, x: Tensor, sigma: Tensor | float) -> Tensor:
         owner = type(self).__name__
         check_kind(owner, "x", check_shape(owner, "x", x, self.shape), self.kind)
         if kind_dtype(x.dtype, "real") != self.dtype:
-            raise invalid_type(owner, "x", f"of precision {self.dtype}", str(x.dtype), "Convert it, or the prior: prior.to(dtype=...).")
+            hint = "Convert it, or the prior: prior.to(dtype=...)."
+            raise invalid_type(owner, "x", f"of precision {self.dtype}", str(x.dtype), hint)
         if x.device != self.device:
             raise invalid(owner, "x", f"on device {self.device}", x.device, "Move it, or the prior: prior.to(device).")
         if not isinstance(sigma, Tensor):
-            if isinstance(sigma, (str, bool)) or not hasattr(sigma, "__float__"):
-                raise invalid_type(owner, "sigma", "a number or a tensor", sigma)
-            if not 0 < float(sigma) < math.inf:
-                raise invalid(owner, "sigma", "positive and finite", sigma)
+            level = check_number(owner, "sigma", sigma)
+            if level <= 0:
+                raise invalid(owner, "sigma", "positive and finite", level)
             # Filled there: a copy from the host would stall a GPU.
-            return torch.full((), float(sigma), dtype=self.dtype, device=x.device)
+            return torch.full((), level, dtype=self.dtype, device=x.device)
         if sigma.is_complex() or not (sigma.is_floating_point() or sigma.ndim == 0):
             raise invalid_type(owner, "sigma", "real floating point", str(sigma.dtype))
         sigma = sigma.to(x.device, self.dtype)
-        if sigma.ndim == 0 or sigma.ndim == x.ndim:
+        if sigma.ndim == 0:
+            return sigma
+        if sigma.ndim == x.ndim:
+            if not all(a in (1, b) for a, b in zip(sigma.shape, x.shape, strict=True)):
+                raise invalid(owner, "sigma", f"broadcastable against {tuple(x.shape)}", tuple(sigma.shape))
             return sigma
         if tuple(sigma.shape) == (len(x),):
             return sigma.view(-1, *([1] * (x.ndim - 1)))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, final
 import torch
 from torch import Tensor
 
-from invsolve.checks import Kind, Shape, check_finite, kind_dtype
+from invsolve.checks import Kind, Shape, check_finite, check_positive, kind_dtype
 from invsolve.draws import DrawLike
 from invsolve.errors import invalid, invalid_type
 from invsolve.priors.base import Prior, Pullback
@@ -19,6 +19,8 @@ from invsolve.priors.modes import DenseModes, GaussianLaw
 if TYPE_CHECKING:
     from invsolve.posterior import Posterior
     from invsolve.problem import Problem
+
+_OWNER = "GaussianPrior"
 
 
 class GaussianBase(Prior):
@@ -43,24 +45,43 @@ class GaussianBase(Prior):
 
     def noise(self, z: Tensor) -> Tensor:
         # White noise is invariant under an orthonormal basis; a coloured one is S z.
-        return self.law.modes.synthesis(z.reshape(len(z), *self.law.modes.mode_shape)) if not self.law.modes.orthonormal else z
+        modes = self.law.modes
+        return z if modes.orthonormal else modes.synthesis(z.reshape(len(z), *modes.mode_shape))
 
     def noise_covariance(self, v: Tensor) -> Tensor:
         return self.law.modes.synthesis(self.law.modes.adjoint(v)) if not self.law.modes.orthonormal else v
 
     def log_prob(self, x: Tensor, sigma: float = 0.0) -> Tensor:
-        """log density of ``x0 + sigma noise`` at ``x`` ``(batch, *shape)``, ``(batch,)`` nats; -inf off the support."""
-        sigma_t = self._check(x, sigma or 1.0)
-        total = (self.law.variances + (sigma_t if sigma else torch.zeros_like(sigma_t)) ** 2).double()
-        u = self.law.modes.analysis(x - self.mean).abs().double()
-        # Without noise a mode of variance 0 has no density: the law lives on the others, as in scipy's allow_singular.
+        """log density of ``x0 + sigma noise`` at ``x`` ``(batch, *shape)``, ``(batch,)`` nats, float64; ``sigma`` >= 0.
+
+        Without noise, a law with modes of variance 0 lives on the others: the density is that on its support, and -inf
+        off it (as scipy's allow_singular), to the rounding of ``x``.
+        """
+        self._check(x, 1.0)
+        level = check_positive(type(self).__name__, "sigma", sigma, zero=True)
+        modes = self.law.modes
+        total = self.law.variances.double() + level**2
+        u = modes.analysis(x - self.mean).abs().double()
         on = total > 0
         size = torch.where(on, u.square() / total, 0.0).flatten(1).sum(1)
-        rounding = 100 * torch.finfo(self.dtype).eps * u.flatten(1).norm(dim=1)
+        ends = torch.cat([modes.analysis(x), modes.analysis(self.mean.expand_as(x))], 1).abs().double()
+        rounding = 100 * torch.finfo(self.dtype).eps * ends.flatten(1).norm(dim=1)
         off_support = (~on & (u > rounding.view(-1, *([1] * (u.ndim - 1))))).flatten(1).any(1)
         parts = 2 if self.kind == "complex" else 1
-        log_det = (total[on].log() + math.log(2 * math.pi)).sum() + 2 * self.law.modes.log_det
+        log_det = (total[on].log() + math.log(2 * math.pi)).sum() + self._log_volume(on)
         return torch.where(off_support, -math.inf, -0.5 * (size + parts * log_det))
+
+    def _log_volume(self, on: Tensor) -> Tensor | float:
+        """``log det S_on^T S_on`` over the modes ``on``, of one real component."""
+        modes = self.law.modes
+        if bool(on.all()) or modes.orthonormal:
+            return 2 * modes.log_det
+        index = on.flatten().nonzero()[:, 0]
+        unit = torch.zeros(len(index), on.numel(), dtype=torch.float64, device=on.device)
+        unit[torch.arange(len(index), device=on.device), index] = 1.0
+        columns = modes.to(dtype=torch.float64).synthesis(unit.view(len(index), *modes.mode_shape)).flatten(1)
+        log_volume: Tensor = torch.linalg.slogdet(columns @ columns.mT).logabsdet
+        return log_volume
 
     def _denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
         if sigma.shape[1:].numel() > 1:
@@ -98,7 +119,7 @@ class GaussianBase(Prior):
         return self.law.modes.synthesis(self.law.variances * self.law.modes.adjoint(v))
 
     def _solve_map(self, rhs: Tensor, sigma: Tensor) -> Tensor:
-        """``(K + N)^-1 rhs`` for white noise, or diagonal noise in the units of the entries, by conjugate gradients."""
+        """``(K + N)^-1 rhs`` by conjugate gradients, for white noise or `DenseModes.scale`; others override it."""
         from invsolve.cg import conjugate_gradients
 
         scale = getattr(self.law.modes, "scale", None)
@@ -114,10 +135,11 @@ class GaussianBase(Prior):
 class GaussianPrior(GaussianBase):
     """``N(mean, covariance)`` for signals of any shape small enough for a dense covariance (to about 4,000 numbers).
 
-    ``mean`` ``(*shape)``, real or complex; ``covariance`` ``(n, n)``, symmetric positive semidefinite, n the number of entries
-    (complex: of the real and of the imaginary part each, independent). ``noise_scale`` ``(*shape)`` > 0 gives the
-    diffusion noise of every entry in its own unit (``C = diag(noise_scale^2)``); needed only when units differ by orders.
-    Denoiser, Tweedie covariance and posterior are exact (priors card 5).
+    ``mean`` ``(*shape)``, real or complex; ``covariance`` ``(n, n)``, symmetric positive semidefinite, n the number of
+    entries (complex: of the real and of the imaginary part each, independent). ``noise_scale`` ``(*shape)`` > 0 gives
+    the diffusion noise of every entry in its own unit (``C = diag(noise_scale^2)``); needed only when units differ by
+    orders. Denoiser, Tweedie covariance and posterior are exact (priors card 5). Eigenvalues within the rounding of
+    ``covariance`` count as 0.
 
     Raises InputError for a covariance that is not symmetric or has an eigenvalue below -1e-6 of the largest.
 
@@ -133,36 +155,56 @@ class GaussianPrior(GaussianBase):
     law: GaussianLaw = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        for name in ("mean", "covariance"):
+        for name in ("mean", "covariance", "noise_scale"):
             value = getattr(self, name)
+            if name == "noise_scale" and value is None:
+                continue
             if not isinstance(value, Tensor):
-                raise invalid_type("GaussianPrior", name, "a torch.Tensor", value)
+                raise invalid_type(_OWNER, name, "a torch.Tensor", value)
             if not (value.is_floating_point() or (name == "mean" and value.is_complex())):
-                raise invalid_type("GaussianPrior", name, "floating point", str(value.dtype))
-            check_finite("GaussianPrior", name, value)
+                raise invalid_type(_OWNER, name, "floating point", str(value.dtype))
+            if kind_dtype(value.dtype, "real") != self.dtype:
+                raise invalid_type(_OWNER, name, f"of the precision of the mean, {self.mean.dtype}", str(value.dtype))
+            if value.device != self.mean.device:
+                raise invalid(_OWNER, name, f"on the device of the mean, {self.mean.device}", value.device)
+            check_finite(_OWNER, name, value)
         if self.mean.ndim == 0:
-            raise invalid("GaussianPrior", "mean", "of at least one axis", tuple(self.mean.shape), "Pass mean[None].")
-        if self.covariance.dtype != kind_dtype(self.mean.dtype, "real"):
-            raise invalid_type("GaussianPrior", "covariance", f"of the precision of the mean, {self.mean.dtype}", str(self.covariance.dtype))
+            raise invalid(_OWNER, "mean", "of at least one axis", tuple(self.mean.shape), "Pass mean[None].")
         n = self.mean.numel()
+        if n == 0:
+            raise invalid(_OWNER, "mean", "of at least one entry", tuple(self.mean.shape))
         if tuple(self.covariance.shape) != (n, n):
-            raise invalid("GaussianPrior", "covariance", f"of shape {(n, n)}", tuple(self.covariance.shape))
+            raise invalid(_OWNER, "covariance", f"of shape {(n, n)}", tuple(self.covariance.shape))
         covariance = self.covariance.double()
-        if float((covariance - covariance.mT).abs().max()) > 1e-5 * float(covariance.abs().max()):
-            raise invalid("GaussianPrior", "covariance", "symmetric", "an asymmetric matrix", "Pass (C + C.T) / 2.")
+        gap = float((covariance - covariance.mT).abs().max())
+        if gap > 1e-5 * float(covariance.abs().max()):
+            raise invalid(_OWNER, "covariance", "symmetric", f"an asymmetry of {gap:.3g}", "Pass (C + C.T) / 2.")
         scale = self.noise_scale
         if scale is not None:
-            if tuple(scale.shape) != tuple(self.mean.shape) or not bool((scale > 0).all()):
-                raise invalid("GaussianPrior", "noise_scale", f"positive, of shape {tuple(self.mean.shape)}", tuple(scale.shape))
+            if tuple(scale.shape) != tuple(self.mean.shape):
+                raise invalid(_OWNER, "noise_scale", f"of shape {tuple(self.mean.shape)}", tuple(scale.shape))
+            if not bool((scale > 0).all()):
+                raise invalid(_OWNER, "noise_scale", "positive", float(scale.min()))
             covariance = covariance / torch.outer(scale.double().flatten(), scale.double().flatten())
         values, vectors = torch.linalg.eigh((covariance + covariance.mT) / 2)
         if float(values[0]) < -1e-6 * float(values[-1]) or float(values[-1]) <= 0:
-            raise invalid("GaussianPrior", "covariance", "positive semidefinite and not zero", f"a matrix with eigenvalue {float(values[0]):.3g}")
+            given = f"a matrix with eigenvalues from {float(values[0]):.3g} to {float(values[-1]):.3g}"
+            raise invalid(_OWNER, "covariance", "positive semidefinite and not zero", given)
         dtype = self.covariance.dtype
         modes = DenseModes(shape=tuple(self.mean.shape), matrix=vectors.to(dtype), scale=scale)
-        object.__setattr__(self, "law", GaussianLaw(mean=self.mean, modes=modes, variances=values.clamp_min(0).to(dtype)))
+        variances = torch.where(values > _rounding(covariance, vectors, dtype), values, 0.0).to(dtype)
+        object.__setattr__(self, "law", GaussianLaw(mean=self.mean, modes=modes, variances=variances))
 
     @property
     def shape(self) -> Shape:  # type: ignore[override]
         return tuple(self.mean.shape)
 
+
+def _rounding(covariance: Tensor, vectors: Tensor, dtype: torch.dtype) -> Tensor:
+    """What rounding may have made of the eigenvalue 0 of every eigenvector v, ``(n,)``.
+
+    Entries ``C_ij`` rounded to ``dtype`` and an eigen-decomposition in float64 move ``v^T C v`` by some
+    ``(eps + n eps64) sum_i v_i^2 C_ii``: weighed like this, entries in small units keep their small variances.
+    """
+    eps = torch.finfo(dtype).eps + len(covariance) * torch.finfo(torch.float64).eps
+    return 4 * eps * (vectors.square().mT @ covariance.diagonal())

@@ -83,8 +83,9 @@ class DenseModes(Modes):
         return (self.matrix.square() @ variances).view(self.shape)
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
-        scale = None if self.scale is None else self.scale.to(device=device, dtype=dtype)
-        return replace(self, matrix=self.matrix.to(device=device, dtype=dtype), scale=scale)
+        real = None if dtype is None else kind_dtype(dtype, "real")
+        scale = None if self.scale is None else self.scale.to(device=device, dtype=real)
+        return replace(self, matrix=self.matrix.to(device=device, dtype=real), scale=scale)
 
     @property
     def orthonormal(self) -> bool:
@@ -108,9 +109,9 @@ class GaussianLaw:
     variances: Tensor  # (*mode_shape), real, >= 0
 
     def posterior_variances(self, t: Tensor | float) -> Tensor:
-        """Variances of the modes given the signal plus noise of level t: ``l t^2 / (l + t^2)``, the Tweedie covariance."""
+        """Variances of the modes given the signal plus noise of level t > 0: ``l t^2 / (l + t^2)`` (Tweedie)."""
         t2 = t * t
-        return self.variances * t2 / (self.variances + t2)
+        return self.variances * (t2 / (self.variances + t2))  # the product of both small numbers could underflow
 
     def sample(self, z: Tensor, t: Tensor | float = 0.0) -> Tensor:
         """``mean + S sqrt(l + t^2) z`` for standard normal modes ``z`` ``(rows, *mode_shape)``."""
@@ -118,5 +119,7 @@ class GaussianLaw:
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
         kind: Kind = "complex" if self.mean.is_complex() else "real"
+        real = None if dtype is None else kind_dtype(dtype, "real")
         mean = self.mean.to(device=device, dtype=None if dtype is None else kind_dtype(dtype, kind))
-        return replace(self, mean=mean, modes=self.modes.to(device, dtype), variances=self.variances.to(device, dtype))
+        variances = self.variances.to(device=device, dtype=real)
+        return replace(self, mean=mean, modes=self.modes.to(device, real), variances=variances)
