@@ -19,6 +19,8 @@ from invsolve.files import atomic_write
 
 _FORMAT = "invsolve-checkpoint-1"
 _COMPLEX = {"complex64": torch.complex64, "complex128": torch.complex128}
+_NUMBERS: dict[type, torch.dtype] = {bool: torch.bool, int: torch.int64, float: torch.float64}
+_KINDS = "a tensor, bool, float, int of 64 bits, None, or a dataclass, tuple, list or dict of such"
 State = TypeVar("State")
 
 
@@ -104,29 +106,27 @@ def load_state(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[st
     return tensors, meta
 
 
-def flatten_state(state: object, prefix: str = "state") -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors of a state, and its other leaves, by path: ``state.x``, ``state.past.0``, ...
+def flatten_state(state: object, prefix: str = "state") -> dict[str, Tensor]:
+    """The leaves of a state as tensors, by path: ``state.x``, ``state.past.0``, ...
 
-    A state is a tensor, None, a bool, int, float or str, or a dataclass, tuple, list or str-keyed dict of states. The
-    second mapping is what JSON can hold: put it into ``meta``.
+    A state is a tensor, None, a bool, a float, an int of 64 bits, or a dataclass, tuple, list or str-keyed dict of it.
+    Numbers become 0-d tensors of int64, float64 or bool, which hold them exactly; None leaves nothing.
     """
     tensors: dict[str, Tensor] = {}
-    leaves: dict[str, Any] = {}
-    _flatten(state, prefix, tensors, leaves)
-    return tensors, leaves
+    _flatten(state, prefix, tensors)
+    return tensors
 
 
-def _flatten(state: object, path: str, tensors: dict[str, Tensor], leaves: dict[str, Any]) -> None:
+def _flatten(state: object, path: str, tensors: dict[str, Tensor]) -> None:
     if isinstance(state, Tensor):
         tensors[path] = state
-    elif state is None or type(state) in (bool, int, float, str):
-        leaves[path] = state
+    elif type(state) in _NUMBERS and (type(state) is not int or -(2**63) <= state < 2**63):
+        tensors[path] = torch.tensor(state, dtype=_NUMBERS[type(state)])
     elif (children := _children(state)) is not None:
-        leaves[path] = f"{type(state).__name__} of {len(children)}"  # the structure, compared on the way back
         for key, child in children.items():
-            _flatten(child, f"{path}.{key}", tensors, leaves)
-    else:
-        raise invalid_type("flatten_state", path, "a tensor, number, string, None, dataclass, tuple, list or dict", state)
+            _flatten(child, f"{path}.{key}", tensors)
+    elif state is not None:
+        raise invalid_type("flatten_state", path, _KINDS, type(state).__name__)
 
 
 def _children(state: object) -> dict[str, Any] | None:
@@ -139,54 +139,52 @@ def _children(state: object) -> dict[str, Any] | None:
     return None
 
 
-def fill_state(
-    template: State, tensors: Mapping[str, Tensor], leaves: Mapping[str, Any], prefix: str = "state"
-) -> State:
+def fill_state(template: State, tensors: Mapping[str, Tensor], prefix: str = "state") -> State:
     """A state of the structure of ``template`` with the values of `flatten_state`, on the template's devices.
 
-    Raises CheckpointError naming the first entry that is missing or of another structure, shape or dtype.
+    Raises CheckpointError naming the first entry that is missing, left over, or of another shape or dtype.
     """
-    filled: State = _fill(template, prefix, tensors, leaves)
+    used: set[str] = set()
+    filled: State = _fill(template, prefix, tensors, used)
+    left = sorted(k for k in tensors if (k == prefix or k.startswith(f"{prefix}.")) and k not in used)
+    if left:
+        raise CheckpointError(f"checkpoint: `{left[0]}` must be absent, as in this state, got a tensor in the file.")
     return filled
 
 
-def _fill(template: Any, path: str, tensors: Mapping[str, Tensor], leaves: Mapping[str, Any]) -> Any:
-    if isinstance(template, Tensor):
-        found = tensors.get(path)
-        if found is None:
-            raise CheckpointError(f"checkpoint: `{path}` must be a tensor, got none in the file.")
-        want, have = (tuple(template.shape), template.dtype), (tuple(found.shape), found.dtype)
-        if want != have:
-            raise CheckpointError(f"checkpoint: `{path}` must be of shape {want[0]} and {want[1]}, got {have[0]} and {have[1]}.")
-        return found.to(template.device, copy=True)
-    if path not in leaves:
-        given = "a tensor" if path in tensors else "nothing"
-        raise CheckpointError(f"checkpoint: `{path}` must be a {type(template).__name__}, got {given} in the file.")
-    found_leaf = leaves[path]
-    if (children := _children(template)) is not None:
-        want_text = f"{type(template).__name__} of {len(children)}"
-        if found_leaf != want_text:
-            raise CheckpointError(f"checkpoint: `{path}` must be a {want_text}, got {found_leaf!r} in the file.")
-        values = {key: _fill(child, f"{path}.{key}", tensors, leaves) for key, child in children.items()}
-        if isinstance(template, dict):
-            return values
-        if isinstance(template, tuple) and hasattr(template, "_fields"):  # a named tuple
-            return type(template)(*values.values())
-        if isinstance(template, (tuple, list)):
-            return type(template)(values.values())
-        return dataclasses.replace(template, **values)
-    if type(found_leaf) is not type(template):
-        raise CheckpointError(f"checkpoint: `{path}` must be a {type(template).__name__}, got {found_leaf!r} in the file.")
-    return found_leaf
+def _fill(template: Any, path: str, tensors: Mapping[str, Tensor], used: set[str]) -> Any:
+    if template is None:
+        return None
+    if isinstance(template, Tensor) or type(template) in _NUMBERS:
+        like = template if isinstance(template, Tensor) else torch.empty((), dtype=_NUMBERS[type(template)])
+        want = f"a tensor of shape {tuple(like.shape)} and {like.dtype}"
+        if (found := tensors.get(path)) is None:
+            raise CheckpointError(f"checkpoint: `{path}` must be {want}, got none in the file.")
+        if found.shape != like.shape or found.dtype != like.dtype:
+            raise CheckpointError(f"checkpoint: `{path}` must be {want}, got {tuple(found.shape)} and {found.dtype}.")
+        used.add(path)
+        return found.to(like.device, copy=True) if like is template else found.item()
+    if (children := _children(template)) is None:
+        raise invalid_type("fill_state", path, _KINDS, type(template).__name__)
+    values = {key: _fill(child, f"{path}.{key}", tensors, used) for key, child in children.items()}
+    if isinstance(template, dict):
+        return values
+    if isinstance(template, tuple) and hasattr(template, "_fields"):  # a named tuple
+        return type(template)(*values.values())
+    if isinstance(template, (tuple, list)):
+        return type(template)(values.values())
+    return dataclasses.replace(template, **values)
 
 
 def check_fingerprint(found: Mapping[str, str], expected: Mapping[str, str]) -> None:
-    """Raise CheckpointError naming the entries (y, operator, noise, prior, ...) in which a checkpoint is another run's."""
+    """Raise CheckpointError naming the entries (y, operator, prior, ...) in which a checkpoint is another run's."""
     names = [*expected, *(name for name in found if name not in expected)]
     different = [name for name in names if found.get(name) != expected.get(name)]
     if different:
-        shown = "; ".join(f"{n}: {found.get(n, 'absent')} in the file, {expected.get(n, 'absent')} now" for n in different)
+        named = ", ".join(f"`{name}`" for name in different)
+        pairs = [(name, found.get(name, "absent"), expected.get(name, "absent")) for name in different]
+        shown = "; ".join(f"{name}: {old} in the file, {new} now" for name, old, new in pairs)
         raise CheckpointError(
-            f"checkpoint: `{'`, `'.join(different)}` must be those of the run that wrote the file, got others ({shown}). "
+            f"checkpoint: {named} must be as in the run that wrote the file, got other values ({shown}). "
             "Give the same arguments to go on with that run, or another path (or delete the file) to start anew."
         )

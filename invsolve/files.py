@@ -15,8 +15,8 @@ def atomic_write(path: str | os.PathLike[str], write: Callable[[Path], None]) ->
     """Make ``path`` what ``write(temporary)`` writes; an exception or a kill leaves an old file as it was.
 
     The temporary file lies in the same folder (a rename is atomic only within one file system) and keeps the suffix. A
-    symbolic link is followed. Raises InputTypeError or InputError when ``path`` is no path, is a folder, or its folder is
-    missing, before ``write`` is called.
+    symbolic link is followed. Raises InputTypeError or InputError when ``path`` is no path, is a folder, or its folder
+    is missing, before ``write`` is called.
     """
     if not isinstance(path, (str, os.PathLike)):
         raise invalid_type("atomic_write", "path", "a path", path)
@@ -24,7 +24,7 @@ def atomic_write(path: str | os.PathLike[str], write: Callable[[Path], None]) ->
     if target.is_dir():
         raise invalid("atomic_write", "path", "a file", f"the folder {os.fspath(path)!r}")
     if not target.parent.is_dir():
-        raise invalid("atomic_write", "path", "in a folder that exists", repr(os.fspath(path)), "Make the folder first.")
+        raise invalid("atomic_write", "path", "in a folder that exists", repr(os.fspath(path)), "Make the folder.")
     # Short, so that a long name does not grow past the limit of the file system.
     temporary = target.with_name(f".{target.stem[:100]}.{secrets.token_hex(6)}{target.suffix[-20:]}")
     try:

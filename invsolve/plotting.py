@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from invsolve.result import Result
 
 Array = np.ndarray[Any, Any]
-_SMALL = {"font.size": 8, "axes.titlesize": 8, "axes.labelsize": 7, "xtick.labelsize": 7, "ytick.labelsize": 7,
+Scale = tuple[str, float, float]  # colour map, lowest, highest
+_SMALL: Any = {"font.size": 8, "axes.titlesize": 8, "axes.labelsize": 7, "xtick.labelsize": 7, "ytick.labelsize": 7,
           "legend.fontsize": 7, "axes.linewidth": 0.6}
 _PARTS: dict[str, Callable[[Tensor], Tensor]] = {
     "magnitude": torch.abs, "phase": torch.angle, "real": torch.real, "imag": torch.imag,
@@ -31,11 +32,11 @@ def plot_result(
 ) -> Figure:
     """One item of a result, beside ``truth`` ``(*shape)`` or ``([batch,] *shape)`` if given.
 
-    Axes of length 1 are dropped. No axis left: a histogram. One: mean, rank interval, a few samples. Two: images of mean,
-    standard deviation, two samples, truth and error |mean - truth|, intensities on one scale and spread and error on
-    another. More: the central slice along the leading axes. ``part`` of a complex signal: 'magnitude', 'phase', 'real' or
-    'imag'; the spread of an image is that of the complex number. ``axes``: matplotlib axes to draw into (one, or a
-    sequence of which each takes one panel, in the order above) instead of a new figure.
+    Axes of length 1 are dropped. No axis left: a histogram. One: mean, rank interval, a few samples. Two: images of
+    mean, standard deviation, two samples, truth and error |mean - truth|, intensities on one scale and spread and error
+    on another. More: the central slice along the leading axes. ``part`` of a complex signal: 'magnitude', 'phase',
+    'real' or 'imag'; the spread of an image is that of the complex number. ``axes``: matplotlib axes to draw into (one,
+    or a sequence of which each takes one panel, in the order above) instead of a new figure.
     """
     check_choice("plot", "part", part, _PARTS)
     item = check_int("plot", "item", item, minimum=0)
@@ -67,7 +68,7 @@ def plot_result(
 def comparison_figure(images: Mapping[str, Tensor], *, truth: Tensor | None = None) -> Figure:
     """Images (2-D, real or complex) side by side as magnitudes on one scale; with ``truth``, their errors below.
 
-    The error map is |image - truth| (the complex modulus); its title is the relative error ||image - truth|| / ||truth||.
+    The error map is |image - truth| (the complex modulus); its title gives ||image - truth|| / ||truth||.
     """
     if not isinstance(images, Mapping) or not images:
         raise invalid_type("comparison_figure", "images", "a non-empty mapping of name to image", images)
@@ -75,7 +76,8 @@ def comparison_figure(images: Mapping[str, Tensor], *, truth: Tensor | None = No
     reference = None if truth is None else _image("truth", truth)
     for name, image in columns.items():
         if reference is not None and image.shape != reference.shape:
-            raise invalid("comparison_figure", f"images[{name!r}]", f"of the shape of truth, {reference.shape}", image.shape)
+            want = f"of the shape of truth, {reference.shape}"
+            raise invalid("comparison_figure", f"images[{name!r}]", want, image.shape)
 
     import matplotlib
     from matplotlib.figure import Figure
@@ -98,7 +100,7 @@ def comparison_figure(images: Mapping[str, Tensor], *, truth: Tensor | None = No
                       else 0.0 for error in errors.values())
             norm = float(np.linalg.norm(reference))
             grid[1][0].set_axis_off()
-            for ax, (name, error) in zip(grid[1][1:], errors.items(), strict=True):
+            for ax, error in zip(grid[1][1:], errors.values(), strict=True):
                 relative = f", {float(np.linalg.norm(error)) / norm:.3f}" if norm > 0 else ""
                 mesh = _show(ax, error, f"|error|{relative}", "magma", 0.0, top)
             figure.colorbar(mesh, ax=list(grid[1]), fraction=0.05, pad=0.01)
@@ -133,7 +135,7 @@ def _figure_of_one(panels: list[Any] | None) -> tuple[Figure, Any]:
     return figure, figure.subplots()
 
 
-# --- numbers and lines ----------------------------------------------------------------------------------------------------
+# --- numbers and lines ------------------------------------------------------------------------------------------------
 def _band(result: Result) -> tuple[Tensor, Tensor, str] | None:
     """The 90 % rank interval, or the widest that the samples carry; quantiles if they are weighted; None if neither."""
     ess = float(result.ess[result.ess > 0].min())
@@ -186,7 +188,7 @@ def _plot_number(ax: Any, result: Result, item: int, truth: Tensor | None) -> No
     ax.legend(frameon=False)
 
 
-# --- images ---------------------------------------------------------------------------------------------------------------
+# --- images -----------------------------------------------------------------------------------------------------------
 def _plot_images(
     result: Result, item: int, truth: Tensor | None, good: Tensor, panels: list[Any] | None, part: str
 ) -> Figure:
@@ -222,7 +224,8 @@ def _plot_images(
     named = {name: (image, "intensity") for name, image in intensity} | {"std": (spread[0][1], "std")}
     named |= {name: (image, "error") for name, image in spread[1:]}
     if panels is not None:
-        order = ["mean", "std", *(f"sample {k}" for k in index), *(n for n in named if n == "truth" or n.startswith("|"))]
+        order = ["mean", "std", *(f"sample {k}" for k in index), *(["truth"] if truth is not None else [])]
+        order += [name for name, (_, scale) in named.items() if scale == "error"]
         for ax, name in zip(panels, order, strict=False):
             image, scale = named[name]
             ax.figure.colorbar(_show(ax, image, name, *scales[scale]), ax=ax, fraction=0.046, pad=0.03)
@@ -232,7 +235,7 @@ def _plot_images(
 
 
 def _new_image_figure(
-    result: Result, item: int, named: dict[str, tuple[Array, str]], scales: dict[str, tuple[str, float, float]], part: str
+    result: Result, item: int, named: Mapping[str, tuple[Array, str]], scales: Mapping[str, Scale], part: str
 ) -> Figure:
     """Columns of intensities with one colour bar, then one column of spread with its own."""
     from matplotlib.figure import Figure

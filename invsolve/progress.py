@@ -14,7 +14,7 @@ from invsolve.errors import UnsupportedError
 
 
 class Progress(abc.ABC):
-    """Three calls: ``init(total)`` once, ``step(done, total)`` after steps, ``close()`` always, also after an exception.
+    """Three calls: ``init(total)`` once, ``step(done, total)`` after steps, ``close()`` always, exceptions included.
 
     ``done`` may start above 0 (a resumed run) and ``total`` may grow. An exception raised in ``step`` ends the solve.
     """
@@ -59,7 +59,7 @@ class NoProgress(Progress):
 
 @final
 class TextProgress(Progress):
-    """Lines of text on ``stream`` (standard error if None), at most one per ``min_interval`` >= 0 seconds, and the last.
+    """Lines of text on ``stream`` (standard error if None): one per ``min_interval`` >= 0 seconds, and the last.
 
     A stream that is closed or broken silences the meter; it does not end the solve. ``clock`` gives seconds.
     """
@@ -74,7 +74,7 @@ class TextProgress(Progress):
 
     def _begin(self, total: int = 0) -> None:
         self._start = self._printed_at = self._clock()
-        self._first: int | None = None  # where this run began: a resumed one must not count the steps before it
+        self._first: tuple[int, float] | None = None  # steps done and time at the first report: a resume starts high
         self._done, self._total, self._printed = 0, total, 0
 
     def init(self, total: int) -> None:
@@ -84,21 +84,21 @@ class TextProgress(Progress):
         self._done, self._total = done, total
         now = self._clock()
         if self._first is None:
-            self._first = done - 1
+            self._first = (done, now)
         if done >= total or now - self._printed_at >= self._interval:
             self._print(now)
 
     def close(self) -> None:
         if self._done > self._printed:
             self._print(self._clock())
-        self._printed = self._done
 
     def _print(self, now: float) -> None:
-        done, total, spent = self._done, self._total, now - self._start
+        done, total = self._done, self._total
         self._printed, self._printed_at = done, now
-        line = f"step {done} of {total} ({100 * done / max(total, 1):.0f} %), {duration(spent)}"
-        if done < total:
-            line += f", about {duration(spent / max(done - (self._first or 0), 1) * (total - done))} left"
+        line = f"{100 * done / max(total, 1):.0f} %, {done} of {total} steps, {duration(now - self._start)}"
+        if done < total and self._first is not None and done > self._first[0]:
+            each = (now - self._first[1]) / (done - self._first[0])
+            line += f", about {duration(each * (total - done))} left"
         stream = sys.stderr if self._stream is None else self._stream
         try:
             print(line, file=stream, flush=True)
@@ -142,9 +142,9 @@ def duration(seconds: float) -> str:
     >>> duration(0.25), duration(75.0), duration(7322.0)
     ('0.25 s', '1 min 15 s', '2 h 2 min')
     """
-    if seconds < 60:
-        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
     whole = round(seconds)
+    if whole < 60:
+        return f"{seconds:.2g} s" if seconds < 9.95 else f"{whole} s"
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"

@@ -46,7 +46,8 @@ def _rows(result: Result) -> list[tuple[str, str]]:
     rows.append(("chi^2 per datum", _chi2(result)))
     rows.append(("effective samples", _range(result.ess) + (" per item" if result.batched else "")))
     calls = ", ".join(f"{name} {number}" for name, number in result.operator_calls.items())
-    cost = f"{result.nfe:g} denoiser evaluations and {result.vjps:g} differentiations a sample, {duration(result.seconds)}"
+    each = f"{result.nfe:g} denoiser evaluations and {result.vjps:g} differentiations a sample"
+    cost = f"{each}, {duration(result.seconds)}"
     rows.append(("cost", cost + (f"; operator rows: {calls}" if calls else "")))
     rows.append(("seed", str(result.seed)))
     settings = ", ".join(f"{name}={value!r}" for name, value in result.settings.items())
@@ -70,7 +71,7 @@ def _range(value: Tensor) -> str:
 
 
 def html(result: Result) -> str:
-    """A self-contained piece of HTML: a table, and for images the mean and std as embedded PNGs. Strings are escaped."""
+    """Self-contained HTML: a table, and for images the mean and std as embedded PNGs. Strings are escaped."""
     cells = "".join(
         f"<tr><th style='text-align:left;vertical-align:top'>{markup.escape(key)}</th>"
         f"<td style='text-align:left'>{markup.escape(value)}</td></tr>"

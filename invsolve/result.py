@@ -58,8 +58,8 @@ class Interval(NamedTuple):
 class Result:
     """Samples of a posterior and how they were obtained. ``[batch]`` is absent when the data had no batch axis.
 
-    A row is one sample of one item. Failed rows hold NaN; every statistic leaves them out, item by item. An item without
-    any good row has NaN statistics. Statistics use the normalised weights where ``log_weights`` are given.
+    A row is one sample of one item. Failed rows hold NaN; every statistic leaves them out, item by item. An item
+    without any good row has NaN statistics. Statistics use the normalised weights where ``log_weights`` are given.
     """
 
     samples: Tensor  # (num_samples, [batch,] *shape), real or complex
@@ -106,7 +106,7 @@ class Result:
                 raise invalid("Result", name, f"of shape {tuple(x.shape[:lead])}", tuple(value.shape))
         if self.status is not Status.of(self.failed):
             raise invalid("Result", "status", f"{Status.of(self.failed)}, as `failed` says", self.status)
-        if bool((~torch.isfinite(x.flatten(lead)).all(-1) & ~self.failed).any()):
+        if bool((~_finite_rows(x, lead) & ~self.failed).any()):
             raise invalid("Result", "failed", "True for every sample with NaN or infinite values", "False for one")
         if self.log_weights is not None:  # -inf is a weight of zero; NaN and +inf are no weights
             bad = (torch.isnan(self.log_weights) | (self.log_weights == math.inf)) & ~self.failed
@@ -160,10 +160,11 @@ class Result:
 
     @cached_property
     def std(self) -> Tensor:
-        """Posterior standard deviation ``([batch,] *shape)``, real: ``s^2 = sum_k w_k |x_k - m|^2 / (1 - sum_k w_k^2)``.
+        """Posterior standard deviation ``([batch,] *shape)``, real.
 
-        The divisor is the correction for reliability weights: with equal weights this is the usual n - 1 (ddof 1). For
-        complex samples |.| is the modulus, so s^2 is the sum of the variances of the two components. NaN for one sample.
+        ``s^2 = sum_k w_k |x_k - m|^2 / (1 - sum_k w_k^2)``. The divisor is the correction for reliability weights: with
+        equal weights this is the usual n - 1 (ddof 1). For complex samples |.| is the modulus, so s^2 is the sum of the
+        variances of the two components. NaN for one sample.
         """
         if self._plain and self.num_samples > 1:
             return self.samples.std(0)
@@ -174,13 +175,13 @@ class Result:
         return (total / self._over_signal(divisor, lead=self.failed.ndim - 1)).sqrt()
 
     def quantile(self, q: float | Sequence[float]) -> Tensor:
-        """Quantiles at level(s) ``q`` in (0, 1): ``([batch,] *shape)`` for a number, ``(len(q), [batch,] *shape)`` else.
+        """Quantiles at level ``q`` in (0, 1), ``([batch,] *shape)``; for several levels ``(len(q), [batch,] *shape)``.
 
         The k-th smallest of n good samples sits at level k / (n + 1), its expectation for exact draws of any continuous
-        law (Hyndman & Fan 1996, Am. Stat. 50, 361-365, type 6); between them linear interpolation. Weighted samples sit at
-        ``(n_e (C_k - w_k / 2) + 1/2) / (n_e + 1)`` with C_k the sum of the weights up to the k-th smallest and n_e the
-        ESS: the same for equal weights, consistent as the ESS grows, not exact for a small one; entries whose smallest
-        (largest) sample sits above (below) the level give that sample. Nothing is extrapolated: levels outside
+        law (Hyndman & Fan 1996, Am. Stat. 50, 361-365, type 6); between them linear interpolation. Weighted samples sit
+        at ``(n_e (C_k - w_k / 2) + 1/2) / (n_e + 1)`` with C_k the sum of the weights up to the k-th smallest and n_e
+        the ESS: the same for equal weights, consistent as the ESS grows, not exact for a small one; entries whose
+        smallest (largest) sample sits above (below) the level give that sample. Nothing is extrapolated: levels outside
         [1/(n+1), n/(n+1)] (n_e for weights) raise, as do complex samples.
         """
         self._check_real("quantile")
@@ -202,24 +203,24 @@ class Result:
     def interval(self, level: float) -> Interval:
         """The central interval between order statistics k and n + 1 - k, k = floor((n + 1)(1 - level) / 2).
 
-        For n exact draws it covers with probability 1 - 2k / (n + 1), whatever the law: that is the third value, at least
-        ``level`` (min to max of 19 samples is exactly 0.9). Where failed rows make n differ between items, the smallest of
-        their levels is given. Raises for complex or weighted samples, and when (n + 1)(1 - level) / 2 < 1.
+        For n exact draws it covers with probability 1 - 2k / (n + 1), whatever the law: that is the third value, at
+        least ``level`` (min to max of 19 samples is exactly 0.9). Where failed rows make n differ between items, the
+        smallest of their levels is given. Raises for complex or weighted samples, and when (n + 1)(1 - level) / 2 < 1.
         """
         self._check_real("interval")
         level = check_number("interval", "level", level)
         if not 0 < level < 1:
             raise invalid("interval", "level", "between 0 and 1", level)
         if self.log_weights is not None:
-            raise invalid("interval", "samples", "of equal weight: ranks of weighted samples have no exact level", "weights",
+            raise invalid("interval", "samples", "of equal weight (ranks of others have no exact level)", "weights",
                           f"Use quantile([{(1 - level) / 2:.4g}, {(1 + level) / 2:.4g}]), which is approximate.")
         good = (~self.failed).sum(0)
         if (count := self._smallest_count()) is None:
             count = 0.0
         elif (count + 1) * (1 - level) / 2 < 1 - _ROUND:
             need = math.ceil(2 / (1 - level) - 1 - _ROUND)
-            raise invalid("interval", "level", f"at most {max(0.0, (count - 1) / (count + 1)):.4g} with {count:.0f} samples",
-                          level, f"This level needs at least {need} samples.")
+            most = f"at most {max(0.0, (count - 1) / (count + 1)):.4g} with {count:.0f} samples"
+            raise invalid("interval", "level", most, level, f"This level needs at least {need} samples.")
         rank = ((good + 1) * ((1 - level) / 2) + _ROUND).floor().clamp(min=1)
         exact = (1 - 2 * rank.double() / (good + 1))[good > 0]
         return Interval(self._rank(rank), self._rank(good + 1 - rank), float(exact.min()) if len(exact) else math.nan)
@@ -249,24 +250,26 @@ class Result:
         return self._derive(samples, "the derived quantity")
 
     def __getitem__(self, name: str) -> Result:
-        """The posterior of one named part of a packed signal."""
+        """The posterior of one named part of a packed signal, in that part's unit."""
         if self.layout is None:
             raise invalid("Result", "result[...]", "used on a packed signal, one with a layout", repr(name))
         if name not in self.layout.names:
             raise invalid("Result", "result[...]", "one of " + ", ".join(map(repr, self.layout.names)), repr(name))
-        part = self.layout.split(self.samples.flatten(0, self.failed.ndim - 1))[name]
-        return self._derive(part.reshape(*self.failed.shape, *part.shape[1:]), f"part {name!r}")
+        units = {part.name: part.unit for part in self.layout.parts}
+        return replace(self._derive(self.layout.split(self.samples)[name], f"part {name!r}"), units=units[name])
 
     def _derive(self, samples: Tensor, what: str) -> Result:
         lead = self.failed.ndim
-        lost = ~torch.isfinite(samples.flatten(lead)).all(-1) & ~self.failed
+        lost = ~_finite_rows(samples, lead) & ~self.failed
         warnings, failed = self.warnings, self.failed | lost
         if bool(lost.any()):
             samples = samples.clone()
             samples[lost] = math.nan
             warnings = (*warnings, f"{what} was NaN or infinite for {int(lost.sum())} samples, which count as failed")
-        return replace(self, samples=samples, shape=tuple(samples.shape[lead:]), failed=failed, status=Status.of(failed),
-                       layout=None, problem=None, prior=None, dims=None, units="", warnings=warnings)
+        return replace(
+            self, samples=samples, shape=tuple(samples.shape[lead:]), failed=failed, status=Status.of(failed),
+            layout=None, problem=None, prior=None, dims=None, units="", warnings=warnings,
+        )
 
     # --- looking, keeping, checking ---------------------------------------------------------------------------------
     def __repr__(self) -> str:
@@ -374,6 +377,10 @@ class Result:
         fraction = ((level - p_low) / (p_high - p_low)).clamp(0, 1).nan_to_num(nan=0.0).to(values.dtype)
         out = torch.where(p_low == -math.inf, high, torch.where(p_high == math.inf, low, low + fraction * (high - low)))
         return torch.where(ess > 0, out, math.nan)
+
+
+def _finite_rows(value: Tensor, lead: int) -> Tensor:
+    return torch.isfinite(value).reshape(*value.shape[:lead], math.prod(value.shape[lead:])).all(-1)
 
 
 def _type_of(value: object) -> object:

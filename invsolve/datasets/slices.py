@@ -1,0 +1,30 @@
+"""Real images that are small enough to travel with the package; `datasets/t1-slice.md` is the card of the one here."""
+
+from __future__ import annotations
+
+import hashlib
+from importlib import resources
+from io import BytesIO
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from invsolve.datasets.continuum import check_real_dtype
+from invsolve.errors import FileError
+
+_SHA256 = "ea62ca8946750d5da7489796f7d8b6116026ec895e8b5850a245d31d34543145"
+
+
+def t1_slice(*, dtype: torch.dtype = torch.float32) -> Tensor:
+    """A coronal T1-weighted slice of a human brain, ``(256, 256)``, values k/255 in [0, 1], top of the head in row 0.
+
+    A magnitude image after brain extraction: the background is exactly 0. From dipy (BSD-3, the licence lies beside the
+    file). It is here to test on: nothing in the package is tuned or fitted to it. Raises FileError if it is damaged.
+    """
+    dtype = check_real_dtype("t1_slice", "dtype", dtype)
+    content = (resources.files("invsolve.datasets") / "samples" / "t1_slice.npy").read_bytes()
+    if hashlib.sha256(content).hexdigest() != _SHA256:
+        raise FileError("t1_slice: the file t1_slice.npy of invsolve is damaged (wrong checksum). Reinstall it.")
+    grey = np.load(BytesIO(content), allow_pickle=False)
+    return (torch.from_numpy(grey).double() / 255).to(dtype)

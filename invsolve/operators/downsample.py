@@ -1,0 +1,116 @@
+"""Fewer pixels: the mean of each block, or every f-th entry."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Literal, final
+
+from torch import Tensor
+
+from invsolve.checks import Kind, Shape, check_choice, check_dims, check_int, check_positive
+from invsolve.errors import invalid
+from invsolve.operators.base import LinearOperator
+from invsolve.tally import count
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Downsample(LinearOperator):
+    """Keep one number for every block of ``factor`` entries: its ``"mean"``, or its first entry (``"pick"``).
+
+    ``factor`` >= 1 and ``offset`` (0 <= offset < factor, where the first block starts) are one integer for every axis, or one
+    each. Entries before the first and, for the mean, after the last whole block are not seen. Any precision and device.
+    ``A A^H = c I`` with c = 1 / prod(factor) for the mean and 1 for picking, so `pinv` and `solve_normal` are closed forms:
+    ``A^+ = A^H / c``.
+    """
+
+    factor: int | Sequence[int]
+    in_shape: Shape
+    offset: int | Sequence[int] = 0
+    method: Literal["mean", "pick"] = "mean"
+    kind: Kind = "real"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "in_shape", check_dims("Downsample", "in_shape", self.in_shape))
+        check_choice("Downsample", "method", self.method, ("mean", "pick"))
+        check_choice("Downsample", "kind", self.kind, ("real", "complex"))
+        object.__setattr__(self, "factor", self._per_axis("factor", 1))
+        object.__setattr__(self, "offset", self._per_axis("offset", 0))
+        if any(o >= f for o, f in zip(self._offsets, self._factors, strict=True)):
+            raise invalid("Downsample", "offset", f"less than the factor {self._factors}", self._offsets)
+        if 0 in self.out_shape:
+            raise invalid("Downsample", "factor", f"small enough to leave a block of {self.in_shape}",
+                          f"{self._factors} with offset {self._offsets}")
+
+    def _per_axis(self, name: str, minimum: int) -> Shape:
+        value = getattr(self, name)
+        values = tuple(value) if isinstance(value, Sequence) else (value,) * len(self.in_shape)
+        if len(values) != len(self.in_shape):
+            raise invalid("Downsample", name, f"an integer, or {len(self.in_shape)} of them, one for each axis", values)
+        return tuple(check_int("Downsample", f"{name}[{i}]", v, minimum=minimum) for i, v in enumerate(values))
+
+    @property
+    def _factors(self) -> Shape:
+        return self.factor  # type: ignore[return-value]  # a tuple since the constructor
+
+    @property
+    def _offsets(self) -> Shape:
+        return self.offset  # type: ignore[return-value]
+
+    @property
+    def out_shape(self) -> Shape:  # type: ignore[override]
+        last = 0 if self.method == "mean" else 1  # a block that is cut off still has a first entry
+        return tuple((n - o + last * (f - 1)) // f
+                     for n, f, o in zip(self.in_shape, self._factors, self._offsets, strict=True))
+
+    @property
+    def in_kind(self) -> Kind:  # type: ignore[override]
+        return self.kind
+
+    @property
+    def out_kind(self) -> Kind:  # type: ignore[override]
+        return self.kind
+
+    @property
+    def _gain(self) -> float:
+        """The c of ``A A^H = c I``."""
+        return 1.0 / prod(self._factors) if self.method == "mean" else 1.0
+
+    def _window(self, x: Tensor) -> Tensor:
+        """The part of the signal that is seen: a view."""
+        for a, (m, f, o) in enumerate(zip(self.out_shape, self._factors, self._offsets, strict=True), start=1):
+            x = x.narrow(a, o, m * f) if self.method == "mean" else x[(slice(None),) * a + (slice(o, None, f),)]
+        return x
+
+    def _apply(self, x: Tensor) -> Tensor:
+        x = self._window(x)
+        if self.method == "pick":
+            return x.clone()
+        blocks = [size for m, f in zip(self.out_shape, self._factors, strict=True) for size in (m, f)]
+        return x.reshape(len(x), *blocks).mean(dim=tuple(range(2, 2 * len(self.in_shape) + 1, 2)))
+
+    def _adjoint(self, y: Tensor) -> Tensor:
+        x = y.new_zeros(len(y), *self.in_shape)
+        if self.method == "mean":
+            y = y * self._gain
+            for a, f in enumerate(self._factors, start=1):
+                y = y.repeat_interleave(f, dim=a) if f > 1 else y
+        self._window(x).copy_(y)
+        return x
+
+    def pinv(self, y: Tensor, *, rtol: float = 1e-6, max_iter: int = 500) -> Tensor:
+        """``A^+ y = A^H y / c``: every entry of a block gets its mean."""
+        return self.adjoint(y) / self._gain
+
+    def solve_normal(
+        self, rhs: Tensor, *, weight: Tensor | float = 1.0, tau: float, start: Tensor | None = None,
+        rtol: float = 1e-6, max_iter: int = 200,
+    ) -> Tensor:
+        """``(A^H W A + tau I)^-1 rhs = (rhs - A^H W (tau + c W)^-1 A rhs) / tau``: Woodbury, exact as ``A A^H = c I``."""
+        self._check("rhs", rhs, self.in_shape, self.in_kind)
+        tau = check_positive("Downsample", "tau", tau)
+        count("operator", len(rhs))
+        count("adjoint", len(rhs))
+        return (rhs - self._adjoint(weight / (tau + self._gain * weight) * self._apply(rhs))) / tau

@@ -1,0 +1,59 @@
+"""The centred orthonormal Fourier transform of MRI, and what makes it cheap.
+
+Centred means that index n // 2 is the origin on both sides: ``fftshift(fftn(ifftshift(x)))``.
+"""
+
+from __future__ import annotations
+
+import cmath
+import math
+
+import torch
+from torch import Tensor
+
+
+def centred_fft(x: Tensor, axes: int) -> Tensor:
+    """Centred orthonormal FFT over the last ``axes`` axes; complex, shape of ``x``."""
+    dims = tuple(range(-axes, 0))
+    return torch.fft.fftshift(torch.fft.fftn(torch.fft.ifftshift(x, dims), dim=dims, norm="ortho"), dims)
+
+
+def centred_ifft(x: Tensor, axes: int) -> Tensor:
+    """Inverse, and adjoint, of `centred_fft`."""
+    dims = tuple(range(-axes, 0))
+    return torch.fft.fftshift(torch.fft.ifftn(torch.fft.ifftshift(x, dims), dim=dims, norm="ortho"), dims)
+
+
+def shift_phases(shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """``(p, q)`` of ``shape`` with ``centred_fft(x) = q * fftn(p * x)``: multiplications instead of four copies.
+
+    With c = n // 2, the shift theorem gives p_j = exp(2 pi i j c / n) and q_k = exp(2 pi i (k - c) c / n) along each axis:
+    signs for even n (float64), unit complex numbers for odd n (complex128).
+    """
+    before, after = torch.ones(()), torch.ones(())
+    for n in shape:
+        c = n // 2
+        before = before.unsqueeze(-1) * _unit_roots(n, 0)
+        after = after.unsqueeze(-1) * _unit_roots(n, c)
+    return before, after
+
+
+def _unit_roots(n: int, origin: int) -> Tensor:
+    c = n // 2
+    if n % 2 == 0:
+        return torch.tensor([1.0 - 2.0 * ((j - origin) % 2) for j in range(n)], dtype=torch.float64)
+    # The exponent is reduced modulo n as an integer: no rounding at large indices.
+    roots = [cmath.exp(2j * math.pi * ((j - origin) * c % n) / n) for j in range(n)]
+    return torch.tensor(roots, dtype=torch.complex128)
+
+
+def fast_length(n: int) -> int:
+    """The smallest m >= n with no prime factor above 5: lengths that FFT libraries do fast."""
+    while True:
+        rest = n
+        for prime in (2, 3, 5):
+            while rest % prime == 0:
+                rest //= prime
+        if rest == 1:
+            return n
+        n += 1

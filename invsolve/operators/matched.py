@@ -1,0 +1,37 @@
+"""A linear map whose derivative is a given adjoint: for code that torch cannot differentiate, or only slowly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Map = Callable[[Tensor], Tensor]
+
+
+class _Matched(torch.autograd.Function):
+    @staticmethod
+    def forward(x: Tensor, apply: Map, adjoint: Map) -> Tensor:
+        return apply(x)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        ctx.maps = inputs[1:]
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+        apply, adjoint = ctx.maps
+        return matched(grad, adjoint, apply), None, None
+
+    @staticmethod
+    def jvp(ctx: Any, dx: Tensor, *_: None) -> Tensor:  # type: ignore[override]
+        apply, adjoint = ctx.maps
+        return matched(dx, apply, adjoint)
+
+
+def matched(x: Tensor, apply: Map, adjoint: Map) -> Tensor:
+    """``apply(x)``, differentiable to every order in ``x`` through the linear maps ``apply`` and ``adjoint`` only."""
+    out: Tensor = _Matched.apply(x, apply, adjoint)
+    return out
