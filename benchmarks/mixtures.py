@@ -89,7 +89,7 @@ def random_mixture(d: int, k: int, seed: int) -> tuple[iv.priors.GaussianMixture
 def spike_slab(d: int, seed: int) -> tuple[iv.priors.Prior, iv.priors.GaussianMixturePrior, iv.operators.Matrix, Tensor, float]:
     """d independent spike-slab coefficients (slab probability .3, std 1; spike std .05), and the same law with all 2^d parts."""
     weight, slab, spike = 0.3, 1.0, 0.05
-    prior = iv.priors.SparsePrior(shape=(d,), transform="identity", law=iv.priors.SpikeSlab(weight=weight, spike=spike, slab=slab), dtype=D)
+    prior = iv.priors.SparsePrior(shape=(d,), coefficients=iv.priors.SpikeSlab(weight=weight, spike=spike, slab=slab), dtype=D)
     on = torch.tensor(list(itertools.product([0.0, 1.0], repeat=d)), dtype=D)
     weights = (weight**on * (1 - weight) ** (1 - on)).prod(1)
     covariances = torch.diag_embed(on * slab**2 + (1 - on) * spike**2)

@@ -2,19 +2,27 @@
 
 from invsolve.priors.base import Prior
 from invsolve.priors.field import GaussianFieldPrior
+from invsolve.priors.function import FunctionPrior, from_denoiser
 from invsolve.priors.gaussian import GaussianPrior
 from invsolve.priors.mixture import GaussianMixturePrior
 from invsolve.priors.modes import DenseModes, GaussianLaw, Modes
+from invsolve.priors.sparse import Laplace, SparsePrior, SpikeSlab, Student
 from invsolve.priors.spectra import Matern, Spectrum
 
 __all__ = [
     "DenseModes",
+    "FunctionPrior",
     "GaussianFieldPrior",
     "GaussianLaw",
     "GaussianMixturePrior",
     "GaussianPrior",
+    "Laplace",
     "Matern",
     "Modes",
     "Prior",
+    "SparsePrior",
     "Spectrum",
+    "SpikeSlab",
+    "Student",
+    "from_denoiser",
 ]

@@ -1,0 +1,105 @@
+"""Bring your own prior: `from_denoiser` makes one of a function D(x, sigma)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor
+
+from invsolve.checks import Kind, Shape, check_choice, check_dims, check_finite, check_number, check_positive, kind_dtype
+from invsolve.errors import InputError, invalid, invalid_type
+from invsolve.priors.base import Prior
+from invsolve.priors.modes import GaussianLaw
+
+Denoiser = Callable[[Tensor, Tensor], Tensor]
+
+
+def from_denoiser(
+    function: Denoiser,
+    *,
+    shape: Sequence[int],
+    mean: Tensor | float = 0.0,
+    scale: float,
+    detail: float | None = None,
+    sigma_range: tuple[float, float] = (0.0, math.inf),
+    kind: Kind = "real",
+    law: GaussianLaw | None = None,
+    dtype: torch.dtype | None = None,
+) -> FunctionPrior:
+    """A prior from ``function(x, sigma)``, the mean of the clean signal given that x is it plus noise of level sigma.
+
+    ``function`` takes ``x`` ``(batch, *shape)`` and ``sigma`` (0-d, or with as many axes as x and one entry a row), both of the
+    precision of the prior, and returns the denoised ``(batch, *shape)``, differentiable by torch. Everything is in the
+    units of the signal: wrap a network trained on w = (x - m) / q as ``m + q * net((x - m) / q, sigma / q)``.
+
+    ``scale`` > 0: the largest standard deviation of any direction (not of an entry, for smooth signals); ``detail``: the
+    smallest one that samples must show (a twentieth of the scale unless given); ``sigma_range``: the levels that the
+    function was made for. ``law``: a Gaussian with about this prior's mean and covariance, if known: guidance then needs no
+    derivative of the function. ``dtype``: float32 or float64; that of a tensor ``mean``, or float32, unless given.
+
+    >>> import torch
+    >>> prior = from_denoiser(lambda x, sigma: x / (1 + sigma**2), shape=(3,), scale=1.0)
+    >>> prior.denoise(torch.ones(1, 3), 1.0)
+    tensor([[0.5000, 0.5000, 0.5000]])
+    """
+    owner = "from_denoiser"
+    if not callable(function):
+        raise invalid_type(owner, "function", "a function of (x, sigma)", function)
+    dims = check_dims(owner, "shape", shape)
+    check_choice(owner, "kind", kind, ("real", "complex"))
+    if dtype is None:
+        dtype = kind_dtype(mean.dtype, "real") if isinstance(mean, Tensor) else torch.float32
+    if dtype not in (torch.float32, torch.float64):
+        raise invalid_type(owner, "dtype", "torch.float32 or torch.float64", str(dtype))
+    if not isinstance(mean, Tensor):
+        mean = torch.full(dims, check_number(owner, "mean", mean))
+    if tuple(mean.shape) != dims:
+        raise invalid(owner, "mean", f"a number or of shape {dims}", tuple(mean.shape))
+    check_finite(owner, "mean", mean)
+    scale = check_positive(owner, "scale", scale)
+    if detail is not None:
+        detail = check_positive(owner, "detail", detail)
+    low = check_positive(owner, "sigma_range[0]", sigma_range[0], zero=True)
+    if not low < sigma_range[1]:
+        raise invalid(owner, "sigma_range", "(low, high) with low < high", sigma_range)
+    if law is not None:
+        if not isinstance(law, GaussianLaw):
+            raise invalid_type(owner, "law", "a GaussianLaw", law)
+        if tuple(law.mean.shape) != dims or law.mean.is_complex() != (kind == "complex"):
+            raise invalid(owner, "law", f"of shape {dims}, {kind}", f"{tuple(law.mean.shape)}, {law.mean.dtype}")
+    return FunctionPrior(function=function, shape=dims, mean=mean.to(kind_dtype(dtype, kind)), scale=scale, detail=detail,
+                         sigma_range=(low, float(sigma_range[1])), kind=kind, law=law)
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class FunctionPrior(Prior):
+    """A prior known through a user's denoiser; made by `from_denoiser`."""
+
+    function: Denoiser
+    shape: Shape
+    mean: Tensor
+    scale: float
+    detail: float | None
+    sigma_range: tuple[float, float]
+    kind: Kind
+    law: GaussianLaw | None
+
+    def _denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
+        y = self.function(x, sigma)
+        name = getattr(self.function, "__qualname__", type(self.function).__name__)
+        if not isinstance(y, Tensor):
+            raise invalid_type("from_denoiser", f"function ({name})", "returning a torch.Tensor", y)
+        if y.shape != x.shape or y.dtype != x.dtype or y.device != x.device:
+            raise _mismatch(name, x, y)
+        return y
+
+
+def _mismatch(name: str, x: Tensor, y: Tensor) -> InputError:
+    want, given = (f"{tuple(t.shape)} {t.dtype} on {t.device}" for t in (x, y))
+    return invalid("from_denoiser", f"function ({name})", f"returning what it is given, {want}", given,
+                   "Cast or reshape inside the function.")
