@@ -3,12 +3,14 @@
 from invsolve.operators.base import BlackBox, LinearOperator, Operator
 from invsolve.operators.blur import Blur, GaussianBlur
 from invsolve.operators.callable import from_callable
+from invsolve.operators.deepinv_bridge import from_deepinv, to_deepinv
 from invsolve.operators.downsample import Downsample
 from invsolve.operators.mask import Mask, Subsample
 from invsolve.operators.matrix import Matrix
 from invsolve.operators.mri import MRI
 from invsolve.operators.scipy_bridge import from_scipy, to_scipy
-from invsolve.operators.stack import Stack
+from invsolve.operators.sparse import Sparse
+from invsolve.operators.stack import NonlinearStack, Stack
 
 __all__ = [
     "BlackBox",
@@ -19,10 +21,14 @@ __all__ = [
     "MRI",
     "Mask",
     "Matrix",
+    "NonlinearStack",
     "Operator",
+    "Sparse",
     "Stack",
     "Subsample",
     "from_callable",
+    "from_deepinv",
     "from_scipy",
+    "to_deepinv",
     "to_scipy",
 ]
