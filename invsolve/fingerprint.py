@@ -97,12 +97,20 @@ def _parts(value: Any, top: bool) -> Iterator[object]:
         yield from _code_parts(value)
     elif isinstance(value, ModuleType):
         yield _Text(value.__name__)
-    elif hasattr(value, "__dict__"):
-        yield {name: item for name, item in vars(value).items() if not name.startswith("__")}
-    elif callable(value) and hasattr(value, "__qualname__"):  # a function of C: its text would hold an address
-        yield _Text(f"{getattr(value, '__module__', '')}.{value.__qualname__}")
+    elif callable(value) and (name := getattr(value, "__qualname__", getattr(value, "__name__", ""))):
+        yield _Text(f"{value.__module__}.{name}")  # a function of C, or one that wraps another
+        yield from (getattr(value, "__wrapped__", None), _attributes(value))
+    elif hasattr(value, "__dict__") or hasattr(value, "__slots__"):
+        yield _attributes(value)
     else:
         yield _Text(_ADDRESS.sub("", repr(value)))
+
+
+def _attributes(value: object) -> dict[str, object]:
+    slots = [getattr(kind, "__slots__", ()) for kind in type(value).__mro__]
+    names = {name for some in slots for name in ((some,) if isinstance(some, str) else some)}
+    names |= set(getattr(value, "__dict__", ()))
+    return {name: getattr(value, name) for name in names if not name.startswith("__") and hasattr(value, name)}
 
 
 def _tensor_parts(value: Tensor) -> Iterator[object]:
