@@ -119,7 +119,7 @@ def _residual_tests(problem: Problem, samples: Tensor) -> list[_Raw]:
         total, square = total + real, square + real.square()
         sizes.append(real.square().sum(1))
         peaks.append(real.abs().amax(1))
-        lags.append(torch.stack(_lag_one(white, problem.operator.observed)) if white.ndim > 1 else real[:0, 0])
+        lags.append(torch.stack([real.new_zeros(len(real)), *_lag_one(white, problem.operator.observed)]))
     size, peak = (torch.stack(v).cpu().numpy() for v in (sizes, peaks))
     ratio = float((size / count).mean())
     notice = _noticed_noise(total, square, len(samples), count)
@@ -130,7 +130,7 @@ def _residual_tests(problem: Problem, samples: Tensor) -> list[_Raw]:
         ("outliers", float(peak.max()), -np.expm1(count * np.log1p(-np.minimum(2 * stats.norm.sf(peak), 1 - 1e-16))),
          f"largest whitened residual {float(peak.max()):.2f}; would notice a datum off by {stats.norm.isf(0.005 / count.max()) + 1.3:.1f} std"),
     ]
-    lag = torch.stack(lags).cpu().numpy()  # (samples, axes, items)
+    lag = torch.stack(lags).cpu().numpy()[:, 1:]  # (samples, axes, items)
     if lag.shape[1]:
         p = np.minimum(1.0, lag.shape[1] * (2 * stats.norm.sf(np.abs(lag))).min(1))
         worst = float(lag.flat[np.abs(lag).argmax()])

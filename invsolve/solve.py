@@ -78,7 +78,7 @@ def solve(
     num_samples = check_int("solve", "num_samples", num_samples, minimum=1)
     seed = check_int("solve", "seed", seed)
     strategy, why = _strategy(strategy, problem, prior)
-    warnings = _adjoint_warning(problem.operator)
+    warnings = _adjoint_warning(problem)
     batch = len(problem.data)
     keys = _item_keys(item_ids, batch)
     if draws is None:
@@ -354,13 +354,14 @@ def _strategy(strategy: Any, problem: Problem, prior: Prior) -> tuple[Strategy, 
     return strategy, "Chosen by the caller."
 
 
-def _adjoint_warning(A: Operator) -> tuple[str, ...]:
+def _adjoint_warning(problem: Problem) -> tuple[str, ...]:
     """One cheap dot test of every linear operator: a wrong adjoint gives finite, plausible, wrong posteriors."""
     from invsolve.testing import dot_test
 
+    A = problem.operator
     if not isinstance(A, LinearOperator) or prod(A.out_shape) == 0:
         return ()
-    gap = dot_test(A)
+    gap = dot_test(A, like=problem.data)
     if not gap <= _DOT_ERROR:
         raise OperatorError(f"solve: `A` ({type(A).__name__}) must have the adjoint it states: <Au, v> and <u, A^H v> differ by "
                             f"{gap:.2g} of their size (rounding is about 1e-7). Run iv.testing.check_operator(A).")

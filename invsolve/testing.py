@@ -82,12 +82,16 @@ def check_operator(A: Operator, *, seed: int = 0, tol: float | None = None, thro
     return report
 
 
-def dot_test(A: LinearOperator, *, seed: int = 0) -> float:
-    """The adjoint gap on one random pair per item: |<Au,v> - <u,A^H v>| / max(||Au|| ||v||, ||u|| ||A^H v||), the worst."""
+def dot_test(A: LinearOperator, *, like: Tensor | None = None, seed: int = 0) -> float:
+    """The adjoint gap on one random pair per item: |<Au,v> - <u,A^H v>| / max(||Au|| ||v||, ||u|| ||A^H v||), the worst.
+
+    ``like`` gives precision and device for an operator that has none of its own (float32 and the CPU unless given).
+    """
     rows = A.batch or 1
-    dtype = A.dtype or torch.float32
-    u = _normal(rows, A.in_shape, A.in_kind, dtype, A.device, seed)
-    v = _normal(rows, A.out_shape, A.out_kind, dtype, A.device, seed + 1)
+    dtype = A.dtype or (torch.float32 if like is None else kind_dtype(like.dtype, "real"))
+    device = A.device or (None if like is None else like.device)
+    u = _normal(rows, A.in_shape, A.in_kind, dtype, device, seed)
+    v = _normal(rows, A.out_shape, A.out_kind, dtype, device, seed + 1)
     return _gap(u, v, A(u), A.adjoint(v))
 
 

@@ -88,11 +88,11 @@ def test_coil_maps():
     # Smooth: no step between neighbouring cells above 0.05, and every coil is the strongest somewhere.
     assert max(float(maps.diff(dim=d).abs().max()) for d in (1, 2)) < 0.05
     assert set(maps.abs().argmax(0).unique().tolist()) == set(range(8))
-    # Encoding power: a field of view folded four times is well conditioned (a noise gain below 3.5 everywhere).
-    folded = maps.view(8, 96, 4, 20).permute(1, 3, 0, 2)
+    # Encoding power: a field of view folded twice is well conditioned (a noise gain below 1.5 everywhere).
+    folded = maps.view(8, 96, 2, 40).permute(1, 3, 0, 2)
     inverse = torch.linalg.inv(folded.mH @ folded)
     gain = (inverse.diagonal(dim1=-2, dim2=-1).real * (folded.abs() ** 2).sum(-2)).sqrt()
-    assert 1 <= float(gain.min()) and float(gain.max()) < 3.5
+    assert 1 <= float(gain.min()) and float(gain.max()) < 1.5
     assert torch.allclose(datasets.coil_maps(1, (4, 4)).abs(), torch.ones(1, 4, 4), atol=1e-6)
 
 

@@ -173,7 +173,7 @@ def test_quantile_takes_a_number_a_list_or_a_tensor():
     assert result.quantile(0.5).shape == (2, 3)
     both = result.quantile((0.2, 0.5))
     assert torch.equal(both[1], result.quantile(0.5))
-    torch.testing.assert_close(result.quantile(torch.tensor([0.2, 0.5]).double()), both, rtol=0, atol=0)
+    torch.testing.assert_close(result.quantile(torch.tensor([0.2, 0.5], dtype=torch.float64)), both, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize(("q", "n", "need"), [(0.05, 18, 19), (0.95, 18, 19), (0.9, 8, 9), (0.025, 20, 39), (0.999, 9, 999)])
@@ -216,9 +216,9 @@ def test_weighted_quantiles_mirror_and_skip_samples_of_no_weight():
     logs[5] = -math.inf
     x[5] = 1e6
     up, down = make(x, log_weights=logs), make(-x, log_weights=logs)
-    torch.testing.assert_close(up.quantile([0.1, 0.5, 0.9]), -down.quantile([0.9, 0.5, 0.1]), rtol=0, atol=1e-12)
+    torch.testing.assert_close(up.quantile([0.2, 0.5, 0.8]), -down.quantile([0.8, 0.5, 0.2]), rtol=0, atol=1e-12)
     keep = torch.arange(30) != 5
-    torch.testing.assert_close(up.quantile([0.1, 0.9]), make(x[keep], log_weights=logs[keep]).quantile([0.1, 0.9]))
+    torch.testing.assert_close(up.quantile([0.2, 0.8]), make(x[keep], log_weights=logs[keep]).quantile([0.2, 0.8]))
 
 
 @pytest.mark.parametrize(

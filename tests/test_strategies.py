@@ -295,6 +295,6 @@ def test_bad_options_are_refused(make, message):
 
 
 def test_a_prior_that_cannot_reach_the_levels_is_refused():
-    narrow = iv.priors.from_denoiser(lambda x, sigma: x / (1 + sigma**2), shape=(2,), mean=torch.zeros(2), scale=1.0, sigma_range=(0.5, 0.6))
+    narrow = iv.priors.from_denoiser(lambda x, sigma: x / (1 + sigma**2), shape=(2,), mean=torch.zeros(2), scale=1.0, sigma_range=(20.0, 30.0))
     with pytest.raises(iv.errors.InputError, match="`prior.sigma_range` must be reaching below"):
         iv.solve(iv.operators.Matrix(matrix=torch.eye(2)), torch.zeros(2), narrow, noise=1e3, strategy=iv.strategies.MMPS(covariance="jacobian"))
