@@ -18,11 +18,10 @@ from invsolve.noise import Gaussian, Noise, as_noise
 CPU = torch.device("cpu")
 F64, C128 = torch.float64, torch.complex128
 ROWS, SHAPE = 3, (2, 3)
-RNG = torch.Generator().manual_seed(0)
 
 
-def random(*shape, dtype=F64):
-    return torch.randn(*shape, dtype=dtype, generator=RNG)
+def random(*shape, dtype=F64, seed=0):
+    return torch.randn(*shape, dtype=dtype, generator=torch.Generator().manual_seed(seed))
 
 
 ROOT = random(6, 6)
@@ -43,11 +42,13 @@ MASKS = {
     "a mask per item": torch.tensor([True, False, True, True]).repeat(5)[: ROWS * 6].view(ROWS, *SHAPE),
     "nothing observed": torch.zeros(SHAPE, dtype=torch.bool),
 }
+PAIRS = [(name, mask) for name in CASES for mask in MASKS if name != "covariance" or mask == "all observed"]
+MASKED = pytest.mark.parametrize(("name", "mask"), [(n, MASKS[m]) for n, m in PAIRS], ids=[f"{n}, {m}" for n, m in PAIRS])
 
 
 def make(name, dtype, rows=ROWS):
     """The checked noise, data and a clean measurement."""
-    y, clean = random(rows, *SHAPE, dtype=dtype), random(rows, *SHAPE, dtype=dtype)
+    y, clean = random(rows, *SHAPE, dtype=dtype, seed=1), random(rows, *SHAPE, dtype=dtype, seed=2)
     return CASES[name].check(SHAPE, rows, dtype, CPU), y, clean
 
 
@@ -90,11 +91,8 @@ def test_log_prob_counts_only_what_was_observed(name, mask, dtype):
 
 
 @KINDS
-@pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS.keys())
-@EVERY
+@MASKED
 def test_grad_is_the_gradient_of_minus_log_prob(name, mask, dtype):
-    if name == "covariance" and mask is not None:
-        pytest.skip("refused, see below")
     noise, y, clean = make(name, dtype)
     leaf = clean.clone().requires_grad_()
     (want,) = torch.autograd.grad(-noise.log_prob(y, leaf, mask).sum(), leaf)
@@ -120,11 +118,8 @@ def test_curvature_is_the_inverse_covariance(name, dtype):
 
 # --- whitening -------------------------------------------------------------------------------------------------------
 @KINDS
-@pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS.keys())
-@EVERY
+@MASKED
 def test_whiten_and_its_adjoint(name, mask, dtype):
-    if name == "covariance" and mask is not None:
-        pytest.skip("refused, see below")
     noise, u, v = make(name, dtype)
     white, back = noise.whiten(u, mask), noise.unwhiten_adjoint(v, mask)
     assert white.shape == back.shape == u.shape
@@ -199,8 +194,8 @@ def test_taken_rows_have_their_own_noise(name, dtype):
     noise, y, clean = make(name, dtype)
     index = torch.tensor([2, 0, 2, 1])
     taken = noise.take(index)
-    assert torch.equal(taken.log_prob(y[index], clean[index]), noise.log_prob(y, clean)[index])
-    assert torch.equal(taken.whiten(y[index]), noise.whiten(y)[index])
+    assert torch.allclose(taken.log_prob(y[index], clean[index]), noise.log_prob(y, clean)[index], rtol=1e-13)
+    assert torch.allclose(taken.whiten(y[index]), noise.whiten(y)[index], rtol=1e-13)  # a solve of other rows: rounding
     assert taken.per_item == noise.per_item == ("per item" in name)
     assert isinstance(taken, Gaussian)
 
@@ -245,19 +240,19 @@ def checked(noise, shape=(3,), batch=2):
 
 
 REFUSED = {
-    "neither": (lambda: Gaussian(), InputError, "Gaussian: `std` must be given, or `covariance`, not both, got neither"),
+    "neither": (lambda: Gaussian(), InputError, "`std` must be given, or `covariance`, not both, got neither"),
     "both": (lambda: Gaussian(std=1.0, covariance=torch.eye(2)), InputError, "not both, got both"),
     "zero": (lambda: Gaussian(std=0.0), InputError, r"Gaussian: `std` must be positive, got 0.0"),
     "negative": (lambda: Gaussian(std=-1), InputError, r"`std` must be positive, got -1.0"),
-    "nan": (lambda: Gaussian(std=math.nan), InputError, r"`std` must be finite, got nan"),
+    "std of nan": (lambda: Gaussian(std=math.nan), InputError, r"`std` must be finite, got nan"),
     "text": (lambda: Gaussian(std="1"), InputTypeError, r"`std` must be a real number, got '1'"),
     "list": (lambda: Gaussian(std=[1.0]), InputTypeError, r"`std` must be a real number, got list"),
     "array": (lambda: Gaussian(std=np.ones(3)), InputTypeError, r"`std` must be a real number, got ndarray"),
     "integers": (lambda: Gaussian(std=torch.ones(3, dtype=torch.int64)), InputTypeError,
                  r"`std` must be real floating point, got torch.int64"),
     "complex": (lambda: Gaussian(std=torch.ones(3) + 0j), InputTypeError, r"real floating point, got torch.complex64"),
-    "a zero among them": (lambda: Gaussian(std=torch.tensor([1.0, 0.0])), InputError, r"`std` must be positive, got 0.0"),
-    "a nan among them": (lambda: Gaussian(std=torch.tensor([1.0, math.nan])), InputError, r"`std` must be finite, got 1"),
+    "a zero in it": (lambda: Gaussian(std=torch.tensor([1.0, 0.0])), InputError, r"`std` must be positive, got 0.0"),
+    "a nan in it": (lambda: Gaussian(std=torch.tensor([1.0, math.nan])), InputError, r"`std` must be finite, got 1"),
     "no tensor": (lambda: Gaussian(covariance=[[1.0]]), InputTypeError,
                   r"Gaussian: `covariance` must be a real floating tensor, got list"),
     "complex covariance": (lambda: Gaussian(covariance=torch.eye(2) + 0j), InputTypeError,
@@ -265,7 +260,7 @@ REFUSED = {
     "not square": (lambda: Gaussian(covariance=torch.ones(2, 3)), InputError,
                    r"`covariance` must be a square matrix \(m, m\), got \(2, 3\)"),
     "a vector": (lambda: Gaussian(covariance=torch.ones(2)), InputError, r"a square matrix \(m, m\), got \(2,\)"),
-    "nan in it": (lambda: Gaussian(covariance=torch.full((2, 2), math.nan)), InputError, r"`covariance` must be finite"),
+    "nan": (lambda: Gaussian(covariance=torch.full((2, 2), math.nan)), InputError, r"`covariance` must be finite"),
     "not symmetric": (lambda: Gaussian(covariance=torch.tensor([[1.0, 0.5], [0.0, 1.0]])), InputError,
                       r"`covariance` must be symmetric, got an asymmetry of 0.5. Pass \(C \+ C.T\) / 2"),
     "not positive": (lambda: Gaussian(covariance=torch.tensor([[1.0, 2.0], [2.0, 1.0]])), InputError,
@@ -282,7 +277,7 @@ REFUSED = {
         lambda: Gaussian(covariance=torch.eye(2)).whiten(torch.ones(1, 2), torch.tensor([True, False])), InputError,
         r"`covariance` must be used with fully observed data, got an operator with missing entries. Keep .* Subsample"),
     "noise of None": (lambda: as_noise("solve", None), InputTypeError,
-                      r"solve: `noise` must be a positive number \(the std of Gaussian noise\) or an iv.noise model, got None"),
+                      r"`noise` must be a positive number \(the std of Gaussian noise\) or an iv.noise model, got None"),
     "noise of text": (lambda: as_noise("solve", "0.1"), InputTypeError, r"an iv.noise model, got '0.1'"),
     "noise of bool": (lambda: as_noise("solve", True), InputTypeError, r"an iv.noise model, got bool"),
     "noise of complex": (lambda: as_noise("solve", 1j), InputTypeError, r"`noise` must be a real number, got complex"),
