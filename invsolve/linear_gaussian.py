@@ -19,6 +19,7 @@ from torch import Tensor
 from invsolve.arrays import from_real, to_real
 from invsolve.cg import conjugate_gradients
 from invsolve.checks import kind_dtype
+from invsolve.noise import Gaussian
 from invsolve.operators.base import LinearOperator
 from invsolve.priors.modes import GaussianLaw, Modes
 from invsolve.problem import Problem
@@ -93,6 +94,7 @@ class IterativeSystem(System):
     rtol: float
     max_iter: int
     level: float  # mean diagonal of B^H B, for the preconditioner
+    precision: float | None = None  # 1 / std^2 where B^H B is S^H A^H A S times it, else None
 
     def factor(self, variances: Tensor) -> Update:
         root = variances.sqrt()
@@ -101,7 +103,7 @@ class IterativeSystem(System):
 
         def update(w: Tensor) -> Tensor:
             rhs = root * self.adjoint(w)
-            u, _ = conjugate_gradients(lambda p: p + root * self.adjoint(self.forward(root * p)), rhs,
+            u, _ = conjugate_gradients(lambda p: p + root * self.normal(root * p), rhs,
                                        rtol=self.rtol, max_iter=self.max_iter, precondition=lambda r: inverse * r)
             return root * u
 
@@ -113,15 +115,27 @@ class IterativeSystem(System):
     def adjoint(self, w: Tensor) -> Tensor:
         return self.modes.adjoint(self.operator.adjoint(self.problem.unwhiten_adjoint(w)))
 
+    def normal(self, u: Tensor) -> Tensor:
+        """``B^H B u``, by the operator's own ``A^H A`` where noise is white: half of the work for MRI."""
+        if self.precision is None:
+            return self.adjoint(self.forward(u))
+        return self.precision * self.modes.adjoint(self.operator.normal(self.modes.synthesis(u)))
 
-def mean_diagonal(problem: Problem, operator: LinearOperator, modes: Modes) -> float:
-    """``tr(B^H B) / n`` by one random probe (Hutchinson), with a fixed generator."""
+
+def probe(problem: Problem, operator: LinearOperator, modes: Modes) -> tuple[float, float | None]:
+    """``tr(B^H B) / n`` by one random signal (Hutchinson), with a fixed generator; and `IterativeSystem.precision`."""
     # Noise that differs from item to item needs a row for each, too.
     rows = operator.batch or (1 if problem.shared else len(problem.data))
     rng = torch.Generator().manual_seed(0)
     z = torch.randn(rows, *modes.mode_shape, generator=rng, dtype=problem.signal_dtype).to(problem.data.device)
-    white = problem.whiten(operator(modes.synthesis(z)))
-    return float(white.abs().square().sum() / z.abs().square().sum())
+    clean = operator(modes.synthesis(z))
+    level = float(problem.whiten(clean).abs().square().sum() / z.abs().square().sum())
+    std = problem.noise.std if isinstance(problem.noise, Gaussian) else None
+    observed = problem.operator.observed
+    # An operator should be zero where nothing is observed. Whitening makes it so, A^H A does not.
+    if not isinstance(std, float) or (observed is not None and bool((clean[~observed.expand(clean.shape)] != 0).any())):
+        return level, None
+    return level, 1 / std**2
 
 
 def make_system(
@@ -140,8 +154,9 @@ def make_system(
             mode_complex=law.mean.dtype if law.mean.is_complex() else None,
             gram=matrix.mT @ matrix if n < m else None,
         )
-    level = mean_diagonal(problem, linear, law.modes)
-    return IterativeSystem(problem=problem, operator=linear, modes=law.modes, rtol=rtol, max_iter=max_iter, level=level)
+    level, precision = probe(problem, linear, law.modes)
+    return IterativeSystem(problem=problem, operator=linear, modes=law.modes, rtol=rtol, max_iter=max_iter, level=level,
+                           precision=precision)
 
 
 def dense_matrix(problem: Problem, operator: LinearOperator, modes: Modes, *, rows: int = 256) -> Tensor:
