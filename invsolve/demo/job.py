@@ -1,0 +1,117 @@
+"""The demo itself: scan, reconstruct, score, write."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import final
+
+import torch
+from torch import Tensor
+
+from invsolve.baselines import tikhonov, zero_filled
+from invsolve.check import CheckReport
+from invsolve.checks import check_int
+from invsolve.datasets import MRIScan, simulate_mri, t1_slice
+from invsolve.demo.phantoms import FULL, Size, head_spectrum, phantom_scan, tune_baselines, tv_solver
+from invsolve.demo.report import assumed, coverage_line, draw, verdict
+from invsolve.demo.scores import POSTERIOR, Row, score, table
+from invsolve.errors import invalid_type
+from invsolve.files import atomic_write
+from invsolve.noise import Gaussian
+from invsolve.priors import GaussianFieldPrior
+from invsolve.problem import Problem
+from invsolve.result import Result
+from invsolve.solve import solve
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Demo:
+    """What a run made; ``text`` is the report, in Markdown."""
+
+    scan: MRIScan
+    result: Result
+    check: CheckReport
+    images: dict[str, Tensor]  # (H, W) complex, by method
+    rows: tuple[Row, ...]
+    nominal: float  # level of the rank interval
+    text: str
+    files: tuple[Path, ...]
+
+
+def run(
+    *,
+    out: str | os.PathLike[str] = "out/demo",
+    size: Size = FULL,
+    acceleration: float = 4.0,
+    samples: int = 19,
+    seed: int = 0,
+    say: Callable[[str], object] = print,
+) -> Demo:
+    """Scan the slice, reconstruct it in four ways, score them; write three files to ``out``.
+
+    The files: ``demo.md`` (the report), ``demo.png``, ``posterior.nc`` (`invsolve.load_result` reads it).
+    ``samples`` >= 2; 19 carry a rank interval of exactly 90 %. ``seed`` keys coils, phase, mask and noise of the scan,
+    the phantoms and the samples. ``say`` is given the report. Raises InputError or InputTypeError for a wrong argument.
+    """
+    if not isinstance(size, Size):
+        raise invalid_type("demo", "size", "invsolve.demo.FULL, QUICK or a Size", size)
+    samples = check_int("demo", "samples", samples, minimum=2)
+    started = time.perf_counter()
+    scan = simulate_mri(t1_slice(), grid=(size.grid, size.grid), acceleration=acceleration, seed=seed)
+    folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    y, A, images, seconds = scan.kspace[None], scan.operator, {}, {}
+
+    def timed(name: str, reconstruct: Callable[[], Tensor]) -> None:
+        begun = time.perf_counter()
+        images[name] = reconstruct()[0]
+        seconds[name] = time.perf_counter() - begun
+
+    with _one_thread():
+        phantoms = [phantom_scan(size.grid, acceleration, seed + 1 + i) for i in range(size.tuning)]
+        cg, tv = tune_baselines(phantoms)
+        timed("zero-filled", lambda: zero_filled(A, y))
+        timed("CG-SENSE", lambda: tikhonov(A, y, weight=cg.weight))
+        timed("TV", lambda: tv_solver(scan.noise_std)(A, y, weight=tv.weight))
+        spectrum = head_spectrum(size.heads, seed=seed)
+        prior = GaussianFieldPrior(shape=(size.grid, size.grid), spectrum=spectrum, basis="periodic", kind="complex")
+        problem = Problem(A, scan.kspace, noise=Gaussian(std=scan.noise_std), dims=("row", "column"))
+        # One sample at a time: 8 coils of one image stay in the processor's cache, those of 19 do not (twice as slow).
+        result = solve(problem, prior, num_samples=samples, seed=seed, chunk=1)
+        check = result.check()
+    images[POSTERIOR], seconds[POSTERIOR] = result.mean, result.seconds
+    level = min(0.9, (samples - 1) / (samples + 1))
+    rows, nominal = score(scan, images, result, seconds, level)
+    text = "\n".join([
+        *assumed(scan, size, result, cg, tv), "", *table(rows, nominal), "", coverage_line(scan, result, level), "",
+        "```text", str(check), "```", "", *verdict(rows, check),
+    ])
+    files = tuple(folder / name for name in ("demo.md", "demo.png", "posterior.nc"))
+    atomic_write(files[0], lambda path: _write(path, f"# Demo: an undersampled MRI slice\n\n{text}\n"))
+    atomic_write(files[1], lambda path: draw(scan, images, result).savefig(path, dpi=150))
+    result.save(files[2])
+    say(f"{text}\n\n{time.perf_counter() - started:.1f} s in all. Written: {', '.join(map(str, files))}")
+    return Demo(
+        scan=scan, result=result, check=check, images=images, rows=rows, nominal=nominal, text=text, files=files
+    )
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """A second thread gains little on images of this size, and costs a factor of ten where other programs run."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

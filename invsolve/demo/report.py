@@ -1,0 +1,92 @@
+"""The demo in words and in one picture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from invsolve import metrics
+from invsolve.baselines import TunedWeight
+from invsolve.check import CheckReport
+from invsolve.datasets import MRIScan
+from invsolve.demo.phantoms import FINE, Size
+from invsolve.demo.scores import POSTERIOR, Row, in_head, parts
+from invsolve.problem import Problem
+from invsolve.result import Result
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_FAILED = {
+    "prior": "at some scales the posterior has another power than the phantoms have. A head is not a stationary Gaussian "
+             "field: it has sharp edges, and air around it. Mean and intervals inherit that.",
+    "noise level": "a prior that allows more than there is fits part of the noise (chi^2 below 1); one that allows too "
+                   "little leaves part of the signal (above 1).",
+    "structure": "the residual is not white. Part of what the fine object put into the data does not fit the "
+                 "reconstruction, which multiplies the coil maps on a coarser grid.",
+}
+
+
+def assumed(scan: MRIScan, size: Size, result: Result, cg: TunedWeight, tv: TunedWeight) -> list[str]:
+    """What was simulated, what was stated to `solve`, and how the baselines got their weights."""
+    problem = result.problem
+    assert isinstance(problem, Problem)
+    lines = int(scan.mask.any(-2).sum())
+    edges = [" (at the edge of the range tried)" if tuned.at_edge else "" for tuned in (cg, tv)]
+    return [
+        f"- Object: the real T1 slice, {FINE} x {FINE}, with a simulated smooth phase. "
+        f"Unknown: {size.grid} x {size.grid} complex pixels over the same field of view.",
+        f"- Scan: {scan.kspace.shape[0]} simulated coils, {lines} of {size.grid} lines of k-space, "
+        f"{int(problem.num_data[0])} real numbers; noise std {scan.noise_std:.4f} per component, a thirtieth of the mean "
+        "object.",
+        "- Prior: a stationary complex Gaussian field, its spectrum the ring-averaged power of "
+        f"{size.heads} head phantoms. Nothing is fitted to the slice.",
+        f"- Baselines: weights of least error on scans of {size.tuning} phantoms: "
+        f"CG-SENSE {cg.weight:.3g}{edges[0]}, TV {tv.weight:.3g} noise std{edges[1]}.",
+        f"- Posterior: {result.num_samples} samples, strategy {result.strategy}. {result.why}",
+        f"- Fit: chi^2 per datum of the samples {float(result.chi2.mean()):.3f}, about 1 if model and noise level are right.",
+    ]
+
+
+def coverage_line(scan: MRIScan, result: Result, level: float) -> str:
+    """Coverage beyond that of the table: the whole image, and the magnitude."""
+    head, magnitude, truth = in_head(scan), result.map(torch.abs).samples, parts(scan.truth.flatten())
+    everywhere = metrics.coverage(parts(result.samples.flatten(1))[:, None], truth[None], level=level)
+    size = metrics.coverage(magnitude[:, head][:, None], scan.truth.abs()[head][None], level=level)
+    return (f"The {size.nominal:.0%} intervals of {result.num_samples} samples also hold {float(everywhere.observed):.3f} "
+            "of the real and imaginary parts of the whole image, air included, and "
+            f"{float(size.observed):.3f} of the magnitudes inside the head.")
+
+
+def verdict(rows: Sequence[Row], check: CheckReport) -> list[str]:
+    """What the table and the report of the checks mean here, in words."""
+    lines = []
+    best = min(rows, key=lambda row: row.nrmse)
+    if best.method != POSTERIOR:
+        lines += [f"As a single image, {best.method} is nearer to the truth than the posterior mean. It does not say how "
+                  "far off it is; the posterior does, pixel by pixel and for whatever is computed from the image "
+                  "(`result.map`).", ""]
+    failed = [c.name for c in check.checks if not c.passed]
+    if not failed:
+        return [*lines, "The slice does not contradict model and prior in what the tests look at."]
+    lines += ["The samples are exact draws for the model and prior that were stated. Where the slice contradicts those:", ""]
+    return lines + [f"- {name}: {_FAILED[name]}" if name in _FAILED else f"- {name}." for name in failed]
+
+
+def draw(scan: MRIScan, images: Mapping[str, Tensor], result: Result) -> Figure:
+    """Truth and images above, their errors below; the posterior std, on their scale, under the truth."""
+    from invsolve.plotting import comparison_figure
+
+    figure = comparison_figure({**images, "one sample": result.samples[0]}, truth=scan.truth)
+    empty = next(ax for ax in figure.axes if not ax.axison)
+    error = next(ax for ax in figure.axes if ax.get_title().startswith("|error|"))
+    shown = error.images[0]
+    low, high = shown.get_clim()
+    empty.set_axis_on()
+    empty.set(xticks=[], yticks=[])
+    empty.set_title("posterior std", fontsize=error.title.get_fontsize())
+    empty.imshow(result.std.numpy(), cmap=shown.get_cmap(), vmin=low, vmax=high)
+    return figure

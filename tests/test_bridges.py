@@ -1,0 +1,148 @@
+"""Bridges to scipy and deepinv, both ways."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+import scipy.sparse
+import torch
+from scipy.sparse.linalg import LinearOperator as ScipyOperator
+from scipy.sparse.linalg import aslinearoperator
+
+import invsolve as iv
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    import deepinv
+
+ops = iv.operators
+DENSE = np.random.default_rng(0).normal(size=(3, 6))
+
+
+# --- scipy -----------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("format", ["csr", "csc", "coo"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.complex128])
+def test_sparse_matrices(format, dtype):
+    dense = (DENSE * (np.abs(DENSE) > 0.5)).astype(dtype) * (1 + 1j if dtype == np.complex128 else 1)
+    A = ops.from_scipy(scipy.sparse.coo_array(dense).asformat(format), in_shape=(2, 3))
+    assert isinstance(A, ops.Sparse) and iv.testing.check_operator(A).passed
+    x = torch.randn(4, 2, 3, dtype=torch.from_numpy(dense).dtype, generator=torch.Generator().manual_seed(0))
+    assert np.allclose(A(x), x.flatten(1).numpy() @ dense.T, atol=1e-6)
+
+
+def test_scipy_linear_operators_and_their_gradients():
+    A = ops.from_scipy(aslinearoperator(DENSE), in_shape=(2, 3), out_shape=(3,))
+    assert iv.testing.check_operator(A).passed
+    x = torch.randn(2, 2, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    (grad,) = torch.autograd.grad(A(x).square().sum(), x)
+    assert torch.allclose(grad, 2 * A.adjoint(A(x)))
+
+
+def test_to_scipy_and_back():
+    A = ops.Blur(kernel=torch.rand(3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0)), in_shape=(4, 5), boundary="zero")
+    S = ops.to_scipy(A)
+    assert S.shape == (20, 20)
+    x = np.random.default_rng(1).normal(size=20)
+    assert np.allclose(S.matvec(x), A(torch.from_numpy(x).view(1, 4, 5)).flatten())
+    assert np.allclose(S.rmatvec(x), A.adjoint(torch.from_numpy(x).view(1, 4, 5)).flatten())
+    again = ops.from_scipy(S, in_shape=(4, 5), out_shape=(4, 5))
+    v = torch.from_numpy(x).view(1, 4, 5)
+    assert torch.allclose(again(v), A(v))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: ops.from_scipy(DENSE), "`operator` must be a scipy.sparse matrix .* got ndarray"),
+        (lambda: ops.from_scipy(scipy.sparse.csr_array(np.eye(2, dtype=np.int64))), "of float32, float64"),
+        (lambda: ops.from_scipy(scipy.sparse.csr_array(np.eye(2)), in_shape=(3,)), "`in_shape`"),
+        (lambda: ops.from_scipy(scipy.sparse.coo_array(np.ones(3))), r"of shape \(m, n\)"),
+        (lambda: ops.from_scipy(aslinearoperator(np.eye(2)), in_kind="complex"), "`in_kind` must be 'real'"),
+    ],
+)
+def test_what_scipy_bridges_refuse(call, message):
+    with pytest.raises(iv.errors.InvsolveError, match=message):
+        call()
+
+
+def test_scipy_operators_without_an_adjoint():
+    half = ScipyOperator(shape=(3, 3), dtype=np.float64, matvec=lambda x: x)
+    A = ops.from_scipy(half)
+    x = torch.ones(1, 3, dtype=torch.float64)
+    assert torch.equal(A(x), x)
+    with pytest.raises(iv.errors.OperatorError, match="has no `rmatvec`"):
+        A.adjoint(x)
+
+
+@pytest.mark.parametrize(
+    ("A", "message"),
+    [
+        (torch.sin, "`A` must be a LinearOperator, got builtin"),
+        (ops.Mask(mask=torch.ones(2, 3, dtype=torch.bool), in_shape=(3,)), "`A` must be one operator, got 2 items"),
+        (ops.Matrix(matrix=torch.ones(2, 2, dtype=torch.complex64), in_kind="real"), "`A` must be real to real or complex to complex"),
+    ],
+)
+def test_what_to_scipy_refuses(A, message):
+    with pytest.raises(iv.errors.InvsolveError, match=message):
+        ops.to_scipy(A)
+
+
+# --- deepinv -----------------------------------------------------------------------------------------------------------
+def test_deepinv_physics_as_an_operator_and_in_solve():
+    mask = (torch.rand(8, 8, generator=torch.Generator().manual_seed(0)) < 0.5).float()
+    physics = deepinv.physics.Inpainting(img_size=(1, 8, 8), mask=mask)
+    A = ops.from_deepinv(physics, (8, 8), (8, 8))
+    assert isinstance(A, iv.operators.LinearOperator) and iv.testing.check_operator(A).passed
+    prior = iv.priors.GaussianPrior(mean=torch.zeros(8, 8), covariance=torch.eye(64))
+    y = torch.ones(1, 8, 8) * mask
+    theirs = iv.solve(A, y, prior, noise=0.1, num_samples=3)
+    ours = iv.solve(ops.Mask(mask=mask.bool()), y, prior, noise=0.1, num_samples=3)
+    assert (theirs.mean - ours.mean)[0][mask.bool()].abs().max() < 1e-4
+
+
+def test_deepinv_mri_is_ours():
+    mask = torch.rand(8, 8, generator=torch.Generator().manual_seed(0)) < 0.5
+    maps = torch.randn(3, 8, 8, dtype=torch.complex64, generator=torch.Generator().manual_seed(1))
+    theirs = deepinv.physics.MultiCoilMRI(img_size=(2, 8, 8), mask=mask.float(), coil_maps=maps[None])
+    A = ops.from_deepinv(theirs, (8, 8), (3, 8, 8), in_kind="complex", out_kind="complex")
+    B = ops.MRI(in_shape=(8, 8), mask=mask, maps=maps)
+    x = torch.randn(2, 8, 8, dtype=torch.complex64, generator=torch.Generator().manual_seed(2))
+    assert torch.allclose(A(x), B(x), atol=1e-5) and torch.allclose(A.adjoint(B(x)), B.adjoint(B(x)), atol=1e-5)
+
+
+def test_operators_as_deepinv_physics():
+    B = ops.MRI(in_shape=(8, 8), mask=torch.rand(8, 8, generator=torch.Generator().manual_seed(0)) < 0.5)
+    physics = ops.to_deepinv(B)
+    x = torch.randn(2, 2, 8, 8, generator=torch.Generator().manual_seed(1))
+    assert isinstance(physics, deepinv.physics.LinearPhysics)
+    assert float(physics.adjointness_test(x).abs().max()) < 1e-4
+    assert physics.A_dagger(physics.A(x)).shape == x.shape
+    square = ops.to_deepinv(ops.from_callable(lambda x: x**2, (8, 8), (8, 8)))
+    assert not isinstance(square, deepinv.physics.LinearPhysics)
+    assert torch.equal(square.A(x[:, :1]), x[:, :1] ** 2)
+    volume = ops.to_deepinv(ops.Mask(mask=torch.ones(3, 4, 5, dtype=torch.bool)))
+    assert volume.A(torch.ones(2, 3, 4, 5)).shape == (2, 3, 4, 5)
+
+
+def test_moving_a_deepinv_operator_leaves_the_first_alone():
+    physics = deepinv.physics.BlurFFT(img_size=(1, 8, 8), filter=deepinv.physics.functional.blur.gaussian_blur((1.0, 1.0)))
+    A = ops.from_deepinv(physics, (8, 8), (8, 8))
+    A.to(dtype=torch.float64)
+    assert A(torch.ones(1, 8, 8)).dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: ops.from_deepinv(lambda x: x, (2,), (2,)), "`physics` must be a deepinv.physics.Physics, got function"),
+        (lambda: ops.from_deepinv(deepinv.physics.Denoising(), (2,), (2,), in_kind="both"), "`in_kind` must be one of"),
+        (lambda: ops.from_deepinv(deepinv.physics.Denoising(), (2,), (2,), out_kind="both"), "`out_kind` must be one of"),
+        (lambda: ops.from_deepinv(deepinv.physics.Denoising(), (4, 4), (4, 5))(torch.ones(1, 4, 4)), r"physics.A must return shape \(1, 1, 4, 5\), got \(1, 1, 4, 4\)"),
+        (lambda: ops.to_deepinv(torch.sin), "`A` must be an iv.operators.Operator, got builtin"),
+    ],
+)
+def test_what_deepinv_bridges_refuse(call, message):
+    with pytest.raises(iv.errors.InvsolveError, match=message):
+        call()
