@@ -121,11 +121,11 @@ def two_modes() -> iv.priors.GaussianMixturePrior:
 def test_sampling_the_prior_by_its_denoiser(make):
     """Acceptance 3: mode weights within 3 standard errors, sliced W2 at the floor of two exact sets."""
     prior, n = make(), 20_000
-    x, exact, other = iv.sample(prior, num_samples=n, seed=1).samples, prior.sample(n, seed=2), prior.sample(n, seed=3)
+    x, exact = iv.sample(prior, num_samples=n, seed=1).samples, prior.sample(n, seed=2)
     weights = prior.responsibilities(x, 1e-3).mean(0)
     assert ((weights - prior.weights).abs() < 3 * (prior.weights * (1 - prior.weights) / n).sqrt()).all()
-    floor = sliced_w2(exact, other)
-    assert sliced_w2(x, exact) < 2 * floor  # the floor itself varies by half between draws of the exact sets
+    floors = [sliced_w2(prior.sample(n, seed=3 + s), exact) for s in range(9)]
+    assert sliced_w2(x, exact) <= 1.2 * max(floors)  # of ten exact sets the largest is ours once in ten
 
 
 @pytest.mark.parametrize(

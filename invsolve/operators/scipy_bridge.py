@@ -89,7 +89,7 @@ class ScipyLinear(LinearOperator):
         columns = np.ascontiguousarray(x.detach().resolve_conj().cpu().flatten(1).numpy().T, dtype=self.operator.dtype)
         try:
             out = product(columns)
-        except NotImplementedError as error:
+        except (NotImplementedError, TypeError) as error:  # scipy raises either, by how the operator was made
             raise OperatorError(f"from_scipy: the scipy operator has no `{name}`, so its adjoint is not known. "
                                 "Give LinearOperator(..., rmatvec=).") from error
         out = out.real if kind == "real" else out
