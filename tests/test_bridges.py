@@ -127,7 +127,7 @@ def test_operators_as_deepinv_physics():
 
 
 def test_moving_a_deepinv_operator_leaves_the_first_alone():
-    physics = deepinv.physics.BlurFFT(img_size=(1, 8, 8), filter=torch.ones(1, 1, 3, 3) / 9)
+    physics = deepinv.physics.Blur(filter=torch.ones(1, 1, 3, 3) / 9, padding="circular")
     A = ops.from_deepinv(physics, (8, 8), (8, 8))
     A.to(dtype=torch.float64)
     assert A(torch.ones(1, 8, 8)).dtype == torch.float32
