@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _FAILED = {
-    "prior": "at some scales the posterior has another power than the phantoms have. A head is not a stationary Gaussian "
+    "prior": "at some scales the posterior has another power than the phantoms have. A head is no stationary Gaussian "
              "field: it has sharp edges, and air around it. Mean and intervals inherit that.",
     "noise level": "a prior that allows more than there is fits part of the noise (chi^2 below 1); one that allows too "
                    "little leaves part of the signal (above 1).",
@@ -40,14 +40,15 @@ def assumed(scan: MRIScan, size: Size, result: Result, cg: TunedWeight, tv: Tune
         f"- Object: the real T1 slice, {FINE} x {FINE}, with a simulated smooth phase. "
         f"Unknown: {size.grid} x {size.grid} complex pixels over the same field of view.",
         f"- Scan: {scan.kspace.shape[0]} simulated coils, {lines} of {size.grid} lines of k-space, "
-        f"{int(problem.num_data[0])} real numbers; noise std {scan.noise_std:.4f} per component, a thirtieth of the mean "
-        "object.",
+        f"{int(problem.num_data[0])} real numbers; noise std {scan.noise_std:.4f} per component, a thirtieth of the "
+        "mean object.",
         "- Prior: a stationary complex Gaussian field, its spectrum the ring-averaged power of "
         f"{size.heads} head phantoms. Nothing is fitted to the slice.",
         f"- Baselines: weights of least error on scans of {size.tuning} phantoms: "
         f"CG-SENSE {cg.weight:.3g}{edges[0]}, TV {tv.weight:.3g} noise std{edges[1]}.",
         f"- Posterior: {result.num_samples} samples, strategy {result.strategy}. {result.why}",
-        f"- Fit: chi^2 per datum of the samples {float(result.chi2.mean()):.3f}, about 1 if model and noise level are right.",
+        f"- Fit: chi^2 per datum of the samples {float(result.chi2.mean()):.3f}, about 1 if model and noise level are "
+        "right.",
     ]
 
 
@@ -56,8 +57,8 @@ def coverage_line(scan: MRIScan, result: Result, level: float) -> str:
     head, magnitude, truth = in_head(scan), result.map(torch.abs).samples, parts(scan.truth.flatten())
     everywhere = metrics.coverage(parts(result.samples.flatten(1))[:, None], truth[None], level=level)
     size = metrics.coverage(magnitude[:, head][:, None], scan.truth.abs()[head][None], level=level)
-    return (f"The {size.nominal:.0%} intervals of {result.num_samples} samples also hold {float(everywhere.observed):.3f} "
-            "of the real and imaginary parts of the whole image, air included, and "
+    return (f"The {size.nominal:.0%} intervals of {result.num_samples} samples also hold "
+            f"{float(everywhere.observed):.3f} of the real and imaginary parts of the whole image, air included, and "
             f"{float(size.observed):.3f} of the magnitudes inside the head.")
 
 
@@ -66,13 +67,14 @@ def verdict(rows: Sequence[Row], check: CheckReport) -> list[str]:
     lines = []
     best = min(rows, key=lambda row: row.nrmse)
     if best.method != POSTERIOR:
-        lines += [f"As a single image, {best.method} is nearer to the truth than the posterior mean. It does not say how "
-                  "far off it is; the posterior does, pixel by pixel and for whatever is computed from the image "
+        lines += [f"As a single image, {best.method} is nearer to the truth than the posterior mean. It does not say "
+                  "how far off it is; the posterior does, pixel by pixel and for whatever is computed from the image "
                   "(`result.map`).", ""]
     failed = [c.name for c in check.checks if not c.passed]
     if not failed:
         return [*lines, "The slice does not contradict model and prior in what the tests look at."]
-    lines += ["The samples are exact draws for the model and prior that were stated. Where the slice contradicts those:", ""]
+    lines += ["The samples are exact draws for the model and prior that were stated. Where the slice contradicts "
+              "those:", ""]
     return lines + [f"- {name}: {_FAILED[name]}" if name in _FAILED else f"- {name}." for name in failed]
 
 

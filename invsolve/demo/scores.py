@@ -55,7 +55,8 @@ def score(
         error = metrics.crps(values, target) if sampled else (parts(image[head]) - target).abs().mean(1)
         rows.append(Row(
             method=name, psnr=float(metrics.psnr(x, t, data_range=peak)),
-            ssim=float(metrics.ssim(x, t, data_range=peak)), nrmse=float(metrics.nrmse(image[head][None], truth[head][None])),
+            ssim=float(metrics.ssim(x, t, data_range=peak)),
+            nrmse=float(metrics.nrmse(image[head][None], truth[head][None])),
             crps=float(error), covered=float(covered.observed) if sampled else None, seconds=seconds[name],
         ))
     return tuple(rows), covered.nominal
@@ -69,13 +70,13 @@ def parts(x: Tensor) -> Tensor:
 def table(rows: Sequence[Row], nominal: float) -> list[str]:
     """The lines of a Markdown table that is also legible as text."""
     head = ["method", "PSNR, dB", "SSIM", "NRMSE", "CRPS", f"in {nominal:.0%} interval", "seconds"]
-    cells = [head, ["-" * len(head[0]), *("-" * (len(h) - 1) + ":" for h in head[1:])]]
+    cells = [head]
     for r in rows:
         covered = "-" if r.covered is None else f"{r.covered:.3f}"
-        cells.append([r.method, f"{r.psnr:.2f}", f"{r.ssim:.3f}", f"{r.nrmse:.4f}", f"{r.crps:.5f}", covered,
-                      f"{r.seconds:.2f}"])
+        numbers = [f"{r.psnr:.2f}", f"{r.ssim:.3f}", f"{r.nrmse:.4f}", f"{r.crps:.5f}", covered, f"{r.seconds:.2f}"]
+        cells.append([r.method, *numbers])
     wide = [max(len(row[i]) for row in cells) for i in range(len(head))]
-    cells[1] = ["-" * wide[0], *("-" * (w - 1) + ":" for w in wide[1:])]
+    cells.insert(1, ["-" * wide[0], *("-" * (w - 1) + ":" for w in wide[1:])])
     padded = ([row[0].ljust(wide[0]), *(c.rjust(w) for c, w in zip(row[1:], wide[1:], strict=True))] for row in cells)
     return [
         *(f"| {' | '.join(row)} |" for row in padded), "",
