@@ -132,17 +132,17 @@ class GaussianPosterior(Posterior):
         white = to_real(self._residual(self.law.mean)).double()
         # w^T (I + K K^T)^-1 w = |u|^2 + |w - K u|^2 with u = K^T (I + K K^T)^-1 w: nothing cancels. The determinants of
         # I + K K^T and I + K^T K are equal; the smaller one is factorised.
-        small = scaled if len(scaled) <= scaled.shape[1] else scaled.mT
-        chol = torch.linalg.cholesky(_eye_like(small) + small @ small.mT)
         if len(scaled) <= scaled.shape[1]:
-            u = torch.cholesky_solve(white.mT, chol).mT @ scaled
+            root = _root_of_one_plus(scaled.mT)
+            u = torch.cholesky_solve(white.mT, root, upper=True).mT @ scaled
         else:
-            u = torch.cholesky_solve((white @ scaled).mT, chol).mT
+            root = _root_of_one_plus(scaled)
+            u = torch.cholesky_solve((white @ scaled).mT, root, upper=True).mT
         size = u.square().sum(1) + (white - u @ scaled.mT).square().sum(1)
         problem = self.problem
         # log N(w; 0, I + K K^T) is over all entries; the noise's own log_prob knows the units and what was observed.
         own = problem.noise.log_prob(problem.data, problem.data, problem.operator.observed).double()
-        log_evidence: Tensor = own - 0.5 * size - chol.diagonal().log().sum()
+        log_evidence: Tensor = own - 0.5 * size - root.diagonal().abs().log().sum()
         return log_evidence
 
     def _residual(self, mean: Tensor) -> Tensor:
@@ -161,20 +161,22 @@ class GaussianPosterior(Posterior):
         return root.repeat_interleave(2) if self.law.mean.is_complex() else root
 
     def _mode_factor(self) -> Tensor:
-        """F with ``covariance = F F^T``: signals of the columns of ``sqrt(v) L^-T``, ``L L^T = I + K^T K``."""
+        """F with ``covariance = F F^T``: signals of the columns of ``sqrt(v) R^-1``, ``R^T R = I + K^T K``."""
         dense, root = self._dense(), self._root()
         n = len(root)
         if n > 8192:
             raise UnsupportedError(f"GaussianPosterior: the covariance of {n} numbers is too large to form. Use draws.")
-        scaled = dense.matrix * root
-        eye = _eye_like(scaled.mT)
-        inverse = torch.linalg.solve_triangular(torch.linalg.cholesky(eye + scaled.mT @ scaled), eye, upper=False)
-        columns = inverse * root  # rows are L^-1 with each mode scaled
+        upper = _root_of_one_plus(dense.matrix * root)
+        eye = torch.eye(n, dtype=root.dtype, device=root.device)
+        columns = torch.linalg.solve_triangular(upper, eye, upper=True).mT * root  # rows: R^-T with each mode scaled
         modes = self.law.modes.to(dtype=torch.float64)
         complex_ = torch.complex128 if self.law.mean.is_complex() else None
         return to_real(modes.synthesis(from_real(columns, tuple(modes.mode_shape), complex_))).mT
 
 
-def _eye_like(matrix: Tensor) -> Tensor:
-    """The identity on the rows of a matrix."""
-    return torch.eye(len(matrix), dtype=matrix.dtype, device=matrix.device)
+def _root_of_one_plus(matrix: Tensor) -> Tensor:
+    """Upper triangular R with ``R^T R = I + K^T K``, by QR of K over I: nothing is squared, so that nearly exact data,
+    whose ``K^T K`` drowns the I in rounding, are no trouble."""
+    eye = torch.eye(matrix.shape[1], dtype=matrix.dtype, device=matrix.device)
+    root: Tensor = torch.linalg.qr(torch.cat([matrix, eye]), mode="r").R
+    return root
