@@ -112,7 +112,8 @@ def _residual_tests(problem: Problem, samples: Tensor) -> list[_Raw]:
     count = problem.num_data.double().cpu().numpy()
     if not count.all():
         return []
-    sizes, peaks, lags, total, square = [], [], [], 0.0, 0.0
+    sizes, peaks, lags = [], [], []
+    total = square = torch.zeros((), dtype=torch.float64, device=samples.device)
     for x in samples:  # one batch of items at a time: the data may be large
         white = problem.whiten(problem.data - problem.operator(x))
         real = to_real(white).double()
@@ -138,7 +139,7 @@ def _residual_tests(problem: Problem, samples: Tensor) -> list[_Raw]:
     return found
 
 
-def _noticed_noise(total: Tensor | float, square: Tensor | float, samples: int, count: np.ndarray) -> str:
+def _noticed_noise(total: Tensor, square: Tensor, samples: int, count: np.ndarray) -> str:
     """What error of the noise level this test would notice nine times in ten, in words.
 
     A fit follows the noise: with the hat matrix H of the posterior mean, a noise variance wrong by f^2 changes the expected
@@ -146,7 +147,7 @@ def _noticed_noise(total: Tensor | float, square: Tensor | float, samples: int, 
     """
     if samples < 2:
         return "its power needs two samples"
-    spread = ((square - total * total / samples) / (samples - 1)).sum(1).cpu().numpy()  # type: ignore[union-attr, operator]
+    spread = ((square - total * total / samples) / (samples - 1)).sum(1).cpu().numpy()
     free = np.clip(count - spread, 1.0, None) ** 2 / count
     f2 = float((1 + (3.3 + 1.3) * np.sqrt(2 * count) / free).max())  # 3.3: the test's threshold; 1.3: nine in ten
     return f"would notice a noise std {np.sqrt(f2):.2f} times what was stated" if f2 < 100 else "the data leave no freedom to test the noise level"

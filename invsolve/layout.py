@@ -120,7 +120,7 @@ class Layout:
         if x.ndim == 0 or x.shape[-1] != self.size:
             raise invalid("Layout.split", "x", f"of shape (..., {self.size})", tuple(x.shape))
         out, leading = {}, x.shape[:-1]
-        for part, piece in zip(self.parts, x.split([part.size for part in self.parts], dim=-1), strict=True):
+        for part, piece in zip(self.parts, torch.split(x, [part.size for part in self.parts], dim=-1), strict=True):
             if part.kind == "complex":
                 # torch.complex copies; a view would need an even offset, which a part after an odd one has not.
                 pair = piece.reshape(*leading, *part.shape, 2)

@@ -119,7 +119,8 @@ def _read(file: Any, refuse: Callable[[str], FileError]) -> Result:
     version = file.attrs.get(_MARK)
     if version is None:
         raise refuse(f"was not written by Result.save: it has no attribute {_MARK!r}")
-    if not isinstance(version, np.integer) or int(version) != _VERSION:
+    number = np.asarray(version)  # h5netcdf writes one number as an array of length 1
+    if number.size != 1 or number.dtype.kind not in "iu" or int(number.reshape(())) != _VERSION:
         raise refuse(f"has format version {version!r}, this release reads {_VERSION}")
     settings, run = (_mapping(file.attrs.get(key), key, refuse) for key in ("settings", "run"))
     for key, kind in _RUN.items():

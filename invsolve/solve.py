@@ -141,7 +141,7 @@ def sample(
         raise invalid_type("sample", "prior", "an iv.priors.Prior", prior)
     nothing = torch.zeros(0, dtype=torch.int64, device=prior.device)
     data = torch.zeros(0, dtype=kind_dtype(prior.dtype, prior.kind), device=prior.device)
-    problem = Problem(Subsample(index=nothing, in_shape=prior.shape, kind=prior.kind), data, noise=1.0)
+    problem = Problem(Subsample(index=nothing, in_shape=prior.shape, kind=prior.kind), data, noise=Gaussian(std=1.0))
     return solve(problem, prior, strategy=strategy or Unconditional(), num_samples=num_samples, seed=seed, chunk=chunk,
                  reproducible=reproducible, progress=progress, throw=throw)
 

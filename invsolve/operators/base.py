@@ -160,7 +160,7 @@ class Operator(abc.ABC):
 
     def _jvp(self, x: Tensor, dx: Tensor) -> tuple[Tensor, Tensor]:
         _load_forward_mode()
-        y, dy = torch.func.jvp(self._apply, (x,), (dx,))
+        y, dy = torch.func.jvp(self._apply, (x,), (dx,))  # type: ignore[misc]  # a pair without has_aux
         return y, dy
 
     # --- plumbing ------------------------------------------------------------------------------------------------

@@ -117,16 +117,16 @@ class Blur(LinearOperator):
     def _transform(self, x: Tensor) -> Tensor:
         if not self._axes:
             return x
-        if self.kind == "real":
-            return torch.fft.rfftn(x, s=self._fft_shape, dim=self._axes)
-        return torch.fft.fftn(x, s=self._fft_shape, dim=self._axes)
+        transform = torch.fft.rfftn if self.kind == "real" else torch.fft.fftn
+        out: Tensor = transform(x, s=self._fft_shape, dim=self._axes)
+        return out
 
     def _inverse(self, x: Tensor) -> Tensor:
         if not self._axes:
             return x
-        if self.kind == "real":
-            return torch.fft.irfftn(x, s=self._fft_shape, dim=self._axes)
-        return torch.fft.ifftn(x, s=self._fft_shape, dim=self._axes)
+        transform = torch.fft.irfftn if self.kind == "real" else torch.fft.ifftn
+        out: Tensor = transform(x, s=self._fft_shape, dim=self._axes)
+        return out
 
     def _apply(self, x: Tensor) -> Tensor:
         y = self._inverse(self._transform(self._extend(x)) * self._spectrum)

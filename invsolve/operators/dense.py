@@ -37,7 +37,7 @@ def dense_matrix(operator: LinearOperator, *, dtype: torch.dtype | None = None, 
         zero = torch.zeros_like(units)
         units = torch.cat([torch.complex(units, zero), torch.complex(zero, units)])
     columns = []
-    for chunk in units.split(max(1, rows // items)):
+    for chunk in torch.split(units, max(1, rows // items)):
         # Rows of one call: all units of item 0, then of item 1, ...
         x = chunk.repeat(items, 1).reshape(-1, *operator.in_shape)
         index = torch.arange(items).repeat_interleave(len(chunk))

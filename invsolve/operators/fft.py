@@ -15,13 +15,15 @@ from torch import Tensor
 def centred_fft(x: Tensor, axes: int) -> Tensor:
     """Centred orthonormal FFT over the last ``axes`` axes; complex, shape of ``x``."""
     dims = tuple(range(-axes, 0))
-    return torch.fft.fftshift(torch.fft.fftn(torch.fft.ifftshift(x, dims), dim=dims, norm="ortho"), dims)
+    out: Tensor = torch.fft.fftshift(torch.fft.fftn(torch.fft.ifftshift(x, dims), dim=dims, norm="ortho"), dims)
+    return out
 
 
 def centred_ifft(x: Tensor, axes: int) -> Tensor:
     """Inverse, and adjoint, of `centred_fft`."""
     dims = tuple(range(-axes, 0))
-    return torch.fft.fftshift(torch.fft.ifftn(torch.fft.ifftshift(x, dims), dim=dims, norm="ortho"), dims)
+    out: Tensor = torch.fft.fftshift(torch.fft.ifftn(torch.fft.ifftshift(x, dims), dim=dims, norm="ortho"), dims)
+    return out
 
 
 def shift_phases(shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:

@@ -21,12 +21,12 @@ class _Matched(torch.autograd.Function):
         ctx.maps = inputs[1:]
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         apply, adjoint = ctx.maps
         return matched(grad, adjoint, apply), None, None
 
     @staticmethod
-    def jvp(ctx: Any, dx: Tensor, *_: None) -> Tensor:  # type: ignore[override]
+    def jvp(ctx: Any, dx: Tensor, *_: None) -> Tensor:
         apply, adjoint = ctx.maps
         return matched(dx, apply, adjoint)
 

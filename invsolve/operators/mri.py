@@ -117,7 +117,7 @@ class MRI(LinearOperator):
     # --- the operator ----------------------------------------------------------------------------------------------------
     def _apply(self, x: Tensor) -> Tensor:
         maps, mask = self._encoding(x.dtype)
-        k = torch.fft.fftn(x.unsqueeze(1) * maps, dim=self._dims, norm="ortho")
+        k: Tensor = torch.fft.fftn(x.unsqueeze(1) * maps, dim=self._dims, norm="ortho")
         k = k.mul_(mask)  # in place: a temporary of this size costs more than the product
         return k.squeeze(1) if self.maps is None else k
 
@@ -159,7 +159,7 @@ class MRI(LinearOperator):
         return 0.5 * (gain + gain.flip(self._dims).roll([1] * len(self._dims), self._dims))
 
     def _filter(self, x: Tensor, multiplier: Tensor) -> Tensor:
-        out = torch.fft.ifftn(torch.fft.fftn(x, dim=self._dims) * multiplier, dim=self._dims)
+        out: Tensor = torch.fft.ifftn(torch.fft.fftn(x, dim=self._dims) * multiplier, dim=self._dims)
         return out.real.contiguous() if self.in_kind == "real" else out
 
     def pinv(self, y: Tensor, *, rtol: float = 1e-6, max_iter: int = 500) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Self, final
+from typing import Any, Self, final
 
 import torch
 from torch import Tensor
@@ -22,7 +22,7 @@ class _Stacked(_Wrapper):
     operators: Sequence[Operator]
     names: Sequence[str]
 
-    def _set_up(self, base: type[Operator], hint: str) -> None:
+    def _set_up(self, base: Any, hint: str) -> None:
         owner = type(self).__name__
         operators = tuple(self.operators)
         if not operators:
@@ -103,7 +103,7 @@ class _Stacked(_Wrapper):
         return self.pack(dict(zip(self.names, outputs, strict=True)))
 
     def _vector(self, packed: Tensor) -> Tensor:
-        return torch.view_as_complex(packed.unflatten(-1, (-1, 2))) if self.out_kind == "complex" else packed
+        return torch.view_as_complex(packed.view(*packed.shape[:-1], -1, 2)) if self.out_kind == "complex" else packed
 
     def _apply(self, x: Tensor) -> Tensor:
         return self._join([op._apply(x) for op in self.operators])
@@ -131,7 +131,7 @@ class Stack(_Stacked, LinearOperator):
     real, with complex outputs as re, im, re, im (then the map is linear over the reals only).
     """
 
-    operators: Sequence[LinearOperator]  # type: ignore[assignment]
+    operators: Sequence[LinearOperator]
     names: Sequence[str] = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:

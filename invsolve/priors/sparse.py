@@ -107,7 +107,8 @@ class Laplace(ScalarLaw):
 
     def sample(self, z: Tensor, w: Tensor) -> Tensor:
         # -log of a uniform is exponential; ndtr of a normal number is uniform.
-        return torch.as_tensor(self.scale, device=z.device) * -torch.special.log_ndtr(z) * torch.sign(w)
+        size: Tensor = -torch.special.log_ndtr(z) * torch.sign(w)
+        return torch.as_tensor(self.scale, device=z.device) * size
 
     @property
     def variance(self) -> Tensor:
@@ -136,8 +137,8 @@ class _ScaleMixture(ScalarLaw):
     def moments(self, u: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         log_weights, variances = self.parts(u)
         size = max(1, _BLOCK * len(u) // max(1, len(log_weights) * u.numel()))  # rows at a time
-        levels = sigma.split(size) if sigma.ndim and len(sigma) > 1 else [sigma] * -(-len(u) // size)
-        blocks = [self._moments(v, s, log_weights, variances) for v, s in zip(u.split(size), levels, strict=True)]
+        levels = torch.split(sigma, size) if sigma.ndim and len(sigma) > 1 else [sigma] * -(-len(u) // size)
+        blocks = [self._moments(v, s, log_weights, variances) for v, s in zip(torch.split(u, size), levels, strict=True)]
         log, mean, variance = (torch.cat(part) for part in zip(*blocks, strict=True))
         return log, mean, variance
 
@@ -320,7 +321,7 @@ class SparsePrior(Prior):
         return log.flatten(1).sum(1)
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
-        return replace(self, mean=self.mean.to(device=device, dtype=dtype), dtype=dtype or self.dtype)
+        return replace(self, mean=self.law.mean.to(device=device, dtype=dtype), dtype=dtype or self.dtype)
 
     def _denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
         return self._synthesis(self.coefficients.moments(self._analysis(x), self._level(x, sigma))[1])
@@ -349,7 +350,7 @@ class SparsePrior(Prior):
         return self._transform.forward(x - self.mean).double()
 
     def _synthesis(self, u: Tensor) -> Tensor:
-        return self.mean + self._transform.inverse(u.to(self.mean.dtype))
+        return self.mean + self._transform.inverse(u.to(self.law.mean.dtype))
 
     def _level(self, x: Tensor, sigma: Tensor) -> Tensor:
         if sigma.numel() > len(x) and self.transform != "identity":

@@ -92,7 +92,8 @@ class Guided(Strategy):
         return _Bound(denoise=self.guidance.bind(problem, prior), plan=plan)
 
     def init(self, run: Run) -> SamplerState:
-        bound, prior = run.bound, run.prior
+        bound: _Bound = run.bound
+        prior = run.prior
         top = bound.plan.grid[..., 0].to(run.problem.data.device, prior.dtype)
         if prior.law is not None:
             z = run.normal(-1).reshape(run.rows, *prior.law.modes.mode_shape)
@@ -102,14 +103,15 @@ class Guided(Strategy):
         return bound.plan.sampler.init(prior.mean + level * run.noise(-1))
 
     def step(self, run: Run, state: SamplerState, i: int) -> tuple[SamplerState, Info]:
+        bound: _Bound = run.bound
         info: Info = {}
 
         def denoise(x: Tensor, t: float | Tensor) -> Tensor:
             nonlocal info
-            value, info = run.bound.denoise(x, t)
+            value, info = bound.denoise(x, t)
             return value
 
-        state = run.bound.plan.step(denoise, state, i, lambda j: run.noise(i, j))
+        state = bound.plan.step(denoise, state, i, lambda j: run.noise(i, j))
         return state, info
 
 
