@@ -1,6 +1,6 @@
 """How right is the posterior, on problems where it is known: invsolve beside deepinv and azula, in one run.
 
-    python benchmarks/posterior.py                    # everything, some minutes; writes docs/posterior.{md,csv}
+    python benchmarks/posterior.py                    # everything, 15 minutes on one core; writes docs/posterior.*
     python benchmarks/posterior.py --quick            # few samples, prints only
     python benchmarks/posterior.py --only A1 azula    # these problems, methods with these words; prints only
 """
@@ -148,6 +148,7 @@ that what is left is the error of the method. This page and `posterior.csv` are 
 - **forwards**, **vjps**: passes through the denoiser and through its vector-Jacobian product, per sample; none where a
   method uses a closed form. **seconds**: wall time for all samples and items, {threads} CPU thread(s).
 - Samples with NaN or infinite entries are left out of the scores; the share of such samples is given.
+- The CSV also has **mean_relative**, ||sample mean - exact mean|| / ||exact mean - prior mean||.
 
 What each method was told:
 
@@ -156,7 +157,7 @@ What each method was told:
   but the mean and the scale, as peers have it.
 - deepinv assumes images in [0, 1]. `PosteriorDiffusion` can be told otherwise (`minus_one_one=False`, and noise levels
   in the units of the data) and is: the rows with VE have sigma from 0.005 to 20 (on A250 in its units) at 100 times.
-  "DPS, annealed" and "DPS, weight sqrt(m)/noise" (m data; the scaling that deepinv's documentation derives) are told
+  "DPS, annealed" and "DPS, weight sqrt(m)/noise" (m data; the scaling that deepinv's documentation states) are told
   the same, and their clip of the denoised image to [-1, 1], which no option lifts, is taken out by hand.
   "DPS, default", DiffPIR and DDRM have no such option and run as they are constructed. Zeta 1 is tuned on problem A.
 - azula: `VPSchedule()` (made for data of about unit variance) and 64 steps unless the row says otherwise, started with
