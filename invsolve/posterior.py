@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 from dataclasses import dataclass, replace
-from typing import Self, final
+from typing import Any, Self, final
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from invsolve.draws import DrawLike, Draws
 from invsolve.errors import UnsupportedError, invalid
 from invsolve.linear_gaussian import DenseSystem, System, Update, make_system
 from invsolve.noise import Gaussian
-from invsolve.operators.base import LinearOperator
+from invsolve.operators.base import LinearOperator, Operator
 from invsolve.priors.modes import GaussianLaw
 from invsolve.problem import Problem
 
@@ -45,12 +45,12 @@ class Posterior(abc.ABC):
         return self.take(index).draw(draws).reshape(n, batch, *self.problem.shape)
 
 
-def closed_form_problem(owner: str, A: object, y: object, noise: object) -> Problem:
+def closed_form_problem(owner: str, A: Operator | Problem, y: Any, noise: Any) -> Problem:
     """The problem of a closed form: refuses what is not linear with Gaussian noise."""
     for name, value in (("y", y), ("noise", noise)):
         if isinstance(A, Problem) and value is not None:
             raise invalid(owner, name, "left out when the first argument is a Problem", type(value).__name__)
-    problem = A if isinstance(A, Problem) else Problem(A, y, noise=noise)  # type: ignore[arg-type]
+    problem = A if isinstance(A, Problem) else Problem(A, y, noise=noise)
     if reason := not_linear_gaussian(problem):
         raise UnsupportedError(f"{owner}: no closed-form posterior, because {reason}. Use strategy='auto' or MMPS().")
     return problem

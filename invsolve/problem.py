@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from math import prod
-from typing import Self, final
+from typing import TYPE_CHECKING, Any, Self, final
 
 import torch
 from torch import Tensor
@@ -37,6 +37,13 @@ class Problem:
     dims: tuple[str, ...] | None = field(default=None, kw_only=True)
     units: str = field(default="", kw_only=True)
     batched: bool = field(default=True, init=False)
+
+    if TYPE_CHECKING:  # what is accepted; `__post_init__` makes of it what the fields say
+
+        def __init__(
+            self, operator: Operator, data: Any, *, noise: Noise | Tensor | float,
+            dims: Iterable[str] | None = None, units: str = "",
+        ) -> None: ...
 
     def __post_init__(self) -> None:
         if not isinstance(self.operator, Operator):
