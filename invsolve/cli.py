@@ -88,7 +88,8 @@ def _info(arguments: argparse.Namespace) -> int:
     lines = [
         ("invsolve", _version("invsolve") or "run from a checkout that is not installed"),
         ("python", f"{platform.python_version()} ({platform.system()}, {platform.machine()})"),
-        *((name, _version(name) or "not installed") for name in ("torch", "numpy", "scipy")),
+        ("torch", torch.__version__),
+        *((name, _version(name) or "not installed") for name in ("numpy", "scipy")),
         ("threads", f"{torch.get_num_threads()} (of {os.cpu_count()} processors; OMP_NUM_THREADS sets them)"),
         ("devices", ", ".join(_devices())),
     ]

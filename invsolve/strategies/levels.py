@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import prod
+
 import torch
 from torch import Tensor
 
@@ -10,6 +12,7 @@ from invsolve.errors import UnsupportedError, invalid
 from invsolve.operators.base import BlackBox
 from invsolve.priors.base import Prior
 from invsolve.problem import Problem
+from invsolve.samplers import prior_range
 
 _TOP = 10.0  # in units of the prior's scale: the law of x_t no longer knows the signal
 _BOTTOM = 0.1  # in units of the smallest posterior std: what stopping there removes is 0.5 % of that std
@@ -23,6 +26,8 @@ def noise_levels(problem: Problem, prior: Prior) -> tuple[float | Tensor, float 
     The smallest posterior std is taken as ``(detail^-2 + |G^-1/2 A C^1/2|^2)^-1/2``: no direction is better known than the
     best measured one, and the finest one of the prior. A non-linear operator counts through its Jacobian at the prior's mean.
     """
+    if prod(problem.operator.out_shape) == 0:
+        return prior_range(prior)
     low, high = prior.sigma_range
     top = _TOP * prior.scale
     detail = prior.detail or _DETAIL * prior.scale
