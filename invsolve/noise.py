@@ -185,11 +185,11 @@ def _cholesky(covariance: Tensor) -> Tensor:
     gap = float((covariance - covariance.mT).abs().max())
     if gap > 1e-5 * float(covariance.abs().max()):
         raise invalid("Gaussian", "covariance", "symmetric", f"an asymmetry of {gap:.3g}", "Pass (C + C.T) / 2.")
-    chol: Tensor
-    chol, info = torch.linalg.cholesky_ex(covariance.double())
+    factor, info = torch.linalg.cholesky_ex(covariance.double())
     if int(info):
         given = f"a matrix whose leading minor of order {int(info)} is not"
         raise invalid("Gaussian", "covariance", "positive definite", given)
+    chol: Tensor = factor
     return chol
 
 

@@ -131,6 +131,7 @@ DIFFERENT = {
     "callables": (Plain(1.0), Plain(2.0), Plain(E4), Own("a"), Own("b"), Slotted(1.0), Slotted(2.0)),
     "functions of C": (torch.sin, torch.cos, np.sin, np.cos, len, max),
     "classes": (Plain, Own, Point, Other, int),
+    "modules": (scaled(torch), scaled(np)),
     "dtypes": (torch.float32, torch.float64, torch.device("cpu")),
     "networks": (network(3, torch.nn.ReLU), network(3, torch.nn.Tanh), network(4, torch.nn.ReLU),
                  torch.nn.Sequential(network(3, torch.nn.ReLU))),

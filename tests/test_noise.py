@@ -222,6 +222,11 @@ def test_the_noise_given_is_not_changed_and_a_replaced_covariance_is_factorised_
     assert Gaussian(std=torch.tensor(0.5)).std == 0.5
 
 
+def test_a_covariance_of_no_data():
+    noise = Gaussian(covariance=torch.zeros(0, 0)).check((0,), 2, torch.float32, CPU)
+    assert torch.equal(noise.log_prob(torch.zeros(2, 0), torch.zeros(2, 0)), torch.zeros(2))
+
+
 def test_as_noise():
     noise = Gaussian(std=2.0)
     assert as_noise("solve", noise) is noise

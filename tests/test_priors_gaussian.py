@@ -17,6 +17,7 @@ from invsolve.posterior import GaussianPosterior
 from invsolve.priors.base import Prior
 from invsolve.priors.gaussian import GaussianPrior
 from invsolve.priors.modes import DenseModes, GaussianLaw
+from invsolve.problem import Problem
 
 F64, C128 = torch.float64, torch.complex128
 SHAPE, N, ROWS = (2, 3), 6, 4
@@ -446,6 +447,17 @@ def test_the_pullback_of_any_denoiser_is_by_autograd(dtype):
 def test_a_denoiser_that_ignores_its_input_has_pullback_zero():
     _, pull = NotData().pullback(x3, 1.0)
     assert torch.equal(pull(torch.ones(2, 3)), torch.zeros(2, 3))
+
+
+def test_a_prior_without_a_sampler_of_its_own_is_sampled_by_its_denoiser():
+    assert torch.equal(NotData().sample(2), torch.ones(2, 3))  # the last step returns the denoiser's answer
+
+
+def test_data_on_another_device_are_refused():
+    problem = Problem(Mask(mask=m3 == 0), m3, noise=1.0)
+    object.__setattr__(problem, "data", problem.data.to("meta"))  # there is no second real device here
+    with pytest.raises(InputError, match=r"GaussianPrior.posterior: `y` must be on device cpu, got meta. Move it, or"):
+        prior3.posterior(problem)
 
 
 def test_to_moves_fields_and_the_law():
