@@ -1,4 +1,4 @@
-"""The demo, end to end in its quick size, and its parts against what they should be on objects whose answer is known."""
+"""The demo, end to end in its quick size, and its parts on objects whose answer is known."""
 
 from __future__ import annotations
 
@@ -48,27 +48,25 @@ def test_the_table_has_every_row_and_its_numbers_are_in_the_text(done):
     assert len(lines) == 2 + len(METHODS)
     for line, row in zip(lines[2:], found.rows, strict=True):
         cells = [cell.strip() for cell in line.strip("|").split("|")]
-        covered = "-" if row.covered is None else f"{row.covered:.3f}"
-        assert cells[:6] == [row.method, f"{row.psnr:.2f}", f"{row.ssim:.3f}", f"{row.nrmse:.4f}", f"{row.crps:.5f}", covered]
+        numbers = [f"{row.psnr:.2f}", f"{row.ssim:.3f}", f"{row.nrmse:.4f}", f"{row.crps:.5f}"]
+        assert cells[:6] == [row.method, *numbers, "-" if row.covered is None else f"{row.covered:.3f}"]
     assert "in 90% interval" in lines[0]
     assert str(found.check) in found.text
     assert [row.covered is not None for row in found.rows] == [False, False, False, True]
 
 
 def test_the_posterior_is_the_exact_one_and_beats_zero_filling(done):
-    """Zero filling leaves out all of the object's energy at lines that were not measured; the mean of the posterior is
-    the best linear estimate for an object of the prior's power. The margin: half of the energy that is missing.
+    """The margin is the posterior's own: it states the squared error of its mean, and zero filling is beyond that.
 
-    Coils move part of that energy back, so the posterior's squared error is below the missing part by far more than half
-    where prior and object agree. The zero-filled error *is* at least the missing part, by Bessel's inequality.
+    Stated: the variance summed over the head, times 1 + 1/n for a mean of n samples. The slice is no draw of the prior,
+    whence a factor 1.5; both this bound and its distance to the error of zero filling are tested.
     """
     found, _ = done
     assert found.result.strategy == "Exact"
     truth, head = found.scan.truth, in_head(found.scan)
     squared = {name: float((image - truth)[head].abs().square().sum()) for name, image in found.images.items()}
-    assert squared["posterior mean"] < 0.5 * squared["zero-filled"] + 1e-12
-    psnr = {row.method: row.psnr for row in found.rows}
-    assert psnr["posterior mean"] > psnr["zero-filled"] + 1
+    stated = float(found.result.std[head].square().sum()) * (1 + 1 / found.result.num_samples)
+    assert stated / 1.5 < squared["posterior mean"] < 1.5 * stated < squared["zero-filled"]
 
 
 def test_the_samples_explain_the_data(done):
@@ -88,19 +86,18 @@ def test_coverage_on_the_slice_is_near_nominal(done):
 
 
 def test_coverage_is_nominal_where_the_prior_is_right():
-    """The demo's model with an object drawn from the demo's prior: 0.9, to 5 standard errors over independent objects."""
-    scan = phantom_scan(48, 4.0, 5)
+    """The demo's model with objects drawn from the demo's prior: 0.9, to 5 standard errors over the objects."""
+    scan, objects = phantom_scan(32, 4.0, 5), 12
     prior = iv.priors.GaussianFieldPrior(
-        shape=(48, 48), spectrum=demo.head_spectrum(4), basis="periodic", kind="complex"
+        shape=(32, 32), spectrum=demo.head_spectrum(2), basis="periodic", kind="complex"
     )
-    objects = 12
     truth, A = prior.sample(objects, seed=3), scan.operator
     noise = torch.randn(objects, *A.out_shape, dtype=torch.complex64, generator=torch.Generator().manual_seed(4))
     noise = noise * 2**0.5 * scan.noise_std * A.observed  # torch's complex normal has variance 1/2 per component
     result = iv.solve(A, A(truth) + noise, prior, noise=scan.noise_std, num_samples=19, seed=6, chunk=1)
     covered = iv.metrics.coverage(parts(result.samples.flatten(2)), parts(truth.flatten(1)), level=0.9).observed
     assert abs(float(covered.mean()) - 0.9) < 5 * float(covered.std()) / objects**0.5
-    assert float(covered.std()) / objects**0.5 < 0.005  # the test can fail
+    assert float(covered.std()) / objects**0.5 < 0.01  # the test can fail
     assert result.check().passed
 
 
@@ -114,16 +111,17 @@ def test_threads_are_put_back(done):
     assert torch.get_num_threads() == before
 
 
-# --- nothing is fitted to the slice -------------------------------------------------------------------------------------
+# --- nothing is fitted to the slice ----------------------------------------------------------------------------------
 def test_the_spectrum_is_the_power_of_the_phantoms():
     """The prior's variance on the fine grid is the mean square of a component of the phantoms; phases do not matter."""
     heads = iv.datasets.head_phantom(3, (FINE, FINE), seed=9, dtype=torch.float64)
+    spectrum = demo.head_spectrum(3, seed=9)
     prior = iv.priors.GaussianFieldPrior(
-        shape=(FINE, FINE), spectrum=demo.head_spectrum(3, seed=9), basis="periodic", kind="complex", dtype=torch.float64
+        shape=(FINE, FINE), spectrum=spectrum, basis="periodic", kind="complex", dtype=torch.float64
     )
-    # Parseval: interpolation between the rings is the only difference. Up to 20 % a ring in k, at steep slopes: 5 %.
+    # Parseval: the only difference is the interpolation between rings beyond |k| = 4, which hold a tenth of the power.
     variance = float(prior.law.variances.sum()) / FINE**2
-    assert variance == pytest.approx(float(heads.square().mean()) / 2, rel=0.05)
+    assert variance == pytest.approx(float(heads.square().mean()) / 2, rel=0.01)
     # The constant mode has its own ring: exact, up to what the smooth phase takes from it (less than all).
     constant = float(prior.law.variances[0, 0]) / FINE**2
     assert 0.5 < constant / (float(heads.mean((1, 2)).square().mean()) / 2) <= 1
@@ -152,7 +150,7 @@ def test_weights_are_tuned_on_phantoms_and_inside_the_range(done):
     )
 
 
-# --- scores and words ---------------------------------------------------------------------------------------------------
+# --- scores and words ------------------------------------------------------------------------------------------------
 def test_scores_of_a_perfect_image_and_of_a_constant_error(done):
     found, _ = done
     truth, head = found.scan.truth, in_head(found.scan)
@@ -162,8 +160,7 @@ def test_scores_of_a_perfect_image_and_of_a_constant_error(done):
     assert (perfect.nrmse, perfect.crps, perfect.ssim) == (0.0, 0.0, pytest.approx(1.0))
     assert off.nrmse == pytest.approx(0.1 * float(head.sum()) ** 0.5 / float(truth[head].abs().square().sum()) ** 0.5)
     assert off.crps == pytest.approx(0.05, rel=1e-4)  # the mean of 0 (real part) and 0.1 (imaginary part)
-    assert mean == found.rows[-1] or mean.seconds == 1.5
-    # Samples and ensembles have a lower CRPS than their mean alone, unless they are far too narrow.
+    # An ensemble that is not far too narrow has a lower CRPS than its mean alone.
     assert mean.crps < float((parts(found.result.mean[head]) - parts(truth[head])).abs().mean())
     assert nominal == pytest.approx(0.9)
 
@@ -173,7 +170,10 @@ def test_coverage_by_hand(done):
     found, _ = done
     head = in_head(found.scan)
     samples, truth = found.result.samples[:, head], found.scan.truth[head]
-    counts = [((f(truth) >= f(samples).amin(0)) & (f(truth) < f(samples).amax(0))).double() for f in (torch.real, torch.imag)]
+    counts = []
+    for part in (torch.real, torch.imag):
+        values, target = part(samples), part(truth)
+        counts.append(((target >= values.amin(0)) & (target < values.amax(0))).double())
     assert found.rows[-1].covered == pytest.approx(float(torch.stack(counts).mean()))
 
 
@@ -192,7 +192,7 @@ def test_the_verdict_says_what_the_numbers_say():
     better = [row("TV", 0.2), row("posterior mean", 0.1)]
     worse = [row("TV", 0.1), row("posterior mean", 0.2)]
     assert verdict(better, report()) == ["The slice does not contradict model and prior in what the tests look at."]
-    assert verdict(worse, report())[0].startswith("As a single image, TV is nearer to the truth than the posterior mean.")
+    assert verdict(worse, report())[0].startswith("As a single image, TV is nearer to the truth than the posterior")
     text = "\n".join(verdict(better, report("prior", "noise level", "something new")))
     assert "As a single image" not in text
     assert "- prior: at some scales" in text and "- noise level: a prior" in text and "- something new." in text
@@ -205,7 +205,7 @@ def test_the_table_is_aligned():
     assert "in 80% interval" in lines[0] and re.fullmatch(r"\|( -+:? \|)+", lines[1])
 
 
-# --- options ------------------------------------------------------------------------------------------------------------
+# --- options ---------------------------------------------------------------------------------------------------------
 def test_few_samples_carry_a_lower_level(tmp_path):
     """Min to max of 3 samples is (3 - 1) / (3 + 1); the draws are the first of those of a longer run."""
     tiny = demo.Size(grid=32, heads=1, tuning=1)
@@ -221,7 +221,7 @@ def test_few_samples_carry_a_lower_level(tmp_path):
 @pytest.mark.parametrize(
     ("options", "error", "words"),
     [
-        ({"size": "quick"}, iv.errors.InputTypeError, "demo: `size` must be invsolve.demo.FULL, QUICK or a Size, got quick"),
+        ({"size": 96}, iv.errors.InputTypeError, "demo: `size` must be invsolve.demo.FULL, QUICK or a Size, got int"),
         ({"samples": 1}, iv.errors.InputError, "demo: `samples` must be at least 2, got 1"),
         ({"acceleration": 0.5}, iv.errors.InputError, "`acceleration` must be between 1 and"),
         ({"size": demo.Size(grid=256, heads=1, tuning=1)}, iv.errors.InputError, "`grid` must be coarser"),

@@ -38,9 +38,8 @@ FULL, QUICK = Size(grid=192, heads=16, tuning=3), Size(grid=96, heads=8, tuning=
 def head_spectrum(heads: int, *, seed: int = 0) -> Spectrum:
     """The mean power of ``heads`` head phantoms with random smooth phases, per real component and mode, as a spectrum.
 
-    Averaged over rings of |k|, one to 15 % wide, on the fine grid; between their centres the logarithm is
-    interpolated. The phase of a scanner has an arbitrary constant too, so the field has mean zero and both of its
-    components have the same law.
+    Averaged over rings of |k| on the fine grid; between their mean radii the logarithm is interpolated. The phase of a
+    scanner has an arbitrary constant too, so the field has mean zero and both of its components have the same law.
     """
     shape = (FINE, FINE)
     images = head_phantom(heads, shape, seed=seed, dtype=torch.float64)
@@ -49,12 +48,13 @@ def head_spectrum(heads: int, *, seed: int = 0) -> Spectrum:
     power = torch.fft.fft2(torch.polar(images, phases), norm="forward").abs().square().mean(0) / 2
     k = torch.fft.fftfreq(FINE, 1 / FINE, dtype=torch.float64)
     radius = torch.sqrt(k[:, None] ** 2 + k**2)
-    edges = [0.5]
+    edges = [math.sqrt(m + 0.5) for m in range(16)]  # below |k| = 4, where power falls fast, a ring for each distance
     while edges[-1] < FINE / math.sqrt(2):
         edges.append(max(edges[-1] + 1, 1.15 * edges[-1]))
     ring = torch.bucketize(radius.flatten(), torch.tensor(edges, dtype=torch.float64))
     count = torch.bincount(ring).double()
-    centre, mean = (torch.bincount(ring, weights=v.flatten()) / count for v in (radius, power))
+    held = count > 0  # no two squares add up to 3, nor to 6
+    centre, mean = ((torch.bincount(ring, weights=v.flatten()) / count)[held] for v in (radius, power))
     x, log_mean = torch.log1p(centre).numpy(), mean.log().numpy()
 
     def variances(eigenvalues: Tensor) -> Tensor:
