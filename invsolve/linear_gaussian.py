@@ -8,6 +8,7 @@ densely, in float64, where one side of B is small, and otherwise solved by conju
 from __future__ import annotations
 
 import abc
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor
 
 from invsolve.arrays import from_real, to_real
-from invsolve.cg import conjugate_gradients
+from invsolve.cg import conjugate_gradients, expand
 from invsolve.checks import kind_dtype
 from invsolve.noise import Gaussian
 from invsolve.operators.base import LinearOperator
@@ -95,6 +96,7 @@ class IterativeSystem(System):
     max_iter: int
     level: float  # mean diagonal of B^H B, for the preconditioner
     precision: float | None = None  # 1 / std^2 where B^H B is S^H A^H A S times it, else None
+    tolerated: float = math.inf  # rows whose relative residual ends above this become NaN: no answer, not a wrong one
 
     def factor(self, variances: Tensor) -> Update:
         root = variances.sqrt()
@@ -103,9 +105,9 @@ class IterativeSystem(System):
 
         def update(w: Tensor) -> Tensor:
             rhs = root * self.adjoint(w)
-            u, _ = conjugate_gradients(lambda p: p + root * self.normal(root * p), rhs,
-                                       rtol=self.rtol, max_iter=self.max_iter, precondition=lambda r: inverse * r)
-            return root * u
+            u, info = conjugate_gradients(lambda p: p + root * self.normal(root * p), rhs,
+                                          rtol=self.rtol, max_iter=self.max_iter, precondition=lambda r: inverse * r)
+            return root * torch.where(expand(info.residual <= self.tolerated, u), u, torch.nan)
 
         return update
 
@@ -139,7 +141,8 @@ def probe(problem: Problem, operator: LinearOperator, modes: Modes) -> tuple[flo
 
 
 def make_system(
-    problem: Problem, law: GaussianLaw, *, operator: LinearOperator | None = None, rtol: float, max_iter: int
+    problem: Problem, law: GaussianLaw, *, operator: LinearOperator | None = None, rtol: float, max_iter: int,
+    tolerated: float = math.inf,
 ) -> System:
     """Dense where the operator and noise are shared by the rows and one side is small, else iterative."""
     linear = operator or problem.operator
@@ -156,7 +159,7 @@ def make_system(
         )
     level, precision = probe(problem, linear, law.modes)
     return IterativeSystem(problem=problem, operator=linear, modes=law.modes, rtol=rtol, max_iter=max_iter, level=level,
-                           precision=precision)
+                           precision=precision, tolerated=tolerated)
 
 
 def dense_matrix(problem: Problem, operator: LinearOperator, modes: Modes, *, rows: int = 256) -> Tensor:

@@ -19,6 +19,8 @@ from invsolve.operators.base import LinearOperator, Operator
 from invsolve.priors.modes import GaussianLaw
 from invsolve.problem import Problem
 
+_TOLERATED = 1e-3  # relative residual of a linear solve above which a draw is no draw
+
 
 class Posterior(abc.ABC):
     """A posterior that is known: one law for every item of the data."""
@@ -72,7 +74,8 @@ class GaussianPosterior(Posterior):
 
     Draws are perturb-and-solve (Papandreou & Yuille 2010): a prior draw plus the update of its simulated residual;
     exact whatever the size, one linear solve a draw. Dense where one side of the problem is small, else conjugate
-    gradients to ``rtol``: the whitened system is ``I + K^H K``, so a draw's error is at most rtol of its right side.
+    gradients to ``rtol``: the whitened system is ``I + K^H K``, so a draw's error is at most rtol of its right side. A draw
+    whose solve ends far from that is NaN, and so a failed row of the result.
     """
 
     problem: Problem
@@ -84,7 +87,7 @@ class GaussianPosterior(Posterior):
     @classmethod
     def of(cls, law: GaussianLaw, problem: Problem, *, rtol: float = 1e-6, max_iter: int = 2000) -> GaussianPosterior:
         """Condition ``law`` on ``problem`` (linear, Gaussian noise)."""
-        system = make_system(problem, law, rtol=rtol, max_iter=max_iter)
+        system = make_system(problem, law, rtol=rtol, max_iter=max_iter, tolerated=_TOLERATED)
         update = system.factor(law.variances)
         shell = cls(problem=problem, law=law, system=system, update=update, mean=law.mean)
         return replace(shell, mean=law.mean + law.modes.synthesis(update(shell._residual(law.mean))))

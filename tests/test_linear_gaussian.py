@@ -248,3 +248,19 @@ def test_solves_with_the_normal_map_cost_one_operator_and_one_adjoint_an_iterati
     # Each iteration applies A^H A to all rows; the right side costs one adjoint more.
     assert calls["adjoint"] - calls["operator"] == ROWS
     assert calls["operator"] <= ROWS * (N + 4)
+
+
+def test_a_solve_that_does_not_converge_is_nan_where_it_must_be_exact(monkeypatch):
+    """An exact draw that is not one is a failed row, not a plausible picture."""
+    import invsolve as iv
+    import invsolve.linear_gaussian as module
+
+    monkeypatch.setattr(module, "DENSE_SIDE", 0)
+    rng = torch.Generator().manual_seed(0)
+    covariance = torch.diag(torch.logspace(-3, 3, 40, dtype=F64))
+    prior = iv.priors.GaussianPrior(mean=torch.zeros(40, dtype=F64), covariance=covariance)
+    A = iv.operators.Matrix(matrix=torch.randn(30, 40, generator=rng, dtype=F64))
+    problem = iv.Problem(A, torch.ones(1, 30, dtype=F64), noise=1e-4)
+    short = iv.posterior.GaussianPosterior.of(prior.law, problem, max_iter=3)
+    assert short.sample(2).isnan().all()
+    assert iv.posterior.GaussianPosterior.of(prior.law, problem, max_iter=3000).sample(2).isfinite().all()
