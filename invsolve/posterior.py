@@ -122,11 +122,12 @@ class GaussianPosterior(Posterior):
 
     @property
     def std(self) -> Tensor:
-        """Posterior standard deviation ``(*shape)``, the same for every item (complex: of |x - mean|); dense only."""
+        """Posterior standard deviation ``(batch, *shape)``, here the same for every item (complex: of |x - mean|); dense only."""
         variance = self._mode_factor().square().sum(1)
         if self.law.mean.is_complex():
             variance = variance.view(-1, 2).sum(1)
-        return variance.sqrt().reshape(self.problem.shape).to(self.law.variances.dtype)
+        std = variance.sqrt().reshape(self.problem.shape).to(self.law.variances.dtype)
+        return std.expand(len(self.problem.data), *self.problem.shape)
 
     @property
     def log_evidence(self) -> Tensor:
