@@ -25,8 +25,8 @@ _FAILED = {
              "field: it has sharp edges, and air around it. Mean and intervals inherit that.",
     "noise level": "a prior that allows more than there is fits part of the noise (chi^2 below 1); one that allows too "
                    "little leaves part of the signal (above 1).",
-    "structure": "the residual is not white. Part of what the fine object put into the data does not fit the "
-                 "reconstruction, which multiplies the coil maps on a coarser grid.",
+    "structure": "the residual is not white. A prior with too much power at some scales lets the samples follow the "
+                 "noise there, which leaves a pattern; data made with the reconstruction's own model show it as well.",
 }
 
 
