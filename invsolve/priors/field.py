@@ -82,8 +82,6 @@ class GaussianFieldPrior(GaussianBase):
 
         factor = grid_factor(self.basis, shape)
         variances = self._spectrum("spectrum", self.spectrum)
-        if not bool((variances > 0).any()):
-            raise invalid(_OWNER, "spectrum", "positive for some mode", "zero everywhere")
         colour = None
         if self.noise_spectrum is None:
             variances = variances * factor
@@ -94,9 +92,20 @@ class GaussianFieldPrior(GaussianBase):
                               "Give a function, which knows the modes of every grid.")
             variances = variances / power
             colour = (power * factor).sqrt().to(mean.device, dtype)
+            if not bool((colour > 0).all()):
+                raise invalid(_OWNER, "noise_spectrum", f"within the range of {dtype} for every mode",
+                              float(power.min()), "Make it no smoother than the spectrum.")
+        variances = variances.to(mean.device, dtype)
+        if not bool((variances > 0).any()):
+            raise invalid(_OWNER, "spectrum", f"positive for some mode in {dtype}", "zero everywhere",
+                          "Measure the signal in another unit if it is that small.")
+        if not bool(torch.isfinite(variances).all()):
+            by = "" if colour is None else ", divided by the noise_spectrum,"
+            raise invalid(_OWNER, "spectrum", f"within the range of {dtype}{by} for every mode", float(variances.max()),
+                          "Measure the signal in another unit, or make the noise_spectrum no smoother.")
         transform = Transform(name=BASES[self.basis], shape=shape, dtype=dtype, device=mean.device)
         modes = SpectralModes(transform=transform, colour=colour)
-        object.__setattr__(self, "law", GaussianLaw(mean=mean, modes=modes, variances=variances.to(mean.device, dtype)))
+        object.__setattr__(self, "law", GaussianLaw(mean=mean, modes=modes, variances=variances))
 
     def on(self, shape: Shape) -> GaussianFieldPrior:
         """The same continuum law on another grid of the same box.
@@ -153,6 +162,8 @@ class GaussianFieldPrior(GaussianBase):
         if isinstance(spectrum, Tensor):
             if tuple(spectrum.shape) != self.shape:
                 raise invalid(_OWNER, name, f"of shape {self.shape}, a variance for every mode", tuple(spectrum.shape))
+            if spectrum.is_complex():
+                raise invalid_type(_OWNER, name, "real", str(spectrum.dtype))
             values = spectrum.double().cpu()
         elif isinstance(spectrum, FieldSpectrum):
             eigenvalues = laplace_eigenvalues(self.basis, self.shape, self.extent)
@@ -178,7 +189,7 @@ class GaussianFieldPrior(GaussianBase):
 def _extent(extent: object, shape: Shape) -> tuple[float, ...]:
     if extent is None:
         return (1.0,) * len(shape)
-    if isinstance(extent, str) or not isinstance(extent, Iterable):
+    if isinstance(extent, str) or not isinstance(extent, Iterable) or getattr(extent, "ndim", 1) == 0:
         raise invalid_type(_OWNER, "extent", "a tuple of lengths", extent, f"Write ({extent},) for one axis.")
     lengths = tuple(check_positive(_OWNER, f"extent[{i}]", length) for i, length in enumerate(extent))
     if len(lengths) != len(shape):
@@ -187,6 +198,9 @@ def _extent(extent: object, shape: Shape) -> tuple[float, ...]:
 
 
 def _precision(dtype: object, mean: object) -> torch.dtype:
+    if isinstance(mean, Tensor) and kind_dtype(mean.dtype, "real") not in (torch.float32, torch.float64):
+        raise invalid_type(_OWNER, "mean", "of single or double precision", str(mean.dtype),
+                           "Convert it: mean.float().")
     own = kind_dtype(mean.dtype, "real") if isinstance(mean, Tensor) else None
     if dtype is None:
         dtype = own or torch.float32

@@ -76,6 +76,8 @@ class Spectrum(FieldSpectrum):
             given = tuple(values.shape) if isinstance(values, Tensor) else values
             want = f"a map to a tensor of the same shape, {tuple(eigenvalues.shape)}"
             raise invalid("Spectrum", "function", want, given)
+        if values.is_complex():
+            raise invalid_type("Spectrum", "function", "a map to real values", str(values.dtype))
         return values.double()
 
 
@@ -97,19 +99,23 @@ def _log_mode_sum(basis: Basis, extent: tuple[float, ...], kappa2: float, alpha:
     t = s.exp()
     log_f = alpha * s - t - math.lgamma(alpha)
     for length in extent:
-        log_f = log_f + _log_theta(basis, t * (math.pi / length) ** 2 / kappa2)
+        log_f = log_f + _log_theta(basis, s + math.log((math.pi / length) ** 2 / kappa2))
     return float(torch.logsumexp(log_f, 0)) + math.log(step)
 
 
-def _log_theta(basis: Basis, r: Tensor) -> Tensor:
-    """``log sum_k exp(-lambda_k t)`` of one axis, r = pi^2 t / L^2."""
-    r = 4 * r if basis == "periodic" else r
+def _log_theta(basis: Basis, log_r: Tensor) -> Tensor:
+    """``log sum_k exp(-lambda_k t)`` of one axis, r = pi^2 t / L^2, which a rough field takes below the least float."""
+    log_r = log_r + math.log(4) if basis == "periodic" else log_r
+    r = log_r.exp()
     k = torch.arange(1, 9, dtype=torch.float64)[:, None]
     # Jacobi: sum_Z exp(-k^2 r) = sqrt(pi / r) sum_Z exp(-(pi k)^2 / r); the eight terms of one of the two are enough.
     tail = torch.exp(-(k**2) * r.clamp_min(1.0)).sum(0)  # sum over k >= 1, for r >= 1
-    dual = torch.sqrt(math.pi / r) * (1 + 2 * torch.exp(-((math.pi * k) ** 2) / r.clamp_max(1.0)).sum(0))
-    one_sided = torch.where(r >= 1, tail, (dual - 1) / 2)
+    log_dual = 0.5 * (math.log(math.pi) - log_r) + torch.log1p(2 * torch.exp(-((math.pi * k) ** 2) / r).sum(0))
+    inverse = torch.exp(-log_dual)
     if basis == "dirichlet":
         # For large r only k = 1 is left, and its logarithm stays finite.
-        return torch.where(r > 50, -r, one_sided.clamp_min(1e-300).log())
-    return torch.log1p((2 if basis == "periodic" else 1) * one_sided)
+        far = torch.where(r > 50, -r, tail.clamp_min(1e-300).log())
+        return torch.where(r >= 1, far, log_dual + torch.log1p(-inverse.clamp_max(0.9)) - math.log(2))
+    if basis == "neumann":
+        return torch.where(r >= 1, torch.log1p(tail), log_dual + torch.log1p(inverse) - math.log(2))
+    return torch.where(r >= 1, torch.log1p(2 * tail), log_dual)
