@@ -25,10 +25,10 @@ _VERSION = 1
 _MARK = "invsolve_result"  # attribute: the version of this format
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _NUMBERS = ("float32", "float64", "complex64", "complex128")
-_INFO = (*_NUMBERS[:2], "int8", "uint8", "int16", "int32", "int64", "bool")
+_WHOLE = ("int8", "uint8", "int16", "int32", "int64", "bool")
 _RUN: dict[str, type | tuple[type, ...]] = {  # what the attribute "run" must hold
     "status": str, "batched": bool, "strategy": str, "why": str, "nfe": (int, float), "vjps": (int, float),
-    "operator_calls": dict, "seconds": (int, float), "seed": int, "versions": dict, "info": list, "warnings": list,
+    "operator_calls": dict, "seconds": (int, float), "seed": int, "versions": dict, "info": dict, "warnings": list,
     "dims": (list, type(None)), "units": str, "layout": (list, type(None)),
 }
 
@@ -63,7 +63,7 @@ def to_xarray(result: Result) -> xarray.Dataset:
         "status": result.status.name, "batched": result.batched, "strategy": result.strategy, "why": result.why,
         "nfe": float(result.nfe), "vjps": float(result.vjps), "operator_calls": dict(result.operator_calls),
         "seconds": float(result.seconds), "seed": result.seed, "versions": dict(result.versions),
-        "info": list(result.info), "warnings": list(result.warnings), "dims": result.dims, "units": result.units,
+        "info": {name: variables[f"info_{name}"][1].dtype.name for name in result.info}, "warnings": list(result.warnings), "dims": result.dims, "units": result.units,
         "layout": layout,
     }
     attrs = {_MARK: _VERSION, "settings": _json("settings", dict(result.settings)), "run": _json("run", run)}
@@ -75,6 +75,8 @@ def save_result(result: Result, path: str | os.PathLike[str]) -> None:
     data = to_xarray(result)
     # No fill value: a NaN of a failed row is a number like any other, and must come back with its bits.
     plain: dict[Any, dict[str, Any]] = {name: {"_FillValue": None} for name in data.variables}
+    # Text of fixed length: HDF5 reads text of variable length through a heap, and never returns from some damaged ones.
+    data = data.assign_attrs({name: np.bytes_(data.attrs[name]) for name in ("settings", "run")})
     atomic_write(path, lambda temporary: _to_netcdf(data, temporary, plain))
 
 
@@ -116,34 +118,34 @@ def load_result(path: str | os.PathLike[str]) -> Result:
 
 
 def _read(file: Any, refuse: Callable[[str], FileError]) -> Result:
-    version = file.attrs.get(_MARK)
+    version = _attribute(file, _MARK, "iu")
     if version is None:
-        raise refuse(f"was not written by Result.save: it has no attribute {_MARK!r}")
-    number = np.asarray(version)  # h5netcdf writes one number as an array of length 1
-    if number.size != 1 or number.dtype.kind not in "iu" or int(number.reshape(())) != _VERSION:
-        raise refuse(f"has format version {version!r}, this release reads {_VERSION}")
-    settings, run = (_mapping(file.attrs.get(key), key, refuse) for key in ("settings", "run"))
+        raise refuse(f"was not written by Result.save: it has no number {_MARK!r} among its attributes")
+    if version.size != 1 or int(version.reshape(())) != _VERSION:  # h5netcdf writes an array of length 1
+        raise refuse(f"has format version {version.tolist()}, this release reads {_VERSION}")
+    settings, run = (_mapping(file, key, refuse) for key in ("settings", "run"))
     for key, kind in _RUN.items():
         if not isinstance(run.get(key), kind) or (isinstance(run[key], bool) and kind is not bool):
             raise refuse(f"has no valid entry {key!r} in its attribute 'run'")
     if run["status"] not in Status.__members__:
         raise refuse(f"has an unknown status {run['status']!r}")
     for key in ("info", "warnings", "dims"):
-        if not all(isinstance(entry, str) for entry in run[key] or ()):
+        texts = run[key].values() if key == "info" else run[key] or ()
+        if not all(isinstance(entry, str) for entry in texts):
             raise refuse(f"has no valid entry {key!r} in its attribute 'run'")
 
-    def variable(key: str, dtypes: tuple[str, ...]) -> Tensor:
+    def variable(key: str, *dtypes: str) -> Tensor:
         return _variable(file, key, dtypes, refuse)
 
-    samples = variable("samples", _NUMBERS)
+    samples = variable("samples", *_NUMBERS)
     lead = 2 if run["batched"] else 1
     return Result(
-        samples=samples, status=Status[run["status"]], failed=variable("failed", ("bool",)), batched=run["batched"],
-        shape=tuple(samples.shape[lead:]), chi2=variable("chi2", _NUMBERS[:2]),
-        log_weights=variable("log_weights", _NUMBERS[:2]) if "log_weights" in file else None,
+        samples=samples, status=Status[run["status"]], failed=variable("failed", "bool"), batched=run["batched"],
+        shape=tuple(samples.shape[lead:]), chi2=variable("chi2", *_NUMBERS[:2]),
+        log_weights=variable("log_weights", *_NUMBERS[:2]) if "log_weights" in file else None,
         strategy=run["strategy"], why=run["why"], nfe=float(run["nfe"]), vjps=float(run["vjps"]),
         operator_calls=run["operator_calls"], seconds=float(run["seconds"]), seed=run["seed"], settings=settings,
-        versions=run["versions"], info={key: variable(f"info_{key}", _INFO) for key in run["info"]},
+        versions=run["versions"], info={key: variable(f"info_{key}", dtype) for key, dtype in run["info"].items()},
         layout=_layout_from_list(run["layout"]), warnings=tuple(run["warnings"]),
         dims=None if run["dims"] is None else tuple(run["dims"]), units=run["units"],
     )
@@ -159,9 +161,9 @@ def _variable(file: Any, key: str, dtypes: tuple[str, ...], refuse: Callable[[st
     if not isinstance(data, h5py.Dataset) or data.is_virtual or data.external:
         raise refuse(f"has a variable {key!r} that is no array of its own")
     dtype = data.dtype.name
-    if dtype == "int8" and "bool" in dtypes and data.attrs.get("dtype") == "bool":  # how NetCDF writes bool
+    if dtype == "int8" and dtypes == ("bool",):  # NetCDF has no bool
         dtype = "bool"
-    if dtype not in dtypes:
+    if dtype not in dtypes or dtype not in (*_NUMBERS, *_WHOLE):
         raise refuse(f"has a variable {key!r} of type {dtype}, expected {' or '.join(dtypes)}")
     if data.chunks is not None or data.shape is None or data.id.get_storage_size() != data.nbytes:
         raise refuse(f"has a variable {key!r} that is compressed, chunked or incomplete; Result.save writes none such")
@@ -172,11 +174,19 @@ def _variable(file: Any, key: str, dtypes: tuple[str, ...], refuse: Callable[[st
     return torch.from_numpy(value)
 
 
-def _mapping(text: object, key: str, refuse: Callable[[str], FileError]) -> dict[str, Any]:
-    if not isinstance(text, str):
-        raise refuse(f"has no text attribute {key!r}")
+def _attribute(file: Any, key: str, kinds: str) -> np.ndarray[Any, Any] | None:
+    """An attribute of one of these numpy kinds; None if there is none. The type is checked before the value is read."""
+    if key not in file.attrs or file.attrs.get_id(key).dtype.kind not in kinds:
+        return None
+    return np.asarray(file.attrs[key])
+
+
+def _mapping(file: Any, key: str, refuse: Callable[[str], FileError]) -> dict[str, Any]:
+    text = _attribute(file, key, "S")
+    if text is None or text.shape != ():
+        raise refuse(f"has no text of fixed length {key!r} among its attributes")
     try:
-        value = json.loads(text)
+        value = json.loads(bytes(text.item()))
     except (ValueError, RecursionError) as error:
         raise refuse(f"has an attribute {key!r} that is not JSON: {error}") from error
     if not isinstance(value, dict):

@@ -49,7 +49,7 @@ def test_images_hold_mean_std_samples_truth_and_error(batched):
     truth = torch.full((8, 10), 5.0)
     found = panels(result.plot(item=2 if batched else 0, truth=truth))
     of = (lambda x: x[2]) if batched else (lambda x: x)
-    assert list(found) == ["truth", "mean", "sample 1", "sample 2", "std", "|mean - truth|"]  # row 0 failed
+    assert list(found) == ["truth", "mean", "std", "sample 1", "sample 2", "|mean - truth|"]  # row 0 failed
     np.testing.assert_array_equal(shown(found["mean"]), of(result.mean))
     np.testing.assert_array_equal(shown(found["std"]), of(result.std))
     np.testing.assert_array_equal(shown(found["sample 1"]), of(result.samples[1]))
