@@ -9,7 +9,19 @@
 torch.Size([8, 3])
 """
 
-from invsolve import baselines, datasets, errors, metrics, noise, operators, priors, progress, samplers, strategies, testing
+from invsolve import (
+    baselines,
+    datasets,
+    errors,
+    metrics,
+    noise,
+    operators,
+    priors,
+    progress,
+    samplers,
+    strategies,
+    testing,
+)
 from invsolve.checkpoint import Checkpoint
 from invsolve.layout import Layout
 from invsolve.likelihood import log_likelihood

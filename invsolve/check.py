@@ -1,6 +1,8 @@
-"""`result.check()`: is *this* posterior right for *this* data? The first, cheap tests; each states its false-alarm rate.
+"""`result.check()`: is *this* posterior right for *this* data? The first, cheap tests; each states its false-alarm
+rate.
 
-All rest on one fact (Johnson 2007, Bayesian Analysis 2, 719-734; Yuan & Johnson 2012): if model and sampler are right, a
+All rest on one fact (Johnson 2007, Bayesian Analysis 2, 719-734; Yuan & Johnson 2012): if model and sampler are
+right, a
 posterior sample x and the data y are a draw from the joint law, so the whitened residual G^-1/2 (y - A x) of one
 sample is *exactly* white standard normal noise, and x itself is a draw from the prior. Samples of one posterior are not
 independent, so their p-values are combined by twice their mean, which is valid for any dependence (Rueschendorf 1982).
@@ -60,7 +62,11 @@ class CheckReport:
         raise KeyError(f"no test {name!r}; there are {', '.join(c.name for c in self.checks)}")
 
     def __str__(self) -> str:
-        head = "No conflict found" if self.passed else "Conflict: " + ", ".join(c.name for c in self.checks if not c.passed)
+        head = (
+            "No conflict found"
+            if self.passed
+            else "Conflict: " + ", ".join(c.name for c in self.checks if not c.passed)
+        )
         lines = [f"{head} (at most {self.level:.0%} false alarms over all tests)"]
         for c in self.checks:
             p = "" if c.p_value is None else f", p = {c.p_value:.2g}"
@@ -78,8 +84,10 @@ def check_result(result: Result) -> CheckReport:
     """
     problem, prior = result.problem, result.prior
     if not isinstance(problem, Problem) or not isinstance(prior, Prior):
-        raise UnsupportedError("Result.check: the problem and prior are not in a loaded or derived result. Call check() on "
-                               "what `solve` returned, before saving or mapping it.")
+        raise UnsupportedError(
+            "Result.check: the problem and prior are not in a loaded or derived result. Call check() on "
+            "what `solve` returned, before saving or mapping it."
+        )
     if not isinstance(problem.noise, Gaussian):
         raise UnsupportedError(f"Result.check: no whitened residual for {type(problem.noise).__name__} noise.")
     samples = result.samples if result.batched else result.samples[:, None]
@@ -88,11 +96,26 @@ def check_result(result: Result) -> CheckReport:
     good = torch.nonzero(~failed.any(1))[:_SAMPLES, 0]
     rows = failed.numel()
     lost = int(failed.sum())
-    checks = [Check(name="rows", passed=lost == 0, value=float(lost), p_value=None, text=f"{lost} of {rows} samples are not finite")]
+    checks = [
+        Check(
+            name="rows",
+            passed=lost == 0,
+            value=float(lost),
+            p_value=None,
+            text=f"{lost} of {rows} samples are not finite",
+        )
+    ]
     if result.log_weights is not None:
         ess = float(result.ess.min())
-        checks.append(Check(name="ess", passed=ess >= 16, value=ess, p_value=None,
-                            text=f"effective sample size {ess:.0f} of {len(samples)} (16 are needed for an interval)"))
+        checks.append(
+            Check(
+                name="ess",
+                passed=ess >= 16,
+                value=ess,
+                p_value=None,
+                text=f"effective sample size {ess:.0f} of {len(samples)} (16 are needed for an interval)",
+            )
+        )
     if len(good):
         raw = [*_residual_tests(problem, samples[good]), *_prior_tests(prior, samples[good])]
         items = samples.shape[1]
@@ -126,23 +149,35 @@ def _residual_tests(problem: Problem, samples: Tensor) -> list[_Raw]:
     notice = _noticed_noise(total, square, len(samples), count)
     below = stats.chi2.cdf(size, count)
     found: list[_Raw] = [
-        ("noise level", ratio, 2 * np.minimum(below, 1 - below),
-         f"chi^2 per datum {ratio:.3f}, expected 1; {notice}"),
-        ("outliers", float(peak.max()), -np.expm1(count * np.log1p(-np.minimum(2 * stats.norm.sf(peak), 1 - 1e-16))),
-         f"largest whitened residual {float(peak.max()):.2f}; would notice a datum off by {stats.norm.isf(0.005 / count.max()) + 1.3:.1f} std"),
+        ("noise level", ratio, 2 * np.minimum(below, 1 - below), f"chi^2 per datum {ratio:.3f}, expected 1; {notice}"),
+        (
+            "outliers",
+            float(peak.max()),
+            -np.expm1(count * np.log1p(-np.minimum(2 * stats.norm.sf(peak), 1 - 1e-16))),
+            f"largest whitened residual {float(peak.max()):.2f}; would notice a datum off by "
+            f"{stats.norm.isf(0.005 / count.max()) + 1.3:.1f} std",
+        ),
     ]
     lag = torch.stack(lags).cpu().numpy()[:, 1:]  # (samples, axes, items)
     if lag.shape[1]:
         p = np.minimum(1.0, lag.shape[1] * (2 * stats.norm.sf(np.abs(lag))).min(1))
         worst = float(lag.flat[np.abs(lag).argmax()])
-        found.append(("structure", worst, p, f"neighbouring residuals correlate by {worst:+.1f} standard errors: a wrong operator shows here"))
+        found.append(
+            (
+                "structure",
+                worst,
+                p,
+                f"neighbouring residuals correlate by {worst:+.1f} standard errors: a wrong operator shows here",
+            )
+        )
     return found
 
 
 def _noticed_noise(total: Tensor, square: Tensor, samples: int, count: np.ndarray) -> str:
     """What error of the noise level this test would notice nine times in ten, in words.
 
-    A fit follows the noise: with the hat matrix H of the posterior mean, a noise variance wrong by f^2 changes the expected
+    A fit follows the noise: with the hat matrix H of the posterior mean, a noise variance wrong by f^2 changes the
+    expected
     chi^2 of m data by (f^2 - 1) tr((I - H)^2) >= (f^2 - 1) (m - tr H)^2 / m, and tr H is the spread of the predictions.
     """
     if samples < 2:
@@ -150,7 +185,11 @@ def _noticed_noise(total: Tensor, square: Tensor, samples: int, count: np.ndarra
     spread = ((square - total * total / samples) / (samples - 1)).sum(1).cpu().numpy()
     free = np.clip(count - spread, 1.0, None) ** 2 / count
     f2 = float((1 + (3.3 + 1.3) * np.sqrt(2 * count) / free).max())  # 3.3: the test's threshold; 1.3: nine in ten
-    return f"would notice a noise std {np.sqrt(f2):.2f} times what was stated" if f2 < 100 else "the data leave no freedom to test the noise level"
+    return (
+        f"would notice a noise std {np.sqrt(f2):.2f} times what was stated"
+        if f2 < 100
+        else "the data leave no freedom to test the noise level"
+    )
 
 
 def _lag_one(white: Tensor, observed: Tensor | None) -> list[Tensor]:
@@ -168,7 +207,9 @@ def _lag_one(white: Tensor, observed: Tensor | None) -> list[Tensor]:
 
 
 def _prior_tests(prior: Prior, samples: Tensor) -> list[_Raw]:
-    """For exactly Gaussian priors: are the samples' modes standard normal, in bands from the strongest to the weakest?"""
+    """For exactly Gaussian priors: are the samples' modes standard normal, in bands from the strongest to the
+    weakest?
+    """
     from scipy import stats
 
     law = prior.law
@@ -191,4 +232,12 @@ def _prior_tests(prior: Prior, samples: Tensor) -> list[_Raw]:
     p = np.stack(tails)  # (samples, bands, items)
     means = np.stack(values).mean((0, 2))
     worst = float(means[np.abs(np.log(means)).argmax()])
-    return [("prior", worst, p.min(1), f"power of the samples relative to the prior, worst of {len(bands)} bands of modes: {worst:.2f}, expected 1")]
+    return [
+        (
+            "prior",
+            worst,
+            p.min(1),
+            f"power of the samples relative to the prior, worst of {len(bands)} bands of modes: {worst:.2f}, "
+            "expected 1",
+        )
+    ]

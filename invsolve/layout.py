@@ -91,7 +91,8 @@ class Layout:
         if not isinstance(values, Mapping):
             raise invalid_type("Layout.pack", "values", "a mapping of names to tensors", values)
         if set(values) != set(self.names):
-            raise invalid("Layout.pack", "values", f"a mapping with the names {sorted(self.names)}", sorted(map(str, values)))
+            want = f"a mapping with the names {sorted(self.names)}"
+            raise invalid("Layout.pack", "values", want, sorted(map(str, values)))
         leading, dtype, flat = None, None, []
         for part in self.parts:
             value = values[part.name]
@@ -106,7 +107,8 @@ class Layout:
                 raise invalid("Layout.pack", part.name, f"with leading axes {leading}, as the part before",
                               tuple(value.shape[:split]))
             if dtype is not None and kind_dtype(value.dtype, "real") != dtype:
-                raise invalid_type("Layout.pack", part.name, f"of precision {dtype}, as the part before", str(value.dtype))
+                want = f"of precision {dtype}, as the part before"
+                raise invalid_type("Layout.pack", part.name, want, str(value.dtype))
             leading, dtype = tuple(value.shape[:split]), kind_dtype(value.dtype, "real")
             numbers = torch.view_as_real(value.resolve_conj()) if value.is_complex() else value
             flat.append(numbers.reshape(*leading, part.size))

@@ -74,8 +74,8 @@ class GaussianPosterior(Posterior):
 
     Draws are perturb-and-solve (Papandreou & Yuille 2010): a prior draw plus the update of its simulated residual;
     exact whatever the size, one linear solve a draw. Dense where one side of the problem is small, else conjugate
-    gradients to ``rtol``: the whitened system is ``I + K^H K``, so a draw's error is at most rtol of its right side. A draw
-    whose solve ends far from that is NaN, and so a failed row of the result.
+    gradients to ``rtol``: the whitened system is ``I + K^H K``, so a draw's error is at most rtol of its right side.
+    A draw whose solve ends far from that is NaN, and so a failed row of the result.
     """
 
     problem: Problem
@@ -122,7 +122,9 @@ class GaussianPosterior(Posterior):
 
     @property
     def std(self) -> Tensor:
-        """Posterior standard deviation ``(batch, *shape)``, here the same for every item (complex: of |x - mean|); dense only."""
+        """Posterior standard deviation ``(batch, *shape)``, here the same for every item (complex: of |x - mean|);
+        dense only.
+        """
         variance = self._mode_factor().square().sum(1)
         if self.law.mean.is_complex():
             variance = variance.view(-1, 2).sum(1)

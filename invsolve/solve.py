@@ -1,25 +1,23 @@
-"""`solve`: one call from data to posterior, and the one loop that runs every strategy."""
+"""`solve`: one call from data to posterior. What is checked at the border is here, what runs is in `loop`."""
 
 from __future__ import annotations
 
 import platform
 import time
-from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
 from math import prod
-from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from invsolve.arrays import as_tensor
-from invsolve.checkpoint import Checkpoint, check_fingerprint, fill_state, flatten_state, load_state, save_state
+from invsolve.cg import expand
+from invsolve.checkpoint import Checkpoint
 from invsolve.checks import check_int, kind_dtype
 from invsolve.draws import DrawLike, Draws, item_key
 from invsolve.errors import OperatorError, SolveError, UnsupportedError, invalid, invalid_type
 from invsolve.fingerprint import fingerprint
+from invsolve.loop import DrawFactory, Work
 from invsolve.noise import Gaussian
 from invsolve.operators.base import LinearOperator, Operator
 from invsolve.priors.base import Prior
@@ -27,15 +25,14 @@ from invsolve.problem import Problem
 from invsolve.progress import NoProgress, Progress
 from invsolve.result import Result, Status
 from invsolve.strategies.auto import alternatives, choose
-from invsolve.strategies.base import Run, Strategy
-from invsolve.tally import tally
+from invsolve.strategies.base import Strategy
 
 TILE = 8  # rows of a chunk with reproducible=True: constant, so that kernels add in one order whatever the batch is
-_CHUNK_NUMBERS = 2**24  # numbers of a signal batch in one chunk by default: 64 MiB in float32
-_LOOK_EVERY = 10  # steps between looks for NaN; a look at every step costs a third of a tight loop
+# Numbers of a signal batch in one chunk by default: what fits a CPU's cache (8-coil MRI at 192^2: three times faster
+# than all rows at once), and enough to fill an accelerator.
+_CHUNK_NUMBERS = {"cpu": 2**18}
+_CHUNK_NUMBERS_ELSEWHERE = 2**24
 _DOT_ERROR, _DOT_WARN = 1e-3, 3e-5  # adjoint gaps of a user's operator that are refused, mentioned
-
-DrawFactory = Callable[[Sequence[int], Sequence[int]], DrawLike]  # (item of every row, sample of every row) -> draws
 
 
 def solve(
@@ -57,19 +54,21 @@ def solve(
 ) -> Result:
     """Sample the posterior of the signal behind ``y = A(x) + noise`` under ``prior``.
 
-    ``A`` is an `iv.operators.Operator`; ``y`` is ``(batch, *A.out_shape)`` or one unbatched ``A.out_shape`` (results then have
+    ``A`` is an `iv.operators.Operator`; ``y`` is ``(batch, *A.out_shape)`` or one unbatched ``A.out_shape`` (results
+    then have
     no batch axis), torch, numpy or xarray; ``prior.shape == A.in_shape``. ``noise`` is required: a positive number, the
     std of Gaussian noise in the units of ``y`` (per real component if complex), or an `iv.noise` model. Also
     ``solve(problem, prior)`` with an `iv.Problem`. Everything is in the units of the data; no value range is assumed.
 
-    ``strategy="auto"`` takes the closed form where there is one, else moment matching (`iv.strategies`); the result says
-    which and why. ``num_samples`` draws are made for every item. Draw k of item b depends on ``seed``, b (or
+    ``strategy="auto"`` takes the closed form where there is one, else moment matching (`iv.strategies`); the result
+    says which and why. ``num_samples`` draws are made for every item. Draw k of item b depends on ``seed``, b (or
     ``item_ids[b]``) and k only: not on the batch, on ``num_samples`` or on ``chunk``, up to the last bits of torch's
-    kernels; ``reproducible=True`` makes that bitwise on a CPU, by running constant tiles of 8 rows. ``chunk`` is the number
+    kernels; ``reproducible=True`` makes that bitwise on a CPU, by running constant tiles of 8 rows. ``chunk`` is the
+    number
     of rows run at once (halved by itself when memory runs out). ``checkpoint`` is a file to save to and resume from.
 
-    A row that becomes NaN or infinite is left as NaN, flagged and excluded. ``throw=True`` raises SolveError if any did;
-    with ``throw=False`` read ``result.status``. ``draws`` replaces the source of random numbers (for tests).
+    A row that becomes NaN or infinite is left as NaN, flagged and excluded. ``throw=True`` raises SolveError if any
+    did; with ``throw=False`` read ``result.status``. ``draws`` replaces the source of random numbers (for tests).
 
     Raises InputError, InputTypeError, UnsupportedError, OperatorError (a user's adjoint that is not one) before any
     work is done, CheckpointError for a checkpoint of another run, SolveError as said.
@@ -90,44 +89,94 @@ def solve(
     rows = num_samples * batch
     chunk = _chunk_rows(chunk, rows, problem, strategy, reproducible)
     saved = Checkpoint(path=checkpoint) if isinstance(checkpoint, str) else checkpoint
-    identity = {} if saved is None else {
-        "y": fingerprint(problem.data), "operator": problem.operator.fingerprint(), "noise": fingerprint(problem.noise),
-        "prior": prior.fingerprint(), "strategy": strategy.fingerprint(), "seed": str(seed),
-        "dtype": str(problem.data.dtype), "num_samples": str(num_samples), "item_ids": fingerprint(keys),
-        "chunk": f"{chunk}{', tiles' if reproducible else ''}",
-    }
-    work = _Work(problem=problem, prior=prior, strategy=strategy, draws=draws, rows=rows, chunk=chunk, pad=reproducible,
-                 saved=saved, identity=identity, progress=progress or NoProgress())
+    identity = (
+        {}
+        if saved is None
+        else {
+            "y": fingerprint(problem.data),
+            "operator": problem.operator.fingerprint(),
+            "noise": fingerprint(problem.noise),
+            "prior": prior.fingerprint(),
+            "strategy": strategy.fingerprint(),
+            "seed": str(seed),
+            "dtype": str(problem.data.dtype),
+            "num_samples": str(num_samples),
+            "item_ids": fingerprint(keys),
+            "chunk": f"{chunk}{', tiles' if reproducible else ''}",
+        }
+    )
+    work = Work(
+        problem=problem,
+        prior=prior,
+        strategy=strategy,
+        draws=draws,
+        rows=rows,
+        chunk=chunk,
+        pad=reproducible,
+        saved=saved,
+        identity=identity,
+        progress=progress or NoProgress(),
+    )
     started = time.perf_counter()
     done = work.run()
     seconds = time.perf_counter() - started + done.seconds
     lead = (num_samples, batch) if problem.batched else (num_samples,)
-    failed = ~torch.isfinite(done.samples).flatten(1).all(1)
-    samples = torch.where(failed.view(-1, *([1] * (done.samples.ndim - 1))), torch.nan, done.samples)
+    samples, chi2, weights = (done.column(name) for name in ("samples", "chi2", "log_weights"))
+    assert samples is not None and chi2 is not None
+    failed = ~torch.isfinite(samples).flatten(1).all(1)
+    samples = torch.where(expand(failed, samples), torch.nan, samples)
     count = int(failed.sum())
     status = Status.SUCCESS if count == 0 else (Status.ALL_FAILED if count == rows else Status.SOME_FAILED)
     result = Result(
-        samples=samples.view(*lead, *problem.shape), status=status, failed=failed.view(lead), batched=problem.batched,
-        shape=problem.shape, chi2=torch.where(failed, torch.nan, done.chi2).view(lead),
-        log_weights=None if done.log_weights is None else done.log_weights.view(lead),
-        strategy=strategy.name, why=why, nfe=done.calls["denoise"] / done.processed, vjps=done.calls["vjp"] / done.processed,
+        samples=samples.view(*lead, *problem.shape),
+        status=status,
+        failed=failed.view(lead),
+        batched=problem.batched,
+        shape=problem.shape,
+        chi2=torch.where(failed, torch.nan, chi2).view(lead),
+        log_weights=None if weights is None else weights.view(lead),
+        strategy=strategy.name,
+        why=why,
+        nfe=done.calls["denoise"] / done.processed,
+        vjps=done.calls["vjp"] / done.processed,
         operator_calls={k: v for k, v in done.calls.items() if k not in ("denoise", "vjp")},
-        seconds=seconds, seed=seed,
-        settings={"strategy": repr(strategy), "num_samples": num_samples, "chunk": done.chunk, "reproducible": reproducible,
-                  "operator": repr(problem.operator), "noise": repr(problem.noise), "prior": repr(prior),
-                  "dtype": str(problem.data.dtype), "units": problem.units},
+        seconds=seconds,
+        seed=seed,
+        settings={
+            "strategy": repr(strategy),
+            "num_samples": num_samples,
+            "chunk": done.chunk,
+            "reproducible": reproducible,
+            "operator": repr(problem.operator),
+            "noise": repr(problem.noise),
+            "prior": repr(prior),
+            "dtype": str(problem.data.dtype),
+            "units": problem.units,
+        },
         versions={"invsolve": _version(), "torch": torch.__version__, "python": platform.python_version()},
-        info={k: v.view(lead) for k, v in done.info.items()}, layout=None, problem=problem, prior=prior,
+        info={k: v.view(lead) for k, v in done.info.items()},
+        layout=None,
+        problem=problem,
+        prior=prior,
         warnings=(*warnings, *done.warnings),
     )
     if throw and status is not Status.SUCCESS:
-        raise SolveError(f"solve: {count} of {rows} samples failed. {status.value} With throw=False the others are returned.")
+        raise SolveError(
+            f"solve: {count} of {rows} samples failed. {status.value} With throw=False the others are returned."
+        )
     return result
 
 
 def sample(
-    prior: Prior, *, num_samples: int, strategy: Strategy | None = None, seed: int = 0, chunk: int | None = None,
-    reproducible: bool = False, progress: Progress | None = None, throw: bool = True,
+    prior: Prior,
+    *,
+    num_samples: int,
+    strategy: Strategy | None = None,
+    seed: int = 0,
+    chunk: int | None = None,
+    reproducible: bool = False,
+    progress: Progress | None = None,
+    throw: bool = True,
 ) -> Result:
     """Draw from the prior itself by running its denoiser down the noise levels (`iv.strategies.Unconditional`).
 
@@ -142,156 +191,17 @@ def sample(
     nothing = torch.zeros(0, dtype=torch.int64, device=prior.device)
     data = torch.zeros(0, dtype=kind_dtype(prior.dtype, prior.kind), device=prior.device)
     problem = Problem(Subsample(index=nothing, in_shape=prior.shape, kind=prior.kind), data, noise=Gaussian(std=1.0))
-    return solve(problem, prior, strategy=strategy or Unconditional(), num_samples=num_samples, seed=seed, chunk=chunk,
-                 reproducible=reproducible, progress=progress, throw=throw)
-
-
-# --- the loop --------------------------------------------------------------------------------------------------------
-@dataclass(kw_only=True)
-class _Done:
-    """What is finished so far: rows in order, and what they cost."""
-
-    samples: Tensor
-    chi2: Tensor
-    log_weights: Tensor | None = None
-    info: dict[str, Tensor] = field(default_factory=dict)
-    calls: Counter[str] = field(default_factory=Counter)
-    processed: int = 0  # rows run, padding included: what the calls are divided by
-    seconds: float = 0.0  # of earlier processes
-    chunk: int = 0
-    warnings: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Work:
-    problem: Problem
-    prior: Prior
-    strategy: Strategy
-    draws: DrawFactory
-    rows: int
-    chunk: int
-    pad: bool
-    saved: Checkpoint | None
-    identity: dict[str, str]
-    progress: Progress
-
-    def run(self) -> _Done:
-        steps, chunk, position, resume = self.strategy.num_steps, self.chunk, 0, None
-        done = _Done(samples=self.problem.data.new_zeros(0, *self.problem.shape, dtype=self.problem.signal_dtype),
-                     chi2=self.problem.data.real.new_zeros(0), chunk=chunk)
-        if self.saved is not None and Path(self.saved.path).exists():
-            done, position, resume = self._load(done)
-            chunk = done.chunk
-        total = self.rows * steps
-        self.progress.init(total)
-        try:
-            bound = None
-            if position < self.rows:
-                with tally() as calls:
-                    bound = self.strategy.bind(self.problem, self.prior)
-                done.calls += calls if resume is None and position == 0 else Counter()
-            while position < self.rows:
-                try:
-                    count = min(chunk, self.rows - position)
-                    self._chunk(done, position, count, bound, resume)
-                except (RuntimeError, MemoryError) as error:
-                    if not _out_of_memory(error) or chunk == 1 or self.pad:
-                        raise
-                    chunk, resume = max(1, chunk // 2), None
-                    done.chunk = chunk
-                    done.warnings = (*done.warnings, f"memory ran out: rows are now run {chunk} at a time")
-                    continue
-                position, resume = position + count, None
-            if self.saved is not None:
-                self._save(done, self.rows, None, 0, Counter(), 0.0)
-        finally:
-            self.progress.close()
-        return done
-
-    def _chunk(self, done: _Done, position: int, count: int, bound: Any, resume: tuple[int, dict[str, Tensor], Counter[str]] | None) -> None:
-        started = time.perf_counter()
-        strategy, steps = self.strategy, self.strategy.num_steps
-        batch = len(self.problem.data)
-        numbers = list(range(position, position + count))
-        if self.pad:  # repeat the last row: what stands beside a row must not matter, only how many rows there are
-            numbers += [numbers[-1]] * (self.chunk - count)
-        items, samples = [r % batch for r in numbers], [r // batch for r in numbers]
-        index = torch.tensor(items, device=self.problem.data.device)
-        run = Run(problem=self.problem.take(index), prior=self.prior, draws=self.draws(items, samples),
-                  bound=None if bound is None else bound.take(index))
-        with tally() as calls:
-            state = strategy.init(run)
-            first = 0
-            if resume is not None:
-                first, tensors, before = resume
-                state = fill_state(state, tensors)
-                calls.clear()
-                calls.update(before)
-            info: Any = {}
-            last_save, last_step = time.monotonic(), first
-            diverged = torch.full((len(numbers),), -1, device=index.device)
-            for i in range(first, steps):
-                state, info = strategy.step(run, state, i)
-                if i % _LOOK_EVERY == _LOOK_EVERY - 1:
-                    # A sum a row sees every NaN and infinity; nothing is read back here.
-                    bad = ~torch.isfinite(strategy.samples(run, state).flatten(1).sum(1))
-                    diverged = torch.where(bad & (diverged < 0), i, diverged)
-                self.progress.step(position * steps + (i + 1) * count, self.rows * steps)
-                if self.saved is not None and self.saved.due(i + 1 - last_step, time.monotonic() - last_save) and i + 1 < steps:
-                    self._save(done, position, state, i + 1, calls, time.perf_counter() - started)
-                    last_save, last_step = time.monotonic(), i + 1
-            x = strategy.samples(run, state)[:count]
-            weights = strategy.log_weights(run, state)
-        if tuple(x.shape) != (count, *self.problem.shape):
-            raise invalid(strategy.name, "samples(state)", f"of shape {(count, *self.problem.shape)}", tuple(x.shape))
-        done.samples = torch.cat([done.samples, x])
-        real = run.problem.take(torch.arange(count, device=index.device))
-        chi2 = real.chi2(x) if isinstance(self.problem.noise, Gaussian) else torch.full((count,), torch.nan, device=x.device)
-        done.chi2 = torch.cat([done.chi2, chi2])
-        if weights is not None:
-            before_w = done.log_weights if done.log_weights is not None else weights[:0]
-            done.log_weights = torch.cat([before_w, weights[:count]])
-        rows_info = {"diverged_at": diverged, **info}
-        done.info = {k: torch.cat([done.info[k], v[:count]]) if k in done.info else v[:count] for k, v in rows_info.items()}
-        done.calls += calls
-        done.processed += len(numbers)
-
-    # --- checkpoints -----------------------------------------------------------------------------------------------
-    def _save(self, done: _Done, position: int, state: Any, step: int, calls: Counter[str], seconds: float) -> None:
-        assert self.saved is not None
-        tensors = {"done.samples": done.samples, "done.chi2": done.chi2}
-        if done.log_weights is not None:
-            tensors["done.log_weights"] = done.log_weights
-        tensors |= {f"done.info.{k}": v for k, v in done.info.items()}
-        if state is not None:
-            tensors |= flatten_state(state, "state")
-        save_state(self.saved.path, tensors, {
-            "identity": self.identity, "position": position, "step": step, "mid": state is not None, "chunk": done.chunk,
-            "calls": dict(done.calls), "calls_now": dict(calls), "processed": done.processed,
-            "seconds": done.seconds + seconds, "warnings": list(done.warnings)})
-
-    def _load(self, done: _Done) -> tuple[_Done, int, tuple[int, dict[str, Tensor], Counter[str]] | None]:
-        assert self.saved is not None
-        tensors, meta = load_state(self.saved.path)
-        check_fingerprint(meta.get("identity", {}), self.identity)
-        device = self.problem.data.device
-        tensors = {k: v.to(device) for k, v in tensors.items()}
-        info = {k.removeprefix("done.info."): v for k, v in tensors.items() if k.startswith("done.info.")}
-        found = replace(done, samples=tensors["done.samples"], chi2=tensors["done.chi2"], info=info,
-                        log_weights=tensors.get("done.log_weights"), calls=Counter(meta["calls"]),
-                        processed=meta["processed"], seconds=meta["seconds"], chunk=meta["chunk"],
-                        warnings=tuple(meta["warnings"]))
-        if not meta["mid"]:
-            return found, meta["position"], None
-        state = {k: v for k, v in tensors.items() if k.startswith("state")}
-        return found, meta["position"], (meta["step"], state, Counter(meta["calls_now"]))
-
-
-def _out_of_memory(error: BaseException) -> bool:
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
-        return True
-    text = str(error).lower()
-    return "out of memory" in text or "can't allocate memory" in text or "not enough memory" in text
+    return solve(
+        problem,
+        prior,
+        strategy=strategy or Unconditional(),
+        num_samples=num_samples,
+        seed=seed,
+        chunk=chunk,
+        reproducible=reproducible,
+        progress=progress,
+        throw=throw,
+    )
 
 
 # --- the border ------------------------------------------------------------------------------------------------------
@@ -308,49 +218,85 @@ def _checked(A: Any, y: Any, prior: Any, noise: Any) -> tuple[Problem, Prior]:
         if not isinstance(prior, Prior):
             raise _not_a_prior(prior)
         if not isinstance(A, Operator):
-            raise invalid_type("solve", "A", "an iv.operators.Operator or an iv.Problem", A,
-                               "Wrap a function: iv.operators.from_callable(f, in_shape, out_shape).")
+            raise invalid_type(
+                "solve",
+                "A",
+                "an iv.operators.Operator or an iv.Problem",
+                A,
+                "Wrap a function: iv.operators.from_callable(f, in_shape, out_shape).",
+            )
         if noise is None:
-            raise invalid("solve", "noise", "given: a positive number (the std of Gaussian noise) or an iv.noise model", None)
+            raise invalid(
+                "solve", "noise", "given: a positive number (the std of Gaussian noise) or an iv.noise model", None
+            )
         _check_pair(A, prior)
         y = as_tensor("solve", "y", y, dtype=A.dtype or prior.dtype, device=prior.device)
         problem = Problem(A, y, noise=noise)
     _check_pair(problem.operator, prior)
     real = kind_dtype(problem.data.dtype, "real")
     if real != prior.dtype:
-        raise invalid_type("solve", "y", f"of the prior's precision, {prior.dtype}", str(problem.data.dtype),
-                           f"Convert one of them: y.to(...), or prior.to(dtype={real}).")
+        raise invalid_type(
+            "solve",
+            "y",
+            f"of the prior's precision, {prior.dtype}",
+            str(problem.data.dtype),
+            f"Convert one of them: y.to(...), or prior.to(dtype={real}).",
+        )
     if problem.data.device != prior.device:
-        raise invalid("solve", "y", f"on the prior's device, {prior.device}", problem.data.device, "Move one: prior.to(device).")
+        raise invalid(
+            "solve", "y", f"on the prior's device, {prior.device}", problem.data.device, "Move one: prior.to(device)."
+        )
     return problem, prior
 
 
 def _check_pair(A: Operator, prior: Prior) -> None:
     if tuple(prior.shape) != tuple(A.in_shape):
-        raise invalid("solve", "prior", f"of the shape that {type(A).__name__} takes, {tuple(A.in_shape)}", tuple(prior.shape))
+        raise invalid(
+            "solve", "prior", f"of the shape that {type(A).__name__} takes, {tuple(A.in_shape)}", tuple(prior.shape)
+        )
     if prior.kind != A.in_kind:
-        raise invalid("solve", "prior", f"{A.in_kind}, as {type(A).__name__} takes", prior.kind,
-                      "Build the operator with that kind, or the prior with a mean of that kind.")
+        raise invalid(
+            "solve",
+            "prior",
+            f"{A.in_kind}, as {type(A).__name__} takes",
+            prior.kind,
+            "Build the operator with that kind, or the prior with a mean of that kind.",
+        )
     if A.dtype is not None and A.dtype != prior.dtype:
-        raise invalid_type("solve", "A", f"of the prior's precision, {prior.dtype}", str(A.dtype), "Convert one: A.to(dtype=...).")
+        raise invalid_type(
+            "solve", "A", f"of the prior's precision, {prior.dtype}", str(A.dtype), "Convert one: A.to(dtype=...)."
+        )
 
 
 def _not_a_prior(prior: object) -> Exception:
-    return invalid_type("solve", "prior", "an iv.priors.Prior", prior,
-                        "Wrap a denoiser D(x, sigma): iv.priors.from_denoiser(f, shape=..., mean=..., scale=...).")
+    return invalid_type(
+        "solve",
+        "prior",
+        "an iv.priors.Prior",
+        prior,
+        "Wrap a denoiser D(x, sigma): iv.priors.from_denoiser(f, shape=..., mean=..., scale=...).",
+    )
 
 
 def _strategy(strategy: Any, problem: Problem, prior: Prior) -> tuple[Strategy, str]:
     if isinstance(strategy, str):
         if strategy != "auto":
-            raise invalid("solve", "strategy", "'auto' or an iv.strategies object", repr(strategy), "For example iv.strategies.MMPS().")
+            raise invalid(
+                "solve",
+                "strategy",
+                "'auto' or an iv.strategies object",
+                repr(strategy),
+                "For example iv.strategies.MMPS().",
+            )
         return choose(problem, prior)
     if not isinstance(strategy, Strategy):
         hint = "Call it: strategy=MMPS()." if callable(strategy) else ""
         raise invalid_type("solve", "strategy", "'auto' or an iv.strategies object", strategy, hint)
     if lacking := strategy.missing(problem, prior):
-        raise UnsupportedError(f"solve: strategy {strategy.name} needs what is not there: {lacking}. "
-                               f"What would do here: {alternatives(problem, prior)}.")
+        raise UnsupportedError(
+            f"solve: strategy {strategy.name} needs what is not there: {lacking}. "
+            f"What would do here: {alternatives(problem, prior)}."
+        )
     return strategy, "Chosen by the caller."
 
 
@@ -363,9 +309,15 @@ def _adjoint_warning(problem: Problem) -> tuple[str, ...]:
         return ()
     gap = dot_test(A, like=problem.data)
     if not gap <= _DOT_ERROR:
-        raise OperatorError(f"solve: `A` ({type(A).__name__}) must have the adjoint it states: <Au, v> and <u, A^H v> differ by "
-                            f"{gap:.2g} of their size (rounding is about 1e-7). Run iv.testing.check_operator(A).")
-    return (f"the adjoint of {type(A).__name__} is off by {gap:.1g}: see iv.testing.check_operator",) if gap > _DOT_WARN else ()
+        raise OperatorError(
+            f"solve: `A` ({type(A).__name__}) must have the adjoint it states: <Au, v> and <u, A^H v> differ by "
+            f"{gap:.2g} of their size (rounding is about 1e-7). Run iv.testing.check_operator(A)."
+        )
+    return (
+        (f"the adjoint of {type(A).__name__} is off by {gap:.1g}: see iv.testing.check_operator",)
+        if gap > _DOT_WARN
+        else ()
+    )
 
 
 def _item_keys(item_ids: Any, batch: int) -> list[int]:
@@ -391,7 +343,7 @@ def _chunk_rows(chunk: int | None, rows: int, problem: Problem, strategy: Strate
     if strategy.couples != "nothing":
         return rows
     numbers = max(prod(problem.shape), prod(problem.operator.out_shape), 1)
-    return min(rows, chunk or max(1, _CHUNK_NUMBERS // numbers))
+    return min(rows, chunk or max(1, _CHUNK_NUMBERS.get(problem.data.device.type, _CHUNK_NUMBERS_ELSEWHERE) // numbers))
 
 
 def _version() -> str:

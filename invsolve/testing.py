@@ -1,7 +1,7 @@
 """Checks for operators that you bring: what is wrong with one, in words.
 
-`check_operator` runs the properties that every operator of the package is tested for; `dot_test` is the one that `solve`
-runs on each linear operator before it starts.
+`check_operator` runs the properties that every operator of the package is tested for; `dot_test` is the one that
+`solve` runs on each linear operator before it starts.
 """
 
 from __future__ import annotations
@@ -54,7 +54,8 @@ class OperatorReport:
         return tuple(p for p in self.properties if not p.passed)
 
     def __str__(self) -> str:
-        lines = [f"{self.operator}: {'all' if self.passed else sum(p.passed for p in self.properties)} of {len(self.properties)} checks passed"]
+        good = "all" if self.passed else sum(p.passed for p in self.properties)
+        lines = [f"{self.operator}: {good} of {len(self.properties)} checks passed"]
         for p in self.properties:
             value = "" if p.value is None else f" (relative error {p.value:.1e})"
             lines.append(f"  {'ok  ' if p.passed else 'FAIL'}  {p.name}: {p.text}{value}")
@@ -64,26 +65,36 @@ class OperatorReport:
 def check_operator(A: Operator, *, seed: int = 0, tol: float | None = None, throw: bool = True) -> OperatorReport:
     """Check an operator against the contract of `invsolve.operators`; about fifty evaluations of a few rows.
 
-    ``tol`` is the relative error allowed for what should hold up to rounding (`tolerance` of its precision unless given; an
-    operator with an inner iteration may need more). Inputs are random normal and smooth signals from ``seed``, of unit size:
+    ``tol`` is the relative error allowed for what should hold up to rounding (`tolerance` of its precision unless
+    given; an
+    operator with an inner iteration may need more). Inputs are random normal and smooth signals from ``seed``, of
+    unit size:
     an operator that is only defined elsewhere (positive signals, say) should be composed with its change of variable.
 
     Raises OperatorError listing every failure, or returns the report of them with ``throw=False``.
     """
     if not isinstance(A, Operator):
-        raise invalid_type("check_operator", "A", "an iv.operators.Operator", A,
-                           "Wrap a function: iv.operators.from_callable(f, in_shape, out_shape).")
+        raise invalid_type(
+            "check_operator",
+            "A",
+            "an iv.operators.Operator",
+            A,
+            "Wrap a function: iv.operators.from_callable(f, in_shape, out_shape).",
+        )
     dtype = A.dtype or torch.float32
     tol = tolerance(dtype) if tol is None else check_positive("check_operator", "tol", tol)
     probe = _Probe(A=A, seed=check_int("check_operator", "seed", seed), dtype=dtype, tol=tol)
     report = OperatorReport(operator=repr(A), properties=tuple(probe.run()))
     if throw and not report.passed:
-        raise OperatorError(f"check_operator: {len(report.failures)} of {len(report.properties)} checks failed.\n{report}")
+        raise OperatorError(
+            f"check_operator: {len(report.failures)} of {len(report.properties)} checks failed.\n{report}"
+        )
     return report
 
 
 def dot_test(A: LinearOperator, *, like: Tensor | None = None, seed: int = 0) -> float:
-    """The adjoint gap on one random pair per item: |<Au,v> - <u,A^H v>| / max(||Au|| ||v||, ||u|| ||A^H v||), the worst.
+    """The adjoint gap on one random pair per item: |<Au,v> - <u,A^H v>| / max(||Au|| ||v||, ||u|| ||A^H v||), the
+    worst.
 
     ``like`` gives precision and device for an operator that has none of its own (float32 and the CPU unless given).
     """
@@ -128,7 +139,9 @@ class _Probe:
         if not all(p.passed for p in first):
             return first  # nothing else can be read from an operator whose output has the wrong shape
         checks: list[tuple[str, Callable[[], tuple[float | None, str]]]] = [
-            ("repeatable", self._repeatable), ("layout", self._layout), ("observed", self._observed),
+            ("repeatable", self._repeatable),
+            ("layout", self._layout),
+            ("observed", self._observed),
             ("fingerprint", self._fingerprint),
         ]
         if A.batch is not None:
@@ -154,7 +167,9 @@ class _Probe:
         return _normal(self.rows, self.A.in_shape, self.A.in_kind, self.dtype, self.A.device, self.seed + 10 * offset)
 
     def _y(self, offset: int = 0) -> Tensor:
-        return _normal(self.rows, self.A.out_shape, self.A.out_kind, self.dtype, self.A.device, self.seed + 10 * offset + 5)
+        return _normal(
+            self.rows, self.A.out_shape, self.A.out_kind, self.dtype, self.A.device, self.seed + 10 * offset + 5
+        )
 
     def _smooth(self, shape: Shape, kind: Kind) -> Tensor:
         """A constant plus slow waves: adjoint errors at borders and in phases hide in white noise, not in these."""
@@ -164,7 +179,9 @@ class _Probe:
             value = value * (0.5 + wave).view(*([1] * axis), n, *([1] * (len(shape) - axis)))
         value = value * torch.arange(1, self.rows + 1, dtype=torch.float64).view(-1, *([1] * len(shape)))
         if kind == "complex":
-            return torch.complex(value, value.flip(tuple(range(1, value.ndim))) * 0.5).to(self.A.device, kind_dtype(self.dtype, "complex"))
+            return torch.complex(value, value.flip(tuple(range(1, value.ndim))) * 0.5).to(
+                self.A.device, kind_dtype(self.dtype, "complex")
+            )
         return value.to(self.A.device, self.dtype)
 
     def _output(self) -> tuple[float | None, str]:
@@ -176,8 +193,8 @@ class _Probe:
         want = (self.rows, *self.A.out_shape)
         if tuple(y.shape) != want:
             raise _Failed(f"gives shape {tuple(y.shape)} where out_shape promises {want}")
-        if y.dtype != kind_dtype(self.dtype, self.A.out_kind):
-            raise _Failed(f"gives {y.dtype} where out_kind={self.A.out_kind!r} and its input promise {kind_dtype(self.dtype, self.A.out_kind)}")
+        if y.dtype != (dtype := kind_dtype(self.dtype, self.A.out_kind)):
+            raise _Failed(f"gives {y.dtype} where out_kind={self.A.out_kind!r} and its input promise {dtype}")
         if y.device != x.device:
             raise _Failed(f"gives a tensor on {y.device} for an input on {x.device}")
         if not bool(torch.isfinite(y).all()):
@@ -207,8 +224,9 @@ class _Probe:
         mask = self.A.observed
         if mask is None:
             return None, "every datum exists"
-        if mask.dtype != torch.bool or tuple(mask.shape[-len(self.A.out_shape):]) != tuple(self.A.out_shape):
-            raise _Failed(f"`observed` must be bool of shape {self.A.out_shape} (or one for each item), got {mask.dtype} {tuple(mask.shape)}")
+        if mask.dtype != torch.bool or tuple(mask.shape[-len(self.A.out_shape) :]) != tuple(self.A.out_shape):
+            want = f"bool of shape {self.A.out_shape} (or one for each item)"
+            raise _Failed(f"`observed` must be {want}, got {mask.dtype} {tuple(mask.shape)}")
         y = self.A(self._x())
         if bool((y[~mask.expand(y.shape)] != 0).any()):
             raise _Failed("gives values other than zero where `observed` says there are no data")
@@ -238,8 +256,12 @@ class _Probe:
         A = self.A
         assert isinstance(A, LinearOperator)
         worst = 0.0
-        for u, v in ((self._x(), self._y()), (self._smooth(A.in_shape, A.in_kind), self._smooth(A.out_shape, A.out_kind)),
-                     (self._x(2), self._smooth(A.out_shape, A.out_kind)), (self._smooth(A.in_shape, A.in_kind), self._y(2))):
+        for u, v in (
+            (self._x(), self._y()),
+            (self._smooth(A.in_shape, A.in_kind), self._smooth(A.out_shape, A.out_kind)),
+            (self._x(2), self._smooth(A.out_shape, A.out_kind)),
+            (self._smooth(A.in_shape, A.in_kind), self._y(2)),
+        ):
             back = A.adjoint(v)
             if tuple(back.shape) != (self.rows, *A.in_shape):
                 raise _Failed(f"the adjoint gives shape {tuple(back.shape)}, not {(self.rows, *A.in_shape)}")
@@ -273,7 +295,9 @@ class _Probe:
         y, pull = self.A.vjp(x)
         back = pull(v)
         if back.dtype != x.dtype or back.shape != x.shape:
-            raise _Failed(f"the pullback gives {back.dtype} {tuple(back.shape)}, the domain is {x.dtype} {tuple(x.shape)}")
+            raise _Failed(
+                f"the pullback gives {back.dtype} {tuple(back.shape)}, the domain is {x.dtype} {tuple(x.shape)}"
+            )
         return max(self._far(y, self.A(x)), _gap(dx, v, self.A.jvp(x, dx)[1], back)), "<J dx, v> = <dx, J^H v>"
 
     def _cast(self) -> tuple[float | None, str]:

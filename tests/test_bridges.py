@@ -41,7 +41,11 @@ def test_scipy_linear_operators_and_their_gradients():
 
 
 def test_to_scipy_and_back():
-    A = ops.Blur(kernel=torch.rand(3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0)), in_shape=(4, 5), boundary="zero")
+    A = ops.Blur(
+        kernel=torch.rand(3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0)),
+        in_shape=(4, 5),
+        boundary="zero",
+    )
     S = ops.to_scipy(A)
     assert S.shape == (20, 20)
     x = np.random.default_rng(1).normal(size=20)
@@ -81,7 +85,10 @@ def test_scipy_operators_without_an_adjoint():
     [
         (torch.sin, "`A` must be a LinearOperator, got builtin"),
         (ops.Mask(mask=torch.ones(2, 3, dtype=torch.bool), in_shape=(3,)), "`A` must be one operator, got 2 items"),
-        (ops.Matrix(matrix=torch.ones(2, 2, dtype=torch.complex64), in_kind="real"), "`A` must be real to real or complex to complex"),
+        (
+            ops.Matrix(matrix=torch.ones(2, 2, dtype=torch.complex64), in_kind="real"),
+            "`A` must be real to real or complex to complex",
+        ),
     ],
 )
 def test_what_to_scipy_refuses(A, message):
@@ -89,7 +96,8 @@ def test_what_to_scipy_refuses(A, message):
         ops.to_scipy(A)
 
 
-# --- deepinv -----------------------------------------------------------------------------------------------------------
+# --- deepinv
+# -----------------------------------------------------------------------------------------------------------
 def test_deepinv_physics_as_an_operator_and_in_solve():
     mask = (torch.rand(8, 8, generator=torch.Generator().manual_seed(0)) < 0.5).float()
     physics = deepinv.physics.Inpainting(img_size=(1, 8, 8), mask=mask)
@@ -136,10 +144,19 @@ def test_moving_a_deepinv_operator_leaves_the_first_alone():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: ops.from_deepinv(lambda x: x, (2,), (2,)), "`physics` must be a deepinv.physics.Physics, got function"),
+        (
+            lambda: ops.from_deepinv(lambda x: x, (2,), (2,)),
+            "`physics` must be a deepinv.physics.Physics, got function",
+        ),
         (lambda: ops.from_deepinv(deepinv.physics.Denoising(), (2,), (2,), in_kind="both"), "`in_kind` must be one of"),
-        (lambda: ops.from_deepinv(deepinv.physics.Denoising(), (2,), (2,), out_kind="both"), "`out_kind` must be one of"),
-        (lambda: ops.from_deepinv(deepinv.physics.Denoising(), (4, 4), (4, 5))(torch.ones(1, 4, 4)), r"physics.A must return shape \(1, 1, 4, 5\), got \(1, 1, 4, 4\)"),
+        (
+            lambda: ops.from_deepinv(deepinv.physics.Denoising(), (2,), (2,), out_kind="both"),
+            "`out_kind` must be one of",
+        ),
+        (
+            lambda: ops.from_deepinv(deepinv.physics.Denoising(), (4, 4), (4, 5))(torch.ones(1, 4, 4)),
+            r"physics.A must return shape \(1, 1, 4, 5\), got \(1, 1, 4, 4\)",
+        ),
         (lambda: ops.to_deepinv(torch.sin), "`A` must be an iv.operators.Operator, got builtin"),
     ],
 )

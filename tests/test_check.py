@@ -35,8 +35,15 @@ def test_false_alarms_stay_below_the_level():
     result = iv.solve(A, y, PRIOR, noise=STD, num_samples=8)
     alarms = 0
     for b in range(100):
-        one = dataclasses.replace(result, samples=result.samples[:, b], failed=result.failed[:, b], chi2=result.chi2[:, b],
-                                  info={}, batched=False, problem=result.problem.take(torch.tensor([b])))
+        one = dataclasses.replace(
+            result,
+            samples=result.samples[:, b],
+            failed=result.failed[:, b],
+            chi2=result.chi2[:, b],
+            info={},
+            batched=False,
+            problem=result.problem.take(torch.tensor([b])),
+        )
         alarms += not one.check().passed
     assert alarms <= 6
 
@@ -49,14 +56,27 @@ def test_a_wrong_noise_level_is_noticed(factor):
 
 
 def test_the_stated_power_is_kept():
-    """A noise level wrong by what the report says it would notice is noticed nine times in ten: 40 draws, 5 s.e. below 0.9."""
-    stated = float(str(iv.solve(A, measured(0), PRIOR, noise=STD, num_samples=8).check()["noise level"].text).split("noise std ")[1].split(" ")[0])
+    """A noise level wrong by what the report says it would notice is noticed nine times in ten: 40 draws, 5 s.e.
+    below 0.9.
+    """
+    stated = float(
+        str(iv.solve(A, measured(0), PRIOR, noise=STD, num_samples=8).check()["noise level"].text)
+        .split("noise std ")[1]
+        .split(" ")[0]
+    )
     y = torch.cat([measured(seed, std=STD * stated) for seed in range(40)])
     result = iv.solve(A, y, PRIOR, noise=STD, num_samples=8)
     found = 0
     for b in range(40):
-        one = dataclasses.replace(result, samples=result.samples[:, b], failed=result.failed[:, b], chi2=result.chi2[:, b],
-                                  info={}, batched=False, problem=result.problem.take(torch.tensor([b])))
+        one = dataclasses.replace(
+            result,
+            samples=result.samples[:, b],
+            failed=result.failed[:, b],
+            chi2=result.chi2[:, b],
+            info={},
+            batched=False,
+            problem=result.problem.take(torch.tensor([b])),
+        )
         found += not one.check()["noise level"].passed
     assert 1 < stated < 2
     assert found >= 40 * (0.9 - 5 * (0.9 * 0.1 / 40) ** 0.5)
@@ -76,7 +96,9 @@ def test_a_wrong_operator_is_noticed():
     assert not iv.solve(A @ damped, y, PRIOR, noise=STD, num_samples=8).check().passed
 
 
-@pytest.mark.parametrize("foreign", [prior(std=0.4), prior(std=2.5), prior(length=8.0)], ids=["small", "large", "smooth"])
+@pytest.mark.parametrize(
+    "foreign", [prior(std=0.4), prior(std=2.5), prior(length=8.0)], ids=["small", "large", "smooth"]
+)
 def test_a_foreign_prior_is_noticed(foreign):
     report = iv.solve(A, measured(3), foreign, noise=STD, num_samples=8).check()
     assert not report.passed

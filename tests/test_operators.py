@@ -54,11 +54,16 @@ CASES: dict[str, iv.operators.LinearOperator] = {
     "mri items": ops.MRI(in_shape=(6, 5), mask=mask(2, 6, 5), maps=randn(2, 3, 6, 5, dtype=COMPLEX)),
     "mri 3-d": ops.MRI(in_shape=(4, 3, 5), mask=mask(4, 3, 5), maps=randn(2, 4, 3, 5, dtype=COMPLEX)),
     "sparse": ops.from_scipy(scipy.sparse.random(6, 20, density=0.3, random_state=0, format="csr"), in_shape=(4, 5)),
-    "stack": ops.Stack(operators=(ops.Matrix(matrix=randn(3, 5)), ops.Matrix(matrix=randn(2, 5, dtype=COMPLEX), in_kind="real"))),
-    "stack complex": ops.Stack(operators=(ops.Matrix(matrix=randn(3, 5, dtype=COMPLEX)), ops.Matrix(matrix=randn(2, 5, dtype=COMPLEX)))),
+    "stack": ops.Stack(
+        operators=(ops.Matrix(matrix=randn(3, 5)), ops.Matrix(matrix=randn(2, 5, dtype=COMPLEX), in_kind="real"))
+    ),
+    "stack complex": ops.Stack(
+        operators=(ops.Matrix(matrix=randn(3, 5, dtype=COMPLEX)), ops.Matrix(matrix=randn(2, 5, dtype=COMPLEX)))
+    ),
     "callable": ops.from_callable(lambda x: x.cumsum(1), (5,), (5,), kind="linear", dtype=F64),
-    "callable with adjoint": ops.from_callable(lambda x: x.cumsum(1), (5,), (5,), kind="linear", dtype=F64,
-                                               adjoint=lambda y: y.flip(1).cumsum(1).flip(1)),
+    "callable with adjoint": ops.from_callable(
+        lambda x: x.cumsum(1), (5,), (5,), kind="linear", dtype=F64, adjoint=lambda y: y.flip(1).cumsum(1).flip(1)
+    ),
     "composed": ops.Matrix(matrix=randn(3, 5)) @ ops.Subsample(index=torch.arange(5), in_shape=(2, 4)),
     "scaled": 0.5 * ops.Matrix(matrix=randn(3, 5)),
     "adjoint": ops.Matrix(matrix=randn(3, 5, dtype=COMPLEX)).H,
@@ -128,10 +133,15 @@ def test_blur_is_scipys_convolution(boundary, scipy_mode, size):
 
 def test_valid_blur_is_scipys_and_reflect_is_numpys_padding():
     x, h = randn(9, 8), randn(4, 3)
-    assert np.allclose(scipy.signal.convolve2d(x, h, mode="valid"), ops.Blur(kernel=h, in_shape=(9, 8), boundary="valid")(x[None])[0])
+    assert np.allclose(
+        scipy.signal.convolve2d(x, h, mode="valid"), ops.Blur(kernel=h, in_shape=(9, 8), boundary="valid")(x[None])[0]
+    )
     h = randn(5, 3)
     padded = np.pad(x, ((2, 2), (1, 1)), mode="reflect")
-    assert np.allclose(scipy.signal.convolve2d(padded, h, mode="valid"), ops.Blur(kernel=h, in_shape=(9, 8), boundary="reflect")(x[None])[0])
+    assert np.allclose(
+        scipy.signal.convolve2d(padded, h, mode="valid"),
+        ops.Blur(kernel=h, in_shape=(9, 8), boundary="reflect")(x[None])[0],
+    )
 
 
 def test_gaussian_blur_keeps_the_mean_and_widens_a_point():
@@ -221,53 +231,154 @@ def test_black_boxes_have_no_derivatives():
 # --- refusals ------------------------------------------------------------------------------------------------------
 M23, EYE = torch.ones(2, 3), torch.eye(3)
 REFUSED = {
-    "items differ": (lambda: (ops.Mask(mask=mask(2, 3), in_shape=(3,)) @ ops.Matrix(matrix=torch.ones(4, 3, 3))).batch, "one number of items"),
-    "rows differ from items": (lambda: ops.Matrix(matrix=torch.ones(2, 3, 3))(torch.ones(3, 3)), "`x` must be of 2 rows, one for each item"),
-    "chain kinds": (lambda: ops.Matrix(matrix=EYE) @ ops.Mask(mask=mask(3), kind="complex"), "Matrix takes real tensors"),
-    "chain shapes": (lambda: ops.Matrix(matrix=EYE) @ ops.Mask(mask=mask(4)), r"Matrix takes \(3,\), got \(4,\) from Mask"),
+    "items differ": (
+        lambda: (ops.Mask(mask=mask(2, 3), in_shape=(3,)) @ ops.Matrix(matrix=torch.ones(4, 3, 3))).batch,
+        "one number of items",
+    ),
+    "rows differ from items": (
+        lambda: ops.Matrix(matrix=torch.ones(2, 3, 3))(torch.ones(3, 3)),
+        "`x` must be of 2 rows, one for each item",
+    ),
+    "chain kinds": (
+        lambda: ops.Matrix(matrix=EYE) @ ops.Mask(mask=mask(3), kind="complex"),
+        "Matrix takes real tensors",
+    ),
+    "chain shapes": (
+        lambda: ops.Matrix(matrix=EYE) @ ops.Mask(mask=mask(4)),
+        r"Matrix takes \(3,\), got \(4,\) from Mask",
+    ),
     "sum shapes": (lambda: ops.Matrix(matrix=EYE) + ops.Matrix(matrix=M23), r"`out_shape` must be \(3,\), got \(2,\)"),
     "factor infinite": (lambda: float("inf") * ops.Matrix(matrix=EYE), "`factor` must be finite"),
     "factor a string": (lambda: "2" * ops.Matrix(matrix=EYE), "`factor` must be a real number"),
-    "matrix integer": (lambda: ops.Matrix(matrix=torch.ones(2, 2, dtype=torch.int64)), "`matrix` must be a floating or complex tensor, got torch.int64"),
+    "matrix integer": (
+        lambda: ops.Matrix(matrix=torch.ones(2, 2, dtype=torch.int64)),
+        "`matrix` must be a floating or complex tensor, got torch.int64",
+    ),
     "matrix a list": (lambda: ops.Matrix(matrix=[[1.0]]), "`matrix` must be a floating or complex tensor, got list"),
     "mask kind": (lambda: ops.Mask(mask=mask(3), kind="both"), "`kind` must be one of 'real', 'complex'"),
-    "index float": (lambda: ops.Subsample(index=torch.ones(2), in_shape=(3,)), "`index` must be an int64 tensor, got torch.float32"),
-    "index axes": (lambda: ops.Subsample(index=torch.ones(1, 1, 1, dtype=torch.int64), in_shape=(3,)), r"`index` must be of shape \(m,\)"),
-    "shape a number": (lambda: ops.Subsample(index=torch.zeros(1, dtype=torch.int64), in_shape=3), r"`in_shape` must be a tuple of integers, got int. Write \(3,\)"),
+    "index float": (
+        lambda: ops.Subsample(index=torch.ones(2), in_shape=(3,)),
+        "`index` must be an int64 tensor, got torch.float32",
+    ),
+    "index axes": (
+        lambda: ops.Subsample(index=torch.ones(1, 1, 1, dtype=torch.int64), in_shape=(3,)),
+        r"`index` must be of shape \(m,\)",
+    ),
+    "shape a number": (
+        lambda: ops.Subsample(index=torch.zeros(1, dtype=torch.int64), in_shape=3),
+        r"`in_shape` must be a tuple of integers, got int. Write \(3,\)",
+    ),
     "blur axes": (lambda: ops.Blur(kernel=torch.ones(2), in_shape=(2, 2, 2, 2)), "`in_shape` must be of 1 to 3 axes"),
-    "blur kernel": (lambda: ops.Blur(kernel=[1.0], in_shape=(3,)), "`kernel` must be a floating or complex tensor, got list"),
-    "blur complex kernel": (lambda: ops.Blur(kernel=torch.ones(2, dtype=torch.complex64), in_shape=(3,)), "`kernel` must be real for kind='real'"),
-    "blur kernel axes": (lambda: ops.Blur(kernel=torch.ones(2), in_shape=(3, 3)), "`kernel` must be non-empty, of 2 axes"),
+    "blur kernel": (
+        lambda: ops.Blur(kernel=[1.0], in_shape=(3,)),
+        "`kernel` must be a floating or complex tensor, got list",
+    ),
+    "blur complex kernel": (
+        lambda: ops.Blur(kernel=torch.ones(2, dtype=torch.complex64), in_shape=(3,)),
+        "`kernel` must be real for kind='real'",
+    ),
+    "blur kernel axes": (
+        lambda: ops.Blur(kernel=torch.ones(2), in_shape=(3, 3)),
+        "`kernel` must be non-empty, of 2 axes",
+    ),
     "blur kernel NaN": (lambda: ops.Blur(kernel=torch.full((2,), torch.nan), in_shape=(3,)), "`kernel` must be finite"),
-    "blur valid too long": (lambda: ops.Blur(kernel=torch.ones(4), in_shape=(3,), boundary="valid"), "boundary='valid'"),
-    "blur reflect too long": (lambda: ops.Blur(kernel=torch.ones(7), in_shape=(3,), boundary="reflect"), "boundary='reflect'"),
-    "blur boundary": (lambda: ops.Blur(kernel=torch.ones(2), in_shape=(3,), boundary="wrap"), "`boundary` must be one of"),
+    "blur valid too long": (
+        lambda: ops.Blur(kernel=torch.ones(4), in_shape=(3,), boundary="valid"),
+        "boundary='valid'",
+    ),
+    "blur reflect too long": (
+        lambda: ops.Blur(kernel=torch.ones(7), in_shape=(3,), boundary="reflect"),
+        "boundary='reflect'",
+    ),
+    "blur boundary": (
+        lambda: ops.Blur(kernel=torch.ones(2), in_shape=(3,), boundary="wrap"),
+        "`boundary` must be one of",
+    ),
     "gaussian std": (lambda: ops.GaussianBlur(std=-1.0, in_shape=(3,)), "`std"),
-    "downsample length": (lambda: ops.Downsample(factor=(2, 2), in_shape=(4,)), "`factor` must be an integer, or 1 of them"),
-    "downsample offset": (lambda: ops.Downsample(factor=2, offset=2, in_shape=(4,)), "`offset` must be less than the factor"),
+    "downsample length": (
+        lambda: ops.Downsample(factor=(2, 2), in_shape=(4,)),
+        "`factor` must be an integer, or 1 of them",
+    ),
+    "downsample offset": (
+        lambda: ops.Downsample(factor=2, offset=2, in_shape=(4,)),
+        "`offset` must be less than the factor",
+    ),
     "downsample too coarse": (lambda: ops.Downsample(factor=5, in_shape=(4,)), "`factor` must be small enough"),
     "mri axes": (lambda: ops.MRI(in_shape=(4,), mask=mask(4)), r"`in_shape` must be \(H, W\) or \(D, H, W\)"),
-    "mri mask float": (lambda: ops.MRI(in_shape=(2, 2), mask=torch.ones(2, 2)), "`mask` must be a bool tensor, got torch.float32"),
+    "mri mask float": (
+        lambda: ops.MRI(in_shape=(2, 2), mask=torch.ones(2, 2)),
+        "`mask` must be a bool tensor, got torch.float32",
+    ),
     "mri mask shape": (lambda: ops.MRI(in_shape=(2, 2), mask=mask(3, 2)), r"`mask` must be broadcastable to \(2, 2\)"),
-    "mri maps shape": (lambda: ops.MRI(in_shape=(2, 2), mask=mask(2, 2), maps=torch.ones(3, 2, 3, dtype=torch.complex64)), r"`maps` must be of shape \(coils, 2, 2\)"),
-    "mri items differ": (lambda: ops.MRI(in_shape=(2, 2), mask=mask(3, 2, 2), maps=torch.ones(2, 1, 2, 2, dtype=torch.complex64)), "item axes of one length"),
-    "mri tau": (lambda: ops.MRI(in_shape=(2, 2), mask=mask(2, 2)).solve_normal(torch.ones(1, 2, 2, dtype=torch.complex64), tau=-1.0), "`tau` must be positive"),
+    "mri maps shape": (
+        lambda: ops.MRI(in_shape=(2, 2), mask=mask(2, 2), maps=torch.ones(3, 2, 3, dtype=torch.complex64)),
+        r"`maps` must be of shape \(coils, 2, 2\)",
+    ),
+    "mri items differ": (
+        lambda: ops.MRI(in_shape=(2, 2), mask=mask(3, 2, 2), maps=torch.ones(2, 1, 2, 2, dtype=torch.complex64)),
+        "item axes of one length",
+    ),
+    "mri tau": (
+        lambda: ops.MRI(in_shape=(2, 2), mask=mask(2, 2)).solve_normal(
+            torch.ones(1, 2, 2, dtype=torch.complex64), tau=-1.0
+        ),
+        "`tau` must be positive",
+    ),
     "stack empty": (lambda: ops.Stack(operators=()), "`operators` must be one operator or more, got none"),
     "stack of functions": (lambda: ops.Stack(operators=(lambda x: x,)), "`operators` must be LinearOperator objects"),
-    "stack domains": (lambda: ops.Stack(operators=(ops.Matrix(matrix=EYE), ops.Matrix(matrix=torch.ones(2, 2)))), "`operators` must be of one in_shape"),
-    "stack precisions": (lambda: ops.Stack(operators=(ops.Matrix(matrix=EYE), ops.Matrix(matrix=EYE.double()))), "`operators` must be of one precision"),
-    "stack names": (lambda: ops.Stack(operators=(ops.Matrix(matrix=EYE),), names=("a", "b")), "`names` must be of length 1, got 2"),
+    "stack domains": (
+        lambda: ops.Stack(operators=(ops.Matrix(matrix=EYE), ops.Matrix(matrix=torch.ones(2, 2)))),
+        "`operators` must be of one in_shape",
+    ),
+    "stack precisions": (
+        lambda: ops.Stack(operators=(ops.Matrix(matrix=EYE), ops.Matrix(matrix=EYE.double()))),
+        "`operators` must be of one precision",
+    ),
+    "stack names": (
+        lambda: ops.Stack(operators=(ops.Matrix(matrix=EYE),), names=("a", "b")),
+        "`names` must be of length 1, got 2",
+    ),
     "callable not": (lambda: ops.from_callable(3, (2,), (2,)), "`f` must be a function, got int"),
-    "callable adjoint not": (lambda: ops.from_callable(torch.sin, (2,), (2,), kind="linear", adjoint=3), "`adjoint` must be a function, got int"),
-    "callable adjoint unasked": (lambda: ops.from_callable(torch.sin, (2,), (2,), adjoint=torch.sin), "`adjoint` must be given for kind='linear' only"),
-    "callable kind": (lambda: ops.from_callable(torch.sin, (2,), (2,), kind="blackbox"), "`kind` must be one of 'nonlinear', 'linear', 'black box'"),
-    "callable dtype": (lambda: ops.from_callable(torch.sin, (2,), (2,), dtype=torch.int64), "`dtype` must be a real floating torch.dtype or None"),
-    "callable cast": (lambda: ops.from_callable(torch.sin, (2,), (2,), dtype=F64).to(dtype=torch.float32), "works in torch.float64 only"),
-    "callable returns a list": (lambda: ops.from_callable(lambda x: [x], (2,), (2,))(torch.ones(1, 2)), "must return a torch.Tensor, got list"),
-    "callable shape": (lambda: ops.from_callable(lambda x: x[:, :1], (2,), (2,))(torch.ones(1, 2)), r"must return shape \(1, 2\).*got \(1, 1\)"),
-    "callable precision": (lambda: ops.from_callable(lambda x: x.double(), (2,), (2,))(torch.ones(1, 2)), "must return torch.float32 for an input of torch.float32"),
-    "callable device": (lambda: ops.from_callable(lambda x: x.to("meta"), (2,), (2,))(torch.ones(1, 2)), "must return a tensor on cpu"),
-    "dense of a nonlinear": (lambda: dense_matrix(ops.from_callable(torch.sin, (2,), (2,))), "`operator` must be a LinearOperator"),
+    "callable adjoint not": (
+        lambda: ops.from_callable(torch.sin, (2,), (2,), kind="linear", adjoint=3),
+        "`adjoint` must be a function, got int",
+    ),
+    "callable adjoint unasked": (
+        lambda: ops.from_callable(torch.sin, (2,), (2,), adjoint=torch.sin),
+        "`adjoint` must be given for kind='linear' only",
+    ),
+    "callable kind": (
+        lambda: ops.from_callable(torch.sin, (2,), (2,), kind="blackbox"),
+        "`kind` must be one of 'nonlinear', 'linear', 'black box'",
+    ),
+    "callable dtype": (
+        lambda: ops.from_callable(torch.sin, (2,), (2,), dtype=torch.int64),
+        "`dtype` must be a real floating torch.dtype or None",
+    ),
+    "callable cast": (
+        lambda: ops.from_callable(torch.sin, (2,), (2,), dtype=F64).to(dtype=torch.float32),
+        "works in torch.float64 only",
+    ),
+    "callable returns a list": (
+        lambda: ops.from_callable(lambda x: [x], (2,), (2,))(torch.ones(1, 2)),
+        "must return a torch.Tensor, got list",
+    ),
+    "callable shape": (
+        lambda: ops.from_callable(lambda x: x[:, :1], (2,), (2,))(torch.ones(1, 2)),
+        r"must return shape \(1, 2\).*got \(1, 1\)",
+    ),
+    "callable precision": (
+        lambda: ops.from_callable(lambda x: x.double(), (2,), (2,))(torch.ones(1, 2)),
+        "must return torch.float32 for an input of torch.float32",
+    ),
+    "callable device": (
+        lambda: ops.from_callable(lambda x: x.to("meta"), (2,), (2,))(torch.ones(1, 2)),
+        "must return a tensor on cpu",
+    ),
+    "dense of a nonlinear": (
+        lambda: dense_matrix(ops.from_callable(torch.sin, (2,), (2,))),
+        "`operator` must be a LinearOperator",
+    ),
     "device": (lambda: ops.Matrix(matrix=EYE)(torch.ones(1, 3, device="meta")), "`x` must be on device cpu, got meta"),
 }
 

@@ -19,7 +19,9 @@ def mixture(d: int = 4, k: int = 3, spread: float = 2.0) -> iv.priors.GaussianMi
     factors = torch.randn(k, d, d, generator=RNG, dtype=D) / math.sqrt(d)
     return iv.priors.GaussianMixturePrior(
         weights=torch.tensor([0.5, 0.3, 0.2], dtype=D)[:k] / sum([0.5, 0.3, 0.2][:k]),
-        means=spread * torch.randn(k, d, generator=RNG, dtype=D), covariances=factors @ factors.mT + 0.1 * torch.eye(d, dtype=D))
+        means=spread * torch.randn(k, d, generator=RNG, dtype=D),
+        covariances=factors @ factors.mT + 0.1 * torch.eye(d, dtype=D),
+    )
 
 
 PRIOR = mixture()
@@ -27,7 +29,9 @@ PRIOR = mixture()
 
 def torchs(prior: iv.priors.GaussianMixturePrior, sigma: float) -> MixtureSameFamily:
     eye = torch.eye(prior.means.shape[1], dtype=D)
-    return MixtureSameFamily(Categorical(prior.weights), MultivariateNormal(prior.means, prior.covariances + sigma**2 * eye))
+    return MixtureSameFamily(
+        Categorical(prior.weights), MultivariateNormal(prior.means, prior.covariances + sigma**2 * eye)
+    )
 
 
 @pytest.mark.parametrize("sigma", [0.05, 0.5, 5.0])
@@ -106,15 +110,21 @@ def sliced_w2(x: Tensor, y: Tensor) -> float:
 
 def three_modes() -> iv.priors.GaussianMixturePrior:
     covariances = torch.stack([s**2 * torch.eye(2, dtype=D) for s in (0.5, 0.7, 0.3)])
-    return iv.priors.GaussianMixturePrior(weights=torch.tensor([0.5, 0.3, 0.2], dtype=D), covariances=covariances,
-                                          means=torch.tensor([[-4.0, 0], [4, 0], [0, 5]], dtype=D))
+    return iv.priors.GaussianMixturePrior(
+        weights=torch.tensor([0.5, 0.3, 0.2], dtype=D),
+        covariances=covariances,
+        means=torch.tensor([[-4.0, 0], [4, 0], [0, 5]], dtype=D),
+    )
 
 
 def two_modes() -> iv.priors.GaussianMixturePrior:
     i = torch.arange(16, dtype=D)
     covariances = torch.stack([0.7 ** (i[:, None] - i).abs(), 0.5 * torch.eye(16, dtype=D)])
-    return iv.priors.GaussianMixturePrior(weights=torch.tensor([0.65, 0.35], dtype=D), covariances=covariances,
-                                          means=torch.stack([torch.full((16,), s, dtype=D) for s in (-2.0, 2.0)]))
+    return iv.priors.GaussianMixturePrior(
+        weights=torch.tensor([0.65, 0.35], dtype=D),
+        covariances=covariances,
+        means=torch.stack([torch.full((16,), s, dtype=D) for s in (-2.0, 2.0)]),
+    )
 
 
 @pytest.mark.parametrize("make", [three_modes, two_modes])
@@ -143,6 +153,10 @@ def test_sampling_the_prior_by_its_denoiser(make):
     ],
 )
 def test_refused(change, message):
-    good = {"weights": torch.tensor([0.5, 0.5], dtype=D), "means": torch.zeros(2, 2, dtype=D), "covariances": torch.eye(2, dtype=D)}
+    good = {
+        "weights": torch.tensor([0.5, 0.5], dtype=D),
+        "means": torch.zeros(2, 2, dtype=D),
+        "covariances": torch.eye(2, dtype=D),
+    }
     with pytest.raises(iv.errors.InvsolveError, match=message):
         iv.priors.GaussianMixturePrior(**(good | change))

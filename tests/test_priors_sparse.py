@@ -17,7 +17,10 @@ LAWS = {
     "laplace": (Laplace(scale=0.7), lambda c: np.exp(-abs(c) / 0.7) / 1.4),
     "student 3": (Student(scale=0.5, dof=3.0), lambda c: stats.t.pdf(c / 0.5, 3) / 0.5),
     "student 30": (Student(scale=0.5, dof=30.0), lambda c: stats.t.pdf(c / 0.5, 30) / 0.5),
-    "spike-slab": (SpikeSlab(weight=0.3, slab=1.0, spike=0.1), lambda c: 0.3 * stats.norm.pdf(c) + 0.7 * stats.norm.pdf(c, scale=0.1)),
+    "spike-slab": (
+        SpikeSlab(weight=0.3, slab=1.0, spike=0.1),
+        lambda c: 0.3 * stats.norm.pdf(c) + 0.7 * stats.norm.pdf(c, scale=0.1),
+    ),
 }
 
 
@@ -30,7 +33,11 @@ def test_moments_against_quadrature(law, pdf, s, u):
 
     def moment(k: int) -> float:
         f = lambda c: pdf(c) * stats.norm.pdf((u - c) / s) / s * c**k  # noqa: E731
-        return sum(integrate.quad(f, a, b, limit=400, epsabs=0, epsrel=1e-11)[0] for a, b in zip(edges[:-1], edges[1:], strict=True) if b > a)
+        return sum(
+            integrate.quad(f, a, b, limit=400, epsabs=0, epsrel=1e-11)[0]
+            for a, b in zip(edges[:-1], edges[1:], strict=True)
+            if b > a
+        )
 
     with np.errstate(under="ignore"):
         z, m1, m2 = moment(0), moment(1), moment(2)
@@ -53,7 +60,9 @@ def test_density_and_sampling(law, pdf):
     assert abs(x.mean()) < 5 * x.std() / math.sqrt(n)
 
 
-@pytest.mark.parametrize("law", [law for law, _ in LAWS.values()] + [SpikeSlab(weight=0.2, slab=1.0)], ids=[*LAWS, "dirac spike"])
+@pytest.mark.parametrize(
+    "law", [law for law, _ in LAWS.values()] + [SpikeSlab(weight=0.2, slab=1.0)], ids=[*LAWS, "dirac spike"]
+)
 @pytest.mark.parametrize("dtype", [torch.float32, D], ids=str)
 def test_limits_over_twelve_decades(law, dtype):
     prior = SparsePrior(shape=(3,), coefficients=law, mean=2.0, dtype=dtype)
@@ -88,11 +97,18 @@ def test_transforms_are_orthonormal_and_parameters_per_coefficient():
     scales = torch.linspace(0.5, 2, 8, dtype=D).view(8)
     prior = SparsePrior(shape=(8,), transform="dct", coefficients=Laplace(scale=scales), dtype=D)
     x = prior.sample(40_000, seed=0)
-    want = prior.law.modes.synthesis(torch.diag(2 * scales**2)) if False else prior.law.modes.marginal_variances(2 * scales**2)
+    want = (
+        prior.law.modes.synthesis(torch.diag(2 * scales**2))
+        if False
+        else prior.law.modes.marginal_variances(2 * scales**2)
+    )
     assert (x.var(0) / want - 1).abs().max() < 5 * math.sqrt(5 / 40_000)  # kurtosis of a Laplace number: 6
     assert prior.scale == pytest.approx(math.sqrt(8)) and prior.detail == pytest.approx(math.sqrt(0.5))
     assert prior.to(dtype=torch.float32).dtype == torch.float32
-    assert prior.fingerprint() != SparsePrior(shape=(8,), transform="dct", coefficients=Laplace(scale=1.0), dtype=D).fingerprint()
+    assert (
+        prior.fingerprint()
+        != SparsePrior(shape=(8,), transform="dct", coefficients=Laplace(scale=1.0), dtype=D).fingerprint()
+    )
 
 
 def test_rows_do_not_see_each_other_and_maps_of_levels():
@@ -121,28 +137,81 @@ def test_rows_do_not_see_each_other_and_maps_of_levels():
         (lambda: Student(scale=1.0, dof=2.0), "`dof` must be above 2"),
         (lambda: Student(scale=1.0, dof=torch.tensor([3.0])), "`dof` must be a number"),
         (lambda: SparsePrior(shape=(2, 2, 2, 2), coefficients=Laplace(scale=1.0)), "`shape` must be of 1 to 3 axes"),
-        (lambda: SparsePrior(shape=(2,), coefficients=1.0), "`coefficients` must be a Laplace, Student or SpikeSlab law, got float"),
-        (lambda: SparsePrior(shape=(2,), coefficients=Laplace(scale=torch.ones(3))), r"`coefficients.scale` must be a number or of shape \(2,\)"),
-        (lambda: SparsePrior(shape=(2,), transform="wavelet", coefficients=Laplace(scale=1.0)), "`transform` must be one of 'identity', 'dct', 'haar'"),
+        (
+            lambda: SparsePrior(shape=(2,), coefficients=1.0),
+            "`coefficients` must be a Laplace, Student or SpikeSlab law, got float",
+        ),
+        (
+            lambda: SparsePrior(shape=(2,), coefficients=Laplace(scale=torch.ones(3))),
+            r"`coefficients.scale` must be a number or of shape \(2,\)",
+        ),
+        (
+            lambda: SparsePrior(shape=(2,), transform="wavelet", coefficients=Laplace(scale=1.0)),
+            "`transform` must be one of 'identity', 'dct', 'haar'",
+        ),
         (lambda: SparsePrior(shape=(6,), transform="haar", coefficients=Laplace(scale=1.0)), "powers of two"),
-        (lambda: SparsePrior(shape=(2,), coefficients=Laplace(scale=1.0), dtype=torch.int64), "`dtype` must be torch.float32 or torch.float64"),
-        (lambda: SparsePrior(shape=(2,), coefficients=Laplace(scale=1.0), mean=torch.zeros(3)), r"`mean` must be a number or of shape \(2,\)"),
+        (
+            lambda: SparsePrior(shape=(2,), coefficients=Laplace(scale=1.0), dtype=torch.int64),
+            "`dtype` must be torch.float32 or torch.float64",
+        ),
+        (
+            lambda: SparsePrior(shape=(2,), coefficients=Laplace(scale=1.0), mean=torch.zeros(3)),
+            r"`mean` must be a number or of shape \(2,\)",
+        ),
         (lambda: SparsePrior(shape=(2,), coefficients=Laplace(scale=1.0), mean=math.inf), "`mean` must be finite"),
-        (lambda: SparsePrior(shape=(2,), transform="dct", coefficients=Laplace(scale=1.0)).denoise(torch.ones(1, 2), torch.ones(1, 2)), "`sigma` must be 0-d"),
-        (lambda: SparsePrior(shape=(2,), coefficients=SpikeSlab(weight=0.5, slab=1.0)).log_prob(torch.ones(1, 2)), "a spike of std 0 has no density"),
+        (
+            lambda: SparsePrior(shape=(2,), transform="dct", coefficients=Laplace(scale=1.0)).denoise(
+                torch.ones(1, 2), torch.ones(1, 2)
+            ),
+            "`sigma` must be 0-d",
+        ),
+        (
+            lambda: SparsePrior(shape=(2,), coefficients=SpikeSlab(weight=0.5, slab=1.0)).log_prob(torch.ones(1, 2)),
+            "a spike of std 0 has no density",
+        ),
         # from_denoiser
         (lambda: iv.priors.from_denoiser(3, shape=(2,), scale=1.0), "`function` must be a function of"),
         (lambda: iv.priors.from_denoiser(torch.sin, shape=(2,), scale=0.0), "`scale` must be positive"),
         (lambda: iv.priors.from_denoiser(torch.sin, shape=(2,), scale=1.0, detail=-1.0), "`detail` must be positive"),
         (lambda: iv.priors.from_denoiser(torch.sin, shape=(2,), scale=1.0, kind="both"), "`kind` must be one of"),
-        (lambda: iv.priors.from_denoiser(torch.sin, shape=(2,), scale=1.0, dtype=torch.int64), "`dtype` must be torch.float32 or torch.float64"),
-        (lambda: iv.priors.from_denoiser(torch.sin, shape=(2,), scale=1.0, mean=torch.zeros(3)), "`mean` must be a number or of shape"),
-        (lambda: iv.priors.from_denoiser(torch.sin, shape=(2,), scale=1.0, sigma_range=(1.0, 0.5)), "`sigma_range` must be"),
-        (lambda: iv.priors.from_denoiser(torch.sin, shape=(2,), scale=1.0, law="gaussian"), "`law` must be a GaussianLaw"),
-        (lambda: iv.priors.from_denoiser(torch.sin, shape=(2,), scale=1.0, law=SparsePrior(shape=(3,), coefficients=Laplace(scale=1.0)).law), r"`law` must be of shape \(2,\), real"),
-        (lambda: iv.priors.from_denoiser(lambda x, s: None, shape=(2,), scale=1.0).denoise(torch.ones(1, 2), 1.0), "returning a torch.Tensor, got NoneType"),
-        (lambda: iv.priors.from_denoiser(lambda x, s: x[:, :1], shape=(2,), scale=1.0).denoise(torch.ones(1, 2), 1.0), r"returning what it is given, \(1, 2\) torch.float32 on cpu, got \(1, 1\)"),
-        (lambda: iv.priors.from_denoiser(lambda x, s: x.double(), shape=(2,), scale=1.0).denoise(torch.ones(1, 2), 1.0), "got .* torch.float64"),
+        (
+            lambda: iv.priors.from_denoiser(torch.sin, shape=(2,), scale=1.0, dtype=torch.int64),
+            "`dtype` must be torch.float32 or torch.float64",
+        ),
+        (
+            lambda: iv.priors.from_denoiser(torch.sin, shape=(2,), scale=1.0, mean=torch.zeros(3)),
+            "`mean` must be a number or of shape",
+        ),
+        (
+            lambda: iv.priors.from_denoiser(torch.sin, shape=(2,), scale=1.0, sigma_range=(1.0, 0.5)),
+            "`sigma_range` must be",
+        ),
+        (
+            lambda: iv.priors.from_denoiser(torch.sin, shape=(2,), scale=1.0, law="gaussian"),
+            "`law` must be a GaussianLaw",
+        ),
+        (
+            lambda: iv.priors.from_denoiser(
+                torch.sin, shape=(2,), scale=1.0, law=SparsePrior(shape=(3,), coefficients=Laplace(scale=1.0)).law
+            ),
+            r"`law` must be of shape \(2,\), real",
+        ),
+        (
+            lambda: iv.priors.from_denoiser(lambda x, s: None, shape=(2,), scale=1.0).denoise(torch.ones(1, 2), 1.0),
+            "returning a torch.Tensor, got NoneType",
+        ),
+        (
+            lambda: iv.priors.from_denoiser(lambda x, s: x[:, :1], shape=(2,), scale=1.0).denoise(
+                torch.ones(1, 2), 1.0
+            ),
+            r"returning what it is given, \(1, 2\) torch.float32 on cpu, got \(1, 1\)",
+        ),
+        (
+            lambda: iv.priors.from_denoiser(lambda x, s: x.double(), shape=(2,), scale=1.0).denoise(
+                torch.ones(1, 2), 1.0
+            ),
+            "got .* torch.float64",
+        ),
     ],
 )
 def test_refused(call, message):
@@ -152,7 +221,9 @@ def test_refused(call, message):
 
 def test_from_denoiser_differentiates_and_samples():
     scale = torch.tensor([1.0, 2.0], dtype=D)
-    prior = iv.priors.from_denoiser(lambda x, s: x * scale**2 / (scale**2 + s**2), shape=(2,), mean=torch.zeros(2, dtype=D), scale=2.0, detail=1.0)
+    prior = iv.priors.from_denoiser(
+        lambda x, s: x * scale**2 / (scale**2 + s**2), shape=(2,), mean=torch.zeros(2, dtype=D), scale=2.0, detail=1.0
+    )
     x = torch.ones(3, 2, dtype=D)
     _, pull = prior.pullback(x, torch.tensor([0.5, 1.0, 2.0], dtype=D))
     assert torch.allclose(pull(x)[1], scale**2 / (scale**2 + 1))

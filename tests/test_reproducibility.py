@@ -18,7 +18,10 @@ SHAPE = (8, 8)
 def field(dtype: torch.dtype = torch.float64) -> iv.priors.GaussianPrior:
     i = torch.arange(64, dtype=torch.float64)
     d2 = (i[:, None] // 8 - i // 8) ** 2 + (i[:, None] % 8 - i % 8) ** 2
-    return iv.priors.GaussianPrior(mean=torch.zeros(SHAPE, dtype=dtype), covariance=torch.exp(-d2 / 8).to(dtype) + 1e-4 * torch.eye(64, dtype=dtype))
+    return iv.priors.GaussianPrior(
+        mean=torch.zeros(SHAPE, dtype=dtype),
+        covariance=torch.exp(-d2 / 8).to(dtype) + 1e-4 * torch.eye(64, dtype=dtype),
+    )
 
 
 class Convolutional(Prior):
@@ -33,7 +36,9 @@ class Convolutional(Prior):
     def _denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
         gain = 1 / (1 + sigma**2)
         hidden = torch.nn.functional.conv2d((gain.sqrt() * x)[:, None], self.first, padding=1)
-        return gain * x + sigma * gain.sqrt() * 0.1 * torch.nn.functional.conv2d(hidden.tanh(), self.last, padding=1)[:, 0]
+        return (
+            gain * x + sigma * gain.sqrt() * 0.1 * torch.nn.functional.conv2d(hidden.tanh(), self.last, padding=1)[:, 0]
+        )
 
 
 def sparse(dtype: torch.dtype) -> iv.operators.LinearOperator:
@@ -46,8 +51,9 @@ def sparse(dtype: torch.dtype) -> iv.operators.LinearOperator:
 
 def dense(dtype: torch.dtype) -> iv.operators.LinearOperator:
     matrix = torch.randn(20, 64, generator=torch.Generator().manual_seed(1), dtype=dtype) / 8
-    return iv.operators.from_callable(lambda x: x.flatten(1) @ matrix.mT, SHAPE, (20,), kind="linear",
-                                      adjoint=lambda y: (y @ matrix).view(-1, *SHAPE))
+    return iv.operators.from_callable(
+        lambda x: x.flatten(1) @ matrix.mT, SHAPE, (20,), kind="linear", adjoint=lambda y: (y @ matrix).view(-1, *SHAPE)
+    )
 
 
 def blur(dtype: torch.dtype) -> iv.operators.LinearOperator:
@@ -61,8 +67,13 @@ def data(A: iv.operators.LinearOperator, dtype: torch.dtype, batch: int = 2) -> 
     return torch.randn(batch, *A.out_shape, generator=torch.Generator().manual_seed(2), dtype=dtype)
 
 
-STRATEGIES = {"law": iv.strategies.MMPS(num_steps=12), "jacobian": iv.strategies.MMPS(num_steps=6, covariance="jacobian"),
-              "pigdm": iv.strategies.PiGDM(num_steps=12), "tmpd": iv.strategies.TMPD(num_steps=12), "exact": iv.strategies.Exact()}
+STRATEGIES = {
+    "law": iv.strategies.MMPS(num_steps=12),
+    "jacobian": iv.strategies.MMPS(num_steps=6, covariance="jacobian"),
+    "pigdm": iv.strategies.PiGDM(num_steps=12),
+    "tmpd": iv.strategies.TMPD(num_steps=12),
+    "exact": iv.strategies.Exact(),
+}
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES.values(), ids=STRATEGIES)
@@ -73,16 +84,24 @@ def test_a_batch_of_two_is_two_singles(make, strategy):
     both = iv.solve(A, y, field(), noise=0.1, strategy=strategy, num_samples=3, item_ids=["a", "b"]).samples
     for b, name in enumerate("ab"):
         alone = iv.solve(A, y[b : b + 1], field(), noise=0.1, strategy=strategy, num_samples=3, item_ids=[name]).samples
-        assert (both[:, b] - alone[:, 0]).abs().max() < 1e-10 * both.abs().max().clamp_min(1)  # prior std 1; TMPD may diverge
+        assert (both[:, b] - alone[:, 0]).abs().max() < 1e-10 * both.abs().max().clamp_min(
+            1
+        )  # prior std 1; TMPD may diverge
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("make", OPERATORS.values(), ids=OPERATORS)
-@pytest.mark.parametrize("strategy", [STRATEGIES["law"], STRATEGIES["jacobian"], STRATEGIES["exact"]], ids=["law", "jacobian", "exact"])
+@pytest.mark.parametrize(
+    "strategy", [STRATEGIES["law"], STRATEGIES["jacobian"], STRATEGIES["exact"]], ids=["law", "jacobian", "exact"]
+)
 def test_reproducible_is_bitwise_for_any_batch_position_and_neighbours(make, strategy, dtype):
     A = make(dtype)
     y = data(A, dtype, batch=3)
-    run = lambda y, ids, k: iv.solve(A, y, field(dtype), noise=0.1, strategy=strategy, num_samples=k, item_ids=ids, reproducible=True).samples  # noqa: E731
+    run = lambda y, ids, k: (
+        iv.solve(
+            A, y, field(dtype), noise=0.1, strategy=strategy, num_samples=k, item_ids=ids, reproducible=True
+        ).samples
+    )  # noqa: E731
     all_three = run(y, [7, 8, 9], 4)
     assert torch.equal(run(y[2:], [9], 4)[:, 0], all_three[:, 2])
     assert torch.equal(run(y[[2, 0]], [9, 7], 2)[:, 0], all_three[:2, 2])  # another position, fewer samples
@@ -94,7 +113,9 @@ def test_reproducible_is_bitwise_for_any_batch_position_and_neighbours(make, str
 def test_reproducible_is_bitwise_with_a_convolutional_prior(dtype):
     prior, A = Convolutional(dtype), blur(dtype)
     y, strategy = data(A, dtype, batch=3), iv.strategies.MMPS(num_steps=6, covariance="jacobian")
-    run = lambda y, ids, k: iv.solve(A, y, prior, noise=0.1, strategy=strategy, num_samples=k, item_ids=ids, reproducible=True).samples  # noqa: E731
+    run = lambda y, ids, k: (
+        iv.solve(A, y, prior, noise=0.1, strategy=strategy, num_samples=k, item_ids=ids, reproducible=True).samples
+    )  # noqa: E731
     assert torch.equal(run(y[1:2], [1], 5)[:, 0], run(y, [0, 1, 2], 5)[:, 1])
 
 
@@ -106,7 +127,9 @@ def test_sample_k_does_not_depend_on_num_samples_or_chunk():
     assert (run(num_samples=3) - ten[:3]).abs().max() < 1e-10
     assert (run(num_samples=10, chunk=3) - ten).abs().max() < 1e-10
     assert torch.equal(run(num_samples=10), ten)
-    assert not torch.equal(iv.solve(A, y, field(), noise=0.1, strategy=STRATEGIES["law"], seed=1, num_samples=10).samples, ten)
+    assert not torch.equal(
+        iv.solve(A, y, field(), noise=0.1, strategy=STRATEGIES["law"], seed=1, num_samples=10).samples, ten
+    )
 
 
 def test_no_global_generator_is_read_or_written():
@@ -125,7 +148,13 @@ class Poisoned(Prior):
 
     def __init__(self, row: int | None, below: float = 1.0) -> None:
         self.inner, self.row, self.below = field(), row, below
-        self.shape, self.mean, self.scale, self.law, self.exact_law = SHAPE, self.inner.mean, self.inner.scale, self.inner.law, True
+        self.shape, self.mean, self.scale, self.law, self.exact_law = (
+            SHAPE,
+            self.inner.mean,
+            self.inner.scale,
+            self.inner.law,
+            True,
+        )
         self.detail = self.inner.detail
 
     def _denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
@@ -136,7 +165,11 @@ class Poisoned(Prior):
         return out
 
 
-@pytest.mark.parametrize("strategy", [STRATEGIES["law"], STRATEGIES["jacobian"], STRATEGIES["pigdm"], STRATEGIES["tmpd"]], ids=["law", "jacobian", "pigdm", "tmpd"])
+@pytest.mark.parametrize(
+    "strategy",
+    [STRATEGIES["law"], STRATEGIES["jacobian"], STRATEGIES["pigdm"], STRATEGIES["tmpd"]],
+    ids=["law", "jacobian", "pigdm", "tmpd"],
+)
 def test_nan_in_one_of_sixteen_rows_leaves_the_others_bitwise(strategy):
     A = blur(torch.float64)
     y = data(A, torch.float64, batch=1)[0]
@@ -191,13 +224,26 @@ def test_resume_after_a_kill_is_bitwise(tmp_path, kill, sampler):
 
 @pytest.mark.parametrize(
     ("change", "named"),
-    [({"noise": 0.2}, "noise"), ({"seed": 1}, "seed"), ({"num_samples": 4}, "num_samples"), ({"chunk": 3}, "chunk"),
-     ({"strategy": iv.strategies.MMPS(num_steps=13)}, "strategy"), ({"item_ids": [5, 6]}, "item_ids")],
+    [
+        ({"noise": 0.2}, "noise"),
+        ({"seed": 1}, "seed"),
+        ({"num_samples": 4}, "num_samples"),
+        ({"chunk": 3}, "chunk"),
+        ({"strategy": iv.strategies.MMPS(num_steps=13)}, "strategy"),
+        ({"item_ids": [5, 6]}, "item_ids"),
+    ],
     ids=lambda v: v if isinstance(v, str) else "",
 )
 def test_a_checkpoint_of_another_run_is_refused_by_name(tmp_path, change, named):
     A, y = blur(torch.float64), data(blur(torch.float64), torch.float64)
-    options = dict(noise=0.1, strategy=iv.strategies.MMPS(num_steps=12), num_samples=3, chunk=2, seed=0, checkpoint=str(tmp_path / "run.ckpt"))
+    options = dict(
+        noise=0.1,
+        strategy=iv.strategies.MMPS(num_steps=12),
+        num_samples=3,
+        chunk=2,
+        seed=0,
+        checkpoint=str(tmp_path / "run.ckpt"),
+    )
     iv.solve(A, y, field(), **options)
     with pytest.raises(iv.errors.CheckpointError, match=named):
         iv.solve(A, y, field(), **(options | change))

@@ -38,7 +38,9 @@ def test_numpy_and_xarray_are_converted_once_to_the_priors_precision():
     plain = iv.solve(A, Y, prior(), noise=0.1, num_samples=3).samples
     data = Y.numpy().astype(np.float64)
     assert torch.equal(iv.solve(A, data, prior(), noise=0.1, num_samples=3).samples, plain)
-    assert torch.equal(iv.solve(A, xarray.DataArray(data, dims=["x"]), prior(), noise=0.1, num_samples=3).samples, plain)
+    assert torch.equal(
+        iv.solve(A, xarray.DataArray(data, dims=["x"]), prior(), noise=0.1, num_samples=3).samples, plain
+    )
     assert iv.solve(A, data, prior(torch.float64), noise=0.1, num_samples=3).samples.dtype == torch.float64
     assert np.array_equal(data, Y.numpy())
 
@@ -50,7 +52,9 @@ def test_inputs_are_not_changed_and_may_be_views():
     for strategy in ("auto", iv.strategies.MMPS(num_steps=5), iv.strategies.PiGDM(num_steps=5)):
         views = iv.solve(A, y, prior(), noise=0.1, num_samples=2, strategy=strategy).samples
         assert torch.equal(y, before)
-        assert torch.allclose(views, iv.solve(A, y.contiguous(), prior(), noise=0.1, num_samples=2, strategy=strategy).samples, atol=1e-5)
+        assert torch.allclose(
+            views, iv.solve(A, y.contiguous(), prior(), noise=0.1, num_samples=2, strategy=strategy).samples, atol=1e-5
+        )
 
 
 def test_a_problem_can_be_solved_whole():
@@ -76,7 +80,9 @@ def test_the_result_says_what_was_done():
 def test_auto_takes_moment_matching_where_there_is_no_closed_form():
     bend = iv.operators.from_callable(lambda x: x + 0.01 * x**3, (N,), (N,))
     result = iv.solve(bend, Y, prior(), noise=0.1, num_samples=2)
-    assert result.strategy == "MomentMatching" and "not a LinearOperator" in result.why and "approximation" in result.why
+    assert (
+        result.strategy == "MomentMatching" and "not a LinearOperator" in result.why and "approximation" in result.why
+    )
 
 
 def test_chi2_of_posterior_samples_is_about_one():
@@ -126,7 +132,9 @@ def test_all_rows_failed():
 
 def test_a_nearly_right_adjoint_is_mentioned():
     matrix = torch.eye(N)
-    nearly = iv.operators.from_callable(lambda x: x @ matrix, (N,), (N,), kind="linear", adjoint=lambda y: y * (1 + 3e-4))
+    nearly = iv.operators.from_callable(
+        lambda x: x @ matrix, (N,), (N,), kind="linear", adjoint=lambda y: y * (1 + 3e-4)
+    )
     assert any("adjoint" in w for w in iv.solve(nearly, Y, prior(), noise=0.1, num_samples=1).warnings)
     assert iv.solve(A, Y, prior(), noise=0.1, num_samples=1).warnings == ()
 
@@ -157,7 +165,9 @@ def test_weights_of_a_strategy_reach_the_result():
     result = iv.solve(A, Y, eye, noise=1.0, strategy=Weighted(), num_samples=20000, chunk=7000)
     assert result.log_weights.shape == (20000,) and result.info["size"].shape == (20000,)
     assert (result.mean - Y / 2).abs().max() < 5 / math.sqrt(float(result.ess))
-    with pytest.raises(iv.errors.InputError, match=r"Weighted: `samples\(state\)` must be of shape \(2, 6\), got \(2, 2\)"):
+    with pytest.raises(
+        iv.errors.InputError, match=r"Weighted: `samples\(state\)` must be of shape \(2, 6\), got \(2, 2\)"
+    ):
         iv.solve(A, Y, eye, noise=1.0, strategy=Weighted(wrong=True), num_samples=2)
 
 
@@ -168,8 +178,13 @@ def test_seeds_zero_and_negative_are_seeds():
 
 
 def test_the_same_numbers_in_another_process(tmp_path):
-    code = ("import torch, invsolve as iv; p = iv.priors.GaussianPrior(mean=torch.zeros(3), covariance=torch.eye(3));"
-            "r = iv.solve(iv.operators.Matrix(matrix=torch.eye(3)), torch.ones(3), p, noise=0.5, num_samples=2, item_ids=['x'],"
-            "strategy=iv.strategies.MMPS(num_steps=5)); print(r.samples.flatten().tolist())")
-    runs = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout for _ in range(2)]
+    code = (
+        "import torch, invsolve as iv; p = iv.priors.GaussianPrior(mean=torch.zeros(3), covariance=torch.eye(3));"
+        "r = iv.solve(iv.operators.Matrix(matrix=torch.eye(3)), torch.ones(3), p, noise=0.5, num_samples=2, item_ids=['x'],"
+        "strategy=iv.strategies.MMPS(num_steps=5)); print(r.samples.flatten().tolist())"
+    )
+    runs = [
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+        for _ in range(2)
+    ]
     assert runs[0] == runs[1]

@@ -15,7 +15,9 @@ DTYPE = torch.float64
 
 
 def gaussian(covariance: Tensor, mean: Tensor | None = None) -> iv.priors.GaussianPrior:
-    return iv.priors.GaussianPrior(mean=covariance.new_zeros(len(covariance)) if mean is None else mean, covariance=covariance)
+    return iv.priors.GaussianPrior(
+        mean=covariance.new_zeros(len(covariance)) if mean is None else mean, covariance=covariance
+    )
 
 
 def matern(n: int, length: float) -> Tensor:
@@ -26,7 +28,12 @@ def matern(n: int, length: float) -> Tensor:
 def case(name: str) -> tuple[Tensor, Tensor, float, Tensor]:
     """Covariance, matrix, noise std and data of the guidance card's problems."""
     if name in ("A1", "A4"):
-        return torch.eye(1, dtype=DTYPE) * (4.0 if name == "A4" else 1.0), torch.eye(1, dtype=DTYPE), 0.5, torch.ones(1, dtype=DTYPE)
+        return (
+            torch.eye(1, dtype=DTYPE) * (4.0 if name == "A4" else 1.0),
+            torch.eye(1, dtype=DTYPE),
+            0.5,
+            torch.ones(1, dtype=DTYPE),
+        )
     if name == "B":
         C = torch.tensor([[1, 0.8], [0.8, 1]], dtype=DTYPE)
         return C, torch.tensor([[1.0, 0.0]], dtype=DTYPE), 0.1, torch.tensor([1.5], dtype=DTYPE)
@@ -56,12 +63,21 @@ class Injected:
         return Injected(len(rows), self.step, self.entry)
 
 
-def propagate(A: iv.operators.LinearOperator, y: Tensor, prior: iv.priors.Prior, std: float, strategy: iv.strategies.Guided) -> tuple[Tensor, Tensor]:
+def propagate(
+    A: iv.operators.LinearOperator, y: Tensor, prior: iv.priors.Prior, std: float, strategy: iv.strategies.Guided
+) -> tuple[Tensor, Tensor]:
     """Exact mean and covariance of an affine strategy: one run without noise, one for every normal number it draws."""
 
     def run(step: int, entry: int) -> Tensor:
-        return iv.solve(A, y, prior, noise=std, strategy=strategy, num_samples=1,
-                        draws=lambda items, samples: Injected(len(items), step, entry)).samples[0]
+        return iv.solve(
+            A,
+            y,
+            prior,
+            noise=std,
+            strategy=strategy,
+            num_samples=1,
+            draws=lambda items, samples: Injected(len(items), step, entry),
+        ).samples[0]
 
     mean = run(-5, 0)
     n = len(mean)
@@ -92,13 +108,17 @@ def test_pigdm_gives_the_biased_rows_of_the_card(name, mean, variance):
     C, A, std, y = case(name)
     grid = iv.samplers.karras_grid(80.0, 0.002, 1000)
     strategy = iv.strategies.PiGDM(prior_std=1.0, sampler=iv.samplers.Ancestral(), grid=grid)
-    result = iv.solve(iv.operators.Matrix(matrix=A), y, gaussian(C), noise=std, strategy=strategy, num_samples=20000, seed=1)
+    result = iv.solve(
+        iv.operators.Matrix(matrix=A), y, gaussian(C), noise=std, strategy=strategy, num_samples=20000, seed=1
+    )
     x = result.samples
     assert abs(x.mean() - mean) < 5 * math.sqrt(variance / 20000) + 5e-4  # the printed digits
     assert abs(x.var() - variance) < 5 * variance * math.sqrt(2 / 20000) + 5e-4
 
 
-@pytest.mark.parametrize(("make", "covariance_error"), [(iv.strategies.TMPD, 0.02), (iv.strategies.PiGDM, 0.02), (iv.strategies.MMPS, 0.02)])
+@pytest.mark.parametrize(
+    ("make", "covariance_error"), [(iv.strategies.TMPD, 0.02), (iv.strategies.PiGDM, 0.02), (iv.strategies.MMPS, 0.02)]
+)
 def test_every_guidance_is_exact_for_independent_entries(make, covariance_error):
     """With C = I and a mask the row sums and the scalar r^2 are the exact covariance: three methods, one posterior."""
     mask = torch.tensor([True, False, True])
@@ -110,26 +130,49 @@ def test_every_guidance_is_exact_for_independent_entries(make, covariance_error)
 
 
 @pytest.mark.parametrize("std", [1e-3, 0.01, 0.1, 1.0, 100.0])
-@pytest.mark.parametrize("strategy", ["auto", iv.strategies.MMPS(), iv.strategies.MMPS(covariance="jacobian")], ids=["auto", "law", "jacobian"])
+@pytest.mark.parametrize(
+    "strategy",
+    ["auto", iv.strategies.MMPS(), iv.strategies.MMPS(covariance="jacobian")],
+    ids=["auto", "law", "jacobian"],
+)
 def test_noise_aware(std, strategy):
     """Acceptance 6: from the constraint to the prior, mean and std follow the closed form."""
     C, A, _, y = case("C")
     mean, P = conditioned(C, A, std, y)
     n = 4096
-    x = iv.solve(iv.operators.Matrix(matrix=A), y, gaussian(C), noise=std, strategy=strategy, num_samples=n, seed=3).samples
+    x = iv.solve(
+        iv.operators.Matrix(matrix=A), y, gaussian(C), noise=std, strategy=strategy, num_samples=n, seed=3
+    ).samples
     sd = P.diagonal().sqrt()
-    # The sampler's own bias at 50 steps, measured by exact propagation, is below 0.01 sd and 1.5 %; plus 5 standard errors.
+    # The sampler's own bias at 50 steps, measured by exact propagation, is below 0.01 sd and 1.5 %; plus 5 standard
+    # errors.
     assert ((x.mean(0) - mean).abs() / sd).max() < 5 / math.sqrt(n) + 0.01
     assert (x.std(0) / sd - 1).abs().max() < 5 / math.sqrt(2 * n) + 0.015
 
 
 @pytest.mark.parametrize("unit", [1e-6, 250.0, 1e6])
-@pytest.mark.parametrize("strategy", [iv.strategies.MMPS(), iv.strategies.MMPS(sampler=iv.samplers.ERSDE(order=3)),
-                                      iv.strategies.PiGDM(), iv.strategies.TMPD(), iv.strategies.Exact()], ids=lambda s: s.name)
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        iv.strategies.MMPS(),
+        iv.strategies.MMPS(sampler=iv.samplers.ERSDE(order=3)),
+        iv.strategies.PiGDM(),
+        iv.strategies.TMPD(),
+        iv.strategies.Exact(),
+    ],
+    ids=lambda s: s.name,
+)
 def test_units_do_not_matter(unit, strategy):
     C, A, std, y = case("C")
     one = iv.solve(iv.operators.Matrix(matrix=A), y, gaussian(C), noise=std, strategy=strategy, num_samples=4).samples
-    two = iv.solve(iv.operators.Matrix(matrix=A), y * unit, gaussian(C * unit**2), noise=std * unit, strategy=strategy, num_samples=4).samples
+    two = iv.solve(
+        iv.operators.Matrix(matrix=A),
+        y * unit,
+        gaussian(C * unit**2),
+        noise=std * unit,
+        strategy=strategy,
+        num_samples=4,
+    ).samples
     # Grids are rounded and CG stops at a residual: the same numbers to the tolerance of the inner solves.
     assert torch.allclose(two / unit, one, atol=1e-3 if strategy.name == "MomentMatching" else 1e-6)
 
@@ -138,13 +181,22 @@ def test_float32_follows_float64():
     C, A, std, y = case("C")
     strategy = iv.strategies.MMPS()
     wide = iv.solve(iv.operators.Matrix(matrix=A), y, gaussian(C), noise=std, strategy=strategy, num_samples=4).samples
-    narrow = iv.solve(iv.operators.Matrix(matrix=A.float()), y.float(), gaussian(C.float()), noise=std, strategy=strategy, num_samples=4).samples
+    narrow = iv.solve(
+        iv.operators.Matrix(matrix=A.float()),
+        y.float(),
+        gaussian(C.float()),
+        noise=std,
+        strategy=strategy,
+        num_samples=4,
+    ).samples
     assert narrow.dtype == torch.float32
     assert (narrow - wide).abs().max() < 1e-3  # signals of size 1 (priors card 11.8)
 
 
 def test_complex_data_real_signal_and_complex_signal():
-    """The pseudo-covariance matters: a complex-Hermitian solve would be 20 % off for the real signal (priors card 6)."""
+    """The pseudo-covariance matters: a complex-Hermitian solve would be 20 % off for the real signal (priors card
+    6).
+    """
     n, std, rng = 16, 0.3, torch.Generator().manual_seed(0)
     F = torch.fft.fft(torch.eye(n, dtype=torch.complex128), norm="ortho")[torch.tensor([0, 1, 2, 3, 5, 8, 13])]
     C = matern(n, 3.0)
@@ -155,11 +207,20 @@ def test_complex_data_real_signal_and_complex_signal():
     complex_P = (C - K @ F @ C.to(F.dtype)).real.diagonal()
     for strategy in ("auto", iv.strategies.MMPS(), iv.strategies.MMPS(covariance="jacobian")):
         N = 4000
-        r = iv.solve(iv.operators.Matrix(matrix=F, in_kind="real"), y, gaussian(C), noise=std, strategy=strategy, num_samples=N)
+        r = iv.solve(
+            iv.operators.Matrix(matrix=F, in_kind="real"), y, gaussian(C), noise=std, strategy=strategy, num_samples=N
+        )
         sd = real_P.diagonal().sqrt()
         assert ((r.samples.mean(0) - real_mean).abs() / sd).max() < 5 / math.sqrt(N) + 0.01
         assert (r.samples.std(0) / sd - 1).abs().max() < 5 / math.sqrt(2 * N) + 0.015
-        r = iv.solve(iv.operators.Matrix(matrix=F), y, gaussian(C, torch.zeros(n, dtype=F.dtype)), noise=std, strategy=strategy, num_samples=N)
+        r = iv.solve(
+            iv.operators.Matrix(matrix=F),
+            y,
+            gaussian(C, torch.zeros(n, dtype=F.dtype)),
+            noise=std,
+            strategy=strategy,
+            num_samples=N,
+        )
         sd = complex_P.sqrt()  # per real component
         assert ((r.samples.mean(0) - K @ y).abs() / sd).max() < 6 / math.sqrt(N) + 0.01
         assert (r.samples.real.std(0) / sd - 1).abs().max() < 5 / math.sqrt(2 * N) + 0.015
@@ -181,14 +242,22 @@ class Cubic(Operator):
 
 @pytest.mark.parametrize("covariance", ["law", "jacobian"])
 def test_gauss_newton_for_a_mildly_non_linear_operator(covariance):
-    """Against quadrature. The linearisation is an approximation: 0.1 sd and 10 % is what it is good for at this bend."""
+    """Against quadrature. The linearisation is an approximation: 0.1 sd and 10 % is what it is good for at this
+    bend.
+    """
     grid = torch.linspace(-6, 6, 40001, dtype=DTYPE)
-    log = -grid**2 / 2 - (1.2 - grid - 0.05 * grid**3) ** 2 / (2 * 0.3**2)
+    log = -(grid**2) / 2 - (1.2 - grid - 0.05 * grid**3) ** 2 / (2 * 0.3**2)
     weight = (log - log.max()).exp()
     mean = (weight * grid).sum() / weight.sum()
     sd = ((weight * (grid - mean) ** 2).sum() / weight.sum()).sqrt()
-    result = iv.solve(Cubic(0.05), torch.tensor([1.2], dtype=DTYPE), gaussian(torch.eye(1, dtype=DTYPE)), noise=0.3,
-                      strategy=iv.strategies.MMPS(covariance=covariance), num_samples=4000)
+    result = iv.solve(
+        Cubic(0.05),
+        torch.tensor([1.2], dtype=DTYPE),
+        gaussian(torch.eye(1, dtype=DTYPE)),
+        noise=0.3,
+        strategy=iv.strategies.MMPS(covariance=covariance),
+        num_samples=4000,
+    )
     assert abs(result.samples.mean() - mean) / sd < 0.1
     assert abs(result.samples.std() / sd - 1) < 0.1
     assert result.vjps == 0 if covariance == "law" else result.vjps > 0
@@ -196,13 +265,41 @@ def test_gauss_newton_for_a_mildly_non_linear_operator(covariance):
 
 def test_evaluations_are_counted():
     C, A, std, y = case("C")
-    r = iv.solve(iv.operators.Matrix(matrix=A), y, gaussian(C), noise=std, strategy=iv.strategies.MMPS(num_steps=20), num_samples=3)
+    r = iv.solve(
+        iv.operators.Matrix(matrix=A),
+        y,
+        gaussian(C),
+        noise=std,
+        strategy=iv.strategies.MMPS(num_steps=20),
+        num_samples=3,
+    )
     assert (r.nfe, r.vjps) == (20, 0)
-    r = iv.solve(iv.operators.Matrix(matrix=A), y, gaussian(C), noise=std, strategy=iv.strategies.TMPD(num_steps=20), num_samples=3)
+    r = iv.solve(
+        iv.operators.Matrix(matrix=A),
+        y,
+        gaussian(C),
+        noise=std,
+        strategy=iv.strategies.TMPD(num_steps=20),
+        num_samples=3,
+    )
     assert (r.nfe, r.vjps) == (20, 40)
-    r = iv.solve(iv.operators.Matrix(matrix=A), y, gaussian(C), noise=std, strategy=iv.strategies.PiGDM(num_steps=20), num_samples=3)
+    r = iv.solve(
+        iv.operators.Matrix(matrix=A),
+        y,
+        gaussian(C),
+        noise=std,
+        strategy=iv.strategies.PiGDM(num_steps=20),
+        num_samples=3,
+    )
     assert (r.nfe, r.vjps) == (20, 20)
-    r = iv.solve(iv.operators.Matrix(matrix=A), y, gaussian(C), noise=std, strategy=iv.strategies.MMPS(num_steps=20, sampler=iv.samplers.Heun()), num_samples=3)
+    r = iv.solve(
+        iv.operators.Matrix(matrix=A),
+        y,
+        gaussian(C),
+        noise=std,
+        strategy=iv.strategies.MMPS(num_steps=20, sampler=iv.samplers.Heun()),
+        num_samples=3,
+    )
     assert r.nfe == 39
     r = iv.solve(iv.operators.Matrix(matrix=A), y, gaussian(C), noise=std, num_samples=3)
     assert (r.nfe, r.vjps) == (0, 0)
@@ -212,7 +309,13 @@ def test_data_that_fit_exactly_and_data_that_say_nothing():
     """Solver guards (priors card 11.6): y = A D, an all-zero mask, zero data: no NaN anywhere."""
     prior = gaussian(torch.eye(4, dtype=DTYPE))
     nothing = iv.operators.Mask(mask=torch.zeros(4, dtype=torch.bool))
-    for strategy in (iv.strategies.MMPS(), iv.strategies.MMPS(covariance="jacobian"), iv.strategies.TMPD(), iv.strategies.PiGDM(), "auto"):
+    for strategy in (
+        iv.strategies.MMPS(),
+        iv.strategies.MMPS(covariance="jacobian"),
+        iv.strategies.TMPD(),
+        iv.strategies.PiGDM(),
+        "auto",
+    ):
         r = iv.solve(nothing, torch.zeros(4, dtype=DTYPE), prior, noise=0.1, strategy=strategy, num_samples=400)
         assert abs(r.samples.std() - 1) < 5 / math.sqrt(3200) + 0.015
         everything = iv.operators.Mask(mask=torch.ones(4, dtype=torch.bool))
@@ -228,7 +331,9 @@ def test_per_item_operators_and_noise():
     y = torch.randn(2, 6, dtype=DTYPE, generator=torch.Generator().manual_seed(0)) * masks
     N = 4000
     for strategy in ("auto", iv.strategies.MMPS(), iv.strategies.MMPS(covariance="jacobian")):
-        r = iv.solve(iv.operators.Mask(mask=masks, in_shape=(6,)), y, gaussian(C), noise=stds, strategy=strategy, num_samples=N)
+        r = iv.solve(
+            iv.operators.Mask(mask=masks, in_shape=(6,)), y, gaussian(C), noise=stds, strategy=strategy, num_samples=N
+        )
         for b in range(2):
             A = torch.eye(6, dtype=DTYPE)[masks[b]]
             mean, P = conditioned(C, A, float(stds[b, 0]), y[b][masks[b]])
@@ -264,10 +369,16 @@ def test_what_would_do_is_named():
     prior, y = gaussian(torch.eye(2)), torch.zeros(2)
     with pytest.raises(iv.errors.UnsupportedError, match=r"MomentMatching needs .* black box.*none of this version"):
         iv.solve(box, y, prior, noise=0.1, strategy=iv.strategies.MMPS())
-    with pytest.raises(iv.errors.UnsupportedError, match=r"'auto' finds none .* not a LinearOperator.*not MMPS, which needs an operator with a derivative"):
+    with pytest.raises(
+        iv.errors.UnsupportedError,
+        match=r"'auto' finds none .* not a LinearOperator.*not MMPS, which needs an operator with a derivative",
+    ):
         iv.solve(box, y, prior, noise=0.1)
     bend = iv.operators.from_callable(lambda x: x**3, (2,), (2,))
-    with pytest.raises(iv.errors.UnsupportedError, match=r"Exact needs .* not a LinearOperator.*would do here: MMPS\(\), TMPD\(\), PiGDM\(\)"):
+    with pytest.raises(
+        iv.errors.UnsupportedError,
+        match=r"Exact needs .* not a LinearOperator.*would do here: MMPS\(\), TMPD\(\), PiGDM\(\)",
+    ):
         iv.solve(bend, y, prior, noise=0.1, strategy=iv.strategies.Exact())
     matrix = iv.noise.Gaussian(covariance=torch.eye(2))
     with pytest.raises(iv.errors.UnsupportedError, match="a noise std"):
@@ -284,9 +395,18 @@ def test_what_would_do_is_named():
         (lambda: iv.strategies.PiGDM(prior_std=-1.0), "`prior_std` must be positive"),
         (lambda: iv.strategies.PseudoinverseGuidance(rtol=-1.0), "`rtol` must be positive"),
         (lambda: iv.strategies.PseudoinverseGuidance(max_iter=0), "`max_iter` must be at least 1"),
-        (lambda: iv.strategies.Guided(guidance="MMPS", sampler=iv.samplers.Euler()), "`guidance` must be an iv.strategies.Guidance"),
-        (lambda: iv.strategies.Guided(guidance=iv.strategies.NoGuidance(), sampler="Heun"), "`sampler` must be an iv.samplers.Sampler"),
-        (lambda: iv.strategies.MMPS(grid=torch.rand(2, 3).sort(dim=1, descending=True).values), "`grid` must be one grid for all rows"),
+        (
+            lambda: iv.strategies.Guided(guidance="MMPS", sampler=iv.samplers.Euler()),
+            "`guidance` must be an iv.strategies.Guidance",
+        ),
+        (
+            lambda: iv.strategies.Guided(guidance=iv.strategies.NoGuidance(), sampler="Heun"),
+            "`sampler` must be an iv.samplers.Sampler",
+        ),
+        (
+            lambda: iv.strategies.MMPS(grid=torch.rand(2, 3).sort(dim=1, descending=True).values),
+            "`grid` must be one grid for all rows",
+        ),
     ],
 )
 def test_bad_options_are_refused(make, message):
@@ -295,6 +415,14 @@ def test_bad_options_are_refused(make, message):
 
 
 def test_a_prior_that_cannot_reach_the_levels_is_refused():
-    narrow = iv.priors.from_denoiser(lambda x, sigma: x / (1 + sigma**2), shape=(2,), mean=torch.zeros(2), scale=1.0, sigma_range=(20.0, 30.0))
+    narrow = iv.priors.from_denoiser(
+        lambda x, sigma: x / (1 + sigma**2), shape=(2,), mean=torch.zeros(2), scale=1.0, sigma_range=(20.0, 30.0)
+    )
     with pytest.raises(iv.errors.InputError, match="`prior.sigma_range` must be reaching below"):
-        iv.solve(iv.operators.Matrix(matrix=torch.eye(2)), torch.zeros(2), narrow, noise=1e3, strategy=iv.strategies.MMPS(covariance="jacobian"))
+        iv.solve(
+            iv.operators.Matrix(matrix=torch.eye(2)),
+            torch.zeros(2),
+            narrow,
+            noise=1e3,
+            strategy=iv.strategies.MMPS(covariance="jacobian"),
+        )

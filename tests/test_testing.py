@@ -164,11 +164,29 @@ class BadItems(Good):
 
 
 FAULTS = {
-    WrongAdjoint: "adjoint", BorderAdjoint: "adjoint", ScaledNormal: "normal", Affine: "linear", Quadratic: "linear",
-    WrongShape: "output", WrongDtype: "output", WrongKind: "output", NotATensor: "output", InPlace: "output", Nan: "output",
-    Mixing: "rows", Rotating: "repeatable", AdjointShape: "adjoint", AdjointDtype: "adjoint", Unobserved: "observed",
-    ObservedShape: "observed", Unsteady: "fingerprint", WrongDerivative: "derivative", WrongPullback: "pullback",
-    PullbackDtype: "pullback", BadCast: "cast", BadItems: "items",
+    WrongAdjoint: "adjoint",
+    BorderAdjoint: "adjoint",
+    ScaledNormal: "normal",
+    Affine: "linear",
+    Quadratic: "linear",
+    WrongShape: "output",
+    WrongDtype: "output",
+    WrongKind: "output",
+    NotATensor: "output",
+    InPlace: "output",
+    Nan: "output",
+    Mixing: "rows",
+    Rotating: "repeatable",
+    AdjointShape: "adjoint",
+    AdjointDtype: "adjoint",
+    Unobserved: "observed",
+    ObservedShape: "observed",
+    Unsteady: "fingerprint",
+    WrongDerivative: "derivative",
+    WrongPullback: "pullback",
+    PullbackDtype: "pullback",
+    BadCast: "cast",
+    BadItems: "items",
 }
 
 

@@ -44,11 +44,19 @@ class _Wrapper(Operator):
 def _check_chain(outer: Operator, inner: Operator) -> None:
     names = f"{type(outer).__name__} @ {type(inner).__name__}"
     if outer.in_shape != inner.out_shape:
-        raise invalid(names, "operators", f"matching: {type(outer).__name__} takes {outer.in_shape}",
-                      f"{inner.out_shape} from {type(inner).__name__}")
+        raise invalid(
+            names,
+            "operators",
+            f"matching: {type(outer).__name__} takes {outer.in_shape}",
+            f"{inner.out_shape} from {type(inner).__name__}",
+        )
     if outer.in_kind != inner.out_kind:
-        raise invalid(names, "operators", f"matching: {type(outer).__name__} takes {outer.in_kind} tensors",
-                      f"{inner.out_kind} ones from {type(inner).__name__}")
+        raise invalid(
+            names,
+            "operators",
+            f"matching: {type(outer).__name__} takes {outer.in_kind} tensors",
+            f"{inner.out_kind} ones from {type(inner).__name__}",
+        )
 
 
 def compose(outer: Operator, inner: Operator) -> Operator:

@@ -170,13 +170,23 @@ class Operator(abc.ABC):
         check_kind(owner, name, value, kind)
         dtype, device, batch = self.dtype, self.device, self.batch
         if dtype is not None and kind_dtype(value.dtype, "real") != dtype:
-            raise invalid_type(owner, name, f"of precision {dtype}", str(value.dtype),
-                               f"Convert it, or the operator: A.to(dtype={kind_dtype(value.dtype, 'real')}).")
+            raise invalid_type(
+                owner,
+                name,
+                f"of precision {dtype}",
+                str(value.dtype),
+                f"Convert it, or the operator: A.to(dtype={kind_dtype(value.dtype, 'real')}).",
+            )
         if device is not None and value.device != device:
             raise invalid(owner, name, f"on device {device}", value.device, "Move it, or the operator: A.to(device).")
         if batch is not None and len(value) != batch:
-            raise invalid(owner, name, f"of {batch} rows, one for each item of the parameters", len(value),
-                          "Take the items of the rows first: A.take(index).")
+            raise invalid(
+                owner,
+                name,
+                f"of {batch} rows, one for each item of the parameters",
+                len(value),
+                "Take the items of the rows first: A.take(index).",
+            )
 
     def _tensors(self) -> dict[str, Tensor]:
         values = ((name, getattr(self, name)) for name in _field_names(type(self)))
@@ -218,7 +228,9 @@ class LinearOperator(Operator):
 
     @property
     def gram(self) -> Tensor | float | None:
-        """The diagonal of ``A A^H`` where that is diagonal (broadcastable to the data), None where it is not known to be."""
+        """The diagonal of ``A A^H`` where that is diagonal (broadcastable to the data), None where it is not known to
+        be.
+        """
         return None
 
     @property
@@ -256,8 +268,14 @@ class LinearOperator(Operator):
         return conjugate_gradients(self.normal, self.adjoint(y), rtol=rtol, max_iter=max_iter)[0]
 
     def solve_normal(
-        self, rhs: Tensor, *, weight: Tensor | float = 1.0, tau: float, start: Tensor | None = None,
-        rtol: float = 1e-6, max_iter: int = 200,
+        self,
+        rhs: Tensor,
+        *,
+        weight: Tensor | float = 1.0,
+        tau: float,
+        start: Tensor | None = None,
+        rtol: float = 1e-6,
+        max_iter: int = 200,
     ) -> Tensor:
         """``(A^H W A + tau I)^-1 rhs`` for ``rhs`` ``(batch, *in_shape)`` and ``W = diag(weight)``, ``tau`` > 0."""
         self._check("rhs", rhs, self.in_shape, self.in_kind)
@@ -311,7 +329,9 @@ class BlackBox(Operator):
     def _no_derivative(self) -> Exception:
         from invsolve.errors import UnsupportedError
 
-        return UnsupportedError(f"{type(self).__name__}: a black box has no derivative. Use a strategy that needs evaluations only.")
+        return UnsupportedError(
+            f"{type(self).__name__}: a black box has no derivative. Use a strategy that needs evaluations only."
+        )
 
 
 __all__ = ["BlackBox", "LinearOperator", "Operator", "Pullback"]

@@ -25,8 +25,8 @@ Boundary = Literal["periodic", "zero", "reflect", "valid"]
 class Blur(LinearOperator):
     """``y = h * x``, true convolution: ``y[i] = sum_j h[j] x[i + c - j]`` with the kernel's centre at ``c = k // 2``.
 
-    ``kernel`` has one axis for every axis of ``in_shape`` (1 to 3; length 1 where nothing is blurred), or one more in front:
-    one kernel per item. Real, or complex for ``kind="complex"``. Beyond the edge the signal is, by ``boundary``,
+    ``kernel`` has one axis for every axis of ``in_shape`` (1 to 3; length 1 where nothing is blurred), or one more in
+    front: one kernel per item. Real, or complex for ``kind="complex"``. Beyond the edge the signal is, by ``boundary``,
 
     - ``"periodic"``: repeated (the kernel may be longer than the signal; `pinv` and `solve_normal` are closed forms);
     - ``"zero"``: zero;
@@ -54,14 +54,21 @@ class Blur(LinearOperator):
         if self.kernel.is_complex() and self.kind == "real":
             raise invalid_type("Blur", "kernel", "real for kind='real'", str(self.kernel.dtype), "Say kind='complex'.")
         if self.kernel.ndim not in (dim, dim + 1) or 0 in self.kernel.shape:
-            raise invalid("Blur", "kernel", f"non-empty, of {dim} axes, or {dim + 1} with one kernel per item",
-                          tuple(self.kernel.shape), "Give length 1 to the axes that are not blurred.")
+            raise invalid(
+                "Blur",
+                "kernel",
+                f"non-empty, of {dim} axes, or {dim + 1} with one kernel per item",
+                tuple(self.kernel.shape),
+                "Give length 1 to the axes that are not blurred.",
+            )
         check_finite("Blur", "kernel", self.kernel)
         if self.boundary == "valid" and any(k > n for k, n in zip(self._lengths, self.in_shape, strict=True)):
             raise invalid("Blur", "kernel", f"at most {self.in_shape} long for boundary='valid'", self._lengths)
         if self.boundary == "reflect" and any(k // 2 >= n for k, n in zip(self._lengths, self.in_shape, strict=True)):
             # Mirroring once gives n - 1 new entries; k // 2 are needed on the longer side.
-            raise invalid("Blur", "kernel", f"less than twice {self.in_shape} long for boundary='reflect'", self._lengths)
+            raise invalid(
+                "Blur", "kernel", f"less than twice {self.in_shape} long for boundary='reflect'", self._lengths
+            )
 
     def _item_axes(self) -> dict[str, int]:
         return {"kernel": len(self.in_shape)}
@@ -83,7 +90,7 @@ class Blur(LinearOperator):
     # --- every boundary is crop . periodic convolution of length `_fft_shape` . extend --------------------------------
     @property
     def _lengths(self) -> Shape:
-        return tuple(self.kernel.shape[-len(self.in_shape):])
+        return tuple(self.kernel.shape[-len(self.in_shape) :])
 
     @cached_property
     def _axes(self) -> tuple[int, ...]:
@@ -174,9 +181,12 @@ class Blur(LinearOperator):
                 x = x.new_zeros(shape).index_add(a, self._mirror(a), x)
         return x
 
-    # --- closed forms ---------------------------------------------------------------------------------------------------
+    # --- closed forms
+    # ---------------------------------------------------------------------------------------------------
     def pinv(self, y: Tensor, *, rtol: float = 1e-6, max_iter: int = 500) -> Tensor:
-        """``A^+ y``; periodic: division by the spectrum where it exceeds rounding (its maximum times eps times length)."""
+        """``A^+ y``; periodic: division by the spectrum where it exceeds rounding (its maximum times eps times
+        length).
+        """
         if self.boundary != "periodic":
             return super().pinv(y, rtol=rtol, max_iter=max_iter)
         self._check("y", y, self.out_shape, self.out_kind)
@@ -188,8 +198,14 @@ class Blur(LinearOperator):
         return self._inverse(self._transform(y) * inverse)
 
     def solve_normal(
-        self, rhs: Tensor, *, weight: Tensor | float = 1.0, tau: float, start: Tensor | None = None,
-        rtol: float = 1e-6, max_iter: int = 200,
+        self,
+        rhs: Tensor,
+        *,
+        weight: Tensor | float = 1.0,
+        tau: float,
+        start: Tensor | None = None,
+        rtol: float = 1e-6,
+        max_iter: int = 200,
     ) -> Tensor:
         """``(A^H W A + tau I)^-1 rhs``; periodic with one weight: exact, by division in Fourier space."""
         if self.boundary != "periodic" or isinstance(weight, Tensor):

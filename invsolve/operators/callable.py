@@ -30,11 +30,13 @@ def from_callable(
 ) -> Operator:
     """An operator from ``f``, which maps ``(batch, *in_shape)`` to ``(batch, *out_shape)``, each row by itself.
 
-    ``kind`` says what may be done with it: ``"nonlinear"`` (torch differentiates it), ``"linear"`` (with ``adjoint``, mapping
+    ``kind`` says what may be done with it: ``"nonlinear"`` (torch differentiates it), ``"linear"`` (with ``adjoint``,
+    mapping
     ``(batch, *out_shape)`` back, or by torch), ``"black box"`` (evaluations only). With ``adjoint``, ``f`` need not be
-    differentiable by torch. ``dtype``: the one real precision that ``f`` works in; None: that of its input. What ``f`` returns
-    is checked at each call; run `invsolve.testing.check_operator` once to check the rest. Tensors inside ``f`` are not moved
-    by ``to``: move them yourself.
+    differentiable by torch. ``dtype``: the one real precision that ``f`` works in; None: that of its input. What
+    ``f`` returns
+    is checked at each call; run `invsolve.testing.check_operator` once to check the rest. Tensors inside ``f`` are
+    not moved by ``to``: move them yourself.
 
     >>> import torch
     >>> from invsolve.testing import check_operator
@@ -61,8 +63,15 @@ def from_callable(
         raise invalid_type(name, "dtype", "a real floating torch.dtype or None", str(dtype))
     shapes = check_dims(name, "in_shape", in_shape), check_dims(name, "out_shape", out_shape)
     if kind == "linear":
-        return CallableLinear(f=f, transpose=adjoint, in_shape=shapes[0], out_shape=shapes[1], in_kind=in_kind,
-                              out_kind=out_kind, precision=dtype)
+        return CallableLinear(
+            f=f,
+            transpose=adjoint,
+            in_shape=shapes[0],
+            out_shape=shapes[1],
+            in_kind=in_kind,
+            out_kind=out_kind,
+            precision=dtype,
+        )
     cls = CallableOperator if kind == "nonlinear" else CallableBlackBox
     return cls(f=f, in_shape=shapes[0], out_shape=shapes[1], in_kind=in_kind, out_kind=out_kind, precision=dtype)
 
@@ -77,8 +86,10 @@ class _Callable(Operator):
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
         if dtype is not None and self.precision is not None and kind_dtype(dtype, "real") != self.precision:
-            raise OperatorError(f"{type(self).__name__}: this function works in {self.precision} only, and cannot be cast "
-                                f"to {dtype}. Build it again for {dtype}, or from_callable(..., dtype=None).")
+            raise OperatorError(
+                f"{type(self).__name__}: this function works in {self.precision} only, and cannot be cast "
+                f"to {dtype}. Build it again for {dtype}, or from_callable(..., dtype=None)."
+            )
         return self
 
     def _run(self, name: str, f: Map, x: Tensor, shape: Shape, kind: Kind) -> Tensor:
@@ -88,11 +99,15 @@ class _Callable(Operator):
         if not isinstance(y, Tensor):
             raise OperatorError(f"{where} must return a torch.Tensor, got {type(y).__name__}.")
         if tuple(y.shape) != (len(x), *shape):
-            raise OperatorError(f"{where} must return shape {(len(x), *shape)} for an input of shape {tuple(x.shape)}, "
-                                f"got {tuple(y.shape)}.")
+            raise OperatorError(
+                f"{where} must return shape {(len(x), *shape)} for an input of shape {tuple(x.shape)}, "
+                f"got {tuple(y.shape)}."
+            )
         if y.dtype != (want := kind_dtype(x.dtype, kind)):
-            raise OperatorError(f"{where} must return {want} for an input of {x.dtype}, got {y.dtype}. "
-                                "Use the dtype of the input inside, and say in_kind and out_kind.")
+            raise OperatorError(
+                f"{where} must return {want} for an input of {x.dtype}, got {y.dtype}. "
+                "Use the dtype of the input inside, and say in_kind and out_kind."
+            )
         if y.device != x.device:
             raise OperatorError(f"{where} must return a tensor on {x.device}, the device of its input, got {y.device}.")
         return y
@@ -159,7 +174,9 @@ class CallableLinear(_Callable, LinearOperator):
             x = torch.zeros(len(y), *self.in_shape, dtype=kind_dtype(y.dtype, self.in_kind), device=y.device)
             out = self._forward(x.requires_grad_())
             if not out.requires_grad:
-                raise OperatorError("CallableLinear: torch cannot differentiate this function, so its adjoint is not known. "
-                                    "Give from_callable(..., adjoint=), or say kind='black box'.")
+                raise OperatorError(
+                    "CallableLinear: torch cannot differentiate this function, so its adjoint is not known. "
+                    "Give from_callable(..., adjoint=), or say kind='black box'."
+                )
             (grad,) = torch.autograd.grad(out, x, y, create_graph=y.requires_grad)
         return grad if y.requires_grad else grad.detach()

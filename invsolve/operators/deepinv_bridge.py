@@ -28,9 +28,10 @@ def from_deepinv(
 ) -> Operator:
     """An operator from a ``deepinv.physics.Physics``; linear, with its own adjoint, if it is a ``LinearPhysics``.
 
-    deepinv images carry a channel axis, shapes here do not: ``in_shape`` ``(H, W)`` is its ``(1, H, W)`` for real and its
-    ``(2, H, W)`` (real and imaginary part) for complex signals, data likewise. A shape with one axis more, whose first is the
-    number of channels, is passed as it is. The noise model of the physics is not used: give ``noise`` to `invsolve.solve`.
+    deepinv images carry a channel axis, shapes here do not: ``in_shape`` ``(H, W)`` is its ``(1, H, W)`` for real and
+    its ``(2, H, W)`` (real and imaginary part) for complex signals, data likewise. A shape with one axis more, whose
+    first is the number of channels, is passed as it is. The noise model of the physics is not used: give ``noise`` to
+    `invsolve.solve`.
 
     Raises InputTypeError for anything but a Physics; OperatorError, at a call, if it returns another shape.
     """
@@ -40,8 +41,13 @@ def from_deepinv(
     check_choice("from_deepinv", "in_kind", in_kind, ("real", "complex"))
     check_choice("from_deepinv", "out_kind", out_kind, ("real", "complex"))
     cls = DeepinvLinear if isinstance(physics, deepinv.physics.LinearPhysics) else DeepinvOperator
-    return cls(physics=physics, in_shape=check_dims("from_deepinv", "in_shape", in_shape),
-               out_shape=check_dims("from_deepinv", "out_shape", out_shape), in_kind=in_kind, out_kind=out_kind)
+    return cls(
+        physics=physics,
+        in_shape=check_dims("from_deepinv", "in_shape", in_shape),
+        out_shape=check_dims("from_deepinv", "out_shape", out_shape),
+        in_kind=in_kind,
+        out_kind=out_kind,
+    )
 
 
 class _Physics(Operator):
@@ -97,8 +103,10 @@ def _from_channels(y: Tensor, rows: int, shape: Shape, kind: Kind, name: str) ->
     else:
         want = (rows, 1, *shape) if len(shape) < 3 else (rows, *shape)
     if tuple(y.shape) != want:
-        raise OperatorError(f"from_deepinv: physics.{name} must return shape {want}, got {tuple(y.shape)}. "
-                            "Give in_shape and out_shape without the channel axis, and the kinds.")
+        raise OperatorError(
+            f"from_deepinv: physics.{name} must return shape {want}, got {tuple(y.shape)}. "
+            "Give in_shape and out_shape without the channel axis, and the kinds."
+        )
     if kind == "complex":
         return torch.view_as_complex(y.movedim(1, -1).contiguous())
     return y[:, 0] if len(shape) < 3 else y

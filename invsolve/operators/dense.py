@@ -26,8 +26,9 @@ def dense_matrix(operator: LinearOperator, *, dtype: torch.dtype | None = None, 
             [1., 0., 0.]], dtype=torch.float64)
     """
     if not isinstance(operator, LinearOperator):
-        raise invalid_type("dense_matrix", "operator", "a LinearOperator", operator,
-                           "Linearise it first: operator.linearize(x).")
+        raise invalid_type(
+            "dense_matrix", "operator", "a LinearOperator", operator, "Linearise it first: operator.linearize(x)."
+        )
     rows = check_int("dense_matrix", "rows", rows, minimum=1)
     real = kind_dtype(operator.dtype or dtype or torch.float64, "real")
     items = operator.batch or 1

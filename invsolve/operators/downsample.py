@@ -20,10 +20,11 @@ from invsolve.tally import count
 class Downsample(LinearOperator):
     """Keep one number for every block of ``factor`` entries: its ``"mean"``, or its first entry (``"pick"``).
 
-    ``factor`` >= 1 and ``offset`` (0 <= offset < factor, where the first block starts) are one integer for every axis, or one
+    ``factor`` >= 1 and ``offset`` (0 <= offset < factor, where the first block starts) are one integer for every
+    axis, or one
     each. Entries before the first and, for the mean, after the last whole block are not seen. Any precision and device.
-    ``A A^H = c I`` with c = 1 / prod(factor) for the mean and 1 for picking, so `pinv` and `solve_normal` are closed forms:
-    ``A^+ = A^H / c``.
+    ``A A^H = c I`` with c = 1 / prod(factor) for the mean and 1 for picking, so `pinv` and `solve_normal` are closed
+    forms: ``A^+ = A^H / c``.
     """
 
     factor: int | Sequence[int]
@@ -41,8 +42,12 @@ class Downsample(LinearOperator):
         if any(o >= f for o, f in zip(self._offsets, self._factors, strict=True)):
             raise invalid("Downsample", "offset", f"less than the factor {self._factors}", self._offsets)
         if 0 in self.out_shape:
-            raise invalid("Downsample", "factor", f"small enough to leave a block of {self.in_shape}",
-                          f"{self._factors} with offset {self._offsets}")
+            raise invalid(
+                "Downsample",
+                "factor",
+                f"small enough to leave a block of {self.in_shape}",
+                f"{self._factors} with offset {self._offsets}",
+            )
 
     def _per_axis(self, name: str, minimum: int) -> Shape:
         value = getattr(self, name)
@@ -62,8 +67,9 @@ class Downsample(LinearOperator):
     @property
     def out_shape(self) -> Shape:  # type: ignore[override]
         last = 0 if self.method == "mean" else 1  # a block that is cut off still has a first entry
-        return tuple((n - o + last * (f - 1)) // f
-                     for n, f, o in zip(self.in_shape, self._factors, self._offsets, strict=True))
+        return tuple(
+            (n - o + last * (f - 1)) // f for n, f, o in zip(self.in_shape, self._factors, self._offsets, strict=True)
+        )
 
     @property
     def in_kind(self) -> Kind:  # type: ignore[override]
@@ -105,10 +111,18 @@ class Downsample(LinearOperator):
         return self.adjoint(y) / self._gain
 
     def solve_normal(
-        self, rhs: Tensor, *, weight: Tensor | float = 1.0, tau: float, start: Tensor | None = None,
-        rtol: float = 1e-6, max_iter: int = 200,
+        self,
+        rhs: Tensor,
+        *,
+        weight: Tensor | float = 1.0,
+        tau: float,
+        start: Tensor | None = None,
+        rtol: float = 1e-6,
+        max_iter: int = 200,
     ) -> Tensor:
-        """``(A^H W A + tau I)^-1 rhs = (rhs - A^H W (tau + c W)^-1 A rhs) / tau``: Woodbury, exact as ``A A^H = c I``."""
+        """``(A^H W A + tau I)^-1 rhs = (rhs - A^H W (tau + c W)^-1 A rhs) / tau``: Woodbury, exact as ``A A^H = c
+        I``.
+        """
         self._check("rhs", rhs, self.in_shape, self.in_kind)
         tau = check_positive("Downsample", "tau", tau)
         count("operator", len(rhs))

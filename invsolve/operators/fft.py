@@ -29,8 +29,8 @@ def centred_ifft(x: Tensor, axes: int) -> Tensor:
 def shift_phases(shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     """``(p, q)`` of ``shape`` with ``centred_fft(x) = q * fftn(p * x)``: multiplications instead of four copies.
 
-    With c = n // 2, the shift theorem gives p_j = exp(2 pi i j c / n) and q_k = exp(2 pi i (k - c) c / n) along each axis:
-    signs for even n (float64), unit complex numbers for odd n (complex128).
+    With c = n // 2, the shift theorem gives p_j = exp(2 pi i j c / n) and q_k = exp(2 pi i (k - c) c / n) along each
+    axis: signs for even n (float64), unit complex numbers for odd n (complex128).
     """
     before, after = torch.ones(()), torch.ones(())
     for n in shape:

@@ -33,7 +33,9 @@ class Mask(LinearOperator):
         shape = tuple(self.mask.shape) if self.in_shape is None else check_dims("Mask", "in_shape", self.in_shape)
         object.__setattr__(self, "in_shape", shape)
         if tuple(self.mask.shape) != shape and tuple(self.mask.shape[1:]) != shape:
-            raise invalid("Mask", "mask", f"of shape {shape} or (items, {', '.join(map(str, shape))})", tuple(self.mask.shape))
+            raise invalid(
+                "Mask", "mask", f"of shape {shape} or (items, {', '.join(map(str, shape))})", tuple(self.mask.shape)
+            )
 
     def _item_axes(self) -> dict[str, int]:
         return {"mask": len(self.in_shape)}
@@ -73,7 +75,8 @@ class Mask(LinearOperator):
 class Subsample(LinearOperator):
     """``y = x.flatten()[index]``: sensors at some entries, as a vector of length m.
 
-    ``index`` is int64, ``(m,)`` or ``(items, m)``, into the flattened signal of shape ``in_shape``; repeats are allowed.
+    ``index`` is int64, ``(m,)`` or ``(items, m)``, into the flattened signal of shape ``in_shape``; repeats are
+    allowed.
     """
 
     index: Tensor
@@ -91,8 +94,9 @@ class Subsample(LinearOperator):
             raise invalid("Subsample", "index", "of shape (m,) or (items, m)", tuple(self.index.shape))
         size = torch.Size(shape).numel()
         if self.index.numel() and (int(self.index.min()) < 0 or int(self.index.max()) >= size):
-            raise invalid("Subsample", "index", f"between 0 and {size - 1}",
-                          f"{int(self.index.min())} to {int(self.index.max())}")
+            raise invalid(
+                "Subsample", "index", f"between 0 and {size - 1}", f"{int(self.index.min())} to {int(self.index.max())}"
+            )
 
     def _item_axes(self) -> dict[str, int]:
         return {"index": 1}

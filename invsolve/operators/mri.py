@@ -19,18 +19,20 @@ from invsolve.tally import count
 @final
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class MRI(LinearOperator):
-    """``y_c = M F (S_c x)``: coil maps S, centred orthonormal Fourier transform F, sampling mask M; zero where not sampled.
+    """``y_c = M F (S_c x)``: coil maps S, centred orthonormal Fourier transform F, sampling mask M; zero where not
+    sampled.
 
     - ``in_shape``: ``(H, W)`` or ``(D, H, W)``; the transform is over all of its axes.
-    - ``mask``: bool, broadcastable to ``in_shape`` (``(1, W)``: whole columns), or ``(items, ...)`` with as many axes more;
-      the origin of k-space is at index n // 2.
-    - ``maps``: None (one coil, data ``(batch, *in_shape)``), or complex ``(coils, *in_shape)`` or ``(items, coils, *in_shape)``
-      (data ``(batch, coils, *in_shape)``). With sum_c |S_c|^2 <= 1, as usual, the norm of the operator is at most 1; that is
-      not required. Without maps the precision is that of the data.
+    - ``mask``: bool, broadcastable to ``in_shape`` (``(1, W)``: whole columns), or ``(items, ...)`` with as many axes
+      more; the origin of k-space is at index n // 2.
+    - ``maps``: None (one coil, data ``(batch, *in_shape)``), or complex ``(coils, *in_shape)`` or ``(items, coils,
+      *in_shape)``
+      (data ``(batch, coils, *in_shape)``). With sum_c |S_c|^2 <= 1, as usual, the norm of the operator is at most 1;
+      that is not required. Without maps the precision is that of the data.
     - ``in_kind="real"``: a real image; its adjoint is the real part.
 
-    `observed` is the mask, over coils. The convention is that of fastMRI and of deepinv; `pinv` and `solve_normal` are closed
-    forms for one coil.
+    `observed` is the mask, over coils. The convention is that of fastMRI and of deepinv; `pinv` and `solve_normal`
+    are closed forms for one coil.
     """
 
     in_shape: Shape
@@ -51,10 +53,14 @@ class MRI(LinearOperator):
             raise invalid_type("MRI", "mask", "a bool tensor", given, "Write mask.bool(), or mask > 0.5.")
         if self.mask.ndim < len(shape):
             object.__setattr__(self, "mask", self.mask.reshape(*[1] * (len(shape) - self.mask.ndim), *self.mask.shape))
-        fits = all(a in (1, n) for a, n in zip(self.mask.shape[-len(shape):], shape, strict=True))
+        fits = all(a in (1, n) for a, n in zip(self.mask.shape[-len(shape) :], shape, strict=True))
         if self.mask.ndim > len(shape) + 1 or not fits:
-            raise invalid("MRI", "mask", f"broadcastable to {shape} or (items, {', '.join(map(str, shape))})",
-                          tuple(self.mask.shape))
+            raise invalid(
+                "MRI",
+                "mask",
+                f"broadcastable to {shape} or (items, {', '.join(map(str, shape))})",
+                tuple(self.mask.shape),
+            )
         if self.maps is not None:
             self._check_maps(self.maps)
 
@@ -84,7 +90,8 @@ class MRI(LinearOperator):
         items = self.mask.shape[:1] if "mask" in self._items() else ()
         return mask.expand(*items, *self.out_shape)
 
-    # --- plans: computed once ------------------------------------------------------------------------------------------
+    # --- plans: computed once
+    # ------------------------------------------------------------------------------------------
     @property
     def _dims(self) -> tuple[int, ...]:
         return tuple(range(-len(self.in_shape), 0))
@@ -100,7 +107,9 @@ class MRI(LinearOperator):
         return {}
 
     def _encoding(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """``p S`` ``([items,] coils, *in_shape)`` and ``M q`` ``([items, 1,] *in_shape)``, in the precision of ``dtype``."""
+        """``p S`` ``([items,] coils, *in_shape)`` and ``M q`` ``([items, 1,] *in_shape)``, in the precision of
+        ``dtype``.
+        """
         real = kind_dtype(dtype, "real")
         if real not in self._encode:
             before, after = (_cast(phase, real) for phase in self._phases)
@@ -111,10 +120,13 @@ class MRI(LinearOperator):
 
     @cached_property
     def _varying(self) -> tuple[int, ...]:
-        """The axes along which the mask changes. Along the others F^-1 M F does nothing, so they are not transformed."""
+        """The axes along which the mask changes. Along the others F^-1 M F does nothing, so they are not
+        transformed.
+        """
         return tuple(a for a in self._dims if bool((self.mask != self.mask.narrow(a, 0, 1)).any()))
 
-    # --- the operator ----------------------------------------------------------------------------------------------------
+    # --- the operator
+    # ----------------------------------------------------------------------------------------------------
     def _apply(self, x: Tensor) -> Tensor:
         maps, mask = self._encoding(x.dtype)
         k: Tensor = torch.fft.fftn(x.unsqueeze(1) * maps, dim=self._dims, norm="ortho")
@@ -127,7 +139,9 @@ class MRI(LinearOperator):
         return self._combine(torch.fft.ifftn(k, dim=self._dims, norm="ortho"), maps)
 
     def _normal(self, x: Tensor) -> Tensor:
-        """``sum_c conj(S_c) F^-1 M F S_c x``: the phases q cancel, and so do the transforms along axes M is constant on."""
+        """``sum_c conj(S_c) F^-1 M F S_c x``: the phases q cancel, and so do the transforms along axes M is constant
+        on.
+        """
         maps, _ = self._encoding(x.dtype)
         coils = x.unsqueeze(1) * maps
         mask = self.mask
@@ -147,7 +161,8 @@ class MRI(LinearOperator):
         x = coils.mul_(maps.conj()).sum(1)
         return x.real.contiguous() if self.in_kind == "real" else x
 
-    # --- closed forms for one coil -----------------------------------------------------------------------------------------
+    # --- closed forms for one coil
+    # -----------------------------------------------------------------------------------------
     def _multiplier(self, gain: Tensor) -> Tensor:
         """``M~`` with A^H diag(gain) A = F^-1 M~ F, in the order of fftn.
 
@@ -169,12 +184,20 @@ class MRI(LinearOperator):
         x = self.adjoint(y)
         if self.in_kind == "complex":
             return x
-        gain = self._multiplier(self.observed.to(x.dtype))  # 0, 1/2 or 1: a frequency may be known from its mirror image
+        gain = self._multiplier(
+            self.observed.to(x.dtype)
+        )  # 0, 1/2 or 1: a frequency may be known from its mirror image
         return self._filter(x, torch.where(gain > 0, 1 / gain, 0.0))
 
     def solve_normal(
-        self, rhs: Tensor, *, weight: Tensor | float = 1.0, tau: float, start: Tensor | None = None,
-        rtol: float = 1e-6, max_iter: int = 200,
+        self,
+        rhs: Tensor,
+        *,
+        weight: Tensor | float = 1.0,
+        tau: float,
+        start: Tensor | None = None,
+        rtol: float = 1e-6,
+        max_iter: int = 200,
     ) -> Tensor:
         """``(A^H W A + tau I)^-1 rhs``; one coil: exact, by division in k-space, whatever the weights."""
         if self.maps is not None:

@@ -27,28 +27,40 @@ def from_scipy(
     *,
     in_kind: Kind | None = None,
 ) -> LinearOperator:
-    """An operator from a scipy sparse matrix or array, or from a ``scipy.sparse.linalg.LinearOperator``, of shape (m, n).
+    """An operator from a scipy sparse matrix or array, or from a ``scipy.sparse.linalg.LinearOperator``, of shape (m,
+    n).
 
-    ``in_shape`` and ``out_shape`` (default ``(n,)`` and ``(m,)``) give the signal and the data their axes: prod(in_shape) = n,
-    prod(out_shape) = m, in C order. A sparse matrix keeps its precision and runs in torch on any device. A scipy operator runs
-    on the CPU in its own precision, which needs ``rmatvec``; gradients flow through both. ``in_kind`` defaults to the kind of
-    the operator.
+    ``in_shape`` and ``out_shape`` (default ``(n,)`` and ``(m,)``) give the signal and the data their axes:
+    prod(in_shape) = n,
+    prod(out_shape) = m, in C order. A sparse matrix keeps its precision and runs in torch on any device. A scipy
+    operator runs
+    on the CPU in its own precision, which needs ``rmatvec``; gradients flow through both. ``in_kind`` defaults to the
+    kind of the operator.
     """
     import scipy.sparse  # here, not above: half of `import invsolve` otherwise
     from scipy.sparse.linalg import LinearOperator as ScipyOperator
 
     if not (scipy.sparse.issparse(operator) or isinstance(operator, ScipyOperator)):
-        raise invalid_type("from_scipy", "operator", "a scipy.sparse matrix or scipy.sparse.linalg.LinearOperator", operator,
-                           "For a dense matrix use Matrix.")
+        raise invalid_type(
+            "from_scipy",
+            "operator",
+            "a scipy.sparse matrix or scipy.sparse.linalg.LinearOperator",
+            operator,
+            "For a dense matrix use Matrix.",
+        )
     if operator.ndim != 2:
         raise invalid("from_scipy", "operator", "of shape (m, n)", operator.shape)
     if np.dtype(operator.dtype).char not in "fdFD":
-        raise invalid_type("from_scipy", "operator", "of float32, float64, complex64 or complex128", str(operator.dtype), _REPAIR)
+        raise invalid_type(
+            "from_scipy", "operator", "of float32, float64, complex64 or complex128", str(operator.dtype), _REPAIR
+        )
     shapes = []
     for name, shape, size in (("in_shape", in_shape, operator.shape[1]), ("out_shape", out_shape, operator.shape[0])):
         dims = (size,) if shape is None else check_dims("from_scipy", name, shape)
         if prod(dims) != size:
-            raise invalid("from_scipy", name, f"of {size} entries in all, as the operator has", f"{dims}, {prod(dims)} entries")
+            raise invalid(
+                "from_scipy", name, f"of {size} entries in all, as the operator has", f"{dims}, {prod(dims)} entries"
+            )
         shapes.append(dims)
     if in_kind is not None:
         check_choice("from_scipy", "in_kind", in_kind, ("real", "complex"))
@@ -56,16 +68,26 @@ def from_scipy(
     if isinstance(operator, ScipyOperator):
         if kind == "real" and in_kind == "complex":
             raise invalid("from_scipy", "in_kind", "'real' for a real scipy LinearOperator", repr(in_kind))
-        return ScipyLinear(operator=operator, in_shape=shapes[0], out_shape=shapes[1], in_kind=in_kind or kind, out_kind=kind)
+        return ScipyLinear(
+            operator=operator, in_shape=shapes[0], out_shape=shapes[1], in_kind=in_kind or kind, out_kind=kind
+        )
     matrix = operator.tocsr()
-    return Sparse(crow=torch.tensor(matrix.indptr), col=torch.tensor(matrix.indices), values=torch.tensor(matrix.data),
-                  in_shape=shapes[0], out_shape=shapes[1], in_kind=in_kind or kind)
+    return Sparse(
+        crow=torch.tensor(matrix.indptr),
+        col=torch.tensor(matrix.indices),
+        values=torch.tensor(matrix.data),
+        in_shape=shapes[0],
+        out_shape=shapes[1],
+        in_kind=in_kind or kind,
+    )
 
 
 @final
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class ScipyLinear(LinearOperator):
-    """A scipy ``LinearOperator`` called on the CPU, in its own precision, whatever that of the data; see `from_scipy`."""
+    """A scipy ``LinearOperator`` called on the CPU, in its own precision, whatever that of the data; see
+    `from_scipy`.
+    """
 
     operator: Any
     in_shape: Shape
@@ -90,8 +112,10 @@ class ScipyLinear(LinearOperator):
         try:
             out = product(columns)
         except (NotImplementedError, TypeError) as error:  # scipy raises either, by how the operator was made
-            raise OperatorError(f"from_scipy: the scipy operator has no `{name}`, so its adjoint is not known. "
-                                "Give LinearOperator(..., rmatvec=).") from error
+            raise OperatorError(
+                f"from_scipy: the scipy operator has no `{name}`, so its adjoint is not known. "
+                "Give LinearOperator(..., rmatvec=)."
+            ) from error
         out = out.real if kind == "real" else out
         result = torch.from_numpy(np.ascontiguousarray(out.T)).to(x.device, kind_dtype(x.dtype, kind))
         return result.view(len(x), *shape)
@@ -100,9 +124,10 @@ class ScipyLinear(LinearOperator):
 def to_scipy(A: LinearOperator) -> Any:
     """``A`` as a ``scipy.sparse.linalg.LinearOperator`` on flattened vectors of float64 or complex128.
 
-    The products run on the device and in the precision of ``A`` (float64 if it has none of its own), in C order. Refused: item
-    axes of more than one item (take one: ``A.take(torch.tensor([0]))``), and operators between real and complex, which are not
-    linear over the numbers that scipy would use.
+    The products run on the device and in the precision of ``A`` (float64 if it has none of its own), in C order.
+    Refused: item
+    axes of more than one item (take one: ``A.take(torch.tensor([0]))``), and operators between real and complex,
+    which are not linear over the numbers that scipy would use.
     """
     from scipy.sparse.linalg import LinearOperator as ScipyOperator
 
@@ -128,6 +153,10 @@ def to_scipy(A: LinearOperator) -> Any:
     assert real_dtype(work).is_floating_point
     forward, backward = product(A, A.in_shape, n), product(A.adjoint, A.out_shape, m)
     return ScipyOperator(
-        shape=(m, n), dtype=dtype, matmat=forward, rmatmat=backward,
-        matvec=lambda v: forward(v.reshape(-1, 1))[:, 0], rmatvec=lambda v: backward(v.reshape(-1, 1))[:, 0],
+        shape=(m, n),
+        dtype=dtype,
+        matmat=forward,
+        rmatmat=backward,
+        matvec=lambda v: forward(v.reshape(-1, 1))[:, 0],
+        rmatvec=lambda v: backward(v.reshape(-1, 1))[:, 0],
     )

@@ -29,9 +29,11 @@ def csr_tensor(crow: Tensor, col: Tensor, values: Tensor, shape: tuple[int, int]
 class Sparse(LinearOperator):
     """``y = S x`` for a sparse matrix S ``(m, n)`` in compressed rows, m = prod(out_shape), n = prod(in_shape).
 
-    ``crow`` ``(m + 1,)`` and ``col`` ``(nnz,)`` are int32 or int64, ``values`` ``(nnz,)`` floating or complex and finite: row i
-    holds ``values[crow[i]:crow[i+1]]`` at the columns ``col[crow[i]:crow[i+1]]``. A real matrix may act on complex signals
-    (``in_kind="complex"``), a complex one on real signals (``in_kind="real"``). `from_scipy` builds one from scipy.sparse.
+    ``crow`` ``(m + 1,)`` and ``col`` ``(nnz,)`` are int32 or int64, ``values`` ``(nnz,)`` floating or complex and
+    finite: row i
+    holds ``values[crow[i]:crow[i+1]]`` at the columns ``col[crow[i]:crow[i+1]]``. A real matrix may act on complex
+    signals (``in_kind="complex"``), a complex one on real signals (``in_kind="real"``). `from_scipy` builds one from
+    scipy.sparse.
     """
 
     crow: Tensor
@@ -52,15 +54,23 @@ class Sparse(LinearOperator):
             raise invalid_type("Sparse", "values", "a floating or complex tensor", _type_of(self.values))
         rows, columns = prod(self.out_shape), prod(self.in_shape)
         if tuple(self.crow.shape) != (rows + 1,):
-            raise invalid("Sparse", "crow", f"of shape ({rows + 1},), one more than the entries of `out_shape`",
-                          tuple(self.crow.shape))
+            raise invalid(
+                "Sparse",
+                "crow",
+                f"of shape ({rows + 1},), one more than the entries of `out_shape`",
+                tuple(self.crow.shape),
+            )
         if self.values.ndim != 1 or self.col.shape != self.values.shape:
-            raise invalid("Sparse", "col", f"of the shape of `values`, {tuple(self.values.shape)}, 1-d", tuple(self.col.shape))
+            raise invalid(
+                "Sparse", "col", f"of the shape of `values`, {tuple(self.values.shape)}, 1-d", tuple(self.col.shape)
+            )
         ends = (int(self.crow[0]), int(self.crow[-1]))
         if ends != (0, len(self.values)) or bool((self.crow.diff() < 0).any()):
             raise invalid("Sparse", "crow", f"non-decreasing from 0 to {len(self.values)}", f"{ends[0]} to {ends[1]}")
         if len(self.col) and (int(self.col.min()) < 0 or int(self.col.max()) >= columns):
-            raise invalid("Sparse", "col", f"between 0 and {columns - 1}", f"{int(self.col.min())} to {int(self.col.max())}")
+            raise invalid(
+                "Sparse", "col", f"between 0 and {columns - 1}", f"{int(self.col.min())} to {int(self.col.max())}"
+            )
         check_finite("Sparse", "values", self.values)
         if self.in_kind is None:
             object.__setattr__(self, "in_kind", "complex" if self.values.is_complex() else "real")

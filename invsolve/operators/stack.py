@@ -32,9 +32,13 @@ class _Stacked(_Wrapper):
                 raise invalid_type(owner, "operators", f"{base.__name__} objects", op, hint)
             for name in ("in_shape", "in_kind"):
                 if getattr(op, name) != getattr(operators[0], name):
-                    raise invalid(owner, "operators", f"of one {name}, {getattr(operators[0], name)}", getattr(op, name))
+                    raise invalid(
+                        owner, "operators", f"of one {name}, {getattr(operators[0], name)}", getattr(op, name)
+                    )
         if len(precisions := {op.dtype for op in operators} - {None}) > 1:
-            raise invalid(owner, "operators", "of one precision", sorted(map(str, precisions)), "Convert with A.to(dtype=...).")
+            raise invalid(
+                owner, "operators", "of one precision", sorted(map(str, precisions)), "Convert with A.to(dtype=...)."
+            )
         names = tuple(map(str, range(len(operators)))) if self.names is None else tuple(self.names)
         if len(names) != len(operators):
             raise invalid(owner, "names", f"of length {len(operators)}", len(names))
@@ -127,8 +131,8 @@ class _Stacked(_Wrapper):
 class Stack(_Stacked, LinearOperator):
     """``y = [A_1 x; A_2 x; ...]``: linear operators of one domain, outputs flattened and concatenated in order.
 
-    ``names`` label the parts of ``layout`` (default "0", "1", ...). The vector is complex if every output is; otherwise it is
-    real, with complex outputs as re, im, re, im (then the map is linear over the reals only).
+    ``names`` label the parts of ``layout`` (default "0", "1", ...). The vector is complex if every output is;
+    otherwise it is real, with complex outputs as re, im, re, im (then the map is linear over the reals only).
     """
 
     operators: Sequence[LinearOperator]

@@ -10,7 +10,16 @@ from typing import final
 import torch
 from torch import Tensor
 
-from invsolve.checks import Kind, Shape, check_choice, check_dims, check_finite, check_number, check_positive, kind_dtype
+from invsolve.checks import (
+    Kind,
+    Shape,
+    check_choice,
+    check_dims,
+    check_finite,
+    check_number,
+    check_positive,
+    kind_dtype,
+)
 from invsolve.errors import InputError, invalid, invalid_type
 from invsolve.priors.base import Prior
 from invsolve.priors.modes import GaussianLaw
@@ -32,13 +41,16 @@ def from_denoiser(
 ) -> FunctionPrior:
     """A prior from ``function(x, sigma)``, the mean of the clean signal given that x is it plus noise of level sigma.
 
-    ``function`` takes ``x`` ``(batch, *shape)`` and ``sigma`` (0-d, or with as many axes as x and one entry a row), both of the
+    ``function`` takes ``x`` ``(batch, *shape)`` and ``sigma`` (0-d, or with as many axes as x and one entry a row),
+    both of the
     precision of the prior, and returns the denoised ``(batch, *shape)``, differentiable by torch. Everything is in the
     units of the signal: wrap a network trained on w = (x - m) / q as ``m + q * net((x - m) / q, sigma / q)``.
 
-    ``scale`` > 0: the largest standard deviation of any direction (not of an entry, for smooth signals); ``detail``: the
+    ``scale`` > 0: the largest standard deviation of any direction (not of an entry, for smooth signals); ``detail``:
+    the
     smallest one that samples must show (a twentieth of the scale unless given); ``sigma_range``: the levels that the
-    function was made for. ``law``: a Gaussian with about this prior's mean and covariance, if known: guidance then needs no
+    function was made for. ``law``: a Gaussian with about this prior's mean and covariance, if known: guidance then
+    needs no
     derivative of the function. ``dtype``: float32 or float64; that of a tensor ``mean``, or float32, unless given.
 
     >>> import torch
@@ -71,8 +83,16 @@ def from_denoiser(
             raise invalid_type(owner, "law", "a GaussianLaw", law)
         if tuple(law.mean.shape) != dims or law.mean.is_complex() != (kind == "complex"):
             raise invalid(owner, "law", f"of shape {dims}, {kind}", f"{tuple(law.mean.shape)}, {law.mean.dtype}")
-    return FunctionPrior(function=function, shape=dims, mean=mean.to(kind_dtype(dtype, kind)), scale=scale, detail=detail,
-                         sigma_range=(low, float(sigma_range[1])), kind=kind, law=law)
+    return FunctionPrior(
+        function=function,
+        shape=dims,
+        mean=mean.to(kind_dtype(dtype, kind)),
+        scale=scale,
+        detail=detail,
+        sigma_range=(low, float(sigma_range[1])),
+        kind=kind,
+        law=law,
+    )
 
 
 @final
@@ -101,5 +121,10 @@ class FunctionPrior(Prior):
 
 def _mismatch(name: str, x: Tensor, y: Tensor) -> InputError:
     want, given = (f"{tuple(t.shape)} {t.dtype} on {t.device}" for t in (x, y))
-    return invalid("from_denoiser", f"function ({name})", f"returning what it is given, {want}", given,
-                   "Cast or reshape inside the function.")
+    return invalid(
+        "from_denoiser",
+        f"function ({name})",
+        f"returning what it is given, {want}",
+        given,
+        "Cast or reshape inside the function.",
+    )

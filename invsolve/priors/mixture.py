@@ -27,19 +27,19 @@ _OWNER = "GaussianMixturePrior"
 class GaussianMixturePrior(Prior):
     """``x ~ sum_k weights_k N(means_k, covariances_k)``, real, for signals of any shape with dense covariances.
 
-    ``weights`` ``(K,)`` >= 0 with sum 1; ``means`` ``(K, *shape)``; ``covariances`` ``(K, n, n)``, or ``(n, n)`` for all
-    components, symmetric positive semidefinite over the flattened signal of n numbers (zero is allowed: an empirical
-    law). Denoiser, pullback, density and posterior are exact, computed in float64 and returned in the precision of the
-    means. ``law`` is the Gaussian with the same mean and covariance.
+    ``weights`` ``(K,)`` >= 0 with sum 1; ``means`` ``(K, *shape)``; ``covariances`` ``(K, n, n)``, or ``(n, n)`` for
+    all components, symmetric positive semidefinite over the flattened signal of n numbers (zero is allowed: an
+    empirical law). Denoiser, pullback, density and posterior are exact, computed in float64 and returned in the
+    precision of the means. ``law`` is the Gaussian with the same mean and covariance.
 
     Raises InputError or InputTypeError naming the argument that is wrong.
 
     >>> import torch
     >>> prior = GaussianMixturePrior(weights=torch.tensor([0.5, 0.5]), means=torch.tensor([[-1.0], [1.0]]),
     ...                              covariances=torch.zeros(1, 1))
-    >>> prior.denoise(torch.tensor([[0.0], [9.0]]), 1.0)
-    tensor([[0.],
-            [1.]])
+    >>> prior.denoise(torch.tensor([[0.5], [-0.5]]), 1.0)  # tanh(x / sigma^2)
+    tensor([[ 0.4621],
+            [-0.4621]])
     """
 
     weights: Tensor
@@ -103,7 +103,7 @@ class GaussianMixturePrior(Prior):
 
     @property
     def detail(self) -> float | None:  # type: ignore[override]
-        """The smallest marginal standard deviation of a component, of entries that vary; None if no component varies."""
+        """The smallest marginal standard deviation in a component, of entries that vary; None if none does."""
         variances = (self._vectors.square() @ self._values[..., None])[..., 0]
         varying = variances[variances > 1e-6 * variances.max()]
         return math.sqrt(float(varying.min())) if len(varying) else None

@@ -103,7 +103,7 @@ def condition_mixture(
     posterior_weights = torch.exp(log_joint - log_evidence[:, None])
     dtype = kind_dtype(data.dtype, "real")
     factors = gain * shrink[..., None, :]
-    item = torch.arange(batch, device=data.device) if len(factors) > 1 else torch.zeros_like(log_evidence, dtype=torch.int64)
+    item = torch.arange(batch, device=data.device) if len(factors) > 1 else data.new_zeros(batch, dtype=torch.int64)
     return GaussianMixturePosterior(
         problem=problem, weights=posterior_weights.to(dtype), log_evidence=log_evidence, factors=factors, item=item,
         means=posterior_means.to(dtype).view(batch, -1, *shape),

@@ -18,8 +18,10 @@ def choose(problem: Problem, prior: Prior) -> tuple[Strategy, str]:
         return exact, "Prior, operator and noise have a closed-form posterior: independent exact draws."
     guided = MMPS()
     if missing := guided.missing(problem, prior):
-        raise UnsupportedError(f"solve: strategy 'auto' finds none that would do: not Exact, because {lacking}; "
-                               f"not MMPS, which needs {missing}.")
+        raise UnsupportedError(
+            f"solve: strategy 'auto' finds none that would do: not Exact, because {lacking}; "
+            f"not MMPS, which needs {missing}."
+        )
     exactness = "exact for Gaussian priors and linear operators, an approximation here"
     return guided, f"No closed form ({lacking}), so moment-matching guidance: {exactness}."
 
@@ -29,6 +31,9 @@ def alternatives(problem: Problem, prior: Prior) -> str:
     from invsolve.strategies.pigdm import PiGDM
     from invsolve.strategies.tmpd import TMPD
 
-    fitting = [name for name, s in {"Exact()": Exact(), "MMPS()": MMPS(), "TMPD()": TMPD(), "PiGDM()": PiGDM()}.items()
-               if not s.missing(problem, prior)]
+    fitting = [
+        name
+        for name, s in {"Exact()": Exact(), "MMPS()": MMPS(), "TMPD()": TMPD(), "PiGDM()": PiGDM()}.items()
+        if not s.missing(problem, prior)
+    ]
     return ", ".join(fitting) or "none of this version"

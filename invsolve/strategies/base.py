@@ -1,7 +1,7 @@
 """What a strategy is: how prior and data are combined, as pure steps on a small state.
 
-The loop exists once, in `solve`. It calls ``bind`` once per solve, ``init`` and ``step`` for every chunk of rows. A row is
-sample k of item b; everything a strategy computes for a row depends on that row alone unless it says ``couples =
+The loop exists once, in `solve`. It calls ``bind`` once per solve, ``init`` and ``step`` for every chunk of rows. A
+row is sample k of item b; everything a strategy computes for a row depends on that row alone unless it says ``couples =
 "samples"``.
 """
 

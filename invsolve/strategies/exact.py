@@ -24,8 +24,8 @@ class ExactState:
 class Exact(Strategy):
     """Independent draws from the exact posterior: Gaussian (and mixture) priors, linear operators, Gaussian noise.
 
-    No network evaluations. Exact up to rounding and, for problems too large to factorise, the residual of a linear solve
-    (`GaussianPosterior`).
+    No network evaluations. Exact up to rounding and, for problems too large to factorise, the residual of a linear
+    solve (`GaussianPosterior`).
     """
 
     num_steps = 1

@@ -52,8 +52,8 @@ class _Bound:
 class Guided(Strategy):
     """Run ``sampler`` with the guided denoiser down a grid of noise levels.
 
-    ``num_steps`` steps on the solver's own grid: log-spaced from ten times the prior's scale (clipped to its range) down to
-    a tenth of the smallest posterior standard deviation that prior and data allow, then 0. ``grid`` replaces it
+    ``num_steps`` steps on the solver's own grid: log-spaced from ten times the prior's scale (clipped to its range)
+    down to a tenth of the smallest posterior standard deviation that prior and data allow, then 0. ``grid`` replaces it
     (`iv.samplers.karras_grid`, `log_grid`, `custom_grid`; levels in the units of the signal). The walk starts at
     ``mean + sqrt(C_fit + t^2) z`` where the prior states a covariance, else at ``mean + t z``.
     """

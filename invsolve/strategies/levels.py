@@ -23,8 +23,10 @@ _DETAIL = 0.05  # in units of the scale: what samples of a prior that does not s
 def noise_levels(problem: Problem, prior: Prior) -> tuple[float | Tensor, float | Tensor]:
     """The highest and the lowest level > 0, each a number, or (batch,) where items differ in operator or noise.
 
-    The smallest posterior std is taken as ``(detail^-2 + |G^-1/2 A C^1/2|^2)^-1/2``: no direction is better known than the
-    best measured one, and the finest one of the prior. A non-linear operator counts through its Jacobian at the prior's mean.
+    The smallest posterior std is taken as ``(detail^-2 + |G^-1/2 A C^1/2|^2)^-1/2``: no direction is better known
+    than the
+    best measured one, and the finest one of the prior. A non-linear operator counts through its Jacobian at the
+    prior's mean.
     """
     if prod(problem.operator.out_shape) == 0:
         return prior_range(prior)
@@ -35,20 +37,33 @@ def noise_levels(problem: Problem, prior: Prior) -> tuple[float | Tensor, float 
     bottom = _BOTTOM * precision.rsqrt()
     top, bottom = min(top, high), bottom.clamp(min=low)
     if not bool((bottom < top).all()):
-        raise invalid("solve", "prior.sigma_range", f"reaching below {top:.3g} and above {float(bottom.max()):.3g}", prior.sigma_range)
+        raise invalid(
+            "solve",
+            "prior.sigma_range",
+            f"reaching below {top:.3g} and above {float(bottom.max()):.3g}",
+            prior.sigma_range,
+        )
     return (top, float(bottom[0])) if problem.shared else (torch.full_like(bottom, top), bottom)
 
 
 def information(problem: Problem, prior: Prior, *, max_iter: int = 30, rtol: float = 0.02) -> Tensor:
-    """``|G^-1/2 A C^1/2|`` per item, (batch,) or (1,) where shared, float64 on CPU, by power iteration on ``A^H G^-1 A C``."""
+    """``|G^-1/2 A C^1/2|`` per item, (batch,) or (1,) where shared, float64 on CPU, by power iteration on ``A^H G^-1
+    A C``.
+    """
     if isinstance(problem.operator, BlackBox):
-        raise UnsupportedError(f"solve: {type(problem.operator).__name__} is a black box, guidance needs its derivative.")
+        raise UnsupportedError(
+            f"solve: {type(problem.operator).__name__} is a black box, guidance needs its derivative."
+        )
     one = problem.take(torch.zeros(1, dtype=torch.int64, device=problem.data.device)) if problem.shared else problem
     rows = len(one.data)
     mean = prior.mean.expand(rows, *prior.shape)
     operator = one.operator.linearize(mean)
     rng = torch.Generator().manual_seed(0)
-    x = torch.randn(prior.shape, generator=rng, dtype=problem.signal_dtype).expand(rows, *prior.shape).to(problem.data.device)
+    x = (
+        torch.randn(prior.shape, generator=rng, dtype=problem.signal_dtype)
+        .expand(rows, *prior.shape)
+        .to(problem.data.device)
+    )
     value = x.real.new_zeros(rows)
     for _ in range(max_iter):
         x = x / expand(inner(x, x).sqrt().clamp_min(torch.finfo(x.real.dtype).tiny), x)

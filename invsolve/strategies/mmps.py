@@ -1,4 +1,6 @@
-"""Moment matching (MMPS): the exact score for Gaussian priors and linear operators, and an excellent proposal elsewhere."""
+"""Moment matching (MMPS): the exact score for Gaussian priors and linear operators, and an excellent proposal
+elsewhere.
+"""
 
 from __future__ import annotations
 
@@ -23,9 +25,11 @@ from invsolve.strategies.guided import BoundGuidance, Guidance, Guided, guided, 
 class MomentMatching(Guidance):
     """``D_y = D + V A^H (A V A^H + G)^-1 (y - A D)`` with the Tweedie covariance ``V = t^2 C J^H`` (guidance card 14).
 
-    Rozet et al. 2024, arXiv 2405.13712. ``covariance="jacobian"``: V by vector-Jacobian products of the denoiser, solved by
+    Rozet et al. 2024, arXiv 2405.13712. ``covariance="jacobian"``: V by vector-Jacobian products of the denoiser,
+    solved by
     conjugate gradients to ``rtol`` (`invsolve.cg.default_rtol` unless given; 1e-3 saves up to half of the products of a
-    network, and rows then agree between batches to that) in at most ``max_iter`` products. ``"law"``: V from the prior's stated Gaussian law, no
+    network, and rows then agree between batches to that) in at most ``max_iter`` products. ``"law"``: V from the
+    prior's stated Gaussian law, no
     products at all. ``"auto"``: the law where the prior is that law, or where products would differentiate a network;
     else the Jacobian. A non-linear operator is linearised at D in every step (Gauss-Newton).
     """
@@ -53,7 +57,9 @@ class MomentMatching(Guidance):
         if self.covariance == "law" or (self.covariance == "auto" and stated):
             assert prior.law is not None
             tolerance = self.tolerance(problem)
-            system = make_system(problem, prior.law, rtol=tolerance, max_iter=4 * self.max_iter) if problem.linear else None
+            system = (
+                make_system(problem, prior.law, rtol=tolerance, max_iter=4 * self.max_iter) if problem.linear else None
+            )
             return _LawBound(problem=problem, prior=prior, options=self, system=system)
         return _JacobianBound(problem=problem, prior=prior, options=self)
 
@@ -75,8 +81,14 @@ class _LawBound:
         variances = law.posterior_variances(t)
         system = self.system
         if system is None:
-            system = IterativeSystem(problem=problem, operator=problem.operator.linearize(value), modes=law.modes,
-                                     rtol=self.options.tolerance(problem), max_iter=4 * self.options.max_iter, level=0.0)
+            system = IterativeSystem(
+                problem=problem,
+                operator=problem.operator.linearize(value),
+                modes=law.modes,
+                rtol=self.options.tolerance(problem),
+                max_iter=4 * self.options.max_iter,
+                level=0.0,
+            )
         white = problem.whiten(problem.data - problem.operator(value))
         return value + law.modes.synthesis(system.factor(variances)(white)), {}
 
@@ -105,8 +117,12 @@ class _JacobianBound:
             return (t * t) * prior.noise_covariance(pull(operator.adjoint(problem.unwhiten_adjoint(w))))
 
         white = problem.whiten(problem.data - problem.operator(value))
-        w, info = conjugate_gradients(lambda w: w + problem.whiten(operator(tweedie(w))), white,
-                                      rtol=self.options.tolerance(problem), max_iter=self.options.max_iter)
+        w, info = conjugate_gradients(
+            lambda w: w + problem.whiten(operator(tweedie(w))),
+            white,
+            rtol=self.options.tolerance(problem),
+            max_iter=self.options.max_iter,
+        )
         return value + tweedie(w), {"cg_residual": info.residual}
 
     def take(self, index: Tensor) -> Self:
@@ -114,8 +130,13 @@ class _JacobianBound:
 
 
 def MMPS(
-    *, covariance: Literal["auto", "law", "jacobian"] = "auto", rtol: float | None = None, max_iter: int = 100,
-    sampler: Sampler | None = None, num_steps: int = 50, grid: Tensor | None = None,
+    *,
+    covariance: Literal["auto", "law", "jacobian"] = "auto",
+    rtol: float | None = None,
+    max_iter: int = 100,
+    sampler: Sampler | None = None,
+    num_steps: int = 50,
+    grid: Tensor | None = None,
 ) -> Guided:
     """Moment-matching posterior sampling: `MomentMatching` with a second-order stochastic sampler, 50 evaluations."""
     return guided(MomentMatching(covariance=covariance, rtol=rtol, max_iter=max_iter), sampler, num_steps, grid)

@@ -24,9 +24,10 @@ from invsolve.strategies.guided import BoundGuidance, Guidance, Guided, guided, 
 class PseudoinverseGuidance(Guidance):
     """PiGDM in its score form (Song et al. 2023): ``g = J^H A^H (r^2 A A^H + G)^-1 (y - A D)`` (guidance card 3).
 
-    ``r^2 = t^2 s^2 / (s^2 + t^2)`` takes the signal for independent entries of std s; ``prior_std`` is s in the units of the
-    signal, 1 in the paper, by default the root mean variance of the prior's law (its scale, without one). Exact only for
-    such signals: correlated priors are given too wide or too narrow posteriors.
+    ``r^2 = t^2 s^2 / (s^2 + t^2)`` takes the signal for independent entries of std s; ``prior_std`` is s in the units
+    of the
+    signal, 1 in the paper, by default the root mean variance of the prior's law (its scale, without one). Exact only
+    for such signals: correlated priors are given too wide or too narrow posteriors.
     """
 
     prior_std: float | None = None
@@ -70,10 +71,16 @@ class _PseudoinverseBound:
         if operator.gram is not None and noise.std is not None:
             guided = operator.adjoint(rest.div_(r2 * operator.gram + noise.std**2))
         else:
+
             def apply(w: Tensor) -> Tensor:
                 return w + problem.whiten(operator(r2 * operator.adjoint(problem.unwhiten_adjoint(w))))
 
-            w, _ = conjugate_gradients(apply, problem.whiten(rest), rtol=self.options.rtol or default_rtol(rest.dtype), max_iter=self.options.max_iter)
+            w, _ = conjugate_gradients(
+                apply,
+                problem.whiten(rest),
+                rtol=self.options.rtol or default_rtol(rest.dtype),
+                max_iter=self.options.max_iter,
+            )
             guided = operator.adjoint(problem.unwhiten_adjoint(w))
         return combine((1.0, t * t), (value, self.prior.noise_covariance(pull(guided)))), {}
 

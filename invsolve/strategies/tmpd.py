@@ -20,8 +20,9 @@ from invsolve.strategies.guided import BoundGuidance, Guidance, Guided, guided, 
 class TweedieMoment(Guidance):
     """TMPD (Boys et al. 2023, arXiv 2310.06721): as moment matching with ``A V A^H`` replaced by its row sums.
 
-    ``g = J^H A^H v``, ``v = (y - A D) / (G + A V A^H 1)`` elementwise; two vector-Jacobian products a step. Biased by design
-    where the rows of ``A V A^H`` are not nearly diagonal; negative row sums count as 0. Needs a noise std, not a covariance.
+    ``g = J^H A^H v``, ``v = (y - A D) / (G + A V A^H 1)`` elementwise; two vector-Jacobian products a step. Biased by
+    design where the rows of ``A V A^H`` are not nearly diagonal; negative row sums count as 0. Needs a noise std, not a
+    covariance.
     """
 
     def missing(self, problem: Problem, prior: Prior) -> str:
@@ -48,7 +49,9 @@ class _TweedieBound:
             return (t * t) * prior.noise_covariance(pull(operator.adjoint(v)))
 
         ones = problem.data.new_ones(problem.data.shape)
-        sums = problem.whiten(problem.whiten(operator(tweedie(ones)))).real.clamp_min(0)  # relative to the noise variance
+        sums = problem.whiten(problem.whiten(operator(tweedie(ones)))).real.clamp_min(
+            0
+        )  # relative to the noise variance
         white = problem.whiten(problem.data - problem.operator(value)) / (1 + sums)
         return value + tweedie(problem.unwhiten_adjoint(white)), {}
 
