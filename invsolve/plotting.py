@@ -66,9 +66,10 @@ def plot_result(
 
 
 def comparison_figure(images: Mapping[str, Tensor], *, truth: Tensor | None = None) -> Figure:
-    """Images (2-D, real or complex) side by side as magnitudes on one scale; with ``truth``, their errors below.
+    """Images (2-D, real or complex) side by side on one scale, complex ones as magnitudes; errors to ``truth`` below.
 
-    The error map is |image - truth| (the complex modulus); its title gives ||image - truth|| / ||truth||.
+    The error map is |image - truth| (the complex modulus), on one scale that ends at the median of the images' largest
+    errors (99.9 %); its title gives the NRMSE, ||image - truth|| / ||truth||.
     """
     if not isinstance(images, Mapping) or not images:
         raise invalid_type("comparison_figure", "images", "a non-empty mapping of name to image", images)
@@ -96,14 +97,16 @@ def comparison_figure(images: Mapping[str, Tensor], *, truth: Tensor | None = No
         figure.colorbar(mesh, ax=list(grid[0]), fraction=0.05, pad=0.01)
         if reference is not None:
             errors = {name: np.abs(image - reference) for name, image in columns.items()}
-            top = max(float(np.quantile(error[np.isfinite(error)], 0.999, method="higher")) if np.isfinite(error).any()
-                      else 0.0 for error in errors.values())
+            # The median of the columns' tops: one bad column must not turn the errors of the others black.
+            tops = [_top(error) for error in errors.values() if np.isfinite(error).any()] or [1.0]
+            top = float(np.median(tops))
             norm = float(np.linalg.norm(reference))
             grid[1][0].set_axis_off()
             for ax, error in zip(grid[1][1:], errors.values(), strict=True):
-                relative = f", {float(np.linalg.norm(error)) / norm:.3f}" if norm > 0 else ""
+                relative = f", NRMSE {float(np.linalg.norm(error)) / norm:.3f}" if norm > 0 else ""
                 mesh = _show(ax, error, f"|error|{relative}", "magma", 0.0, top)
-            figure.colorbar(mesh, ax=list(grid[1]), fraction=0.05, pad=0.01)
+            extend = "max" if max(tops) > top else "neither"
+            figure.colorbar(mesh, ax=list(grid[1]), fraction=0.05, pad=0.01, extend=extend)
         return figure
 
 

@@ -63,8 +63,8 @@ def to_xarray(result: Result) -> xarray.Dataset:
         "status": result.status.name, "batched": result.batched, "strategy": result.strategy, "why": result.why,
         "nfe": float(result.nfe), "vjps": float(result.vjps), "operator_calls": dict(result.operator_calls),
         "seconds": float(result.seconds), "seed": result.seed, "versions": dict(result.versions),
-        "info": {name: variables[f"info_{name}"][1].dtype.name for name in result.info}, "warnings": list(result.warnings), "dims": result.dims, "units": result.units,
-        "layout": layout,
+        "info": {name: variables[f"info_{name}"][1].dtype.name for name in result.info},
+        "warnings": list(result.warnings), "dims": result.dims, "units": result.units, "layout": layout,
     }
     attrs = {_MARK: _VERSION, "settings": _json("settings", dict(result.settings)), "run": _json("run", run)}
     return xarray.Dataset(variables, attrs=attrs)

@@ -263,8 +263,10 @@ def test_filling_copies_and_reads_its_own_prefix():
     ("change", "message"),
     [
         ({"weights": torch.ones(3)}, r"`state.weights` must be a tensor of shape \(3,\) and torch.float32, got none"),
-        ({"inner": Inner(x=torch.ones(3, 2))}, r"`state.inner.x` must be .* torch.float32, got \(3, 2\) and torch.complex64"),
-        ({"inner": Inner(x=torch.ones(4, dtype=torch.complex64))}, r"`state.inner.x` must be .*\(4,\) and .*, got \(3, 2\)"),
+        ({"inner": Inner(x=torch.ones(3, 2))},
+         r"`state.inner.x` must be .* torch.float32, got \(3, 2\) and torch.complex64"),
+        ({"inner": Inner(x=torch.ones(4, dtype=torch.complex64))},
+         r"`state.inner.x` must be .*\(4,\) and .*, got \(3, 2\)"),
         ({"pair": None}, r"`state.pair.0` must be absent, as in this state, got a tensor"),
         ({"level": 3}, r"`state.level` must be a tensor of shape \(\) and torch.int64, got \(\) and torch.float64"),
     ],
@@ -289,10 +291,12 @@ def test_a_template_that_cannot_be_filled_is_refused():
 def test_fingerprints_name_what_differs():
     mine = {"y": "aa", "operator": "bb", "seed": "0"}
     check_fingerprint(dict(mine), mine)
-    with pytest.raises(CheckpointError, match=r"checkpoint: `y`, `seed` must be .*y: cc in the file, aa now; seed: 1 in") as e:
+    message = r"checkpoint: `y`, `seed` must be .*y: cc in the file, aa now; seed: 1 in"
+    with pytest.raises(CheckpointError, match=message) as e:
         check_fingerprint({**mine, "y": "cc", "seed": "1"}, mine)
     assert "operator" not in str(e.value) and "delete the file" in str(e.value)
-    with pytest.raises(CheckpointError, match=r"`operator`, `chunk` must.*operator: absent in.*chunk: 8 in the file, absent"):
+    message = r"`operator`, `chunk` must.*operator: absent in.*chunk: 8 in the file, absent"
+    with pytest.raises(CheckpointError, match=message):
         check_fingerprint({"y": "aa", "seed": "0", "chunk": "8"}, mine)
 
 

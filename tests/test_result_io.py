@@ -23,7 +23,9 @@ from invsolve.result import Result, Status
 from invsolve.result_io import load_result
 
 
-def make(dtype: torch.dtype = torch.float32, *, batched: bool = True, shape: tuple[int, ...] = (3, 2), **changes: Any) -> Result:
+def make(
+    dtype: torch.dtype = torch.float32, *, batched: bool = True, shape: tuple[int, ...] = (3, 2), **changes: Any
+) -> Result:
     lead = (5, 2) if batched else (5,)
     rng = torch.Generator().manual_seed(0)
     failed = torch.zeros(lead, dtype=torch.bool)

@@ -20,8 +20,8 @@ from invsolve.checks import (
     check_positive,
     kind_dtype,
 )
-from invsolve.errors import InputError, invalid, invalid_type
-from invsolve.priors.base import Prior
+from invsolve.errors import InputError, UnsupportedError, invalid, invalid_type
+from invsolve.priors.base import Prior, Pullback
 from invsolve.priors.modes import GaussianLaw
 
 Denoiser = Callable[[Tensor, Tensor], Tensor]
@@ -109,9 +109,32 @@ class FunctionPrior(Prior):
     kind: Kind
     law: GaussianLaw | None
 
+    @property
+    def cheap_pullback(self) -> bool:
+        return False
+
+    def _pullback(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Pullback]:
+        with torch.enable_grad():
+            leaf = x.detach().requires_grad_()
+            value = self._denoise(leaf, sigma)
+        if not value.requires_grad:
+            # Taken for a zero derivative, it would turn a posterior into the prior without a word.
+            raise UnsupportedError(
+                f"from_denoiser: `function ({self._name})` must be differentiable by torch, got an output without a gradient. "
+                "Remove no_grad, detach or numpy from it, or state `law`, which guidance then uses instead.")
+
+        def pull(v: Tensor) -> Tensor:
+            (grad,) = torch.autograd.grad(value, leaf, v, retain_graph=True, materialize_grads=True)
+            return grad
+
+        return value.detach(), pull
+
+    @property
+    def _name(self) -> str:
+        return getattr(self.function, "__qualname__", type(self.function).__name__)
+
     def _denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
-        y = self.function(x, sigma)
-        name = getattr(self.function, "__qualname__", type(self.function).__name__)
+        y, name = self.function(x, sigma), self._name
         if not isinstance(y, Tensor):
             raise invalid_type("from_denoiser", f"function ({name})", "returning a torch.Tensor", y)
         if y.shape != x.shape or y.dtype != x.dtype or y.device != x.device:

@@ -169,9 +169,10 @@ class _ScaleMixture(ScalarLaw):
         log_sum = torch.logsumexp(log, 0)
         r = (log - log_sum).exp()
         gain = variances / total
-        mean = (r * gain).sum(0)
-        spread = (r * (gain - mean) ** 2).sum(0) * u**2
-        return log_sum, mean * u, (r * gain).sum(0) * sigma**2 + spread
+        # their sum is 1, up to the rounding of many parts
+        kept, lost = (r * gain).sum(0), (r * (sigma**2 / total)).sum(0)
+        spread = (r * (gain - kept) ** 2).sum(0) * u**2
+        return log_sum, torch.where(kept < lost, kept * u, u - lost * u), kept * sigma**2 + spread
 
 
 @final
@@ -226,7 +227,7 @@ class Student(_ScaleMixture):
 
     A normal law whose precision is Gamma distributed: the mixture over the logarithm of the precision, by the
     trapezoidal
-    rule, which converges exponentially for it (to 1e-10 of the density, with 150 nodes at dof = 3 and 760 at 100).
+    rule, which converges exponentially for it (to 1e-10 of the density, with 190 nodes at dof = 3 and 700 at 100).
     """
 
     scale: float | Tensor
@@ -277,7 +278,7 @@ def _student_nodes(dof: float) -> tuple[Any, Any]:
     """
     half = dof / 2
     high = math.log(1 + 12 / math.sqrt(half) + 40 / half)
-    g = np.arange(-46.0, high, 0.45 * math.sqrt(1 / (half + 0.5)))
+    g = np.arange(-2 * math.log(1e9) - 60 / (dof + 1), high, 0.45 * math.sqrt(1 / (half + 0.5)))
     log_density = half * (g - np.exp(g))
     log_density -= log_density.max()
     return log_density - math.log(np.exp(log_density).sum()), np.exp(-g)

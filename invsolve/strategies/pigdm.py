@@ -68,8 +68,11 @@ class _PseudoinverseBound:
         rest = problem.data - problem.operator(value)
         noise = problem.noise
         assert isinstance(noise, Gaussian)
-        if operator.gram is not None and noise.std is not None:
-            guided = operator.adjoint(rest.div_(r2 * operator.gram + noise.std**2))
+        gram = operator.gram
+        if gram is not None and noise.std is not None:
+            if isinstance(gram, Tensor):  # a mask times a number would be of torch's default precision
+                gram = gram.to(rest.real.dtype)
+            guided = operator.adjoint(rest.div_(r2 * gram + noise.std**2))
         else:
 
             def apply(w: Tensor) -> Tensor:
