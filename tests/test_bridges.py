@@ -141,6 +141,66 @@ def test_moving_a_deepinv_operator_leaves_the_first_alone():
     assert A(torch.ones(1, 8, 8)).dtype == torch.float32
 
 
+def test_complex_maps_stay_complex_when_cast():
+    """torch's own Module.to(float64) drops the imaginary part of complex buffers."""
+    mask = torch.rand(8, 8, generator=torch.Generator().manual_seed(0)) < 0.5
+    maps = torch.randn(3, 8, 8, dtype=torch.complex64, generator=torch.Generator().manual_seed(1))
+    theirs = deepinv.physics.MultiCoilMRI(img_size=(2, 8, 8), mask=mask.float(), coil_maps=maps[None])
+    A = ops.from_deepinv(theirs, (8, 8), (3, 8, 8), in_kind="complex", out_kind="complex")
+    B = ops.MRI(in_shape=(8, 8), mask=mask, maps=maps)
+    assert A.dtype == torch.float32 and A.device == torch.device("cpu")
+    assert iv.testing.check_operator(A.to(dtype=torch.float64)).passed
+    x = torch.randn(2, 8, 8, dtype=torch.complex128, generator=torch.Generator().manual_seed(2))
+    assert torch.allclose(A.to("cpu", torch.float64)(x), B.to(dtype=torch.float64)(x), atol=1e-12)
+    with pytest.raises(iv.errors.InputTypeError, match=r"`x` must be of precision torch.float32, got torch.complex128"):
+        A(x)
+
+
+def test_parameters_that_are_modules_parameters_are_cast_too():
+    class Gain(deepinv.physics.Physics):
+        def __init__(self):
+            super().__init__()
+            self.gain = torch.nn.Parameter(torch.tensor(2.0))
+
+        def A(self, x, **_):
+            return self.gain * x
+
+    A = ops.from_deepinv(Gain(), (4,), (4,)).to(dtype=torch.float64)
+    y = A(torch.ones(1, 4, dtype=torch.float64))
+    assert y.dtype == torch.float64 and torch.equal(y.detach(), torch.full((1, 4), 2.0, dtype=torch.float64))
+
+
+def test_vectors_and_volumes_say_what_becomes_of_the_channel():
+    sensing = deepinv.physics.CompressedSensing(m=10, img_size=(1, 4, 4), rng=torch.Generator().manual_seed(0))
+    A = ops.from_deepinv(sensing, (4, 4), (10,), out_channel="keep")
+    assert iv.testing.check_operator(A).passed and A.out_shape == (10,)
+    kernel = torch.rand(1, 1, 3, 3, 3, generator=torch.Generator().manual_seed(1))
+    blur = deepinv.physics.Blur(filter=kernel, padding="circular")
+    B = ops.from_deepinv(blur, (4, 5, 6), (4, 5, 6), in_channel="add", out_channel="add")
+    assert iv.testing.check_operator(B).passed
+    colours = deepinv.physics.Blur(filter=kernel[:, :, 0], padding="circular")
+    assert iv.testing.check_operator(ops.from_deepinv(colours, (3, 5, 6), (3, 5, 6))).passed
+    vector = ops.to_deepinv(ops.Matrix(matrix=torch.ones(2, 3)), in_channel="keep", out_channel="keep")
+    assert torch.equal(vector.A(torch.ones(1, 3)), torch.full((1, 2), 3.0))
+    assert torch.equal(vector.A_adjoint(torch.ones(1, 2)), torch.full((1, 3), 2.0))
+
+
+def test_fingerprints_of_deepinv_operators_see_attributes_and_buffers():
+    def blur(value, padding):
+        physics = deepinv.physics.Blur(filter=torch.full((1, 1, 3, 3), value), padding=padding)
+        return ops.from_deepinv(physics, (8, 8), (8, 8)).fingerprint()
+
+    assert blur(0.1, "circular") == blur(0.1, "circular")
+    assert len({blur(0.1, "circular"), blur(0.2, "circular"), blur(0.1, "reflect")}) == 3
+
+
+def test_a_physics_with_a_random_generator_can_be_moved():
+    physics = deepinv.physics.Inpainting(img_size=(1, 8, 8), mask=0.5, rng=torch.Generator().manual_seed(0))
+    A = ops.from_deepinv(physics, (8, 8), (8, 8))
+    x = torch.ones(1, 8, 8)
+    assert torch.equal(A.to(dtype=torch.float64)(x.double()).float(), A(x))
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -155,7 +215,15 @@ def test_moving_a_deepinv_operator_leaves_the_first_alone():
         ),
         (
             lambda: ops.from_deepinv(deepinv.physics.Denoising(), (4, 4), (4, 5))(torch.ones(1, 4, 4)),
-            r"physics.A must return shape \(1, 1, 4, 5\), got \(1, 1, 4, 4\)",
+            r"physics.A must have shape \(1, 1, 4, 5\), got \(1, 1, 4, 4\)",
+        ),
+        (
+            lambda: ops.from_deepinv(deepinv.physics.Denoising(), (2,), (2,), in_channel="first"),
+            "`in_channel` must be one of 'add', 'keep', None, got 'first'",
+        ),
+        (
+            lambda: ops.to_deepinv(ops.MRI(in_shape=(2, 2), mask=torch.ones(2, 2).bool()), out_channel="keep"),
+            "`out_channel` must be 'add' for complex signals",
         ),
         (lambda: ops.to_deepinv(torch.sin), "`A` must be an iv.operators.Operator, got builtin"),
     ],

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 import invsolve as iv
+from invsolve.operators.base import Operator
 from invsolve.operators.dense import dense_matrix
 from invsolve.tally import tally
 
@@ -27,6 +28,23 @@ def mask(*shape: int) -> Tensor:
 
 
 COMPLEX = torch.complex128
+KINDS = {"real": F64, "complex": COMPLEX}
+
+
+def signals(A: iv.operators.Operator, rows: int) -> Tensor:
+    return randn(rows, *A.in_shape, dtype=KINDS[A.in_kind])
+
+
+def data(A: iv.operators.Operator, rows: int) -> Tensor:
+    return randn(rows, *A.out_shape, dtype=KINDS[A.out_kind])
+
+
+def stacked(x: Tensor) -> Tensor:
+    """``(rows, ...)`` -> ``(rows, n)`` real, complex as [Re; Im]."""
+    x = x.flatten(1)
+    return torch.cat([x.real, x.imag], 1) if x.is_complex() else x
+
+
 CASES: dict[str, iv.operators.LinearOperator] = {
     "matrix": ops.Matrix(matrix=randn(3, 5)),
     "matrix items": ops.Matrix(matrix=randn(2, 3, 5)),
@@ -85,13 +103,7 @@ def test_dense_form_norm_pinv_and_normal_equations(A):
     matrix = dense_matrix(A, dtype=F64)
     items = matrix if A.batch is not None else matrix[None]
     rows = len(items)
-
-    def stacked(x: Tensor) -> Tensor:
-        x = x.flatten(1)
-        return torch.cat([x.real, x.imag], 1) if x.is_complex() else x
-
-    kinds = {"real": F64, "complex": COMPLEX}
-    x, y = randn(rows, *A.in_shape, dtype=kinds[A.in_kind]), randn(rows, *A.out_shape, dtype=kinds[A.out_kind])
+    x, y = signals(A, rows), data(A, rows)
     assert torch.allclose(stacked(A(x)), (items @ stacked(x)[..., None])[..., 0], atol=1e-12)
     assert torch.allclose(stacked(A.adjoint(y)), (items.mT @ stacked(y)[..., None])[..., 0], atol=1e-12)
     norm = torch.linalg.matrix_norm(items, 2)
@@ -100,9 +112,52 @@ def test_dense_form_norm_pinv_and_normal_equations(A):
     solved = A.solve_normal(x, tau=0.3, rtol=1e-13, max_iter=2000)
     eye = torch.eye(items.shape[-1], dtype=F64)
     assert torch.allclose(stacked(solved), torch.linalg.solve(items.mT @ items + 0.3 * eye, stacked(x)), atol=1e-9)
-    data = A(x)  # consistent: the minimum-norm solution reproduces it
-    least = torch.linalg.pinv(items, rtol=1e-10) @ stacked(data)[..., None]
-    assert torch.allclose(stacked(A.pinv(data, rtol=1e-14, max_iter=5000)), least[..., 0], atol=1e-6)
+    consistent = A(x)  # the minimum-norm solution reproduces it
+    least = torch.linalg.pinv(items, rtol=1e-10) @ stacked(consistent)[..., None]
+    assert torch.allclose(stacked(A.pinv(consistent, rtol=1e-14, max_iter=5000)), least[..., 0], atol=1e-6)
+
+
+@pytest.mark.parametrize("A", CASES.values(), ids=CASES)
+def test_weighted_normal_equations_and_the_pseudo_inverse_of_any_data(A):
+    """Weights per datum, and data outside the range of A, against the dense matrix."""
+    matrix = dense_matrix(A, dtype=F64)
+    rows = A.batch or 2
+    matrix = matrix.expand(rows, *matrix.shape[-2:])
+    x, y = signals(A, rows), data(A, rows)
+    weight = torch.rand(rows, *A.out_shape, dtype=F64, generator=RNG) + 0.1
+    flat = stacked(torch.complex(weight, weight)) if A.out_kind == "complex" else weight.flatten(1)
+    system = matrix.mT @ (flat[..., None] * matrix) + 0.3 * torch.eye(matrix.shape[-1], dtype=F64)
+    solved = A.solve_normal(x, weight=weight, tau=0.3, rtol=1e-13, max_iter=3000)
+    assert torch.allclose(stacked(solved), torch.linalg.solve(system, stacked(x)[..., None])[..., 0], atol=1e-8)
+    least = (torch.linalg.pinv(matrix, rtol=1e-9) @ stacked(y)[..., None])[..., 0]
+    assert torch.allclose(stacked(A.pinv(y, rtol=1e-14, max_iter=5000)), least, atol=1e-5)
+
+
+@pytest.mark.parametrize("A", CASES.values(), ids=CASES)
+def test_torch_differentiates_operator_and_adjoint(A):
+    """What users get who differentiate through A by themselves: the adjoint, twice over, also in forward mode."""
+    rows = A.batch or 2
+    x, y = signals(A, rows).requires_grad_(), data(A, rows).requires_grad_()
+    assert torch.allclose(torch.autograd.grad(A(x), x, y)[0], A.adjoint(y), atol=1e-10)
+    assert torch.allclose(torch.autograd.grad(A.adjoint(y), y, x)[0], A(x), atol=1e-10)
+    assert torch.allclose(torch.autograd.grad(A.normal(x), x, x)[0], A.normal(x), atol=1e-9)
+    energy = (A(x) * A(x).conj()).real.sum()
+    (grad,) = torch.autograd.grad(energy, x, create_graph=True)  # 2 A^H A x
+    assert torch.allclose(torch.autograd.grad(grad, x, x)[0], 2 * A.normal(x), atol=1e-9)
+    forward = Operator._jvp(A, x.detach(), x.detach())[1]  # torch's forward mode, not the shortcut of linear operators
+    assert torch.allclose(forward, A(x), atol=1e-10)
+
+
+@pytest.mark.parametrize("A", CASES.values(), ids=CASES)
+def test_no_rows_nan_rows_and_lazy_conjugates(A):
+    x, y = signals(A, A.batch or 2), data(A, A.batch or 2)
+    if A.batch is None:
+        assert A(x[:0]).shape == (0, *A.out_shape) and A.adjoint(y[:0]).shape == (0, *A.in_shape)
+    assert torch.allclose(A(x.conj()), A(x.conj().resolve_conj().clone()), atol=1e-12)
+    assert torch.allclose(A.adjoint(y.conj()), A.adjoint(y.conj().resolve_conj().clone()), atol=1e-12)
+    broken = x.clone()
+    broken[1] = torch.nan
+    assert torch.allclose(A(broken)[0], A(x)[0], atol=1e-12)
 
 
 @pytest.mark.parametrize("A", CASES.values(), ids=CASES)

@@ -66,7 +66,8 @@ def _channel(owner: str, name: str, value: Channel | None, shape: Shape, kind: K
     """The choice, checked, or the one that the shape and kind suggest."""
     check_choice(owner, name, value, ("add", "keep", None))
     if value == "keep" and kind == "complex":
-        raise invalid(owner, name, "'add' for complex signals, whose two channels are real and imaginary part", "'keep'")
+        expected = "'add' for complex signals, whose two channels are real and imaginary part"
+        raise invalid(owner, name, expected, "'keep'")
     if value is not None:
         return value
     return "add" if kind == "complex" or len(shape) < 3 else "keep"

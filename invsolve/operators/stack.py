@@ -107,7 +107,9 @@ class _Stacked(_Wrapper):
         return self.pack(dict(zip(self.names, outputs, strict=True)))
 
     def _vector(self, packed: Tensor) -> Tensor:
-        return torch.view_as_complex(packed.view(*packed.shape[:-1], -1, 2)) if self.out_kind == "complex" else packed
+        if self.out_kind == "real":
+            return packed
+        return torch.view_as_complex(packed.view(*packed.shape[:-1], *self.out_shape, 2))
 
     def _apply(self, x: Tensor) -> Tensor:
         return self._join([op._apply(x) for op in self.operators])
