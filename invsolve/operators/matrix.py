@@ -8,7 +8,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from invsolve.checks import Kind, Shape, check_finite
+from invsolve.checks import Kind, Shape, check_choice, check_finite
 from invsolve.errors import invalid, invalid_type
 from invsolve.operators.base import LinearOperator
 
@@ -37,6 +37,7 @@ class Matrix(LinearOperator):
         check_finite("Matrix", "matrix", self.matrix)
         if self.in_kind is None:
             object.__setattr__(self, "in_kind", "complex" if self.matrix.is_complex() else "real")
+        check_choice("Matrix", "in_kind", self.in_kind, ("real", "complex"))
         if self.in_kind == "complex" and not self.matrix.is_complex():
             object.__setattr__(self, "matrix", torch.complex(self.matrix, torch.zeros_like(self.matrix)))
 
