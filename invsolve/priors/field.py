@@ -97,8 +97,8 @@ class GaussianFieldPrior(GaussianBase):
                               float(power.min()), "Make it no smoother than the spectrum.")
         variances = variances.to(mean.device, dtype)
         if not bool((variances > 0).any()):
-            raise invalid(_OWNER, "spectrum", f"positive for some mode in {dtype}", "zero everywhere",
-                          "Measure the signal in another unit if it is that small.")
+            raise invalid(_OWNER, "spectrum", "positive for some mode", "zero everywhere",
+                          f"Variances that underflow {dtype} need another unit of the signal.")
         if not bool(torch.isfinite(variances).all()):
             by = "" if colour is None else ", divided by the noise_spectrum,"
             raise invalid(_OWNER, "spectrum", f"within the range of {dtype}{by} for every mode", float(variances.max()),
