@@ -339,6 +339,14 @@ def test_nonlinear_stack_and_observed_through_wrappers():
     assert M.H.observed is None
 
 
+def test_functions_of_any_precision_and_outputs_that_do_not_depend_on_the_input():
+    A = ops.from_callable(lambda x: torch.ones_like(x), (2,), (2,))
+    assert A.to(dtype=F64) is A and A.dtype is None
+    for dtype in (torch.float32, F64):
+        y, pull = A.vjp(torch.zeros(1, 2, dtype=dtype))
+        assert y.dtype == dtype and torch.equal(pull(y), torch.zeros(1, 2, dtype=dtype))
+
+
 def test_black_boxes_have_no_derivatives():
     box = ops.from_callable(lambda x: x.round(), (3,), (3,), kind="black box")
     x = torch.ones(1, 3)
@@ -524,6 +532,10 @@ REFUSED = {
     "mri maps real": (
         lambda: ops.MRI(in_shape=(2, 2), mask=mask(2, 2), maps=torch.ones(1, 2, 2)),
         "`maps` must be a complex tensor, got torch.float32",
+    ),
+    "mri devices": (
+        lambda: ops.MRI(in_shape=(2, 2), mask=mask(2, 2), maps=torch.ones(1, 2, 2, dtype=COMPLEX, device="meta")),
+        "`maps` must be on the device of `mask`, cpu, got meta",
     ),
     "sparse crow": (lambda: sparse(crow=torch.ones(3)), "`crow` must be an int32 or int64 tensor, got torch.float32"),
     "sparse col": (lambda: sparse(col=[0, 1]), "`col` must be an int32 or int64 tensor, got list"),

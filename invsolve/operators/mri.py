@@ -72,9 +72,9 @@ class MRI(LinearOperator):
         if maps.ndim not in (dim + 1, dim + 2) or tuple(maps.shape[-dim:]) != self.in_shape or 0 in maps.shape:
             want = ", ".join(map(str, ("coils", *self.in_shape)))
             raise invalid("MRI", "maps", f"of shape ({want}) or (items, {want})", tuple(maps.shape))
-        check_finite("MRI", "maps", maps)
         if maps.device != self.mask.device:
             raise invalid("MRI", "maps", f"on the device of `mask`, {self.mask.device}", maps.device)
+        check_finite("MRI", "maps", maps)
         _ = self.batch  # raises if mask and maps have different numbers of items
 
     def _item_axes(self) -> dict[str, int]:
