@@ -23,7 +23,7 @@ from invsolve import (
     testing,
 )
 from invsolve.checkpoint import Checkpoint
-from invsolve.layout import Layout
+from invsolve.layout import Layout, Part
 from invsolve.likelihood import log_likelihood
 from invsolve.problem import Problem
 from invsolve.result import Result, Status
@@ -33,6 +33,7 @@ from invsolve.solve import sample, solve
 __all__ = [
     "Checkpoint",
     "Layout",
+    "Part",
     "Problem",
     "Result",
     "Status",
