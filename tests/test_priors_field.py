@@ -316,7 +316,7 @@ class Impulses:
         parts = 2 if dtype.is_complex else 1
         z = torch.zeros(len(self.which), parts * math.prod(shape), dtype=torch.empty(0, dtype=dtype).real.dtype)
         here = (self.which[:, 0] == step).nonzero()[:, 0]
-        assert index == 0 or len(here) == 0 or step != 0
+        assert index == 0  # one draw a step, or the impulse would come twice
         z[here, self.which[here, 1]] = 1.0
         z = torch.complex(*z.tensor_split(2, 1)) if dtype.is_complex else z
         return z.view(-1, *shape)
