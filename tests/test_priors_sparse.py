@@ -235,3 +235,71 @@ def test_from_denoiser_differentiates_and_samples():
     A = iv.operators.Matrix(matrix=torch.eye(2, dtype=D))
     result = iv.solve(A, torch.ones(2, dtype=D), informed, noise=0.5, num_samples=4)
     assert result.vjps == 0 and result.strategy == "MomentMatching"
+
+
+# --- twelve decades, against 50 digits and an independent quadrature ---------------------------------------------------
+def laplace_in_50_digits(u: float, s: float) -> tuple[float, float, float]:
+    """log density of u, posterior mean and variance for scale 1, by the two cut normal laws."""
+    import mpmath as mp
+
+    with mp.workdps(50):
+        u_, s_ = mp.mpf(u), mp.mpf(s)
+        logs, means, variances = [], [], []
+        for sign in (1, -1):
+            a = sign * u_ / s_ - s_
+            mills = mp.npdf(a) / mp.ncdf(a)
+            logs.append(mp.log(mp.ncdf(a)) - sign * u_ + s_**2 / 2 - mp.log(2))
+            means.append(sign * s_ * (a + mills))
+            variances.append(s_**2 * (1 - mills * (a + mills)))
+        total = mp.log(mp.e ** logs[0] + mp.e ** logs[1])
+        r = mp.e ** (logs[0] - total)
+        mean = r * means[0] + (1 - r) * means[1]
+        variance = r * variances[0] + (1 - r) * variances[1] + r * (1 - r) * (means[0] - means[1]) ** 2
+        return float(total), float(mean), float(variance)
+
+
+@pytest.mark.parametrize("s", [1e-6, 1e-3, 0.3, 5.9, 6.1, 30.0, 1e3, 1e6])
+def test_laplace_over_twelve_decades(s):
+    for z in (0.0, 0.3, -2.0, 30.0):
+        u = z * max(s, 1.0)
+        log, mean, variance = (float(t) for t in Laplace(scale=1.0).moments(torch.tensor([[u]], dtype=D), torch.tensor(s, dtype=D)))
+        want = laplace_in_50_digits(u, s)
+        # u itself is known to 1e-16 of u, in units of the posterior std: nothing else may be lost.
+        loss = 1e-13 + 4e-16 * abs(u) / math.sqrt(want[2])
+        assert abs(log - want[0]) <= 1e-13 * max(1.0, abs(want[0]))
+        assert abs(mean - want[1]) <= loss * math.sqrt(want[2])
+        assert abs(variance / want[2] - 1) <= 1e-12
+
+
+@pytest.mark.parametrize("dof", [2.05, 3.0, 10.0, 100.0])
+def test_student_over_twelve_decades(dof):
+    """Nodes ten times closer, over a range three times as wide, in extended precision."""
+    g = np.arange(-140, math.log(1 + 12 / math.sqrt(dof / 2) + 80 / dof) + 1, 0.004).astype(np.longdouble)
+    c = np.exp(-g)
+    prior = dof / 2 * (g - np.exp(g)) + math.log(0.004) + dof / 2 * math.log(dof / 2) - math.lgamma(dof / 2)
+    for s in (1e-6, 1e-2, 1.0, 1e3, 1e6):
+        for u in (0.0, 0.3 * (1 + s), -2 * s, 30 * (1 + s), 1e3 * s):
+            total = c + np.longdouble(s) ** 2
+            log = prior - 0.5 * (np.longdouble(u) ** 2 / total + np.log(2 * np.longdouble(np.pi) * total))
+            r = np.exp(log - log.max())
+            z, r = log.max() + np.log(r.sum()), r / r.sum()
+            gain = c / total
+            mean = (r * gain).sum() * u
+            variance = (r * gain).sum() * s**2 + (r * (gain * u - mean) ** 2).sum()
+            out = Student(scale=1.0, dof=dof).moments(torch.tensor([[u]], dtype=D), torch.tensor(s, dtype=D))
+            assert abs(float(out[0]) - z) < 1e-9
+            # The mean in posterior standard deviations; u itself is rounded by 1e-16.
+            assert abs(float(out[1]) - mean) < (1e-9 + 4e-16 * abs(u) / math.sqrt(variance)) * math.sqrt(variance)
+            assert abs(float(out[2]) / variance - 1) < 1e-9
+
+
+def test_a_map_of_levels_of_one_row_is_not_a_level_per_row():
+    """Shape (1, n) with n no more than the batch: refused in a mixing transform, elementwise in the identity."""
+    levels = torch.tensor([[0.1, 2.0]], dtype=D)
+    x = torch.randn(3, 2, dtype=D, generator=torch.Generator().manual_seed(0))
+    mixing = SparsePrior(shape=(2,), transform="dct", coefficients=Laplace(scale=1.0), dtype=D)
+    with pytest.raises(iv.errors.InputError, match="`sigma` must be 0-d or"):
+        mixing.denoise(x, levels)
+    plain = SparsePrior(shape=(2,), coefficients=Laplace(scale=1.0), dtype=D)
+    each = torch.stack([plain.denoise(x, 0.1)[:, 0], plain.denoise(x, 2.0)[:, 1]], dim=1)
+    assert torch.equal(plain.denoise(x, levels), each)

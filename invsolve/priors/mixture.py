@@ -58,6 +58,8 @@ class GaussianMixturePrior(Prior):
                 raise invalid_type(_OWNER, name, "a torch.Tensor", value)
             if not value.is_floating_point():
                 raise invalid_type(_OWNER, name, "real floating point", str(value.dtype))
+        for name in ("weights", "covariances", "means"):
+            value = getattr(self, name)
             if value.dtype != self.means.dtype:
                 raise invalid_type(_OWNER, name, f"of the precision of the means, {self.means.dtype}", str(value.dtype))
             check_finite(_OWNER, name, value)
