@@ -13,14 +13,24 @@ import invsolve as iv
 from invsolve.priors import Laplace, SparsePrior, SpikeSlab, Student
 
 D = torch.float64
+
+
+def normal(c, std=1.0):  # scipy's own densities take 0.1 ms a call
+    return np.exp(-0.5 * (c / std) ** 2) / (std * math.sqrt(2 * math.pi))
+
+
+PEAK = {dof: stats.t.pdf(0.0, dof) for dof in (3, 30)}
+
+
+def student(c, dof):
+    return PEAK[dof] * (1 + c**2 / dof) ** (-(dof + 1) / 2)
+
+
 LAWS = {
     "laplace": (Laplace(scale=0.7), lambda c: np.exp(-abs(c) / 0.7) / 1.4),
-    "student 3": (Student(scale=0.5, dof=3.0), lambda c: stats.t.pdf(c / 0.5, 3) / 0.5),
-    "student 30": (Student(scale=0.5, dof=30.0), lambda c: stats.t.pdf(c / 0.5, 30) / 0.5),
-    "spike-slab": (
-        SpikeSlab(weight=0.3, slab=1.0, spike=0.1),
-        lambda c: 0.3 * stats.norm.pdf(c) + 0.7 * stats.norm.pdf(c, scale=0.1),
-    ),
+    "student 3": (Student(scale=0.5, dof=3.0), lambda c: 2 * student(c / 0.5, 3)),
+    "student 30": (Student(scale=0.5, dof=30.0), lambda c: 2 * student(c / 0.5, 30)),
+    "spike-slab": (SpikeSlab(weight=0.3, slab=1.0, spike=0.1), lambda c: 0.3 * normal(c) + 0.7 * normal(c, 0.1)),
 }
 
 
@@ -32,7 +42,7 @@ def test_moments_against_quadrature(law, pdf, s, u):
     edges = [min(points[0], -60) - 12 * s, *points, max(points[-1], 60) + 12 * s]
 
     def moment(k: int) -> float:
-        f = lambda c: pdf(c) * stats.norm.pdf((u - c) / s) / s * c**k  # noqa: E731
+        f = lambda c: pdf(c) * normal(u - c, s) * c**k  # noqa: E731
         return sum(
             integrate.quad(f, a, b, limit=400, epsabs=0, epsrel=1e-11)[0]
             for a, b in zip(edges[:-1], edges[1:], strict=True)
