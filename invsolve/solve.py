@@ -124,9 +124,11 @@ def solve(
     samples, chi2, weights = (done.column(name) for name in ("samples", "chi2", "log_weights"))
     assert samples is not None and chi2 is not None
     failed = ~torch.isfinite(samples).flatten(1).all(1)
+    if weights is not None:  # NaN and +inf are no weights; -inf is a weight of zero
+        failed |= weights.isnan() | (weights == torch.inf)
     samples = torch.where(expand(failed, samples), torch.nan, samples)
     count = int(failed.sum())
-    status = Status.SUCCESS if count == 0 else (Status.ALL_FAILED if count == rows else Status.SOME_FAILED)
+    status = Status.of(failed)
     result = Result(
         samples=samples.view(*lead, *problem.shape),
         status=status,

@@ -71,7 +71,7 @@ CASES: dict[str, iv.operators.LinearOperator] = {
     "blur items": ops.Blur(kernel=randn(2, 3, 3), in_shape=(6, 5), boundary="zero"),
     "blur complex": ops.Blur(kernel=randn(3, 3, dtype=COMPLEX), in_shape=(6, 5), kind="complex", boundary="reflect"),
     "blur 3-d": ops.Blur(kernel=randn(2, 1, 3), in_shape=(4, 3, 5), boundary="zero"),
-    "gaussian blur": ops.GaussianBlur(std=1.2, in_shape=(9, 8), boundary="reflect").to(dtype=F64),
+    "gaussian blur": ops.GaussianBlur(std=0.7, in_shape=(9, 8), boundary="reflect").to(dtype=F64),
     "downsample mean": ops.Downsample(factor=2, in_shape=(6, 7)),
     "downsample pick": ops.Downsample(factor=(2, 3), offset=(1, 0), in_shape=(6, 8), method="pick", kind="complex"),
     "mri one coil": ops.MRI(in_shape=(8, 7), mask=mask(8, 7)),

@@ -168,7 +168,7 @@ def run_pretended(prior: iv.priors.Prior, strategy: Guided, items: int | None = 
 
 SAMPLERS = (
     iv.samplers.Euler(), iv.samplers.Heun(), iv.samplers.DPMSolver2M(), iv.samplers.SDEDPMSolver2M(),
-    iv.samplers.UniPC(), iv.samplers.ERSDE(), iv.samplers.Ancestral(), iv.samplers.Churn(),
+    iv.samplers.DPMSolver3M(), iv.samplers.UniPC(), iv.samplers.ERSDE(), iv.samplers.Ancestral(), iv.samplers.Churn(),
 )
 
 

@@ -144,6 +144,7 @@ class Weighted(iv.strategies.Strategy):
     """A user's strategy with log weights and one wrong shape on demand."""
 
     wrong: bool = False
+    bad: float = 0.0  # added to the first log weight
     num_steps: int = 1
 
     def init(self, run):
@@ -153,7 +154,8 @@ class Weighted(iv.strategies.Strategy):
         return state, {"size": state.x.square().sum(1)}
 
     def log_weights(self, run, state):
-        return run.problem.log_likelihood(state.x)
+        log = run.problem.log_likelihood(state.x)
+        return torch.cat([log[:1] + self.bad, log[1:]])
 
     def samples(self, run, state):
         return state.x[:, :2] if self.wrong else state.x
