@@ -237,13 +237,14 @@ def main() -> None:
         [
             "# Beyond Gaussian priors",
             "Written by `python benchmarks/mixtures.py`.",
-            "## Sampling the prior\n\nMode weights against the truth in standard errors of as many exact draws; sliced W2 to "
-            "exact draws (64 directions) beside the median and the largest of nine exact sets (the floor).",
+            "## Sampling the prior\n\nMode weights against the truth in standard errors of as many exact draws; "
+            "sliced W2 to exact draws (64 directions) beside the median and largest of nine exact sets (the floor).",
             table(sampled),
-            "## Posteriors by moment matching\n\nThe posterior is a mixture in closed form (spike-slab: all 2^8 parts). "
-            "`e_mean`: rms error of the mean in posterior standard deviations; std ratios: smallest and largest of any "
-            "component; cover90: posterior mass of the sampled rank intervals, nominally 0.9. **Moment matching is an "
-            "approximation here**, and coverage alone does not show it.",
+            "## Posteriors by moment matching\n\n"
+            "The posterior is a mixture in closed form (spike-slab: all 2^8 parts). `e_mean`: rms error of the mean in "
+            "posterior standard deviations; std ratios: smallest and largest of any component; cover90: posterior mass of "
+            "the sampled rank intervals, nominally 0.9. **Moment matching is an approximation here**, and coverage alone "
+            "does not show it.",
             table(summary(errors)),
             "",
         ]

@@ -1,9 +1,8 @@
 """`result.check()`: is *this* posterior right for *this* data? The first, cheap tests; each states its false-alarm
 rate.
 
-All rest on one fact (Johnson 2007, Bayesian Analysis 2, 719-734; Yuan & Johnson 2012): if model and sampler are
-right, a
-posterior sample x and the data y are a draw from the joint law, so the whitened residual G^-1/2 (y - A x) of one
+All rest on one fact (Johnson 2007, Bayesian Analysis 2, 719-734; Yuan & Johnson 2012): if model and sampler are right,
+a posterior sample x and the data y are a draw from the joint law, so the whitened residual G^-1/2 (y - A x) of one
 sample is *exactly* white standard normal noise, and x itself is a draw from the prior. Samples of one posterior are not
 independent, so their p-values are combined by twice their mean, which is valid for any dependence (Rueschendorf 1982).
 """
@@ -177,8 +176,8 @@ def _noticed_noise(total: Tensor, square: Tensor, samples: int, count: np.ndarra
     """What error of the noise level this test would notice nine times in ten, in words.
 
     A fit follows the noise: with the hat matrix H of the posterior mean, a noise variance wrong by f^2 changes the
-    expected
-    chi^2 of m data by (f^2 - 1) tr((I - H)^2) >= (f^2 - 1) (m - tr H)^2 / m, and tr H is the spread of the predictions.
+    expected chi^2 of m data by (f^2 - 1) tr((I - H)^2) >= (f^2 - 1) (m - tr H)^2 / m, and tr H is the spread of the
+    predictions.
     """
     if samples < 2:
         return "its power needs two samples"

@@ -55,17 +55,17 @@ def solve(
     """Sample the posterior of the signal behind ``y = A(x) + noise`` under ``prior``.
 
     ``A`` is an `iv.operators.Operator`; ``y`` is ``(batch, *A.out_shape)`` or one unbatched ``A.out_shape`` (results
-    then have
-    no batch axis), torch, numpy or xarray; ``prior.shape == A.in_shape``. ``noise`` is required: a positive number, the
-    std of Gaussian noise in the units of ``y`` (per real component if complex), or an `iv.noise` model. Also
+    then have no batch axis), torch, numpy or xarray; ``prior.shape == A.in_shape``. ``noise`` is required: a positive
+    number, the std of Gaussian noise in the units of ``y`` (per real component if complex), or an `iv.noise` model.
+    Also
     ``solve(problem, prior)`` with an `iv.Problem`. Everything is in the units of the data; no value range is assumed.
 
     ``strategy="auto"`` takes the closed form where there is one, else moment matching (`iv.strategies`); the result
     says which and why. ``num_samples`` draws are made for every item. Draw k of item b depends on ``seed``, b (or
     ``item_ids[b]``) and k only: not on the batch, on ``num_samples`` or on ``chunk``, up to the last bits of torch's
     kernels; ``reproducible=True`` makes that bitwise on a CPU, by running constant tiles of 8 rows. ``chunk`` is the
-    number
-    of rows run at once (halved by itself when memory runs out). ``checkpoint`` is a file to save to and resume from.
+    number of rows run at once (halved by itself when memory runs out). ``checkpoint`` is a file to save to and resume
+    from.
 
     A row that becomes NaN or infinite is left as NaN, flagged and excluded. ``throw=True`` raises SolveError if any
     did; with ``throw=False`` read ``result.status``. ``draws`` replaces the source of random numbers (for tests).

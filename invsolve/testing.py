@@ -66,10 +66,9 @@ def check_operator(A: Operator, *, seed: int = 0, tol: float | None = None, thro
     """Check an operator against the contract of `invsolve.operators`; about fifty evaluations of a few rows.
 
     ``tol`` is the relative error allowed for what should hold up to rounding (`tolerance` of its precision unless
-    given; an
-    operator with an inner iteration may need more). Inputs are random normal and smooth signals from ``seed``, of
-    unit size:
-    an operator that is only defined elsewhere (positive signals, say) should be composed with its change of variable.
+    given; an operator with an inner iteration may need more). Inputs are random normal and smooth signals from
+    ``seed``, of unit size: an operator that is only defined elsewhere (positive signals, say) should be composed with
+    its change of variable.
 
     Raises OperatorError listing every failure, or returns the report of them with ``throw=False``.
     """

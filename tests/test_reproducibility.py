@@ -97,11 +97,11 @@ def test_a_batch_of_two_is_two_singles(make, strategy):
 def test_reproducible_is_bitwise_for_any_batch_position_and_neighbours(make, strategy, dtype):
     A = make(dtype)
     y = data(A, dtype, batch=3)
-    run = lambda y, ids, k: (
-        iv.solve(
-            A, y, field(dtype), noise=0.1, strategy=strategy, num_samples=k, item_ids=ids, reproducible=True
-        ).samples
-    )  # noqa: E731
+
+    def run(y, ids, k):
+        options = dict(strategy=strategy, num_samples=k, item_ids=ids, reproducible=True)
+        return iv.solve(A, y, field(dtype), noise=0.1, **options).samples
+
     all_three = run(y, [7, 8, 9], 4)
     assert torch.equal(run(y[2:], [9], 4)[:, 0], all_three[:, 2])
     assert torch.equal(run(y[[2, 0]], [9, 7], 2)[:, 0], all_three[:2, 2])  # another position, fewer samples
@@ -113,9 +113,11 @@ def test_reproducible_is_bitwise_for_any_batch_position_and_neighbours(make, str
 def test_reproducible_is_bitwise_with_a_convolutional_prior(dtype):
     prior, A = Convolutional(dtype), blur(dtype)
     y, strategy = data(A, dtype, batch=3), iv.strategies.MMPS(num_steps=6, covariance="jacobian")
-    run = lambda y, ids, k: (
-        iv.solve(A, y, prior, noise=0.1, strategy=strategy, num_samples=k, item_ids=ids, reproducible=True).samples
-    )  # noqa: E731
+
+    def run(y, ids, k):
+        options = dict(strategy=strategy, num_samples=k, item_ids=ids, reproducible=True)
+        return iv.solve(A, y, prior, noise=0.1, **options).samples
+
     assert torch.equal(run(y[1:2], [1], 5)[:, 0], run(y, [0, 1, 2], 5)[:, 1])
 
 

@@ -40,11 +40,9 @@ def from_deepinv(
 
     deepinv images carry a channel axis, shapes here need not. ``in_channel`` and ``out_channel`` say what becomes of
     it: ``"add"``: ``in_shape`` ``(H, W)`` is its ``(1, H, W)``, or for complex signals its ``(2, H, W)`` (real and
-    imaginary
-    part); ``"keep"`` (real only): ``in_shape`` is its shape as it is, ``(3, H, W)`` for colours, ``(m,)`` for a
-    vector. Not
-    given: "add" for complex signals and for real ones of one or two axes, "keep" for three axes and more; so a real
-    volume
+    imaginary part); ``"keep"`` (real only): ``in_shape`` is its shape as it is, ``(3, H, W)`` for colours, ``(m,)`` for
+    a vector. Not given: "add" for complex signals and for real ones of one or two axes, "keep" for three axes and more;
+    so a real volume
     ``(D, H, W)`` needs ``"add"``. The noise model of the physics is not used: give ``noise`` to `invsolve.solve`.
 
     The precision is that of the physics' buffers; ``to`` copies the physics. Raises InputTypeError for anything but a
@@ -180,9 +178,9 @@ def _from_channels(y: Tensor, rows: int, shape: Shape, kind: Kind, channel: Chan
 def to_deepinv(A: Operator, *, in_channel: Channel | None = None, out_channel: Channel | None = None) -> Any:
     """A ``deepinv.physics.LinearPhysics`` (or ``Physics``) that applies ``A``, with the channel axes deepinv wants.
 
-    The channels are those of `from_deepinv`: complex signals get two (real and imaginary part), real ones of one or
-    two axes
-    get one unless "keep" is said, others none unless "add" is said. It has no noise model, and ``to`` does not move
+    The channels are those of `from_deepinv`: complex signals get two (real and imaginary part), real ones of one or two
+    axes get one unless "keep" is said, others none unless "add" is said. It has no noise model, and ``to`` does not
+    move
     ``A``.
     """
     if not isinstance(A, Operator):

@@ -21,8 +21,8 @@ class Downsample(LinearOperator):
     """Keep one number for every block of ``factor`` entries: its ``"mean"``, or its first entry (``"pick"``).
 
     ``factor`` >= 1 and ``offset`` (0 <= offset < factor, where the first block starts) are one integer for every
-    axis, or one
-    each. Entries before the first and, for the mean, after the last whole block are not seen. Any precision and device.
+    axis, or one each. Entries before the first and, for the mean, after the last whole block are not seen. Any
+    precision and device.
     ``A A^H = c I`` with c = 1 / prod(factor) for the mean and 1 for picking, so `pinv` and `solve_normal` are closed
     forms: ``A^+ = A^H / c``.
     """

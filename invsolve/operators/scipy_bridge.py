@@ -31,11 +31,9 @@ def from_scipy(
     n).
 
     ``in_shape`` and ``out_shape`` (default ``(n,)`` and ``(m,)``) give the signal and the data their axes:
-    prod(in_shape) = n,
-    prod(out_shape) = m, in C order. A sparse matrix keeps its precision and runs in torch on any device. A scipy
-    operator runs
-    on the CPU in its own precision, which needs ``rmatvec``; gradients flow through both. ``in_kind`` defaults to the
-    kind of the operator.
+    prod(in_shape) = n, prod(out_shape) = m, in C order. A sparse matrix keeps its precision and runs in torch on any
+    device. A scipy operator runs on the CPU in its own precision, which needs ``rmatvec``; gradients flow through both.
+    ``in_kind`` defaults to the kind of the operator.
     """
     import scipy.sparse  # here, not above: half of `import invsolve` otherwise
     from scipy.sparse.linalg import LinearOperator as ScipyOperator
@@ -125,9 +123,8 @@ def to_scipy(A: LinearOperator) -> Any:
     """``A`` as a ``scipy.sparse.linalg.LinearOperator`` on flattened vectors of float64 or complex128.
 
     The products run on the device and in the precision of ``A`` (float64 if it has none of its own), in C order.
-    Refused: item
-    axes of more than one item (take one: ``A.take(torch.tensor([0]))``), and operators between real and complex,
-    which are not linear over the numbers that scipy would use.
+    Refused: item axes of more than one item (take one: ``A.take(torch.tensor([0]))``), and operators between real and
+    complex, which are not linear over the numbers that scipy would use.
     """
     from scipy.sparse.linalg import LinearOperator as ScipyOperator
 

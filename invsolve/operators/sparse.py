@@ -30,10 +30,9 @@ class Sparse(LinearOperator):
     """``y = S x`` for a sparse matrix S ``(m, n)`` in compressed rows, m = prod(out_shape), n = prod(in_shape).
 
     ``crow`` ``(m + 1,)`` and ``col`` ``(nnz,)`` are int32 or int64, ``values`` ``(nnz,)`` floating or complex and
-    finite: row i
-    holds ``values[crow[i]:crow[i+1]]`` at the columns ``col[crow[i]:crow[i+1]]``. A real matrix may act on complex
-    signals (``in_kind="complex"``), a complex one on real signals (``in_kind="real"``). `from_scipy` builds one from
-    scipy.sparse.
+    finite: row i holds ``values[crow[i]:crow[i+1]]`` at the columns ``col[crow[i]:crow[i+1]]``. A real matrix may act
+    on complex signals (``in_kind="complex"``), a complex one on real signals (``in_kind="real"``). `from_scipy` builds
+    one from scipy.sparse.
     """
 
     crow: Tensor

@@ -42,16 +42,15 @@ def from_denoiser(
     """A prior from ``function(x, sigma)``, the mean of the clean signal given that x is it plus noise of level sigma.
 
     ``function`` takes ``x`` ``(batch, *shape)`` and ``sigma`` (0-d, or with as many axes as x and one entry a row),
-    both of the
-    precision of the prior, and returns the denoised ``(batch, *shape)``, differentiable by torch. Everything is in the
-    units of the signal: wrap a network trained on w = (x - m) / q as ``m + q * net((x - m) / q, sigma / q)``.
+    both of the precision of the prior, and returns the denoised ``(batch, *shape)``, differentiable by torch.
+    Everything is in the units of the signal: wrap a network trained on w = (x - m) / q as ``m + q * net((x - m) / q,
+    sigma / q)``.
 
     ``scale`` > 0: the largest standard deviation of any direction (not of an entry, for smooth signals); ``detail``:
-    the
-    smallest one that samples must show (a twentieth of the scale unless given); ``sigma_range``: the levels that the
-    function was made for. ``law``: a Gaussian with about this prior's mean and covariance, if known: guidance then
-    needs no
-    derivative of the function. ``dtype``: float32 or float64; that of a tensor ``mean``, or float32, unless given.
+    the smallest one that samples must show (a twentieth of the scale unless given); ``sigma_range``: the levels that
+    the function was made for. ``law``: a Gaussian with about this prior's mean and covariance, if known: guidance then
+    needs no derivative of the function. ``dtype``: float32 or float64; that of a tensor ``mean``, or float32, unless
+    given.
 
     >>> import torch
     >>> prior = from_denoiser(lambda x, sigma: x / (1 + sigma**2), shape=(3,), scale=1.0)

@@ -226,8 +226,8 @@ class Student(_ScaleMixture):
     """``scale`` times Student's t with ``dof`` > 2 degrees of freedom; std ``scale sqrt(dof / (dof - 2))``.
 
     A normal law whose precision is Gamma distributed: the mixture over the logarithm of the precision, by the
-    trapezoidal
-    rule, which converges exponentially for it (to 1e-10 of the density, with 190 nodes at dof = 3 and 700 at 100).
+    trapezoidal rule, which converges exponentially for it (to 1e-10 of the density, with 190 nodes at dof = 3 and 700
+    at 100).
     """
 
     scale: float | Tensor
@@ -298,8 +298,8 @@ class SparsePrior(Prior):
     coefficient. ``mean``: a number or ``(*shape)``. ``dtype``: float32 or float64; formulas are evaluated in float64.
 
     Denoiser, Jacobian and density are exact: one-dimensional formulas (Laplace), a sum of two (spike-slab), or
-    quadrature to
-    1e-10 (Student). A noise level for every entry has no closed form unless the transform is the identity: refused.
+    quadrature to 1e-10 (Student). A noise level for every entry has no closed form unless the transform is the
+    identity: refused.
 
     >>> prior = SparsePrior(shape=(8,), transform="dct", coefficients=Laplace(scale=0.5))
     >>> prior.sample(2, seed=0).shape

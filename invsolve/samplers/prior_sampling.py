@@ -23,9 +23,9 @@ _DENSITY = 5  # steps per factor e: UniPC's flow is then right to 3e-4 on the mi
 def prior_range(prior: Prior) -> tuple[float, float]:
     """The levels ``(high, low)`` between which a prior is sampled, clipped to ``prior.sigma_range``.
 
-    From 20 times the largest standard deviation (the flow forgets nothing, so the start must not know the signal)
-    down to a thousandth of it, or to a twentieth of the smallest one that
-    the prior's law states, if that is less (not below 1e-5 of the largest).
+    From 20 times the largest standard deviation (the flow forgets nothing, so the start must not know the signal) down
+    to a thousandth of it, or to a twentieth of the smallest one that the prior's law states, if that is less (not below
+    1e-5 of the largest).
     """
     low = 1e-3 * prior.scale
     if prior.law is not None:

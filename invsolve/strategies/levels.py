@@ -23,9 +23,8 @@ _DETAIL = 0.05  # in units of the scale: what samples of a prior that does not s
 def noise_levels(problem: Problem, prior: Prior) -> tuple[float | Tensor, float | Tensor]:
     """The highest and the lowest level > 0, each a number, or (batch,) where items differ in operator or noise.
 
-    The smallest posterior std is taken as ``(detail^-2 + |G^-1/2 A C^1/2|^2)^-1/2``: no direction is better known
-    than the
-    best measured one, and the finest one of the prior. A non-linear operator counts through its Jacobian at the
+    The smallest posterior std is taken as ``(detail^-2 + |G^-1/2 A C^1/2|^2)^-1/2``: no direction is better known than
+    the best measured one, and the finest one of the prior. A non-linear operator counts through its Jacobian at the
     prior's mean.
     """
     if prod(problem.operator.out_shape) == 0:

@@ -26,12 +26,11 @@ class MomentMatching(Guidance):
     """``D_y = D + V A^H (A V A^H + G)^-1 (y - A D)`` with the Tweedie covariance ``V = t^2 C J^H`` (guidance card 14).
 
     Rozet et al. 2024, arXiv 2405.13712. ``covariance="jacobian"``: V by vector-Jacobian products of the denoiser,
-    solved by
-    conjugate gradients to ``rtol`` (`invsolve.cg.default_rtol` unless given; 1e-3 saves up to half of the products of a
-    network, and rows then agree between batches to that) in at most ``max_iter`` products. ``"law"``: V from the
-    prior's stated Gaussian law, no
-    products at all. ``"auto"``: the law where the prior is that law, or where products would differentiate a network;
-    else the Jacobian. A non-linear operator is linearised at D in every step (Gauss-Newton).
+    solved by conjugate gradients to ``rtol`` (`invsolve.cg.default_rtol` unless given; 1e-3 saves up to half of the
+    products of a network, and rows then agree between batches to that) in at most ``max_iter`` products. ``"law"``: V
+    from the prior's stated Gaussian law, no products at all. ``"auto"``: the law where the prior is that law, or where
+    products would differentiate a network; else the Jacobian. A non-linear operator is linearised at D in every step
+    (Gauss-Newton).
     """
 
     covariance: Literal["auto", "law", "jacobian"] = "auto"

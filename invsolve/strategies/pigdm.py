@@ -25,9 +25,8 @@ class PseudoinverseGuidance(Guidance):
     """PiGDM in its score form (Song et al. 2023): ``g = J^H A^H (r^2 A A^H + G)^-1 (y - A D)`` (guidance card 3).
 
     ``r^2 = t^2 s^2 / (s^2 + t^2)`` takes the signal for independent entries of std s; ``prior_std`` is s in the units
-    of the
-    signal, 1 in the paper, by default the root mean variance of the prior's law (its scale, without one). Exact only
-    for such signals: correlated priors are given too wide or too narrow posteriors.
+    of the signal, 1 in the paper, by default the root mean variance of the prior's law (its scale, without one). Exact
+    only for such signals: correlated priors are given too wide or too narrow posteriors.
     """
 
     prior_std: float | None = None
