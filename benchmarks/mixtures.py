@@ -242,9 +242,9 @@ def main() -> None:
             table(sampled),
             "## Posteriors by moment matching\n\n"
             "The posterior is a mixture in closed form (spike-slab: all 2^8 parts). `e_mean`: rms error of the mean in "
-            "posterior standard deviations; std ratios: smallest and largest of any component; cover90: posterior mass of "
-            "the sampled rank intervals, nominally 0.9. **Moment matching is an approximation here**, and coverage alone "
-            "does not show it.",
+            "posterior standard deviations; std ratios: smallest and largest of any component; cover90: posterior mass "
+            "of the sampled rank intervals, nominally 0.9. **Moment matching is an approximation here**, and coverage "
+            "alone does not show it.",
             table(summary(errors)),
             "",
         ]

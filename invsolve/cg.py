@@ -36,6 +36,7 @@ def conjugate_gradients(
     *,
     start: Tensor | None = None,
     rtol: float = 1e-6,
+    atol: float = 0.0,
     max_iter: int = 200,
     check_every: int | None = None,
     precondition: Map | None = None,
@@ -43,8 +44,9 @@ def conjugate_gradients(
     """Solve ``apply(x) = rhs`` for a Hermitian positive definite ``apply`` acting on each row by itself.
 
     ``rhs`` is (rows, ...), real or complex, in any units; inner products are Re<u, v> over all axes but the first. A
-    row stops at ``||r|| <= rtol ||rhs||`` and is left untouched from there on, so its answer does not depend on the
-    other rows. A zero right side gives zero; a row that is or becomes NaN or infinite ends as NaN and holds nobody up.
+    row stops at ``||r|| <= max(rtol ||rhs||, atol)`` and is left untouched from there on, so its answer does not depend
+    on the other rows. A zero right side gives zero; a row that is or becomes NaN or infinite ends as NaN and holds
+    nobody up.
     Whether all rows are done is read every ``check_every`` iterations (default: every one on a CPU, every tenth
     elsewhere, because a read stalls a GPU).
 
@@ -58,7 +60,8 @@ def conjugate_gradients(
     x = torch.zeros_like(rhs) if start is None else start / unit
     r = rhs if start is None else rhs - apply(x)
     size = inner(rhs, rhs)
-    goal = torch.where(size > 0, (rtol**2) * size, torch.inf)  # zero rows and NaN rows are done from the start
+    least = (atol / unit.view(-1)) ** 2 if atol else torch.zeros_like(size)
+    goal = torch.where(size > 0, torch.maximum((rtol**2) * size, least), torch.inf)  # zero and NaN rows are done
     z = r if precondition is None else precondition(r)
     p, rz = z, inner(r, z)
     rr = rz if precondition is None else inner(r, r)

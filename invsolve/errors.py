@@ -35,7 +35,9 @@ class CheckpointError(InvsolveError, ValueError):
 
 
 class SolveError(InvsolveError, RuntimeError):
-    """A solve ended without success and ``throw=True``; read ``result.status`` with ``throw=False``."""
+    """A solve ended without success and ``throw=True``. ``result`` holds what was obtained, good rows included."""
+
+    result: object = None
 
 
 def invalid(owner: str, name: str, expected: str, given: object, repair: str = "") -> InputError:

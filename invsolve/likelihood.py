@@ -116,7 +116,7 @@ def _exact(prior: Prior, numbers: int) -> _Flow:
 
 def _probed(prior: Prior, x: Tensor, probes: int, seed: int) -> _Flow:
     """Hutchinson's estimate ``E v^T J v``, v of independent signs (1990, Comm. Stat. Simul. 19, 433-450)."""
-    draws = Draws.for_rows(seed, list(range(len(x))), [0] * len(x), x.device)
+    draws = Draws.for_rows(seed, list(range(len(x))), [0] * len(x), x.device, purpose="likelihood")
     signs = []
     for k in range(probes):
         v = draws.normal(prior.shape, x.dtype, step=0, index=k)

@@ -10,16 +10,17 @@ from __future__ import annotations
 import abc
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
-from typing import final
+from typing import Self, final
 
 import torch
 from torch import Tensor
 
 from invsolve.arrays import from_real, to_real
-from invsolve.cg import conjugate_gradients, expand
+from invsolve.cg import conjugate_gradients, expand, inner
 from invsolve.checks import kind_dtype
+from invsolve.errors import InvsolveError
 from invsolve.noise import Gaussian
 from invsolve.operators.base import LinearOperator
 from invsolve.priors.modes import GaussianLaw, Modes
@@ -87,31 +88,62 @@ class DenseSystem(System):
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
 class IterativeSystem(System):
-    """B as maps; ``operator`` is the problem's operator or its linearisation, row by row."""
+    """B as maps, in float64 where operator and noise can be cast; solved by conjugate gradients in the modes.
+
+    The system ``I + K^H K`` is at least the identity, so the error of a solution is at most its residual, and that in
+    posterior standard deviations of the modes. Solves therefore stop at a residual of ``tol`` per mode (root mean
+    square), an absolute number: relative to the right side, which is of size |K|^2, it would hide any error at a high
+    signal-to-noise ratio. They stop earlier only where rounding ends them.
+    """
 
     problem: Problem
-    operator: LinearOperator
+    operator: LinearOperator  # the problem's own, or its linearisation, row by row
     modes: Modes
-    rtol: float
+    tol: float
     max_iter: int
-    level: float  # mean diagonal of B^H B, for the preconditioner
+    level: Tensor  # () or (rows,): mean diagonal of B^H B, for the preconditioner
     precision: float | None = None  # 1 / std^2 where B^H B is S^H A^H A S times it, else None
-    tolerated: float = math.inf  # rows whose relative residual ends above this become NaN: no answer, not a wrong one
+    tolerated: float = math.inf  # a row whose residual per mode ends above this becomes NaN: no answer, not a wrong one
 
     def factor(self, variances: Tensor) -> Update:
+        wide = kind_dtype(self.problem.data.dtype, "real")
+        variances = variances.to(wide)
         root = variances.sqrt()
         # Where the data see every mode about equally, I + K^H K is about 1 + level * v: its inverse evens the spectrum.
-        inverse = 1.0 / (1.0 + self.level * variances)
+        level = self.level.view(-1, *([1] * len(self.modes.mode_shape))) if self.level.ndim else self.level
+        inverse = 1.0 / (1.0 + level * variances)
+
+        def apply(p: Tensor) -> Tensor:
+            return p + root * self.normal(root * p)
+
+        def solve(rhs: Tensor, atol: float) -> tuple[Tensor, Tensor]:
+            u, info = conjugate_gradients(
+                apply,
+                rhs,
+                rtol=100 * torch.finfo(wide).eps,
+                atol=atol,
+                max_iter=self.max_iter,
+                precondition=lambda r: inverse * r,
+            )
+            return u, info.residual * inner(rhs, rhs).sqrt()
 
         def update(w: Tensor) -> Tensor:
-            rhs = root * self.adjoint(w)
-            u, info = conjugate_gradients(lambda p: p + root * self.normal(root * p), rhs,
-                                          rtol=self.rtol, max_iter=self.max_iter, precondition=lambda r: inverse * r)
-            return root * torch.where(expand(info.residual <= self.tolerated, u), u, torch.nan)
+            rhs = root * self.adjoint(w.to(kind_dtype(wide, "complex" if w.is_complex() else "real")))
+            size = math.sqrt(prod(self.modes.mode_shape) * (2 if rhs.is_complex() else 1))
+            u, _ = solve(rhs, self.tol * size)
+            # The residual that the iteration carries along drifts from the true one: once more, from the true one.
+            more, left = solve(rhs - apply(u), self.tol * size)
+            u = torch.where(expand(left <= self.tolerated * size, u), u + more, torch.nan)
+            return (root * u).to(_kind_of(w.dtype, u))
 
         return update
 
     def forward(self, u: Tensor) -> Tensor:
+        wide = kind_dtype(self.problem.data.dtype, "real")
+        white = self._forward(u.to(kind_dtype(wide, "complex" if u.is_complex() else "real")))
+        return white.to(_kind_of(u.dtype, white))
+
+    def _forward(self, u: Tensor) -> Tensor:
         return self.problem.whiten(self.operator(self.modes.synthesis(u)))
 
     def adjoint(self, w: Tensor) -> Tensor:
@@ -120,28 +152,44 @@ class IterativeSystem(System):
     def normal(self, u: Tensor) -> Tensor:
         """``B^H B u``, by the operator's own ``A^H A`` where noise is white: half of the work for MRI."""
         if self.precision is None:
-            return self.adjoint(self.forward(u))
+            return self.adjoint(self._forward(u))
         return self.precision * self.modes.adjoint(self.operator.normal(self.modes.synthesis(u)))
 
+    def take(self, index: Tensor) -> Self:
+        """The system of the rows ``index``."""
+        problem = self.problem.take(index)
+        assert isinstance(problem.operator, LinearOperator)
+        level = self.level[index] if self.level.ndim else self.level
+        return replace(self, problem=problem, operator=problem.operator, level=level)
 
-def probe(problem: Problem, operator: LinearOperator, modes: Modes) -> tuple[float, float | None]:
-    """``tr(B^H B) / n`` by one random signal (Hutchinson), with a fixed generator; and `IterativeSystem.precision`."""
+
+def _kind_of(dtype: torch.dtype, like: Tensor) -> torch.dtype:
+    """The precision of ``dtype`` and the kind of ``like``."""
+    return kind_dtype(dtype, "complex" if like.is_complex() else "real")
+
+
+def probe(problem: Problem, operator: LinearOperator, modes: Modes) -> tuple[Tensor, float | None]:
+    """``tr(B^H B) / n`` by one random signal (Hutchinson), with a fixed generator; and `IterativeSystem.precision`.
+
+    The first is () where one operator and noise serve all rows, else (items,): rows must not see each other.
+    """
     # Noise that differs from item to item needs a row for each, too.
     rows = operator.batch or (1 if problem.shared else len(problem.data))
     rng = torch.Generator().manual_seed(0)
-    z = torch.randn(rows, *modes.mode_shape, generator=rng, dtype=problem.signal_dtype).to(problem.data.device)
-    clean = operator(modes.synthesis(z))
-    level = float(problem.whiten(clean).abs().square().sum() / z.abs().square().sum())
+    z = torch.randn(1, *modes.mode_shape, generator=rng, dtype=problem.signal_dtype).to(problem.data.device)
+    clean = operator(modes.synthesis(z.expand(rows, *modes.mode_shape)))
+    level = problem.whiten(clean).abs().square().flatten(1).sum(1) / z.abs().square().sum()
     std = problem.noise.std if isinstance(problem.noise, Gaussian) else None
     observed = problem.operator.observed
     # An operator should be zero where nothing is observed. Whitening makes it so, A^H A does not.
+    shared = level[0] if rows == 1 and problem.shared and operator.batch is None else level
     if not isinstance(std, float) or (observed is not None and bool((clean[~observed.expand(clean.shape)] != 0).any())):
-        return level, None
-    return level, 1 / std**2
+        return shared, None
+    return shared, 1 / std**2
 
 
 def make_system(
-    problem: Problem, law: GaussianLaw, *, operator: LinearOperator | None = None, rtol: float, max_iter: int,
+    problem: Problem, law: GaussianLaw, *, operator: LinearOperator | None = None, tol: float, max_iter: int,
     tolerated: float = math.inf,
 ) -> System:
     """Dense where the operator and noise are shared by the rows and one side is small, else iterative."""
@@ -157,9 +205,35 @@ def make_system(
             mode_complex=law.mean.dtype if law.mean.is_complex() else None,
             gram=matrix.mT @ matrix if n < m else None,
         )
-    level, precision = probe(problem, linear, law.modes)
-    return IterativeSystem(problem=problem, operator=linear, modes=law.modes, rtol=rtol, max_iter=max_iter, level=level,
-                           precision=precision, tolerated=tolerated)
+    modes = law.modes
+    if operator is None and (wide := _widened(problem, modes)) is not None:
+        problem, modes = wide
+        linear = problem.operator
+        assert isinstance(linear, LinearOperator)
+    level, precision = probe(problem, linear, modes)
+    return IterativeSystem(
+        problem=problem,
+        operator=linear,
+        modes=modes,
+        tol=tol,
+        max_iter=max_iter,
+        level=level,
+        precision=precision,
+        tolerated=tolerated,
+    )
+
+
+def _widened(problem: Problem, modes: Modes) -> tuple[Problem, Modes] | None:
+    """Problem and modes in float64; None where the operator works in its own precision only."""
+    try:
+        wide, basis = problem.to(dtype=torch.float64), modes.to(dtype=torch.float64)
+        linear = wide.operator
+        assert isinstance(linear, LinearOperator)
+        x = torch.zeros(linear.batch or 1, *linear.in_shape, dtype=wide.signal_dtype, device=wide.data.device)
+        linear.adjoint(linear(x))  # a function may hold tensors that cannot be cast from outside
+    except (InvsolveError, RuntimeError, TypeError):
+        return None
+    return wide, basis
 
 
 def dense_matrix(problem: Problem, operator: LinearOperator, modes: Modes, *, rows: int = 256) -> Tensor:

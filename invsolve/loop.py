@@ -24,6 +24,7 @@ from invsolve.tally import tally
 
 _LOOK_EVERY = 10  # steps between looks for NaN; a look at every step costs a third of a tight loop
 
+_Resume = tuple[int, dict[str, Tensor], Counter[str]]  # step, tensors of the state, calls so far of the chunk
 # (item of every row, sample of every row) -> draws
 DrawFactory = Callable[[Sequence[int], Sequence[int]], DrawLike]
 
@@ -38,6 +39,8 @@ class Done:
     seconds: float = 0.0  # of earlier processes
     chunk: int = 0
     warnings: tuple[str, ...] = ()
+    saved_at: float = field(default_factory=time.monotonic)  # when a checkpoint was last written
+    steps_since: int = 0  # steps of chunks run since then
 
     def column(self, name: str) -> Tensor | None:
         """All finished rows of one quantity: "samples", "chi2", "log_weights" or "info.NAME"; None if there is none."""
@@ -62,13 +65,17 @@ class Work:
     progress: Progress
 
     def run(self) -> Done:
-        steps, chunk, position, resume = self.strategy.num_steps, self.chunk, 0, None
+        chunk, position = self.chunk, 0
+        resume: _Resume | None = None
         done = Done(chunk=chunk)
         if self.saved is not None and Path(self.saved.path).exists():
             done, position, resume = self._load()
             chunk = done.chunk
-        total = self.rows * steps
-        self.progress.init(total)
+        self.progress.init(self.rows * self.strategy.num_steps)
+        with torch.no_grad():  # what needs a derivative enables it itself
+            return self._run(done, chunk, position, resume)
+
+    def _run(self, done: Done, chunk: int, position: int, resume: _Resume | None) -> Done:
         try:
             bound = None
             if position < self.rows:
@@ -87,6 +94,8 @@ class Work:
                     done.warnings = (*done.warnings, f"memory ran out: rows are now run {chunk} at a time")
                     continue
                 position, resume = position + count, None
+                if self.saved is not None and self._due(done) and position < self.rows:
+                    self._save(done, position, None, 0, Counter(), 0.0)
             if self.saved is not None:
                 self._save(done, self.rows, None, 0, Counter(), 0.0)
         finally:
@@ -99,7 +108,7 @@ class Work:
         position: int,
         count: int,
         bound: Any,
-        resume: tuple[int, dict[str, Tensor], Counter[str]] | None,
+        resume: _Resume | None,
     ) -> None:
         started = time.perf_counter()
         strategy, steps = self.strategy, self.strategy.num_steps
@@ -123,23 +132,20 @@ class Work:
                 state = fill_state(state, tensors)
                 calls.clear()
                 calls.update(before)
-            info: Any = {}
-            last_save, last_step = time.monotonic(), first
+            info: dict[str, Tensor] = {}
             diverged = torch.full((len(numbers),), -1, device=index.device)
             for i in range(first, steps):
-                state, info = strategy.step(run, state, i)
+                state, now = strategy.step(run, state, i)
+                # Of residuals the worst of the walk is kept, of everything else the last.
+                info = {k: torch.maximum(info[k], v) if k in info and "residual" in k else v for k, v in now.items()}
+                done.steps_since += 1
                 if i % _LOOK_EVERY == _LOOK_EVERY - 1:
                     # A sum a row sees every NaN and infinity; nothing is read back here.
                     bad = ~torch.isfinite(strategy.samples(run, state).flatten(1).sum(1))
                     diverged = torch.where(bad & (diverged < 0), i, diverged)
                 self.progress.step(position * steps + (i + 1) * count, self.rows * steps)
-                if (
-                    self.saved is not None
-                    and self.saved.due(i + 1 - last_step, time.monotonic() - last_save)
-                    and i + 1 < steps
-                ):
+                if self.saved is not None and i + 1 < steps and self._due(done):
                     self._save(done, position, state, i + 1, calls, time.perf_counter() - started)
-                    last_save, last_step = time.monotonic(), i + 1
             x = strategy.samples(run, state)[:count]
             weights = strategy.log_weights(run, state)
         if tuple(x.shape) != (count, *self.problem.shape):
@@ -159,11 +165,16 @@ class Work:
         done.processed += len(numbers)
 
     # --- checkpoints -----------------------------------------------------------------------------------------------
+    def _due(self, done: Done) -> bool:
+        assert self.saved is not None
+        return self.saved.due(done.steps_since, time.monotonic() - done.saved_at)
+
     def _save(self, done: Done, position: int, state: Any, step: int, calls: Counter[str], seconds: float) -> None:
         assert self.saved is not None
         tensors = {f"done.{name}": torch.cat(chunks) for name, chunks in done.rows.items()}
         if state is not None:
             tensors |= flatten_state(state, "state")
+        done.saved_at, done.steps_since = time.monotonic(), 0
         save_state(
             self.saved.path,
             tensors,
@@ -181,7 +192,7 @@ class Work:
             },
         )
 
-    def _load(self) -> tuple[Done, int, tuple[int, dict[str, Tensor], Counter[str]] | None]:
+    def _load(self) -> tuple[Done, int, _Resume | None]:
         assert self.saved is not None
         tensors, meta = load_state(self.saved.path)
         check_fingerprint(meta.get("identity", {}), self.identity)

@@ -127,7 +127,7 @@ def rank(samples: Tensor, truth: Tensor, *, seed: int = 0) -> Tensor:
     if not bool(ties.any()):
         return below
     items = range(len(truth))
-    draws = Draws.for_rows(check_int("rank", "seed", seed), list(items), [0] * len(truth), truth.device)
+    draws = Draws.for_rows(check_int("rank", "seed", seed), list(items), [0] * len(truth), truth.device, purpose="rank")
     uniform = torch.special.ndtr(draws.normal(tuple(truth.shape[1:]), torch.float64, step=0))
     return below + torch.minimum((uniform * (ties + 1)).long(), ties)
 

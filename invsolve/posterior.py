@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import abc
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Self, final
 
 import torch
 from torch import Tensor
 
 from invsolve.arrays import from_real, to_real
-from invsolve.checks import check_int
+from invsolve.checks import check_int, kind_dtype
 from invsolve.draws import DrawLike, Draws
 from invsolve.errors import UnsupportedError, invalid
-from invsolve.linear_gaussian import DenseSystem, System, Update, make_system
+from invsolve.linear_gaussian import DenseSystem, IterativeSystem, System, Update, make_system
 from invsolve.noise import Gaussian
 from invsolve.operators.base import LinearOperator, Operator
 from invsolve.priors.modes import GaussianLaw
 from invsolve.problem import Problem
 
-_TOLERATED = 1e-3  # relative residual of a linear solve above which a draw is no draw
+_TOLERATED = 1e-2  # residual of a linear solve, in posterior sd of a mode, above which a draw is no draw
 
 
 class Posterior(abc.ABC):
@@ -74,23 +75,30 @@ class GaussianPosterior(Posterior):
 
     Draws are perturb-and-solve (Papandreou & Yuille 2010): a prior draw plus the update of its simulated residual;
     exact whatever the size, one linear solve a draw. Dense where one side of the problem is small, else conjugate
-    gradients to ``rtol``: the whitened system is ``I + K^H K``, so a draw's error is at most rtol of its right side.
-    A draw whose solve ends far from that is NaN, and so a failed row of the result.
+    gradients in float64 until the error is at most ``tol`` posterior standard deviations of a mode (root mean square;
+    `IterativeSystem`). A draw whose solve ends above a hundredth is NaN, and so a failed row of the result.
     """
 
     problem: Problem
     law: GaussianLaw
     system: System
     update: Update
-    mean: Tensor
 
     @classmethod
-    def of(cls, law: GaussianLaw, problem: Problem, *, rtol: float = 1e-6, max_iter: int = 2000) -> GaussianPosterior:
-        """Condition ``law`` on ``problem`` (linear, Gaussian noise)."""
-        system = make_system(problem, law, rtol=rtol, max_iter=max_iter, tolerated=_TOLERATED)
-        update = system.factor(law.variances)
-        shell = cls(problem=problem, law=law, system=system, update=update, mean=law.mean)
-        return replace(shell, mean=law.mean + law.modes.synthesis(update(shell._residual(law.mean))))
+    def of(
+        cls, law: GaussianLaw, problem: Problem, *, tol: float | None = None, max_iter: int = 5000
+    ) -> GaussianPosterior:
+        """Condition ``law`` on ``problem`` (linear, Gaussian noise); ``tol`` is 1e-4 in float32, 1e-10 in float64."""
+        if tol is None:
+            tol = 1e-10 if kind_dtype(problem.data.dtype, "real") == torch.float64 else 1e-4
+        system = make_system(problem, law, tol=tol, max_iter=max_iter, tolerated=_TOLERATED)
+        return cls(problem=problem, law=law, system=system, update=system.factor(law.variances))
+
+    @cached_property
+    def mean(self) -> Tensor:  # type: ignore[override]
+        """``(batch, *shape)``; one linear solve an item, when it is first asked for."""
+        mean = self.law.mean + self.law.modes.synthesis(self.update(self._residual(self.law.mean)))
+        return mean.expand(len(self.problem.data), *self.problem.shape)
 
     def draw(self, draws: DrawLike) -> Tensor:
         law, rows = self.law, len(self.problem.data)
@@ -106,10 +114,10 @@ class GaussianPosterior(Posterior):
     def take(self, index: Tensor) -> Self:
         problem = self.problem.take(index)
         if isinstance(self.system, DenseSystem):
-            return replace(self, problem=problem, mean=self.mean[index])
-        system = replace(self.system, problem=problem, operator=problem.operator)  # type: ignore[type-var]
-        update = system.factor(self.law.variances)
-        return replace(self, problem=problem, system=system, update=update, mean=self.mean[index])
+            return replace(self, problem=problem)
+        assert isinstance(self.system, IterativeSystem)
+        system = self.system.take(index)
+        return replace(self, problem=problem, system=system, update=system.factor(self.law.variances))
 
     @property
     def covariance(self) -> Tensor:

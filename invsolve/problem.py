@@ -66,7 +66,7 @@ class Problem:
         check_finite("solve", "y", y)
         if self.dims is not None:
             object.__setattr__(self, "dims", _checked_dims(self.dims, len(A.in_shape)))
-        object.__setattr__(self, "data", y)
+        object.__setattr__(self, "data", y.detach())
         object.__setattr__(self, "batched", batched)
         noise = as_noise("solve", self.noise).check(A.out_shape, len(y), y.dtype, y.device)
         object.__setattr__(self, "noise", noise)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from math import prod
+from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from invsolve.arrays import as_tensor
 from invsolve.cg import expand
@@ -19,7 +22,7 @@ from invsolve.errors import OperatorError, SolveError, UnsupportedError, invalid
 from invsolve.fingerprint import fingerprint
 from invsolve.loop import DrawFactory, Work
 from invsolve.noise import Gaussian
-from invsolve.operators.base import LinearOperator, Operator
+from invsolve.operators.base import BlackBox, LinearOperator, Operator
 from invsolve.priors.base import Prior
 from invsolve.problem import Problem
 from invsolve.progress import NoProgress, Progress
@@ -33,6 +36,10 @@ TILE = 8  # rows of a chunk with reproducible=True: constant, so that kernels ad
 _CHUNK_NUMBERS = {"cpu": 2**18}
 _CHUNK_NUMBERS_ELSEWHERE = 2**24
 _DOT_ERROR, _DOT_WARN = 1e-3, 3e-5  # adjoint gaps of a user's operator that are refused, mentioned
+_DERIVATIVE_WARN = 0.1  # relative error of a non-linear operator's derivative that is mentioned
+_RUNAWAY = 1e6  # scales of the prior from its mean
+_MISFIT = 5.0  # median chi^2 per datum above which the samples are said not to fit
+_RESIDUAL = 1e-2  # relative residual of a guidance's linear solve that is mentioned
 
 
 def solve(
@@ -47,7 +54,7 @@ def solve(
     item_ids: Sequence[int | str] | None = None,
     chunk: int | None = None,
     reproducible: bool = False,
-    checkpoint: str | Checkpoint | None = None,
+    checkpoint: str | os.PathLike[str] | Checkpoint | None = None,
     progress: Progress | None = None,
     draws: DrawFactory | None = None,
     throw: bool = True,
@@ -77,7 +84,18 @@ def solve(
     num_samples = check_int("solve", "num_samples", num_samples, minimum=1)
     seed = check_int("solve", "seed", seed)
     strategy, why = _strategy(strategy, problem, prior)
-    warnings = _adjoint_warning(problem)
+    saved = _checkpoint(checkpoint)
+    for name, value, kind in (("reproducible", reproducible, bool), ("throw", throw, bool)):
+        if not isinstance(value, kind):
+            raise invalid_type("solve", name, "True or False", value)
+    if progress is not None and not isinstance(progress, Progress):
+        raise invalid_type(
+            "solve", "progress", "an iv.progress meter", progress, "For example iv.progress.TqdmProgress()."
+        )
+    if draws is not None and not callable(draws):
+        raise invalid_type("solve", "draws", "a function of (items, samples) that gives a source of numbers", draws)
+    with torch.no_grad():
+        warnings = _derivative_warning(problem, prior)
     batch = len(problem.data)
     keys = _item_keys(item_ids, batch)
     if draws is None:
@@ -88,7 +106,6 @@ def solve(
 
     rows = num_samples * batch
     chunk = _chunk_rows(chunk, rows, problem, strategy, reproducible)
-    saved = Checkpoint(path=checkpoint) if isinstance(checkpoint, str) else checkpoint
     identity = (
         {}
         if saved is None
@@ -126,9 +143,14 @@ def solve(
     failed = ~torch.isfinite(samples).flatten(1).all(1)
     if weights is not None:  # NaN and +inf are no weights; -inf is a weight of zero
         failed |= weights.isnan() | (weights == torch.inf)
+    # A walk that ran away is a failed row before it overflows: nothing the prior allows is a million scales from its
+    # mean.
+    unit = prior.noise(torch.ones(1, *problem.shape, dtype=samples.dtype, device=samples.device)).abs()
+    failed |= ((samples - prior.mean).abs() > _RUNAWAY * prior.scale * unit.amax()).flatten(1).any(1)
     samples = torch.where(expand(failed, samples), torch.nan, samples)
     count = int(failed.sum())
     status = Status.of(failed)
+    warnings += _fit_warnings(problem, torch.where(failed, torch.nan, chi2), done.info)
     result = Result(
         samples=samples.view(*lead, *problem.shape),
         status=status,
@@ -163,9 +185,10 @@ def solve(
         warnings=(*warnings, *done.warnings),
     )
     if throw and status is not Status.SUCCESS:
-        raise SolveError(
-            f"solve: {count} of {rows} samples failed. {status.value} With throw=False the others are returned."
-        )
+        others = " With throw=False, or in the error's `result`, are the others." if count < rows else ""
+        error = SolveError(f"solve: {count} of {rows} samples failed. {status.value}{others}")
+        error.result = result
+        raise error
     return result
 
 
@@ -262,7 +285,7 @@ def _check_pair(A: Operator, prior: Prior) -> None:
             "prior",
             f"{A.in_kind}, as {type(A).__name__} takes",
             prior.kind,
-            "Build the operator with that kind, or the prior with a mean of that kind.",
+            "Build the operator or the prior for that kind: most take kind=, GaussianPrior takes it from its mean.",
         )
     if A.dtype is not None and A.dtype != prior.dtype:
         raise invalid_type(
@@ -294,6 +317,10 @@ def _strategy(strategy: Any, problem: Problem, prior: Prior) -> tuple[Strategy, 
     if not isinstance(strategy, Strategy):
         hint = "Call it: strategy=MMPS()." if callable(strategy) else ""
         raise invalid_type("solve", "strategy", "'auto' or an iv.strategies object", strategy, hint)
+    if not isinstance(getattr(strategy, "num_steps", None), int):
+        raise invalid_type(
+            strategy.name, "num_steps", "an integer, how often `step` is called", getattr(strategy, "num_steps", None)
+        )
     if lacking := strategy.missing(problem, prior):
         raise UnsupportedError(
             f"solve: strategy {strategy.name} needs what is not there: {lacking}. "
@@ -302,13 +329,47 @@ def _strategy(strategy: Any, problem: Problem, prior: Prior) -> tuple[Strategy, 
     return strategy, "Chosen by the caller."
 
 
-def _adjoint_warning(problem: Problem) -> tuple[str, ...]:
-    """One cheap dot test of every linear operator: a wrong adjoint gives finite, plausible, wrong posteriors."""
-    from invsolve.testing import dot_test
+def _checkpoint(checkpoint: Any) -> Checkpoint | None:
+    if checkpoint is None or isinstance(checkpoint, Checkpoint):
+        saved = checkpoint
+    elif isinstance(checkpoint, (str, os.PathLike)):
+        saved = Checkpoint(path=checkpoint)
+    else:
+        raise invalid_type("solve", "checkpoint", "a path or an iv.Checkpoint", checkpoint)
+    if saved is not None and not (folder := Path(saved.path).resolve().parent).is_dir():
+        raise invalid("solve", "checkpoint", "in a folder that exists", str(folder), "Make it first.")
+    return saved
+
+
+def _fit_warnings(problem: Problem, chi2: Tensor, info: dict[str, Tensor]) -> tuple[str, ...]:
+    """What a reader of the samples must know although every number is finite."""
+    found = []
+    median = float(chi2.nanmedian())
+    if median > _MISFIT:
+        found.append(
+            f"the samples do not fit the data: chi^2 per datum {median:.3g}, expected 1. Operator, noise level, "
+            "prior or the number of steps is wrong for these data; see result.check()"
+        )
+    for name, value in info.items():
+        worst = float(value.nan_to_num(0).max()) if "residual" in name and value.numel() else 0.0
+        if worst > _RESIDUAL:
+            found.append(
+                f"{name}: a linear solve of the guidance stopped at {worst:.2g} of its right side: raise max_iter"
+            )
+    return tuple(found)
+
+
+def _derivative_warning(problem: Problem, prior: Prior) -> tuple[str, ...]:
+    """One cheap test of every operator: wrong derivatives give finite, plausible, wrong posteriors."""
+    from invsolve.testing import derivative_gap, dot_test
 
     A = problem.operator
-    if not isinstance(A, LinearOperator) or prod(A.out_shape) == 0:
+    if prod(A.out_shape) == 0 or isinstance(A, BlackBox):
         return ()
+    if not isinstance(A, LinearOperator):
+        gap = derivative_gap(A, prior.mean, prior.scale)
+        words = f"the derivative of {type(A).__name__} disagrees with finite differences by {gap:.2g} of its size"
+        return (f"{words}: see iv.testing.check_operator",) if not gap <= _DERIVATIVE_WARN else ()
     gap = dot_test(A, like=problem.data)
     if not gap <= _DOT_ERROR:
         raise OperatorError(
@@ -325,6 +386,8 @@ def _adjoint_warning(problem: Problem) -> tuple[str, ...]:
 def _item_keys(item_ids: Any, batch: int) -> list[int]:
     if item_ids is None:
         return list(range(batch))
+    if isinstance(item_ids, (str, bytes)) or not isinstance(item_ids, Iterable):
+        raise invalid_type("solve", "item_ids", "a sequence of integers or strings", item_ids)
     keys = [item_key(item) for item in item_ids]
     if len(keys) != batch:
         raise invalid("solve", "item_ids", f"{batch} ids, one for each row of y", len(keys))
@@ -343,6 +406,8 @@ def _chunk_rows(chunk: int | None, rows: int, problem: Problem, strategy: Strate
             raise invalid("solve", "reproducible", f"False for {strategy.name}, whose samples see each other", True)
         return TILE
     if strategy.couples != "nothing":
+        if chunk is not None:
+            raise invalid("solve", "chunk", f"left out for {strategy.name}, whose samples see each other", chunk)
         return rows
     numbers = max(prod(problem.shape), prod(problem.operator.out_shape), 1)
     return min(rows, chunk or max(1, _CHUNK_NUMBERS.get(problem.data.device.type, _CHUNK_NUMBERS_ELSEWHERE) // numbers))

@@ -105,6 +105,28 @@ def dot_test(A: LinearOperator, *, like: Tensor | None = None, seed: int = 0) ->
     return _gap(u, v, A(u), A.adjoint(v))
 
 
+def derivative_gap(A: Operator, mean: Tensor, scale: float, *, seed: int = 0) -> float:
+    """How far ``<v, (A(x + h dx) - A(x - h dx)) / 2h>`` is from ``<J^H v, dx>``, relative, at a point of the prior's
+    size.
+
+    One central difference in one random direction per item: enough to see a derivative that is cut off or wrong.
+    """
+    rows = A.batch or 1
+    kind: Kind = "complex" if mean.is_complex() else "real"
+    x = mean + scale * _normal(rows, A.in_shape, kind, mean.dtype, mean.device, seed) / max(1.0, mean.numel() ** 0.5)
+    dx = _normal(rows, A.in_shape, kind, mean.dtype, mean.device, seed + 1)
+    h = scale * torch.finfo(mean.dtype).eps ** (1 / 3)
+    change = (A(x + h * dx) - A(x - h * dx)) / (2 * h)
+    v = change / _norm(change).clamp_min(torch.finfo(mean.dtype).tiny).view(-1, *([1] * (change.ndim - 1)))
+    _, pull = A.vjp(x)
+    measured, stated = inner(v, change), inner(pull(v), dx)
+    return (
+        float(((measured - stated).abs() / measured.abs().clamp_min(1e-30)).max())
+        if bool((measured > 0).any())
+        else 0.0
+    )
+
+
 def _gap(u: Tensor, v: Tensor, au: Tensor, ahv: Tensor) -> float:
     u, v, au, ahv = (t.to(kind_dtype(torch.float64, "complex" if t.is_complex() else "real")) for t in (u, v, au, ahv))
     gap = (inner(au, v) - inner(u, ahv)).abs()

@@ -22,7 +22,7 @@ def cell_centres(shape: Shape) -> tuple[Tensor, Tensor]:
 
 def normals(what: str, seed: int, number: int, shape: Shape, dtype: torch.dtype = torch.float64) -> Tensor:
     """Standard normal numbers that depend on what they are for, the seed and the object's number only."""
-    draws = Draws.for_rows(seed, [item_key(what)], [number], torch.device("cpu"))
+    draws = Draws.for_rows(seed, [item_key(what)], [number], torch.device("cpu"), purpose="datasets")
     return draws.normal(shape, dtype, step=0)[0]
 
 

@@ -58,6 +58,11 @@ class Prior(abc.ABC):
         """``C^(1/2) z``: diffusion noise of unit level from white ``z`` ``(rows, *shape)``; white unless overridden."""
         return z
 
+    @property
+    def white_noise(self) -> bool:
+        """True if the diffusion noise is white: C = I."""
+        return type(self).noise_covariance is Prior.noise_covariance
+
     def noise_covariance(self, v: Tensor) -> Tensor:
         """``C v``, the covariance of `noise`."""
         return v
@@ -98,7 +103,8 @@ class Prior(abc.ABC):
     def sample(self, n: int, *, seed: int = 0) -> Tensor:
         """``n`` draws ``(n, *shape)``; draw k depends on ``seed`` and k only."""
         n = check_int(type(self).__name__, "n", n, minimum=1)
-        draws = Draws.for_rows(check_int(type(self).__name__, "seed", seed), [0] * n, list(range(n)), self.device)
+        seed = check_int(type(self).__name__, "seed", seed)
+        draws = Draws.for_rows(seed, [0] * n, list(range(n)), self.device, purpose="prior")
         return self._sample(n, draws)
 
     def posterior(self, A: Operator | Problem, y: object = None, noise: object = None) -> Posterior:

@@ -37,7 +37,8 @@ class GaussianBase(Prior):
     def detail(self) -> float:  # type: ignore[override]
         """The smallest marginal standard deviation of an entry that varies, in units of the diffusion noise."""
         variances = self.law.modes.marginal_variances(self.law.variances)
-        return math.sqrt(float(variances[variances > 1e-6 * variances.max()].min()))
+        rounding = (10 * torch.finfo(variances.dtype).eps) ** 2 * variances.max()  # an entry that does not vary at all
+        return math.sqrt(float(variances[variances > rounding].min()))
 
     @property
     def kind(self) -> Kind:  # type: ignore[override]
@@ -47,6 +48,10 @@ class GaussianBase(Prior):
         # White noise is invariant under an orthonormal basis; a coloured one is S z.
         modes = self.law.modes
         return z if modes.orthonormal else modes.synthesis(z.reshape(len(z), *modes.mode_shape))
+
+    @property
+    def white_noise(self) -> bool:
+        return self.law.modes.orthonormal
 
     def noise_covariance(self, v: Tensor) -> Tensor:
         return self.law.modes.synthesis(self.law.modes.adjoint(v)) if not self.law.modes.orthonormal else v

@@ -107,7 +107,7 @@ class GaussianMixturePrior(Prior):
     def detail(self) -> float | None:  # type: ignore[override]
         """The smallest marginal standard deviation in a component, of entries that vary; None if none does."""
         variances = (self._vectors.square() @ self._values[..., None])[..., 0]
-        varying = variances[variances > 1e-6 * variances.max()]
+        varying = variances[variances > (10 * torch.finfo(self.means.dtype).eps) ** 2 * variances.max()]
         return math.sqrt(float(varying.min())) if len(varying) else None
 
     def log_prob(self, x: Tensor, sigma: Tensor | float = 0.0) -> Tensor:

@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Literal, Protocol, Self, final
 from torch import Tensor
 
 from invsolve.draws import DrawLike
+from invsolve.errors import invalid_type
 from invsolve.fingerprint import fingerprint
 from invsolve.priors.base import Prior
 from invsolve.problem import Problem
@@ -73,7 +74,9 @@ class Strategy(abc.ABC):
 
     def samples(self, run: Run, state: Any) -> Tensor:
         """The signals of a state, ``(rows, *shape)``: its field ``x`` unless overridden."""
-        x: Tensor = state.x
+        x = getattr(state, "x", None)
+        if not isinstance(x, Tensor):
+            raise invalid_type(self.name, "state.x", "a tensor (rows, *shape), or `samples` overridden", x)
         return x
 
     def log_weights(self, run: Run, state: Any) -> Tensor | None:

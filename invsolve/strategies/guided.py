@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 from dataclasses import dataclass
-from typing import Protocol, Self, final
+from typing import ClassVar, Protocol, Self, final
 
 from torch import Tensor
 
@@ -28,7 +28,17 @@ class BoundGuidance(Protocol):
 
 
 class Guidance(abc.ABC):
-    """Frozen options of a guidance; ``bind`` gives ``D_y = D + C t^2 grad log p(y | x_t)``."""
+    """Frozen options of a guidance; ``bind`` gives ``D_y = D + C t^2 grad log p(y | x_t)``.
+
+    ``name`` is what results and messages call it; the class's unless given.
+    """
+
+    name: ClassVar[str]
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if "name" not in vars(cls):
+            cls.name = cls.__name__
 
     @abc.abstractmethod
     def bind(self, problem: Problem, prior: Prior) -> BoundGuidance: ...
@@ -78,7 +88,7 @@ class Guided(Strategy):
 
     @property
     def name(self) -> str:
-        return type(self.guidance).__name__
+        return self.guidance.name
 
     def missing(self, problem: Problem, prior: Prior) -> str:
         return self.guidance.missing(problem, prior)
@@ -119,6 +129,8 @@ class Guided(Strategy):
 @dataclass(frozen=True, kw_only=True)
 class NoGuidance(Guidance):
     """The prior's own denoiser: unconditional sampling."""
+
+    name: ClassVar[str] = "Unconditional"
 
     def bind(self, problem: Problem, prior: Prior) -> BoundGuidance:
         return _Unguided(prior=prior)

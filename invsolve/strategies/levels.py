@@ -63,14 +63,17 @@ def information(problem: Problem, prior: Prior, *, max_iter: int = 30, rtol: flo
         .expand(rows, *prior.shape)
         .to(problem.data.device)
     )
-    value = x.real.new_zeros(rows)
+    value, done = x.real.new_zeros(rows), torch.zeros(rows, dtype=torch.bool, device=x.device)
     for _ in range(max_iter):
         x = x / expand(inner(x, x).sqrt().clamp_min(torch.finfo(x.real.dtype).tiny), x)
         colored = prior.noise_covariance(x)
         white = one.whiten(operator(colored))
         y = operator.adjoint(one.unwhiten_adjoint(white))
-        previous, value = value, inner(white, white).sqrt() / inner(x, colored).sqrt().clamp_min(1e-30)
+        now = inner(white, white).sqrt() / inner(x, colored).sqrt().clamp_min(1e-30)
+        found = done | ((now - value).abs() <= rtol * now)
+        # A finished row keeps its value: its grid must not depend on how long the others take.
+        value, done = torch.where(done, value, now), found
         x = y
-        if bool(((value - previous).abs() <= rtol * value).all()):
+        if bool(done.all()):
             break
     return value.double().cpu()

@@ -5,14 +5,14 @@ elsewhere.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal, Self, final
+from typing import ClassVar, Literal, Self, final
 
+import torch
 from torch import Tensor
 
 from invsolve.cg import conjugate_gradients, default_rtol
 from invsolve.checks import check_choice, check_int, check_positive
 from invsolve.linear_gaussian import IterativeSystem, System, make_system
-from invsolve.operators.base import LinearOperator
 from invsolve.priors.base import Prior
 from invsolve.problem import Problem
 from invsolve.samplers import Sampler
@@ -32,6 +32,8 @@ class MomentMatching(Guidance):
     products would differentiate a network; else the Jacobian. A non-linear operator is linearised at D in every step
     (Gauss-Newton).
     """
+
+    name: ClassVar[str] = "MMPS"
 
     covariance: Literal["auto", "law", "jacobian"] = "auto"
     rtol: float | None = None
@@ -57,7 +59,7 @@ class MomentMatching(Guidance):
             assert prior.law is not None
             tolerance = self.tolerance(problem)
             system = (
-                make_system(problem, prior.law, rtol=tolerance, max_iter=4 * self.max_iter) if problem.linear else None
+                make_system(problem, prior.law, tol=tolerance, max_iter=4 * self.max_iter) if problem.linear else None
             )
             return _LawBound(problem=problem, prior=prior, options=self, system=system)
         return _JacobianBound(problem=problem, prior=prior, options=self)
@@ -84,9 +86,9 @@ class _LawBound:
                 problem=problem,
                 operator=problem.operator.linearize(value),
                 modes=law.modes,
-                rtol=self.options.tolerance(problem),
+                tol=self.options.tolerance(problem),
                 max_iter=4 * self.options.max_iter,
-                level=0.0,
+                level=torch.zeros((), dtype=law.variances.dtype, device=law.variances.device),
             )
         white = problem.whiten(problem.data - problem.operator(value))
         return value + law.modes.synthesis(system.factor(variances)(white)), {}
@@ -94,9 +96,7 @@ class _LawBound:
     def take(self, index: Tensor) -> Self:
         problem = self.problem.take(index)
         if isinstance(self.system, IterativeSystem):
-            operator = problem.operator
-            assert isinstance(operator, LinearOperator)
-            return replace(self, problem=problem, system=replace(self.system, problem=problem, operator=operator))
+            return replace(self, problem=problem, system=self.system.take(index))
         return replace(self, problem=problem)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from math import sqrt
-from typing import Self, final
+from typing import ClassVar, Self, final
 
 from torch import Tensor
 
@@ -28,6 +28,8 @@ class PseudoinverseGuidance(Guidance):
     of the signal, 1 in the paper, by default the root mean variance of the prior's law (its scale, without one). Exact
     only for such signals: correlated priors are given too wide or too narrow posteriors.
     """
+
+    name: ClassVar[str] = "PiGDM"
 
     prior_std: float | None = None
     rtol: float | None = None  # `invsolve.cg.default_rtol` unless given
@@ -67,7 +69,7 @@ class _PseudoinverseBound:
         rest = problem.data - problem.operator(value)
         noise = problem.noise
         assert isinstance(noise, Gaussian)
-        gram = operator.gram
+        gram = operator.gram if self.prior.white_noise else None
         if gram is not None and noise.std is not None:
             if isinstance(gram, Tensor):  # a mask times a number would be of torch's default precision
                 gram = gram.to(rest.real.dtype)
@@ -75,7 +77,8 @@ class _PseudoinverseBound:
         else:
 
             def apply(w: Tensor) -> Tensor:
-                return w + problem.whiten(operator(r2 * operator.adjoint(problem.unwhiten_adjoint(w))))
+                back = self.prior.noise_covariance(operator.adjoint(problem.unwhiten_adjoint(w)))
+                return w + problem.whiten(operator(r2 * back))
 
             w, _ = conjugate_gradients(
                 apply,

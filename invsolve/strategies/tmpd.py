@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Self, final
+from typing import ClassVar, Self, final
 
 from torch import Tensor
 
@@ -24,6 +24,8 @@ class TweedieMoment(Guidance):
     design where the rows of ``A V A^H`` are not nearly diagonal; negative row sums count as 0. Needs a noise std, not a
     covariance.
     """
+
+    name: ClassVar[str] = "TMPD"
 
     def missing(self, problem: Problem, prior: Prior) -> str:
         if isinstance(problem.noise, Gaussian) and problem.noise.std is None:
