@@ -1,6 +1,6 @@
 """What a step costs beyond network and operator: invsolve beside a hand-written loop, deepinv and azula, in one run.
 
-python benchmarks/overhead.py                    # some minutes; writes docs/overhead.{md,csv}; exit status 1 if a
+python benchmarks/overhead.py                    # about ten minutes; writes docs/overhead.{md,csv}; exit status 1 if a
 gate is missed python benchmarks/overhead.py --quick            # few rounds; prints only
 python benchmarks/overhead.py --only hand        # methods with these words (and the references); prints only
 """
