@@ -76,6 +76,7 @@ class CheckReport:
         return f"CheckReport({sum(c.passed for c in self.checks)} of {len(self.checks)} passed)"
 
 
+@torch.no_grad()  # an operator may hold a network
 def check_result(result: Result) -> CheckReport:
     """The report of a result that still holds its problem and prior (one loaded from a file does not).
 
@@ -92,9 +93,10 @@ def check_result(result: Result) -> CheckReport:
     samples = result.samples if result.batched else result.samples[:, None]
     failed = result.failed if result.batched else result.failed[:, None]
     # The first samples that are good for every item: the tests are one per item and sample.
+    alive = torch.nonzero(~failed.all(0))[:, 0]  # an item without any sample says nothing about the others
+    problem, samples, failed = problem.take(alive), samples[:, alive], failed[:, alive]
     good = torch.nonzero(~failed.any(1))[:_SAMPLES, 0]
-    rows = failed.numel()
-    lost = int(failed.sum())
+    rows, lost = result.failed.numel(), int(result.failed.sum())
     checks = [
         Check(
             name="rows",

@@ -244,7 +244,7 @@ def test_from_denoiser_differentiates_and_samples():
     informed = iv.priors.from_denoiser(prior.function, shape=(2,), mean=torch.zeros(2, dtype=D), scale=2.0, law=law)
     A = iv.operators.Matrix(matrix=torch.eye(2, dtype=D))
     result = iv.solve(A, torch.ones(2, dtype=D), informed, noise=0.5, num_samples=4)
-    assert result.vjps == 0 and result.strategy == "MomentMatching"
+    assert result.vjps == 0 and result.strategy == "MMPS"
 
 
 # --- twelve decades, against 50 digits and an independent quadrature ---------------------------------------------------

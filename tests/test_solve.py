@@ -72,7 +72,7 @@ def test_the_result_says_what_was_done():
     assert result.settings["num_samples"] == 5 and result.seed == 0
     assert set(result.versions) == {"invsolve", "torch", "python"}
     guided = iv.solve(A, Y, prior(), noise=0.1, num_samples=5, strategy=iv.strategies.MMPS(num_steps=7))
-    assert guided.strategy == "MomentMatching" and guided.why == "Chosen by the caller."
+    assert guided.strategy == "MMPS" and guided.why == "Chosen by the caller."
     assert guided.nfe == 7 and guided.operator_calls["operator"] > 0 and guided.seconds > 0
     assert repr(guided).count("\n") == 0 and len(repr(guided)) < 200
 
@@ -81,7 +81,7 @@ def test_auto_takes_moment_matching_where_there_is_no_closed_form():
     bend = iv.operators.from_callable(lambda x: x + 0.01 * x**3, (N,), (N,))
     result = iv.solve(bend, Y, prior(), noise=0.1, num_samples=2)
     assert (
-        result.strategy == "MomentMatching" and "not a LinearOperator" in result.why and "approximation" in result.why
+        result.strategy == "MMPS" and "not a LinearOperator" in result.why and "approximation" in result.why
     )
 
 
@@ -190,3 +190,91 @@ def test_the_same_numbers_in_another_process(tmp_path):
         for _ in range(2)
     ]
     assert runs[0] == runs[1]
+
+
+def test_a_prior_draw_shares_no_numbers_with_the_solve_that_recovers_it():
+    """Truth, data and solve all with seed 0: sample - truth must have the variance of two independent draws."""
+    eye = iv.priors.GaussianPrior(mean=torch.zeros(400), covariance=torch.eye(400))
+    truth = eye.sample(1)
+    nothing = iv.operators.Mask(mask=torch.zeros(400, dtype=torch.bool))
+    for strategy in ("auto", iv.strategies.MMPS(), iv.strategies.MMPS(sampler=iv.samplers.Heun())):
+        x = iv.solve(nothing, torch.zeros(1, 400), eye, noise=0.1, strategy=strategy, num_samples=1).samples[0]
+        assert abs(float((x - truth).var()) - 2) < 5 * 2 * math.sqrt(2 / 400) + 0.05
+
+
+def test_a_walk_that_runs_away_is_a_failed_row():
+    away = iv.priors.from_denoiser(lambda x, sigma: 1e9 * x, shape=(N,), scale=1.0, detail=1.0)
+    result = iv.solve(A, Y, away, noise=1e3, num_samples=2, throw=False, strategy=iv.strategies.PiGDM(num_steps=2))
+    assert result.failed.all()
+
+
+def test_an_error_holds_the_good_rows():
+    def sick(x, sigma):
+        return torch.where(torch.arange(len(x))[:, None] == 1, torch.nan, x / (1 + sigma**2))
+
+    prior_ = iv.priors.from_denoiser(sick, shape=(N,), scale=1.0)
+    with pytest.raises(iv.errors.SolveError, match="1 of 4 samples failed.*in the error's `result`") as caught:
+        iv.solve(A, Y, prior_, noise=0.1, num_samples=4)
+    assert isinstance(caught.value.result, iv.Result) and caught.value.result.failed.tolist() == [False, True, False, False]
+
+
+def test_what_does_not_fit_is_said():
+    noise_only = iv.priors.from_denoiser(lambda x, sigma: 1e-6 * x, shape=(N,), scale=1.0)
+    assert any("do not fit the data" in w for w in iv.solve(A, Y, noise_only, noise=0.01, num_samples=4).warnings)
+    cut = iv.operators.from_callable(lambda x: x + torch.tanh(x).detach() * 3, (N,), (N,))
+    assert any("disagrees with finite differences" in w for w in iv.solve(cut, Y, prior(), noise=0.3, num_samples=1).warnings)
+    short = iv.strategies.MMPS(covariance="jacobian", max_iter=1)
+    assert any("raise max_iter" in w for w in iv.solve(A, Y, prior(), noise=0.1, num_samples=2, strategy=short).warnings)
+    assert iv.solve(iv.operators.from_callable(lambda x: x + 0.1 * x**3, (N,), (N,)), Y, prior(), noise=0.1, num_samples=1).warnings == ()
+
+
+def test_gradients_do_not_leak():
+    layer = torch.nn.Linear(N, N, bias=False)
+    net = iv.operators.from_callable(layer, (N,), (N,), kind="linear")
+    result = iv.solve(net, Y.clone().requires_grad_(), prior(), noise=0.1, num_samples=3)
+    assert not result.samples.requires_grad and not result.chi2.requires_grad
+    result.mean.numpy()
+    result.check()
+
+
+class NoSteps(iv.strategies.Strategy):
+    def init(self, run):
+        return None
+
+    def step(self, run, state, i):
+        return state, {}
+
+
+class NoX(NoSteps):
+    num_steps = 1
+
+
+class Coupled(NoX):
+    couples = "samples"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"checkpoint": "no-such-folder/run.ckpt"}, "`checkpoint` must be in a folder that exists"),
+        ({"checkpoint": 3}, "`checkpoint` must be a path or an iv.Checkpoint, got int"),
+        ({"progress": True}, "`progress` must be an iv.progress meter, got bool"),
+        ({"draws": 3}, r"`draws` must be a function of \(items, samples\)"),
+        ({"reproducible": "no"}, "`reproducible` must be True or False"),
+        ({"throw": "no"}, "`throw` must be True or False"),
+        ({"item_ids": 3}, "`item_ids` must be a sequence of integers or strings"),
+        ({"item_ids": "a"}, "`item_ids` must be a sequence of integers or strings"),
+        ({"strategy": NoSteps()}, "NoSteps: `num_steps` must be an integer"),
+        ({"strategy": NoX()}, r"NoX: `state.x` must be a tensor"),
+        ({"strategy": Coupled(), "chunk": 2}, "`chunk` must be left out for Coupled"),
+        ({"strategy": Coupled(), "reproducible": True}, "`reproducible` must be False for Coupled"),
+    ],
+)
+def test_options_are_checked_before_any_work(options, message):
+    with pytest.raises(iv.errors.InvsolveError, match=message):
+        iv.solve(A, Y, prior(), **({"noise": 0.1, "num_samples": 2} | options))
+
+
+def test_a_checkpoint_may_be_any_path(tmp_path):
+    iv.solve(A, Y, prior(), noise=0.1, num_samples=2, checkpoint=tmp_path / "run.ckpt")
+    assert (tmp_path / "run.ckpt").exists()

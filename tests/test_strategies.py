@@ -174,7 +174,7 @@ def test_units_do_not_matter(unit, strategy):
         num_samples=4,
     ).samples
     # Grids are rounded and CG stops at a residual: the same numbers to the tolerance of the inner solves.
-    assert torch.allclose(two / unit, one, atol=1e-3 if strategy.name == "MomentMatching" else 1e-6)
+    assert torch.allclose(two / unit, one, atol=1e-3 if strategy.name == "MMPS" else 1e-6)
 
 
 def test_float32_follows_float64():
@@ -356,6 +356,27 @@ def test_noise_scale_makes_units_of_different_entries_equal():
         assert (got_P.diagonal().sqrt() / sd - 1).abs().max() < 0.01
 
 
+@pytest.mark.parametrize("make", [iv.strategies.PiGDM, iv.strategies.TMPD, iv.strategies.MMPS])
+def test_coloured_diffusion_noise_is_carried_by_every_guidance(make):
+    """Independent entries in units of a thousand to one, told by noise_scale: then all three are exact."""
+    scale = torch.tensor([1.0, 1e-3], dtype=DTYPE)
+    C, A = torch.diag(scale**2), torch.diag(torch.tensor([1.0, 1000.0], dtype=DTYPE))
+    prior = iv.priors.GaussianPrior(mean=torch.zeros(2, dtype=DTYPE), covariance=C, noise_scale=scale)
+    y = torch.tensor([1.0, -1.0], dtype=DTYPE)
+    mean, P = conditioned(C, A, 0.5, y)
+    got, got_P = propagate(iv.operators.Matrix(matrix=A), y, prior, 0.5, make())
+    sd = P.diagonal().sqrt()
+    assert ((got - mean).abs() / sd).max() < 0.01
+    assert (got_P.diagonal().sqrt() / sd - 1).abs().max() < 0.01
+
+
+def test_a_small_component_beside_a_large_one_keeps_its_spread():
+    prior = gaussian(torch.diag(torch.tensor([1.0, 1e-7], dtype=DTYPE)))
+    A = iv.operators.Mask(mask=torch.tensor([True, False]))
+    _, P = propagate(A, torch.ones(2, dtype=DTYPE) * A.mask, prior, 0.5, iv.strategies.MMPS())
+    assert abs(float(P[1, 1]) / 1e-7 - 1) < 0.1  # steps are twice as long here: 50 over seventeen factors of e
+
+
 def test_unconditional_sampling_reproduces_the_prior():
     C = matern(8, 3.0)
     x = iv.sample(gaussian(C), num_samples=4000, seed=0).samples
@@ -367,7 +388,7 @@ def test_unconditional_sampling_reproduces_the_prior():
 def test_what_would_do_is_named():
     box = iv.operators.from_callable(lambda x: x, (2,), (2,), kind="black box")
     prior, y = gaussian(torch.eye(2)), torch.zeros(2)
-    with pytest.raises(iv.errors.UnsupportedError, match=r"MomentMatching needs .* black box.*none of this version"):
+    with pytest.raises(iv.errors.UnsupportedError, match=r"MMPS needs .* black box.*none of this version"):
         iv.solve(box, y, prior, noise=0.1, strategy=iv.strategies.MMPS())
     with pytest.raises(
         iv.errors.UnsupportedError,
