@@ -1,8 +1,10 @@
 """What a step costs beyond network and operator: invsolve beside a hand-written loop, deepinv and azula, in one run.
 
-python benchmarks/overhead.py                    # about ten minutes; writes docs/overhead.{md,csv}; exit status 1 if a
-gate is missed python benchmarks/overhead.py --quick            # few rounds; prints only
-python benchmarks/overhead.py --only hand        # methods with these words (and the references); prints only
+    python benchmarks/overhead.py               # about ten minutes; writes docs/overhead.{md,csv}
+    python benchmarks/overhead.py --quick       # few rounds; prints only
+    python benchmarks/overhead.py --only hand   # methods with these words (and the references); prints only
+
+The exit status is 1 if a gate is missed.
 """
 
 from __future__ import annotations
@@ -329,8 +331,9 @@ Inpainting of half the pixels, batch {batch}, one channel, noise std {noise}, no
 with {threads} thread(s). The network is a stub, `D(x, sigma) = x / (1 + sigma^2)`, so that what is timed is everything
 else. This page and `overhead.csv` are written by `python benchmarks/overhead.py` (`make bench`).
 
-- **step**: CPU time of a step, in ms: the difference of a solve of 2N steps and one of N, over N ({steps}), so that
-  what a call costs once is left out; that is **call**, ms.
+- **step**: CPU time of a step, in ms: the difference of a solve of 2N steps and one of N, over N
+  ({steps}), so that what a call costs once is left out;
+  that is **call**, in ms, rough because it is a difference of large numbers.
 - **overhead**: a step less the time of network and operator, which is a loop of D, its vector-Jacobian product, A and
   A^H alone, timed in the same round. CPU and wall time, ms.
 - **ratio**: overhead over that of the hand-written loop in the same round, by CPU time, with its quartiles; **wall**:
