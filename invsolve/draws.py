@@ -107,13 +107,14 @@ class Draws:
             out: Tensor = torch.special.ndtri(uniform).to(real)
         else:
             out = torch.empty(len(key), size, dtype=real)
-            generator, stream = torch.Generator(), torch.empty(size, dtype=real)
+            generator = torch.Generator()
             for row, seed in zip(out, key.tolist(), strict=True):
-                # torch's engine uses 32 bits of its seed; the others turn the stream round, so that rows whose low
-                # bits agree (one pair in 65,536 rows, every other time) still do not hold the same noise.
-                stream.normal_(generator=generator.manual_seed(seed))
+                # torch's engine uses 32 bits of its seed; the others say where in the row its stream begins, so that
+                # rows whose low bits agree (one pair in 65,536 rows, every other time) do not hold the same noise.
+                generator.manual_seed(seed)
                 turn = (seed >> 32) % size
-                row[: size - turn], row[size - turn :] = stream[turn:], stream[:turn]
+                row[turn:].normal_(generator=generator)
+                row[:turn].normal_(generator=generator)
         if dtype.is_complex:
             return torch.view_as_complex(out.view(len(key), *shape, 2))
         return out.view(len(key), *shape)
