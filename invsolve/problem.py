@@ -64,6 +64,8 @@ class Problem:
         if len(y) == 0:
             raise invalid("solve", "y", "of at least one row", 0)
         check_finite("solve", "y", y)
+        if self.dims is None:
+            object.__setattr__(self, "dims", signal_dims(A, self.data))
         if self.dims is not None:
             object.__setattr__(self, "dims", _checked_dims(self.dims, len(A.in_shape)))
         object.__setattr__(self, "data", y.detach())
@@ -161,3 +163,11 @@ def _checked_dims(dims: object, axes: int) -> tuple[str, ...]:
     if not all(isinstance(name, str) for name in names) or len(names) != axes or len(set(names)) != axes:
         raise invalid("Problem", "dims", f"{axes} names, one for each axis of the signal, all different", names)
     return names
+
+
+def signal_dims(A: Operator, y: object) -> tuple[str, ...] | None:
+    """Axis names of the signal, from data that stand for the signal itself: a DataArray to be inpainted or deblurred."""
+    names = getattr(y, "dims", None)
+    if not isinstance(names, tuple) or tuple(A.in_shape) != tuple(A.out_shape) or len(names) < len(A.in_shape):
+        return None
+    return tuple(str(name) for name in names[len(names) - len(A.in_shape) :])

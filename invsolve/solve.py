@@ -24,7 +24,7 @@ from invsolve.loop import DrawFactory, Work
 from invsolve.noise import Gaussian
 from invsolve.operators.base import BlackBox, LinearOperator, Operator
 from invsolve.priors.base import Prior
-from invsolve.problem import Problem
+from invsolve.problem import Problem, signal_dims
 from invsolve.progress import NoProgress, Progress
 from invsolve.result import Result, Status
 from invsolve.strategies.auto import alternatives, choose
@@ -255,8 +255,9 @@ def _checked(A: Any, y: Any, prior: Any, noise: Any) -> tuple[Problem, Prior]:
                 "solve", "noise", "given: a positive number (the std of Gaussian noise) or an iv.noise model", None
             )
         _check_pair(A, prior)
+        dims = signal_dims(A, y)
         y = as_tensor("solve", "y", y, dtype=A.dtype or prior.dtype, device=prior.device)
-        problem = Problem(A, y, noise=noise)
+        problem = Problem(A, y, noise=noise, dims=dims)
     _check_pair(problem.operator, prior)
     real = kind_dtype(problem.data.dtype, "real")
     if real != prior.dtype:

@@ -100,3 +100,15 @@ def test_the_runner_reports_a_failing_block_at_its_line(monkeypatch):
 def test_an_unknown_mark_is_refused():
     with pytest.raises(AssertionError, match="unknown mark"):
         blocks("```python norun\nx = 1\n```\n")
+
+
+def test_the_reference_page_is_current():
+    """docs/reference.md is what docs/reference.py writes: run it after changing a public name or docstring."""
+    import importlib.util
+
+    path = ROOT / "docs" / "reference.py"
+    spec = importlib.util.spec_from_file_location("reference", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert module.text() == path.with_suffix(".md").read_text(encoding="utf-8")

@@ -41,6 +41,8 @@ def test_numpy_and_xarray_are_converted_once_to_the_priors_precision():
     assert torch.equal(
         iv.solve(A, xarray.DataArray(data, dims=["x"]), prior(), noise=0.1, num_samples=3).samples, plain
     )
+    named = iv.solve(A, xarray.DataArray(data, dims=["depth"]), prior(), noise=0.1, num_samples=3)
+    assert named.dims == ("depth",) and named.to_xarray()["mean"].dims == ("depth",)
     assert iv.solve(A, data, prior(torch.float64), noise=0.1, num_samples=3).samples.dtype == torch.float64
     assert np.array_equal(data, Y.numpy())
 

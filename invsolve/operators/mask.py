@@ -28,7 +28,7 @@ class Mask(LinearOperator):
     def __post_init__(self) -> None:
         if not isinstance(self.mask, Tensor) or self.mask.dtype != torch.bool:
             given = str(self.mask.dtype) if isinstance(self.mask, Tensor) else self.mask
-            raise invalid_type("Mask", "mask", "a bool tensor", given, "Write mask.bool(), or mask > 0.5.")
+            raise invalid_type("Mask", "mask", "a bool tensor", given, "Write torch.as_tensor(mask).bool().")
         check_choice("Mask", "kind", self.kind, ("real", "complex"))
         shape = tuple(self.mask.shape) if self.in_shape is None else check_dims("Mask", "in_shape", self.in_shape)
         object.__setattr__(self, "in_shape", shape)
