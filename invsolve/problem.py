@@ -166,7 +166,7 @@ def _checked_dims(dims: object, axes: int) -> tuple[str, ...]:
 
 
 def signal_dims(A: Operator, y: object) -> tuple[str, ...] | None:
-    """Axis names of the signal, from data that stand for the signal itself: a DataArray to be inpainted or deblurred."""
+    """Axis names of the signal, where the data stand for the signal itself: a DataArray to be inpainted, deblurred."""
     names = getattr(y, "dims", None)
     if not isinstance(names, tuple) or tuple(A.in_shape) != tuple(A.out_shape) or len(names) < len(A.in_shape):
         return None
