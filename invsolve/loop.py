@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from invsolve.allocator import keep_memory
 from invsolve.checkpoint import Checkpoint, check_fingerprint, fill_state, flatten_state, load_state, save_state
 from invsolve.draws import DrawLike
 from invsolve.errors import invalid
@@ -65,6 +66,7 @@ class Work:
     progress: Progress
 
     def run(self) -> Done:
+        keep_memory()
         chunk, position = self.chunk, 0
         resume: _Resume | None = None
         done = Done(chunk=chunk)
