@@ -633,7 +633,7 @@ def test_a_prior_without_its_own_sampler_samples_by_this_one():
     prior = Mixture()
     x = prior.sample(4, seed=3)
     torch.testing.assert_close(x[:2], prior.sample(2, seed=3), rtol=1e-12, atol=1e-12)
-    draws = Draws.for_rows(3, [0] * 4, list(range(4)), torch.device("cpu"))
+    draws = Draws.for_rows(3, [0] * 4, list(range(4)), torch.device("cpu"), purpose="prior")
     assert torch.equal(x, sample_prior(prior, 4, draws))
 
 
