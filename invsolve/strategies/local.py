@@ -6,6 +6,7 @@ exact law. Everything is float64: twists are differences of large numbers.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
 from typing import final
@@ -19,6 +20,8 @@ from invsolve.operators.base import LinearOperator
 from invsolve.priors.base import Prior
 from invsolve.priors.modes import Modes
 from invsolve.problem import Problem
+
+_POINTS = 8  # pairs of points at which the curvature of an operator is felt
 
 
 @final
@@ -82,17 +85,20 @@ class Coordinates:
             covariance = _positive(covariance, 1e-9 * level**2)
         return value, to_real(value).double(), covariance
 
-    def products(self, x: Tensor, level: Tensor, directions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """D as in `moments`, and ``(V d_j)^H`` for ``directions`` ``(rows or 1, m, n)``: ``(rows or 1, m, n)``."""
+    def products(self, x: Tensor, level: Tensor) -> tuple[Tensor, Tensor, Callable[[Tensor], Tensor]]:
+        """D as in `moments`, and the map ``H -> H V`` of matrices ``(rows or 1, m, n)``, without forming V."""
         if self.modes is not None:
             value, mean, covariance = self.moments(x, level)
-            return value, mean, directions * covariance.diagonal(dim1=-2, dim2=-1)[:, None]
+            return value, mean, lambda H: H * covariance.diagonal(dim1=-2, dim2=-1)[:, None]
         value, pull = self.prior.pullback(x, level)
         t2 = (level**2).view(-1, 1)
-        columns = [
-            t2 * self.adjoint(pull(self.direction(d.expand(len(x), -1)))) for d in directions.unbind(1)
-        ]
-        return value, to_real(value).double(), torch.stack(columns, 1)
+
+        def product(H: Tensor) -> Tensor:
+            return torch.stack(
+                [t2 * self.adjoint(pull(self.direction(h.expand(len(x), -1)))) for h in H.unbind(1)], 1
+            )
+
+        return value, to_real(value).double(), product
 
 
 @final
@@ -126,8 +132,8 @@ def linear_jacobian(problem: Problem, coordinates: Coordinates) -> Jacobian:
     return Jacobian.of(to_real(columns).double().view(items, n, -1).mT)
 
 
-def local_jacobian(problem: Problem, coordinates: Coordinates, operator: LinearOperator) -> Jacobian:
-    """Of an operator linearised at a point for every row, by its adjoint: one product for every real datum."""
+def adjoint_matrix(problem: Problem, coordinates: Coordinates, operator: LinearOperator) -> Tensor:
+    """H ``(rows, m, n)`` of an operator linearised at a point for every row: one adjoint product a real datum."""
     y = problem.data
     m = prod(y.shape[1:]) * (2 if y.is_complex() else 1)
     unit = torch.eye(m, dtype=kind_dtype(y.dtype, "real"), device=y.device)
@@ -135,7 +141,30 @@ def local_jacobian(problem: Problem, coordinates: Coordinates, operator: LinearO
     for e in unit:
         w = from_real(e.expand(len(y), m), tuple(y.shape[1:]), y.dtype if y.is_complex() else None)
         rows.append(coordinates.adjoint(operator.adjoint(problem.unwhiten_adjoint(w))))
-    return Jacobian.of(torch.stack(rows, 1))
+    return torch.stack(rows, 1)
+
+
+def curvature(
+    problem: Problem, coordinates: Coordinates, value: Tensor, covariance: Tensor, matrix: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Mean and variance ``(rows, m)`` of what linearisation at D leaves of the whitened data, over ``N(D, V)``.
+
+    From fixed points: without it, a twist is far too sure of itself where A bends within V, and modes are lost.
+    """
+    rng = torch.Generator().manual_seed(0)
+    points = torch.randn(_POINTS, covariance.shape[-1], generator=rng, dtype=torch.float64).to(value.device)
+    jitter = 1e-12 * covariance.diagonal(dim1=-2, dim2=-1).amax(-1, keepdim=True)
+    total = covariance.clone()
+    total.diagonal(dim1=-2, dim2=-1).add_(jitter)
+    root = cholesky(total)
+    clean = problem.operator(value)
+    left = []
+    for z in torch.cat((points, -points)):
+        step = (root @ z).expand(len(value), -1)
+        bent = to_real(problem.whiten(problem.operator(value + coordinates.direction(step)) - clean)).double()
+        left.append(bent - (matrix @ step[..., None])[..., 0])
+    errors = torch.stack(left)
+    return errors.mean(0), errors.var(0)
 
 
 @final
@@ -152,7 +181,8 @@ class Local:
     covariance: Tensor | None
     guided_covariance: Tensor | None
     log_twist: Tensor
-    residual: Tensor  # whitened y - A(D), (rows, m)
+    residual: Tensor  # whitened y - A(D), (rows, m); of a non-linear A less its mean curvature, over its std
+    log_scale: Tensor  # (rows,): log of the product of those stds
     jacobian: Jacobian
 
     @classmethod
@@ -161,21 +191,26 @@ class Local:
         *, with_covariance: bool,
     ) -> Local:
         """At ``x``, level t (0-d or a row each); ``jacobian`` of a linear operator, None: it is linearised at D."""
-        covariance = None
+        covariance, log_scale = None, torch.zeros(len(x), dtype=torch.float64, device=x.device)
         if with_covariance:
             value, mean, covariance = coordinates.moments(x, level)
-        elif jacobian is None:
-            value = coordinates.prior.denoise(x, level)
-        local = jacobian or local_jacobian(problem, coordinates, problem.operator.linearize(value))
-        H = local.matrix
-        if covariance is None:
-            value, mean, cross = coordinates.products(x, level, H)
         else:
-            cross = _times(covariance, H.mT).mT  # A V = (V A^H)^H, (rows or 1, m, n)
+            value, mean, product = coordinates.products(x, level)
         white = to_real(problem.whiten(problem.data - problem.operator(value))).double()
+        if jacobian is None:
+            matrix = adjoint_matrix(problem, coordinates, problem.operator.linearize(value))
+            if covariance is not None:
+                shift, variance = curvature(problem, coordinates, value, covariance, matrix)
+                scale = (1 + variance).sqrt()
+                white, matrix = (white - shift) / scale, matrix / scale[..., None]
+                log_scale = scale.log().sum(1)
+            jacobian = Jacobian.of(matrix)
+        H = jacobian.matrix
+        # A V = (V A^H)^H, (rows or 1, m, n)
+        cross = product(H) if covariance is None else _times(covariance, H.mT).mT
         residual, rest = white, white.new_zeros(())
-        if local.rotation is not None:
-            residual = (local.rotation @ white[..., None])[..., 0]
+        if jacobian.rotation is not None:
+            residual = (jacobian.rotation @ white[..., None])[..., 0]
             rest = white.square().sum(1) - residual.square().sum(1)
         system = _times(cross, H.mT)
         system.diagonal(dim1=-2, dim2=-1).add_(1.0)
@@ -186,10 +221,10 @@ class Local:
         peak = problem.noise.log_prob(problem.data, problem.data, problem.operator.observed).double()
         size = z[..., 0].square().sum(1) + rest
         return cls(
-            mean=mean, covariance=covariance, residual=white, jacobian=local,
+            mean=mean, covariance=covariance, residual=white, log_scale=log_scale, jacobian=jacobian,
             guided_mean=mean + (scaled.mT @ z)[..., 0],
             guided_covariance=None if covariance is None else _minus_square(covariance, scaled),
-            log_twist=peak - 0.5 * size - root.diagonal(dim1=-2, dim2=-1).log().sum(-1),
+            log_twist=peak - log_scale - 0.5 * size - root.diagonal(dim1=-2, dim2=-1).log().sum(-1),
         )
 
     def take(self, index: Tensor) -> Local:
@@ -202,7 +237,8 @@ class Local:
             mean=rows(self.mean), guided_mean=rows(self.guided_mean),
             covariance=None if self.covariance is None else rows(self.covariance),
             guided_covariance=None if self.guided_covariance is None else rows(self.guided_covariance),
-            log_twist=rows(self.log_twist), residual=rows(self.residual), jacobian=self.jacobian.take(index),
+            log_twist=rows(self.log_twist), residual=rows(self.residual),
+            log_scale=rows(self.log_scale), jacobian=self.jacobian.take(index),
         )
 
 

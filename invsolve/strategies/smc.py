@@ -48,7 +48,7 @@ class _Bound:
     def take(self, index: Tensor) -> _Bound:
         if len(index) % self.batch or bool((index.view(-1, self.batch) != index[: self.batch]).any()):
             raise UnsupportedError(
-                "SMC: the samples of an item must be run together, but memory does not hold them. Ask for fewer samples."
+                "SMC: the samples of an item must run together, but memory does not hold them. Ask for fewer samples."
             )
         jacobian = None if self.jacobian is None else self.jacobian.take(index)
         return replace(self, grid=self.grid if self.grid.ndim == 1 else self.grid[index.cpu()], jacobian=jacobian)
@@ -283,13 +283,13 @@ def _log_normal(away: Tensor, variance: Tensor) -> Tensor:
 
 
 def _true_likelihood(problem: Problem, coordinates: Coordinates, local: Local, u: Tensor) -> Tensor:
-    """log of the likelihood at ``u`` over that of the operator linearised at D."""
+    """log of the likelihood at ``u`` over the Gaussian one that `Local` stands for."""
     x = coordinates.synthesis(u)
     true = problem.whiten(problem.data - problem.operator(x))
     step = (local.jacobian.matrix @ (u - local.mean)[..., None])[..., 0]
     if local.jacobian.rotation is not None:
         step = (local.jacobian.rotation.mT @ step[..., None])[..., 0]
-    return 0.5 * ((local.residual - step).square().sum(1) - to_real(true).double().square().sum(1))
+    return local.log_scale + 0.5 * ((local.residual - step).square().sum(1) - to_real(true).double().square().sum(1))
 
 
 def _buried(state: SMCState, batch: int) -> SMCState:
