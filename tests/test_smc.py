@@ -334,6 +334,16 @@ def test_moments_of_a_mixture_are_those_of_its_pullback(per_row: bool) -> None:
     assert float(torch.linalg.eigvalsh(V).min()) > 0
 
 
+@pytest.mark.parametrize("per_row", [False, True])
+def test_moments_of_a_sparse_prior_are_those_of_its_pullback(per_row: bool) -> None:
+    prior = iv.priors.SparsePrior(shape=(2, 4), coefficients=iv.priors.Laplace(scale=0.5), transform="dct", dtype=D)
+    x = prior.sample(3, seed=0) + 0.5
+    level = torch.tensor([0.1, 0.5, 2.0], dtype=D).view(-1, 1, 1) if per_row else torch.tensor(0.7, dtype=D)
+    value, V = prior.moments(x, level)
+    torch.testing.assert_close(value, prior.denoise(x, level))
+    torch.testing.assert_close(V, Prior._moments(prior, x, level)[1])
+
+
 def test_moments_of_complex_signals() -> None:
     prior = iv.priors.GaussianPrior(mean=torch.zeros(3, dtype=torch.complex128), covariance=matern(3))
     _, V = prior.moments(prior.sample(2, seed=0), 0.5)
