@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
 import invsolve as iv
+from invsolve.checkpoint import Checkpoint
 from invsolve.draws import Draws
 from invsolve.errors import InputError, UnsupportedError
 from invsolve.priors.base import Prior, Pullback
+from invsolve.progress import NoProgress
 from invsolve.strategies import SMC
 from invsolve.strategies.local import _positive, cholesky
 from invsolve.strategies.particles import relative_variance, systematic
@@ -301,6 +304,26 @@ def test_the_grid_can_be_given() -> None:
     result = iv.solve(A, y, prior, noise=0.3, strategy=strategy, num_samples=4096)
     truth = prior.posterior(A, y, 0.3)
     assert float(((result.mean - truth.mean[0]) / truth.std[0]).abs().max()) < 0.15
+
+
+def test_an_interrupted_run_goes_on(tmp_path: Path) -> None:
+    class Stop(Exception):
+        pass
+
+    class Interrupt(NoProgress):
+        def step(self, done: int, total: int) -> None:
+            if done > 14 / 25 * total:
+                raise Stop
+
+    prior, A, y = random_mixture(3, 2, 3)
+    batch = torch.stack([y, y + 1])
+    whole = iv.solve(A, batch, prior, noise=0.3, strategy=SMC(), num_samples=32)
+    saved = Checkpoint(path=tmp_path / "run", every_steps=4)
+    with pytest.raises(Stop):
+        iv.solve(A, batch, prior, noise=0.3, strategy=SMC(), num_samples=32, checkpoint=saved, progress=Interrupt())
+    again = iv.solve(A, batch, prior, noise=0.3, strategy=SMC(), num_samples=32, checkpoint=saved)
+    assert torch.equal(whole.samples, again.samples) and torch.equal(whole.weights, again.weights)
+    assert torch.equal(whole.info["log_evidence"], again.info["log_evidence"])
 
 
 # --- the parts -------------------------------------------------------------------------------------------------------
