@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Self
 import torch
 from torch import Tensor
 
-from invsolve.arrays import as_tensor
+from invsolve.arrays import as_tensor, from_real, to_real
 from invsolve.checks import Kind, Shape, check_int, check_kind, check_number, check_shape, kind_dtype
 from invsolve.draws import DrawLike, Draws
 from invsolve.errors import invalid, invalid_type
@@ -100,6 +100,17 @@ class Prior(abc.ABC):
 
         return value, counted
 
+    def moments(self, x: Tensor, sigma: Tensor | float) -> tuple[Tensor, Tensor]:
+        """Mean and covariance of x0 given ``x``: ``D(x, sigma)`` and ``V = sigma^2 C J^H`` (Tweedie), symmetrised.
+
+        ``V`` is ``(batch, n, n)``, float64, over the n real numbers of a signal (complex entries are pairs). It takes n
+        vector-Jacobian products unless there is a closed form; for a network's J it need not be positive semidefinite.
+        ``sigma`` is a number or ``(batch,)``.
+        """
+        sigma = self._check(x, sigma)
+        count("denoise", len(x))
+        return self._moments(x, sigma)
+
     def sample(self, n: int, *, seed: int = 0) -> Tensor:
         """``n`` draws ``(n, *shape)``; draw k depends on ``seed`` and k only."""
         n = check_int(type(self).__name__, "n", n, minimum=1)
@@ -166,6 +177,17 @@ class Prior(abc.ABC):
             return grad
 
         return value.detach(), pull
+
+    def _moments(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        value, pull = self._pullback(x, sigma)
+        size = to_real(x[:1]).shape[1]
+        rows = []
+        for unit in torch.eye(size, dtype=self.dtype, device=x.device):
+            v = from_real(unit.expand(len(x), size), tuple(x.shape[1:]), x.dtype if x.is_complex() else None)
+            count("vjp", len(x))
+            rows.append(to_real(sigma**2 * self.noise_covariance(pull(v))).double())
+        V = torch.stack(rows, 1)
+        return value, (V + V.mT) / 2
 
     def _sample(self, n: int, draws: DrawLike) -> Tensor:
         from invsolve.samplers import sample_prior

@@ -147,6 +147,19 @@ class GaussianMixturePrior(Prior):
 
         return self._out(value, x), pull
 
+    def _moments(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        if sigma.ndim:  # every row has covariances of its own
+            return super()._moments(x, sigma)
+        log_joint, denoised, _ = self._components(x, sigma)
+        r = torch.softmax(log_joint, 0)
+        value = (r[..., None] * denoised).sum(0)
+        level = sigma.double() ** 2
+        own = _quadratic_matrix(self._vectors, self._values * (level / (self._values + level)))
+        own = own.expand(len(r), -1, -1)
+        apart = ((denoised - value) * r.sqrt()[..., None]).permute(1, 2, 0)  # (batch, n, K)
+        within = (r.mT @ own.flatten(1)).view(len(x), *own.shape[1:])
+        return self._out(value, x), torch.baddbmm(within, apart, apart.mT)
+
     def _sample(self, n: int, draws: DrawLike) -> Tensor:
         z = draws.normal((self._m.shape[1],), self.dtype, step=0, index=0).double()
         uniform = torch.special.ndtr(draws.normal((1,), torch.float64, step=0, index=1)[:, 0])

@@ -383,6 +383,14 @@ class SparsePrior(Prior):
 
         return self._synthesis(mean), pull
 
+    def _moments(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        if sigma.shape[1:].numel() > 1:  # a level for every entry
+            return super()._moments(x, sigma)
+        _, mean, variance = self.coefficients.moments(self._analysis(x), self._level(x, sigma))
+        unit = torch.eye(x[0].numel(), dtype=torch.float64, device=x.device).to(x.dtype)
+        T = self._transform.inverse(unit.view(-1, *self.shape)).flatten(1).double()  # rows T^T e_k
+        return self._synthesis(mean), (T.mT * variance.flatten(1)[:, None]) @ T
+
     def _sample(self, n: int, draws: DrawLike) -> Tensor:
         z, w = (draws.normal(self.shape, torch.float64, step=0, index=i) for i in range(2))
         return self._synthesis(self.coefficients.sample(z, w))

@@ -5,6 +5,7 @@ from invsolve.strategies.exact import Exact
 from invsolve.strategies.guided import BoundGuidance, Guidance, Guided, NoGuidance
 from invsolve.strategies.mmps import MMPS, MomentMatching
 from invsolve.strategies.pigdm import PiGDM, PseudoinverseGuidance
+from invsolve.strategies.smc import SMC
 from invsolve.strategies.tmpd import TMPD, TweedieMoment
 from invsolve.strategies.unconditional import Unconditional
 
@@ -21,6 +22,7 @@ __all__ = [
     "PiGDM",
     "PseudoinverseGuidance",
     "Run",
+    "SMC",
     "Strategy",
     "TMPD",
     "TweedieMoment",

@@ -1,0 +1,46 @@
+"""Weighted particles of several items at once: logs ``(particles, items)``, float64, every reduction per item."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def log_mean_exp(logs: Tensor) -> Tensor:
+    """``log mean_k exp(logs_k)`` per item, ``(items,)``."""
+    return torch.logsumexp(logs, 0) - math.log(len(logs))
+
+
+def normalised(logs: Tensor) -> Tensor:
+    """Weights of sum 1 per item; NaN where all are zero."""
+    return torch.softmax(logs, 0)
+
+
+def effective(weights: Tensor) -> Tensor:
+    """``1 / sum_k w_k^2`` per item, (items,); NaN where the weights are."""
+    return 1 / weights.square().sum(0)
+
+
+def systematic(weights: Tensor, uniform: Tensor) -> Tensor:
+    """Parents ``(particles, items)`` by systematic resampling, ``uniform`` ``(items,)`` in (0, 1).
+
+    Particle k is copied floor(J w_k) or ceil(J w_k) times (Kitagawa 1996, J. Comput. Graph. Stat. 5, 1-25).
+    """
+    count = len(weights)
+    edges = weights.cumsum(0).mT.contiguous()
+    comb = (torch.arange(count, device=weights.device) + uniform[:, None]) / count
+    # Scaled by the last edge, whose rounding must not leave a tooth without a parent.
+    parents = torch.searchsorted(edges, comb * edges[:, -1:])
+    return parents.clamp_max(count - 1).mT
+
+
+def relative_variance(weights: Tensor, founders: Tensor) -> Tensor:
+    """Of the evidence estimate, from one run: ``sum_e (sum of the weights that descend from e)^2 - 1/J`` per item.
+
+    ``founders`` ``(particles, items)``: the particle of the start that each descends from. Chan & Lai 2013 (Ann. Stat.
+    41, 2877-2904); without resampling it is the variance of the mean weight. Too large where few founders are left.
+    """
+    shares = torch.zeros_like(weights).scatter_add_(0, founders, weights)
+    return (shares.square().sum(0) - 1 / len(weights)).clamp_min(0)
