@@ -95,6 +95,9 @@ def check_result(result: Result) -> CheckReport:
     # The first samples that are good for every item: the tests are one per item and sample.
     alive = torch.nonzero(~failed.all(0))[:, 0]  # an item without any sample says nothing about the others
     problem, samples, failed = problem.take(alive), samples[:, alive], failed[:, alive]
+    if result.log_weights is not None:
+        weights = result.weights if result.batched else result.weights[:, None]
+        samples, failed = _unweighted(samples, weights[:, alive]), torch.zeros(_SAMPLES, len(alive), dtype=torch.bool)
     good = torch.nonzero(~failed.any(1))[:_SAMPLES, 0]
     rows, lost = result.failed.numel(), int(result.failed.sum())
     checks = [
@@ -124,6 +127,14 @@ def check_result(result: Result) -> CheckReport:
             p = float(np.min(np.minimum(1.0, 2 * p_each.mean(0))))  # worst item
             checks.append(Check(name=name, passed=p >= LEVEL / (len(raw) * items), value=value, p_value=p, text=text))
     return CheckReport(checks=tuple(checks), level=LEVEL)
+
+
+def _unweighted(samples: Tensor, weights: Tensor) -> Tensor:
+    """As many equally weighted samples of every item as the tests look at: systematic resampling, without a draw."""
+    ladder = (torch.arange(_SAMPLES, dtype=weights.dtype, device=weights.device) + 0.5) / _SAMPLES
+    edges = weights.cumsum(0).T.contiguous()  # (items, samples)
+    chosen = torch.searchsorted(edges, ladder.expand(len(edges), -1).contiguous()).clamp_max(edges.shape[1] - 1).T
+    return torch.stack([samples[index, item] for item, index in enumerate(chosen.T)], dim=1)
 
 
 _Raw = tuple[str, float, np.ndarray, str]  # name, value, p (samples, items), text

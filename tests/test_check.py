@@ -114,6 +114,20 @@ def test_a_right_posterior_of_several_items_passes_and_prints():
         report["power"]
 
 
+def test_weights_count():
+    """Prior draws with likelihood weights are a posterior; without the weights they are not."""
+    eye = iv.priors.GaussianPrior(mean=torch.zeros(3), covariance=torch.eye(3))
+    A3 = iv.operators.Mask(mask=torch.ones(3, dtype=torch.bool))
+    draws = eye.sample(20_000, seed=1)
+    y = torch.tensor([[1.5, -1.5, 1.5]])
+    problem = iv.Problem(A3, y, noise=0.3)
+    result = iv.solve(problem, eye, num_samples=20_000)
+    logs = problem.noise.log_prob(y.expand(20_000, 3), draws)[:, None]
+    weighted = dataclasses.replace(result, samples=draws[:, None], log_weights=logs, chi2=torch.ones(20_000, 1), info={})
+    assert weighted.check().passed and weighted.check()["ess"].value < 20_000
+    assert not dataclasses.replace(weighted, log_weights=None).check().passed
+
+
 def test_failed_rows_are_reported():
     result = iv.solve(A, measured(4), PRIOR, noise=STD, num_samples=8)
     samples, failed = result.samples.clone(), result.failed.clone()
