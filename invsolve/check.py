@@ -179,7 +179,8 @@ def _residual_tests(problem: Problem, samples: Tensor) -> list[_Raw]:
                 "structure",
                 worst,
                 p,
-                f"neighbouring residuals correlate by {worst:+.1f} standard errors: a wrong operator or prior shows here",
+                f"neighbouring residuals correlate by {worst:+.1f} standard errors: "
+                "a wrong operator or prior shows here",
             )
         )
     return found
