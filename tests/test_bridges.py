@@ -80,6 +80,15 @@ def test_scipy_operators_without_an_adjoint():
         A.adjoint(x)
 
 
+def test_a_type_error_of_the_users_product_is_not_called_a_missing_one():
+    def broken(x):
+        raise TypeError("unsupported operand")
+
+    A = ops.from_scipy(ScipyOperator(shape=(3, 3), dtype=np.float64, matvec=broken, rmatvec=broken))
+    with pytest.raises(TypeError, match="unsupported operand"):
+        A(torch.ones(1, 3, dtype=torch.float64))
+
+
 @pytest.mark.parametrize(
     ("A", "message"),
     [

@@ -317,6 +317,20 @@ class LinearOperator(Operator):
         return (both[: len(x)], both[len(x) :]) if both is not None else (self._apply(x), self._apply(dx))
 
 
+class OneKind(LinearOperator):
+    """A linear operator whose signals and data have one kind, its field ``kind``."""
+
+    kind: Kind
+
+    @property
+    def in_kind(self) -> Kind:  # type: ignore[override]
+        return self.kind
+
+    @property
+    def out_kind(self) -> Kind:  # type: ignore[override]
+        return self.kind
+
+
 class BlackBox(Operator):
     """Evaluations only: a simulator that nobody can differentiate. Its derivatives raise."""
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from invsolve.checks import Kind, Shape, check_choice, check_dims, check_finite, check_positive
 from invsolve.errors import invalid, invalid_type
-from invsolve.operators.base import LinearOperator
+from invsolve.operators.base import OneKind
 from invsolve.operators.fft import fast_length
 from invsolve.tally import count
 
@@ -22,7 +22,7 @@ Boundary = Literal["periodic", "zero", "reflect", "valid"]
 
 @final
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class Blur(LinearOperator):
+class Blur(OneKind):
     """``y = h * x``, true convolution: ``y[i] = sum_j h[j] x[i + c - j]`` with the kernel's centre at ``c = k // 2``.
 
     ``kernel`` has one axis for every axis of ``in_shape`` (1 to 3; length 1 where nothing is blurred), or one more in
@@ -78,14 +78,6 @@ class Blur(LinearOperator):
         if self.boundary != "valid":
             return self.in_shape
         return tuple(n - k + 1 for n, k in zip(self.in_shape, self._lengths, strict=True))
-
-    @property
-    def in_kind(self) -> Kind:  # type: ignore[override]
-        return self.kind
-
-    @property
-    def out_kind(self) -> Kind:  # type: ignore[override]
-        return self.kind
 
     # --- every boundary is crop . periodic convolution of length `_fft_shape` . extend --------------------------------
     @property

@@ -11,13 +11,13 @@ from torch import Tensor
 
 from invsolve.checks import Kind, Shape, check_choice, check_dims, check_int, check_positive
 from invsolve.errors import invalid
-from invsolve.operators.base import LinearOperator
+from invsolve.operators.base import OneKind
 from invsolve.tally import count
 
 
 @final
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class Downsample(LinearOperator):
+class Downsample(OneKind):
     """Keep one number for every block of ``factor`` entries: its ``"mean"``, or its first entry (``"pick"``).
 
     ``factor`` >= 1 and ``offset`` (0 <= offset < factor, where the first block starts) are one integer for every
@@ -70,14 +70,6 @@ class Downsample(LinearOperator):
         return tuple(
             (n - o + last * (f - 1)) // f for n, f, o in zip(self.in_shape, self._factors, self._offsets, strict=True)
         )
-
-    @property
-    def in_kind(self) -> Kind:  # type: ignore[override]
-        return self.kind
-
-    @property
-    def out_kind(self) -> Kind:  # type: ignore[override]
-        return self.kind
 
     @property
     def _gain(self) -> float:

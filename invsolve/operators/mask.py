@@ -10,12 +10,12 @@ from torch import Tensor
 
 from invsolve.checks import Kind, Shape, check_choice, check_dims
 from invsolve.errors import invalid, invalid_type
-from invsolve.operators.base import LinearOperator
+from invsolve.operators.base import OneKind
 
 
 @final
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class Mask(LinearOperator):
+class Mask(OneKind):
     """``y = mask * x``: entries where ``mask`` is False are zero and do not count as data (`observed`).
 
     ``mask`` is bool, ``in_shape`` or ``(items, *in_shape)``; without ``in_shape`` it is one mask. Any precision.
@@ -45,14 +45,6 @@ class Mask(LinearOperator):
         return self.in_shape
 
     @property
-    def in_kind(self) -> Kind:  # type: ignore[override]
-        return self.kind
-
-    @property
-    def out_kind(self) -> Kind:  # type: ignore[override]
-        return self.kind
-
-    @property
     def observed(self) -> Tensor:
         return self.mask
 
@@ -72,7 +64,7 @@ class Mask(LinearOperator):
 
 @final
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class Subsample(LinearOperator):
+class Subsample(OneKind):
     """``y = x.flatten()[index]``: sensors at some entries, as a vector of length m.
 
     ``index`` is int64, ``(m,)`` or ``(items, m)``, into the flattened signal of shape ``in_shape``; repeats are
@@ -104,14 +96,6 @@ class Subsample(LinearOperator):
     @property
     def out_shape(self) -> Shape:  # type: ignore[override]
         return (self.index.shape[-1],)
-
-    @property
-    def in_kind(self) -> Kind:  # type: ignore[override]
-        return self.kind
-
-    @property
-    def out_kind(self) -> Kind:  # type: ignore[override]
-        return self.kind
 
     def _apply(self, x: Tensor) -> Tensor:
         flat = x.flatten(1)

@@ -109,7 +109,9 @@ class ScipyLinear(LinearOperator):
         columns = np.ascontiguousarray(x.detach().resolve_conj().cpu().flatten(1).numpy().T, dtype=self.operator.dtype)
         try:
             out = product(columns)
-        except (NotImplementedError, TypeError) as error:  # scipy raises either, by how the operator was made
+        except (NotImplementedError, TypeError) as error:
+            if isinstance(error, TypeError) and "NoneType" not in str(error):
+                raise  # of the product itself; scipy calls a missing one as None, or raises the other
             raise OperatorError(
                 f"from_scipy: the scipy operator has no `{name}`, so its adjoint is not known. "
                 "Give LinearOperator(..., rmatvec=)."
