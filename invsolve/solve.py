@@ -182,6 +182,7 @@ def solve(
         layout=None,
         problem=problem,
         prior=prior,
+        strategy_object=strategy,
         warnings=(*warnings, *done.warnings),
     )
     if throw and status is not Status.SUCCESS:

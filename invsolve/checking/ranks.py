@@ -1,0 +1,57 @@
+"""Exact tests by exchangeability: is the observed row one of a pool, or does it stand out?"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+REPLICATES = 255  # the smallest p-value is 1/256
+
+
+class Rank(NamedTuple):
+    """``p`` = rank / pool; ``column`` stands out most, by ``z`` standard deviations of the pool."""
+
+    p: float
+    column: int
+    z: float
+    beyond: float  # the largest |z| that a replicate reached
+
+
+def stands_out(columns: Tensor) -> Rank:
+    """Row 0 of ``columns`` ``(pool, statistics)`` against the others.
+
+    Every statistic is put in units of its spread over the whole pool, row 0 included; a row's score is its largest
+    deviation, and p is the fraction of the pool that scores at least as high as row 0. If the rows are exchangeable,
+    p is uniform on {1/pool, ..., 1}, exactly, whatever the statistics and however they depend on each other (Barnard
+    1963; Besag & Clifford 1989, Biometrika 76, 633-642). Statistics that are not finite everywhere are left out.
+    """
+    values = columns.double()
+    spread = values.std(0)
+    usable = values.isfinite().all(0) & (spread > 0)
+    z = ((values - values.mean(0)) / spread).abs().nan_to_num(nan=0.0, posinf=0.0) * usable
+    score = z.amax(1)
+    column = int(z[0].argmax())
+    deviation = float((values[0, column] - values[:, column].mean()) / spread[column]) if bool(usable.any()) else 0.0
+    return Rank(float((score >= score[0]).double().mean()), column, deviation, float(score[1:].max()))
+
+
+def uniform_rank_p(ranks: NDArray[np.int64], levels: int) -> tuple[float, float]:
+    """Two-sided p-values of the mean and of the spread of independent ranks, each uniform on 0 ... levels - 1.
+
+    The laws of ``sum r`` and of ``sum (2 r - levels + 1)^2`` are convolutions of the laws of one rank: exact.
+    """
+    deviations = 2 * ranks.astype(np.int64) - (levels - 1)
+    each = 2 * np.arange(levels) - (levels - 1)
+    return _tail(ranks, np.arange(levels)), _tail(deviations**2, each**2)
+
+
+def _tail(values: NDArray[np.int64], support: NDArray[np.int64]) -> float:
+    one = np.bincount(support) / len(support)
+    law = np.ones(1)
+    for _ in range(len(values)):
+        law = np.convolve(law, one)
+    total = int(values.sum())
+    return float(min(1.0, 2 * min(law[: total + 1].sum(), law[total:].sum())))
