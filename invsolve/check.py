@@ -60,7 +60,7 @@ def check_result(result: Result, *, solves: bool | None = None) -> CheckReport:
     found: list[Measured] = []
     notes: list[str] = []
     if bool(problem.num_data.all()) and len(alive):
-        closed = evidence_tests(problem, prior)
+        closed = evidence_tests(problem, prior, seed=result.seed)
         found += [*(sample_tests(problem, prior, samples) if len(samples) else []), *repeats_test(problem), *closed]
         more, notes = _by_replicates(result, problem, prior, samples, bool(closed), solves)
         found += more

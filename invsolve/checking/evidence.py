@@ -19,6 +19,7 @@ from torch import Tensor
 from invsolve.arrays import from_real, to_real
 from invsolve.checking.report import Measured, fail_z
 from invsolve.checking.samples import lag_one
+from invsolve.checking.spectrum import spectrum_test
 from invsolve.linear_gaussian import DENSE_SIDE, DENSE_SIZE, DenseSystem, make_system
 from invsolve.operators.base import LinearOperator
 from invsolve.priors.base import Prior
@@ -86,53 +87,16 @@ def evidence(problem: Problem, prior: Prior) -> Evidence | None:
     )
 
 
-def evidence_tests(problem: Problem, prior: Prior) -> list[Measured]:
-    """Size of the data by bands, sensors against all others, correlation of neighbours; [] without a closed form."""
+def evidence_tests(problem: Problem, prior: Prior, *, seed: int) -> list[Measured]:
+    """Other noise, other priors, sensors against all others, correlation of neighbours; [] without a closed form.
+
+    ``seed`` keys the draws of one null distribution.
+    """
     found = evidence(problem, prior)
     if found is None:
         return []
-    return [_bands(found), _sensors(found), *_innovations(problem, found)]
-
-
-def _bands(e: Evidence) -> Measured:
-    """Power in bands of 1, 1, 2, 4, 8, ... directions, and the two sums that see a wrong prior or noise scale best.
-
-    With weights c the sum ``sum c z^2`` is treated as scaled chi^2 of its mean and variance (Satterthwaite 1946); for
-    0/1 weights that is exact. The weights ``1 / (1 + gain)`` and ``gain / (1 + gain)`` are the derivatives of the log
-    evidence in the noise's and the prior's log variance: the locally most powerful tests of these errors.
-    """
-    from scipy import stats
-
-    total = len(e.gains)
-    squares = np.concatenate([e.squares, e.rest[:, None]], 1)
-    degrees = np.append(np.ones(total), float(e.left))
-    noise, signal = np.append(1 / (1 + e.gains), 1.0), np.append(e.gains / (1 + e.gains), 0.0)
-    edges = [0, *sorted({min(total, 2**k) for k in range(12)}), total + 1]
-    weights = [np.zeros(total + 1) for _ in edges[1:]]
-    for weight, a, b in zip(weights, edges[:-1], edges[1:], strict=True):
-        weight[a:b] = 1.0
-    weights = [w for w in (noise, signal, np.ones(total + 1), *weights) if (w * degrees).sum() > 1e-6]
-    ratios, tails = [], []
-    for c in weights:
-        mean, spread = (c * degrees).sum(), (c**2 * degrees).sum()
-        scale, dof = spread / mean, mean**2 / spread
-        q = squares @ c / scale
-        tails.append(2 * np.minimum(stats.chi2.cdf(q, dof), stats.chi2.sf(q, dof)))
-        ratios.append(q / dof)
-    p = np.minimum(1.0, len(weights) * np.stack(tails).min(0))
-    item = int(p.argmin())
-    worst = float(np.stack(ratios)[np.stack(tails)[:, item].argmin(), item])
-    z = fail_z("evidence", len(weights) * len(squares)) + _POWER
-    noticed = [
-        f"a {what} std wrong by a factor {np.sqrt(1 + z * np.sqrt(2 / (c**2 * degrees).sum())):.2g}"
-        for what, c in (("noise", noise), ("prior", signal))
-        if (c**2 * degrees).sum() > 0.5
-    ]
-    return Measured(
-        name="evidence", value=worst, p=p,
-        text=f"power of the data under prior and noise, worst of {len(weights)} bands of directions: {worst:.2f}, "
-        f"expected 1; would notice {' or '.join(noticed) or 'little: there are too few data'}",
-    )
+    spectrum = spectrum_test(found.gains, found.squares, found.rest, found.left, seed=seed)
+    return [spectrum, _sensors(found), *_innovations(problem, found)]
 
 
 def _sensors(e: Evidence) -> Measured:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -43,15 +44,20 @@ def uniform_rank_p(ranks: NDArray[np.int64], levels: int) -> tuple[float, float]
 
     The laws of ``sum r`` and of ``sum (2 r - levels + 1)^2`` are convolutions of the laws of one rank: exact.
     """
-    deviations = 2 * ranks.astype(np.int64) - (levels - 1)
-    each = 2 * np.arange(levels) - (levels - 1)
-    return _tail(ranks, np.arange(levels)), _tail(deviations**2, each**2)
+    spread = (2 * ranks.astype(np.int64) - (levels - 1)) ** 2
+    sums = (int(ranks.sum()), int(spread.sum()))
+    laws = (_law(len(ranks), levels, False), _law(len(ranks), levels, True))
+    mean, width = (
+        min(1.0, 2 * min(float(law[: s + 1].sum()), float(law[s:].sum()))) for s, law in zip(sums, laws, strict=True)
+    )
+    return mean, width
 
 
-def _tail(values: NDArray[np.int64], support: NDArray[np.int64]) -> float:
-    one = np.bincount(support) / len(support)
+@cache
+def _law(number: int, levels: int, spread: bool) -> NDArray[np.float64]:
+    each = np.arange(levels)
+    one = np.bincount((2 * each - (levels - 1)) ** 2 if spread else each) / levels
     law = np.ones(1)
-    for _ in range(len(values)):
+    for _ in range(number):
         law = np.convolve(law, one)
-    total = int(values.sum())
-    return float(min(1.0, 2 * min(law[: total + 1].sum(), law[total:].sum())))
+    return law

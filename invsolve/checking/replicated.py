@@ -20,15 +20,18 @@ from invsolve.checking.ranks import uniform_rank_p
 from invsolve.checking.report import Measured, fail_z
 from invsolve.problem import Problem
 
-RUNS = 32  # replicated data sets, over all items
+RUNS = 64  # replicated data sets, over all items
 RANKED_AMONG = 15  # samples for each
 
 
 def replicated_data_test(again: Again, samples: Tensor) -> list[Measured]:
-    """Ranks of ``samples`` ``(n, items, *shape)``, independent of each other, each with data of its own."""
+    """Ranks of ``samples`` ``(n, items, *shape)``, and of more where these are few, each with data of its own."""
     problem = again.problem
     items = len(problem.data)
-    runs = min(RUNS, samples.shape[0] * items)
+    if len(samples) * items < RUNS:
+        more = again.posterior(problem, math.ceil(RUNS / items) - len(samples), "signals for replicated data")
+        samples = torch.cat([samples, more])
+    runs = min(RUNS, len(samples) * items)
     index = torch.arange(runs, device=samples.device)
     truth = samples[index // items, index % items]
     rows = problem.take(index % items)

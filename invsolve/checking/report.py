@@ -14,19 +14,20 @@ LEVEL = 0.02  # false alarms of one report, over all of its tests and items toge
 # holds more of them than add up to LEVEL (Bonferroni), see `tests/test_check.py`.
 RANKED = 1 / 256
 SHARES = {
-    "noise level": 0.0015,
-    "outliers": 0.0015,
-    "structure": 0.0015,
-    "prior": 0.0015,
+    "noise level": 0.001,
+    "outliers": 0.0005,
+    "structure": 0.001,
+    "prior": 0.001,
     "repeated values": 0.0005,
-    "evidence": 0.0015,
-    "sensors": 0.0015,
-    "innovations": 0.0015,
+    "evidence": 0.005,
+    "sensors": 0.002,
+    "innovations": 0.002,
     "prior predictive": RANKED,
     "held-out sensors": RANKED,
     "split data": RANKED,
     "replicated data": 0.0025,
 }
+_POWER = "; would notice"  # what follows in a text is the test's power: nine times in ten
 
 
 @final
@@ -81,9 +82,11 @@ class CheckReport:
         )
         lines = [f"{head} (at most {self.level:.0%} false alarms over all tests)"]
         for c in self.checks:
-            p = "" if c.p_value is None else f"; p = {c.p_value:.2g}"
+            p = "" if c.p_value is None else f", p = {c.p_value:.2g}"
             p += "" if c.limit is None else f" (limit {c.limit:.2g})"
-            lines.append(f"  {'ok  ' if c.passed else 'FAIL'}  {c.name}: {c.text}{p}")
+            measured, _, notice = c.text.partition(_POWER)
+            lines.append(f"  {'ok  ' if c.passed else 'FAIL'}  {c.name}: {measured}{p}")
+            lines += [f"        {_POWER.lstrip('; ')}{notice}"] if notice else []
         return "\n".join(lines + [f"  note  {note}" for note in self.notes])
 
     def __repr__(self) -> str:
