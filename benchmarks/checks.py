@@ -29,12 +29,12 @@ Make = Callable[[int], tuple[iv.Problem, iv.priors.Prior]]
 SNR = 10.0
 
 
-def matern(n: int, length: float, std: float = 1.0, nu: float = 1.5) -> iv.priors.GaussianPrior:
-    """A Matern field of smoothness 3/2 (or 1/2) on n x n pixels, ``length`` in pixels."""
+def matern(n: int, length: float, std: float = 1.0) -> iv.priors.GaussianPrior:
+    """A Matern field of smoothness 3/2 on n x n pixels, ``length`` in pixels."""
     i = torch.arange(n * n)
     d = (((i[:, None] // n - i // n) ** 2 + (i[:, None] % n - i % n) ** 2).double()).sqrt() / length
-    r = math.sqrt(2 * nu) * d
-    covariance = torch.exp(-r) * (1 + r if nu == 1.5 else 1)
+    r = math.sqrt(3) * d
+    covariance = torch.exp(-r) * (1 + r)
     return iv.priors.GaussianPrior(mean=torch.zeros(n, n), covariance=(std**2 * covariance).float())
 
 
@@ -53,12 +53,12 @@ def normal(shape: tuple[int, ...], seed: int) -> Tensor:
 
 
 # --- the two measurements ---------------------------------------------------------------------------------------------
-BLUR, MASK = 16, 24
+BLUR, MASK = 16, 20
 WIDTHS = (0.6, 1.4)
+WIDE = (0.9, 2.1)  # 1.5 times
 LENGTH = 5.0
 PRIORS = {n: matern(n, length=LENGTH) for n in (BLUR, MASK)}
 LONG, SHORT = ({n: matern(n, length=LENGTH * f) for n in (BLUR, MASK)} for f in (2.0, 0.5))
-ROUGH = {n: matern(n, length=LENGTH, nu=0.5) for n in (BLUR, MASK)}
 
 
 def blur(widths: tuple[float, float] = WIDTHS) -> iv.operators.LinearOperator:
@@ -66,7 +66,7 @@ def blur(widths: tuple[float, float] = WIDTHS) -> iv.operators.LinearOperator:
 
 
 def kept(seed: int) -> Tensor:
-    return torch.rand(MASK, MASK, generator=torch.Generator().manual_seed(seed)) < 0.6
+    return torch.rand(MASK, MASK, generator=torch.Generator().manual_seed(seed)) < 0.75
 
 
 def measured(
@@ -140,19 +140,14 @@ def cases() -> list[Case]:
             "2 % of data stuck at 0": lambda seed, name=name: measured(name, seed, dead="stuck"),  # type: ignore[misc]
             "object of half the correlation length": foreign(SHORT),
             "object of twice the correlation length": foreign(LONG),
-            "object of smoothness 1/2 for 3/2": foreign(ROUGH),
             "object of twice the size": lambda seed, name=name, n=n: measured(  # type: ignore[misc]
                 name, seed, x=2 * PRIORS[n].sample(1, seed=seed)
-            ),
-            "object of half the size": lambda seed, name=name, n=n: measured(  # type: ignore[misc]
-                name, seed, x=PRIORS[n].sample(1, seed=seed) / 2
             ),
             "object of rectangles": lambda seed, name=name, n=n: measured(name, seed, x=blocks(n, seed)),  # type: ignore[misc]
         }
         if name == "blur":
-            others = {"blur 1.5 times as wide": (WIDTHS[0] * 1.5, WIDTHS[1] * 1.5), "blur turned by 90 degrees": WIDTHS[::-1]}
-            for fault, widths in others.items():
-                faults[fault] = lambda seed, A=blur(widths): measured("blur", seed, truth=A)  # type: ignore[misc]
+            faults["blur 1.5 times as wide"] = lambda seed: measured("blur", seed, truth=blur(WIDE))
+            faults["blur turned by 90 degrees"] = lambda seed: measured("blur", seed, truth=blur(WIDTHS[::-1]))
         else:
             faults["mask shifted by a pixel"] = lambda seed: measured(
                 "mask", seed, truth=iv.operators.Mask(mask=kept(seed).roll(1, 1))
@@ -222,7 +217,7 @@ def main() -> None:
         "Written by `python benchmarks/checks.py`.",
         f"{seeds} seeds a row; 16 exact draws of the posterior, then one call of `result.check()` with all its tests "
         f"(seconds on one core). *blur*: a {BLUR} x {BLUR} field through an anisotropic blur, 256 data; *mask*: a "
-        f"{MASK} x {MASK} field at 60 % of its pixels, about 345 data. Signal-to-noise ratio 10; Matern prior of "
+        f"{MASK} x {MASK} field at 75 % of its pixels, about 300 data. Signal-to-noise ratio 10; Matern prior of "
         f"smoothness 3/2 and correlation length {LENGTH:g} pixels. A row without a fault is a right model: there the "
         "alarms are false, and the report is made for 2 %. *raised by* counts the tests that failed.",
         table(rows),

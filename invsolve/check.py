@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["LEVEL", "Check", "CheckReport", "check_result"]
 
 _NUMBERS = 4096  # of signal or data: larger ones are solved again only if asked for
-_ITEMS = 8  # tests by replicates look at this many items, spread over the batch
+_ITEMS = 8  # tests by replicates look at this many items, spread over the batch (one by default if it takes a denoiser)
 _PARTICLES = 4 * REPLICATES  # of strategies that give weights
 
 
@@ -101,7 +101,7 @@ def _by_replicates(
     strategy: Any = result.strategy_object
     if not isinstance(strategy, Strategy):
         return [], ["not solved again: the result does not hold its strategy"]
-    items = min(len(problem.data), _ITEMS)
+    items = min(len(problem.data), _ITEMS if solves or result.nfe == 0 else 1)
     asked = items * REPLICATES * (1 if closed else 1 + FOLDS) + RUNS * RANKED_AMONG
     if solves is None:
         cheap = result.nfe == 0 or prior.cheap_pullback

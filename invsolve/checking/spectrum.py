@@ -1,9 +1,10 @@
 """Is the power of the data over the directions that the model sees what prior and noise say?
 
 In the eigenvectors of ``S = I + K K^T`` (see `evidence`) the data are independent with variances ``1 + g`` (g: gain,
-signal over noise power). Two tests, both exact: chi^2 in bands of directions, and the evidence ratio to a mixture of other models, with
-variances ``f^2 + s^2 g (g / g0)^a``: noise std times f, prior std times s, the prior's spectrum steeper or flatter by a
-power. The second is far stronger where such a model is right, and names it. Its null law is simulated.
+signal over noise power). Two tests, both exact: chi^2 in bands of directions, and the evidence ratio to a mixture of
+other models, with variances ``f^2 + s^2 g (g / g0)^a``: noise std times f, prior std times s, the prior's spectrum
+steeper or flatter by a power. The second is far stronger where such a model is right, and names it. Its null law is
+simulated.
 """
 
 from __future__ import annotations
@@ -52,13 +53,13 @@ def spectrum_test(gains: Array, squares: Array, rest: Array, left: int, *, seed:
     found = f"likelier by exp({best:.1f}) with {', '.join(words)}" if words else "likeliest as stated"
     return Measured(
         name="evidence", value=best, p=p,
-        text=f"the data are {found}; their power is {worst[item]:.2f} of that expected in {where[item]}, the worst band; "
-        f"would notice {_notice(gains, degrees, null, len(squares))}",
+        text=f"the data are {found}; their power is {worst[item]:.2f} of that expected in {where[item]}, the worst "
+        f"band; would notice {_notice(gains, degrees, null, len(squares))}",
     )
 
 
 def _bands(squares: Array, degrees: Array) -> tuple[Array, list[str], Array]:
-    """p per item, Bonferroni over bands of 1, 1, 2, 4, ... directions; the worst band and its power over its degrees."""
+    """p per item, Bonferroni over bands of 1, 1, 2, 4, ... directions; the worst band and its power."""
     from scipy import stats
 
     total = len(degrees) - 1
