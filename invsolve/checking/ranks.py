@@ -6,6 +6,7 @@ from functools import cache
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -18,25 +19,32 @@ class Rank(NamedTuple):
     p: float
     column: int
     z: float
-    beyond: float  # the largest |z| that a replicate reached
+    beyond: float  # the largest |z| of a replicate in that column
 
 
 def stands_out(columns: Tensor) -> Rank:
     """Row 0 of ``columns`` ``(pool, statistics)`` against the others.
 
-    Every statistic is put in units of its spread over the whole pool, row 0 included; a row's score is its largest
-    deviation, and p is the fraction of the pool that scores at least as high as row 0. If the rows are exchangeable,
-    p is uniform on {1/pool, ..., 1}, exactly, whatever the statistics and however they depend on each other (Barnard
-    1963; Besag & Clifford 1989, Biometrika 76, 633-642). Statistics that are not finite everywhere are left out.
+    A row's score is its largest deviation from the pool's mean over the statistics, each in units of the largest
+    deviation of any *other* row: a statistic with heavy tails does not drown the others. p is the fraction of the pool
+    that scores at least as high as row 0. Rows are treated alike, so p is uniform on {1/pool, ..., 1} if they are
+    exchangeable, whatever the statistics and however these depend on each other (Barnard 1963; Besag & Clifford 1989,
+    Biometrika 76, 633-642). Statistics that are not finite everywhere are left out.
     """
     values = columns.double()
     spread = values.std(0)
     usable = values.isfinite().all(0) & (spread > 0)
-    z = ((values - values.mean(0)) / spread).abs().nan_to_num(nan=0.0, posinf=0.0) * usable
-    score = z.amax(1)
-    column = int(z[0].argmax())
-    deviation = float((values[0, column] - values[:, column].mean()) / spread[column]) if bool(usable.any()) else 0.0
-    return Rank(float((score >= score[0]).double().mean()), column, deviation, float(score[1:].max()))
+    if not bool(usable.any()):
+        return Rank(1.0, 0, 0.0, 0.0)
+    z = ((values - values.mean(0)) / spread).nan_to_num(nan=0.0, posinf=0.0, neginf=0.0) * usable
+    size = z.abs()
+    top, second = size.topk(2, 0).values
+    others = torch.where(size < top, top, second)  # the largest of the other rows
+    score = torch.where(usable, size / others.clamp_min(1e-12), 0.0)
+    row = score.amax(1)
+    column = int(score[0].argmax())
+    p = float((row >= row[0]).double().mean())
+    return Rank(p, column, float(z[0, column]), float(size[1:, column].max()))
 
 
 def uniform_rank_p(ranks: NDArray[np.int64], levels: int) -> tuple[float, float]:
