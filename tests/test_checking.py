@@ -269,8 +269,44 @@ def test_a_report_is_the_same_twice_and_says_what_was_left_out():
     assert lost.notes == ("not solved again: the result does not hold its strategy",)
 
 
+def test_data_without_a_batch_axis_are_checked_alike():
+    one = small(0)
+    y = one.problem.data
+    alone = iv.solve(SMALL, y[0], MIXTURE, noise=0.1, num_samples=8, seed=0).check()
+    assert [c.p_value for c in alone.checks] == pytest.approx([c.p_value for c in one.check().checks])
+
+
+def test_weighted_samples_are_checked_by_what_is_exact_for_them():
+    prior = iv.priors.GaussianMixturePrior(weights=torch.tensor([0.5, 0.5]), means=torch.tensor([[-1.0] * 8, [1.0] * 8]),
+                                           covariances=0.3 * torch.eye(8).expand(2, 8, 8))
+    A = iv.operators.Matrix(matrix=torch.eye(8))
+    y = prior.sample(1, seed=0) + 0.3 * torch.randn(1, 8, generator=torch.Generator().manual_seed(0))
+    report = iv.solve(A, y, prior, noise=0.3, strategy=iv.strategies.SMC(), num_samples=512).check()
+    assert report.passed and "no replicated data" in str(report) and report["split data"].p_value > 1 / 256
+
+
 def test_many_items_are_looked_at_in_part():
     assert "8 of 9 items" in str(small(0, batch=9).check())
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Failing(Wrong):
+    """Fails wherever the data are not those of ``data``."""
+
+    data: Tensor
+
+    def step(self, run, state, i):
+        state, info = Wrong.step(self, run, state, i)
+        std = run.problem.noise.std
+        good = torch.equal(run.problem.data[0], self.data[0]) and isinstance(std, float) and std == 0.1
+        return (state if good else ExactState(x=state.x * torch.nan)), info
+
+
+def test_solves_that_fail_fail_the_test():
+    p = small(0).problem
+    report = iv.solve(p, MIXTURE, strategy=Failing(data=p.data), num_samples=8).check()
+    for name in ("split data", "held-out sensors", "replicated data"):
+        assert not report[name].passed and "failed" in report[name].text
 
 
 @pytest.mark.parametrize("solves", [1, "yes"])

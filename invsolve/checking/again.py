@@ -37,10 +37,13 @@ class Again:
             problem, self.prior, strategy=self.strategy, num_samples=max(number, self.particles),
             seed=item_key(f"check {purpose} {self.seed}"), throw=False,
         )
+        lead = (result.num_samples, len(problem.data))  # data without a batch axis are one item here
+        samples = result.samples.view(*lead, *result.shape)
         if result.log_weights is None:
-            return result.samples
-        samples = torch.where(result.failed.view(*result.failed.shape, *([1] * len(result.shape))), 0, result.samples)
-        return unweighted(samples, result.weights.nan_to_num(nan=1 / len(samples)), number)
+            return samples
+        samples = torch.where(result.failed.view(*lead, *([1] * len(result.shape))), 0, samples)
+        weights = result.weights.view(lead).nan_to_num(nan=1 / result.num_samples)
+        return unweighted(samples, weights, number)
 
     def draws(self, rows: int, purpose: str) -> Draws:
         """Keyed numbers for ``rows`` rows."""

@@ -30,7 +30,7 @@ def replicated_data_test(again: Again, samples: Tensor) -> list[Measured]:
     items = len(problem.data)
     if len(samples) * items < RUNS:
         more = again.posterior(problem, math.ceil(RUNS / items) - len(samples), "signals for replicated data")
-        samples = torch.cat([samples, more])
+        samples = torch.cat([samples, more[torch.isfinite(more).flatten(1).all(1)]])
     runs = min(RUNS, len(samples) * items)
     index = torch.arange(runs, device=samples.device)
     truth = samples[index // items, index % items]
