@@ -30,7 +30,7 @@ def measured(seed: int, std: float = STD, batch: int = 1) -> Tensor:
 
 
 def test_false_alarms_stay_below_the_level():
-    """100 right posteriors, level 2 %: more than 6 alarms would have probability 0.004."""
+    """100 right posteriors, level 2 %: more than 6 alarms would have probability 0.004 (every tenth with all tests)."""
     y = torch.cat([measured(seed) for seed in range(100)])
     result = iv.solve(A, y, PRIOR, noise=STD, num_samples=8)
     alarms = 0
@@ -44,7 +44,7 @@ def test_false_alarms_stay_below_the_level():
             batched=False,
             problem=result.problem.take(torch.tensor([b])),
         )
-        alarms += not one.check().passed
+        alarms += not one.check(solves=b % 10 == 0).passed
     assert alarms <= 6
 
 
@@ -77,7 +77,7 @@ def test_the_stated_power_is_kept():
             batched=False,
             problem=result.problem.take(torch.tensor([b])),
         )
-        found += not one.check()["noise level"].passed
+        found += not one.check(solves=False)["noise level"].passed
     assert 1 < stated < 2
     assert found >= 40 * (0.9 - 5 * (0.9 * 0.1 / 40) ** 0.5)
 

@@ -24,7 +24,7 @@ _SIMULATED = 999  # draws of the null law
 _POWER = 1.3  # standard deviations between "half of the time" and "nine times in ten"
 _LEAST = 4  # entries along an axis that has neighbours
 _RAMP = 0.3  # gains 0.7 to 1.3
-_WIDTHS = (0.7, 1.4)  # stds, in entries, by which a blur may be wider or narrower
+_WIDTHS = (0.6, 1.6)  # stds, in entries, by which a blur may be wider or narrower
 
 Map = Callable[[Tensor], Tensor]
 
