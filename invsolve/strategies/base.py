@@ -72,6 +72,10 @@ class Strategy(abc.ABC):
     def step(self, run: Run, state: Any, i: int) -> tuple[Any, Info]:
         """The state after step ``i`` (0, 1, ...), and the info."""
 
+    def finished(self, run: Run, state: Any) -> bool:
+        """True once further steps would change nothing: `num_steps` is then a limit. Asked after every step."""
+        return False
+
     def samples(self, run: Run, state: Any) -> Tensor:
         """The signals of a state, ``(rows, *shape)``: its field ``x`` unless overridden."""
         x = getattr(state, "x", None)
