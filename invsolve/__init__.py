@@ -23,7 +23,9 @@ from invsolve import (
     strategies,
     testing,
 )
+from invsolve.certificate import Certificate
 from invsolve.checkpoint import Checkpoint
+from invsolve.climb import Budget
 from invsolve.layout import Layout, Part
 from invsolve.likelihood import log_likelihood
 from invsolve.problem import Problem
@@ -32,6 +34,8 @@ from invsolve.result_io import load_result
 from invsolve.solve import sample, solve
 
 __all__ = [
+    "Budget",
+    "Certificate",
     "Checkpoint",
     "Layout",
     "Part",

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import xarray
     from matplotlib.figure import Figure
 
+    from invsolve.certificate import Certificate
     from invsolve.layout import Layout
 
 _ROUND = 1e-9  # ranks are integers: 20 * (1 - 0.9) / 2 must count as 1, not as 0.99999999
@@ -83,6 +84,7 @@ class Result:
     problem: Any = None  # not saved
     prior: Any = None  # not saved
     warnings: tuple[str, ...] = ()
+    certificate: Certificate | None = None  # of strategy="auto"; not saved
     dims: tuple[str, ...] | None = None  # names of the signal's axes; taken from the problem when it has them
     units: str = ""  # of the signal; taken from the problem when it has them
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import time
 from collections.abc import Iterable, Sequence
 from math import prod
 from pathlib import Path
@@ -17,24 +16,19 @@ from invsolve.arrays import as_tensor
 from invsolve.cg import expand
 from invsolve.checkpoint import Checkpoint
 from invsolve.checks import check_int, kind_dtype
+from invsolve.climb import Budget, Call, climb
 from invsolve.draws import DrawLike, Draws, item_key
 from invsolve.errors import OperatorError, SolveError, UnsupportedError, invalid, invalid_type
-from invsolve.fingerprint import fingerprint
-from invsolve.loop import DrawFactory, Work
+from invsolve.loop import DrawFactory
 from invsolve.noise import Gaussian
 from invsolve.operators.base import BlackBox, LinearOperator, Operator
 from invsolve.priors.base import Prior
 from invsolve.problem import Problem, signal_dims
 from invsolve.progress import NoProgress, Progress
 from invsolve.result import Result, Status
-from invsolve.strategies.auto import alternatives, choose
+from invsolve.strategies.auto import Rung, alternatives, ladder
 from invsolve.strategies.base import Strategy
 
-TILE = 8  # rows of a chunk with reproducible=True: constant, so that kernels add in one order whatever the batch is
-# Numbers of a signal batch in one chunk by default: what fits a CPU's cache (8-coil MRI at 192^2: three times faster
-# than all rows at once), and enough to fill an accelerator.
-_CHUNK_NUMBERS = {"cpu": 2**18}
-_CHUNK_NUMBERS_ELSEWHERE = 2**24
 _DOT_ERROR, _DOT_WARN = 1e-3, 3e-5  # adjoint gaps of a user's operator that are refused, mentioned
 _DERIVATIVE_WARN = 0.1  # relative error of a non-linear operator's derivative that is mentioned
 _RUNAWAY = 1e6  # scales of the prior from its mean
@@ -49,6 +43,7 @@ def solve(
     *,
     noise: Any = None,
     strategy: Strategy | str = "auto",
+    budget: Budget | float | None = None,
     num_samples: int = 16,
     seed: int = 0,
     item_ids: Sequence[int | str] | None = None,
@@ -83,7 +78,8 @@ def solve(
     problem, prior = _checked(A, y, prior, noise)
     num_samples = check_int("solve", "num_samples", num_samples, minimum=1)
     seed = check_int("solve", "seed", seed)
-    strategy, why = _strategy(strategy, problem, prior)
+    strategy = _strategy(strategy, problem, prior)
+    budget = _budget(budget)
     saved = _checkpoint(checkpoint)
     for name, value, kind in (("reproducible", reproducible, bool), ("throw", throw, bool)):
         if not isinstance(value, kind):
@@ -104,42 +100,19 @@ def solve(
         def draws(items: Sequence[int], samples: Sequence[int]) -> DrawLike:
             return Draws.for_rows(seed, [keys[b] for b in items], samples, device)
 
+    call = Call(
+        problem=problem, prior=prior, num_samples=num_samples, seed=seed, keys=keys, draws=draws, chunk=chunk,
+        reproducible=reproducible, saved=saved, progress=progress or NoProgress(),
+    )
+    certificate = None
+    if isinstance(strategy, Strategy):
+        rung = Rung(strategy=strategy, why="Chosen by the caller.")
+        found = call.run(rung)
+    else:
+        found, rung, certificate = climb(call, ladder(problem, prior, num_samples), budget)
     rows = num_samples * batch
-    chunk = _chunk_rows(chunk, rows, problem, strategy, reproducible)
-    identity = (
-        {}
-        if saved is None
-        else {
-            "y": fingerprint(problem.data),
-            "operator": problem.operator.fingerprint(),
-            "noise": fingerprint(problem.noise),
-            "prior": prior.fingerprint(),
-            "strategy": strategy.fingerprint(),
-            "seed": str(seed),
-            "dtype": str(problem.data.dtype),
-            "num_samples": str(num_samples),
-            "item_ids": fingerprint(keys),
-            "chunk": f"{chunk}{', tiles' if reproducible else ''}",
-        }
-    )
-    work = Work(
-        problem=problem,
-        prior=prior,
-        strategy=strategy,
-        draws=draws,
-        rows=rows,
-        chunk=chunk,
-        pad=reproducible,
-        saved=saved,
-        identity=identity,
-        progress=progress or NoProgress(),
-    )
-    started = time.perf_counter()
-    done = work.run()
-    seconds = time.perf_counter() - started + done.seconds
     lead = (num_samples, batch) if problem.batched else (num_samples,)
-    samples, chi2, weights = (done.column(name) for name in ("samples", "chi2", "log_weights"))
-    assert samples is not None and chi2 is not None
+    samples, chi2, weights = found.samples, found.chi2, found.log_weights
     failed = ~torch.isfinite(samples).flatten(1).all(1)
     if weights is not None:  # NaN and +inf are no weights; -inf is a weight of zero
         failed |= weights.isnan() | (weights == torch.inf)
@@ -150,7 +123,7 @@ def solve(
     samples = torch.where(expand(failed, samples), torch.nan, samples)
     count = int(failed.sum())
     status = Status.of(failed)
-    warnings += _fit_warnings(problem, torch.where(failed, torch.nan, chi2), done.info)
+    warnings += _fit_warnings(problem, torch.where(failed, torch.nan, chi2), found.info)
     result = Result(
         samples=samples.view(*lead, *problem.shape),
         status=status,
@@ -159,17 +132,17 @@ def solve(
         shape=problem.shape,
         chi2=torch.where(failed, torch.nan, chi2).view(lead),
         log_weights=None if weights is None else weights.view(lead),
-        strategy=strategy.name,
-        why=why,
-        nfe=done.calls["denoise"] / done.processed,
-        vjps=done.calls["vjp"] / done.processed,
-        operator_calls={k: v for k, v in done.calls.items() if k not in ("denoise", "vjp")},
-        seconds=seconds,
+        strategy=rung.strategy.name,
+        why=rung.why,
+        nfe=found.calls["denoise"] / found.processed,
+        vjps=found.calls["vjp"] / found.processed,
+        operator_calls={k: v for k, v in found.calls.items() if k not in ("denoise", "vjp")},
+        seconds=found.seconds,
         seed=seed,
         settings={
-            "strategy": repr(strategy),
+            "strategy": repr(rung.strategy),
             "num_samples": num_samples,
-            "chunk": done.chunk,
+            "chunk": found.chunk,
             "reproducible": reproducible,
             "operator": repr(problem.operator),
             "noise": repr(problem.noise),
@@ -178,11 +151,12 @@ def solve(
             "units": problem.units,
         },
         versions={"invsolve": _version(), "torch": torch.__version__, "python": platform.python_version()},
-        info={k: v.view(lead) for k, v in done.info.items()},
+        info={k: v.view(lead) for k, v in found.info.items()},
         layout=None,
         problem=problem,
         prior=prior,
-        warnings=(*warnings, *done.warnings),
+        warnings=(*warnings, *found.warnings),
+        certificate=certificate,
     )
     if throw and status is not Status.SUCCESS:
         others = " With throw=False, or in the error's `result`, are the others." if count < rows else ""
@@ -304,7 +278,15 @@ def _not_a_prior(prior: object) -> Exception:
     )
 
 
-def _strategy(strategy: Any, problem: Problem, prior: Prior) -> tuple[Strategy, str]:
+def _budget(budget: Any) -> Budget:
+    if budget is None or isinstance(budget, Budget):
+        return budget or Budget()
+    if isinstance(budget, (int, float)) and not isinstance(budget, bool):
+        return Budget(seconds=budget)
+    raise invalid_type("solve", "budget", "a number of seconds or an iv.Budget", budget)
+
+
+def _strategy(strategy: Any, problem: Problem, prior: Prior) -> Strategy | str:
     if isinstance(strategy, str):
         if strategy != "auto":
             raise invalid(
@@ -314,7 +296,7 @@ def _strategy(strategy: Any, problem: Problem, prior: Prior) -> tuple[Strategy, 
                 repr(strategy),
                 "For example iv.strategies.MMPS().",
             )
-        return choose(problem, prior)
+        return "auto"
     if not isinstance(strategy, Strategy):
         hint = "Call it: strategy=MMPS()." if callable(strategy) else ""
         raise invalid_type("solve", "strategy", "'auto' or an iv.strategies object", strategy, hint)
@@ -327,7 +309,7 @@ def _strategy(strategy: Any, problem: Problem, prior: Prior) -> tuple[Strategy, 
             f"solve: strategy {strategy.name} needs what is not there: {lacking}. "
             f"What would do here: {alternatives(problem, prior)}."
         )
-    return strategy, "Chosen by the caller."
+    return strategy
 
 
 def _checkpoint(checkpoint: Any) -> Checkpoint | None:
@@ -395,23 +377,6 @@ def _item_keys(item_ids: Any, batch: int) -> list[int]:
     if len(set(keys)) != batch:
         raise invalid("solve", "item_ids", "all different", list(item_ids))
     return keys
-
-
-def _chunk_rows(chunk: int | None, rows: int, problem: Problem, strategy: Strategy, reproducible: bool) -> int:
-    if chunk is not None:
-        chunk = check_int("solve", "chunk", chunk, minimum=1)
-    if reproducible:
-        if chunk not in (None, TILE):
-            raise invalid("solve", "chunk", f"left out (or {TILE}) with reproducible=True", chunk)
-        if strategy.couples != "nothing":
-            raise invalid("solve", "reproducible", f"False for {strategy.name}, whose samples see each other", True)
-        return TILE
-    if strategy.couples != "nothing":
-        if chunk is not None:
-            raise invalid("solve", "chunk", f"left out for {strategy.name}, whose samples see each other", chunk)
-        return rows
-    numbers = max(prod(problem.shape), prod(problem.operator.out_shape), 1)
-    return min(rows, chunk or max(1, _CHUNK_NUMBERS.get(problem.data.device.type, _CHUNK_NUMBERS_ELSEWHERE) // numbers))
 
 
 def _version() -> str:

@@ -61,8 +61,7 @@ class Target:
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Metric:
-    """Mean ``(items, n)`` and root covariance of the population: lower factors ``(items, n, n)`` or stds ``(items, n)``.
-    """
+    """Mean ``(items, n)`` and root covariance of the population: lower factors ``(items, n, n)``, or stds."""
 
     mean: Tensor
     root: Tensor

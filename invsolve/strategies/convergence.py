@@ -22,8 +22,8 @@ def population(
     - ``nested_rhat``: sqrt(1 + B / W) of the islands' means, the worst quantity (Margossian et al. 2022): about
       ``1 + 1 / (2 ess of an island)``.
     - ``ess``: chains times the variance over that of a chain's mean, the least quantity.
-    - ``mean_error``, ``std_error``: errors, in posterior stds, of means of all quantities and of stds of the signal, the
-      worst: the standard error from the spread of the islands, and ``drift``.
+    - ``mean_error``, ``std_error``: errors, in posterior stds, of means of all quantities and of stds of the signal,
+      the worst: the standard error from the spread of the islands, and ``drift``.
     - ``drift``: by how much the means of the two halves differ beyond two standard errors, in posterior stds.
     - ``log_evidence``, ``log_evidence_se``: mean of the islands, in nats.
     """
@@ -42,29 +42,39 @@ def population(
     ess = (chains * variance / mean.var(1).clamp_min(tiny)).clamp_max(chains * rounds)
 
     on = mean.view(items, islands, -1, mean.shape[-1])
-    each, spread = on.mean(2), (square / rounds).view(on.shape).mean(2)
+    found = between_islands(on.mean(2), (square / rounds).view(on.shape).mean(2), log_evidence)
+    # Islands that all lag behind agree with each other: what gives them away is that they are still moving.
     weights = torch.softmax(log_evidence, 1)[..., None]
+    parts = (means[1] - means[0]).view(on.shape).mean(2)
+    moved = (weights * parts).sum(1)
+    unsure = (islands / (islands - 1) * (weights * (parts - moved[:, None])).square().sum(1)).sqrt()
+    drift = ((moved.abs() - 2 * unsure) / variance.sqrt()).clamp_min(0).amax(1)
+    return found | {
+        "mean_error": (found["mean_error"].square() + drift.square()).sqrt(),
+        "drift": drift,
+        "rhat": rhat.amax(1),
+        "nested_rhat": (1 + on.mean(2).var(1) / variance).sqrt().amax(1),
+        "ess": ess.amin(1),
+    }
+
+
+def between_islands(each: Tensor, square: Tensor, log_evidence: Tensor) -> dict[str, Tensor]:
+    """Evidence, and standard errors of mean and std, from independent islands, each ``(items,)``: see `population`.
+
+    ``each`` and ``square`` ``(items, islands, q)`` are means of q quantities and of their squares on each island, the
+    last two of them functionals; islands count by their evidence ``(items, islands)``.
+    """
+    islands, tiny = log_evidence.shape[1], torch.finfo(each.dtype).tiny
+    share = torch.softmax(log_evidence, 1)
+    weights, grow = share[..., None], islands / (islands - 1)
     pooled = (weights * each).sum(1)
-    power = spread - 2 * pooled[:, None] * each + pooled[:, None].square()  # about the pooled mean
+    power = square - 2 * pooled[:, None] * each + pooled[:, None].square()  # about the pooled mean
     total = (weights * power).sum(1).clamp_min(tiny)
-    grow = islands / (islands - 1)
     mean_error = (grow * (weights * (each - pooled[:, None])).square().sum(1)).sqrt() / total.sqrt()
     std_error = (grow * (weights * (power - total[:, None])).square().sum(1)).sqrt() / (2 * total)
-    # Islands that all lag behind agree with each other: what gives them away is that they are still moving.
-    parts = (means[1] - means[0]).view(on.shape).mean(2)
-    moved = (weights * parts).sum(1).abs()
-    unsure = (grow * (weights * (parts - (weights * parts).sum(1, keepdim=True))).square().sum(1)).sqrt()
-    drift = ((moved - 2 * unsure) / total.sqrt()).clamp_min(0)
-    mean_error = (mean_error.square() + drift.square()).sqrt()
-    nested = (1 + each.var(1) / variance).sqrt()
-    share = weights[..., 0].square().sum(1)
     return {
         "log_evidence": torch.logsumexp(log_evidence, 1) - math.log(islands),
-        "log_evidence_se": (grow * (share - 1 / islands)).clamp_min(0).sqrt(),
-        "rhat": rhat.amax(1),
-        "nested_rhat": nested.amax(1),
-        "ess": ess.amin(1),
+        "log_evidence_se": (grow * (share.square().sum(1) - 1 / islands)).clamp_min(0).sqrt(),
         "mean_error": mean_error.amax(1),
         "std_error": std_error[:, :-2].amax(1),
-        "drift": drift.amax(1),
     }

@@ -85,9 +85,9 @@ class NoiseMCMCState:
 class NoiseMCMC(Strategy):
     """Many chains in the noise u that the prior is made of: target ``N(u; 0, I) p(y | A T(u))``.
 
-    T is the prior's own transport where it states one (Gaussian, field and sparse priors: no network is evaluated), else
-    its probability flow in ``evaluations`` evaluations. Any operator and any noise model will do. The kernel is HMC with
-    the gradient through T and A (``"hmc"``; ``"mala"``: one step of it), or ``"pcn"``, evaluations only, which
+    T is the prior's own transport where it states one (Gaussian, field and sparse priors: no network is evaluated),
+    else its probability flow in ``evaluations`` evaluations. Any operator and any noise model will do. The kernel is
+    HMC with the gradient through T and A (``"hmc"``; ``"mala"``: one step of it), or ``"pcn"``, evaluations only, which
     ``"auto"`` takes for a black box.
 
     ``chains`` per item start as prior draws and are tempered towards the posterior: powers of the likelihood rise so
@@ -99,9 +99,10 @@ class NoiseMCMC(Strategy):
     size and temperatures, so that their disagreement is the error of the result (Del Moral, Doucet & Jasra 2006, J. R.
     Stat. Soc. B 68, 411-436; Margossian et al. 2022, arXiv 2110.13017).
 
-    ``result.info``, the same for all samples of an item: ``log_evidence`` and ``log_evidence_se`` (nats); ``rhat`` (split
-    R-hat, the worst component) and ``ess`` (the least, over components, energy and log-likelihood); ``mean_error`` and
-    ``std_error``, the standard error of mean and std in posterior stds, the worst component, from the islands;
+    ``result.info``, the same for all samples of an item: ``log_evidence`` and ``log_evidence_se`` (nats); ``rhat``
+    (split R-hat) and ``nested_rhat`` (of the islands), the worst component, and ``ess``, the least, over components,
+    energy and log-likelihood; ``mean_error`` and ``std_error``, errors of mean and std in posterior stds, the worst
+    component, from the islands, and ``drift``, what of it is islands still moving together;
     ``acceptance``; ``beta`` (1 unless ``num_steps`` moves were too few); ``rises`` and ``moves``, their numbers.
 
     Samples of an item depend on each other, not on other items.
@@ -145,18 +146,17 @@ class NoiseMCMC(Strategy):
         like = run.problem.data.real
         n = prod(run.problem.shape) * (2 if run.problem.signal_dtype.is_complex else 1)
         u = _first(run).normal((chains, n), like.dtype, step=0)
-        count = {"dtype": torch.float64, "device": like.device}
-        sums = torch.zeros(items, chains, n + 2, **count)
+        zeros = like.new_zeros(items, dtype=torch.float64)  # one number an item
+        sums = zeros[:, None, None].repeat(1, chains, n + 2)
         x = torch.zeros(run.rows, *run.problem.shape, dtype=run.problem.signal_dtype, device=like.device)
-        eye = torch.eye(n, dtype=u.dtype, device=u.device).expand(items, n, n)
+        eye = torch.eye(n, dtype=u.dtype, device=u.device).repeat(items, 1, 1)
         state = NoiseMCMCState(
-            x=x, u=u, log_likelihood=torch.zeros(items, chains, **count), grad=torch.zeros_like(u),
-            beta=torch.zeros(items, **count), log_evidence=torch.zeros(items, self.islands, **count),
-            mean=torch.zeros_like(u[:, 0]), root=eye.clone() if n <= DENSE else torch.ones_like(u[:, 0]),
-            log_step=torch.full((items,), math.log(self._first_step(run.problem, n)), **count),
-            accept=torch.full((items,), math.nan, **count), left=torch.zeros(items, n + 1, **count),
-            since=torch.zeros(items, **count), rises=torch.zeros(items, **count), moves=torch.zeros(items, **count),
-            done=torch.full((items,), -_SETTLE, **count), first=sums, second=sums.clone(), square=sums.clone(),
+            x=x, u=u, log_likelihood=zeros[:, None].repeat(1, chains), grad=torch.zeros_like(u), beta=zeros,
+            log_evidence=zeros[:, None].repeat(1, self.islands), mean=torch.zeros_like(u[:, 0]),
+            root=eye if n <= DENSE else torch.ones_like(u[:, 0]),
+            log_step=torch.full_like(zeros, math.log(self._first_step(run.problem, n))),
+            accept=torch.full_like(zeros, math.nan), left=zeros[:, None].repeat(1, n + 1), since=zeros, rises=zeros,
+            moves=zeros, done=torch.full_like(zeros, -_SETTLE), first=sums, second=sums.clone(), square=sums.clone(),
         )
         for group in self._groups(torch.arange(items, device=like.device), n):
             target = self._target(run, group)

@@ -1,0 +1,276 @@
+"""From a checked call to samples: one strategy, or one after another until the certificate is reached."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from math import prod
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from invsolve.arrays import to_real
+from invsolve.certificate import Attempt, Certificate, judged
+from invsolve.checkpoint import Checkpoint
+from invsolve.checks import check_int, check_positive
+from invsolve.draws import DrawLike
+from invsolve.errors import invalid
+from invsolve.fingerprint import fingerprint
+from invsolve.loop import DrawFactory, Work
+from invsolve.priors.base import Prior
+from invsolve.problem import Problem
+from invsolve.progress import Progress
+from invsolve.strategies.auto import Rung
+from invsolve.strategies.convergence import between_islands
+from invsolve.strategies.exact import Exact
+
+TILE = 8  # rows of a chunk with reproducible=True: constant, so that kernels add in one order whatever the batch is
+# Numbers of a signal batch in one chunk by default: what fits a CPU's cache (8-coil MRI at 192^2: three times faster
+# than all rows at once), and enough to fill an accelerator.
+_CHUNK_NUMBERS = {"cpu": 2**18}
+_CHUNK_NUMBERS_ELSEWHERE = 2**24
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """What ``strategy="auto"`` may spend: ``seconds``, and ``evaluations`` of denoiser and operator together, in rows.
+
+    A strategy that was begun is finished; another one is begun only if it is expected to end within the budget.
+    """
+
+    seconds: float = 60.0
+    evaluations: int | None = None
+
+    def __post_init__(self) -> None:
+        check_positive("Budget", "seconds", self.seconds)
+        if self.evaluations is not None:
+            check_int("Budget", "evaluations", self.evaluations, minimum=1)
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Found:
+    """What one strategy found; rows are sample k of item b, number ``k * batch + b``."""
+
+    samples: Tensor  # (rows, *shape)
+    chi2: Tensor  # (rows,)
+    log_weights: Tensor | None
+    info: dict[str, Tensor]  # (rows,) each
+    calls: Counter[str]
+    processed: int  # rows that the calls are divided by
+    seconds: float
+    chunk: int
+    warnings: tuple[str, ...]
+
+    @property
+    def evaluations(self) -> int:
+        return sum(self.calls.values())
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Call:
+    """What the caller of `solve` asked for, checked."""
+
+    problem: Problem
+    prior: Prior
+    num_samples: int
+    seed: int
+    keys: Sequence[int]  # of the items
+    draws: DrawFactory
+    chunk: int | None
+    reproducible: bool
+    saved: Checkpoint | None
+    progress: Progress
+
+    def run(self, rung: Rung, number: int = 0) -> Found:
+        """Run one strategy; ``number`` tells the checkpoints of a ladder apart."""
+        if rung.islands == 1:
+            done, seconds = self._work(rung, self.problem, self.num_samples, self.draws, number)
+            columns = {name: done.column(name) for name in ("samples", "chi2", "log_weights")}
+            samples, chi2 = columns["samples"], columns["chi2"]
+            assert samples is not None and chi2 is not None
+            return Found(
+                samples=samples, chi2=chi2, log_weights=columns["log_weights"], info=done.info, calls=done.calls,
+                processed=done.processed, seconds=seconds, chunk=done.chunk, warnings=done.warnings,
+            )
+        # Item b on island i is item b * islands + i of a larger batch, whose sample k has the stream of sample
+        # k * islands + i of item b.
+        islands, batch = rung.islands, len(self.problem.data)
+        index = torch.arange(batch, device=self.problem.data.device).repeat_interleave(islands)
+
+        def draws(items: Sequence[int], samples: Sequence[int]) -> DrawLike:
+            numbers = [k * islands + r % islands for r, k in zip(items, samples, strict=True)]
+            return self.draws([r // islands for r in items], numbers)
+
+        done, seconds = self._work(rung, self.problem.take(index), rung.particles, draws, number)
+        samples, chi2, logs = (done.column(name) for name in ("samples", "chi2", "log_weights"))
+        assert samples is not None and chi2 is not None and logs is not None
+        info = {k: v.view(rung.particles, batch, islands)[0] for k, v in done.info.items()}
+        chosen, info = pooled(samples, chi2, logs, info, self.num_samples)
+        return Found(
+            samples=samples[chosen], chi2=chi2[chosen], log_weights=None, info=info, calls=done.calls,
+            processed=self.num_samples * batch, seconds=seconds, chunk=done.chunk, warnings=done.warnings,
+        )
+
+    def _work(self, rung: Rung, problem: Problem, samples: int, draws: DrawFactory, number: int) -> tuple[Any, float]:
+        strategy, rows = rung.strategy, samples * len(problem.data)
+        chunk = self._chunk_rows(rung, rows)
+        saved = self.saved
+        if saved is not None and number:
+            saved = replace(saved, path=f"{saved.path}.{number}")
+        work = Work(
+            problem=problem, prior=self.prior, strategy=strategy, draws=draws, rows=rows, chunk=chunk,
+            pad=self.reproducible, saved=saved, identity=self._identity(rung, chunk), progress=self.progress,
+        )
+        started = time.perf_counter()
+        done = work.run()
+        return done, time.perf_counter() - started + done.seconds
+
+    def _identity(self, rung: Rung, chunk: int) -> dict[str, str]:
+        if self.saved is None:
+            return {}
+        return {
+            "y": fingerprint(self.problem.data),
+            "operator": self.problem.operator.fingerprint(),
+            "noise": fingerprint(self.problem.noise),
+            "prior": self.prior.fingerprint(),
+            "strategy": rung.strategy.fingerprint(),
+            "seed": str(self.seed),
+            "dtype": str(self.problem.data.dtype),
+            "num_samples": str(self.num_samples),
+            "item_ids": fingerprint(list(self.keys)),
+            "chunk": f"{chunk}{', tiles' if self.reproducible else ''}",
+        }
+
+    def _chunk_rows(self, rung: Rung, rows: int) -> int:
+        strategy, chunk = rung.strategy, self.chunk
+        if self.reproducible:
+            if chunk not in (None, TILE):
+                raise invalid("solve", "chunk", f"left out (or {TILE}) with reproducible=True", chunk)
+            if strategy.couples != "nothing":
+                raise invalid("solve", "reproducible", f"False for {strategy.name}, whose samples see each other", True)
+            return TILE
+        if strategy.couples != "nothing":
+            if chunk is not None:
+                raise invalid("solve", "chunk", f"left out for {strategy.name}, whose samples see each other", chunk)
+            return rows
+        numbers = max(prod(self.problem.shape), prod(self.problem.operator.out_shape), 1)
+        most = _CHUNK_NUMBERS.get(self.problem.data.device.type, _CHUNK_NUMBERS_ELSEWHERE)
+        return min(rows, chunk or max(1, most // numbers))
+
+
+def climb(call: Call, rungs: Sequence[Rung], budget: Budget) -> tuple[Found, Rung, Certificate]:
+    """Run the strategies in order until one is certified or the next would leave the budget; the best is returned."""
+    batch, started = len(call.problem.data), time.perf_counter()
+    attempts: list[Attempt] = []
+    spent, missing = 0, ""
+    best: tuple[float, Found, Rung, Tensor, dict[str, Tensor]] | None = None
+    first: dict[str, tuple[float, int, float]] = {}  # seconds, evaluations and relative cost of a kind's first rung
+    for number, rung in enumerate(rungs):
+        if attempts and (over := _over(rung, first, budget, time.perf_counter() - started, spent)):
+            missing = f"{missing}; {over}"
+            break
+        found = call.run(rung, number)
+        spent += found.evaluations
+        first.setdefault(rung.strategy.name, (found.seconds, found.evaluations, rung.cost))
+        passed, tests, wrong = _judged(rung, found, batch)
+        reached = bool(passed.all())
+        attempts.append(
+            Attempt(
+                strategy=repr(rung.strategy), reached=reached, seconds=found.seconds, evaluations=found.evaluations,
+                text=wrong or "every test passed" if rung.tested else wrong,
+            )
+        )
+        error = float(tests["error"].nan_to_num(math.inf).max()) if "error" in tests else 0.0
+        if best is None or reached or error < best[0]:
+            best = error, found, rung, passed, tests
+        if reached:
+            missing = ""
+            break
+        missing = wrong
+    assert best is not None
+    _, found, rung, passed, tests = best
+    nan = torch.full((batch,), math.nan, dtype=torch.float64)
+    exact = isinstance(rung.strategy, Exact)
+    zero = torch.zeros_like(nan)
+    info = {k: v.view(-1, batch)[0].double().cpu() for k, v in found.info.items()}
+    single = not call.problem.batched
+
+    def per_item(v: Tensor) -> Tensor:
+        return v[0] if single else v
+
+    certificate = Certificate(
+        reached=bool(passed.all()), passed=per_item(passed), exact=exact,
+        mean_error=per_item(zero if exact else 2 * info.get("mean_error", nan)),
+        std_error=per_item(zero if exact else 2 * info.get("std_error", nan)),
+        tests={k: float(v.max()) for k, v in tests.items() if k != "error"},
+        attempts=tuple(attempts), missing=missing,
+    )
+    return found, rung, certificate
+
+
+def _judged(rung: Rung, found: Found, batch: int) -> tuple[Tensor, dict[str, Tensor], str]:
+    if isinstance(rung.strategy, Exact):
+        return torch.ones(batch, dtype=torch.bool), {}, ""
+    if not rung.tested:
+        return torch.zeros(batch, dtype=torch.bool), {}, f"{rung.strategy.name} is an approximation that was not tested"
+    info = {k: v.view(-1, batch)[0].double().cpu() for k, v in found.info.items()}
+    passed, tests, wrong = judged(info)
+    return passed, tests | {"error": info["mean_error"] + info["std_error"]}, wrong
+
+
+def _over(
+    rung: Rung, first: dict[str, tuple[float, int, float]], budget: Budget, elapsed: float, spent: int
+) -> str:
+    """Why this strategy is not begun any more; '' if it is."""
+    seconds, evaluations = 0.0, 0
+    if rung.strategy.name in first:
+        took, count, cost = first[rung.strategy.name]
+        seconds, evaluations = took * rung.cost / cost, round(count * rung.cost / cost)
+    left = budget.seconds - elapsed
+    if seconds > left or left <= 0:
+        expected = f"about {seconds:.0f} s" if seconds else "an unknown time"
+        return f"{rung.strategy!r} would take {expected}, {max(0.0, left):.0f} s are left of budget={budget.seconds:g}"
+    if budget.evaluations is not None and spent + evaluations >= budget.evaluations:
+        left_over = f"{budget.evaluations - spent:,} are left"
+        return f"{rung.strategy!r} would take about {evaluations:,} evaluations, {left_over}"
+    return ""
+
+
+def pooled(
+    samples: Tensor, chi2: Tensor, log_weights: Tensor, info: dict[str, Tensor], num_samples: int
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Independent weighted runs as one: the rows to take as equally weighted samples, and the info of the whole.
+
+    ``info`` ``(items, islands)`` each, ``log_evidence`` among them; rows are particle k of item b on island i, number
+    ``(k * items + b) * islands + i``. Rows that failed have no weight.
+    """
+    items, islands = info["log_evidence"].shape
+    count = len(samples) // (items * islands)
+    dead = ~torch.isfinite(to_real(samples)).all(1) | log_weights.isnan() | (log_weights == math.inf)
+    logs = log_weights.double().masked_fill(dead, -math.inf).view(count, items, islands)
+    own = torch.softmax(logs, 0).nan_to_num(0.0)
+    evidence = info["log_evidence"].double().nan_to_num(nan=-math.inf)
+    share = torch.softmax(evidence, 1).nan_to_num(1 / islands)
+    real = torch.where(dead[:, None], 0.0, to_real(samples).double())
+    values = torch.cat((real, real.square().sum(1, keepdim=True), chi2.double().nan_to_num(0.0)[:, None]), 1)
+    values = values.view(count, items, islands, -1)
+    each = (own[..., None] * values).sum(0)
+    square = (own[..., None] * values.square()).sum(0)
+    weights = (own * share).permute(1, 2, 0).flatten(1)  # (items, islands * count)
+    comb = (torch.arange(num_samples, dtype=torch.float64, device=weights.device) + 0.5) / num_samples
+    edges = weights.cumsum(1).contiguous()
+    place = torch.searchsorted(edges, comb * edges[:, -1:]).clamp_max(weights.shape[1] - 1)  # (items, num_samples)
+    island, particle = place // count, place % count
+    item = torch.arange(items, device=place.device)[:, None]
+    rows = ((particle * items + item) * islands + island).mT.flatten()
+    found = between_islands(each, square, evidence)
+    found |= {"ess": 1 / weights.square().sum(1)}
+    found |= {k: v.double().amin(1) for k, v in info.items() if k == "founders"}
+    return rows, {k: v.repeat(num_samples) for k, v in found.items()}
