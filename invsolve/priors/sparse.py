@@ -21,6 +21,7 @@ from invsolve.errors import UnsupportedError, invalid, invalid_type
 from invsolve.priors.base import Prior, Pullback
 from invsolve.priors.bases import SpectralModes
 from invsolve.priors.modes import GaussianLaw
+from invsolve.priors.quantiles import laplace_transport, spike_slab_transport, student_transport
 from invsolve.priors.transforms import Transform, TransformName
 
 if TYPE_CHECKING:
@@ -47,6 +48,10 @@ class ScalarLaw(abc.ABC):
     @abc.abstractmethod
     def sample(self, z: Tensor, w: Tensor) -> Tensor:
         """c from two independent standard normal numbers."""
+
+    @abc.abstractmethod
+    def transport(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """The increasing map of a standard normal ``z`` to c, and its derivative dc/dz: both as ``z``, float64."""
 
     @property
     @abc.abstractmethod
@@ -113,9 +118,17 @@ class Laplace(ScalarLaw):
         size: Tensor = -torch.special.log_ndtr(z) * torch.sign(w)
         return torch.as_tensor(self.scale, device=z.device) * size
 
+    def transport(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        return _scaled(self.scale, *laplace_transport(z))
+
     @property
     def variance(self) -> Tensor:
         return 2 * torch.as_tensor(self.scale, dtype=torch.float64) ** 2
+
+
+def _scaled(scale: float | Tensor, c: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:
+    factor = torch.as_tensor(scale, dtype=c.dtype, device=c.device)
+    return factor * c, factor * slope
 
 
 def _log_scaled_cdf(a: Tensor) -> Tensor:
@@ -209,6 +222,10 @@ class SpikeSlab(_ScaleMixture):
         weight, slab, spike = (torch.as_tensor(v, device=z.device) for v in (self.weight, self.slab, self.spike))
         return z * torch.where(torch.special.ndtr(w) < weight, slab, spike)
 
+    def transport(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        values = (torch.as_tensor(v, dtype=z.dtype, device=z.device) for v in (self.weight, self.slab, self.spike))
+        return spike_slab_transport(z, *values)
+
     @property
     def variance(self) -> Tensor:
         p = self.parameters()
@@ -262,6 +279,9 @@ class Student(_ScaleMixture):
         precision = gamma.ppf(torch.special.ndtr(w.double()).cpu().numpy(), self.dof / 2, scale=2 / self.dof)
         root = torch.as_tensor(precision, device=z.device).clamp_min(1e-300).rsqrt()
         return torch.as_tensor(self.scale, device=z.device) * z * root.to(z.dtype)
+
+    def transport(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        return _scaled(self.scale, *student_transport(z, self.dof))
 
     @property
     def variance(self) -> Tensor:
@@ -394,6 +414,15 @@ class SparsePrior(Prior):
     def _sample(self, n: int, draws: DrawLike) -> Tensor:
         z, w = (draws.normal(self.shape, torch.float64, step=0, index=i) for i in range(2))
         return self._synthesis(self.coefficients.sample(z, w))
+
+    def _transport(self, z: Tensor) -> tuple[Tensor, Pullback]:
+        c, slope = self.coefficients.transport(z.double())
+        transform = self._transform
+
+        def pull(v: Tensor) -> Tensor:
+            return (slope * transform.forward(v).double()).to(v.dtype)
+
+        return self._synthesis(c), pull
 
     @property
     def _transform(self) -> Transform:
