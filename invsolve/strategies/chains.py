@@ -61,47 +61,105 @@ class Target:
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Metric:
-    """Mean ``(items, n)`` and root covariance of the population: lower factors ``(items, n, n)``, or stds."""
+    """Mean ``(items, 2, n)`` and root covariance ``(items, 2, n, n)`` (lower or upper factors; stds for many unknowns).
+
+    Each half of the chains has the metric of the *other* half. One that a chain had a part in would not leave the
+    target invariant: with 1,024 chains in 64 dimensions log-evidences were off by three standard errors.
+    """
 
     mean: Tensor
     root: Tensor
 
     @classmethod
-    def of(cls, u: Tensor, weights: Tensor, fallback: Tensor) -> Metric:
-        """From weighted chains (weights ``(items, chains)`` sum to 1). Too few of them: correlations are shrunk.
-
-        ``fallback`` ``(items, ...)`` takes the place of a root that cannot be formed.
-        """
+    def identity(cls, u: Tensor) -> Metric:
         n = u.shape[-1]
-        w = weights.to(u.dtype)[..., None]
-        mean = (w * u).sum(1)
-        away = (u - mean[:, None]) * w.sqrt()
-        lost = 1 - weights.square().sum(1).to(u.dtype)  # the correction of reliability weights
-        variance = away.square().sum(1) / lost[:, None].clamp_min(1e-3)
+        mean = torch.zeros_like(u[:, :2])
         if n > DENSE:
-            return cls(mean=mean, root=variance.sqrt().clamp_min(1e-6))
-        effective = 1 / weights.square().sum(1).to(u.dtype)
-        covariance = (away.mT @ away) / lost[:, None, None].clamp_min(1e-3)
-        keep = (effective / (4 * n)).clamp(max=1.0)[:, None, None]
-        covariance = keep * covariance + torch.diag_embed((1 - keep[..., 0] + 1e-6) * variance)
-        found = torch.linalg.cholesky_ex(covariance)
-        good = (found.info == 0) & torch.isfinite(found.L).flatten(1).all(1)
-        return cls(mean=mean, root=torch.where(good[:, None, None], found.L, fallback))
+            return cls(mean=mean, root=torch.ones_like(mean))
+        return cls(mean=mean, root=torch.eye(n, dtype=u.dtype, device=u.device).repeat(len(u), 2, 1, 1))
+
+    @classmethod
+    def of(cls, u: Tensor, weights: Tensor, fallback: Metric) -> Metric:
+        """From weighted chains (weights ``(items, chains)``). Too few of them: correlations are shrunk.
+
+        ``fallback`` takes the place of a root that cannot be formed.
+        """
+        u, w = _halves(u), _half_weights(weights).to(u.dtype)
+        mean = (w[..., None] * u).sum(2)
+        root = _root((u - mean[:, :, None]) * w[..., None].sqrt(), w)
+        return cls._crossed(mean, root, fallback)
+
+    @classmethod
+    def of_scores(cls, u: Tensor, scores: Tensor, weights: Tensor, fallback: Metric) -> Metric:
+        """The inverse of the scores' second moment: for a Gaussian target its covariance, for several modes the one
+        *within* them, and never wider than the covariance (Cramer & Rao)."""
+        u, w = _halves(u), _half_weights(weights).to(u.dtype)
+        root = _root(_halves(scores) * w[..., None].sqrt(), w)
+        if root.ndim == 3:
+            root = 1 / root
+        else:
+            eye = torch.eye(root.shape[-1], dtype=root.dtype, device=root.device).expand_as(root)
+            good = torch.isfinite(root).flatten(2).all(2)[..., None, None]
+            root = torch.linalg.solve_triangular(torch.where(good, root, eye), eye, upper=False).mT
+            root = torch.where(good, root, torch.nan)
+        return cls._crossed((w[..., None] * u).sum(2), root, fallback)
+
+    @classmethod
+    def _crossed(cls, mean: Tensor, root: Tensor, fallback: Metric) -> Metric:
+        mean, root = mean.flip(1), root.flip(1)
+        good = torch.isfinite(root).flatten(2).all(2) & torch.isfinite(mean).all(2)
+        wide = good.view(*good.shape, *([1] * (root.ndim - 2)))
+        return cls(
+            mean=torch.where(good[..., None], mean, fallback.mean), root=torch.where(wide, root, fallback.root)
+        )
 
     def times(self, v: Tensor) -> Tensor:
         """``L v`` of rows ``(items, chains, n)``."""
-        return v * self.root[:, None] if self.root.ndim == 2 else v @ self.root.mT
+        return (_halves(v) * self.root[:, :, None] if self.root.ndim == 3 else _halves(v) @ self.root.mT).flatten(1, 2)
 
     def transposed(self, v: Tensor) -> Tensor:
-        return v * self.root[:, None] if self.root.ndim == 2 else v @ self.root
+        return (_halves(v) * self.root[:, :, None] if self.root.ndim == 3 else _halves(v) @ self.root).flatten(1, 2)
 
     def whiten(self, u: Tensor) -> Tensor:
         """``L^-1 (u - mean)``."""
-        away = u - self.mean[:, None]
-        if self.root.ndim == 2:
-            return away / self.root[:, None]
-        white: Tensor = torch.linalg.solve_triangular(self.root, away.mT, upper=False)
-        return white.mT
+        away = _halves(u) - self.mean[:, :, None]
+        if self.root.ndim == 3:
+            return (away / self.root[:, :, None]).flatten(1, 2)
+        white: Tensor = torch.linalg.solve(self.root, away.mT)
+        return white.mT.flatten(1, 2)
+
+    def unwhiten(self, white: Tensor) -> Tensor:
+        """``mean + L white``."""
+        moved = _halves(self.times(white)) + self.mean[:, :, None]
+        return moved.flatten(1, 2)
+
+
+def _halves(v: Tensor) -> Tensor:
+    """``(items, chains, ...)`` -> ``(items, 2, chains / 2, ...)``."""
+    return v.unflatten(1, (2, -1))
+
+
+def _half_weights(weights: Tensor) -> Tensor:
+    w = _halves(weights)
+    return w / w.sum(2, keepdim=True)
+
+
+def _root(scaled: Tensor, weights: Tensor) -> Tensor:
+    """Lower factors of ``scaled^T scaled`` ``(items, 2, n, n)``, or its root diagonal for many unknowns; NaN without.
+
+    ``scaled`` ``(items, 2, chains / 2, n)`` carries the roots of ``weights``, which sum to 1.
+    """
+    n = scaled.shape[-1]
+    share = weights.square().sum(2)
+    lost = (1 - share).clamp_min(1e-3)  # the correction of reliability weights
+    variance = scaled.square().sum(2) / lost[..., None]
+    if n > DENSE:
+        return torch.where(variance > 0, variance.sqrt(), torch.nan)
+    keep = (1 / (4 * n * share)).clamp(max=1.0)[..., None, None]
+    covariance = keep * (scaled.mT @ scaled) / lost[..., None, None]
+    covariance = covariance + torch.diag_embed((1 - keep[..., 0] + 1e-6) * variance)
+    found = torch.linalg.cholesky_ex(covariance)
+    return torch.where((found.info == 0)[..., None, None], found.L, torch.nan)
 
 
 @final
@@ -177,13 +235,13 @@ def autoregressive(
     count, n = chains.u.shape[1:]
     # A sample covariance is too small in some directions (by 1 - sqrt(n / chains) in std): proposals narrower than the
     # target leave its tails behind, which was measured to cost 10 % of the stds.
-    wide = 1 / (1 - min(0.5, math.sqrt(n / count)))
+    wide = 1 / (1 - min(0.5, math.sqrt(2 * n / count)))
     metric = Metric(mean=metric.mean, root=metric.root * wide)
     xi = normal(0, (count, n)).to(chains.u.dtype)
     s = step.to(xi.dtype).clamp_max(1.0)[:, None, None]
     white = metric.whiten(chains.u)
     moved = (1 - s**2).sqrt() * white + s * xi
-    u = metric.mean[:, None] + metric.times(moved)
+    u = metric.unwhiten(moved)
     there = Chains(u=u, log_likelihood=target.log_likelihood(u), grad=chains.grad)
 
     def log_ratio(state: Chains, white: Tensor) -> Tensor:  # of the target to the law that proposals leave invariant

@@ -18,7 +18,7 @@ from invsolve.operators.base import BlackBox
 from invsolve.priors.base import Prior
 from invsolve.problem import Problem
 from invsolve.strategies.base import Info, Run, Strategy
-from invsolve.strategies.chains import DENSE, Chains, Metric, Normal, Target, autoregressive, hamiltonian
+from invsolve.strategies.chains import Chains, Metric, Normal, Target, autoregressive, hamiltonian
 from invsolve.strategies.noise_map import NoiseMap, noise_map
 from invsolve.strategies.particles import systematic
 
@@ -126,6 +126,8 @@ class NoiseMCMC(Strategy):
             ("islands", 2), ("chains", 4), ("rounds", 4), ("patience", 1), ("evaluations", 2), ("num_steps", 1)
         ):
             check_int(owner, name, getattr(self, name), minimum=least)
+        if self.islands % 2:
+            raise invalid(owner, "islands", "even: each half of them has the metric of the other", self.islands)
         if self.chains % self.islands or self.chains < 2 * self.islands:
             raise invalid(owner, "chains", f"a multiple of {self.islands} islands, at least twice as many", self.chains)
         for name in ("keep", "forget"):
@@ -149,11 +151,10 @@ class NoiseMCMC(Strategy):
         zeros = like.new_zeros(items, dtype=torch.float64)  # one number an item
         sums = zeros[:, None, None].repeat(1, chains, n + 2)
         x = torch.zeros(run.rows, *run.problem.shape, dtype=run.problem.signal_dtype, device=like.device)
-        eye = torch.eye(n, dtype=u.dtype, device=u.device).repeat(items, 1, 1)
+        metric = Metric.identity(u)
         state = NoiseMCMCState(
             x=x, u=u, log_likelihood=zeros[:, None].repeat(1, chains), grad=torch.zeros_like(u), beta=zeros,
-            log_evidence=zeros[:, None].repeat(1, self.islands), mean=torch.zeros_like(u[:, 0]),
-            root=eye if n <= DENSE else torch.ones_like(u[:, 0]),
+            log_evidence=zeros[:, None].repeat(1, self.islands), mean=metric.mean, root=metric.root,
             log_step=torch.full_like(zeros, math.log(self._first_step(run.problem, n))),
             accept=torch.full_like(zeros, math.nan), left=zeros[:, None].repeat(1, n + 1), since=zeros, rises=zeros,
             moves=zeros, done=torch.full_like(zeros, -_SETTLE), first=sums, second=sums.clone(), square=sums.clone(),
@@ -195,11 +196,12 @@ class NoiseMCMC(Strategy):
         event = (part.left.amax(1) < self.forget) | (part.since >= self.patience)
         hot = event & (part.beta < 1)
         if bool(hot.any()):
-            part = _only(hot, self._tempered(part, torch.special.ndtr(normal(2, (self.islands,)).double())), part)
+            uniform = torch.special.ndtr(normal(2, (self.islands,)).double())
+            part = _only(hot, self._tempered(run.problem, part, uniform), part)
         settling = event & ~hot & (part.done < 0)
         if bool(settling.any()):
             even = torch.full_like(part.log_likelihood, 1 / self.chains)
-            metric = Metric.of(part.u, even, part.root)
+            metric = self._metric(run.problem, part, part.beta, even)
             part = _only(settling, replace(part, mean=metric.mean, root=metric.root, done=part.done + 1), part)
         target = self._target(run, group)
         recording = event & ~hot & ~settling & (part.done >= 0)
@@ -232,7 +234,7 @@ class NoiseMCMC(Strategy):
             left=part.left * _autocorrelation(metric, part.chains, chains), moves=part.moves + 1,
         )
 
-    def _tempered(self, part: NoiseMCMCState, uniform: Tensor) -> NoiseMCMCState:
+    def _tempered(self, problem: Problem, part: NoiseMCMCState, uniform: Tensor) -> NoiseMCMCState:
         """The power of the likelihood raised, chains weighted and resampled on their islands, a new metric."""
         logs = part.log_likelihood
         rise = _rise(logs, 1 - part.beta, self.keep)
@@ -242,7 +244,7 @@ class NoiseMCMC(Strategy):
         islands = log_w.view(len(logs), self.islands, -1)
         gain = torch.logsumexp(islands, -1) - math.log(islands.shape[-1])
         weights = torch.softmax(log_w, 1)
-        metric = Metric.of(part.u, weights, part.root)
+        metric = self._metric(problem, part, beta, weights)
         # Resampling on each island: flat (island of item) columns of chains.
         each = torch.softmax(islands, -1).nan_to_num(1 / islands.shape[-1]).flatten(0, 1).mT
         parent = systematic(each, uniform.flatten()).mT.reshape(islands.shape)
@@ -252,6 +254,12 @@ class NoiseMCMC(Strategy):
             part, u=chains.u, log_likelihood=chains.log_likelihood, grad=chains.grad, beta=beta,
             log_evidence=part.log_evidence + gain, mean=metric.mean, root=metric.root, rises=part.rises + 1,
         )
+
+    def _metric(self, problem: Problem, part: NoiseMCMCState, beta: Tensor, weights: Tensor) -> Metric:
+        if self._kernel(problem) == "pcn":
+            return Metric.of(part.u, weights, part.metric)
+        scores = beta.to(part.u.dtype)[:, None, None] * part.grad - part.u
+        return Metric.of_scores(part.u, scores, weights, part.metric)
 
     def _recorded(
         self, run: Run, state: NoiseMCMCState, part: NoiseMCMCState, recording: Tensor, target: Target, group: Tensor
