@@ -77,6 +77,15 @@ def test_laplace_and_student_below_rounding_of_one_half():
         assert torch.allclose(slope, c / z, rtol=1e-8)
 
 
+@pytest.mark.parametrize("ratio", [1e-6, 1e-3, 0.03, 0.5])
+@pytest.mark.parametrize("weight", [0.01, 0.4, 0.95])
+def test_table_and_bracket_agree(weight, ratio):
+    number = SpikeSlab(weight=weight, slab=2.0, spike=2 * ratio).transport(Z)
+    bracket = SpikeSlab(weight=torch.tensor([weight], dtype=D), slab=2.0, spike=2 * ratio).transport(Z)
+    for a, b in zip(number, bracket, strict=True):
+        assert torch.allclose(a, b, rtol=1e-11, atol=0)
+
+
 @pytest.mark.parametrize("weight", [0.05, 0.4, 0.95])
 def test_dirac_spike(weight):
     c, slope = (t.numpy() for t in SpikeSlab(weight=weight, slab=2.0).transport(Z))
@@ -85,6 +94,9 @@ def test_dirac_spike(weight):
     assert flat.any() and np.all(c[flat] == 0) and np.all(slope[flat] == 0)
     size = -2 * special.ndtri(np.minimum(tail[~flat] / weight, 0.5))
     assert np.allclose(np.abs(c[~flat]), size, rtol=1e-9, atol=1e-14) and np.all(np.sign(c[~flat]) == np.sign(z[~flat]))
+    far = SpikeSlab(weight=weight, slab=2.0).transport(torch.tensor([30.0, 36.0, 45.0], dtype=D))[0] / 2
+    assert np.allclose(special.log_ndtr(-far.numpy()) + math.log(weight),
+                       special.log_ndtr(-np.array([30.0, 36.0, 45.0])), rtol=1e-13)
     pdf = weight * stats.norm.pdf(c[~flat], scale=2.0)
     assert np.allclose(slope[~flat], stats.norm.pdf(z[~flat]) / pdf, rtol=1e-9)
 
@@ -94,13 +106,15 @@ def test_dirac_spike(weight):
 )
 def test_slope_is_the_derivative_and_far_numbers_are_finite(law):
     h = 1e-5
-    z = torch.tensor([-7.3, -2.0, -0.9, 0.2, 0.45, 1.7, 5.0, 20.0, 40.0, 49.0], dtype=D)
+    z = torch.tensor([-7.3, -2.0, -0.9, 0.2, 0.45, 1.7, 5.0, 20.0, 33.0, 39.0], dtype=D)
     (up, _), (down, _), (c, slope) = (law.transport(z + s * h) for s in (1, -1, 0))
     assert torch.isfinite(c).all() and torch.isfinite(slope).all()
     scale = slope.abs() + c.abs() * 1e-16 / h
     curvature = (up - 2 * c + down).abs() / h  # the difference is of second order: h times the bend
     assert ((up - down) / (2 * h) - slope).abs().le(1e-6 * scale + 1e-3 * curvature).all()
-    assert torch.isnan(law.transport(torch.tensor([math.nan, 1.0], dtype=D))[0]).tolist() == [True, False]
+    c, slope = law.transport(torch.tensor([math.nan, 1.0, 49.0, 45.0], dtype=D))
+    assert torch.isnan(c).tolist() == torch.isnan(slope).tolist() == [True, False, False, False]
+    assert 0 < c[3] < c[2] < math.inf
 
 
 def test_parameters_may_differ_between_coefficients():

@@ -8,7 +8,7 @@ from __future__ import annotations
 import abc
 import math
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, Literal, Self, final
 
 import numpy as np
@@ -20,14 +20,20 @@ from invsolve.draws import DrawLike
 from invsolve.errors import UnsupportedError, invalid, invalid_type
 from invsolve.priors.base import Prior, Pullback
 from invsolve.priors.bases import SpectralModes
+from invsolve.priors.mixing import TABLE_FROM, make_table, shares, tabulated
 from invsolve.priors.modes import GaussianLaw
-from invsolve.priors.quantiles import laplace_transport, spike_slab_transport, student_transport
+from invsolve.priors.quantiles import (
+    laplace_transport,
+    spike_slab_transport,
+    spike_slab_transport_of_numbers,
+    student_transport,
+)
+from invsolve.priors.table import Table
 from invsolve.priors.transforms import Transform, TransformName
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_LOG_2PI = math.log(2 * math.pi)
 _BLOCK = 2**21  # numbers in one temporary of a mixture over parts
 
 
@@ -177,15 +183,8 @@ class _ScaleMixture(ScalarLaw):
     def _moments(
         self, u: Tensor, sigma: Tensor, log_weights: Tensor, variances: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        total = variances + sigma**2
-        log = log_weights - 0.5 * (u**2 / total + torch.log(total) + _LOG_2PI)
-        log_sum = torch.logsumexp(log, 0)
-        r = (log - log_sum).exp()
-        gain = variances / total
-        # their sum is 1, up to the rounding of many parts
-        kept, lost = (r * gain).sum(0), (r * (sigma**2 / total)).sum(0)
-        spread = (r * (gain - kept) ** 2).sum(0) * u**2
-        return log_sum, torch.where(kept < lost, kept * u, u - lost * u), kept * sigma**2 + spread
+        log, kept, lost, variance = shares(u, sigma, log_weights, variances)
+        return log, torch.where(kept < lost, kept * u, u - lost * u), variance * sigma**2
 
 
 @final
@@ -223,7 +222,10 @@ class SpikeSlab(_ScaleMixture):
         return z * torch.where(torch.special.ndtr(w) < weight, slab, spike)
 
     def transport(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        values = (torch.as_tensor(v, dtype=z.dtype, device=z.device) for v in (self.weight, self.slab, self.spike))
+        weight, slab, spike = self.weight, self.slab, self.spike
+        if isinstance(weight, float) and isinstance(slab, float) and isinstance(spike, float):
+            return spike_slab_transport_of_numbers(z, weight, slab, spike)
+        values = (torch.as_tensor(v, dtype=z.dtype, device=z.device) for v in (weight, slab, spike))
         return spike_slab_transport(z, *values)
 
     @property
@@ -267,6 +269,29 @@ class Student(_ScaleMixture):
             torch.as_tensor(variances, device=like.device).view(view) * scale**2,
         )
 
+    def moments(self, u: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        # Everything depends on u / scale and sigma / scale alone: one table for every value of the latter. Not on a
+        # GPU, where the look at sigma would wait for the device, and not where a graph is recorded.
+        graph = torch.is_grad_enabled() and (u.requires_grad or sigma.requires_grad)
+        if u.numel() < TABLE_FROM or u.device.type != "cpu" or sigma.numel() != 1 or graph:
+            return super().moments(u, sigma)
+        scale = torch.as_tensor(self.scale, dtype=torch.float64)
+        values, which = torch.unique(scale, return_inverse=True)
+        if len(values) * TABLE_FROM > u.numel():
+            return super().moments(u, sigma)
+        tables = [_student_moments(self.dof, float(sigma) / float(value)) for value in values]
+        if any(table is None for table in tables):
+            return super().moments(u, sigma)
+        which = which.expand(u.shape[1:])
+        out = [torch.empty_like(u) for _ in range(3)]
+        for k, (value, table) in enumerate(zip(values.tolist(), tables, strict=True)):
+            assert table is not None
+            here = (slice(None), which == k) if len(values) > 1 else ...
+            log, mean, variance = tabulated(table, u[here] / value, float(sigma) / value)
+            for full, part in zip(out, (log - math.log(value), value * mean, value**2 * variance), strict=True):
+                full[here] = part
+        return out[0], out[1], out[2]
+
     def log_prob(self, c: Tensor) -> Tensor:
         scale = torch.as_tensor(self.scale, dtype=c.dtype, device=c.device)
         dof = self.dof
@@ -302,6 +327,12 @@ def _student_nodes(dof: float) -> tuple[Any, Any]:
     log_density = half * (g - np.exp(g))
     log_density -= log_density.max()
     return log_density - math.log(np.exp(log_density).sum()), np.exp(-g)
+
+
+@lru_cache(maxsize=64)
+def _student_moments(dof: float, ratio: float) -> Table | None:
+    log_weights, variances = (torch.as_tensor(v) for v in _student_nodes(dof))
+    return make_table(log_weights, variances, ratio)
 
 
 TransformChoice = Literal["identity", "dct", "haar"]
