@@ -80,6 +80,8 @@ class Result:
     settings: Mapping[str, Any]  # what JSON can hold
     versions: Mapping[str, str]
     info: Mapping[str, Tensor] = field(default_factory=dict)  # by name, (num_samples, [batch])
+    # Scalars inferred with the signal ("noise.std", "prior.length"), by name, (num_samples, [batch]); `result[name]`.
+    parameters: Mapping[str, Tensor] = field(default_factory=dict)
     layout: Layout | None = None  # the parts of a packed signal
     problem: Any = None  # not saved
     prior: Any = None  # not saved
@@ -98,6 +100,7 @@ class Result:
             want = ", ".join(("num_samples", *(("batch",) if self.batched else ()), *map(str, self.shape)))
             raise invalid("Result", "samples", f"of shape ({want})", tuple(x.shape))
         rows = {"failed": self.failed, "chi2": self.chi2, **{f"info[{k!r}]": v for k, v in self.info.items()}}
+        rows |= {f"parameters[{k!r}]": v for k, v in self.parameters.items()}
         if self.log_weights is not None:
             rows["log_weights"] = self.log_weights
         for name, value in rows.items():
@@ -147,6 +150,22 @@ class Result:
         if self.log_weights is None:
             return (~self.failed).sum(0).double()
         return torch.nan_to_num(1 / self.weights.square().sum(0), nan=0.0)
+
+    @property
+    def log_evidence(self) -> Tensor | None:
+        """log p(y) in nats, ``([batch])`` float64, where the strategy estimates it (`Exact`, `SMC`); else None.
+
+        The log density of the data under prior, operator and noise: `iv.compare` weighs models by it.
+        """
+        return self._of_item("log_evidence")
+
+    @property
+    def log_evidence_se(self) -> Tensor | None:
+        """The standard error of `log_evidence`, ``([batch])``: of the Monte Carlo, or a bound of the rounding."""
+        return self._of_item("log_evidence_se")
+
+    def _of_item(self, name: str) -> Tensor | None:
+        return self.info[name][0].double() if name in self.info else None  # the same for all samples of an item
 
     @cached_property
     def mean(self) -> Tensor:
@@ -252,11 +271,15 @@ class Result:
         return self._derive(samples, "the derived quantity")
 
     def __getitem__(self, name: str) -> Result:
-        """The posterior of one named part of a packed signal, in that part's unit."""
-        if self.layout is None:
-            raise invalid("Result", "result[...]", "used on a packed signal, one with a layout", repr(name))
-        if name not in self.layout.names:
-            raise invalid("Result", "result[...]", "one of " + ", ".join(map(repr, self.layout.names)), repr(name))
+        """The posterior of one named scalar (``result["noise.std"]``), or of a named part of a packed signal."""
+        if name in self.parameters:
+            value = self.parameters[name].masked_fill(self.failed, math.nan)
+            return replace(self._derive(value, f"parameter {name!r}"), parameters={})
+        names = (*self.parameters, *(() if self.layout is None else self.layout.names))
+        if not names:
+            raise invalid("Result", "result[...]", "used on a packed signal, or on one with unknown scalars", repr(name))
+        if self.layout is None or name not in self.layout.names:
+            raise invalid("Result", "result[...]", "one of " + ", ".join(map(repr, names)), repr(name))
         units = {part.name: part.unit for part in self.layout.parts}
         return replace(self._derive(self.layout.split(self.samples)[name], f"part {name!r}"), units=units[name])
 
