@@ -176,7 +176,8 @@ def climb(call: Call, rungs: Sequence[Rung], budget: Budget) -> tuple[Found, Run
         if attempts and (over := _over(rung, first, budget, time.perf_counter() - started, spent)):
             missing = f"{missing}; {over}"
             break
-        found = call.run(rung, number)
+        # Rows that see each other run together, whatever the caller's chunk is for others.
+        found = (call if rung.strategy.couples == "nothing" else replace(call, chunk=None)).run(rung, number)
         spent += found.evaluations
         first.setdefault(rung.strategy.name, (found.seconds, found.evaluations, rung.cost))
         passed, tests, wrong = _judged(rung, found, batch)

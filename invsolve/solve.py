@@ -80,6 +80,7 @@ def solve(
     seed = check_int("solve", "seed", seed)
     strategy = _strategy(strategy, problem, prior)
     budget = _budget(budget)
+    chunk = None if chunk is None else check_int("solve", "chunk", chunk, minimum=1)
     saved = _checkpoint(checkpoint)
     for name, value, kind in (("reproducible", reproducible, bool), ("throw", throw, bool)):
         if not isinstance(value, kind):
@@ -109,7 +110,7 @@ def solve(
         rung = Rung(strategy=strategy, why="Chosen by the caller.")
         found = call.run(rung)
     else:
-        found, rung, certificate = climb(call, ladder(problem, prior, num_samples), budget)
+        found, rung, certificate = climb(call, ladder(problem, prior, num_samples, rows_alone=reproducible), budget)
     rows = num_samples * batch
     lead = (num_samples, batch) if problem.batched else (num_samples,)
     samples, chi2, weights = found.samples, found.chi2, found.log_weights
@@ -333,6 +334,9 @@ def _fit_warnings(problem: Problem, chi2: Tensor, info: dict[str, Tensor]) -> tu
             f"the samples do not fit the data: chi^2 per datum {median:.3g}, expected 1. Operator, noise level, "
             "prior or the number of steps is wrong for these data; see result.check()"
         )
+    power = float(info["beta"].min()) if "beta" in info else 1.0
+    if power < 1:
+        found.append(f"the chains reached the power {power:.2g} of the likelihood only: raise num_steps")
     for name, value in info.items():
         worst = float(value.nan_to_num(0).max()) if "residual" in name and value.numel() else 0.0
         if worst > _RESIDUAL:

@@ -34,20 +34,27 @@ class Rung:
     cost: float = 1.0  # expected, relative to the first rung of its kind
 
 
-def ladder(problem: Problem, prior: Prior, num_samples: int) -> list[Rung]:
-    """The strategies to try until one is certified. Raises UnsupportedError if none of the package's would do."""
+def ladder(problem: Problem, prior: Prior, num_samples: int, *, rows_alone: bool = False) -> list[Rung]:
+    """The strategies to try until one is certified; ``rows_alone``: only such whose samples do not see each other.
+
+    Raises UnsupportedError if none of the package's would do.
+    """
     lacking = Exact().missing(problem, prior)
     if not lacking:
         why = "Prior, operator and noise have a closed-form posterior: independent exact draws."
         return [Rung(strategy=Exact(), why=why)]
-    rungs = [*_populations(problem, prior, num_samples, lacking), *_chains(problem, prior, num_samples, lacking)]
-    if rungs:
-        return rungs
+    if not rows_alone:
+        rungs = [*_populations(problem, prior, num_samples, lacking), *_chains(problem, prior, lacking)]
+        if rungs:
+            return rungs
     guided = MMPS()
     if missing := guided.missing(problem, prior):
+        chains = (
+            "its samples see each other" if rows_alone else f"{prod(problem.shape)} unknowns are too many for chains"
+        )
         raise UnsupportedError(
             f"solve: strategy 'auto' finds none that would do: not Exact, because {lacking}; not NoiseMCMC, because "
-            f"{prod(problem.shape)} unknowns are too many for chains; not MMPS, which needs {missing}."
+            f"{chains}; not MMPS, which needs {missing}."
         )
     exactness = "exact for Gaussian priors and linear operators, an approximation here"
     why = f"No closed form ({lacking}), so moment-matching guidance: {exactness}."
@@ -69,7 +76,7 @@ def _populations(problem: Problem, prior: Prior, num_samples: int, lacking: str)
     ]
 
 
-def _chains(problem: Problem, prior: Prior, num_samples: int, lacking: str) -> list[Rung]:
+def _chains(problem: Problem, prior: Prior, lacking: str) -> list[Rung]:
     n = _size(problem)
     affordable = prior.has_transport or n <= 4 * DENSE_SIZE  # a flow costs 25 evaluations and as many pullbacks a step
     if n > _LARGEST or not affordable or NoiseMCMC().missing(problem, prior):

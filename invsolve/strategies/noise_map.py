@@ -65,7 +65,7 @@ class _Flow:
             x = self._run(leaf, lambda x, level: _Denoise.apply(x, level, self.prior))
 
         def pull(v: Tensor) -> Tensor:
-            (grad,) = torch.autograd.grad(x, leaf, v)
+            (grad,) = torch.autograd.grad(x, leaf, v, retain_graph=True)
             return grad
 
         return x.detach(), pull
