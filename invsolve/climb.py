@@ -6,7 +6,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from math import prod
 from typing import Any, final
 
@@ -25,6 +25,7 @@ from invsolve.priors.base import Prior
 from invsolve.problem import Problem
 from invsolve.progress import Progress
 from invsolve.strategies.auto import Rung
+from invsolve.strategies.base import Strategy
 from invsolve.strategies.convergence import between_islands
 from invsolve.strategies.exact import Exact
 
@@ -184,7 +185,7 @@ def climb(call: Call, rungs: Sequence[Rung], budget: Budget) -> tuple[Found, Run
         reached = bool(passed.all())
         attempts.append(
             Attempt(
-                strategy=repr(rung.strategy), reached=reached, seconds=found.seconds, evaluations=found.evaluations,
+                strategy=short(rung.strategy), reached=reached, seconds=found.seconds, evaluations=found.evaluations,
                 text=wrong or "every test passed" if rung.tested else wrong,
             )
         )
@@ -237,11 +238,20 @@ def _over(
     left = budget.seconds - elapsed
     if seconds > left or left <= 0:
         expected = f"about {seconds:.0f} s" if seconds else "an unknown time"
-        return f"{rung.strategy!r} would take {expected}, {max(0.0, left):.0f} s are left of budget={budget.seconds:g}"
+        return f"{short(rung.strategy)} would take {expected}, {max(0.0, left):.0f} s are left of budget={budget.seconds:g}"
     if budget.evaluations is not None and spent + evaluations >= budget.evaluations:
         left_over = f"{budget.evaluations - spent:,} are left"
-        return f"{rung.strategy!r} would take about {evaluations:,} evaluations, {left_over}"
+        return f"{short(rung.strategy)} would take about {evaluations:,} evaluations, {left_over}"
     return ""
+
+
+def short(strategy: Strategy) -> str:
+    """A strategy by its name and the options that are not the default."""
+    if not is_dataclass(strategy) or strategy.name != type(strategy).__name__:
+        return f"{strategy.name}()"
+    options = ((f.name, getattr(strategy, f.name), f.default) for f in fields(strategy) if f.init)
+    given = [f"{name}={value!r}" for name, value, default in options if value is not default and value != default]
+    return f"{strategy.name}({', '.join(given)})"
 
 
 def pooled(
