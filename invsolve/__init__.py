@@ -23,6 +23,8 @@ from invsolve import (
     strategies,
     testing,
 )
+from invsolve.calibrate import calibrate
+from invsolve.calibration import Calibration
 from invsolve.certificate import Certificate
 from invsolve.checkpoint import Checkpoint
 from invsolve.climb import Budget
@@ -36,6 +38,7 @@ from invsolve.solve import sample, solve
 __all__ = [
     "Budget",
     "Certificate",
+    "Calibration",
     "Checkpoint",
     "Layout",
     "Part",
@@ -43,6 +46,7 @@ __all__ = [
     "Result",
     "Status",
     "baselines",
+    "calibrate",
     "datasets",
     "errors",
     "load_result",

@@ -213,10 +213,10 @@ def _checked(A: Any, y: Any, prior: Any, noise: Any) -> tuple[Problem, Prior]:
         if noise is not None:
             raise invalid("solve", "noise", "left out when the first argument is a Problem", noise)
         if not isinstance(prior, Prior):
-            raise _not_a_prior(prior)
+            raise not_a_prior(prior)
     else:
         if not isinstance(prior, Prior):
-            raise _not_a_prior(prior)
+            raise not_a_prior(prior)
         if not isinstance(A, Operator):
             raise invalid_type(
                 "solve",
@@ -229,11 +229,11 @@ def _checked(A: Any, y: Any, prior: Any, noise: Any) -> tuple[Problem, Prior]:
             raise invalid(
                 "solve", "noise", "given: a positive number (the std of Gaussian noise) or an iv.noise model", None
             )
-        _check_pair(A, prior)
+        check_pair(A, prior)
         dims = signal_dims(A, y)
         y = as_tensor("solve", "y", y, dtype=A.dtype or prior.dtype, device=prior.device)
         problem = Problem(A, y, noise=noise, dims=dims)
-    _check_pair(problem.operator, prior)
+    check_pair(problem.operator, prior)
     real = kind_dtype(problem.data.dtype, "real")
     if real != prior.dtype:
         raise invalid_type(
@@ -250,14 +250,15 @@ def _checked(A: Any, y: Any, prior: Any, noise: Any) -> tuple[Problem, Prior]:
     return problem, prior
 
 
-def _check_pair(A: Operator, prior: Prior) -> None:
+def check_pair(A: Operator, prior: Prior, owner: str = "solve") -> None:
+    """Raise unless the prior is over the signals that the operator takes: shape, kind, precision."""
     if tuple(prior.shape) != tuple(A.in_shape):
         raise invalid(
-            "solve", "prior", f"of the shape that {type(A).__name__} takes, {tuple(A.in_shape)}", tuple(prior.shape)
+            owner, "prior", f"of the shape that {type(A).__name__} takes, {tuple(A.in_shape)}", tuple(prior.shape)
         )
     if prior.kind != A.in_kind:
         raise invalid(
-            "solve",
+            owner,
             "prior",
             f"{A.in_kind}, as {type(A).__name__} takes",
             prior.kind,
@@ -265,13 +266,13 @@ def _check_pair(A: Operator, prior: Prior) -> None:
         )
     if A.dtype is not None and A.dtype != prior.dtype:
         raise invalid_type(
-            "solve", "A", f"of the prior's precision, {prior.dtype}", str(A.dtype), "Convert one: A.to(dtype=...)."
+            owner, "A", f"of the prior's precision, {prior.dtype}", str(A.dtype), "Convert one: A.to(dtype=...)."
         )
 
 
-def _not_a_prior(prior: object) -> Exception:
+def not_a_prior(prior: object, owner: str = "solve") -> Exception:
     return invalid_type(
-        "solve",
+        owner,
         "prior",
         "an iv.priors.Prior",
         prior,
