@@ -66,8 +66,8 @@ def calibrate(
 
     ``noise``, ``strategy`` and ``num_samples`` are those of `iv.solve`. Run r is item r of a solve with this ``seed``,
     which truths and noise share no numbers with; with per-item operators it uses item ``r mod A.batch``. ``batch`` runs
-    are solved in one call (default: up to 64, and 2^22 numbers of samples). ``checkpoint``: a file that is written after
-    each batch; the same call goes on from it, also with more ``runs``. Weighted samples (SMC) are ranked by their
+    are solved in one call (default: up to 64, and 2^22 numbers of samples). ``checkpoint``: a file that is written
+    after each batch; the same call goes on from it, also with more ``runs``. Weighted samples (SMC) are ranked by their
     weighted CDF, with the truth as one sample of average weight. Samples that depend on each other, as particles do,
     are exchangeable with the truth only as their number grows: what is then tested is that many particles.
 
@@ -131,7 +131,7 @@ def _run(
     if A.observed is not None:
         y = torch.where(A.observed, y, 0)
     if not bool(torch.isfinite(y).all()):
-        raise SolveError("calibrate: data simulated from draws of the prior are NaN or infinite. Check A on prior.sample.")
+        raise SolveError("calibrate: data simulated from prior draws are not finite. Look at A(prior.sample(n)).")
     problem = Problem(A, y, noise=noise)
     result = solve(problem, prior, strategy=strategy, num_samples=plan.num_samples, seed=plan.seed, item_ids=numbers,
                    throw=False)
@@ -153,7 +153,7 @@ def _prior_draws(prior: Prior, seed: int, numbers: list[int], purpose: str) -> T
     draws = Draws.for_rows(seed, numbers, [0] * len(numbers), prior.device, purpose=purpose)
     x = prior._sample(len(numbers), draws)
     if not bool(torch.isfinite(x).all()):
-        raise SolveError("calibrate: draws of the prior are NaN or infinite. Look at prior.sample(n).")
+        raise SolveError("calibrate: draws of the prior are not finite. Look at prior.sample(n).")
     return x
 
 
@@ -198,7 +198,8 @@ def _path(checkpoint: object) -> Path | None:
         raise invalid_type("calibrate", "checkpoint", "a path", checkpoint)
     path = Path(checkpoint)
     if not path.resolve().parent.is_dir():
-        raise invalid("calibrate", "checkpoint", "in a folder that exists", str(path.resolve().parent), "Make it first.")
+        folder = str(path.resolve().parent)
+        raise invalid("calibrate", "checkpoint", "in a folder that exists", folder, "Make it first.")
     return path
 
 

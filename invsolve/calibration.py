@@ -1,4 +1,4 @@
-"""The report of `calibrate`: tests at a stated rate of false alarms, scores with standard errors, a verdict in words."""
+"""The report of `calibrate`: tests at a stated rate of false alarms, scores with error bars, a verdict in words."""
 
 from __future__ import annotations
 
@@ -23,7 +23,15 @@ from invsolve.files import atomic_write
 from invsolve.metrics import interval_ranks
 from invsolve.pools import FACTORS, OWN, Plan
 from invsolve.progress import duration
-from invsolve.ranks import UniformBand, location_scores, noticed_shift, quadratic_test, scale_scores, two_sided
+from invsolve.ranks import (
+    UniformBand,
+    location_scores,
+    noticed_shift,
+    null_normals,
+    quadratic_test,
+    scale_scores,
+    two_sided,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -110,10 +118,11 @@ class Calibration:
             off = abs(ratio.value - 1) > 3 * ratio.se
             if off:
                 word = "narrow" if ratio.value < 1 else "wide"
-                parts.append(f"posteriors too {word} (stds about {ratio.value:.2f} of what they should be{self._cover})")
+                size = f"stds about {ratio.value:.2f} of what they should be"
+                parts.append(f"posteriors too {word} ({size}{self._cover})")
             elif "spread of components" in failing and len(self.stds) > 1:
-                parts.append(f"stds {float(self.stds.min()):.2f} to {float(self.stds.max()):.2f} of what they should be, "
-                             "depending on the component")
+                span = f"{float(self.stds.min()):.2f} to {float(self.stds.max()):.2f}"
+                parts.append(f"stds {span} of what they should be, depending on the component")
             elif "bias" not in failing:  # a bias moves truths away from the middle, too
                 parts.append("truths are not where they should be in units of the posterior std")
         if "bias" in failing:
@@ -230,7 +239,9 @@ def band_levels(sizes: Mapping[str, int]) -> dict[str, float]:
 
 
 # --- from ranks to a report -----------------------------------------------------------------------------------------
-def assess(plan: Plan, rows: Mapping[str, Tensor], sums: Mapping[str, Tensor], account: Mapping[str, Any]) -> Calibration:
+def assess(
+    plan: Plan, rows: Mapping[str, Tensor], sums: Mapping[str, Tensor], account: Mapping[str, Any]
+) -> Calibration:
     """The report of measured runs (`pools.measure`, all of them); ``account`` is what it says of cost and settings."""
     good = rows["good"]
     failed, total = int(rows["failed"].sum()), len(good) * plan.num_samples
@@ -251,9 +262,10 @@ def assess(plan: Plan, rows: Mapping[str, Tensor], sums: Mapping[str, Tensor], a
     variances = (z - biases).square().sum(0) / max(1, runs - 1)
     stds = variances.rsqrt()
     scores = _estimates(kept, z, biases, float(variances.mean()))
-    tests += _moment_tests(plan, kept["ranks"], sums, runs, biases, variances, scores["std ratio"], stds)
+    normals = null_normals(plan.seed, len(plan.index))
+    tests += _moment_tests(plan, kept["ranks"], sums, normals, biases, variances, scores["std ratio"], stds)
     tests += _ecdf_tests(plan, kept["ranks"], runs)
-    bias = noticed_shift(sums["slope"] / runs, sums["location"], runs, LEVELS["bias"], plan.seed)
+    bias = noticed_shift(sums["slope"] / runs, sums["location"], runs, LEVELS["bias"], normals)
     return Calibration(
         tests=tuple(tests), scores=scores, coverage=_coverage(plan, kept["ranks"]), stds=stds, biases=biases,
         noticed_stds=_noticed_stds(kept["lift"], runs), noticed_bias=bias if math.isfinite(bias) else None, **common,
@@ -261,16 +273,16 @@ def assess(plan: Plan, rows: Mapping[str, Tensor], sums: Mapping[str, Tensor], a
 
 
 def _moment_tests(
-    plan: Plan, ranks: Tensor, sums: Mapping[str, Tensor], runs: int, biases: Tensor, variances: Tensor,
+    plan: Plan, ranks: Tensor, sums: Mapping[str, Tensor], normals: Tensor, biases: Tensor, variances: Tensor,
     ratio: Estimate, stds: Tensor,
 ) -> list[Check]:
     """Bias and spread of all components together: few tests, much power."""
-    n, k = plan.num_samples, len(plan.index)
+    n, k, runs = plan.num_samples, len(plan.index), len(ranks)
     location, scale = location_scores(n), scale_scores(n)
-    bias = quadratic_test(location[ranks[:, :k]].sum(0), sums["location"], plan.seed)
+    bias = quadratic_test(location[ranks[:, :k]].sum(0), sums["location"], normals)
     off = math.sqrt(max(0.0, float((biases.square() - variances / runs).mean())))
     spread = two_sided(float(location[ranks[:, plan.names.index("spread")]].sum()), runs)
-    each = quadratic_test(scale[ranks[:, :k]].sum(0), sums["scale"], plan.seed)
+    each = quadratic_test(scale[ranks[:, :k]].sum(0), sums["scale"], normals)
     worst = int(stds.log().abs().argmax())
     found = {
         "bias": (bias, off, f"means off by {off:.2g} posterior sd, rms over components"),
@@ -283,7 +295,7 @@ def _moment_tests(
 
 
 def _ecdf_tests(plan: Plan, ranks: Tensor, runs: int) -> list[Check]:
-    """Rank ECDFs against their simultaneous bands: each functional by itself, components and projections by the worst."""
+    """Rank ECDFs against their bands: each functional by itself, components and projections by the worst."""
     band = UniformBand(runs=runs, num_samples=plan.num_samples)
     gammas, groups = band.gammas(ranks), plan.groups
     levels = band_levels({name: len(columns) for name, columns in groups.items()})
@@ -291,8 +303,12 @@ def _ecdf_tests(plan: Plan, ranks: Tensor, runs: int) -> list[Check]:
     for group in ("components", "projections"):
         if not groups[group]:
             continue
-        outside = [plan.names[i] for i in groups[group] if band.p_value(gammas[i]) < levels[group]]
-        p = min(1.0, len(groups[group]) * min(band.p_value(gammas[i]) for i in groups[group]))
+        farthest = sorted(groups[group], key=lambda i: float(gammas[i]))
+        out = 0
+        while out < len(farthest) and band.p_value(gammas[farthest[out]]) < levels[group]:
+            out += 1
+        outside = [plan.names[i] for i in sorted(farthest[:out])]
+        p = min(1.0, len(farthest) * band.p_value(gammas[farthest[0]]))
         named = ", ".join(outside[:4]) + (", ..." if len(outside) > 4 else "")
         text = f"{len(outside)} of {len(groups[group])} rank ECDFs leave their bands" + (f" ({named})" if named else "")
         tests.append(Check(name=group, passed=not outside, value=float(len(outside)), p_value=p, text=text))
@@ -359,8 +375,7 @@ def _coverage(plan: Plan, ranks: Tensor) -> tuple[Covered, ...]:
 
 def _noticed_stds(lift: Tensor, runs: int) -> tuple[float | None, float | None]:
     """The nearest factors below and above 1 on all stds that the spread test notices in 9 of 10 reports."""
-    normal = torch.distributions.Normal(0.0, 1.0)
-    threshold = float(normal.icdf(torch.tensor(1 - LEVELS["spread"] / 2, dtype=torch.float64)))
+    threshold = float(torch.special.ndtri(torch.tensor(1 - LEVELS["spread"] / 2, dtype=torch.float64)))
     mean, square = lift.mean(0)
     count = len(FACTORS)
     found: list[float | None] = []
@@ -368,7 +383,7 @@ def _noticed_stds(lift: Tensor, runs: int) -> tuple[float | None, float | None]:
         level = mean[half] - mean[half][-1]
         sd = (square[half] - mean[half].square()).clamp_min(1e-12).sqrt()
         shift = math.sqrt(runs) * level
-        power = normal.cdf((shift.abs() - threshold) / sd)
+        power = torch.special.ndtr((shift.abs() - threshold) / sd)
         logs = FACTORS.log() if half.start == 0 else -FACTORS.log()
         enough = [i for i in range(count) if float(power[i]) >= 0.9]
         if not enough:

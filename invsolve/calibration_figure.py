@@ -18,18 +18,18 @@ _SMALL: Any = {"font.size": 8, "axes.titlesize": 8.5, "axes.labelsize": 8, "xtic
                "legend.fontsize": 7, "axes.linewidth": 0.6, "axes.spines.top": False, "axes.spines.right": False}
 _BAND, _QUIET, _LOUD = "#dbe4ef", "#7d97b5", "#c8321e"
 _COLOURS = ("#1b6ca8", "#2a9d5c", "#8a4fbf", "#b8860b", "#0f9aa8", "#7f5a3c", "#5a5a5a", "#d46a9f")  # none is red
-_NAMED = 6  # lines outside their band that are named
+_NAMED = 6  # components outside their band that are named
 
 
 def calibration_figure(report: Calibration) -> Figure:
-    """Four panels. Lines are red where they leave the band of one ECDF at the report's level."""
+    """Four panels; what leaves its simultaneous band, at its share of the report's level, is named in red."""
     if not report.runs:
         raise invalid("plot", "report", "one with a run that counts", "none")
     import matplotlib
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context(_SMALL):
-        figure = Figure(figsize=(10.4, 3.3), layout="constrained")
+        figure = Figure(figsize=(11.6, 3.4), layout="constrained")
         axes = figure.subplots(1, 4, width_ratios=(1.15, 1.15, 1, 1))
         linear = [i for group in ("components", "projections") for i in report.groups[group]]
         whole = [i for i in report.groups["functionals"] if report.names[i] != "TARP distance"]
@@ -42,7 +42,7 @@ def calibration_figure(report: Calibration) -> Figure:
         _share_height(axes[:2])
         _tarp(axes[2], report)
         _coverage(axes[3], report)
-        figure.suptitle("\n".join(textwrap.wrap(report.verdict, 150)), fontsize=9, x=0.01, ha="left",
+        figure.suptitle("\n".join(textwrap.wrap(report.verdict, 165)), fontsize=9, x=0.01, ha="left",
                         color=_LOUD if not report.passed else "black")
         return figure
 
@@ -53,29 +53,35 @@ def _differences(ax: Any, report: Calibration, columns: list[int], group: str, t
     counts = band.counts(report.ranks[:, columns])
     ax.fill_between(z, low / band.runs - z, high / band.runs - z, color=_BAND, lw=0, step="mid")
     ax.axhline(0, color="white", lw=0.8)
-    outside = ((counts < low) | (counts > high)).any(1)
-    named = 0
+    outside = np.any((counts < low) | (counts > high), axis=1).reshape(-1)
+    each = group == "functionals"  # a colour for each; components are too many
     for place in np.argsort(outside, kind="stable"):  # those outside on top
-        name, line = report.names[columns[place]], counts[place] / band.runs - z
-        label: str | None = name if group == "functionals" else None
-        colour = _COLOURS[place % len(_COLOURS)] if group == "functionals" else _QUIET
-        if outside[place]:
-            colour = _LOUD if group != "functionals" else colour
-            label = name if group == "functionals" or named < _NAMED else None
-            label = f"{label} (outside)" if label and group == "functionals" else label
-            named += 1
-        ax.plot(z, line, color=colour, lw=1.1 if outside[place] or group == "functionals" else 0.6, label=label)
-    ax.set_title(f"{title}: {int(outside.sum())} outside", color=_LOUD if outside.any() else "black")
+        line, colour = counts[place] / band.runs - z, _QUIET
+        if each:
+            colour = _COLOURS[place % len(_COLOURS)]
+        elif outside[place]:
+            colour = _LOUD
+        ax.plot(z, line, color=colour, lw=(1.6 if outside[place] else 0.9) - (0.0 if each else 0.4),
+                label=report.names[columns[place]])
+    bad = [report.names[columns[place]] for place in np.flatnonzero(outside)]
+    ax.set_title(f"{title}: {len(bad)} outside", color=_LOUD if bad else "black")
     ax.set_xlim(0, 1)
-    if ax.get_legend_handles_labels()[1]:
-        ax.legend(loc="upper right", frameon=False, ncols=2, handlelength=1.2, columnspacing=0.8)
+    if each:
+        legend = ax.legend(loc="upper right", frameon=False, ncols=2, handlelength=1.0, columnspacing=0.8,
+                           borderpad=0.1, labelspacing=0.25)
+        for text in legend.get_texts():
+            text.set_color(_LOUD if text.get_text() in bad else "black")
+    elif bad:
+        words = ", ".join(bad[:_NAMED]) + (f" and {len(bad) - _NAMED} more" if len(bad) > _NAMED else "")
+        ax.text(0.98, 0.98, textwrap.fill(words, 40), transform=ax.transAxes, ha="right", va="top", color=_LOUD,
+                fontsize=7)
 
 
 def _share_height(axes: Any) -> None:
     """One scale, symmetric, with room for the legends above."""
     top = max(abs(value) for ax in axes for value in ax.get_ylim())
     for ax in axes:
-        ax.set_ylim(-1.05 * top, 1.5 * top)
+        ax.set_ylim(-1.05 * top, 1.45 * top)
 
 
 def _tarp(ax: Any, report: Calibration) -> None:

@@ -95,7 +95,8 @@ class UniformBand:
         z = self.points[None]
         below = bdtr(count, self.runs, z)
         above = np.where(count > 0, bdtrc(np.maximum(count - 1, 0), self.runs, z), 1.0)
-        return np.minimum(below, above)
+        tails: Floats = np.minimum(below, above)
+        return tails
 
     def counts(self, ranks: Tensor) -> Counts:
         """How many of the ranks ``(runs, k)`` lie below each point: ``(k, points)``."""
@@ -114,7 +115,8 @@ class UniformBand:
         """The distance of each column of ``ranks`` ``(runs, k)``, in (0, 1]: small is far from uniform. ``(k,)``."""
         counts = self.counts(ranks)
         worst: Floats = 2 * self._tails[counts, np.arange(len(self.points))].min(1)
-        return np.minimum(worst, 1.0)
+        capped: Floats = np.minimum(worst, 1.0)
+        return capped
 
     def p_value(self, gamma: float) -> float:
         """P(an ECDF of uniform ranks is as far away as ``gamma``, or farther): exact."""
@@ -152,26 +154,25 @@ class UniformBand:
 
 
 # --- many quantities at once ----------------------------------------------------------------------------------------
-def quadratic_test(total: Tensor, covariance: Tensor, seed: int) -> float:
-    """P(sum_j total_j^2 is as large, or larger) for ``total ~ N(0, covariance)``, by keyed simulation.
+def quadratic_test(total: Tensor, covariance: Tensor, normals: Tensor) -> float:
+    """P(sum_j total_j^2 is as large, or larger) for ``total ~ N(0, covariance)``, by simulation.
 
-    ``total`` ``(k,)`` and ``covariance`` ``(k, k)``: sums over runs of scores and of their covariances. Dependence among
-    the quantities is in the covariance, so that it costs no level. Never 0: the smallest value is 3e-5.
+    ``total`` ``(k,)`` and ``covariance`` ``(k, k)``: sums over runs of scores and of their covariances. Dependence
+    among the quantities is in the covariance, so that it costs no level. ``normals`` ``(m, k)``: see `null_normals`;
+    the smallest value is 1 / (m + 1).
     """
-    values = torch.linalg.eigvalsh(covariance).clamp_min(0)
-    form = _normals(seed, _NULL, len(values)).square() @ values
-    return (1 + int((form >= total.square().sum()).sum())) / (1 + _NULL)
+    form = normals.square() @ torch.linalg.eigvalsh(covariance).clamp_min(0)
+    return (1 + int((form >= total.square().sum()).sum())) / (1 + len(normals))
 
 
-def noticed_shift(slope: Tensor, covariance: Tensor, runs: int, level: float, seed: int) -> float:
+def noticed_shift(slope: Tensor, covariance: Tensor, runs: int, level: float, normals: Tensor) -> float:
     """The shift, in units of which ``slope`` ``(k,)`` is the mean score per run, that `quadratic_test` at ``level``
     notices 9 times in 10; infinite if it is above 10.
     """
     values, vectors = torch.linalg.eigh(covariance)
     values = values.clamp_min(0)
-    form = _normals(seed, _NULL, len(values)).square() @ values
-    threshold = torch.quantile(form, 1 - level)
-    noise = _normals(seed, _POWER, len(values)) * values.sqrt()
+    threshold = torch.quantile(normals.square() @ values, 1 - level)
+    noise = normals[:_POWER] * values.sqrt()
     push = runs * (vectors.mT @ slope)
     low, high = 0.0, 10.0
     for _ in range(24):
@@ -181,7 +182,8 @@ def noticed_shift(slope: Tensor, covariance: Tensor, runs: int, level: float, se
     return high if high < 10.0 else math.inf
 
 
-def _normals(seed: int, count: int, size: int) -> Tensor:
+def null_normals(seed: int, size: int) -> Tensor:
+    """Keyed standard normal numbers ``(2^15, size)``, float64: what quadratic forms are simulated with."""
     cpu = torch.device("cpu")
-    draws = Draws.for_rows(seed, [0] * count, list(range(count)), cpu, purpose="calibrate, null")
+    draws = Draws.for_rows(seed, [0] * _NULL, list(range(_NULL)), cpu, purpose="calibrate, null")
     return draws.normal((size,), torch.float64, step=0)
