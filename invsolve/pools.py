@@ -33,7 +33,7 @@ SOME = 32  # of longer signals: as many random ones
 PROJECTIONS = 8  # random directions, the same for all runs; twice as many for longer signals
 OWN = ("energy", "max", "log-likelihood", "TARP distance", "spread")
 FACTORS = torch.tensor([0.5, 0.6, 0.7, 0.76, 0.82, 0.86, 0.9, 0.93, 0.96, 0.98, 1.0], dtype=torch.float64)
-_SHIFT = 0.25  # pool stds: the step of the slope of a score
+_SHIFT = 0.5  # pool stds: the chord of the scores, which flatten for larger shifts
 _ACTORS = 32  # samples that stand for the truth in what-if questions
 _CHUNK = 2**18  # numbers of a signal batch in one call of a functional
 
@@ -188,7 +188,7 @@ def _ranks(values: Tensor, w: Tensor, places: Tensor) -> Tensor:
 
 
 def _null(components: Tensor, w: Tensor, order: Tensor, n: int) -> dict[str, Tensor]:
-    """The covariance of the scores of a point drawn from the pool, and the mean score per pool std of bias; summed."""
+    """The covariance of the scores of a point drawn from the pool, and the mean score per pool std of shift; summed."""
     weight = w[..., None].expand(components.shape).gather(0, order)
     edges = weight.cumsum(0)
     middle = (edges - weight / 2) / edges[-1:].clamp_min(torch.finfo(torch.float64).tiny)

@@ -27,6 +27,7 @@ Counts = NDArray[np.int64]
 _POINTS = 256  # evaluation points of an ECDF at most: finer ones add cost, and nothing that 200 runs could show
 _NULL = 2**15  # simulated values of a quadratic form: a level of 0.005 is then met to 8 % of itself
 _POWER = 4096
+_STRAIGHT = 0.75  # posterior sd
 
 
 def location_scores(n: int) -> Tensor:
@@ -36,7 +37,7 @@ def location_scores(n: int) -> Tensor:
 
 
 def scale_scores(n: int) -> Tensor:
-    """Normal scores of the rank's distance from the middle, ``(n + 1,)``, mean 0, variance 1. Sensitive to spread.
+    """Normal scores of the rank's distance from the middle, n >= 2: mean 0, variance 1. Sensitive to spread.
 
     Nearly normal, where the squares of the normal scores would be skewed: sums over few runs keep their level.
     """
@@ -112,11 +113,10 @@ class UniformBand:
         return found
 
     def gammas(self, ranks: Tensor) -> Floats:
-        """The distance of each column of ``ranks`` ``(runs, k)``, in (0, 1]: small is far from uniform. ``(k,)``."""
+        """Twice the smallest tail of each column of ``ranks`` ``(runs, k)``: small is far from uniform. ``(k,)``."""
         counts = self.counts(ranks)
         worst: Floats = 2 * self._tails[counts, np.arange(len(self.points))].min(1)
-        capped: Floats = np.minimum(worst, 1.0)
-        return capped
+        return worst
 
     def p_value(self, gamma: float) -> float:
         """P(an ECDF of uniform ranks is as far away as ``gamma``, or farther): exact."""
@@ -147,7 +147,7 @@ class UniformBand:
         return self._edges(self.gamma(level))
 
     def _edges(self, gamma: float) -> tuple[Counts, Counts]:
-        inside = self._tails > gamma / 2
+        inside = self._tails > gamma / 2 * (1 + 1e-9)  # tails above and below are equal in all but the last bits
         low = np.where(inside.any(0), inside.argmax(0), 1)  # an empty band: low > high
         high = np.where(inside.any(0), self.runs - inside[::-1].argmax(0), 0)
         return low, high
@@ -167,19 +167,19 @@ def quadratic_test(total: Tensor, covariance: Tensor, normals: Tensor) -> float:
 
 def noticed_shift(slope: Tensor, covariance: Tensor, runs: int, level: float, normals: Tensor) -> float:
     """The shift, in units of which ``slope`` ``(k,)`` is the mean score per run, that `quadratic_test` at ``level``
-    notices 9 times in 10; infinite if it is above 10.
+    notices 9 times in 10; infinite above 0.75, where scores are no longer straight lines.
     """
     values, vectors = torch.linalg.eigh(covariance)
     values = values.clamp_min(0)
     threshold = torch.quantile(normals.square() @ values, 1 - level)
     noise = normals[:_POWER] * values.sqrt()
     push = runs * (vectors.mT @ slope)
-    low, high = 0.0, 10.0
+    low, high = 0.0, _STRAIGHT
     for _ in range(24):
         middle = (low + high) / 2
         power = float(((noise + middle * push).square().sum(1) > threshold).double().mean())
         low, high = (low, middle) if power >= 0.9 else (middle, high)
-    return high if high < 10.0 else math.inf
+    return high if high < _STRAIGHT else math.inf
 
 
 def null_normals(seed: int, size: int) -> Tensor:
