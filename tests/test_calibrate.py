@@ -343,8 +343,36 @@ def test_truth_noise_and_solve_share_no_numbers():
     purposes = ("solve", "prior", "calibrate, truth", "calibrate, noise", "calibrate, ties", "calibrate, pilot")
     z = torch.stack([Draws.for_rows(0, [3], [0], torch.device("cpu"), purpose=p).normal((4000,), D, step=0)[0]
                      for p in purposes])
-    gram = z @ z.mT / 4000 - torch.diag((z.square().mean(1)))
+    gram = z @ z.mT / 4000 - torch.diag(z.square().mean(1))
     assert float(gram.abs().max()) < 5 / math.sqrt(4000)
+
+
+def test_no_number_of_truth_or_noise_is_one_of_the_solve():
+    """With a white prior the truth is its numbers (up to sign and order): none is among those a strategy may draw."""
+    prior = iv.priors.GaussianPrior(mean=torch.zeros(4, dtype=D), covariance=torch.eye(4, dtype=D))
+    A = iv.operators.Mask(mask=torch.ones(4, dtype=torch.bool))
+    drawn, truths, data = [], [], []
+
+    @dataclass(frozen=True, kw_only=True, eq=False)
+    class Spy(Strategy):
+        num_steps = 1
+
+        def init(self, run):
+            return Exact().init(run)
+
+        def step(self, run, state, i):
+            drawn.extend(run.draws.normal((4,), D, step=step, index=index) for step in range(3) for index in range(2))
+            data.append(run.problem.data)
+            return ExactState(x=drawn[0]), {}
+
+    def keep(x: Tensor) -> Tensor:
+        truths.append(x[:3])
+        return x[:, 0]
+
+    iv.calibrate(A, prior, noise=1.0, strategy=Spy(), runs=3, num_samples=3, functionals={"keep": keep})
+    numbers = torch.cat(drawn).abs().flatten()
+    for secret in (truths[0], data[0][:3] - truths[0]):
+        assert float((secret.abs().flatten()[:, None] - numbers).abs().min()) > 1e-9
 
 
 class StopAt(Progress):
