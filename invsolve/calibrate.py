@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from invsolve.calibration import Calibration, assess
+from invsolve.assess import assess
+from invsolve.calibration import Calibration
 from invsolve.checkpoint import check_fingerprint, load_state, save_state
 from invsolve.checks import check_int, kind_dtype
 from invsolve.draws import Draws

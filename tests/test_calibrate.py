@@ -522,3 +522,9 @@ def test_truths_and_data_must_be_finite():
 def test_settings_are_kept():
     report = iv.calibrate(A4, PRIOR4, noise=0.3, **SMALL)
     assert report.settings["num_samples"] == 31 and report.seconds > 0 and np.isclose(report.level, 0.02)
+
+
+@pytest.mark.gpu
+def test_on_an_accelerator():
+    report = iv.calibrate(A4.to("cuda"), PRIOR4.to("cuda"), noise=0.3, **SMALL)
+    assert report.ranks.device.type == "cpu" and report["rows"].passed and report.runs == 40
