@@ -12,15 +12,18 @@ from torch import Tensor
 MEAN_ERROR = 0.15  # posterior stds: bound (two standard errors) that is asked of the mean of every component
 STD_ERROR = 0.15  # relative: the same of every std
 EVIDENCE_SE = 1.0  # nats: above it islands disagree by factors, and one of them may be all that counts
+MEAN_TEST = "bound on the mean's error (posterior std)"
+STD_TEST = "bound on the std's relative error"
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class Attempt:
-    """One strategy that was run: its name and options, whether it was certified, and at what cost."""
+    """One strategy that was run: name and options, on how many ``items``, how many it certified, at what cost."""
 
     strategy: str
-    reached: bool
+    items: int
+    reached: int
     seconds: float
     evaluations: int  # of the denoiser and its derivative, and of the operator and its adjoint, in rows
     text: str
@@ -64,8 +67,11 @@ class Certificate:
         lines = [head]
         lines += [f"  {name}: {value:.3g}" for name, value in self.tests.items()]
         for a in self.attempts:
-            verdict = "certified" if a.reached else "not certified"
-            lines.append(f"  {a.strategy}: {verdict}, {a.seconds:.1f} s, {a.evaluations:,} evaluations; {a.text}")
+            count = "certified" if a.reached else "not certified"
+            if a.items > 1:
+                count = f"{a.reached} of {a.items} items certified"
+            text = f"; {a.text}" if a.text else ""
+            lines.append(f"  {a.strategy}: {count}, {a.seconds:.1f} s, {a.evaluations:,} evaluations{text}")
         return "\n".join(lines)
 
     def __repr__(self) -> str:
@@ -76,8 +82,8 @@ class Certificate:
 def judged(info: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor], str]:
     """From the info of a population ``(items,)`` each: which items pass, the tests, and what failed, in words."""
     tests = {
-        "bound on the mean's error (posterior std)": 2 * info["mean_error"],
-        "bound on the std's relative error": 2 * info["std_error"],
+        MEAN_TEST: 2 * info["mean_error"],
+        STD_TEST: 2 * info["std_error"],
         "standard error of the log-evidence (nats)": info["log_evidence_se"],
     }
     limits = (MEAN_ERROR, STD_ERROR, EVIDENCE_SE)

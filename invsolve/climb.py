@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from invsolve.arrays import to_real
-from invsolve.certificate import Attempt, Certificate, judged
+from invsolve.certificate import MEAN_TEST, STD_TEST, Attempt, Certificate, judged
 from invsolve.checkpoint import Checkpoint
 from invsolve.checks import check_int, check_positive
 from invsolve.draws import DrawLike
@@ -88,6 +88,17 @@ class Call:
     reproducible: bool
     saved: Checkpoint | None
     progress: Progress
+
+    def on(self, items: Tensor) -> Call:
+        """The same call for some of its items; their draws stay theirs."""
+        index = items.tolist()
+        if len(index) == len(self.problem.data):
+            return self
+        own = self.draws
+        return replace(
+            self, problem=self.problem.take(items.to(self.problem.data.device)), keys=[self.keys[b] for b in index],
+            draws=lambda chosen, samples: own([index[b] for b in chosen], samples),
+        )
 
     def run(self, rung: Rung, number: int = 0) -> Found:
         """Run one strategy; ``number`` tells the checkpoints of a ladder apart."""
@@ -167,54 +178,110 @@ class Call:
 
 
 def climb(call: Call, rungs: Sequence[Rung], budget: Budget) -> tuple[Found, Rung, Certificate]:
-    """Run the strategies in order until one is certified or the next would leave the budget; the best is returned."""
+    """Run the strategies in order, each on the items that are not certified yet, until none is left or the next would
+    leave the budget. Of every item the best is kept; the rung is the last one that an item was taken from."""
     batch, started = len(call.problem.data), time.perf_counter()
+    items = torch.arange(batch)
     attempts: list[Attempt] = []
     spent, missing = 0, ""
-    best: tuple[float, Found, Rung, Tensor, dict[str, Tensor]] | None = None
+    best: _Best | None = None
     first: dict[str, tuple[float, int, float]] = {}  # seconds, evaluations and relative cost of a kind's first rung
     for number, rung in enumerate(rungs):
-        if attempts and (over := _over(rung, first, budget, time.perf_counter() - started, spent)):
+        share = len(items) / batch
+        if best and (over := _over(rung, first, budget, time.perf_counter() - started, spent, share)):
             missing = f"{missing}; {over}"
             break
         # Rows that see each other run together, whatever the caller's chunk is for others.
-        found = (call if rung.strategy.couples == "nothing" else replace(call, chunk=None)).run(rung, number)
+        here = call if rung.strategy.couples == "nothing" else replace(call, chunk=None)
+        found = here.on(items).run(rung, number)
         spent += found.evaluations
-        first.setdefault(rung.strategy.name, (found.seconds, found.evaluations, rung.cost))
-        passed, tests, wrong = _judged(rung, found, batch)
-        reached = bool(passed.all())
+        first.setdefault(rung.strategy.name, (found.seconds / share, round(found.evaluations / share), rung.cost))
+        passed, tests, wrong = _judged(rung, found, len(items))
         attempts.append(
             Attempt(
-                strategy=short(rung.strategy), reached=reached, seconds=found.seconds, evaluations=found.evaluations,
-                text=wrong or "every test passed" if rung.tested else wrong,
+                strategy=short(rung.strategy), items=len(items), reached=int(passed.sum()), seconds=found.seconds,
+                evaluations=found.evaluations, text=wrong or ("every test passed" if rung.tested else ""),
             )
         )
-        error = float(tests["error"].nan_to_num(math.inf).max()) if "error" in tests else 0.0
-        if best is None or reached or error < best[0]:
-            best = error, found, rung, passed, tests
-        if reached:
-            missing = ""
+        best = _Best.of(found, rung, passed, tests) if best is None else best.updated(
+            found, rung, passed, tests, items
+        )
+        items, missing = (~best.passed).nonzero()[:, 0], wrong
+        if not len(items):
             break
-        missing = wrong
     assert best is not None
-    _, found, rung, passed, tests = best
-    nan = torch.full((batch,), math.nan, dtype=torch.float64)
-    exact = isinstance(rung.strategy, Exact)
-    zero = torch.zeros_like(nan)
-    info = {k: v.view(-1, batch)[0].double().cpu() for k, v in found.info.items()}
-    single = not call.problem.batched
+    return best.found, best.rung, best.certificate(call.problem.batched, tuple(attempts), missing)
 
-    def per_item(v: Tensor) -> Tensor:
-        return v[0] if single else v
 
-    certificate = Certificate(
-        reached=bool(passed.all()), passed=per_item(passed), exact=exact,
-        mean_error=per_item(zero if exact else 2 * info.get("mean_error", nan)),
-        std_error=per_item(zero if exact else 2 * info.get("std_error", nan)),
-        tests={k: float(v.max()) for k, v in tests.items() if k != "error"},
-        attempts=tuple(attempts), missing=missing,
-    )
-    return found, rung, certificate
+@final
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Best:
+    """The best so far of every item."""
+
+    found: Found
+    rung: Rung
+    passed: Tensor  # (items,), as all below
+    tests: dict[str, Tensor]
+    exact: bool
+
+    @classmethod
+    def of(cls, found: Found, rung: Rung, passed: Tensor, tests: dict[str, Tensor]) -> _Best:
+        return cls(found=found, rung=rung, passed=passed, tests=tests, exact=isinstance(rung.strategy, Exact))
+
+    def updated(self, found: Found, rung: Rung, passed: Tensor, tests: dict[str, Tensor], items: Tensor) -> _Best:
+        batch, old = len(self.passed), self.found
+        error = tests[_ERROR].nan_to_num(nan=math.inf)
+        better = passed | (error < self.tests[_ERROR][items].nan_to_num(nan=math.inf))
+        chosen = items[better]
+
+        def merged(a: Tensor, b: Tensor) -> Tensor:
+            a = a.clone()
+            b = b.view(-1, len(items), *b.shape[1:])[:, better.to(b.device)]
+            a.view(-1, batch, *a.shape[1:])[:, chosen.to(a.device)] = b.to(a.dtype)
+            return a
+
+        def per_item(a: dict[str, Tensor], b: dict[str, Tensor]) -> dict[str, Tensor]:
+            out = {}
+            for name in (a | b):
+                whole = a[name].clone() if name in a else torch.full((batch,), math.nan, dtype=torch.float64)
+                whole[chosen] = b[name][better] if name in b else math.nan
+                out[name] = whole
+            return out
+
+        rows, own = len(old.chi2), len(found.chi2)
+        nothing = torch.full((rows,), math.nan, dtype=torch.float64, device=old.chi2.device)
+        info = {
+            name: merged(old.info.get(name, nothing), found.info.get(name, nothing[:own]))
+            for name in (old.info | found.info)
+        }
+        whole = replace(
+            old, samples=merged(old.samples, found.samples), chi2=merged(old.chi2, found.chi2), info=info,
+            calls=old.calls + found.calls, seconds=old.seconds + found.seconds, chunk=found.chunk,
+            warnings=(*old.warnings, *found.warnings), processed=rows,
+        )
+        mark = self.passed.clone()
+        mark[chosen] = passed[better]
+        last = rung if len(chosen) else self.rung
+        return replace(self, found=whole, rung=last, passed=mark, tests=per_item(self.tests, tests))
+
+    def certificate(self, batched: bool, attempts: tuple[Attempt, ...], missing: str) -> Certificate:
+        nan = torch.full(self.passed.shape, math.nan, dtype=torch.float64)
+
+        def per_item(v: Tensor) -> Tensor:
+            return v if batched else v[0]
+
+        def bound(name: str) -> Tensor:
+            return per_item(torch.zeros_like(nan) if self.exact else self.tests.get(name, nan))
+
+        reached = bool(self.passed.all())
+        return Certificate(
+            reached=reached, passed=per_item(self.passed), exact=self.exact, mean_error=bound(MEAN_TEST),
+            std_error=bound(STD_TEST), attempts=attempts, missing="" if reached else missing,
+            tests={k: float(v[~v.isnan()].max()) for k, v in self.tests.items() if k != _ERROR and not v.isnan().all()},
+        )
+
+
+_ERROR = "error"  # what the best is chosen by
 
 
 def _judged(rung: Rung, found: Found, batch: int) -> tuple[Tensor, dict[str, Tensor], str]:
@@ -224,17 +291,18 @@ def _judged(rung: Rung, found: Found, batch: int) -> tuple[Tensor, dict[str, Ten
         return torch.zeros(batch, dtype=torch.bool), {}, f"{rung.strategy.name} is an approximation that was not tested"
     info = {k: v.view(-1, batch)[0].double().cpu() for k, v in found.info.items()}
     passed, tests, wrong = judged(info)
-    return passed, tests | {"error": info["mean_error"] + info["std_error"]}, wrong
+    return passed, tests | {_ERROR: info["mean_error"] + info["std_error"]}, wrong
 
 
 def _over(
-    rung: Rung, first: dict[str, tuple[float, int, float]], budget: Budget, elapsed: float, spent: int
+    rung: Rung, first: dict[str, tuple[float, int, float]], budget: Budget, elapsed: float, spent: int, share: float
 ) -> str:
     """Why this strategy is not begun any more; '' if it is."""
     seconds, evaluations = 0.0, 0
     if rung.strategy.name in first:
         took, count, cost = first[rung.strategy.name]
-        seconds, evaluations = took * rung.cost / cost, round(count * rung.cost / cost)
+        more = share * rung.cost / cost
+        seconds, evaluations = took * more, round(count * more)
     left = budget.seconds - elapsed
     if seconds > left or left <= 0:
         expected = f"about {seconds:.0f} s" if seconds else "an unknown time"

@@ -136,7 +136,7 @@ class Metric:
 
 def _halves(v: Tensor) -> Tensor:
     """``(items, chains, ...)`` -> ``(items, 2, chains / 2, ...)``."""
-    return v.unflatten(1, (2, -1))
+    return v.view(len(v), 2, -1, *v.shape[2:])
 
 
 def _half_weights(weights: Tensor) -> Tensor:
