@@ -81,17 +81,18 @@ def _chains(problem: Problem, prior: Prior, lacking: str) -> list[Rung]:
     affordable = prior.has_transport or n <= 4 * DENSE_SIZE  # a flow costs 25 evaluations and as many pullbacks a step
     if n > _LARGEST or not affordable or NoiseMCMC().missing(problem, prior):
         return []
-    most = max(64, min(4096, _CHAIN_NUMBERS // n) // 64 * 64)
+    most = max(64, min(16384, _CHAIN_NUMBERS // n) // 64 * 64)
+    chains = max(1024, min(4096, 2**16 // n) // 64 * 64)  # of short signals more, at the same cost: modes are counted
     how = "without a gradient" if isinstance(problem.operator, BlackBox) else "with gradients"
     why = f"No closed form ({lacking}), so tempered Markov chains in the prior's noise space, {how}"
     return [
-        Rung(strategy=NoiseMCMC(chains=min(1024, most)), why=f"{why}."),
+        Rung(strategy=NoiseMCMC(chains=min(chains, most)), why=f"{why}."),
         Rung(
-            strategy=NoiseMCMC(chains=min(2048, most), keep=0.7, forget=0.2, patience=30, rounds=16),
+            strategy=NoiseMCMC(chains=min(2 * chains, most), keep=0.7, forget=0.2, patience=30, rounds=16),
             why=f"{why}; longer after a first try.", cost=8,
         ),
         Rung(
-            strategy=NoiseMCMC(chains=min(4096, most), keep=0.8, forget=0.1, patience=100, rounds=32, num_steps=10000),
+            strategy=NoiseMCMC(chains=min(4 * chains, most), keep=0.8, forget=0.1, patience=100, rounds=32, num_steps=10000),
             why=f"{why}; longest after two tries.", cost=60,
         ),
     ]
