@@ -58,10 +58,14 @@ def basis(transform: str, shape: tuple[int, ...]) -> Tensor:
     return out
 
 
-def gibbs(matrix: Tensor, y: Tensor, noise: float, T: Tensor, law: Law, *, seed: int, effort: float = 1.0) -> Gold:
-    """The posterior of x, ``matrix`` ``(m, n)`` and ``y`` ``(m,)`` real. ``effort`` scales the number of sweeps."""
+def gibbs(
+    matrix: Tensor, y: Tensor, noise: float, T: Tensor, law: Law, *, seed: int, effort: float = 1.0,
+    tempered: bool = True,
+) -> Gold:
+    """The posterior of x, ``matrix`` ``(m, n)`` and ``y`` ``(m,)`` real. ``effort`` scales the number of sweeps;
+    ``tempered``: parallel tempering for supports that a chain seldom leaves."""
     if law.family == "spike-slab":
-        return _spike_slab(matrix, y, noise, T, law, seed=seed, effort=effort)
+        return _spike_slab(matrix, y, noise, T, law, seed=seed, effort=effort, tempered=tempered)
     return _scale_mixture(matrix, y, noise, T, law, seed=seed, effort=effort)
 
 
@@ -99,47 +103,75 @@ def _precisions(c: Tensor, law: Law, rng: np.random.Generator) -> Tensor:
     return torch.tensor(value.clip(1e-12, 1e12) / law.scale**2, dtype=D)
 
 
-def _spike_slab(matrix: Tensor, y: Tensor, noise: float, T: Tensor, law: Law, *, seed: int, effort: float) -> Gold:
+LADDER = (1.0, 0.75, 0.55, 0.4, 0.28, 0.18)  # powers of the likelihood
+
+
+def _spike_slab(
+    matrix: Tensor, y: Tensor, noise: float, T: Tensor, law: Law, *, seed: int, effort: float, tempered: bool
+) -> Gold:
     """With ``S = s^2 I + K D K^T``: ``Q = K^T S^-1 K`` and ``q = K^T S^-1 y`` say what any flip of the support does to
-    ``p(y | support)``; a flip is a change of rank one of both.
+    ``p(y | support)``; a flip is a change of rank one of both. Parallel tempering: every chain is a ladder of powers of
+    ``p(y | support)``, whose neighbours are exchanged; the first rung is what counts.
     """
     rng, torch_rng = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
-    chains, n, thin = 64, len(T), 4
-    burn, sweeps = 400, max(400, int(3000 * effort))
+    ladder = LADDER if tempered else (1.0,)
+    ladders, rungs, n, thin = (16 if tempered else 64), len(ladder), len(T), 3
+    burn, sweeps = 300, max(300, int(3600 * effort))
     K, gap = matrix @ T.mT, law.scale**2 - law.spike**2
-    rates = np.linspace(0.02, 0.98, chains)[:, None]  # from nearly empty to nearly full
-    walk = _Supports(on=rng.random((chains, n)) < rates, gap=gap, odds=math.log(law.weight / (1 - law.weight)), rng=rng)
-    out = Chains(chains, n)
+    rates = np.linspace(0.02, 0.98, ladders)[rng.permutation(ladders)].repeat(rungs)[:, None]  # nearly empty to full
+    walk = _Supports(
+        on=rng.random((ladders * rungs, n)) < rates, gap=gap, odds=math.log(law.weight / (1 - law.weight)), rng=rng,
+        power=np.tile(ladder, ladders),
+    )
+    order = np.arange(ladders * rungs).reshape(ladders, rungs)  # which row is on which rung
+    out = Chains(ladders, n)
     for k in range(burn + sweeps):
         if k % thin == 0:  # afresh, so that roundings do not pile up
-            D_ = torch.where(torch.tensor(walk.on), law.scale**2, law.spike**2).to(D)
-            S = (K * D_[:, None]) @ K.mT + noise**2 * torch.eye(len(y), dtype=D)
+            variance = torch.where(torch.tensor(walk.on), law.scale**2, law.spike**2).to(D)
+            S = (K * variance[:, None]) @ K.mT + noise**2 * torch.eye(len(y), dtype=D)
             root = torch.linalg.cholesky(S)
-            white = torch.linalg.solve_triangular(root, K.expand(chains, *K.shape), upper=False)
-            z = torch.linalg.solve_triangular(root, y.expand(chains, -1)[..., None], upper=False)
+            both = torch.cat([K, y[:, None]], 1).expand(len(S), -1, -1)
+            both = torch.linalg.solve_triangular(root, both, upper=False)
+            white, z = both[..., :-1], both[..., -1:]
             Q, q = white.mT @ white, (white.mT @ z)[..., 0]
             walk.Q, walk.q = Q.numpy().copy(), q.numpy().copy()
-            if k >= burn:  # before anything moves: this support is the chain's
-                mean = (D_ * q) @ T
-                DT = D_[..., None] * T
-                variance = (T * DT).sum(1) - (DT * (Q @ DT)).sum(1)
-                c = D_.sqrt() * torch.randn(chains, n, dtype=D, generator=torch_rng)
-                e = torch.randn(chains, len(y), 1, dtype=D, generator=torch_rng)
-                other = (Q @ c[..., None])[..., 0]  # K^T S^-1 of simulated data K c + s e
-                other += noise * (white.mT @ torch.linalg.solve_triangular(root, e, upper=False))[..., 0]
-                x = (c + D_ * (q - other)) @ T
-                out.add(x, int(k >= burn + sweeps // 2), mean, variance)
+            log = -root.diagonal(dim1=1, dim2=2).log().sum(1) - z.square().sum((1, 2)) / 2
+            _exchange(walk.power, order, log.numpy(), rng)
+            if k >= burn:
+                i = torch.tensor(order[:, 0])
+                Qi, Di = Q[i], variance[i]
+                mean = (Di * q[i]) @ T
+                DT = Di[..., None] * T
+                spread = (T * DT).sum(1) - (DT * (Qi @ DT)).sum(1)
+                c = Di.sqrt() * torch.randn(ladders, n, dtype=D, generator=torch_rng)
+                e = torch.randn(ladders, len(y), 1, dtype=D, generator=torch_rng)
+                other = (Qi @ c[..., None])[..., 0]  # K^T S^-1 of simulated data K c + s e
+                other += noise * (white[i].mT @ torch.linalg.solve_triangular(root[i], e, upper=False))[..., 0]
+                out.add((c + Di * (q[i] - other)) @ T, int(k >= burn + sweeps // 2), mean, spread)
         walk.sweep()
-        walk.swaps(n // 4)
-    return out.gold(f"Gibbs over supports, {chains} chains of {sweeps}")
+        walk.swaps(n // 8)
+    return out.gold(f"Gibbs over supports, {ladders} ladders of {rungs} rungs, {sweeps} sweeps")
+
+
+def _exchange(power: np.ndarray, order: np.ndarray, log: np.ndarray, rng: np.random.Generator) -> None:
+    """Exchange the powers of neighbouring rungs, in place; ``log`` likelihood of every row."""
+    for first in rng.permutation(2):
+        for j in range(first, order.shape[1] - 1, 2):
+            low, high = order[:, j].copy(), order[:, j + 1].copy()
+            ratio = (power[low] - power[high]) * (log[high] - log[low])
+            taken = np.log(rng.random(len(low))) < ratio
+            order[taken, j], order[taken, j + 1] = high[taken], low[taken]
+            power[low[taken]], power[high[taken]] = power[high[taken]], power[low[taken]]
 
 
 class _Supports:
     """Chains over supports ``(chains, n)``, in place. ``gap``: slab less spike variance; ``odds``: log of the prior's
-    odds of the slab."""
+    odds of the slab; ``power`` of the likelihood in every chain."""
 
-    def __init__(self, *, on: np.ndarray, gap: float, odds: float, rng: np.random.Generator) -> None:
-        self.on, self.gap, self.odds, self.rng = on, gap, odds, rng
+    def __init__(
+        self, *, on: np.ndarray, gap: float, odds: float, rng: np.random.Generator, power: np.ndarray
+    ) -> None:
+        self.on, self.gap, self.odds, self.rng, self.power = on, gap, odds, rng, power
         self.Q, self.q = np.zeros((*on.shape, on.shape[1])), np.zeros(on.shape)
         self.rows = np.arange(len(on))
 
@@ -148,7 +180,8 @@ class _Supports:
         uniform = np.log(self.rng.random(self.on.shape))
         for j in self.rng.permutation(self.on.shape[1]):
             delta = np.where(self.on[:, j], -self.gap, self.gap)
-            ratio = _gain(delta, self.Q[:, j, j], self.q[:, j]) + np.sign(delta) * self.odds
+            gain = _gain(delta, self.Q[:, j, j], self.q[:, j])
+            ratio = self.power * gain + np.sign(delta) * self.odds
             self._flip(np.nonzero(uniform[:, j] < ratio)[0], j)
 
     def swaps(self, tries: int) -> None:
@@ -162,7 +195,7 @@ class _Supports:
             shrink = -self.gap / (1 - self.gap * qii)
             ratio = _gain(np.full(len(r), -self.gap), qii, self.q[r, i])
             ratio += _gain(np.full(len(r), self.gap), qjj - shrink * qij**2, self.q[r, j] - shrink * qij * self.q[r, i])
-            taken = (np.log(self.rng.random(len(r))) < ratio) & (count > 0) & (count < n)
+            taken = (np.log(self.rng.random(len(r))) < self.power * ratio) & (count > 0) & (count < n)
             rows = np.nonzero(taken)[0]
             self._flip(rows, i[rows])
             self._flip(rows, j[rows])
