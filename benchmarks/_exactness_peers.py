@@ -49,18 +49,32 @@ class PeerCase:
         return (1, *shape) if len(shape) == 2 else (1, 1, self.size)
 
 
+@dataclass(eq=False)
+class _Held:
+    """A pullback on its way from the forward to the backward pass; torch.func would copy a list."""
+
+    pull: Callable[[Tensor], Tensor] | None = None
+    shape: tuple[int, ...] = ()
+
+
 class _Denoise(torch.autograd.Function):
+    """``D(x, sigma)``, its pullback the prior's own."""
+
     @staticmethod
-    def forward(ctx: Any, x: Tensor, sigma: Tensor, prior: Prior, calls: Calls) -> Tensor:
-        value, ctx.pull = prior.pullback(x.double().view(-1, *prior.shape), sigma.double())
-        ctx.calls, ctx.shape = calls, value.shape
+    def forward(x: Tensor, sigma: Tensor, prior: Prior, calls: Calls, held: _Held) -> Tensor:
+        value, pull = prior.pullback(x.double().view(-1, *prior.shape), sigma.double())
+        held.pull, held.shape = pull, tuple(value.shape)
         calls.forward += len(x)
         return value.view(x.shape).to(x.dtype)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.calls, ctx.held = inputs[3:]
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         ctx.calls.vjp += len(grad)
-        return ctx.pull(grad.double().view(ctx.shape)).view(grad.shape).to(grad.dtype), None, None, None
+        return ctx.held.pull(grad.double().view(ctx.held.shape)).view(grad.shape).to(grad.dtype), None, None, None, None
 
 
 class PriorNetwork(torch.nn.Module):
@@ -72,7 +86,7 @@ class PriorNetwork(torch.nn.Module):
         self.register_buffer("mean", problem.prior.mean.float().flatten())
 
     def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
-        return _Denoise.apply(x, sigma.detach(), self.prior, self.calls)
+        return _Denoise.apply(x, sigma.detach(), self.prior, self.calls, _Held())
 
 
 def methods() -> dict[str, Callable[[int], Callable[[PeerCase, int, int, PriorNetwork], Tensor]]]:

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from _gold import KEPT, D, Gold, cached, digest
+from _gold import D, Gold, cached, digest
 from _gold_curved import Curved, funnel, hmc, plane, product
+from _gold_mixture import mixture_gold
 from _gold_sparse import Law, basis, gibbs
 from mixtures import random_mixture
 from torch import Tensor
@@ -66,13 +67,9 @@ class Known:
 # --- mixtures --------------------------------------------------------------------------------------------------------
 def mixture(name: str, d: int, k: int, seed: int, part: str = "mixtures") -> Known:
     prior, operator, y, noise = random_mixture(d, k, seed)
-    posterior = prior.posterior(operator, y, noise)
 
     def make() -> Gold:
-        return Gold(
-            mean=posterior.mean[0], std=posterior.std[0], samples=posterior.sample(KEPT, seed=7)[:, 0],
-            weights=posterior.weights[0], how="closed form",
-        )
+        return mixture_gold(prior.weights, prior.means, prior.covariances, operator.matrix, y, noise, seed)
 
     return Known(
         name=name, part=part, text=f"{k} modes in {d} dimensions, {len(y)} data, noise {noise:g}", operator=operator,

@@ -261,7 +261,7 @@ def run_part(known: list[Known], options: argparse.Namespace) -> list[Row]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", nargs="+", choices=[*PARTS, "certificate"], default=[*PARTS, "certificate"])
-    parser.add_argument("--only", nargs="+", metavar="WORD", default=[], help="problems with one of these in their name")
+    parser.add_argument("--only", nargs="+", metavar="WORD", default=[], help="problems with one of these in the name")
     parser.add_argument("--methods", nargs="+", default=STRATEGIES, choices=STRATEGIES)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--samples", type=int, default=4096)
