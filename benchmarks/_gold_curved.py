@@ -62,8 +62,9 @@ def _run(problem: Curved, *, seed: int, chains: int, sweeps: int, leaps: int) ->
     cloud = _annealed(problem, rng, particles=512)
     w = cloud[torch.randperm(len(cloud), generator=rng)[:chains]]
     out, step, scale = Chains(chains, len(problem.mean)), 0.3, _metric(problem, w, 1.0)
-    windows, history = (100, 250, 450), list[Tensor]()
-    burn = windows[-1] + 100
+    short = min(1.0, sweeps / 600)
+    windows, history = [round(short * k) for k in (100, 250, 450)], list[Tensor]()
+    burn = windows[-1] + round(short * 100)
     for k in range(burn + sweeps):
         if k in windows:  # the metric from what has been seen
             scale, history = _root(torch.cat(history), problem.even), []

@@ -97,14 +97,17 @@ def test_hmc_against_quadrature_of_a_banana():
 
 
 def test_hmc_with_mirror_moves_against_quadrature_of_phase_retrieval():
-    A, centre, noise = normal(4, 2, seed=5), torch.tensor([0.3, -0.2], dtype=D), 0.3
+    A, centre, noise = normal(4, 2, seed=5), torch.tensor([0.6, -0.2], dtype=D), 0.3
     y = (A @ torch.tensor([1.0, 0.5], dtype=D)).square()
     problem = Curved(
         f=lambda x: (x @ A.mT).square(), y=y, noise=noise, mean=centre, root=torch.eye(2, dtype=D), even=True
     )
     grid = plane(lambda p: ((p @ A.mT).square() - y).square().sum(1) / (2 * noise**2), centre)
     mean, cov = grid.moments
-    agrees(hmc(problem, seed=1, chains=64, sweeps=300), mean, cov.diagonal().sqrt())
+    gold = hmc(problem, seed=1, chains=64, sweeps=300)
+    agrees(gold, mean, cov.diagonal().sqrt())
+    # moments are averages over {x, -x}: the signs of the draws, which are close to independent, are seen here alone
+    assert float(((gold.samples.mean(0) - mean) / gold.std).abs().max()) < SIX / len(gold.samples) ** 0.5
 
 
 def test_funnel_against_quadrature_in_the_plane():
