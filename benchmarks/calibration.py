@@ -1,6 +1,6 @@
 """Does `iv.calibrate` pass what is right and flag what is wrong? Exact posteriors, and exact ones with a known fault.
 
-    python benchmarks/calibration.py            # 6 to 10 minutes on one core; writes docs/calibration.md and .csv
+    python benchmarks/calibration.py            # 9 minutes of one core; writes docs/calibration.md and .csv
     python benchmarks/calibration.py --quick    # 5 seeds, prints only
 """
 
