@@ -38,7 +38,7 @@ class Faulty(Strategy):
         return Exact().missing(problem, prior)
 
     def bind(self, problem, prior):
-        return Exact().bind(problem, prior)
+        return prior.posterior(problem)
 
     def init(self, run: Run) -> ExactState:
         return Exact().init(run)

@@ -20,7 +20,7 @@ from invsolve.draws import Draws
 from invsolve.errors import FileError, SolveError, invalid, invalid_type
 from invsolve.fingerprint import fingerprint
 from invsolve.noise import Noise, as_noise
-from invsolve.operators.base import Operator
+from invsolve.operators.base import LinearOperator, Operator
 from invsolve.pools import OWN, Functional, Measured, Plan, measure
 from invsolve.priors.base import Prior
 from invsolve.problem import Problem
@@ -91,7 +91,7 @@ def calibrate(
     if progress is not None and not isinstance(progress, Progress):
         raise invalid_type("calibrate", "progress", "an iv.progress meter", progress)
     size = max(prod(A.in_shape) * (2 if prior.kind == "complex" else 1), prod(A.out_shape), 1)
-    batch = _batch(batch, runs, num_samples, size, strategy)
+    batch = _batch(batch, runs, num_samples, size, strategy, prior.has_posterior and isinstance(A, LinearOperator))
     pilot = _prior_draws(prior, seed, list(range(min(_PILOT, max(4, 2**24 // size)))), "calibrate, pilot")
     plan = Plan.make(pilot, num_samples, seed, own)
     saved = _path(checkpoint)
@@ -139,9 +139,11 @@ def _run(
     found = measure(plan, problem, truth, result.samples, result.weights, numbers)
     found.rows["failed"] = result.failed.sum(0).cpu()
     before = account.get("solved", 0)
+    used = account["strategy"].split(" and ") if before else []  # "auto" may take another one for other data
     total = before + len(numbers)
     return found, {
-        "strategy": result.strategy, "why": result.why,
+        "strategy": " and ".join(dict.fromkeys([*used, result.strategy])),
+        "why": result.why,
         "nfe": (account.get("nfe", 0.0) * before + result.nfe * len(numbers)) / total,
         "seconds": account.get("seconds", 0.0),
         "settings": result.settings, "solved": total,
@@ -183,11 +185,11 @@ def _functionals(functionals: object) -> dict[str, Functional]:
     return dict(functionals)
 
 
-def _batch(batch: object, runs: int, num_samples: int, size: int, strategy: object) -> int:
+def _batch(batch: object, runs: int, num_samples: int, size: int, strategy: object, closed: bool) -> int:
     if batch is not None:
         return check_int("calibrate", "batch", batch, minimum=1)
     numbers = _NUMBERS // (num_samples * size)
-    if isinstance(strategy, Strategy) and strategy.couples != "nothing":
+    if strategy.couples != "nothing" if isinstance(strategy, Strategy) else not closed:
         numbers = _NUMBERS_COUPLED // (num_samples * size * min(size, 128))
     return max(1, min(runs, _BATCH, numbers))
 

@@ -44,7 +44,7 @@ class Changed(Strategy):
     num_steps = 1
 
     def bind(self, problem, prior):
-        return Exact().bind(problem, prior)
+        return prior.posterior(problem)
 
     def init(self, run):
         return Exact().init(run)
