@@ -26,6 +26,7 @@ from invsolve.strategies.particles import effective, log_mean_exp, normalised, r
 
 DENSE_SIZE = 128  # real numbers of a signal that has a dense covariance for every particle
 MAX_DATA = 256  # real numbers of data of larger signals: a product with the covariance for each, at every level
+_ROUNDINGS = 10  # of a signal of the prior's scale: the least level at which particles differ by noise
 _JITTER = 1e-10  # of the last level's variance: directions that the prior knows have no spread of their own
 
 
@@ -121,7 +122,7 @@ class SMC(Strategy):
 
     def bind(self, problem: Problem, prior: Prior) -> _Bound:
         coordinates = Coordinates.of(problem, prior)
-        grid = self.grid if self.grid is not None else log_grid(*noise_levels(problem, prior), self.num_steps)
+        grid = self.grid if self.grid is not None else log_grid(*_levels(problem, prior), self.num_steps)
         jacobian = linear_jacobian(problem, coordinates) if problem.linear else None
         dense = coordinates.size <= DENSE_SIZE
         return _Bound(coordinates=coordinates, grid=grid, jacobian=jacobian, batch=len(problem.data), dense=dense)
@@ -199,6 +200,20 @@ class SMC(Strategy):
             "founders": kept,
         }
         return {k: v.expand_as(logs).flatten() for k, v in each.items()} | {"resamplings": state.resamplings}
+
+
+def _levels(problem: Problem, prior: Prior) -> tuple[float | Tensor, float | Tensor]:
+    """`noise_levels`, but none that drowns in the rounding of the signal, where weights would be rounding.
+
+    Nothing is lost by ending higher: the last step draws from the law of x0 given the last level.
+    """
+    high, low = noise_levels(problem, prior)
+    # With coloured noise the mean is in other units than the levels.
+    size = max(prior.scale, float(prior.mean.abs().max())) if prior.white_noise else prior.scale
+    floor = min(_ROUNDINGS * torch.finfo(prior.dtype).eps * size, 0.1 * prior.scale, 0.1 * prior.sigma_range[1])
+    if isinstance(low, Tensor):
+        return high, low.clamp(min=floor)
+    return high, max(low, floor)
 
 
 def _start(run: Run, top: Tensor) -> tuple[Tensor, Tensor]:
