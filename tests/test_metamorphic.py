@@ -350,5 +350,5 @@ def test_weights_are_not_rounding_where_the_noise_is_about_that(offset):
     result = iv.solve(
         Matrix(matrix=SENSORS.float()), y.float(), made, noise=std, strategy=SMC(resample_below=0.0), num_samples=500
     )
-    # A level of ten roundings loses a few per cent of the 500; one below them lost 40 to 87 % (measured).
+    # 482 and 484 of 500 with levels above ten roundings (float64: 490), 67 and 95 with levels below them (measured).
     assert float(result.ess.min()) > 350
