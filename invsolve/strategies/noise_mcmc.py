@@ -58,9 +58,10 @@ class NoiseMCMCState:
     grad: Tensor  # (items, chains, n)
     beta: Tensor  # (items,): the power of the likelihood
     log_evidence: Tensor  # (items, islands)
-    mean: Tensor  # of the metric
-    root: Tensor
-    log_step: Tensor  # (items,)
+    mean: Tensor  # of the metrics
+    root: Tensor  # of the metric from the population's covariance
+    narrow: Tensor  # of the one from its scores
+    log_step: Tensor  # (items, 2): with either metric
     accept: Tensor  # (items,): of the last round
     left: Tensor  # (items, n + 1): autocorrelation over the moves since the last event
     since: Tensor  # (items,): how many they are
@@ -76,8 +77,8 @@ class NoiseMCMCState:
         return Chains(u=self.u, log_likelihood=self.log_likelihood, grad=self.grad)
 
     @property
-    def metric(self) -> Metric:
-        return Metric(mean=self.mean, root=self.root)
+    def metrics(self) -> tuple[Metric, Metric]:
+        return Metric(mean=self.mean, root=self.root), Metric(mean=self.mean, root=self.narrow)
 
 
 @final
@@ -155,7 +156,8 @@ class NoiseMCMC(Strategy):
         state = NoiseMCMCState(
             x=x, u=u, log_likelihood=zeros[:, None].repeat(1, chains), grad=torch.zeros_like(u), beta=zeros,
             log_evidence=zeros[:, None].repeat(1, self.islands), mean=metric.mean, root=metric.root,
-            log_step=torch.full_like(zeros, math.log(self._first_step(run.problem, n))),
+            narrow=metric.root.clone(),
+            log_step=torch.full_like(zeros, math.log(self._first_step(run.problem, n)))[:, None].repeat(1, 2),
             accept=torch.full_like(zeros, math.nan), left=zeros[:, None].repeat(1, n + 1), since=zeros, rises=zeros,
             moves=zeros, done=torch.full_like(zeros, -_SETTLE), first=sums, second=sums.clone(), square=sums.clone(),
         )
@@ -201,8 +203,7 @@ class NoiseMCMC(Strategy):
         settling = event & ~hot & (part.done < 0)
         if bool(settling.any()):
             even = torch.full_like(part.log_likelihood, 1 / self.chains)
-            metric = self._metric(run.problem, part, part.beta, even)
-            part = _only(settling, replace(part, mean=metric.mean, root=metric.root, done=part.done + 1), part)
+            part = _only(settling, replace(self._measured(run.problem, part, even), done=part.done + 1), part)
         target = self._target(run, group)
         recording = event & ~hot & ~settling & (part.done >= 0)
         if bool(recording.any()):
@@ -210,13 +211,15 @@ class NoiseMCMC(Strategy):
         part = replace(
             part, left=torch.where(event[:, None], 1.0, part.left), since=torch.where(event, 0, part.since) + 1
         )
-        part = self._moved(part, target, normal)
+        part = self._moved(part, target, normal, i)
         for f in fields(state):
             if f.name != "x":
                 getattr(state, f.name)[group] = getattr(part, f.name)
 
-    def _moved(self, part: NoiseMCMCState, target: Target, normal: Normal) -> NoiseMCMCState:
-        kernel, metric, size = self._kernel(target.problem), part.metric, part.log_step.exp()
+    def _moved(self, part: NoiseMCMCState, target: Target, normal: Normal, i: int) -> NoiseMCMCState:
+        kernel = self._kernel(target.problem)
+        kind = 0 if kernel == "pcn" else i % 2
+        metric, size = part.metrics[kind], part.log_step[:, kind].exp()
         if kernel == "pcn":
             chains, accept = autoregressive(target, part.chains, metric, part.beta, size, normal)
         else:
@@ -227,11 +230,13 @@ class NoiseMCMC(Strategy):
                 leaps = (full * (0.5 + 0.5 * turn)).ceil().long()  # of random length: no trajectory closes on itself
             chains, accept = hamiltonian(target, part.chains, metric, part.beta, size, leaps, normal)
         rate = accept.mean(1)
-        adapting = part.done < 0
+        change = torch.where(part.done < 0, 0.7 * (rate - _ACCEPT[kernel]), 0.0)
+        log_step = part.log_step.clone()
+        log_step[:, kind] += change
         return replace(
             part, u=chains.u, log_likelihood=chains.log_likelihood, grad=chains.grad, accept=rate,
-            log_step=torch.where(adapting, part.log_step + 0.7 * (rate - _ACCEPT[kernel]), part.log_step),
-            left=part.left * _autocorrelation(metric, part.chains, chains), moves=part.moves + 1,
+            log_step=log_step, left=part.left * _autocorrelation(part.metrics[0], part.chains, chains),
+            moves=part.moves + 1,
         )
 
     def _tempered(self, problem: Problem, part: NoiseMCMCState, uniform: Tensor) -> NoiseMCMCState:
@@ -244,22 +249,29 @@ class NoiseMCMC(Strategy):
         islands = log_w.view(len(logs), self.islands, -1)
         gain = torch.logsumexp(islands, -1) - math.log(islands.shape[-1])
         weights = torch.softmax(log_w, 1)
-        metric = self._metric(problem, part, beta, weights)
+        part = self._measured(problem, replace(part, beta=beta), weights)
         # Resampling on each island: flat (island of item) columns of chains.
         each = torch.softmax(islands, -1).nan_to_num(1 / islands.shape[-1]).flatten(0, 1).mT
         parent = systematic(each, uniform.flatten()).mT.reshape(islands.shape)
         parent = parent + (torch.arange(self.islands, device=parent.device) * islands.shape[-1])[:, None]
         chains = part.chains.take(parent.flatten(1))
         return replace(
-            part, u=chains.u, log_likelihood=chains.log_likelihood, grad=chains.grad, beta=beta,
-            log_evidence=part.log_evidence + gain, mean=metric.mean, root=metric.root, rises=part.rises + 1,
+            part, u=chains.u, log_likelihood=chains.log_likelihood, grad=chains.grad,
+            log_evidence=part.log_evidence + gain, rises=part.rises + 1,
         )
 
-    def _metric(self, problem: Problem, part: NoiseMCMCState, beta: Tensor, weights: Tensor) -> Metric:
-        if self._kernel(problem) == "pcn":
-            return Metric.of(part.u, weights, part.metric)
-        scores = beta.to(part.u.dtype)[:, None, None] * part.grad - part.u
-        return Metric.of_scores(part.u, scores, weights, part.metric)
+    def _measured(self, problem: Problem, part: NoiseMCMCState, weights: Tensor) -> NoiseMCMCState:
+        """New metrics from weighted chains.
+
+        HMC takes both in turn: the covariance of the population is wide enough to change modes, and too wide for tails
+        and bends, where chains then stand still (10 % of the std of a banana); the scores know the scale there.
+        """
+        wide, narrow = part.metrics
+        wide = Metric.of(part.u, weights, wide)
+        if self._kernel(problem) != "pcn":
+            scores = part.beta.to(part.u.dtype)[:, None, None] * part.grad - part.u
+            narrow = Metric.of_scores(part.u, scores, weights, narrow)
+        return replace(part, mean=wide.mean, root=wide.root, narrow=narrow.root)
 
     def _recorded(
         self, run: Run, state: NoiseMCMCState, part: NoiseMCMCState, recording: Tensor, target: Target, group: Tensor
