@@ -7,7 +7,8 @@ import pytest
 import torch
 
 import invsolve as iv
-from invsolve.climb import Found, climb, pooled
+from invsolve.call import Found, pooled
+from invsolve.climb import climb
 from invsolve.operators import BlackBox
 from invsolve.strategies.auto import Rung, ladder
 
@@ -118,16 +119,13 @@ def test_few_samples_come_from_the_same_population():
     assert len({tuple(x) for x in result.samples.tolist()}) == 3
 
 
-def test_the_ladder_is_climbed_inside_the_budget():
-    """Phase retrieval with two deep modes: the first rung does not pass, the next is too dear."""
-    rows = torch.randn(64, 16, generator=torch.Generator().manual_seed(0), dtype=D)
-    A = iv.operators.from_callable(lambda x: (x @ rows.T) ** 2, (16,), (64,))
-    law = iv.priors.GaussianPrior(mean=0.05 * torch.ones(16, dtype=D), covariance=torch.eye(16, dtype=D))
-    y = A(law.sample(1, seed=1))[0]
-    result = iv.solve(A, y, law, noise=3.0, num_samples=8, budget=0.1)
+def test_the_ladder_is_climbed_inside_the_budget(monkeypatch):
+    """Nothing is certified to 1e-4 posterior std: the first rung does not pass, the next is too dear."""
+    monkeypatch.setattr(iv.certificate, "MEAN_ERROR", 1e-4)
+    result = iv.solve(BENT, torch.zeros(N, dtype=D), prior(), noise=0.1, num_samples=8, budget=0.01)
     certificate = result.certificate
     assert not certificate.reached
-    assert "are left of budget=0.1" in certificate.missing and "NoiseMCMC(chains=2048" in str(certificate)
+    assert "are left of budget=0.01" in certificate.missing and "NoiseMCMC(chains=8192" in str(certificate)
     assert len(certificate.attempts) == 1 and certificate.attempts[0].evaluations > 1000
 
 
@@ -199,24 +197,30 @@ def test_pooling_counts_islands_by_their_evidence_and_drops_what_failed():
     share = math.exp(2) / (math.exp(2) + 3)
     assert float((chosen[:, 0] > 5).double().mean()) == pytest.approx(share, abs=2e-3)
     assert torch.isfinite(chosen).all()
-    assert info["mean_error"][0] > 0.2 > info["mean_error"][1]
+    assert info["mean_error"][0] > 0.25 > info["mean_error"][1]
     assert info["log_evidence"][0] == pytest.approx(math.log((math.exp(2) + 3) / 4))
     assert info["log_evidence_se"][0] > 0.5 and info["log_evidence_se"][1] == 0
 
 
-def test_only_items_that_are_not_certified_climb_on():
-    """One of three items has two deep modes: the others keep what the first rung found, bit for bit."""
-    A = iv.operators.from_callable(lambda x: x**2, (1,), (1,))
-    law = iv.priors.GaussianPrior(mean=torch.tensor([0.02], dtype=D), covariance=torch.eye(1, dtype=D))
-    y = torch.tensor([[0.02], [4.0], [0.01]], dtype=D)
-    call = {"noise": iv.noise.Gaussian(std=torch.tensor([[1.0], [0.002], [1.0]], dtype=D)), "num_samples": 64}
-    first = iv.solve(A, y, law, strategy=iv.strategies.NoiseMCMC(), **call)
-    result = iv.solve(A, y, law, budget=1e6, **call)
+def test_only_items_that_are_not_certified_climb_on(monkeypatch):
+    """The second of three fails at first: the others keep what the first rung found, bit for bit."""
+    y = torch.randn(3, N, generator=torch.Generator().manual_seed(0), dtype=D)
+    first = iv.solve(BENT, y, prior(), noise=0.1, num_samples=64, strategy=iv.strategies.NoiseMCMC(chains=4096))
+    honest = iv.climb.judged
+
+    def strict(info):
+        passed, tests, wrong = honest(info)
+        assert bool(passed.all())
+        return (passed & torch.tensor([True, False, True]), tests, "too narrow") if len(passed) == 3 else (passed, tests, wrong)
+
+    monkeypatch.setattr(iv.climb, "judged", strict)
+    result = iv.solve(BENT, y, prior(), noise=0.1, num_samples=64, budget=1e6)
     attempts = result.certificate.attempts
-    assert [a.items for a in attempts[:2]] == [3, 1] and attempts[0].reached == 2
+    assert [(a.items, a.reached) for a in attempts] == [(3, 2), (1, 1)] and result.certificate.reached
+    assert "2 of 3 items certified" in str(result.certificate) and "longer after" in result.why
     assert torch.equal(result.samples[:, [0, 2]], first.samples[:, [0, 2]])
     assert not torch.equal(result.samples[:, 1], first.samples[:, 1])
-    assert (result.info["ess"] > 0).all() and result.certificate.passed[[0, 2]].all()
+    assert torch.equal(result.info["ess"][:, [0, 2]], first.info["ess"][:, [0, 2]])
 
 
 def test_a_killed_climb_goes_on(tmp_path):

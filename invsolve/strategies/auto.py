@@ -85,14 +85,15 @@ def _chains(problem: Problem, prior: Prior, lacking: str) -> list[Rung]:
     chains = max(1024, min(4096, 2**16 // n) // 64 * 64)  # of short signals more, at the same cost: modes are counted
     how = "without a gradient" if isinstance(problem.operator, BlackBox) else "with gradients"
     why = f"No closed form ({lacking}), so tempered Markov chains in the prior's noise space, {how}"
+    first, longer, longest = (min(k * chains, most) for k in (1, 2, 4))
     return [
-        Rung(strategy=NoiseMCMC(chains=min(chains, most)), why=f"{why}."),
+        Rung(strategy=NoiseMCMC(chains=first), why=f"{why}."),
         Rung(
-            strategy=NoiseMCMC(chains=min(2 * chains, most), keep=0.7, forget=0.2, patience=30, rounds=16),
+            strategy=NoiseMCMC(chains=longer, keep=0.7, forget=0.2, patience=30, rounds=16),
             why=f"{why}; longer after a first try.", cost=8,
         ),
         Rung(
-            strategy=NoiseMCMC(chains=min(4 * chains, most), keep=0.8, forget=0.1, patience=100, rounds=32, num_steps=10000),
+            strategy=NoiseMCMC(chains=longest, keep=0.8, forget=0.1, patience=100, rounds=32, num_steps=10000),
             why=f"{why}; longest after two tries.", cost=60,
         ),
     ]
