@@ -33,4 +33,5 @@ def rounding(
     """
     eps = torch.finfo(dtype).eps
     of_matrix = matrix * (side**0.5 / 2 + left * shift)
-    return eps * (of_matrix + left * ends + terms)
+    bound: Tensor = eps * (of_matrix + left * ends + terms)
+    return bound

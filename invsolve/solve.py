@@ -17,8 +17,10 @@ from invsolve.cg import expand
 from invsolve.checkpoint import Checkpoint
 from invsolve.checks import check_int, kind_dtype
 from invsolve.climb import Budget, Call, climb
+from invsolve.compare import data_fingerprint
 from invsolve.draws import DrawLike, Draws, item_key
 from invsolve.errors import OperatorError, SolveError, UnsupportedError, invalid, invalid_type
+from invsolve.hierarchical import Hierarchy, Job, choose, solve_unknowns
 from invsolve.loop import DrawFactory
 from invsolve.noise import Gaussian
 from invsolve.operators.base import BlackBox, LinearOperator, Operator
@@ -28,6 +30,7 @@ from invsolve.progress import NoProgress, Progress
 from invsolve.result import Result, Status
 from invsolve.strategies.auto import Rung, alternatives, ladder
 from invsolve.strategies.base import Strategy
+from invsolve.unknowns import Unknowns
 
 _DOT_ERROR, _DOT_WARN = 1e-3, 3e-5  # adjoint gaps of a user's operator that are refused, mentioned
 _DERIVATIVE_WARN = 0.1  # relative error of a non-linear operator's derivative that is mentioned
@@ -52,6 +55,7 @@ def solve(
     checkpoint: str | os.PathLike[str] | Checkpoint | None = None,
     progress: Progress | None = None,
     draws: DrawFactory | None = None,
+    hierarchy: Hierarchy | None = None,
     throw: bool = True,
 ) -> Result:
     """Sample the posterior of the signal behind ``y = A(x) + noise`` under ``prior``.
@@ -69,6 +73,10 @@ def solve(
     number of rows run at once (halved by itself when memory runs out). ``checkpoint`` is a file to save to and resume
     from.
 
+    Scalars that are not known may be given as distributions: the noise level (``noise=iv.noise.Gaussian(
+    std=iv.LogNormal(...))``), scalars of the prior (`iv.priors.Family`) or of the operator (`iv.operators.Family`).
+    They are inferred for every item with the signal, see ``result.parameters`` and ``hierarchy`` (`iv.Hierarchy`).
+
     A row that becomes NaN or infinite is left as NaN, flagged and excluded. ``throw=True`` raises SolveError if any
     did; with ``throw=False`` read ``result.status``. ``draws`` replaces the source of random numbers (for tests).
 
@@ -78,8 +86,9 @@ def solve(
     problem, prior = _checked(A, y, prior, noise)
     num_samples = check_int("solve", "num_samples", num_samples, minimum=1)
     seed = check_int("solve", "seed", seed)
-    strategy = _strategy(strategy, problem, prior)
-    budget = _budget(budget)
+    unknowns = Unknowns.of(problem, prior)
+    typical = (problem, prior) if unknowns is None else unknowns.at(unknowns.medians)
+    strategy = _strategy(strategy, *typical)
     chunk = None if chunk is None else check_int("solve", "chunk", chunk, minimum=1)
     saved = _checkpoint(checkpoint)
     for name, value, kind in (("reproducible", reproducible, bool), ("throw", throw, bool)):
@@ -91,16 +100,28 @@ def solve(
         )
     if draws is not None and not callable(draws):
         raise invalid_type("solve", "draws", "a function of (items, samples) that gives a source of numbers", draws)
-    with torch.no_grad():
-        warnings = _derivative_warning(problem, prior)
     batch = len(problem.data)
     keys = _item_keys(item_ids, batch)
+    if unknowns is not None:
+        for name, given in (("checkpoint", saved), ("draws", draws), ("budget", budget)):
+            if given is not None:
+                raise UnsupportedError(f"solve: `{name}` does not work with unknown scalars ({unknowns.names[0]}).")
+        chosen, why = (strategy, "Chosen by the caller.") if isinstance(strategy, Strategy) else choose(*typical)
+        job = Job(unknowns=unknowns, strategy=chosen, why=why, hierarchy=_hierarchy(hierarchy), seed=seed, keys=keys,
+                  num_samples=num_samples, chunk=chunk, reproducible=reproducible)
+        return _returned(solve_unknowns(job, progress or NoProgress()), throw)
+    if hierarchy is not None:
+        raise invalid("solve", "hierarchy", "left out: no scalar is unknown", repr(hierarchy),
+                      "Give a distribution, e.g. iv.noise.Gaussian(std=iv.LogNormal(median=0.1, factor=3)).")
+    with torch.no_grad():
+        warnings = _derivative_warning(problem, prior)
     if draws is None:
         device = problem.data.device
 
         def draws(items: Sequence[int], samples: Sequence[int]) -> DrawLike:
             return Draws.for_rows(seed, [keys[b] for b in items], samples, device)
 
+    limit = _budget(budget)
     call = Call(
         problem=problem, prior=prior, num_samples=num_samples, seed=seed, keys=keys, draws=draws, chunk=chunk,
         reproducible=reproducible, saved=saved, progress=progress or NoProgress(),
@@ -110,7 +131,7 @@ def solve(
         rung = Rung(strategy=strategy, why="Chosen by the caller.")
         found = call.run(rung)
     else:
-        found, rung, certificate = climb(call, ladder(problem, prior, num_samples, rows_alone=reproducible), budget)
+        found, rung, certificate = climb(call, ladder(problem, prior, num_samples, rows_alone=reproducible), limit)
     rows = num_samples * batch
     lead = (num_samples, batch) if problem.batched else (num_samples,)
     samples, chi2, weights = found.samples, found.chi2, found.log_weights
@@ -122,7 +143,6 @@ def solve(
     unit = prior.noise(torch.ones(1, *problem.shape, dtype=samples.dtype, device=samples.device)).abs()
     failed |= ((samples - prior.mean).abs() > _RUNAWAY * prior.scale * unit.amax()).flatten(1).any(1)
     samples = torch.where(expand(failed, samples), torch.nan, samples)
-    count = int(failed.sum())
     status = Status.of(failed)
     warnings += _fit_warnings(problem, torch.where(failed, torch.nan, chi2), found.info)
     result = Result(
@@ -150,6 +170,8 @@ def solve(
             "prior": repr(prior),
             "dtype": str(problem.data.dtype),
             "units": problem.units,
+            # What `compare` tells the same data by.
+            **({"data": data_fingerprint(problem)} if "log_evidence" in found.info else {}),
         },
         versions={"invsolve": _version(), "torch": torch.__version__, "python": platform.python_version()},
         info={k: v.view(lead) for k, v in found.info.items()},
@@ -159,12 +181,7 @@ def solve(
         warnings=(*warnings, *found.warnings),
         certificate=certificate,
     )
-    if throw and status is not Status.SUCCESS:
-        others = " With throw=False, or in the error's `result`, are the others." if count < rows else ""
-        error = SolveError(f"solve: {count} of {rows} samples failed. {status.value}{others}")
-        error.result = result
-        raise error
-    return result
+    return _returned(result, throw)
 
 
 def sample(
@@ -202,6 +219,16 @@ def sample(
         progress=progress,
         throw=throw,
     )
+
+
+def _returned(result: Result, throw: bool) -> Result:
+    if throw and result.status is not Status.SUCCESS:
+        count, rows = int(result.failed.sum()), result.failed.numel()
+        others = " With throw=False, or in the error's `result`, are the others." if count < rows else ""
+        error = SolveError(f"solve: {count} of {rows} samples failed. {result.status.value}{others}")
+        error.result = result
+        raise error
+    return result
 
 
 # --- the border ------------------------------------------------------------------------------------------------------
@@ -312,6 +339,12 @@ def _strategy(strategy: Any, problem: Problem, prior: Prior) -> Strategy | str:
             f"What would do here: {alternatives(problem, prior)}."
         )
     return strategy
+
+
+def _hierarchy(hierarchy: Any) -> Hierarchy:
+    if hierarchy is not None and not isinstance(hierarchy, Hierarchy):
+        raise invalid_type("solve", "hierarchy", "an iv.Hierarchy", hierarchy)
+    return hierarchy or Hierarchy()
 
 
 def _checkpoint(checkpoint: Any) -> Checkpoint | None:

@@ -110,7 +110,8 @@ def condition_mixture(
     posterior_weights = torch.exp(log_joint - log_evidence[:, None])
     dtype = kind_dtype(data.dtype, "real")
     shift = (c[..., :rank, 0] * s / (1 + s**2)).norm(dim=-1)
-    left = ((c[..., 0] * shrink[..., :rank].square()).square().sum(-1) + (residual - u @ c).square().sum((-2, -1))).sqrt()
+    outside = (residual - u @ c).square().sum((-2, -1))
+    left = ((c[..., 0] * shrink[..., :rank].square()).square().sum(-1) + outside).sqrt()
     own_mean = (white[:, None] - residual[..., 0]).norm(dim=-1)
     each = rounding(
         dtype, matrix=s.norm(dim=-1), side=rank, ends=white.norm(dim=-1)[:, None] + own_mean, shift=shift, left=left,
