@@ -148,7 +148,8 @@ class Uniform(Distribution):
         object.__setattr__(self, "high", high)
 
     def transport(self, z: Tensor) -> Tensor:
-        return self.low + (self.high - self.low) * torch.special.ndtr(z.double())
+        value: Tensor = self.low + (self.high - self.low) * torch.special.ndtr(z.double())
+        return value
 
     def log_slope(self, z: Tensor) -> Tensor:
         return math.log(self.high - self.low) - 0.5 * z.double().square() - 0.5 * _LOG_2PI

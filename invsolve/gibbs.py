@@ -1,6 +1,8 @@
 """Gibbs sampling of unknown scalars with a strategy that gives no evidence: every row of the result is a chain.
 
-A chain starts at scalars drawn from their prior and alternates ``x | theta, y`` (the strategy) with the scalars given
+A chain starts at scalars drawn from their prior, a noise level from its upper half (from above a chain finds its place
+in a few sweeps; from below, where signals fit the noise, it moves by a factor of 1 + (2 m)^-1/2 a sweep for m data),
+and alternates ``x | theta, y`` (the strategy) with the scalars given
 the signal, in blocks, each from its exact conditional density:
 
 - the noise level from ``p(sigma) p(y | x, sigma)``, by inversion on a lattice that is refined around the mass;
@@ -37,7 +39,7 @@ _POINTS = 257  # of a lattice over the noise level
 _ZOOMS = 4
 _TAIL = 30.0  # nats below the peak where the lattice of the noise level ends
 _NUGGET = 2.0  # of the lowest noise level of the walk
-_DRIFT = 0.3  # posterior std that the mean of a scalar may move over the second half of the sweeps
+_FORGOTTEN = 0.4  # correlation of a scalar with itself half of the sweeps before, over chains, that is mentioned
 
 
 def draw_by_gibbs(job: Job, progress: Progress) -> Drawn:
@@ -46,6 +48,9 @@ def draw_by_gibbs(job: Job, progress: Progress) -> Drawn:
     _refuse(job)
     draws = job.draws(range(job.rows), "scalars")
     z = draws.normal((len(unknowns.names),), torch.float64, step=0).cpu()
+    if NOISE in unknowns.names:
+        column = unknowns.names.index(NOISE)
+        z[:, column] = 1 + z[:, column].abs()
     nugget = _nugget(job) if unknowns.columns("prior") else None
     sweeps, trace = job.hierarchy.num_sweeps, []
     with metered(progress, sweeps + 1) as step:
@@ -57,7 +62,7 @@ def draw_by_gibbs(job: Job, progress: Progress) -> Drawn:
             trace.append(z)
             step(sweep + 1, sweeps + 1)
     how = f"{' and '.join(unknowns.names)}: by {sweeps} Gibbs sweeps of a chain for every sample."
-    warnings = (*result.warnings, *_drift(unknowns.names, trace))
+    warnings = (*result.warnings, *_memory(unknowns.names, trace))
     return Drawn(samples=x, theta=unknowns.transport(z), chi2=chi2, info={}, how=how, like=result, warnings=warnings)
 
 
@@ -220,17 +225,18 @@ def _groups(values: Tensor, rows: Sequence[int]) -> list[list[int]]:
     return list(groups.values())
 
 
-def _drift(names: Sequence[str], trace: list[Tensor]) -> tuple[str, ...]:
-    """Warnings of scalars whose mean over all chains still moves."""
-    found, last, before = [], trace[-1], trace[len(trace) // 2 - 1] if len(trace) > 1 else None
-    if before is None or len(last) < 2:
+def _memory(names: Sequence[str], trace: list[Tensor]) -> tuple[str, ...]:
+    """Warnings of scalars that have not forgotten where they were half of the sweeps ago: the last states of the chains
+    are then not draws from the posterior. For chains that mix the correlation is 0 +- 1 / sqrt(chains)."""
+    last, before = trace[-1], trace[max(len(trace) // 2 - 1, 0)]
+    if len(trace) < 2 or len(last) < 4:
         return ()
-    moved = (last.mean(0) - before.mean(0)).abs() / last.std(0).clamp_min(1e-12)
-    limit = _DRIFT + 3 * math.sqrt(2 / len(last))
-    for name, value in zip(names, moved.tolist(), strict=True):
-        if value > limit:
-            found.append(
-                f"{name} still moves: its mean by {value:.2g} std over the second half of the sweeps. "
-                "Raise num_sweeps of iv.Hierarchy"
-            )
-    return tuple(found)
+    apart = [v - v.mean(0) for v in (last, before)]
+    size = (apart[0].square().sum(0) * apart[1].square().sum(0)).sqrt().clamp_min(1e-300)
+    correlation = ((apart[0] * apart[1]).sum(0) / size).tolist()
+    return tuple(
+        f"{name} moves slowly: over the chains its values correlate by {value:.2f} with those {len(trace) // 2} sweeps "
+        "before, so that its posterior may be off. Raise num_sweeps of iv.Hierarchy"
+        for name, value in zip(names, correlation, strict=True)
+        if value > _FORGOTTEN + 2 / math.sqrt(len(last))
+    )
