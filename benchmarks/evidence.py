@@ -120,7 +120,7 @@ def evidences(groups: int, items: int) -> list[Row]:
         evidence("linear-Gaussian, d = 64, 32 data", smc, 64, cases(gaussian, 64, 32)),
         evidence("mixtures, d = 2, 3 modes", smc, 1024, cases(mixture, 2, 3)),
         evidence("mixtures, d = 8, 3 modes", smc, 1024, cases(mixture, 8, 3)),
-        evidence("linear-Gaussian, d = 256, 64 data (no covariance)", iv.strategies.SMC(num_steps=100), 64,
+        evidence("linear-Gaussian, d = 256, 64 data (no covariance)", iv.strategies.SMC(num_steps=100), 256,
                  cases(gaussian, 256, 64, groups=max(1, groups // 5))),
     ]
 
@@ -201,7 +201,7 @@ def main() -> None:
     for seed in range(min(seeds, 3)):
         second += scalars(seed, iv.strategies.Exact(), iv.Hierarchy(method="gibbs", num_sweeps=20), 400, length=False)
         second += scalars(seed, iv.strategies.MMPS(), iv.Hierarchy(num_sweeps=20), 64, length=False)
-    second += scalars(0, iv.strategies.MMPS(), iv.Hierarchy(num_sweeps=10), 32, length=True)
+    second += scalars(0, iv.strategies.MMPS(), iv.Hierarchy(num_sweeps=40), 32, length=True)
     text = "\n\n".join([
         "# Evidence, and scalars that are not known",
         "Written by `python benchmarks/evidence.py`"

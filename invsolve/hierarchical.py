@@ -187,7 +187,8 @@ def draw_by_lattice(job: Job, progress: Progress) -> Drawn:
     dims = len(job.unknowns.names)
     spacing = job.hierarchy.spacing or _SPACING[dims]
     evidences = _Evidences(job)
-    lattices = run([explore(dims, spacing) for _ in range(job.batch)], evidences)
+    tolerance = 0.02 if isinstance(job.strategy, Exact) else 0.2  # of estimates, nats
+    lattices = run([explore(dims, spacing, tolerance) for _ in range(job.batch)], evidences)
     uniform = _uniform(job, range(job.rows), 0)
     members: dict[Node, list[int]] = {}  # node -> its rows
     for b, lattice in enumerate(lattices):
