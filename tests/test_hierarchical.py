@@ -184,21 +184,23 @@ def test_noise_level_with_a_closed_form():
 
 
 def test_signals_are_drawn_given_their_scalars():
-    A, y = data(items=1)
+    A, y = data(items=2)
     result = iv.solve(A, y, field(3.0), noise=NOISE, num_samples=4000)
     # E x = sum over theta of p(theta | y) E[x | theta, y]; and the covariance of x with log sigma, which is not zero.
     z = torch.linspace(-4, 4, 801, dtype=F64)
     stds = NOISE.std.transport(z)
     posteriors = [field(3.0).posterior(A, y, float(s)) for s in stds]
-    w = torch.softmax(torch.stack([p.log_evidence[0] for p in posteriors]) - 0.5 * z.square(), 0)
-    means = torch.stack([p.mean[0] for p in posteriors])
     variances = torch.stack([p.covariance.diagonal() for p in posteriors])
-    mean = w @ means
-    std = (w @ (variances + (means - mean).square())).sqrt()
-    assert (((result.mean[0] - mean) / std).abs() < 5 / math.sqrt(4000)).all()
-    assert ((result.std[0] / std - 1).abs() < 5 / math.sqrt(2 * 4000) * 1.2).all()
-    spread = result.samples[:, 0] - means[(result.parameters["noise.std"][:, :1] - stds).abs().argmin(1)]
-    square = (spread.square() / variances[(result.parameters["noise.std"][:, :1] - stds).abs().argmin(1)]).mean(1)
+    for item in range(2):
+        w = torch.softmax(torch.stack([p.log_evidence[item] for p in posteriors]) - 0.5 * z.square(), 0)
+        means = torch.stack([p.mean[item] for p in posteriors])
+        mean = w @ means
+        std = (w @ (variances + (means - mean).square())).sqrt()
+        assert (((result.mean[item] - mean) / std).abs() < 5 / math.sqrt(4000)).all()
+        assert ((result.std[item] / std - 1).abs() < 5 / math.sqrt(2 * 4000) * 1.2).all()
+    means = torch.stack([p.mean[0] for p in posteriors])
+    node = (result.parameters["noise.std"][:, :1] - stds).abs().argmin(1)
+    square = ((result.samples[:, 0] - means[node]).square() / variances[node]).mean(1)
     logs = result.parameters["noise.std"][:, 0].log()
     correlation = float(torch.corrcoef(torch.stack([square, logs]))[0, 1])
     assert abs(correlation) < 5 / math.sqrt(4000)  # the spread is the one of the sample's own noise level
