@@ -201,7 +201,8 @@ def main() -> None:
     for seed in range(min(seeds, 3)):
         second += scalars(seed, iv.strategies.Exact(), iv.Hierarchy(method="gibbs", num_sweeps=20), 400, length=False)
         second += scalars(seed, iv.strategies.MMPS(), iv.Hierarchy(num_sweeps=20), 64, length=False)
-    second += scalars(0, iv.strategies.MMPS(), iv.Hierarchy(num_sweeps=40), 32, length=True)
+    second += scalars(0, iv.strategies.Exact(), iv.Hierarchy(method="gibbs", num_sweeps=30), 48, length=True)
+    second += scalars(0, iv.strategies.MMPS(num_steps=30), iv.Hierarchy(num_sweeps=20), 24, length=True)
     text = "\n\n".join([
         "# Evidence, and scalars that are not known",
         "Written by `python benchmarks/evidence.py`"

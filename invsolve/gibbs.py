@@ -39,7 +39,7 @@ _POINTS = 257  # of a lattice over the noise level
 _ZOOMS = 4
 _TAIL = 30.0  # nats below the peak where the lattice of the noise level ends
 _NUGGET = 2.0  # of the lowest noise level of the walk
-_FORGOTTEN = 0.4  # correlation of a scalar with itself half of the sweeps before, over chains, that is mentioned
+_FORGOTTEN = 0.3  # correlation of a scalar with itself half of the sweeps before, over chains, that is mentioned
 
 
 def draw_by_gibbs(job: Job, progress: Progress) -> Drawn:
@@ -238,5 +238,5 @@ def _memory(names: Sequence[str], trace: list[Tensor]) -> tuple[str, ...]:
         f"{name} moves slowly: over the chains its values correlate by {value:.2f} with those {len(trace) // 2} sweeps "
         "before, so that its posterior may be off. Raise num_sweeps of iv.Hierarchy"
         for name, value in zip(names, correlation, strict=True)
-        if value > _FORGOTTEN + 2 / math.sqrt(len(last))
+        if value > max(_FORGOTTEN, 2.5 / math.sqrt(len(last)))
     )

@@ -37,7 +37,7 @@ class Family(Prior):
     ...     return iv.priors.GaussianFieldPrior(shape=(32,), spectrum=iv.priors.Matern(std=1.0, length=length))
     >>> family = iv.priors.Family(field, length=iv.LogUniform(low=0.05, high=1.0))
     >>> family.at(length=0.2)
-    GaussianFieldPrior(shape=(32,), real, scale=2.281)
+    GaussianFieldPrior(shape=(32,), real, scale=2.574)
     """
 
     make: Callable[..., Prior]
