@@ -234,9 +234,12 @@ def _memory(names: Sequence[str], trace: list[Tensor]) -> tuple[str, ...]:
     apart = [v - v.mean(0) for v in (last, before)]
     size = (apart[0].square().sum(0) * apart[1].square().sum(0)).sqrt().clamp_min(1e-300)
     correlation = ((apart[0] * apart[1]).sum(0) / size).tolist()
+    drift = ((last.mean(0) - before.mean(0)).abs() / last.std(0).clamp_min(1e-300)).tolist()
+    limit = max(_FORGOTTEN, 2.5 / math.sqrt(len(last)))
     return tuple(
         f"{name} moves slowly: over the chains its values correlate by {value:.2f} with those {len(trace) // 2} sweeps "
-        "before, so that its posterior may be off. Raise num_sweeps of iv.Hierarchy"
-        for name, value in zip(names, correlation, strict=True)
-        if value > max(_FORGOTTEN, 2.5 / math.sqrt(len(last)))
+        f"before, and their mean moved by {moved:.2g} std, so that its posterior may be off. Raise num_sweeps of "
+        "iv.Hierarchy"
+        for name, value, moved in zip(names, correlation, drift, strict=True)
+        if value > limit or moved > math.sqrt(2) * limit
     )

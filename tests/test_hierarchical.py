@@ -360,6 +360,8 @@ def test_gibbs_rows_do_not_see_each_other_and_slow_chains_are_mentioned():
     assert gibbs._memory(("a",), [trace[1], trace[0], trace[1], trace[2]])[0].startswith("a moves slowly")
     assert gibbs._memory(("a",), [trace[0], trace[1], trace[2], trace[3]]) == ()
     assert gibbs._memory(("a",), trace[:1]) == ()
+    drifting = [trace[0], trace[1] + 3, trace[1], trace[0]]  # no memory, but a mean that moved by three std
+    assert "their mean moved by" in gibbs._memory(("a",), drifting)[0]
 
 
 # --- refusals -------------------------------------------------------------------------------------------------------
