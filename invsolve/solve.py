@@ -133,7 +133,6 @@ def solve(
         found = call.run(rung)
     else:
         found, rung, certificate = climb(call, ladder(problem, prior, num_samples, rows_alone=reproducible), limit)
-    rows = num_samples * batch
     lead = (num_samples, batch) if problem.batched else (num_samples,)
     samples, chi2, weights = found.samples, found.chi2, found.log_weights
     failed = ~torch.isfinite(samples).flatten(1).all(1)

@@ -370,10 +370,14 @@ def test_what_does_not_work_with_unknowns(tmp_path):
     for options, message in (
         ({"checkpoint": tmp_path / "c"}, "checkpoint.*unknown scalars"),
         ({"draws": lambda items, samples: None}, "draws.*unknown scalars"),
+        ({"budget": 5.0}, "budget.*unknown scalars"),
         ({"strategy": iv.strategies.MMPS(), "hierarchy": iv.Hierarchy(method="lattice")}, "MMPS gives no evidence"),
     ):
         with pytest.raises(UnsupportedError, match=message):
             iv.solve(A, y, field(3.0), noise=NOISE, **options)
+    black = iv.operators.from_callable(lambda x: x[:, :3].exp(), (6,), (3,), kind="black box")
+    with pytest.raises(UnsupportedError, match="'auto' finds none for unknown scalars.*not Exact.*not MMPS"):
+        iv.solve(black, y[:, :3], field(3.0), noise=NOISE)
     with pytest.raises(InputError, match="hierarchy.*no scalar is unknown"):
         iv.solve(A, y, field(3.0), noise=0.1, hierarchy=iv.Hierarchy())
     with pytest.raises(InputTypeError, match="hierarchy.*iv.Hierarchy"):
