@@ -28,6 +28,9 @@ from invsolve.calibration import Calibration
 from invsolve.certificate import Certificate
 from invsolve.checkpoint import Checkpoint
 from invsolve.climb import Budget
+from invsolve.compare import Comparison, compare
+from invsolve.distributions import Distribution, LogNormal, LogUniform, Normal, Uniform
+from invsolve.hierarchical import Hierarchy
 from invsolve.layout import Layout, Part
 from invsolve.likelihood import log_likelihood
 from invsolve.problem import Problem
@@ -40,13 +43,21 @@ __all__ = [
     "Certificate",
     "Calibration",
     "Checkpoint",
+    "Comparison",
+    "Distribution",
+    "Hierarchy",
     "Layout",
+    "LogNormal",
+    "LogUniform",
+    "Normal",
     "Part",
     "Problem",
     "Result",
     "Status",
+    "Uniform",
     "baselines",
     "calibrate",
+    "compare",
     "datasets",
     "errors",
     "load_result",

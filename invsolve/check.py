@@ -88,6 +88,12 @@ def check_result(result: Result) -> CheckReport:
             "Result.check: the problem and prior are not in a loaded or derived result. Call check() on "
             "what `solve` returned, before saving or mapping it."
         )
+    if result.parameters:
+        names = ", ".join(result.parameters)
+        raise UnsupportedError(
+            f"Result.check: the tests are for a model whose scalars are known, and {names} vary from sample to sample. "
+            "Solve with them fixed at their posterior mean, and check that result."
+        )
     if not isinstance(problem.noise, Gaussian):
         raise UnsupportedError(f"Result.check: no whitened residual for {type(problem.noise).__name__} noise.")
     samples = result.samples if result.batched else result.samples[:, None]

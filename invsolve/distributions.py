@@ -21,7 +21,12 @@ _LOG_2PI = math.log(2 * math.pi)
 
 
 class Distribution(abc.ABC):
-    """The law of a scalar. Subclasses give `transport`, `log_slope`, `log_prob` and `support`; tensors are float64."""
+    """The law of a scalar. Subclasses give `transport`, `log_slope`, `log_prob`, `median` and `support`.
+
+    ``median``: the value that half of the mass lies below. Tensors are float64.
+    """
+
+    median: float
 
     @abc.abstractmethod
     def transport(self, z: Tensor) -> Tensor:
@@ -39,11 +44,6 @@ class Distribution(abc.ABC):
     @abc.abstractmethod
     def support(self) -> tuple[float, float]:
         """The interval that holds the values."""
-
-    @property
-    def median(self) -> float:
-        """The value that half of the mass lies below."""
-        return float(self.transport(torch.zeros((), dtype=torch.float64)))
 
     def quantile(self, u: Tensor | float) -> Tensor:
         """The value below which a share ``u`` in (0, 1) of the mass lies, shape of ``u``."""
@@ -83,6 +83,10 @@ class Normal(Distribution):
         return -0.5 * z.square() - math.log(self.std) - 0.5 * _LOG_2PI
 
     @property
+    def median(self) -> float:  # type: ignore[override]
+        return self.mean
+
+    @property
     def support(self) -> tuple[float, float]:
         return -math.inf, math.inf
 
@@ -100,7 +104,7 @@ class LogNormal(Distribution):
     tensor(0.2000, dtype=torch.float64)
     """
 
-    median: float  # type: ignore[assignment]  # a field here, derived elsewhere
+    median: float
     factor: float
 
     def __post_init__(self) -> None:
@@ -144,7 +148,8 @@ class Uniform(Distribution):
         object.__setattr__(self, "high", high)
 
     def transport(self, z: Tensor) -> Tensor:
-        return self.low + (self.high - self.low) * torch.special.ndtr(z.double())
+        value: Tensor = self.low + (self.high - self.low) * torch.special.ndtr(z.double())
+        return value
 
     def log_slope(self, z: Tensor) -> Tensor:
         return math.log(self.high - self.low) - 0.5 * z.double().square() - 0.5 * _LOG_2PI
@@ -152,7 +157,11 @@ class Uniform(Distribution):
     def log_prob(self, x: Tensor | float) -> Tensor:
         value = _wide(x)
         inside = (value >= self.low) & (value <= self.high)
-        return torch.where(inside, -math.log(self.high - self.low), -math.inf).to(torch.float64)
+        return torch.full_like(value, -math.inf).masked_fill(inside, -math.log(self.high - self.low))
+
+    @property
+    def median(self) -> float:  # type: ignore[override]
+        return float(self.transport(torch.zeros((), dtype=torch.float64)))
 
     @property
     def support(self) -> tuple[float, float]:
@@ -189,6 +198,10 @@ class LogUniform(Distribution):
         value = _wide(x)
         inside = (value >= self.low) & (value <= self.high)
         return torch.where(inside, -value.clamp_min(self.low).log() - math.log(self._width), -math.inf)
+
+    @property
+    def median(self) -> float:  # type: ignore[override]
+        return float(self.transport(torch.zeros((), dtype=torch.float64)))
 
     @property
     def support(self) -> tuple[float, float]:

@@ -16,7 +16,8 @@ class Evidence(NamedTuple):
 
 
 def rounding(
-    dtype: torch.dtype, *, matrix: Tensor, side: int, ends: Tensor, shift: Tensor, left: Tensor, terms: Tensor
+    dtype: torch.dtype, *, matrix: Tensor, side: int, law: Tensor, ends: Tensor, shift: Tensor, left: Tensor,
+    terms: Tensor,
 ) -> Tensor:
     """What roundings of relative size eps may change in ``-(w^T M^-1 w + log det M) / 2 + ...``, ``M = I + K K^T``.
 
@@ -26,11 +27,16 @@ def rounding(
     - ``d log det M / 2 = tr(M^-1 K dK^T)``, at most ``|M^-1 K| |dK| <= sqrt(side) / 2 |dK|``, because s / (1 + s^2) is
       at most 1/2; ``side`` is the smaller side of K;
     - ``d(w^T M^-1 w) / 2`` is at most ``|left| |shift| |dK| + |left| |dw|``;
-    - a sum of ``terms`` (their magnitudes) is off by eps of itself.
+    - a sum of ``terms`` (their magnitudes) is off by eps of itself;
+    - a covariance that was decomposed (in float64, whatever the data are) is off by eps of its largest eigenvalue v in
+      any direction, and M by eps ``law``, with ``law = v |G^-1/2 A S|^2``; as M is at least I that moves both terms by
+      at most half of it, the second times ``|left|^2``.
 
     ``matrix`` is |K|; all others ``(...)`` float64, norms. eps is that of ``dtype``, in which operator and data were
     evaluated. It is a bound in the usual sense: sums of n roundings are taken to be as good as one.
     """
     eps = torch.finfo(dtype).eps
     of_matrix = matrix * (side**0.5 / 2 + left * shift)
-    return eps * (of_matrix + left * ends + terms)
+    of_law = torch.finfo(torch.float64).eps / 2 * law * (1 + left**2)
+    bound: Tensor = eps * (of_matrix + left * ends + terms) + of_law
+    return bound

@@ -176,6 +176,7 @@ class GaussianPosterior(Posterior):
         data = to_real(problem.whiten(problem.data)).double()
         se = rounding(
             kind_dtype(problem.data.dtype, "real"), matrix=torch.linalg.matrix_norm(scaled), side=len(root),
+            law=self.law.variances.double().max() * dense.matrix.square().sum(),
             ends=data.norm(dim=1) + (data - white).norm(dim=1), shift=u.norm(dim=1), left=left.norm(dim=1),
             terms=own.abs() + 2 * data.shape[1] + 0.5 * size + logs.abs().sum(),
         )

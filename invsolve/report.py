@@ -82,7 +82,7 @@ def _evidence(result: Result) -> str | None:
     if log is None:
         return None
     error = "" if se is None else f", standard error at most {float(se.max()):.2g}"
-    return f"{_range(log, digits=6)} nats{error}" + (" per item" if log.numel() > 1 else "")
+    return f"{_range(log, digits=6)} nats" + (" per item" if log.numel() > 1 else "") + error
 
 
 def _range(value: Tensor, *, digits: int = 3) -> str:

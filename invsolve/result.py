@@ -277,7 +277,8 @@ class Result:
             return replace(self._derive(value, f"parameter {name!r}"), parameters={})
         names = (*self.parameters, *(() if self.layout is None else self.layout.names))
         if not names:
-            raise invalid("Result", "result[...]", "used on a packed signal, or on one with unknown scalars", repr(name))
+            expected = "used on a packed signal, or on one with unknown scalars"
+            raise invalid("Result", "result[...]", expected, repr(name))
         if self.layout is None or name not in self.layout.names:
             raise invalid("Result", "result[...]", "one of " + ", ".join(map(repr, names)), repr(name))
         units = {part.name: part.unit for part in self.layout.parts}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Iterable, Sequence
+from functools import cache
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,11 @@ from invsolve.call import Call
 from invsolve.cg import expand
 from invsolve.checkpoint import Checkpoint
 from invsolve.checks import check_int, kind_dtype
-from invsolve.climb import Budget, climb
+from invsolve.climb import Budget, Call, climb
+from invsolve.compare import data_fingerprint
 from invsolve.draws import DrawLike, Draws, item_key
 from invsolve.errors import OperatorError, SolveError, UnsupportedError, invalid, invalid_type
+from invsolve.hierarchical import Hierarchy, Job, choose, solve_unknowns
 from invsolve.loop import DrawFactory
 from invsolve.noise import Gaussian
 from invsolve.operators.base import BlackBox, LinearOperator, Operator
@@ -29,6 +32,7 @@ from invsolve.progress import NoProgress, Progress
 from invsolve.result import Result, Status
 from invsolve.strategies.auto import Rung, alternatives, ladder
 from invsolve.strategies.base import Strategy
+from invsolve.unknowns import Unknowns
 
 _DOT_ERROR, _DOT_WARN = 1e-3, 3e-5  # adjoint gaps of a user's operator that are refused, mentioned
 _DERIVATIVE_WARN = 0.1  # relative error of a non-linear operator's derivative that is mentioned
@@ -53,6 +57,7 @@ def solve(
     checkpoint: str | os.PathLike[str] | Checkpoint | None = None,
     progress: Progress | None = None,
     draws: DrawFactory | None = None,
+    hierarchy: Hierarchy | None = None,
     throw: bool = True,
 ) -> Result:
     """Sample the posterior of the signal behind ``y = A(x) + noise`` under ``prior``.
@@ -60,15 +65,24 @@ def solve(
     ``A`` is an `iv.operators.Operator`; ``y`` is ``(batch, *A.out_shape)`` or one unbatched ``A.out_shape`` (results
     then have no batch axis), torch, numpy or xarray; ``prior.shape == A.in_shape``. ``noise`` is required: a positive
     number, the std of Gaussian noise in the units of ``y`` (per real component if complex), or an `iv.noise` model.
-    Also
-    ``solve(problem, prior)`` with an `iv.Problem`. Everything is in the units of the data; no value range is assumed.
+    Also ``solve(problem, prior)`` with an `iv.Problem`. Everything is in the units of the data; no value range is
+    assumed.
 
-    ``strategy="auto"`` takes the closed form where there is one, else moment matching (`iv.strategies`); the result
-    says which and why. ``num_samples`` draws are made for every item. Draw k of item b depends on ``seed``, b (or
-    ``item_ids[b]``) and k only: not on the batch, on ``num_samples`` or on ``chunk``, up to the last bits of torch's
-    kernels; ``reproducible=True`` makes that bitwise on a CPU, by running constant tiles of 8 rows. ``chunk`` is the
-    number of rows run at once (halved by itself when memory runs out). ``checkpoint`` is a file to save to and resume
-    from.
+    ``strategy="auto"`` takes the closed form where there is one; else it runs populations (`SMC` where the prior is
+    known by its denoiser, `NoiseMCMC` where it states its transport) until their own tests say that mean and std are
+    right, and stops when the next try would leave ``budget``: seconds (60 unless given) or an `iv.Budget`. Signals too
+    large for that are guided (`MMPS`) and not tested. ``result.certificate`` says what was tried, found and not
+    reached, ``result.why`` why. ``strategy=`` one of `iv.strategies` runs that one, once.
+
+    ``num_samples`` draws are made for every item. Draw k of item b depends on ``seed``, b (or ``item_ids[b]``) and k
+    only (populations: and on ``num_samples``, and with "auto" on which tries the budget had room for): not on the batch
+    or on ``chunk``, up to the last bits of torch's kernels; ``reproducible=True`` makes that bitwise on a CPU, by
+    running constant tiles of 8 rows, with strategies whose samples do not see each other. ``chunk`` is the number of
+    rows run at once (halved by itself when memory runs out). ``checkpoint`` is a file to save to and resume from.
+
+    Scalars that are not known may be given as distributions: the noise level (``noise=iv.noise.Gaussian(
+    std=iv.LogNormal(...))``), scalars of the prior (`iv.priors.Family`) or of the operator (`iv.operators.Family`).
+    They are inferred for every item with the signal, see ``result.parameters`` and ``hierarchy`` (`iv.Hierarchy`).
 
     A row that becomes NaN or infinite is left as NaN, flagged and excluded. ``throw=True`` raises SolveError if any
     did; with ``throw=False`` read ``result.status``. ``draws`` replaces the source of random numbers (for tests).
@@ -79,8 +93,9 @@ def solve(
     problem, prior = _checked(A, y, prior, noise)
     num_samples = check_int("solve", "num_samples", num_samples, minimum=1)
     seed = check_int("solve", "seed", seed)
-    strategy = _strategy(strategy, problem, prior)
-    budget = _budget(budget)
+    unknowns = Unknowns.of(problem, prior)
+    typical = (problem, prior) if unknowns is None else unknowns.at(unknowns.medians)
+    strategy = _strategy(strategy, *typical)
     chunk = None if chunk is None else check_int("solve", "chunk", chunk, minimum=1)
     saved = _checkpoint(checkpoint)
     for name, value, kind in (("reproducible", reproducible, bool), ("throw", throw, bool)):
@@ -92,16 +107,28 @@ def solve(
         )
     if draws is not None and not callable(draws):
         raise invalid_type("solve", "draws", "a function of (items, samples) that gives a source of numbers", draws)
-    with torch.no_grad():
-        warnings = _derivative_warning(problem, prior)
     batch = len(problem.data)
     keys = _item_keys(item_ids, batch)
+    if unknowns is not None:
+        for name, given in (("checkpoint", saved), ("draws", draws), ("budget", budget)):
+            if given is not None:
+                raise UnsupportedError(f"solve: `{name}` does not work with unknown scalars ({unknowns.names[0]}).")
+        chosen, why = (strategy, "Chosen by the caller.") if isinstance(strategy, Strategy) else choose(*typical)
+        job = Job(unknowns=unknowns, strategy=chosen, why=why, hierarchy=_hierarchy(hierarchy), seed=seed, keys=keys,
+                  num_samples=num_samples, chunk=chunk, reproducible=reproducible)
+        return _returned(solve_unknowns(job, progress or NoProgress()), throw)
+    if hierarchy is not None:
+        raise invalid("solve", "hierarchy", "left out: no scalar is unknown", repr(hierarchy),
+                      "Give a distribution, e.g. iv.noise.Gaussian(std=iv.LogNormal(median=0.1, factor=3)).")
+    with torch.no_grad():
+        warnings = _derivative_warning(problem, prior)
     if draws is None:
         device = problem.data.device
 
         def draws(items: Sequence[int], samples: Sequence[int]) -> DrawLike:
             return Draws.for_rows(seed, [keys[b] for b in items], samples, device)
 
+    limit = _budget(budget)
     call = Call(
         problem=problem, prior=prior, num_samples=num_samples, seed=seed, keys=keys, draws=draws, chunk=chunk,
         reproducible=reproducible, saved=saved, progress=progress or NoProgress(),
@@ -111,8 +138,7 @@ def solve(
         rung = Rung(strategy=strategy, why="Chosen by the caller.")
         found = call.run(rung)
     else:
-        found, rung, certificate = climb(call, ladder(problem, prior, num_samples, rows_alone=reproducible), budget)
-    rows = num_samples * batch
+        found, rung, certificate = climb(call, ladder(problem, prior, num_samples, rows_alone=reproducible), limit)
     lead = (num_samples, batch) if problem.batched else (num_samples,)
     samples, chi2, weights = found.samples, found.chi2, found.log_weights
     failed = ~torch.isfinite(samples).flatten(1).all(1)
@@ -123,7 +149,6 @@ def solve(
     unit = prior.noise(torch.ones(1, *problem.shape, dtype=samples.dtype, device=samples.device)).abs()
     failed |= ((samples - prior.mean).abs() > _RUNAWAY * prior.scale * unit.amax()).flatten(1).any(1)
     samples = torch.where(expand(failed, samples), torch.nan, samples)
-    count = int(failed.sum())
     status = Status.of(failed)
     warnings += _fit_warnings(problem, torch.where(failed, torch.nan, chi2), found.info)
     result = Result(
@@ -151,6 +176,8 @@ def solve(
             "prior": repr(prior),
             "dtype": str(problem.data.dtype),
             "units": problem.units,
+            # What `compare` tells the same data by.
+            **({"data": data_fingerprint(problem)} if "log_evidence" in found.info else {}),
         },
         versions={"invsolve": _version(), "torch": torch.__version__, "python": platform.python_version()},
         info={k: v.view(lead) for k, v in found.info.items()},
@@ -160,12 +187,7 @@ def solve(
         warnings=(*warnings, *found.warnings),
         certificate=certificate,
     )
-    if throw and status is not Status.SUCCESS:
-        others = " With throw=False, or in the error's `result`, are the others." if count < rows else ""
-        error = SolveError(f"solve: {count} of {rows} samples failed. {status.value}{others}")
-        error.result = result
-        raise error
-    return result
+    return _returned(result, throw)
 
 
 def sample(
@@ -203,6 +225,16 @@ def sample(
         progress=progress,
         throw=throw,
     )
+
+
+def _returned(result: Result, throw: bool) -> Result:
+    if throw and result.status is not Status.SUCCESS:
+        count, rows = int(result.failed.sum()), result.failed.numel()
+        others = " With throw=False, or in the error's `result`, are the others." if count < rows else ""
+        error = SolveError(f"solve: {count} of {rows} samples failed. {result.status.value}{others}")
+        error.result = result
+        raise error
+    return result
 
 
 # --- the border ------------------------------------------------------------------------------------------------------
@@ -315,6 +347,12 @@ def _strategy(strategy: Any, problem: Problem, prior: Prior) -> Strategy | str:
     return strategy
 
 
+def _hierarchy(hierarchy: Any) -> Hierarchy:
+    if hierarchy is not None and not isinstance(hierarchy, Hierarchy):
+        raise invalid_type("solve", "hierarchy", "an iv.Hierarchy", hierarchy)
+    return hierarchy or Hierarchy()
+
+
 def _checkpoint(checkpoint: Any) -> Checkpoint | None:
     if checkpoint is None or isinstance(checkpoint, Checkpoint):
         saved = checkpoint
@@ -385,6 +423,7 @@ def _item_keys(item_ids: Any, batch: int) -> list[int]:
     return keys
 
 
+@cache  # read from a file each time: 4 ms, in every one of the many solves of a hierarchical one
 def _version() -> str:
     from importlib.metadata import PackageNotFoundError, version
 

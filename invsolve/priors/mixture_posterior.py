@@ -102,7 +102,8 @@ def condition_mixture(
     shrink = torch.ones(*s.shape[:-1], n, dtype=torch.float64, device=s.device)
     shrink[..., :rank] = (1 + s**2).rsqrt()
     posterior_means = means + (gain[..., :rank] @ ((s / (1 + s**2))[..., None] * c[..., :rank, :]))[..., 0]
-    size = (c[..., 0].square() * shrink[..., :rank].square()).sum(-1) + (residual - u @ c).square().sum((-2, -1))
+    outside = (residual - u @ c).square().sum((-2, -1))
+    size = (c[..., 0].square() * shrink[..., :rank].square()).sum(-1) + outside
     # The noise's own density at its mode knows its units and what was observed.
     peak = problem.noise.log_prob(data, data, operator.observed).double()
     log_joint = weights.log() + peak[:, None] - 0.5 * (size + torch.log1p(s**2).sum(-1))
@@ -110,10 +111,11 @@ def condition_mixture(
     posterior_weights = torch.exp(log_joint - log_evidence[:, None])
     dtype = kind_dtype(data.dtype, "real")
     shift = (c[..., :rank, 0] * s / (1 + s**2)).norm(dim=-1)
-    left = ((c[..., 0] * shrink[..., :rank].square()).square().sum(-1) + (residual - u @ c).square().sum((-2, -1))).sqrt()
+    left = ((c[..., 0] * shrink[..., :rank].square()).square().sum(-1) + outside).sqrt()
     own_mean = (white[:, None] - residual[..., 0]).norm(dim=-1)
     each = rounding(
-        dtype, matrix=s.norm(dim=-1), side=rank, ends=white.norm(dim=-1)[:, None] + own_mean, shift=shift, left=left,
+        dtype, matrix=s.norm(dim=-1), side=rank, law=values.amax(-1) * matrix.square().sum((-2, -1)),
+        ends=white.norm(dim=-1)[:, None] + own_mean, shift=shift, left=left,
         terms=peak.abs()[:, None] + 2 * m + 0.5 * (size + torch.log1p(s**2).sum(-1)),
     )
     factors = gain * shrink[..., None, :]

@@ -61,5 +61,7 @@ class Exact(Strategy):
 
     def step(self, run: Run, state: ExactState, i: int) -> tuple[ExactState, Info]:
         bound: BoundExact = run.bound
-        info = {} if bound.evidence is None else {"log_evidence": bound.evidence.log, "log_evidence_se": bound.evidence.se}
-        return ExactState(x=bound.posterior.draw(run.draws)), info
+        state = ExactState(x=bound.posterior.draw(run.draws))
+        if bound.evidence is None:
+            return state, {}
+        return state, {"log_evidence": bound.evidence.log, "log_evidence_se": bound.evidence.se}

@@ -94,6 +94,7 @@ class SMC(Strategy):
     """
 
     couples = "samples"
+    gives_evidence = True
     num_steps: int = 25
     resample_below: float = 0.5
     grid: Tensor | None = None
