@@ -16,7 +16,8 @@ from invsolve.errors import InputError, UnsupportedError
 from invsolve.priors.base import Prior, Pullback
 from invsolve.progress import NoProgress
 from invsolve.strategies import SMC
-from invsolve.strategies.local import _positive, cholesky
+from invsolve.strategies.coordinates import _positive
+from invsolve.strategies.kernels import cholesky
 from invsolve.strategies.particles import relative_variance, systematic
 
 D = torch.float64

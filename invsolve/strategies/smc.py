@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from math import prod
-from typing import Protocol, final, runtime_checkable
+from typing import final
 
 import torch
 from torch import Tensor
@@ -14,44 +14,39 @@ from invsolve.arrays import to_real
 from invsolve.cg import expand
 from invsolve.checks import check_int, check_number
 from invsolve.draws import DrawLike
-from invsolve.errors import UnsupportedError, invalid
+from invsolve.errors import UnsupportedError, invalid, invalid_type
 from invsolve.priors.base import Prior
 from invsolve.problem import Problem
 from invsolve.samplers import custom_grid, log_grid
 from invsolve.strategies.base import Info, Run, Strategy
-from invsolve.strategies.guided import needs_gaussian_noise_and_derivative
+from invsolve.strategies.coordinates import Coordinates, linear_jacobian
+from invsolve.strategies.guided import Guidance, needs_gaussian_noise_and_derivative
 from invsolve.strategies.levels import noise_levels
-from invsolve.strategies.local import Coordinates, Jacobian, Local, cholesky, linear_jacobian
-from invsolve.strategies.particles import effective, log_mean_exp, normalised, relative_variance, systematic
+from invsolve.strategies.particles import effective, in_place, log_mean_exp, normalised, relative_variance, systematic
+from invsolve.strategies.proposals import Form, HasDensity, Level, Ready, Setting
 
 DENSE_SIZE = 128  # real numbers of a signal that has a dense covariance for every particle
-MAX_DATA = 256  # real numbers of data of larger signals: a product with the covariance for each, at every level
-_JITTER = 1e-10  # of the last level's variance: directions that the prior knows have no spread of their own
-
-
-@runtime_checkable
-class HasDensity(Protocol):
-    """A prior that knows the density of its noisy signals: the weights are then exact at any step size."""
-
-    def log_prob(self, x: Tensor, sigma: float) -> Tensor: ...
+MAX_SIDE = 2048  # the smaller number of data and unknowns, of which determinants are formed
+MAX_ENTRIES = 2**24  # of the matrix of the operator: 128 MiB
+_REACH = (-8, 10)  # moves of a variance from 1/16 to 32 times the level's
 
 
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Bound:
-    coordinates: Coordinates
-    grid: Tensor  # (N+1,) or (items or rows, N+1), float64, CPU
-    jacobian: Jacobian | None
+    setting: Setting
     batch: int
-    dense: bool  # covariances are formed
 
     def take(self, index: Tensor) -> _Bound:
         if len(index) % self.batch or bool((index.view(-1, self.batch) != index[: self.batch]).any()):
             raise UnsupportedError(
                 "SMC: the samples of an item must run together, but memory does not hold them. Ask for fewer samples."
             )
-        jacobian = None if self.jacobian is None else self.jacobian.take(index)
-        return replace(self, grid=self.grid if self.grid.ndim == 1 else self.grid[index.cpu()], jacobian=jacobian)
+        old = self.setting
+        grid = old.grid if old.grid.ndim == 1 else old.grid[index.cpu()]
+        jacobian = None if old.jacobian is None else old.jacobian.take(index[: self.batch])
+        guidance = None if old.guidance is None else old.guidance.take(index)
+        return replace(self, setting=replace(old, grid=grid, jacobian=jacobian, guidance=guidance))
 
 
 @final
@@ -64,37 +59,21 @@ class SMCState:
     log_evidence: Tensor  # (rows,), of the item, up to the last resampling
     founder: Tensor  # (rows,): the number, at the start, of the particle that each descends from
     resamplings: Tensor  # (rows,), of the item
+    reach: Tensor  # (rows,), of the item: how far its moves go up
+    tried: Tensor  # (rows,), of the item: moves so far
+    accepted: Tensor  # (rows,), of the item: the sum of their acceptance rates
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class SMC(Strategy):
-    """``num_samples`` weighted particles per item, whose weights make them draws from the posterior.
-
-    At every level ``x0 | x`` is matched by a Gaussian ``N(D, V)`` with the Tweedie covariance; given the data it is
-    ``N(D_y, V_y)`` (moment matching), and the twist is ``N(y; A D, A V A^H + G)``. From level a to b, with
-    ``r = b^2 / a^2``, a particle moves by ``N(r x + (1 - r) D_y, (1 - r)^2 V_y + b^2 (1 - r) C)``: exact for Gaussian
-    priors and linear operators in any number of steps. The weights correct the rest:
-
-    - towards the exact law of the noisy signals where the prior states its density (`log_prob(x, sigma)`: all exact
-      priors): the step size then costs variance only, and the posterior is exact as the number of particles grows;
-    - else towards the chain whose kernels are the same without data, ``N(r x + (1 - r) D, ...)``, of second order.
-
-    The last step draws x0 from ``N(D_y, V_y)``; its weight is the true likelihood over that of the linearised operator.
-    Particles of an item are resampled (systematic) when their effective number falls below ``resample_below`` of them.
-    A particle that becomes NaN has weight zero. ``result.info``: ``log_evidence`` and its standard error
-    ``log_evidence_se`` (nats; ancestral estimate), ``ess``, ``founders`` (particles of the start that are left) and
-    ``resamplings``, each the same for all samples of an item. Results are weighted: see ``result.log_weights``.
-
-    ``num_steps`` levels on the solver's own grid, or ``grid``. Covariances are formed for signals of up to 128 real
-    numbers; larger ones (with up to 256 real data) take the usual reverse step without V, whose chain is of first
-    order: give it 100 steps or more, and more particles than data. Samples of an item depend on each other, not on
-    other items.
-    """
+    """DOC"""
 
     couples = "samples"
     num_steps: int = 25
     resample_below: float = 0.5
+    moves: int = 1
+    guidance: Guidance | None = None
     grid: Tensor | None = None
 
     def __post_init__(self) -> None:
@@ -105,88 +84,119 @@ class SMC(Strategy):
             object.__setattr__(self, "grid", grid)
             object.__setattr__(self, "num_steps", len(grid) - 1)
         check_int("SMC", "num_steps", self.num_steps, minimum=2)
+        check_int("SMC", "moves", self.moves, minimum=0)
         if not 0 <= check_number("SMC", "resample_below", self.resample_below) <= 1:
             raise invalid("SMC", "resample_below", "between 0 and 1", self.resample_below)
+        if not (self.guidance is None or isinstance(self.guidance, Guidance)):
+            raise invalid_type("SMC", "guidance", "an iv.strategies.Guidance, or None", self.guidance)
 
     def missing(self, problem: Problem, prior: Prior) -> str:
         if reason := needs_gaussian_noise_and_derivative(problem):
             return reason
         coordinates = Coordinates.of(problem, prior)
-        data = prod(problem.operator.out_shape) * (2 if problem.data.is_complex() else 1)
-        if coordinates.size > DENSE_SIZE and data > MAX_DATA:
-            return f"at most {DENSE_SIZE} real unknowns or {MAX_DATA} real data (it has {coordinates.size} and {data})"
+        n, m = coordinates.size, prod(problem.operator.out_shape) * (2 if problem.data.is_complex() else 1)
+        if n > DENSE_SIZE and (min(m, n) > MAX_SIDE or m * n > MAX_ENTRIES):
+            return f"at most {MAX_SIDE} real unknowns or data and {MAX_ENTRIES} of their pairs (it has {n} and {m})"
         if coordinates.modes is None and type(prior).noise is not Prior.noise:
             return f"white diffusion noise, or a prior that is its law ({type(prior).__name__} is neither)"
-        return ""
+        return "" if self.guidance is None else self.guidance.missing(problem, prior)
 
     def bind(self, problem: Problem, prior: Prior) -> _Bound:
         coordinates = Coordinates.of(problem, prior)
-        grid = self.grid if self.grid is not None else log_grid(*noise_levels(problem, prior), self.num_steps)
-        jacobian = linear_jacobian(problem, coordinates) if problem.linear else None
-        dense = coordinates.size <= DENSE_SIZE
-        return _Bound(coordinates=coordinates, grid=grid, jacobian=jacobian, batch=len(problem.data), dense=dense)
+        form: Form = "diagonal" if coordinates.modes is not None else "bare"
+        if form == "bare" and coordinates.size <= DENSE_SIZE:
+            form = "dense"
+        setting = Setting(
+            coordinates=coordinates, form=form, batch=len(problem.data),
+            grid=self.grid if self.grid is not None else log_grid(*noise_levels(problem, prior), self.num_steps),
+            jacobian=linear_jacobian(problem, coordinates) if problem.linear else None,
+            guidance=None if self.guidance is None else self.guidance.bind(problem, prior),
+        )
+        return _Bound(setting=setting, batch=len(problem.data))
 
     def init(self, run: Run) -> SMCState:
-        bound: _Bound = run.bound
-        rows = run.rows
-        top = bound.grid[..., 0].to(run.problem.data.device)
+        setting: Setting = run.bound.setting
+        top = setting.grid[..., 0].to(run.problem.data.device)
         x, log_q = _start(run, top)
-        zero = torch.zeros(rows, dtype=torch.float64, device=x.device)
-        number = torch.arange(rows, device=x.device) // bound.batch
-        pending = -log_q if _density(run) else zero
-        return SMCState(x=x, log_weights=pending, log_evidence=zero, founder=number, resamplings=zero)
+        zero = torch.zeros(run.rows, dtype=torch.float64, device=x.device)
+        number = torch.arange(run.rows, device=x.device) // setting.batch
+        return SMCState(
+            x=x, log_weights=-log_q if _density(run) else zero, log_evidence=zero, founder=number,
+            resamplings=torch.zeros_like(number), reach=torch.zeros_like(number), tried=torch.zeros_like(number),
+            accepted=zero,
+        )
 
     def step(self, run: Run, state: SMCState, i: int) -> tuple[SMCState, Info]:
-        bound: _Bound = run.bound
-        problem, coordinates, last = run.problem, bound.coordinates, i + 1 == self.num_steps
-        a, b = (bound.grid[..., j].to(problem.data.device) for j in (i, i + 1))
-        local = Local.of(problem, coordinates, bound.jacobian, state.x, a, with_covariance=bound.dense)
-        target = local.log_twist
-        if density := _density(run):
-            target = target + _log_density(density, state.x, bound.grid[..., i])
-        particles = _buried(replace(state, log_weights=state.log_weights + target), bound.batch)
-        particles, parent = self._resampled(run, particles, i)
-        if parent is not None:
-            local, target = local.take(parent), target[parent]
-
-        u, z = coordinates.analysis(particles.x), to_real(run.normal(i)).double()
-        kernel = _Kernel.of(u, local.guided_mean, local.guided_covariance, a, b)
-        move = kernel.draw(z)
-        if last:
-            linear = problem.linear or not bound.dense
-            increment = torch.zeros_like(target) if linear else _true_likelihood(problem, coordinates, local, move)
-        elif density:
-            increment = _log_normal(u - move, a**2 - b**2) - kernel.log_prob_of(z) - target
-        else:
-            unguided = _Kernel.of(u, local.mean, local.covariance, a, b)
-            increment = unguided.log_prob(move) - kernel.log_prob_of(z) - target
-        weights = particles.log_weights + increment
-        moved = _buried(replace(particles, x=coordinates.synthesis(move), log_weights=weights), bound.batch)
-        return moved, self._info(moved, bound.batch) if last else {}
+        setting: Setting = run.bound.setting
+        last = i + 1 == self.num_steps
+        level = Level.of(run, setting, _density(run), i, last=last)
+        own = torch.arange(run.rows, device=state.x.device)
+        ready = level.ready(state.x, own)
+        state = _buried(replace(state, log_weights=state.log_weights + ready.target), setting.batch)
+        state, parent, poor = self._resampled(run, state, i)
+        if bool(poor.any()):
+            ready, stale = ready.take(parent), parent != own
+            if self.moves and level.density is not None:
+                ready, stale, state = self._moved(level, ready, stale, state, own[poor])
+            # A copy has the place, and the step, of another; it takes one of its own.
+            fresh = own[stale]
+            ready = ready.put(fresh, level.ready(ready.x[fresh], fresh)) if len(fresh) else ready
+        x = setting.coordinates.synthesis(ready.move)
+        state = _buried(replace(state, x=x, log_weights=state.log_weights + ready.increment), setting.batch)
+        return state, self._info(state, setting.batch) if last else {}
 
     def log_weights(self, run: Run, state: SMCState) -> Tensor:
         return state.log_evidence + state.log_weights
 
-    def _resampled(self, run: Run, state: SMCState, i: int) -> tuple[SMCState, Tensor | None]:
+    def _moved(
+        self, level: Level, ready: Ready, stale: Tensor, state: SMCState, rows: Tensor
+    ) -> tuple[Ready, Tensor, SMCState]:
+        """Moves of the particles in ``rows``: of the items that were resampled, all of theirs."""
+        batch = level.setting.batch
+        item = rows % batch
+        count = torch.zeros(batch, dtype=torch.float64, device=rows.device).index_add_(0, item, torch.ones_like(item).double())
+        total = torch.zeros_like(count)
+        part, changed = ready.take(rows), torch.zeros_like(rows, dtype=torch.bool)
+        for number in range(self.moves):
+            part, accepted = level.moved(part, rows, state.reach[rows], number)
+            total.index_add_(0, item, accepted.double())
+            changed |= accepted
+        # Of the level that is done, for the ones to come: what a move may depend on.
+        rate = total / (self.moves * count).clamp_min(1)
+        shift = (rate > 0.5).long() - ((rate < 0.25) & (count > 0)).long()
+        every = torch.arange(len(stale), device=rows.device) % batch
+        stale = stale.index_copy(0, rows, stale[rows] & ~changed)
+        state = replace(
+            state,
+            x=state.x.index_copy(0, rows, part.x),
+            reach=(state.reach + shift[every]).clamp(_REACH[0], _REACH[1]),
+            tried=state.tried + (count > 0)[every],
+            accepted=state.accepted + rate[every],
+        )
+        return ready.put(rows, part), stale, state
+
+    def _resampled(self, run: Run, state: SMCState, i: int) -> tuple[SMCState, Tensor, Tensor]:
+        """The state, the parents of the rows, and which rows were resampled."""
         batch = run.bound.batch
         logs = state.log_weights.view(-1, batch)
         count = len(logs)
         weights = normalised(logs)
         poor = effective(weights) < self.resample_below * count  # False where all weights are zero
-        if not bool(poor.any()):
-            return state, None
-        uniform = _uniform(run.draws, i)[:batch]
         own = torch.arange(count, device=logs.device)[:, None].expand(count, batch)
-        chosen = torch.where(poor, systematic(torch.where(poor, weights, 1 / count), uniform), own)
+        if not bool(poor.any()):
+            return state, torch.arange(len(state.x), device=logs.device), poor.repeat(count)
+        uniform = _uniform(run.draws, i)[:batch]
+        chosen = torch.where(poor, in_place(systematic(torch.where(poor, weights, 1 / count), uniform)), own)
         parent = (chosen * batch + torch.arange(batch, device=logs.device)).flatten()
         evidence = state.log_evidence.view(-1, batch) + torch.where(poor, log_mean_exp(logs), 0.0)
-        return SMCState(
+        return replace(
+            state,
             x=state.x[parent],
             log_weights=torch.where(poor, 0.0, logs).flatten(),
             log_evidence=evidence.flatten(),
             founder=state.founder[parent],
             resamplings=(state.resamplings.view(-1, batch) + poor).flatten(),
-        ), parent
+        ), parent, poor.repeat(count)
 
     def _info(self, state: SMCState, batch: int) -> Info:
         logs, founder = state.log_weights.view(-1, batch), state.founder.view(-1, batch)
@@ -198,7 +208,8 @@ class SMC(Strategy):
             "ess": effective(weights),
             "founders": kept,
         }
-        return {k: v.expand_as(logs).flatten() for k, v in each.items()} | {"resamplings": state.resamplings}
+        info = {k: v.expand_as(logs).flatten() for k, v in each.items()}
+        return info | {"resamplings": state.resamplings, "acceptance": state.accepted / state.tried}
 
 
 def _start(run: Run, top: Tensor) -> tuple[Tensor, Tensor]:
@@ -221,75 +232,7 @@ def _start(run: Run, top: Tensor) -> tuple[Tensor, Tensor]:
 
 def _density(run: Run) -> HasDensity | None:
     """The prior, if weights are to go towards its own density; kernels without covariances are too far from that."""
-    return run.prior if run.bound.dense and isinstance(run.prior, HasDensity) else None
-
-
-def _log_density(prior: HasDensity, x: Tensor, level: Tensor) -> Tensor:
-    """``log p_t(x)``, (rows,); ``level`` () or (rows,), on the CPU."""
-    if not level.ndim:
-        return prior.log_prob(x, float(level)).double()
-    out = torch.empty(len(x), dtype=torch.float64, device=x.device)
-    for value in set(level.tolist()):
-        here = (level == value).nonzero()[:, 0].to(x.device)
-        out[here] = prior.log_prob(x[here], value).double()
-    return out
-
-
-@final
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Kernel:
-    """``N(r u + (1 - r) m, (1 - r)^2 V + b^2 (1 - r))``, r = b^2 / a^2: a reverse step from level a to b.
-
-    Log densities are without ``(2 pi)^(-n/2)``. Without V it is the usual (DDPM) step.
-    """
-
-    centre: Tensor
-    root: Tensor  # lower factors (rows or 1, n, n), or a std (rows or 1, 1)
-
-    @classmethod
-    def of(cls, u: Tensor, mean: Tensor, covariance: Tensor | None, a: Tensor, b: Tensor) -> _Kernel:
-        a, b = a.view(-1, 1), b.view(-1, 1)
-        r = (b / a) ** 2
-        variance = b**2 * (1 - r)
-        centre = r * u + (1 - r) * mean
-        if covariance is None:
-            return cls(centre=centre, root=variance.sqrt())
-        total = (1 - r)[..., None] ** 2 * covariance
-        # At b = 0 directions that are known exactly have no spread of their own.
-        total.diagonal(dim1=-2, dim2=-1).add_(torch.where(b > 0, variance, _JITTER * a**2))
-        return cls(centre=centre, root=cholesky(total))
-
-    def draw(self, z: Tensor) -> Tensor:
-        return self.centre + (self.root * z if self.root.ndim == 2 else (self.root @ z[..., None])[..., 0])
-
-    def log_prob_of(self, z: Tensor) -> Tensor:
-        """At the draw from ``z``."""
-        if self.root.ndim == 2:
-            volume = z.shape[1] * self.root[:, 0].log()
-        else:
-            volume = self.root.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-        return -0.5 * z.square().sum(1) - volume
-
-    def log_prob(self, u: Tensor) -> Tensor:
-        away = u - self.centre
-        if self.root.ndim == 2:
-            return self.log_prob_of(away / self.root)
-        return self.log_prob_of(torch.linalg.solve_triangular(self.root, away[..., None], upper=False)[..., 0])
-
-
-def _log_normal(away: Tensor, variance: Tensor) -> Tensor:
-    """log N(away; 0, variance) per row, without ``(2 pi)^(-n/2)``; ``variance`` () or (rows,)."""
-    return -0.5 * (away.square().sum(1) / variance + away.shape[1] * variance.log())
-
-
-def _true_likelihood(problem: Problem, coordinates: Coordinates, local: Local, u: Tensor) -> Tensor:
-    """log of the likelihood at ``u`` over the Gaussian one that `Local` stands for."""
-    x = coordinates.synthesis(u)
-    true = problem.whiten(problem.data - problem.operator(x))
-    step = (local.jacobian.matrix @ (u - local.mean)[..., None])[..., 0]
-    if local.jacobian.rotation is not None:
-        step = (local.jacobian.rotation.mT @ step[..., None])[..., 0]
-    return local.log_scale + 0.5 * ((local.residual - step).square().sum(1) - to_real(true).double().square().sum(1))
+    return run.prior if run.bound.setting.form != "bare" and isinstance(run.prior, HasDensity) else None
 
 
 def _buried(state: SMCState, batch: int) -> SMCState:

@@ -1,0 +1,216 @@
+"""What SMC does between two resamplings: twist, density, the step to the next level, and moves; in blocks of rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, Protocol, Self, final, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from invsolve.arrays import to_real
+from invsolve.problem import Problem
+from invsolve.strategies.base import Run
+from invsolve.strategies.coordinates import Coordinates, Jacobian
+from invsolve.strategies.guided import BoundGuidance
+from invsolve.strategies.kernels import Kernel
+from invsolve.strategies.local import BareLocal, DenseLocal, DiagonalLocal, Local
+
+_BLOCK = 2**25  # bytes of matrices at a time: rows are run in blocks, which also keeps them in a CPU's cache
+_LADDER = 0.5  # moves go up by a variance of a^2 2^(j / 2), j = `reach` of an item
+_FIRST = 2  # of the draws of a step: 0 is the step's own noise, 1 decides on parents
+
+Form = Literal["diagonal", "dense", "bare"]
+_LOCALS: dict[str, Callable[..., Local]] = {"diagonal": DiagonalLocal.of, "dense": DenseLocal.of, "bare": BareLocal.of}
+
+
+@runtime_checkable
+class HasDensity(Protocol):
+    """A prior that knows the density of its noisy signals: the weights are then exact at any step size."""
+
+    def log_prob(self, x: Tensor, sigma: float) -> Tensor: ...
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Setting:
+    """What all levels share. Per item: ``jacobian``; per row: ``guidance``, ``grid``."""
+
+    coordinates: Coordinates
+    form: Form
+    grid: Tensor  # (N+1,) or (items or rows, N+1), float64, CPU
+    jacobian: Jacobian | None  # None: the operator is linearised at every D
+    guidance: BoundGuidance | None  # whose D_y the steps go to; None: the one that belongs to the twist
+    batch: int  # items
+
+    @property
+    def row_bytes(self) -> int:
+        """Of the matrices of one row, about."""
+        n = self.coordinates.size
+        if self.jacobian is not None:
+            m = self.jacobian.matrix.shape[-2]
+        else:
+            m = n  # at most, once rotated
+        each = {"diagonal": 2 * m * n + 5 * m * m, "dense": 6 * n * n + 3 * m * n, "bare": 4 * m * n + 3 * m * m}
+        shared = self.form == "diagonal" and self.coordinates.prior.exact_law
+        if shared and self.jacobian is not None and len(self.jacobian.matrix) == 1:
+            return 8 * 16 * (n + m)
+        return 8 * (each[self.form] + 16 * n)
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Ready:
+    """Particles at level a with their step to b drawn."""
+
+    x: Tensor  # (rows, *shape)
+    target: Tensor  # (rows,): log twist, plus log density of the noisy signals where it is known
+    move: Tensor  # (rows, n): at level b, in u
+    increment: Tensor  # (rows,): log weight of the step, without the target at b
+
+    def take(self, index: Tensor) -> Ready:
+        return Ready(x=self.x[index], target=self.target[index], move=self.move[index], increment=self.increment[index])
+
+    def put(self, index: Tensor, other: Ready) -> Ready:
+        """``other`` in the rows ``index``."""
+        return Ready(
+            x=self.x.index_copy(0, index, other.x), target=self.target.index_copy(0, index, other.target),
+            move=self.move.index_copy(0, index, other.move),
+            increment=self.increment.index_copy(0, index, other.increment),
+        )
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Level:
+    """The step from level a to b of a run, for all its rows."""
+
+    run: Run
+    setting: Setting
+    density: HasDensity | None
+    i: int
+    a: Tensor  # () or (rows,), on the device
+    b: Tensor
+    last: bool
+    z: Tensor  # (rows, n): the step's own noise
+
+    @classmethod
+    def of(cls, run: Run, setting: Setting, density: HasDensity | None, i: int, *, last: bool) -> Self:
+        a, b = (setting.grid[..., j].to(run.problem.data.device) for j in (i, i + 1))
+        return cls(
+            run=run, setting=setting, density=density, i=i, a=a, b=b, last=last, z=to_real(run.normal(i)).double()
+        )
+
+    # --- twist, density and step --------------------------------------------------------------------------------------
+    def ready(self, x: Tensor, rows: Tensor) -> Ready:
+        """For particles ``x`` that stand in ``rows``."""
+        parts = [self._ready(x[k], rows[k]) for k in self._blocks(len(rows))]
+        if len(parts) == 1:
+            return parts[0]
+        names = ("x", "target", "move", "increment")
+        return Ready(**{name: torch.cat([getattr(part, name) for part in parts]) for name in names})
+
+    def _ready(self, x: Tensor, rows: Tensor) -> Ready:
+        problem, a, b, z = self._problem(rows), self._of(self.a, rows), self._of(self.b, rows), self.z[rows]
+        coordinates = self.setting.coordinates
+        local = self._local(problem, x, a, rows)
+        target = local.log_twist
+        if self.density is not None:
+            target = target + log_density(self.density, x, self._of(self.setting.grid[..., self.i], rows.cpu()))
+        u = coordinates.analysis(x)
+        if self.last:
+            move = local.guided(u, b).draw(z)
+            linear = problem.linear or self.setting.form == "bare"
+            increment = torch.zeros_like(target)
+            if not linear:
+                increment = local.log_likelihood_ratio(problem, coordinates, move)
+            return Ready(x=x, target=target, move=move, increment=increment)
+        kernel = self._kernel(local, problem, x, u, b, rows)
+        move = kernel.draw(z)
+        if self.density is not None:
+            back = log_white(u - move, a**2 - b**2)
+        else:
+            back = local.unguided(u, b).log_prob(move)
+        return Ready(x=x, target=target, move=move, increment=back - kernel.log_prob_of(z) - target)
+
+    # --- moves --------------------------------------------------------------------------------------------------------
+    def moved(self, ready: Ready, rows: Tensor, reach: Tensor, number: int) -> tuple[Ready, Tensor]:
+        """One Metropolis move of the particles in ``rows``: noise up to a level a', then a guided step back to a.
+
+        ``reach`` (rows,), integers, the same for all particles of an item: ``a'^2 = a^2 (1 + 2^(reach / 2))``. It leaves
+        ``density * twist`` of level a invariant: x' at level a' is a Gibbs draw in the law extended by the forward
+        noising, and the step back from x', whose Gaussian does not depend on x, is an independence proposal for x given
+        x'. Returns the particles (where accepted with new steps), and what was accepted (rows,).
+        """
+        accepted = torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
+        first = _FIRST + 3 * number
+        draws = [to_real(self.run.normal(self.i, index=first + k)).double()[rows] for k in (0, 1)]
+        normal = self.run.draws.normal((1,), torch.float64, step=self.i + 1, index=first + 2)[rows, 0]
+        log_uniform = torch.special.log_ndtr(normal)
+        for value in reach.unique().tolist():
+            chosen = (reach == value).nonzero()[:, 0]
+            for block in self._blocks(len(chosen)):
+                k = chosen[block]
+                new, log_ratio = self._proposed(ready.take(k), rows[k], 2.0 ** (_LADDER * value), draws[0][k], draws[1][k])
+                # A comparison with NaN is False: never accepted, nor is what the target does not know.
+                yes = (log_uniform[k] < log_ratio) & torch.isfinite(new.target)
+                accepted[k] = yes
+                ready = ready.put(k[yes], new.take(yes.nonzero()[:, 0]))
+        return ready, accepted
+
+    def _proposed(self, old: Ready, rows: Tensor, growth: float, up: Tensor, down: Tensor) -> tuple[Ready, Tensor]:
+        problem, a, coordinates = self._problem(rows), self._of(self.a, rows), self.setting.coordinates
+        u = coordinates.analysis(old.x)
+        high, variance = a * (1 + growth) ** 0.5, a**2 * growth
+        v = u + variance.sqrt().view(-1, 1) * up
+        x_high = coordinates.synthesis(v)
+        local = self._local(problem, x_high, high, rows)
+        kernel = self._kernel(local, problem, x_high, v, a, rows, level=high)
+        w = kernel.draw(down)
+        new = self._ready(coordinates.synthesis(w), rows)
+        forth, back = log_white(v - w, variance) - kernel.log_prob_of(down), log_white(v - u, variance) - kernel.log_prob(u)
+        return new, new.target - old.target + forth - back
+
+    # --- rows ---------------------------------------------------------------------------------------------------------
+    def _local(self, problem: Problem, x: Tensor, level: Tensor, rows: Tensor) -> Local:
+        jacobian = self.setting.jacobian
+        if jacobian is not None:
+            jacobian = jacobian.take(rows % self.setting.batch)
+        return _LOCALS[self.setting.form](problem, self.setting.coordinates, jacobian, x, level)
+
+    def _kernel(
+        self, local: Local, problem: Problem, x: Tensor, u: Tensor, b: Tensor, rows: Tensor, level: Tensor | None = None
+    ) -> Kernel:
+        if self.setting.guidance is None:
+            return local.guided(u, b)
+        t = (self._of(self.a, rows) if level is None else level).to(self.run.prior.dtype)
+        bound = self.setting.guidance if len(rows) == self.run.rows else self.setting.guidance.take(rows)
+        value, _ = bound(x, t.view(-1, *([1] * (x.ndim - 1))) if t.ndim else t)
+        return local.unguided(u, b, self.setting.coordinates.analysis(value))
+
+    def _problem(self, rows: Tensor) -> Problem:
+        return self.run.problem if len(rows) == self.run.rows else self.run.problem.take(rows)
+
+    def _of(self, values: Tensor, rows: Tensor) -> Tensor:
+        return values[rows] if values.ndim else values
+
+    def _blocks(self, count: int) -> list[slice]:
+        size = max(1, _BLOCK // self.setting.row_bytes)
+        return [slice(first, min(first + size, count)) for first in range(0, count, size)]
+
+
+def log_density(prior: HasDensity, x: Tensor, level: Tensor) -> Tensor:
+    """``log p_t(x)``, (rows,); ``level`` () or (rows,), on the CPU."""
+    if not level.ndim:
+        return prior.log_prob(x, float(level)).double()
+    out = torch.empty(len(x), dtype=torch.float64, device=x.device)
+    for value in set(level.tolist()):
+        here = (level == value).nonzero()[:, 0].to(x.device)
+        out[here] = prior.log_prob(x[here], value).double()
+    return out
+
+
+def log_white(away: Tensor, variance: Tensor) -> Tensor:
+    """log N(away; 0, variance) per row, without ``(2 pi)^(-n/2)``; ``variance`` () or (rows,)."""
+    return -0.5 * (away.square().sum(1) / variance + away.shape[1] * variance.log())
