@@ -6,6 +6,7 @@ entries of the signal. Everything is float64: twists are differences of large nu
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
@@ -20,6 +21,7 @@ from invsolve.operators.base import LinearOperator
 from invsolve.priors.base import Prior
 from invsolve.priors.modes import Modes
 from invsolve.problem import Problem
+from invsolve.tally import count
 
 
 @runtime_checkable
@@ -68,8 +70,15 @@ class Coordinates:
     def adjoint(self, x: Tensor) -> Tensor:
         return to_real(x if self.modes is None else self.modes.adjoint(x)).double()
 
-    def moments(self, x: Tensor, level: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """``D`` in the signal and in u ``(rows, n)``, and V of x0 given ``x`` (Tweedie).
+    def law_variances(self) -> Tensor:
+        """Of the modes of the prior's law, ``(1, n)``."""
+        law = self.prior.law
+        assert law is not None
+        v = law.variances.double().reshape(1, -1)
+        return v.repeat_interleave(2, 1) if self.dtype.is_complex else v
+
+    def moments(self, x: Tensor, u: Tensor, level: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """``D`` in the signal and in u ``(rows, n)``, and V of x0 given ``x`` (Tweedie), which is ``u`` in modes.
 
         V is ``(rows or 1, n)``, its diagonal, where there are modes, else ``(rows, n, n)``.
         """
@@ -80,17 +89,23 @@ class Coordinates:
             return value, to_real(value).double(), covariance
         if isinstance(self.prior, HasModeMoments):
             value, variances = self.prior.mode_moments(x, level)
-        else:
-            law = self.prior.law
-            assert law is not None
-            value = self.prior.denoise(x, level)
-            t = level.view(-1, *([1] * len(self.shape))) if level.ndim else level
-            v = law.variances.double()
-            variances = v * (t**2 / (v + t**2))
-        variances = variances.double().reshape(-1, prod(self.shape))
-        if self.dtype.is_complex:
-            variances = variances.repeat_interleave(2, 1)
-        return value, self.analysis(value), variances
+            return value, self.analysis(value), variances.double().reshape(-1, self.size)
+        count("denoise", len(x))  # by the law itself: the prior's own would go to modes and back
+        t2, v = level.view(-1, 1) ** 2, self.law_variances()
+        mean = v / (v + t2) * u
+        return self.synthesis(mean), mean, v * (t2 / (v + t2))
+
+    def log_density(self, u: Tensor, level: Tensor) -> Tensor:
+        """``log p_t`` of the signal at modes ``u``, (rows,), of a prior that is its law."""
+        total = self.law_variances() + level.view(-1, 1) ** 2
+        return -0.5 * (u.square() / total + total.log()).sum(1) - self.constant
+
+    @property
+    def constant(self) -> float:
+        """What densities in u lack beside those of the signal: ``(2 pi)^(n/2)`` and the volume of the modes."""
+        parts = 2 if self.dtype.is_complex else 1
+        volume = 0.0 if self.modes is None else parts * self.modes.log_det
+        return 0.5 * self.size * math.log(2 * math.pi) + volume
 
     def products(self, x: Tensor, level: Tensor) -> tuple[Tensor, Tensor, Callable[[Tensor], Tensor]]:
         """D as in `moments`, and the map ``H -> H V`` of matrices ``(rows or 1, m, n)``, without forming V."""

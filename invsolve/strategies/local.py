@@ -142,10 +142,14 @@ class DiagonalLocal(Local):
 
     @classmethod
     def of(
-        cls, problem: Problem, coordinates: Coordinates, jacobian: Jacobian | None, x: Tensor, level: Tensor
+        cls, problem: Problem, coordinates: Coordinates, jacobian: Jacobian | None, x: Tensor, u: Tensor,
+        level: Tensor,
     ) -> DiagonalLocal:
-        value, mean, V = coordinates.moments(x, level)
-        linear = Linear.at(problem, coordinates, jacobian, value, V)
+        value, mean, V = coordinates.moments(x, u, level)
+        return cls.given(Linear.at(problem, coordinates, jacobian, value, V), mean, V, level)
+
+    @classmethod
+    def given(cls, linear: Linear, mean: Tensor, V: Tensor, level: Tensor) -> DiagonalLocal:
         H, residual = linear.jacobian.matrix, linear.rotated
         R = _root_of_one_plus(H, V)
         z = solve(R, residual)
@@ -181,9 +185,10 @@ class DenseLocal(Local):
 
     @classmethod
     def of(
-        cls, problem: Problem, coordinates: Coordinates, jacobian: Jacobian | None, x: Tensor, level: Tensor
+        cls, problem: Problem, coordinates: Coordinates, jacobian: Jacobian | None, x: Tensor, u: Tensor,
+        level: Tensor,
     ) -> DenseLocal:
-        value, mean, V = coordinates.moments(x, level)
+        value, mean, V = coordinates.moments(x, u, level)
         linear = Linear.at(problem, coordinates, jacobian, value, V)
         guided_mean, log_twist, scaled = _condition(linear, mean, _product(V, linear.jacobian.matrix.mT).mT)
         return cls(
@@ -211,7 +216,8 @@ class BareLocal(Local):
 
     @classmethod
     def of(
-        cls, problem: Problem, coordinates: Coordinates, jacobian: Jacobian | None, x: Tensor, level: Tensor
+        cls, problem: Problem, coordinates: Coordinates, jacobian: Jacobian | None, x: Tensor, u: Tensor,
+        level: Tensor,
     ) -> BareLocal:
         value, mean, product = coordinates.products(x, level)
         linear = Linear.at(problem, coordinates, jacobian, value, None)

@@ -15,7 +15,7 @@ from invsolve.strategies.base import Run
 from invsolve.strategies.coordinates import Coordinates, Jacobian
 from invsolve.strategies.guided import BoundGuidance
 from invsolve.strategies.kernels import Kernel
-from invsolve.strategies.local import BareLocal, DenseLocal, DiagonalLocal, Local
+from invsolve.strategies.local import BareLocal, DenseLocal, DiagonalLocal, Linear, Local
 
 _BLOCK = 2**25  # bytes of matrices at a time: rows are run in blocks, which also keeps them in a CPU's cache
 _LADDER = 0.5  # moves go up by a variance of a^2 2^(j / 2), j = `reach` of an item
@@ -114,11 +114,11 @@ class Level:
     def _ready(self, x: Tensor, rows: Tensor) -> Ready:
         problem, a, b, z = self._problem(rows), self._of(self.a, rows), self._of(self.b, rows), self.z[rows]
         coordinates = self.setting.coordinates
-        local = self._local(problem, x, a, rows)
+        u = coordinates.analysis(x)
+        local = self._local(problem, x, u, a, rows)
         target = local.log_twist
         if self.density is not None:
-            target = target + log_density(self.density, x, self._of(self.setting.grid[..., self.i], rows.cpu()))
-        u = coordinates.analysis(x)
+            target = target + self._log_density(x, u, rows)
         if self.last:
             move = local.guided(u, b).draw(z)
             linear = problem.linear or self.setting.form == "bare"
@@ -165,7 +165,7 @@ class Level:
         high, variance = a * (1 + growth) ** 0.5, a**2 * growth
         v = u + variance.sqrt().view(-1, 1) * up
         x_high = coordinates.synthesis(v)
-        local = self._local(problem, x_high, high, rows)
+        local = self._local(problem, x_high, v, high, rows)
         kernel = self._kernel(local, problem, x_high, v, a, rows, level=high)
         w = kernel.draw(down)
         new = self._ready(coordinates.synthesis(w), rows)
@@ -173,11 +173,11 @@ class Level:
         return new, new.target - old.target + forth - back
 
     # --- rows ---------------------------------------------------------------------------------------------------------
-    def _local(self, problem: Problem, x: Tensor, level: Tensor, rows: Tensor) -> Local:
+    def _local(self, problem: Problem, x: Tensor, u: Tensor, level: Tensor, rows: Tensor) -> Local:
         jacobian = self.setting.jacobian
         if jacobian is not None:
             jacobian = jacobian.take(rows % self.setting.batch)
-        return _LOCALS[self.setting.form](problem, self.setting.coordinates, jacobian, x, level)
+        return _LOCALS[self.setting.form](problem, self.setting.coordinates, jacobian, x, u, level)
 
     def _kernel(
         self, local: Local, problem: Problem, x: Tensor, u: Tensor, b: Tensor, rows: Tensor, level: Tensor | None = None
@@ -189,6 +189,12 @@ class Level:
         value, _ = bound(x, t.view(-1, *([1] * (x.ndim - 1))) if t.ndim else t)
         return local.unguided(u, b, self.setting.coordinates.analysis(value))
 
+    def _log_density(self, x: Tensor, u: Tensor, rows: Tensor) -> Tensor:
+        assert self.density is not None
+        if self.setting.coordinates.prior.exact_law:
+            return self.setting.coordinates.log_density(u, self._of(self.a, rows))
+        return log_density(self.density, x, self._of(self.setting.grid[..., self.i], rows.cpu()))
+
     def _problem(self, rows: Tensor) -> Problem:
         return self.run.problem if len(rows) == self.run.rows else self.run.problem.take(rows)
 
@@ -198,6 +204,22 @@ class Level:
     def _blocks(self, count: int) -> list[slice]:
         size = max(1, _BLOCK // self.setting.row_bytes)
         return [slice(first, min(first + size, count)) for first in range(0, count, size)]
+
+
+def first_local(run: Run, setting: Setting, rows: Tensor) -> Local | None:
+    """x0 without any x: the prior's law, of level infinity, where V is diagonal, the operator linear and the density
+    known. Then particles start with the data, and have equal weights where the prior is that law.
+    """
+    prior, law = run.prior, run.prior.law
+    linear = setting.jacobian is not None
+    if setting.form != "diagonal" or not linear or law is None or not isinstance(prior, HasDensity):
+        return None
+    V = setting.coordinates.law_variances()
+    assert setting.jacobian is not None
+    linearised = Linear.at(run.problem, setting.coordinates, setting.jacobian.take(rows % setting.batch),
+                           prior.mean.expand(run.rows, *prior.shape), None)
+    infinity = torch.full((), torch.inf, dtype=torch.float64, device=V.device)
+    return DiagonalLocal.given(linearised, V.new_zeros(run.rows, V.shape[1]), V, infinity)
 
 
 def log_density(prior: HasDensity, x: Tensor, level: Tensor) -> Tensor:

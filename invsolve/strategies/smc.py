@@ -22,8 +22,9 @@ from invsolve.strategies.base import Info, Run, Strategy
 from invsolve.strategies.coordinates import Coordinates, linear_jacobian
 from invsolve.strategies.guided import Guidance, needs_gaussian_noise_and_derivative
 from invsolve.strategies.levels import noise_levels
+from invsolve.strategies.local import Local
 from invsolve.strategies.particles import effective, in_place, log_mean_exp, normalised, relative_variance, systematic
-from invsolve.strategies.proposals import Form, HasDensity, Level, Ready, Setting
+from invsolve.strategies.proposals import Form, HasDensity, Level, Ready, Setting, first_local
 
 DENSE_SIZE = 128  # real numbers of a signal that has a dense covariance for every particle
 MAX_SIDE = 2048  # the smaller number of data and unknowns, of which determinants are formed
@@ -117,9 +118,10 @@ class SMC(Strategy):
     def init(self, run: Run) -> SMCState:
         setting: Setting = run.bound.setting
         top = setting.grid[..., 0].to(run.problem.data.device)
-        x, log_q = _start(run, top)
+        rows = torch.arange(run.rows, device=run.problem.data.device)
+        x, log_q = _start(run, top) if (local := first_local(run, setting, rows)) is None else _guided(run, local, top)
         zero = torch.zeros(run.rows, dtype=torch.float64, device=x.device)
-        number = torch.arange(run.rows, device=x.device) // setting.batch
+        number = rows // setting.batch
         return SMCState(
             x=x, log_weights=-log_q if _density(run) else zero, log_evidence=zero, founder=number,
             resamplings=torch.zeros_like(number), reach=torch.zeros_like(number), tried=torch.zeros_like(number),
@@ -143,7 +145,7 @@ class SMC(Strategy):
             ready = ready.put(fresh, level.ready(ready.x[fresh], fresh)) if len(fresh) else ready
         x = setting.coordinates.synthesis(ready.move)
         state = _buried(replace(state, x=x, log_weights=state.log_weights + ready.increment), setting.batch)
-        return state, self._info(state, setting.batch) if last else {}
+        return state, self._info(run, state, setting.batch) if last else {}
 
     def log_weights(self, run: Run, state: SMCState) -> Tensor:
         return state.log_evidence + state.log_weights
@@ -198,13 +200,17 @@ class SMC(Strategy):
             resamplings=(state.resamplings.view(-1, batch) + poor).flatten(),
         ), parent, poor.repeat(count)
 
-    def _info(self, state: SMCState, batch: int) -> Info:
+    def _info(self, run: Run, state: SMCState, batch: int) -> Info:
         logs, founder = state.log_weights.view(-1, batch), state.founder.view(-1, batch)
         weights = normalised(logs)
         kept = torch.zeros_like(weights).scatter_(0, founder, 1.0).sum(0)
+        log_evidence = state.log_evidence.view(-1, batch)[0] + log_mean_exp(logs)
+        # Where weights are equal but for rounding their spread says nothing: ten roundings a number and level.
+        numbers = prod(run.problem.data.shape[1:]) + prod(run.problem.shape)
+        rounding = 10 * torch.finfo(run.problem.data.dtype).eps * self.num_steps * (numbers + log_evidence.abs())
         each = {
-            "log_evidence": state.log_evidence.view(-1, batch)[0] + log_mean_exp(logs),
-            "log_evidence_se": relative_variance(weights, founder).sqrt(),
+            "log_evidence": log_evidence,
+            "log_evidence_se": (relative_variance(weights, founder) + rounding**2).sqrt(),
             "ess": effective(weights),
             "founders": kept,
         }
@@ -228,6 +234,13 @@ def _start(run: Run, top: Tensor) -> tuple[Tensor, Tensor]:
     level = top.to(prior.dtype).view(-1, *([1] * (z.ndim - 1))) if top.ndim else top.to(prior.dtype)
     total = (law.variances.double() + level.double() ** 2).reshape(-1, law.variances.numel())
     return law.sample(z, level), constant - parts * (0.5 * total.log().sum(1) + law.modes.log_det)
+
+
+def _guided(run: Run, local: Local, top: Tensor) -> tuple[Tensor, Tensor]:
+    """Particles at the highest level given the data, for a Gaussian law; and their log density, in the signal."""
+    z, coordinates = to_real(run.normal(-1)).double(), run.bound.setting.coordinates
+    kernel = local.guided(torch.zeros_like(z), top)
+    return coordinates.synthesis(kernel.draw(z)), kernel.log_prob_of(z) - coordinates.constant
 
 
 def _density(run: Run) -> HasDensity | None:
