@@ -154,13 +154,13 @@ def linear_jacobian(problem: Problem, coordinates: Coordinates, *, rows: int = 5
         operator = problem.operator
         assert isinstance(operator, LinearOperator)
         blocks = []
-        for unit in torch.eye(m, dtype=kind_dtype(y.dtype, "real"), device=y.device).split(rows):
+        for unit in torch.split(torch.eye(m, dtype=kind_dtype(y.dtype, "real"), device=y.device), rows):
             w = from_real(unit, tuple(y.shape[1:]), y.dtype if y.is_complex() else None)
             one = problem.take(own.repeat(len(unit)))
             blocks.append(coordinates.adjoint(operator.adjoint(one.unwhiten_adjoint(w))))
         return Jacobian.of(torch.cat(blocks)[None])
     columns = []
-    for unit in torch.eye(n, dtype=torch.float64, device=y.device).split(max(1, rows // items)):
+    for unit in torch.split(torch.eye(n, dtype=torch.float64, device=y.device), max(1, rows // items)):
         taken = problem.take(own.repeat_interleave(len(unit)))
         direction = coordinates.direction(unit)
         clean = taken.operator(direction.repeat(items, *([1] * (direction.ndim - 1))))

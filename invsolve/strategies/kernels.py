@@ -90,7 +90,7 @@ class UpdatedKernel:
         return -0.5 * (white.square().sum(1) + more.square().sum(1)) - volume
 
 
-# --- matrices (rows or 1, p, q), vectors (rows, q) ----------------------------------------------------------------------
+# --- matrices (rows or 1, p, q), vectors (rows, q) ------------------------------------------------------------------
 def times(matrix: Tensor, v: Tensor) -> Tensor:
     """``matrix @ v`` row by row; one product where the matrix is shared."""
     return v @ matrix[0].mT if len(matrix) == 1 else (matrix @ v[..., None])[..., 0]
@@ -98,16 +98,20 @@ def times(matrix: Tensor, v: Tensor) -> Tensor:
 
 def solve(root: Tensor, v: Tensor) -> Tensor:
     """``root^-1 v`` for lower factors."""
-    if len(root) == 1:
-        return torch.linalg.solve_triangular(root[0], v.mT, upper=False).mT
-    return torch.linalg.solve_triangular(root, v[..., None], upper=False)[..., 0]
+    shared = len(root) == 1
+    out: Tensor = torch.linalg.solve_triangular(root[0] if shared else root, _columns(v, shared), upper=False)
+    return out.mT if shared else out[..., 0]
 
 
 def solve_transposed(root: Tensor, v: Tensor) -> Tensor:
     """``root^-T v`` for lower factors."""
-    if len(root) == 1:
-        return torch.linalg.solve_triangular(root[0].mT, v.mT, upper=True).mT
-    return torch.linalg.solve_triangular(root.mT, v[..., None], upper=True)[..., 0]
+    shared = len(root) == 1
+    out: Tensor = torch.linalg.solve_triangular((root[0] if shared else root).mT, _columns(v, shared), upper=True)
+    return out.mT if shared else out[..., 0]
+
+
+def _columns(v: Tensor, shared: bool) -> Tensor:
+    return v.mT if shared else v[..., None]
 
 
 def log_diagonal(root: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from invsolve.strategies.local import BareLocal, DenseLocal, DiagonalLocal, Line
 
 _BLOCK = 2**25  # bytes of matrices at a time: rows are run in blocks, which also keeps them in a CPU's cache
 _LADDER = 0.5  # moves go up by a variance of a^2 2^(j / 2), j = `reach` of an item
-_FIRST = 2  # of the draws of a step: 0 is the step's own noise, 1 decides on parents
+_FIRST = 1  # of the draws of a step: 0 is its own noise, then four for every move
 
 Form = Literal["diagonal", "dense", "bare"]
 _LOCALS: dict[str, Callable[..., Local]] = {"diagonal": DiagonalLocal.of, "dense": DenseLocal.of, "bare": BareLocal.of}
@@ -65,20 +65,26 @@ class Ready:
     """Particles at level a with their step to b drawn."""
 
     x: Tensor  # (rows, *shape)
-    target: Tensor  # (rows,): log twist, plus log density of the noisy signals where it is known
+    density: Tensor  # (rows,): log density of the noisy signals where it is known, else 0
+    twist: Tensor  # (rows,): log twist
     move: Tensor  # (rows, n): at level b, in u
-    increment: Tensor  # (rows,): log weight of the step, without the target at b
+    increment: Tensor  # (rows,): log weight of the step, without the targets at a and b
+
+    def target(self, exponent: Tensor) -> Tensor:
+        """log of the density times a power of the twist, ``exponent`` (rows,)."""
+        return self.density + exponent * self.twist
 
     def take(self, index: Tensor) -> Ready:
-        return Ready(x=self.x[index], target=self.target[index], move=self.move[index], increment=self.increment[index])
+        return Ready(**{name: value[index] for name, value in vars(self).items()})
 
     def put(self, index: Tensor, other: Ready) -> Ready:
         """``other`` in the rows ``index``."""
-        return Ready(
-            x=self.x.index_copy(0, index, other.x), target=self.target.index_copy(0, index, other.target),
-            move=self.move.index_copy(0, index, other.move),
-            increment=self.increment.index_copy(0, index, other.increment),
-        )
+        new = vars(other)
+        return Ready(**{name: value.index_copy(0, index, new[name]) for name, value in vars(self).items()})
+
+    @staticmethod
+    def joined(parts: list[Ready]) -> Ready:
+        return Ready(**{name: torch.cat([vars(part)[name] for part in parts]) for name in vars(parts[0])})
 
 
 @final
@@ -106,62 +112,70 @@ class Level:
     def ready(self, x: Tensor, rows: Tensor) -> Ready:
         """For particles ``x`` that stand in ``rows``."""
         parts = [self._ready(x[k], rows[k]) for k in self._blocks(len(rows))]
-        if len(parts) == 1:
-            return parts[0]
-        names = ("x", "target", "move", "increment")
-        return Ready(**{name: torch.cat([getattr(part, name) for part in parts]) for name in names})
+        return parts[0] if len(parts) == 1 else Ready.joined(parts)
 
     def _ready(self, x: Tensor, rows: Tensor) -> Ready:
         problem, a, b, z = self._problem(rows), self._of(self.a, rows), self._of(self.b, rows), self.z[rows]
         coordinates = self.setting.coordinates
         u = coordinates.analysis(x)
         local = self._local(problem, x, u, a, rows)
-        target = local.log_twist
-        if self.density is not None:
-            target = target + self._log_density(x, u, rows)
+        twist = local.log_twist
+        density = torch.zeros_like(twist) if self.density is None else self._log_density(x, u, rows)
         if self.last:
             move = local.guided(u, b).draw(z)
             linear = problem.linear or self.setting.form == "bare"
-            increment = torch.zeros_like(target)
+            increment = torch.zeros_like(twist)
             if not linear:
                 increment = local.log_likelihood_ratio(problem, coordinates, move)
-            return Ready(x=x, target=target, move=move, increment=increment)
+            return Ready(x=x, density=density, twist=twist, move=move, increment=increment)
         kernel = self._kernel(local, problem, x, u, b, rows)
         move = kernel.draw(z)
         if self.density is not None:
             back = log_white(u - move, a**2 - b**2)
         else:
             back = local.unguided(u, b).log_prob(move)
-        return Ready(x=x, target=target, move=move, increment=back - kernel.log_prob_of(z) - target)
+        increment = back - kernel.log_prob_of(z)
+        return Ready(x=x, density=density, twist=twist, move=move, increment=increment)
 
     # --- moves --------------------------------------------------------------------------------------------------------
-    def moved(self, ready: Ready, rows: Tensor, reach: Tensor, number: int) -> tuple[Ready, Tensor]:
+    def moved(
+        self, ready: Ready, rows: Tensor, reach: Tensor, exponent: Tensor, number: int
+    ) -> tuple[Ready, Tensor]:
         """One Metropolis move of the particles in ``rows``: noise up to a level a', then a guided step back to a.
 
-        ``reach`` (rows,), integers, the same for all particles of an item: ``a'^2 = a^2 (1 + 2^(reach / 2))``. It leaves
-        ``density * twist`` of level a invariant: x' at level a' is a Gibbs draw in the law extended by the forward
-        noising, and the step back from x', whose Gaussian does not depend on x, is an independence proposal for x given
-        x'. Returns the particles (where accepted with new steps), and what was accepted (rows,).
+        ``reach`` (rows,), integers, the same for all particles of an item: ``a'^2 = a^2 (1 + 2^(reach / 2))``. Leaves
+        ``density * twist^exponent`` of level a invariant: x' at level a' is a Gibbs draw in the law extended by the
+        forward noising, and the step back from x', whose Gaussian does not depend on x, is an independence proposal
+        for x given x'. Returns the particles (where accepted with new steps), and what was accepted (rows,).
         """
         accepted = torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
-        first = _FIRST + 3 * number
+        first = _FIRST + 4 * number
         draws = [to_real(self.run.normal(self.i, index=first + k)).double()[rows] for k in (0, 1)]
         normal = self.run.draws.normal((1,), torch.float64, step=self.i + 1, index=first + 2)[rows, 0]
         log_uniform = torch.special.log_ndtr(normal)
-        for value in reach.unique().tolist():
+        for value in sorted(set(reach.tolist())):
             chosen = (reach == value).nonzero()[:, 0]
             for block in self._blocks(len(chosen)):
                 k = chosen[block]
-                new, log_ratio = self._proposed(ready.take(k), rows[k], 2.0 ** (_LADDER * value), draws[0][k], draws[1][k])
+                old = ready.take(k)
+                new, kernels = self._proposed(old.x, rows[k], 2.0 ** (_LADDER * value), draws[0][k], draws[1][k])
+                log_ratio = new.target(exponent[k]) - old.target(exponent[k]) + kernels
                 # A comparison with NaN is False: never accepted, nor is what the target does not know.
-                yes = (log_uniform[k] < log_ratio) & torch.isfinite(new.target)
+                yes = (log_uniform[k] < log_ratio) & torch.isfinite(new.target(exponent[k]))
                 accepted[k] = yes
                 ready = ready.put(k[yes], new.take(yes.nonzero()[:, 0]))
         return ready, accepted
 
-    def _proposed(self, old: Ready, rows: Tensor, growth: float, up: Tensor, down: Tensor) -> tuple[Ready, Tensor]:
+    def uniform(self, number: int) -> Tensor:
+        """One uniform number for every row, beside those of move ``number``."""
+        normal = self.run.draws.normal((1,), torch.float64, step=self.i + 1, index=_FIRST + 4 * number + 3)
+        uniform: Tensor = torch.special.ndtr(normal[:, 0])
+        return uniform
+
+    def _proposed(self, x: Tensor, rows: Tensor, growth: float, up: Tensor, down: Tensor) -> tuple[Ready, Tensor]:
+        """What a move proposes, and the log ratio of the kernels, backwards over forwards."""
         problem, a, coordinates = self._problem(rows), self._of(self.a, rows), self.setting.coordinates
-        u = coordinates.analysis(old.x)
+        u = coordinates.analysis(x)
         high, variance = a * (1 + growth) ** 0.5, a**2 * growth
         v = u + variance.sqrt().view(-1, 1) * up
         x_high = coordinates.synthesis(v)
@@ -169,8 +183,9 @@ class Level:
         kernel = self._kernel(local, problem, x_high, v, a, rows, level=high)
         w = kernel.draw(down)
         new = self._ready(coordinates.synthesis(w), rows)
-        forth, back = log_white(v - w, variance) - kernel.log_prob_of(down), log_white(v - u, variance) - kernel.log_prob(u)
-        return new, new.target - old.target + forth - back
+        forwards = log_white(v - u, variance) + kernel.log_prob_of(down)
+        backwards = log_white(v - w, variance) + kernel.log_prob(u)
+        return new, backwards - forwards
 
     # --- rows ---------------------------------------------------------------------------------------------------------
     def _local(self, problem: Problem, x: Tensor, u: Tensor, level: Tensor, rows: Tensor) -> Local:

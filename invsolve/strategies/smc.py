@@ -13,7 +13,6 @@ from torch import Tensor
 from invsolve.arrays import to_real
 from invsolve.cg import expand
 from invsolve.checks import check_int, check_number
-from invsolve.draws import DrawLike
 from invsolve.errors import UnsupportedError, invalid, invalid_type
 from invsolve.priors.base import Prior
 from invsolve.problem import Problem
@@ -29,6 +28,9 @@ from invsolve.strategies.proposals import Form, HasDensity, Level, Ready, Settin
 DENSE_SIZE = 128  # real numbers of a signal that has a dense covariance for every particle
 MAX_SIDE = 2048  # the smaller number of data and unknowns, of which determinants are formed
 MAX_ENTRIES = 2**24  # of the matrix of the operator: 128 MiB
+_TEMPERATURES = 40  # at most, of the last level
+_EXPONENTS = 64  # that are tried: steps of 1/64
+_RATES = (0.25, 0.5)  # of acceptance: outside of these the next moves are made smaller, larger
 _REACH = (-8, 10)  # moves of a variance from 1/16 to 32 times the level's
 
 
@@ -60,6 +62,7 @@ class SMCState:
     log_evidence: Tensor  # (rows,), of the item, up to the last resampling
     founder: Tensor  # (rows,): the number, at the start, of the particle that each descends from
     resamplings: Tensor  # (rows,), of the item
+    exponent: Tensor  # (rows,), of the item: the power of the twist in the last target
     reach: Tensor  # (rows,), of the item: how far its moves go up
     tried: Tensor  # (rows,), of the item: moves so far
     accepted: Tensor  # (rows,), of the item: the sum of their acceptance rates
@@ -68,12 +71,46 @@ class SMCState:
 @final
 @dataclass(frozen=True, kw_only=True)
 class SMC(Strategy):
-    """DOC"""
+    """``num_samples`` weighted particles per item, whose weights make them draws from the posterior.
+
+    At every level ``x0 | x`` is matched by a Gaussian ``N(D, V)`` with the Tweedie covariance; given the data it is
+    ``N(D_y, V_y)`` (moment matching), and the twist is ``N(y; A D, A V A^H + G)``. From level a to b, with
+    ``r = b^2 / a^2``, a particle moves by ``N(r x + (1 - r) D_y, (1 - r)^2 V_y + b^2 (1 - r) C)``: exact for Gaussian
+    priors and linear operators in any number of steps, with equal weights. The weights correct the rest:
+
+    - towards the exact law of the noisy signals where the prior states its density (`log_prob(x, sigma)`: all exact
+      priors): the step size then costs variance only, and the posterior is exact as the number of particles grows;
+    - else towards the chain whose kernels are the same without data, ``N(r x + (1 - r) D, ...)``, of second order.
+
+    The last step draws x0 from ``N(D_y, V_y)``; its weight is the true likelihood over that of the linearised operator.
+    Particles of an item are resampled (systematic) when their effective number falls below ``resample_below`` of them.
+    A particle that becomes NaN has weight zero, and no move to NaN is accepted.
+
+    ``moves``: Metropolis moves of every particle after a resampling (noise up, then a guided step back), which leave
+    the level's ``density * twist`` invariant; only where the prior states its density (elsewhere no target is known:
+    nothing moves). ``tempering`` > 0: the twist counts with an exponent, for every item the largest at which that share
+    of its particles is effective; it is 1 at the end, by as many more temperatures of the last level as it takes. For
+    curved operators, whose early twists are wrong: try 0.5. ``guidance``: steps go towards the D_y of any
+    `iv.strategies.Guidance`, with the covariance without data; twist, weights and last step stay as they are, and the
+    posterior stays right.
+
+    ``result.info``: ``log_evidence`` and its standard error ``log_evidence_se`` (nats; ancestral estimate), ``ess``,
+    ``founders`` (particles of the start that are left), ``resamplings`` and ``acceptance`` (of moves; NaN without any),
+    each the same for all samples of an item. Results are weighted: see ``result.log_weights``.
+
+    ``num_steps`` levels on the solver's own grid, or ``grid``. Where V is diagonal in modes (Gaussian laws, sparse
+    priors) no covariance is formed, only determinants of the smaller of data and unknowns, up to 2,048. Other priors
+    have a covariance for every particle up to 128 real numbers; larger signals take the usual reverse step without V,
+    whose chain is of first order: give it 100 steps or more, and more particles than data. Particles are run in blocks,
+    so that memory does not grow with their number times a matrix. Samples of an item depend on each other, not on
+    other items.
+    """
 
     couples = "samples"
     num_steps: int = 25
     resample_below: float = 0.5
     moves: int = 1
+    tempering: float = 0.0
     guidance: Guidance | None = None
     grid: Tensor | None = None
 
@@ -86,8 +123,9 @@ class SMC(Strategy):
             object.__setattr__(self, "num_steps", len(grid) - 1)
         check_int("SMC", "num_steps", self.num_steps, minimum=2)
         check_int("SMC", "moves", self.moves, minimum=0)
-        if not 0 <= check_number("SMC", "resample_below", self.resample_below) <= 1:
-            raise invalid("SMC", "resample_below", "between 0 and 1", self.resample_below)
+        for name in ("resample_below", "tempering"):
+            if not 0 <= check_number("SMC", name, getattr(self, name)) <= 1:
+                raise invalid("SMC", name, "between 0 and 1", getattr(self, name))
         if not (self.guidance is None or isinstance(self.guidance, Guidance)):
             raise invalid_type("SMC", "guidance", "an iv.strategies.Guidance, or None", self.guidance)
 
@@ -124,8 +162,8 @@ class SMC(Strategy):
         number = rows // setting.batch
         return SMCState(
             x=x, log_weights=-log_q if _density(run) else zero, log_evidence=zero, founder=number,
-            resamplings=torch.zeros_like(number), reach=torch.zeros_like(number), tried=torch.zeros_like(number),
-            accepted=zero,
+            resamplings=torch.zeros_like(number), exponent=torch.ones_like(zero), reach=torch.zeros_like(number),
+            tried=torch.zeros_like(number), accepted=zero,
         )
 
     def step(self, run: Run, state: SMCState, i: int) -> tuple[SMCState, Info]:
@@ -134,60 +172,87 @@ class SMC(Strategy):
         level = Level.of(run, setting, _density(run), i, last=last)
         own = torch.arange(run.rows, device=state.x.device)
         ready = level.ready(state.x, own)
-        state = _buried(replace(state, log_weights=state.log_weights + ready.target), setting.batch)
-        state, parent, poor = self._resampled(run, state, i)
-        if bool(poor.any()):
-            ready, stale = ready.take(parent), parent != own
-            if self.moves and level.density is not None:
-                ready, stale, state = self._moved(level, ready, stale, state, own[poor])
-            # A copy has the place, and the step, of another; it takes one of its own.
-            fresh = own[stale]
-            ready = ready.put(fresh, level.ready(ready.x[fresh], fresh)) if len(fresh) else ready
+        state = replace(state, log_weights=state.log_weights + ready.density, exponent=torch.zeros_like(state.exponent))
+        stale = torch.zeros_like(own, dtype=torch.bool)
+        for number in range(_TEMPERATURES if last else 1):
+            force = not self.tempering or (last and number == _TEMPERATURES - 1)
+            exponent = self._exponent(state, ready.twist, setting.batch, number, force)
+            weights = state.log_weights + (exponent - state.exponent) * ready.twist
+            state = _buried(replace(state, log_weights=weights, exponent=exponent), setting.batch)
+            state, parent, poor = self._resampled(level, state, number)
+            if bool(poor.any()):
+                ready, stale = ready.take(parent), stale[parent] | (parent != own)
+                if self.moves and level.density is not None:
+                    ready, stale, state = self._moved(level, ready, stale, state, own[poor], number)
+            if bool((state.exponent == 1).all()):
+                break
+        # A copy has the place, and the step, of another; it takes one of its own.
+        fresh = own[stale]
+        ready = ready.put(fresh, level.ready(ready.x[fresh], fresh)) if len(fresh) else ready
         x = setting.coordinates.synthesis(ready.move)
-        state = _buried(replace(state, x=x, log_weights=state.log_weights + ready.increment), setting.batch)
+        weights = state.log_weights + ready.increment - (0.0 if last else ready.target(state.exponent))
+        state = _buried(replace(state, x=x, log_weights=weights), setting.batch)
         return state, self._info(run, state, setting.batch) if last else {}
 
     def log_weights(self, run: Run, state: SMCState) -> Tensor:
         return state.log_evidence + state.log_weights
 
+    def _exponent(self, state: SMCState, twist: Tensor, batch: int, number: int, force: bool) -> Tensor:
+        """The largest exponent of the twist at which enough particles are left; where none does, the best one."""
+        if force:
+            return torch.ones_like(state.exponent)
+        logs, old = state.log_weights.view(-1, batch), state.exponent[:batch]
+        least = self.tempering * len(logs)
+        value, best = old.clone(), torch.zeros_like(old)
+        for tried in torch.linspace(0, 1, _EXPONENTS + 1, dtype=old.dtype).tolist():
+            total = logs + (tried - old) * twist.view(-1, batch)
+            left = effective(normalised(torch.where(torch.isnan(total), -math.inf, total)))
+            left = torch.where(tried > old, left, 0.0) if number else left  # once begun, only upwards
+            better = (left >= least) | (left > best)
+            value, best = torch.where(better, tried, value), torch.where(better, left.clamp_max(least), best)
+        return value.repeat(len(logs))
+
     def _moved(
-        self, level: Level, ready: Ready, stale: Tensor, state: SMCState, rows: Tensor
+        self, level: Level, ready: Ready, stale: Tensor, state: SMCState, rows: Tensor, number: int
     ) -> tuple[Ready, Tensor, SMCState]:
         """Moves of the particles in ``rows``: of the items that were resampled, all of theirs."""
         batch = level.setting.batch
         item = rows % batch
-        count = torch.zeros(batch, dtype=torch.float64, device=rows.device).index_add_(0, item, torch.ones_like(item).double())
+        count = torch.zeros_like(state.exponent[:batch]).index_add_(0, item, torch.ones_like(item).double())
         total = torch.zeros_like(count)
         part, changed = ready.take(rows), torch.zeros_like(rows, dtype=torch.bool)
-        for number in range(self.moves):
-            part, accepted = level.moved(part, rows, state.reach[rows], number)
+        for k in range(self.moves):
+            part, accepted = level.moved(part, rows, state.reach[rows], state.exponent[rows], number * self.moves + k)
             total.index_add_(0, item, accepted.double())
             changed |= accepted
-        # Of the level that is done, for the ones to come: what a move may depend on.
+        # Of moves that are done, for those to come: what a move may depend on.
         rate = total / (self.moves * count).clamp_min(1)
-        shift = (rate > 0.5).long() - ((rate < 0.25) & (count > 0)).long()
+        shift = (rate > _RATES[1]).long() - ((rate < _RATES[0]) & (count > 0)).long()
         every = torch.arange(len(stale), device=rows.device) % batch
         stale = stale.index_copy(0, rows, stale[rows] & ~changed)
         state = replace(
             state,
             x=state.x.index_copy(0, rows, part.x),
-            reach=(state.reach + shift[every]).clamp(_REACH[0], _REACH[1]),
+            reach=(state.reach + shift[every]).clamp(*_REACH),
             tried=state.tried + (count > 0)[every],
             accepted=state.accepted + rate[every],
         )
         return ready.put(rows, part), stale, state
 
-    def _resampled(self, run: Run, state: SMCState, i: int) -> tuple[SMCState, Tensor, Tensor]:
+    def _resampled(self, level: Level, state: SMCState, number: int) -> tuple[SMCState, Tensor, Tensor]:
         """The state, the parents of the rows, and which rows were resampled."""
-        batch = run.bound.batch
+        batch = level.setting.batch
         logs = state.log_weights.view(-1, batch)
         count = len(logs)
         weights = normalised(logs)
-        poor = effective(weights) < self.resample_below * count  # False where all weights are zero
+        left = effective(weights)  # NaN where all weights are zero
+        poor = left < self.resample_below * count
+        if level.last:  # or the next temperature would find no more particles than this one
+            poor |= (state.exponent[:batch] < 1) & (left < count)
         own = torch.arange(count, device=logs.device)[:, None].expand(count, batch)
         if not bool(poor.any()):
             return state, torch.arange(len(state.x), device=logs.device), poor.repeat(count)
-        uniform = _uniform(run.draws, i)[:batch]
+        uniform = level.uniform(number * max(1, self.moves))[:batch]
         chosen = torch.where(poor, in_place(systematic(torch.where(poor, weights, 1 / count), uniform)), own)
         parent = (chosen * batch + torch.arange(batch, device=logs.device)).flatten()
         evidence = state.log_evidence.view(-1, batch) + torch.where(poor, log_mean_exp(logs), 0.0)
@@ -257,9 +322,3 @@ def _buried(state: SMCState, batch: int) -> SMCState:
     heir = heaviest.repeat(len(logs) // batch)
     x = torch.where(expand(dead, state.x), state.x[heir], state.x)
     return replace(state, x=x, log_weights=logs)
-
-
-def _uniform(draws: DrawLike, i: int) -> Tensor:
-    """One uniform number for every row."""
-    uniform: Tensor = torch.special.ndtr(draws.normal((1,), torch.float64, step=i + 1, index=1)[:, 0])
-    return uniform
