@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -256,6 +257,32 @@ def test_a_move_to_nan_is_never_accepted(index: int) -> None:
     assert float(((result.mean - truth.mean[0]) / truth.std[0]).abs()) < 5 / math.sqrt(300)
 
 
+@pytest.mark.parametrize("index", [1, 2, 3])
+def test_what_is_nan_stays_where_it_was(index: int) -> None:
+    prior, dead = two_modes(), torch.arange(0, 200, 2)
+    A = iv.operators.Matrix(matrix=torch.tensor([[1.0]], dtype=D))
+    level = level_of(iv.Problem(A, torch.tensor([[0.2]], dtype=D), noise=0.8), prior, SMC(), 200, 12)
+    assert isinstance(level.run.draws, Draws)
+    draws = Dead(level.run.draws, 13, index, dead)
+    level = replace(level, run=replace(level.run, draws=draws))  # type: ignore[arg-type]
+    rows, one = torch.arange(200), torch.ones(200, dtype=D)
+    before = level.ready(prior.sample(200, seed=0), rows)
+    after, accepted = level.moved(before, rows, torch.zeros_like(rows), one, 0)
+    assert not bool(accepted[dead].any()) and bool(accepted[1::2].any())
+    assert torch.equal(after.x[dead], before.x[dead]) and bool(torch.isfinite(after.target(one)).all())
+
+
+@pytest.mark.parametrize("moves", [0, 1])
+def test_copies_take_steps_of_their_own(moves: int) -> None:
+    prior, strategy = spike_slab((3,), "identity"), SMC(moves=moves)
+    A = iv.operators.Matrix(matrix=torch.tensor([[1.0, 0.5, -1.0]], dtype=D))
+    run = level_of(iv.Problem(A, torch.tensor([[0.8]], dtype=D), noise=0.2), prior, strategy, 500, 12).run
+    uneven = 4 * torch.randn(500, generator=torch.Generator().manual_seed(0), dtype=D)
+    state, _ = strategy.step(run, replace(strategy.init(run), log_weights=uneven), 0)
+    assert len(state.founder.unique()) < 200 and int(state.resamplings[0]) == 1
+    assert len(state.x.unique(dim=0)) == 500
+
+
 # --- temperatures ----------------------------------------------------------------------------------------------------
 def test_the_exponent_is_the_largest_that_leaves_enough_particles() -> None:
     rng = torch.Generator().manual_seed(0)
@@ -293,11 +320,12 @@ def test_few_levels_take_more_temperatures_at_the_end() -> None:
         seen.append(float(out[0]))
         return out
 
-    strategy = SMC(grid=torch.tensor([10.0, 1.0, 0.02]), tempering=0.9, moves=4)
+    strategy = SMC(grid=torch.tensor([10.0, 1.0, 0.02]), tempering=0.9, moves=4, resample_below=0.0)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(SMC, "_exponent", spy)
         result = iv.solve(A, torch.full((1,), y, dtype=D), prior, noise=0.2, strategy=strategy, num_samples=8192)
     assert len(seen) > 3 and seen[-1] == 1 and seen[2:] == sorted(seen[2:])
+    assert int(result.info["resamplings"][0]) == len(seen) - 3  # before every further temperature
     value, se = result.info["log_evidence"][0], result.info["log_evidence_se"][0]
     assert float((value - total.log()).abs()) < 5 * float(se) < 0.3
     assert float((result.mean - mean).abs() / sd) < 0.1 and float((result.std / sd - 1).abs()) < 0.05
