@@ -15,7 +15,7 @@ from invsolve.strategies.base import Run
 from invsolve.strategies.coordinates import Coordinates, Jacobian
 from invsolve.strategies.guided import BoundGuidance
 from invsolve.strategies.kernels import Kernel
-from invsolve.strategies.local import BareLocal, DenseLocal, DiagonalLocal, Linear, Local
+from invsolve.strategies.local import BareLocal, DenseLocal, DiagonalLocal, Local
 
 _BLOCK = 2**25  # bytes of matrices at a time: rows are run in blocks, which also keeps them in a CPU's cache
 _LADDER = 0.5  # moves go up by a variance of a^2 2^(j / 2), j = `reach` of an item
@@ -219,22 +219,6 @@ class Level:
     def _blocks(self, count: int) -> list[slice]:
         size = max(1, _BLOCK // self.setting.row_bytes)
         return [slice(first, min(first + size, count)) for first in range(0, count, size)]
-
-
-def first_local(run: Run, setting: Setting, rows: Tensor) -> Local | None:
-    """x0 without any x: the prior's law, of level infinity, where V is diagonal, the operator linear and the density
-    known. Then particles start with the data, and have equal weights where the prior is that law.
-    """
-    prior, law = run.prior, run.prior.law
-    linear = setting.jacobian is not None
-    if setting.form != "diagonal" or not linear or law is None or not isinstance(prior, HasDensity):
-        return None
-    V = setting.coordinates.law_variances()
-    assert setting.jacobian is not None
-    linearised = Linear.at(run.problem, setting.coordinates, setting.jacobian.take(rows % setting.batch),
-                           prior.mean.expand(run.rows, *prior.shape), None)
-    infinity = torch.full((), torch.inf, dtype=torch.float64, device=V.device)
-    return DiagonalLocal.given(linearised, V.new_zeros(run.rows, V.shape[1]), V, infinity)
 
 
 def log_density(prior: HasDensity, x: Tensor, level: Tensor) -> Tensor:

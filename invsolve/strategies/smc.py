@@ -21,9 +21,9 @@ from invsolve.strategies.base import Info, Run, Strategy
 from invsolve.strategies.coordinates import Coordinates, linear_jacobian
 from invsolve.strategies.guided import Guidance, needs_gaussian_noise_and_derivative
 from invsolve.strategies.levels import noise_levels
-from invsolve.strategies.local import Local
 from invsolve.strategies.particles import effective, in_place, log_mean_exp, normalised, relative_variance, systematic
-from invsolve.strategies.proposals import Form, HasDensity, Level, Ready, Setting, first_local
+from invsolve.strategies.proposals import Form, HasDensity, Level, Ready, Setting
+from invsolve.strategies.start import first_particles
 
 DENSE_SIZE = 128  # real numbers of a signal that has a dense covariance for every particle
 MAX_SIDE = 2048  # the smaller number of data and unknowns, of which determinants are formed
@@ -156,10 +156,9 @@ class SMC(Strategy):
     def init(self, run: Run) -> SMCState:
         setting: Setting = run.bound.setting
         top = setting.grid[..., 0].to(run.problem.data.device)
-        rows = torch.arange(run.rows, device=run.problem.data.device)
-        x, log_q = _start(run, top) if (local := first_local(run, setting, rows)) is None else _guided(run, local, top)
+        x, log_q = first_particles(run, setting, top)
         zero = torch.zeros(run.rows, dtype=torch.float64, device=x.device)
-        number = rows // setting.batch
+        number = torch.arange(run.rows, device=x.device) // setting.batch
         return SMCState(
             x=x, log_weights=-log_q if _density(run) else zero, log_evidence=zero, founder=number,
             resamplings=torch.zeros_like(number), exponent=torch.ones_like(zero), reach=torch.zeros_like(number),
@@ -281,31 +280,6 @@ class SMC(Strategy):
         }
         info = {k: v.expand_as(logs).flatten() for k, v in each.items()}
         return info | {"resamplings": state.resamplings, "acceptance": state.accepted / state.tried}
-
-
-def _start(run: Run, top: Tensor) -> tuple[Tensor, Tensor]:
-    """Particles at the highest level, and their log density."""
-    prior = run.prior
-    parts = 2 if run.problem.signal_dtype.is_complex else 1
-    z = run.normal(-1)
-    size = 0.5 * to_real(z).double().square().sum(1)
-    numbers = to_real(z).shape[1]
-    constant = -0.5 * numbers * math.log(2 * math.pi) - size
-    if prior.law is None:
-        level = top.to(prior.dtype).view(-1, *([1] * (z.ndim - 1))) if top.ndim else top.to(prior.dtype)
-        return prior.mean + level * z, constant - numbers * top.log()
-    law = prior.law
-    z = z.reshape(len(z), *law.modes.mode_shape)
-    level = top.to(prior.dtype).view(-1, *([1] * (z.ndim - 1))) if top.ndim else top.to(prior.dtype)
-    total = (law.variances.double() + level.double() ** 2).reshape(-1, law.variances.numel())
-    return law.sample(z, level), constant - parts * (0.5 * total.log().sum(1) + law.modes.log_det)
-
-
-def _guided(run: Run, local: Local, top: Tensor) -> tuple[Tensor, Tensor]:
-    """Particles at the highest level given the data, for a Gaussian law; and their log density, in the signal."""
-    z, coordinates = to_real(run.normal(-1)).double(), run.bound.setting.coordinates
-    kernel = local.guided(torch.zeros_like(z), top)
-    return coordinates.synthesis(kernel.draw(z)), kernel.log_prob_of(z) - coordinates.constant
 
 
 def _density(run: Run) -> HasDensity | None:
