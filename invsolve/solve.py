@@ -18,7 +18,7 @@ from invsolve.call import Call
 from invsolve.cg import expand
 from invsolve.checkpoint import Checkpoint
 from invsolve.checks import check_int, kind_dtype
-from invsolve.climb import Budget, Call, climb
+from invsolve.climb import Budget, climb
 from invsolve.compare import data_fingerprint
 from invsolve.draws import DrawLike, Draws, item_key
 from invsolve.errors import OperatorError, SolveError, UnsupportedError, invalid, invalid_type

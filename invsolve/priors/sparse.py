@@ -30,6 +30,7 @@ from invsolve.priors.quantiles import (
 )
 from invsolve.priors.table import Table
 from invsolve.priors.transforms import Transform, TransformName
+from invsolve.tally import count
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -416,6 +417,16 @@ class SparsePrior(Prior):
         u = self._analysis(x)
         log = self.coefficients.moments(u, level)[0] if sigma else self.coefficients.log_prob(u)
         return log.flatten(1).sum(1)
+
+    def mode_moments(self, x: Tensor, sigma: Tensor | float) -> tuple[Tensor, Tensor]:
+        """`moments` in the transform, where V is diagonal: ``D(x, sigma)``, and variances ``(batch, *shape)``, float64.
+
+        ``sigma``: a number or ``(batch,)``.
+        """
+        level = self._level(x, self._check(x, sigma))
+        count("denoise", len(x))
+        _, mean, variance = self.coefficients.moments(self._analysis(x), level)
+        return self._synthesis(mean), variance
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
         return replace(self, mean=self.law.mean.to(device=device, dtype=dtype), dtype=dtype or self.dtype)
