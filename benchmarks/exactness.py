@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import csv
 import importlib.metadata
-import inspect
 import math
 import time
 from collections.abc import Callable
@@ -23,7 +22,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from _exactness_certificate import Verdict, certificate_problems, summary, verdict
+from _exactness_certificate import Verdict, certificate_problems, shown, summary, verdict
 from _exactness_problems import Known, mixture_problems, nonlinear_problems, sparse_problems
 from _exactness_scores import GATES, Errors, errors
 
@@ -32,7 +31,8 @@ import invsolve as iv
 PARTS: dict[str, Callable[[], list[Known]]] = {
     "mixtures": mixture_problems, "sparse": sparse_problems, "nonlinear": nonlinear_problems,
 }
-STRATEGIES = ["auto", "MMPS", "SMC", *(["NoiseMCMC"] if hasattr(iv.strategies, "NoiseMCMC") else [])]
+HIDDEN = "auto, denoiser only"  # of mixtures, whose closed form it would take otherwise
+STRATEGIES = ["auto", HIDDEN, "MMPS", "SMC", "NoiseMCMC"]
 EXACT = "gold draws"
 NEEDED = {"mixtures": 28 / 30}  # the share of problems that must pass; all of them elsewhere
 PACKAGES = ("invsolve", "torch", "deepinv", "azula")
@@ -60,15 +60,14 @@ def nothing() -> Errors:
 
 def ours(problem: Known, name: str, n: int, seed: int, budget: float | None) -> Row:
     """One `solve`; a refusal is a row with its reason."""
-    options = {}
-    if budget is not None and "budget" in inspect.signature(iv.solve).parameters and name == "auto":
-        options["budget"] = budget
-    strategy = "auto" if name == "auto" else getattr(iv.strategies, name)()
+    options = {"budget": budget} if budget is not None and name.startswith("auto") else {}
+    strategy = "auto" if name.startswith("auto") else getattr(iv.strategies, name)()
+    prior = shown(problem) if name == HIDDEN else problem.prior
     row = {"part": problem.part, "problem": problem.name, "method": f"invsolve: {name}", "seed": seed, "samples": n}
     start = time.perf_counter()
     try:
         result = iv.solve(
-            problem.operator, problem.data, problem.prior, noise=problem.noise, strategy=strategy, num_samples=n,
+            problem.operator, problem.data, prior, noise=problem.noise, strategy=strategy, num_samples=n,
             seed=seed, throw=False, **options,
         )
     except iv.errors.InvsolveError as error:
@@ -77,7 +76,9 @@ def ours(problem: Known, name: str, n: int, seed: int, budget: float | None) -> 
     seconds = time.perf_counter() - start
     scores = errors(problem, result.samples, result.weights)
     certificate = getattr(result, "certificate", None)
-    notes = [f"took {result.strategy}"] if name == "auto" else []
+    notes = [f"took {result.strategy}"] if name.startswith("auto") else []
+    if certificate is not None and len(certificate.attempts) > 1:
+        notes += [f"{len(certificate.attempts)} tries"]
     notes += [] if certificate is None else [f"certificate {'reached' if certificate.reached else 'not reached'}"]
     return Row(
         **row, scores=scores, passed=scores.passed(problem.part), nfe=result.nfe, vjps=result.vjps,
@@ -247,6 +248,8 @@ def run_part(known: list[Known], options: argparse.Namespace) -> list[Row]:
         matched = 0.0
         for seed in options.seeds:
             for name in options.methods:
+                if name == HIDDEN and problem.part != "mixtures":
+                    continue
                 found.append(ours(problem, name, options.samples, seed, options.budget))
                 if name == "auto" or not matched:
                     matched = found[-1].nfe + found[-1].vjps
