@@ -65,13 +65,16 @@ def certificate_problems(count: int = 200, seed: int = 0) -> Iterator[Known]:
             yield phase(d, 4 * d, between(0.05, 0.3), float(torch.rand((), generator=rng)) * 0.8 + 0.1, number, 300)
 
 
+def denoiser_only(prior: iv.priors.GaussianMixturePrior) -> Prior:
+    """The same law, known through its denoiser and nothing else."""
+    return iv.priors.from_denoiser(prior._denoise, shape=tuple(prior.shape), mean=prior.mean, scale=prior.scale,
+                                   detail=prior.detail)
+
+
 def shown(problem: Known) -> Prior:
     """The prior as the solver sees it: of a mixture the denoiser only, or the closed form would be all there is."""
     prior = problem.prior
-    if not isinstance(prior, iv.priors.GaussianMixturePrior):
-        return prior
-    return iv.priors.from_denoiser(prior._denoise, shape=tuple(prior.shape), mean=prior.mean, scale=prior.scale,
-                                   detail=prior.detail)
+    return denoiser_only(prior) if isinstance(prior, iv.priors.GaussianMixturePrior) else prior
 
 
 def verdict(problem: Known, *, budget: float, samples: int, seed: int) -> Verdict:
