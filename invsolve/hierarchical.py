@@ -30,6 +30,7 @@ from invsolve.priors.base import Prior
 from invsolve.problem import Problem
 from invsolve.progress import Progress, metered
 from invsolve.result import Result, Status
+from invsolve.strategies.auto import ladder
 from invsolve.strategies.base import Strategy
 from invsolve.strategies.exact import Exact
 from invsolve.strategies.mmps import MMPS
@@ -37,6 +38,7 @@ from invsolve.tally import tally
 from invsolve.unknowns import Unknowns
 
 _SPACING = {1: 0.15, 2: 0.35, 3: 0.7}  # of a lattice, in posterior standard deviations, by the number of scalars
+_SPACING_SAMPLED = {1: 0.4, 2: 0.6, 3: 0.7}  # where every node is a population: moments are as exact
 _PRIORS = 64  # members of a family that are kept
 _KEPT = 2**26  # numbers of weighted samples that are kept from the evidence to the draws, instead of made again
 
@@ -46,10 +48,11 @@ _KEPT = 2**26  # numbers of weighted samples that are kept from the evidence to 
 class Hierarchy:
     """How `solve` infers unknown scalars.
 
-    ``method``: ``"lattice"`` where the strategy gives the evidence (`Exact` up to the sizes it factorises, `SMC`) and
-    there are up to three scalars; ``"gibbs"`` with any strategy; ``"auto"``: the lattice where it can be. ``spacing``
-    of the lattice in posterior standard deviations (0.15, 0.35, 0.7 for one, two, three scalars unless given; the
-    evidence is computed at every node, about ``12 / spacing`` of them for one scalar). ``num_sweeps`` of Gibbs: how
+    ``method``: ``"lattice"`` where the strategy gives the evidence (`Exact` up to the sizes it factorises, `SMC`,
+    `NoiseMCMC`) and there are up to three scalars; ``"gibbs"`` with any strategy; ``"auto"``: the lattice where it can
+    be. ``spacing`` of the lattice in posterior standard deviations (0.15, 0.35, 0.7 for one, two, three scalars unless
+    given, 0.4, 0.6, 0.7 with populations; the evidence is computed at every node, about ``12 / spacing`` of them for
+    one scalar). ``num_sweeps`` of Gibbs: how
     often the scalars of a chain are drawn; the signal is drawn once more than that. Ten are enough for a noise level
     alone; with scalars of the prior take 30 or more, and heed the warning of chains that move slowly.
     """
@@ -127,12 +130,10 @@ def choose(problem: Problem, prior: Prior) -> tuple[Strategy, str]:
     exact, guided = Exact(), MMPS()
     if not (lacking := exact.missing(problem, prior)):
         return exact, "Given the scalars there is a closed form."
-    if missing := guided.missing(problem, prior):
-        raise UnsupportedError(
-            f"solve: strategy 'auto' finds none for unknown scalars: not Exact, because {lacking}; not MMPS, which "
-            f"needs {missing}."
-        )
-    return guided, f"No closed form ({lacking}), so moment-matching guidance; SMC would use the evidence."
+    population = ladder(problem, prior, 1)[0].strategy
+    if population.gives_evidence:
+        return population, f"Given the scalars there is no closed form ({lacking}), so populations that give evidence."
+    return guided, f"No closed form ({lacking}) and too large for populations, so moment-matching guidance."
 
 
 def solve_unknowns(job: Job, progress: Progress) -> Result:
@@ -186,7 +187,8 @@ def _no_lattice(job: Job) -> str:
 def draw_by_lattice(job: Job, progress: Progress) -> Drawn:
     """Rows by way of ``p(theta | y)`` on a lattice for every item."""
     dims = len(job.unknowns.names)
-    spacing = job.hierarchy.spacing or _SPACING[dims]
+    usual = _SPACING if isinstance(job.strategy, Exact) else _SPACING_SAMPLED
+    spacing = job.hierarchy.spacing or usual[dims]
     evidences = _Evidences(job)
     tolerance = 0.02 if isinstance(job.strategy, Exact) else 0.2  # of estimates, nats
     lattices = run([explore(dims, spacing, tolerance) for _ in range(job.batch)], evidences)

@@ -302,6 +302,25 @@ def test_smc_on_the_lattice():
     assert torch.equal(kept.samples, result.samples)  # made again, or kept: the same
 
 
+def test_chains_on_the_lattice():
+    """A linear-Gaussian problem, whose closed form on the lattice is the reference."""
+    prior, (A, y) = field(3.0), data(items=1)
+    exact = iv.solve(A, y, prior, noise=NOISE, num_samples=4000)
+    options = {"strategy": iv.strategies.NoiseMCMC(chains=256), "hierarchy": iv.Hierarchy(spacing=0.8)}
+    result = iv.solve(A, y, prior, noise=NOISE, num_samples=256, **options)
+    close(result, "noise.std", (exact["noise.std"].mean, exact["noise.std"].std))
+    assert abs(float(result.log_evidence - exact.log_evidence)) < 4 * math.sqrt(2 * 7 / 256)  # seven rises
+
+
+def test_auto_takes_populations_where_there_is_no_closed_form():
+    from invsolve.hierarchical import choose
+
+    sparse = iv.priors.SparsePrior(shape=(4,), coefficients=iv.priors.Laplace(scale=1.0))
+    problem = iv.Problem(iv.operators.Mask(mask=torch.ones(4, dtype=torch.bool)), torch.zeros(4), noise=0.1)
+    strategy, why = choose(problem, sparse)
+    assert strategy.name == "NoiseMCMC" and "populations that give evidence" in why
+
+
 def lattice_keeps(options, prior, A, y):
     """The same solve without memory for weighted samples."""
     with pytest.MonkeyPatch.context() as patch:
@@ -375,9 +394,11 @@ def test_what_does_not_work_with_unknowns(tmp_path):
     ):
         with pytest.raises(UnsupportedError, match=message):
             iv.solve(A, y, field(3.0), noise=NOISE, **options)
-    black = iv.operators.from_callable(lambda x: x[:, :3].exp(), (6,), (3,), kind="black box")
-    with pytest.raises(UnsupportedError, match="'auto' finds none for unknown scalars.*not Exact.*not MMPS"):
-        iv.solve(black, y[:, :3], field(3.0), noise=NOISE)
+    many = 2**17
+    black = iv.operators.from_callable(lambda x: x[:, :3].exp(), (many,), (3,), kind="black box")
+    blind = iv.priors.from_denoiser(lambda x, s: x / (1 + s**2), shape=(many,), scale=1.0, dtype=F64)
+    with pytest.raises(UnsupportedError, match="'auto' finds none.*not Exact.*not MMPS"):
+        iv.solve(black, y[:, :3], blind, noise=NOISE)
     with pytest.raises(InputError, match="hierarchy.*no scalar is unknown"):
         iv.solve(A, y, field(3.0), noise=0.1, hierarchy=iv.Hierarchy())
     with pytest.raises(InputTypeError, match="hierarchy.*iv.Hierarchy"):
@@ -412,7 +433,7 @@ def test_scalars_of_a_prior_without_density_need_the_evidence():
     family = iv.priors.Family(make, scale=iv.LogNormal(median=1.0, factor=2.0))
     A = iv.operators.Matrix(matrix=torch.eye(3, dtype=F64))
     with pytest.raises(UnsupportedError, match="FunctionPrior with MMPS has neither.*SMC"):
-        iv.solve(A, torch.ones(1, 3, dtype=F64), family, noise=0.5)
+        iv.solve(A, torch.ones(1, 3, dtype=F64), family, noise=0.5, strategy=iv.strategies.MMPS())
 
 
 # --- families and the hook ------------------------------------------------------------------------------------------

@@ -110,6 +110,7 @@ class NoiseMCMC(Strategy):
     """
 
     couples = "samples"
+    gives_evidence = True
     kernel: Literal["auto", "hmc", "mala", "pcn"] = "auto"
     chains: int = 1024
     islands: int = 8
