@@ -1,88 +1,53 @@
-"""`result.check()`: is *this* posterior right for *this* data? The first, cheap tests; each states its false-alarm
-rate.
+"""`result.check()`: is *this* posterior right for *this* data?
 
-All rest on one fact (Johnson 2007, Bayesian Analysis 2, 719-734; Yuan & Johnson 2012): if model and sampler are right,
-a posterior sample x and the data y are a draw from the joint law, so the whitened residual G^-1/2 (y - A x) of one
-sample is *exactly* white standard normal noise, and x itself is a draw from the prior. Samples of one posterior are not
-independent, so their p-values are combined by twice their mean, which is valid for any dependence (Rueschendorf 1982).
+Each test states what it measured and what it would notice, and fails at its share of 2 % false alarms over the whole
+report. The tests are in `invsolve.checking`: of the samples, of the data in closed form (Gaussian priors) or against
+data simulated from the prior, and of the solver, which is run again on data of known relation to the given ones.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, final
+from math import prod
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from invsolve.arrays import to_real
-from invsolve.errors import UnsupportedError
+from invsolve.checking.again import Again
+from invsolve.checking.evidence import evidence_tests
+from invsolve.checking.ranks import REPLICATES
+from invsolve.checking.repeats import repeats_test
+from invsolve.checking.report import LEVEL, Check, CheckReport, Measured, judge
+from invsolve.checking.samples import LOOKED_AT, sample_tests, unweighted
+from invsolve.errors import UnsupportedError, invalid_type
 from invsolve.noise import Gaussian
 from invsolve.priors.base import Prior
 from invsolve.problem import Problem
+from invsolve.strategies.base import Strategy
 
 if TYPE_CHECKING:
     from invsolve.result import Result
 
-LEVEL = 0.02  # false alarms of one report, over all of its tests and items together
-_SAMPLES = 32  # tests look at this many samples at most: more add cost and, being dependent, little power
+__all__ = ["LEVEL", "Check", "CheckReport", "check_result"]
 
-
-@final
-@dataclass(frozen=True, kw_only=True)
-class Check:
-    """One test: ``value`` is what was measured, ``p_value`` is for the worst item, ``passed`` at the report's level."""
-
-    name: str
-    passed: bool
-    value: float
-    p_value: float | None
-    text: str
-
-
-@final
-@dataclass(frozen=True, kw_only=True)
-class CheckReport:
-    """The tests of one result. ``report.passed`` is False if any failed; ``str(report)`` is for people."""
-
-    checks: tuple[Check, ...]
-    level: float
-
-    @property
-    def passed(self) -> bool:
-        return all(check.passed for check in self.checks)
-
-    def __getitem__(self, name: str) -> Check:
-        """The test called ``name``; KeyError lists the names."""
-        for check in self.checks:
-            if check.name == name:
-                return check
-        raise KeyError(f"no test {name!r}; there are {', '.join(c.name for c in self.checks)}")
-
-    def __str__(self) -> str:
-        head = (
-            "No conflict found"
-            if self.passed
-            else "Conflict: " + ", ".join(c.name for c in self.checks if not c.passed)
-        )
-        lines = [f"{head} (at most {self.level:.0%} false alarms over all tests)"]
-        for c in self.checks:
-            p = "" if c.p_value is None else f", p = {c.p_value:.2g}"
-            lines.append(f"  {'ok  ' if c.passed else 'FAIL'}  {c.name}: {c.text}{p}")
-        return "\n".join(lines)
-
-    def __repr__(self) -> str:
-        return f"CheckReport({sum(c.passed for c in self.checks)} of {len(self.checks)} passed)"
+_NUMBERS = 4096  # of signal or data: larger ones are solved again only if asked for
+_ITEMS = 8  # tests by replicates look at this many items, spread over the batch (one by default if it takes a denoiser)
+_PARTICLES = 4 * REPLICATES  # of strategies that give weights
 
 
 @torch.no_grad()  # an operator may hold a network
-def check_result(result: Result) -> CheckReport:
+def check_result(result: Result, *, solves: bool | None = None) -> CheckReport:
     """The report of a result that still holds its problem and prior (one loaded from a file does not).
 
-    Raises UnsupportedError without them, or with noise whose residual cannot be whitened.
+    ``solves`` says whether to simulate data and to solve again with the result's strategy: some 700 posterior samples
+    an item for Gaussian priors, 1,800 for others. None: only where that is cheap, that is for priors whose denoiser is
+    a closed form and up to 4,096 numbers of signal and data. Deterministic in ``result.seed``.
+
+    Raises UnsupportedError without problem and prior, or with noise whose residual cannot be whitened.
     """
     problem, prior = result.problem, result.prior
+    if solves is not None and not isinstance(solves, bool):
+        raise invalid_type("Result.check", "solves", "True, False or None", solves)
     if not isinstance(problem, Problem) or not isinstance(prior, Prior):
         raise UnsupportedError(
             "Result.check: the problem and prior are not in a loaded or derived result. Call check() on "
@@ -96,167 +61,74 @@ def check_result(result: Result) -> CheckReport:
         )
     if not isinstance(problem.noise, Gaussian):
         raise UnsupportedError(f"Result.check: no whitened residual for {type(problem.noise).__name__} noise.")
+    checks, samples, alive = _rows(result)
+    problem = problem.take(alive)
+    found: list[Measured] = []
+    notes: list[str] = []
+    if bool(problem.num_data.all()) and len(alive):
+        closed = evidence_tests(problem, prior, seed=result.seed)
+        found += [*(sample_tests(problem, prior, samples) if len(samples) else []), *repeats_test(problem), *closed]
+        more, notes = _by_replicates(result, problem, prior, samples, bool(closed), solves)
+        found += more
+    elif len(samples):
+        found += sample_tests(problem, prior, samples)
+    return CheckReport(checks=(*checks, *map(judge, found)), level=LEVEL, notes=tuple(notes))
+
+
+def _rows(result: Result) -> tuple[list[Check], Tensor, Tensor]:
+    """What became of the samples; up to 32 good ones ``(n, items, *shape)``; the items that have any."""
     samples = result.samples if result.batched else result.samples[:, None]
     failed = result.failed if result.batched else result.failed[:, None]
     # The first samples that are good for every item: the tests are one per item and sample.
     alive = torch.nonzero(~failed.all(0))[:, 0]  # an item without any sample says nothing about the others
-    problem, samples, failed = problem.take(alive), samples[:, alive], failed[:, alive]
+    samples, failed = samples[:, alive], failed[:, alive]
+    lost, rows = int(result.failed.sum()), result.failed.numel()
+    text = f"{lost} of {rows} samples are not finite"
+    checks = [Check(name="rows", passed=lost == 0, value=float(lost), p_value=None, text=text)]
     if result.log_weights is not None:
         weights = result.weights if result.batched else result.weights[:, None]
-        samples, failed = _unweighted(samples, weights[:, alive]), torch.zeros(_SAMPLES, len(alive), dtype=torch.bool)
-    good = torch.nonzero(~failed.any(1))[:_SAMPLES, 0]
-    rows, lost = result.failed.numel(), int(result.failed.sum())
-    checks = [
-        Check(
-            name="rows",
-            passed=lost == 0,
-            value=float(lost),
-            p_value=None,
-            text=f"{lost} of {rows} samples are not finite",
-        )
-    ]
-    if result.log_weights is not None:
         ess = float(result.ess.min())
-        checks.append(
-            Check(
-                name="ess",
-                passed=ess >= 16,
-                value=ess,
-                p_value=None,
-                text=f"effective sample size {ess:.0f} of {len(samples)} (16 are needed for an interval)",
-            )
-        )
-    if len(good):
-        raw = [*_residual_tests(problem, samples[good]), *_prior_tests(prior, samples[good])]
-        items = samples.shape[1]
-        for name, value, p_each, text in raw:
-            p = float(np.min(np.minimum(1.0, 2 * p_each.mean(0))))  # worst item
-            checks.append(Check(name=name, passed=p >= LEVEL / (len(raw) * items), value=value, p_value=p, text=text))
-    return CheckReport(checks=tuple(checks), level=LEVEL)
+        text = f"effective sample size {ess:.0f} of {len(samples)} (16 are needed for an interval)"
+        checks.append(Check(name="ess", passed=ess >= 16, value=ess, p_value=None, text=text))
+        return checks, unweighted(samples, weights[:, alive]), alive
+    good = torch.nonzero(~failed.any(1))[:LOOKED_AT, 0]
+    return checks, samples[good], alive
 
 
-def _unweighted(samples: Tensor, weights: Tensor) -> Tensor:
-    """As many equally weighted samples of every item as the tests look at: systematic resampling, without a draw."""
-    ladder = (torch.arange(_SAMPLES, dtype=weights.dtype, device=weights.device) + 0.5) / _SAMPLES
-    edges = weights.cumsum(0).T.contiguous()  # (items, samples)
-    chosen = torch.searchsorted(edges, ladder.expand(len(edges), -1).contiguous()).clamp_max(edges.shape[1] - 1).T
-    return torch.stack([samples[index, item] for item, index in enumerate(chosen.T)], dim=1)
+def _by_replicates(
+    result: Result, problem: Problem, prior: Prior, samples: Tensor, closed: bool, solves: bool | None
+) -> tuple[list[Measured], list[str]]:
+    """The tests that simulate and solve again, and what to say about those left out."""
+    from invsolve.checking.held_out import FOLDS, held_out_test
+    from invsolve.checking.replicated import RANKED_AMONG, RUNS, replicated_data_test
+    from invsolve.checking.simulated import prior_predictive_test
+    from invsolve.checking.split import split_data_test
 
-
-_Raw = tuple[str, float, np.ndarray, str]  # name, value, p (samples, items), text
-
-
-def _residual_tests(problem: Problem, samples: Tensor) -> list[_Raw]:
-    """Is the whitened residual white standard normal noise?"""
-    from scipy import stats
-
-    count = problem.num_data.double().cpu().numpy()
-    if not count.all():
-        return []
-    sizes, peaks, lags = [], [], []
-    total = square = torch.zeros((), dtype=torch.float64, device=samples.device)
-    for x in samples:  # one batch of items at a time: the data may be large
-        white = problem.whiten(problem.data - problem.operator(x))
-        real = to_real(white).double()
-        total, square = total + real, square + real.square()
-        sizes.append(real.square().sum(1))
-        peaks.append(real.abs().amax(1))
-        lags.append(torch.stack([real.new_zeros(len(real)), *_lag_one(white, problem.operator.observed)]))
-    size, peak = (torch.stack(v).cpu().numpy() for v in (sizes, peaks))
-    ratio = float((size / count).mean())
-    notice = _noticed_noise(total, square, len(samples), count)
-    below = stats.chi2.cdf(size, count)
-    found: list[_Raw] = [
-        ("noise level", ratio, 2 * np.minimum(below, 1 - below), f"chi^2 per datum {ratio:.3f}, expected 1; {notice}"),
-        (
-            "outliers",
-            float(peak.max()),
-            -np.expm1(count * np.log1p(-np.minimum(2 * stats.norm.sf(peak), 1 - 1e-16))),
-            f"largest whitened residual {float(peak.max()):.2f}; would notice a datum off by "
-            f"{stats.norm.isf(0.005 / count.max()) + 1.3:.1f} std",
-        ),
-    ]
-    lag = torch.stack(lags).cpu().numpy()[:, 1:]  # (samples, axes, items)
-    if lag.shape[1]:
-        p = np.minimum(1.0, lag.shape[1] * (2 * stats.norm.sf(np.abs(lag))).min(1))
-        worst = float(lag.flat[np.abs(lag).argmax()])
-        found.append(
-            (
-                "structure",
-                worst,
-                p,
-                f"neighbouring residuals correlate by {worst:+.1f} standard errors: "
-                "a wrong operator or prior shows here",
-            )
-        )
-    return found
-
-
-def _noticed_noise(total: Tensor, square: Tensor, samples: int, count: np.ndarray) -> str:
-    """What error of the noise level this test would notice nine times in ten, in words.
-
-    A fit follows the noise: with the hat matrix H of the posterior mean, a noise variance wrong by f^2 changes the
-    expected chi^2 of m data by (f^2 - 1) tr((I - H)^2) >= (f^2 - 1) (m - tr H)^2 / m, and tr H is the spread of the
-    predictions.
-    """
-    if samples < 2:
-        return "its power needs two samples"
-    spread = ((square - total * total / samples) / (samples - 1)).sum(1).cpu().numpy()
-    free = np.clip(count - spread, 1.0, None) ** 2 / count
-    f2 = float((1 + (3.3 + 1.3) * np.sqrt(2 * count) / free).max())  # 3.3: the test's threshold; 1.3: nine in ten
-    return (
-        f"would notice a noise std {np.sqrt(f2):.2f} times what was stated"
-        if f2 < 100
-        else "the data leave no freedom to test the noise level"
+    strategy: Any = result.strategy_object
+    if not isinstance(strategy, Strategy):
+        return [], ["not solved again: the result does not hold its strategy"]
+    items = min(len(problem.data), _ITEMS if solves or result.nfe == 0 else 1)
+    asked = items * REPLICATES * (1 if closed else 1 + FOLDS) + RUNS * RANKED_AMONG
+    if solves is None:
+        cheap = result.nfe == 0 or prior.cheap_pullback
+        solves = cheap and max(prod(problem.shape), prod(problem.operator.out_shape)) <= _NUMBERS
+    if not solves:
+        cost = asked * result.seconds / max(1, result.failed.numel())
+        return [], [
+            f"not simulated or solved again; check(solves=True) would draw {asked} more samples (about {cost:.0f} s)"
+        ]
+    notes = []
+    chosen = torch.arange(items, device=problem.data.device) * len(problem.data) // items
+    if items < len(problem.data):
+        notes.append(f"simulated and solved again for {items} of {len(problem.data)} items")
+    weighted = result.log_weights is not None
+    again = Again(
+        problem=problem.take(chosen), prior=prior, strategy=strategy, seed=result.seed,
+        particles=max(_PARTICLES, result.num_samples) if weighted else 0,
     )
-
-
-def _lag_one(white: Tensor, observed: Tensor | None) -> list[Tensor]:
-    """Correlation of neighbours along each data axis that has them, in standard errors, (items,) each."""
-    mask = torch.ones_like(white.real) if observed is None else observed.expand(white.shape).to(white.real.dtype)
-    out = []
-    for axis in range(1, white.ndim):
-        n = white.shape[axis] - 1
-        pairs = (mask.narrow(axis, 0, n) * mask.narrow(axis, 1, n)).flatten(1).sum(1) * (2 if white.is_complex() else 1)
-        if n < 1 or not bool((pairs >= 64).all()):  # fewer products are not nearly normal
-            continue
-        product = (white.narrow(axis, 0, n).conj() * white.narrow(axis, 1, n)).real.flatten(1).double().sum(1)
-        out.append(product / pairs.double().sqrt())
-    return out
-
-
-def _prior_tests(prior: Prior, samples: Tensor) -> list[_Raw]:
-    """For exactly Gaussian priors: are the samples' modes standard normal, in bands from the strongest to the
-    weakest?
-    """
-    from scipy import stats
-
-    law = prior.law
-    if law is None or not prior.exact_law:
-        return []
-    variances = law.variances.flatten()
-    order = variances.argsort(descending=True)
-    order = order[variances[order] > 1e-6 * variances.max()]  # rounding decides what is left of weaker modes
-    edges = [0, *sorted({min(len(order), 4**k) for k in range(1, 12)})]
-    bands = [order[a:b] for a, b in zip(edges[:-1], edges[1:], strict=True) if b > a]
-    values, tails = [], []
-    for x in samples:
-        u = law.modes.analysis(x - law.mean).flatten(1).abs().double().square() / variances.double()
-        parts = 2 if x.is_complex() else 1
-        size = torch.stack([u[:, band].sum(1) for band in bands]).cpu().numpy()
-        degrees = np.array([parts * len(band) for band in bands])[:, None]
-        below = stats.chi2.cdf(size, degrees)
-        values.append(size / degrees)
-        tails.append(np.minimum(1.0, len(bands) * 2 * np.minimum(below, 1 - below)))
-    p = np.stack(tails)  # (samples, bands, items)
-    means = np.stack(values).mean((0, 2))
-    worst = float(means[np.abs(np.log(means)).argmax()])
-    return [
-        (
-            "prior",
-            worst,
-            p.min(1),
-            f"power of the samples relative to the prior, worst of {len(bands)} bands of modes: {worst:.2f}, "
-            "expected 1",
-        )
-    ]
+    found = [*([] if closed else [*prior_predictive_test(again), *held_out_test(again)]), *split_data_test(again)]
+    if weighted:
+        notes.append("no replicated data: ranks among weighted samples have no exact law")
+    elif len(samples):
+        found += replicated_data_test(again, samples[:, chosen])
+    return found, notes

@@ -85,6 +85,7 @@ class Result:
     layout: Layout | None = None  # the parts of a packed signal
     problem: Any = None  # not saved
     prior: Any = None  # not saved
+    strategy_object: Any = None  # not saved: the strategy itself, for solves that `check` makes
     warnings: tuple[str, ...] = ()
     certificate: Certificate | None = None  # of strategy="auto"; not saved
     dims: tuple[str, ...] | None = None  # names of the signal's axes; taken from the problem when it has them
@@ -294,7 +295,7 @@ class Result:
             warnings = (*warnings, f"{what} was NaN or infinite for {int(lost.sum())} samples, which count as failed")
         return replace(
             self, samples=samples, shape=tuple(samples.shape[lead:]), failed=failed, status=Status.of(failed),
-            layout=None, problem=None, prior=None, dims=None, units="", warnings=warnings,
+            layout=None, problem=None, prior=None, strategy_object=None, dims=None, units="", warnings=warnings,
         )
 
     # --- looking, keeping, checking ---------------------------------------------------------------------------------
@@ -334,11 +335,11 @@ class Result:
 
         save_result(self, path)
 
-    def check(self) -> Any:
+    def check(self, *, solves: bool | None = None) -> Any:
         """Is this posterior right for this data? See `invsolve.check.check_result`."""
         from invsolve.check import check_result
 
-        return check_result(self)
+        return check_result(self, solves=solves)
 
     # --- plumbing ----------------------------------------------------------------------------------------------------
     @cached_property

@@ -186,6 +186,7 @@ def solve(
         prior=prior,
         warnings=(*warnings, *found.warnings),
         certificate=certificate,
+        strategy_object=rung.strategy,
     )
     return _returned(result, throw)
 

@@ -446,8 +446,8 @@ def test_check_is_the_check_of_the_package(monkeypatch):
     import invsolve.check
 
     result = make(draw(3, 2, 1))
-    monkeypatch.setattr(invsolve.check, "check_result", lambda r: ("checked", r))
-    assert result.check() == ("checked", result)
+    monkeypatch.setattr(invsolve.check, "check_result", lambda r, solves: ("checked", r, solves))
+    assert result.check() == ("checked", result, None)
 
 
 @pytest.mark.parametrize("status", Status)

@@ -1,0 +1,1 @@
+"""The tests of `result.check()`, one kind a module; `invsolve.check` puts the report together."""

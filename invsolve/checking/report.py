@@ -1,0 +1,114 @@
+"""What a report is made of, and how the 2 % of false alarms that it may raise are shared among its tests."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+from numpy.typing import NDArray
+
+LEVEL = 0.02  # false alarms of one report, over all of its tests and items together
+# Shares of the level, by name. Tests by ranks among 255 replicates cannot be below 1/256, and get just that. No report
+# holds more of them than add up to LEVEL (Bonferroni), see `tests/test_check.py`.
+RANKED = 1 / 256
+SHARES = {
+    "noise level": 0.001,
+    "outliers": 0.0005,
+    "structure": 0.001,
+    "prior": 0.001,
+    "repeated values": 0.0005,
+    "evidence": 0.005,
+    "sensors": 0.002,
+    "innovations": 0.002,
+    "prior predictive": RANKED,
+    "held-out sensors": RANKED,
+    "split data": RANKED,
+    "replicated data": 0.0025,
+}
+_POWER = "; would notice"  # what follows in a text is the test's power: nine times in ten
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What one test found: ``p`` holds a p-value for every item, or one for all of them."""
+
+    name: str
+    value: float
+    p: NDArray[np.float64]
+    text: str
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """One test: ``value`` is what was measured, ``p_value`` is over all items, and fails below ``limit``."""
+
+    name: str
+    passed: bool
+    value: float
+    p_value: float | None
+    text: str
+    limit: float | None = None
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class CheckReport:
+    """The tests of one result. ``report.passed`` is False if any failed; ``str(report)`` is for people."""
+
+    checks: tuple[Check, ...]
+    level: float
+    notes: tuple[str, ...] = ()  # what was left out, and why
+
+    @property
+    def passed(self) -> bool:
+        return all(check.passed for check in self.checks)
+
+    def __getitem__(self, name: str) -> Check:
+        """The test called ``name``; KeyError lists the names."""
+        for check in self.checks:
+            if check.name == name:
+                return check
+        raise KeyError(f"no test {name!r}; there are {', '.join(c.name for c in self.checks)}")
+
+    def __str__(self) -> str:
+        head = (
+            "No conflict found"
+            if self.passed
+            else "Conflict: " + ", ".join(c.name for c in self.checks if not c.passed)
+        )
+        lines = [f"{head} (at most {self.level:.0%} false alarms over all tests)"]
+        for c in self.checks:
+            p = "" if c.p_value is None else f", p = {c.p_value:.2g}"
+            p += "" if c.limit is None else f" (limit {c.limit:.2g})"
+            measured, _, notice = c.text.partition(_POWER)
+            lines.append(f"  {'ok  ' if c.passed else 'FAIL'}  {c.name}: {measured}{p}")
+            lines += [f"        {_POWER.lstrip('; ')}{notice}"] if notice else []
+        return "\n".join(lines + [f"  note  {note}" for note in self.notes])
+
+    def __repr__(self) -> str:
+        return f"CheckReport({sum(c.passed for c in self.checks)} of {len(self.checks)} passed)"
+
+
+def judge(found: Measured) -> Check:
+    """The test against its share of the level; the worst of n items counts n times (Bonferroni)."""
+    p = float(min(1.0, len(found.p) * found.p.min()))
+    limit = SHARES[found.name]
+    # A rank's p-value is a quotient of integers: 1/256 must not lose to its own rounding.
+    passed = p > limit * (1 - 1e-9) if limit != RANKED else p > RANKED * (1 + 1e-9)
+    return Check(name=found.name, passed=passed, value=found.value, p_value=p, text=found.text, limit=limit)
+
+
+def fail_z(name: str, tests: int) -> float:
+    """Standard normal deviations beyond which one of ``tests`` two-sided tests sharing the level of ``name`` fails."""
+    from scipy import stats
+
+    return float(stats.norm.isf(SHARES[name] / (2 * max(1, tests))))
+
+
+def join(words: Sequence[str]) -> str:
+    """'a, b and c'."""
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
