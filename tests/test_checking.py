@@ -49,7 +49,7 @@ def dense_covariance(p: iv.Problem, prior: iv.priors.GaussianPrior) -> Tensor:
 
 # --- shares and ranks -------------------------------------------------------------------------------------------------
 def test_the_shares_of_a_report_add_up_to_its_level():
-    closed = {"evidence", "sensors", "innovations"}
+    closed = {"evidence", "operator", "sensors", "innovations"}
     simulated = {"prior predictive", "held-out sensors"}
     assert sum(v for k, v in SHARES.items() if k not in simulated) <= LEVEL
     assert sum(v for k, v in SHARES.items() if k not in closed) <= LEVEL
@@ -237,7 +237,7 @@ def small(seed: int, batch: int = 1, factor: float = 1.0, dead: int = 0) -> iv.R
 def test_a_prior_without_closed_form_is_checked_by_simulation():
     names = {c.name for c in small(0).check().checks}
     assert {"prior predictive", "held-out sensors", "split data", "replicated data"} <= names
-    assert not {"evidence", "sensors", "innovations"} & names
+    assert not {"evidence", "operator", "sensors", "innovations"} & names
     assert not small(1, factor=3.0).check().passed
     assert not small(1, factor=8.0).check()["prior predictive"].passed
     held = small(2, dead=2).check()["held-out sensors"]

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from invsolve.arrays import from_real, to_real
+from invsolve.checking.operator import operator_test
 from invsolve.checking.report import Measured, fail_z
 from invsolve.checking.samples import lag_one
 from invsolve.checking.spectrum import spectrum_test
@@ -41,9 +42,10 @@ class Evidence:
     precision: NDArray[np.float64]  # (data,): diagonal of S^-1
     places: NDArray[np.int64]  # (data,): their places in the flattened data
     white: Tensor  # (items, *out_shape): S^-1/2 w
+    operator: list[Measured]
 
 
-def evidence(problem: Problem, prior: Prior) -> Evidence | None:
+def evidence(problem: Problem, prior: Prior, *, seed: int = 0) -> Evidence | None:
     """The data of a Gaussian prior and a linear operator small enough for a dense matrix; None elsewhere."""
     law, A = prior.law, problem.operator
     if law is None or not prior.exact_law or not isinstance(A, LinearOperator) or not problem.shared:
@@ -75,15 +77,20 @@ def evidence(problem: Problem, prior: Prior) -> Evidence | None:
     perp = w - c @ U.mT if U.shape[1] < len(K) else torch.zeros_like(w)
     shrunk = (c / (1 + gains)) @ U.mT + perp  # S^-1 w
     precision = 1 - (U.square() * (gains / (1 + gains))).sum(1)
-    white = torch.zeros(len(w), m, dtype=torch.float64, device=w.device)
-    white[:, keep] = (c / (1 + gains).sqrt()) @ U.mT + perp
-    dtype = problem.data.dtype if problem.data.is_complex() else None
-    field = from_real(white.to(problem.data.real.dtype), tuple(problem.data.shape[1:]), dtype)
+
+    def grid(rows: Tensor) -> Tensor:
+        full = rows.new_zeros(len(rows), m)
+        full[:, keep] = rows
+        wide = torch.complex128 if problem.data.is_complex() else None
+        return from_real(full, tuple(problem.data.shape[1:]), wide)
+
+    white = grid((c / (1 + gains).sqrt()) @ U.mT + perp)
     return Evidence(
         gains=gains.cpu().numpy(), squares=(c.square() / (1 + gains)).cpu().numpy(),
         rest=perp.square().sum(1).cpu().numpy(), left=len(K) - U.shape[1],
         errors=(shrunk / precision.sqrt()).cpu().numpy(), precision=precision.cpu().numpy(),
-        places=keep.nonzero()[:, 0].cpu().numpy() // parts, white=field,
+        places=keep.nonzero()[:, 0].cpu().numpy() // parts, white=white,
+        operator=operator_test(w, U, gains, grid, lambda rows: to_real(rows)[:, keep], seed=seed),
     )
 
 
@@ -92,11 +99,11 @@ def evidence_tests(problem: Problem, prior: Prior, *, seed: int) -> list[Measure
 
     ``seed`` keys the draws of one null distribution.
     """
-    found = evidence(problem, prior)
+    found = evidence(problem, prior, seed=seed)
     if found is None:
         return []
     spectrum = spectrum_test(found.gains, found.squares, found.rest, found.left, seed=seed)
-    return [spectrum, _sensors(found), *_innovations(problem, found)]
+    return [spectrum, *found.operator, _sensors(found), *_innovations(problem, found)]
 
 
 def _sensors(e: Evidence) -> Measured:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from invsolve.arrays import to_real
-from invsolve.checking.report import Measured
+from invsolve.checking.report import Measured, fail_z
 from invsolve.priors.base import Prior
 from invsolve.problem import Problem
 
@@ -69,7 +69,7 @@ def _residual_tests(problem: Problem, samples: Tensor) -> list[_Raw]:
             float(peak.max()),
             -np.expm1(count * np.log1p(-np.minimum(2 * stats.norm.sf(peak), 1 - 1e-16))),
             f"largest whitened residual {float(peak.max()):.2f}; would notice a datum off by "
-            f"{stats.norm.isf(0.005 / count.max()) + 1.3:.1f} std",
+            f"{_threshold('outliers', len(count) * int(count.max())) + 1.3:.1f} std",
         ),
     ]
     lag = torch.stack(lags).cpu().numpy()[:, 1:]  # (samples, axes, items)
@@ -81,11 +81,17 @@ def _residual_tests(problem: Problem, samples: Tensor) -> list[_Raw]:
                 "structure",
                 worst,
                 p,
-                f"neighbouring residuals correlate by {worst:+.1f} standard errors: "
-                "a wrong operator or prior shows here",
+                f"neighbouring residuals correlate by {worst:+.1f} standard errors, as a wrong operator or prior "
+                f"leaves them; would notice a correlation of "
+                f"{(_threshold('structure', lag[0].size) + 1.3) / np.sqrt(count.min()):.2g}",
             )
         )
     return found
+
+
+def _threshold(name: str, tests: int) -> float:
+    """Standard deviations at which samples that agree fail: twice their mean p-value is at the limit."""
+    return fail_z(name, 2 * tests)
 
 
 def _noticed_noise(total: Tensor, square: Tensor, samples: int, count: np.ndarray) -> str:
@@ -99,7 +105,8 @@ def _noticed_noise(total: Tensor, square: Tensor, samples: int, count: np.ndarra
         return "its power needs two samples"
     spread = ((square - total * total / samples) / (samples - 1)).sum(1).cpu().numpy()
     free = np.clip(count - spread, 1.0, None) ** 2 / count
-    f2 = float((1 + (3.3 + 1.3) * np.sqrt(2 * count) / free).max())  # 3.3: the test's threshold; 1.3: nine in ten
+    threshold = _threshold("noise level", len(count)) + 1.3  # 1.3: nine times in ten
+    f2 = float((1 + threshold * np.sqrt(2 * count) / free).max())
     return (
         f"would notice a noise std {np.sqrt(f2):.2f} times what was stated"
         if f2 < 100
@@ -147,12 +154,14 @@ def _prior_tests(prior: Prior, samples: Tensor) -> list[_Raw]:
     p = np.stack(tails)  # (samples, bands, items)
     means = np.stack(values).mean((0, 2))
     worst = float(means[np.abs(np.log(means)).argmax()])
+    z = _threshold("prior", p.shape[1] * p.shape[2]) + 1.3
     return [
         (
             "prior",
             worst,
             p.min(1),
             f"power of the samples relative to the prior, worst of {len(bands)} bands of modes: {worst:.2f}, "
-            "expected 1",
+            f"expected 1; would notice a power {1 + z * np.sqrt(2 / degrees.max()):.2g} times as large in the widest "
+            "band, where the data determine it",
         )
     ]

@@ -41,7 +41,10 @@ def spectrum_test(gains: Array, squares: Array, rest: Array, left: int, *, seed:
     models, weights, offsets, odds = _family(gains, degrees)
     null = np.sort(logsumexp(_null(len(gains) - 1, left, seed) @ weights.T + offsets, axis=1))
     ratios = squares @ weights.T + offsets
-    p_ratio = (1 + len(null) - np.searchsorted(null, logsumexp(ratios, axis=1))) / (1 + len(null))
+    mixture = logsumexp(ratios, axis=1)
+    p_ratio = (1 + len(null) - np.searchsorted(null, mixture)) / (1 + len(null))
+    # Beyond every simulated ratio: a ratio r has a probability of at most 1 / r (Markov, its expectation is 1).
+    p_ratio = np.where(mixture > null[-1], np.minimum(p_ratio, np.exp(-np.maximum(mixture, 0.0))), p_ratio)
     p = np.minimum(1.0, np.minimum(p_ratio / _RATIO, p_band / (1 - _RATIO)))
     item = int(p.argmin())
     likeliest = int(ratios[item].argmax())

@@ -1,0 +1,132 @@
+"""Is the operator a little wrong: blurrier or sharper, shifted, turned, of a gain that drifts over the data?
+
+Let ``T A`` be such an operator, T a smoothing of neighbouring data (or its inverse), a shift by one, a ramp. Its data
+have the whitened covariance ``S' = I + T P T^T`` where the model says ``S = I + P`` (see `evidence`), and the ratio of
+the evidences of a mixture of such operators to that of the model is the most powerful test of them, on average. Its
+null law is simulated; beyond that a ratio r has a probability of at most 1 / r (Markov: under the model its expectation
+is 1).
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from invsolve.checking.report import SHARES, Measured, join
+from invsolve.draws import Draws
+
+_SIMULATED = 999  # draws of the null law
+_POWER = 1.3  # standard deviations between "half of the time" and "nine times in ten"
+_LEAST = 4  # entries along an axis that has neighbours
+_RAMP = 0.3  # gains 0.7 to 1.3
+_WIDTHS = (0.7, 1.4)  # stds, in entries, by which a blur may be wider or narrower
+
+Map = Callable[[Tensor], Tensor]
+
+
+def operator_test(w: Tensor, U: Tensor, gains: Tensor, grid: Map, flat: Map, *, seed: int) -> list[Measured]:
+    """``w`` ``(items, data)`` whitened, ``U`` ``(data, directions)`` and ``gains``: eigenvectors and -values of P.
+
+    ``grid`` puts rows of data where they were measured, ``(rows, *out_shape)``, ``flat`` takes them from there.
+    """
+    changes = _changes(grid(torch.ones_like(w[:1])))
+    if not changes:
+        return []
+    draws = Draws.for_rows(seed, [0], [0], w.device, purpose="check operator")
+    z = draws.normal((_SIMULATED, w.shape[1]), torch.float64, step=0)[0]
+    rows = torch.cat([w, z + ((z @ U) * ((1 + gains).sqrt() - 1)) @ U.mT])  # and S^1/2 z
+    size = (rows.square().sum(1) - ((rows @ U).square() * (gains / (1 + gains))).sum(1))[:, None]  # w^T S^-1 w
+    columns = grid((U * gains.sqrt()).mT)
+    shrink = (1 + gains).sqrt() - 1
+    ratios, divergences = [], []
+    for change in changes.values():
+        F = flat(change(columns))
+        chol = torch.linalg.cholesky(F.mT @ F + torch.eye(w.shape[1], dtype=w.dtype, device=w.device))
+        log_det = 2 * chol.diagonal().log().sum() - (1 + gains).log().sum()
+        other = torch.linalg.solve_triangular(chol, rows.mT, upper=False).square().sum(0)[:, None]
+        ratios.append(0.5 * (size - other - log_det))
+        half = chol - U @ ((shrink / (1 + shrink))[:, None] * (U.mT @ chol))  # S^-1/2 L: S^-1/2 S' S^-1/2 = half half^T
+        trace, square = half.square().sum(), (half.mT @ half).square().sum()
+        mean = 0.5 * (trace - len(half) - log_det)
+        divergences.append((float(mean), math.sqrt(max(0.0, float(square - 2 * trace + len(half)) / 2))))
+    log_ratio = torch.cat(ratios, 1)
+    mixture = (log_ratio.logsumexp(1) - math.log(len(changes))).cpu().numpy()
+    found, null = mixture[: len(w)], np.sort(mixture[len(w) :])
+    p = (1 + len(null) - np.searchsorted(null, found)) / (1 + len(null))
+    p = np.where(found > null[-1], np.minimum(p, np.exp(-np.maximum(found, 0.0))), p)
+    item = int(found.argmax())
+    best = int(log_ratio[item].argmax())
+    value, names = float(log_ratio[item, best]), list(changes)
+    words = "likeliest as stated"
+    if value > 0:
+        words = f"likelier by exp({value:.1f}) with {names[best]} than the operator says"
+    level = max(SHARES["operator"] / len(w), 1 / len(null))
+    threshold = float(np.quantile(null, 1 - level)) + math.log(len(changes))
+    seen = [name for name, (mean, std) in zip(names, divergences, strict=True) if mean - _POWER * std > threshold]
+    notice = f"{len(seen)} of {len(changes)} changes by a neighbour" + (f", {seen[0]} for one" if seen else "")
+    text = f"the data are {words}; would notice {notice}"
+    return [Measured(name="operator", value=value, p=p, text=text)]
+
+
+def _changes(mask: Tensor) -> dict[str, Map]:
+    """What may be wrong, in words, and T on rows ``(rows, *out_shape)``; ``mask`` ``(1, *out_shape)`` of data.
+
+    Only along the last two axes that are long enough: those of an image.
+    """
+    mask = mask.real.clamp(0, 1)
+    axes = [i for i in range(1, mask.ndim) if mask.shape[i] >= _LEAST][-2:]
+    out: dict[str, Map] = {}
+    for widths in itertools.product((0.0, *_WIDTHS, *(-v for v in _WIDTHS)), repeat=len(axes)):
+        pairs = [(i, v) for i, v in zip(axes, widths, strict=True) if v]
+        if pairs:
+            words = [f"data {'smoother' if v > 0 else 'sharper'} by {abs(v)} along axis {i - 1}" for i, v in pairs]
+            out[join(words)] = _width(mask, pairs)
+    for i in axes:
+        for sign in (1, -1):
+            out[f"data shifted by {sign:+d} along axis {i - 1}"] = _shift(mask, i, sign)
+            out[f"a gain that {'grows' if sign > 0 else 'falls'} along axis {i - 1}"] = _ramp(mask, i, sign * _RAMP)
+    return out
+
+
+def _width(mask: Tensor, widths: list[tuple[int, float]]) -> Map:
+    """Blur by Gaussians of these stds in entries along these axes; for negative ones sharpen, the inverse at most 5."""
+
+    def blur(b: Tensor, negative: bool) -> Tensor:
+        for axis, width in widths:
+            if (width < 0) == negative:
+                d = torch.arange(b.shape[axis], dtype=mask.dtype, device=mask.device)
+                kernel = torch.exp(-((d[:, None] - d) ** 2) / (2 * width**2))
+                kernel = kernel / kernel.sum(1).max()
+                if negative:
+                    kernel = kernel @ torch.linalg.inv(kernel @ kernel + 0.01 * torch.eye(len(d)).to(kernel))
+                b = (b.movedim(axis, -1) @ kernel.to(b.dtype)).movedim(-1, axis)
+        return b
+
+    # An average of the data that exist; beyond the edge of the grid there is nothing.
+    weight = (blur(mask, False) / blur(torch.ones_like(mask), False)).clamp_min(0.25)
+
+    return lambda b: mask * blur(blur(b, False) / weight, True)
+
+
+def _shift(mask: Tensor, axis: int, step: int) -> Map:
+    """The value of the neighbour before (``step`` 1) or after (-1); 0 beyond the edge."""
+    n = mask.shape[axis] - 1
+
+    def shift(b: Tensor) -> Tensor:
+        out = torch.zeros_like(b)
+        out.narrow(axis, max(step, 0), n).copy_(b.narrow(axis, max(-step, 0), n))
+        return mask * out
+
+    return shift
+
+
+def _ramp(mask: Tensor, axis: int, slope: float) -> Map:
+    shape = [1] * mask.ndim
+    shape[axis] = mask.shape[axis]
+    gain = 1 + slope * torch.linspace(-1, 1, mask.shape[axis], dtype=mask.dtype, device=mask.device).view(shape)
+    return lambda b: gain * b
