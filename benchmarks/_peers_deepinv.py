@@ -99,13 +99,13 @@ def _diffpir(**options: float) -> Sampler:
     return _run(model, init_shape=False)
 
 
-def _posterior_diffusion(fidelity: Callable[[], torch.nn.Module], *, euler: bool) -> Sampler:
+def _posterior_diffusion(fidelity: Callable[[], torch.nn.Module], *, euler: bool, steps: int = 100) -> Sampler:
     """Variance exploding from 20 to 0.005 in the units of the state, which are [-1, 1] for data in [0, 1]."""
 
     def model(case: Case, denoiser: _Denoiser) -> torch.nn.Module:
         unit = case.unit / 2 if case.unit != 1 else 1.0  # A250 is A, whose state spans two units
         sde = VarianceExplodingDiffusion(alpha=1, sigma_min=0.005 * unit, sigma_max=20 * unit)
-        solver = (EulerSolver if euler else AncestralSolver)(timesteps=torch.linspace(1, 1e-3 if euler else 0, 100))
+        solver = (EulerSolver if euler else AncestralSolver)(timesteps=torch.linspace(1, 1e-3 if euler else 0, steps))
         return PosteriorDiffusion(data_fidelity=fidelity(), denoiser=denoiser, sde=sde, solver=solver,
                                   minus_one_one=case.unit_interval)
 

@@ -23,7 +23,14 @@ from invsolve import (
     strategies,
     testing,
 )
+from invsolve.calibrate import calibrate
+from invsolve.calibration import Calibration
+from invsolve.certificate import Certificate
 from invsolve.checkpoint import Checkpoint
+from invsolve.climb import Budget
+from invsolve.compare import Comparison, compare
+from invsolve.distributions import Distribution, LogNormal, LogUniform, Normal, Uniform
+from invsolve.hierarchical import Hierarchy
 from invsolve.layout import Layout, Part
 from invsolve.likelihood import log_likelihood
 from invsolve.problem import Problem
@@ -32,13 +39,25 @@ from invsolve.result_io import load_result
 from invsolve.solve import sample, solve
 
 __all__ = [
+    "Budget",
+    "Certificate",
+    "Calibration",
     "Checkpoint",
+    "Comparison",
+    "Distribution",
+    "Hierarchy",
     "Layout",
+    "LogNormal",
+    "LogUniform",
+    "Normal",
     "Part",
     "Problem",
     "Result",
     "Status",
+    "Uniform",
     "baselines",
+    "calibrate",
+    "compare",
     "datasets",
     "errors",
     "load_result",

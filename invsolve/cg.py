@@ -25,6 +25,19 @@ def inner(u: Tensor, v: Tensor) -> Tensor:
     return product.real if product.is_complex() else product
 
 
+def norm(u: Tensor) -> Tensor:
+    """``||u||`` per row, (rows,) float64: the squares of what single precision holds may leave its range."""
+    wide = torch.complex128 if u.is_complex() else torch.float64
+    length: Tensor = torch.linalg.vector_norm(u.flatten(1), dim=1, dtype=wide)
+    return length
+
+
+def direction(u: Tensor) -> Tensor:
+    """``u / ||u||`` per row; a row of zeros stays so."""
+    length = norm(u)
+    return u / expand(torch.where(length > 0, length, 1.0).to(u.real.dtype), u)
+
+
 def expand(row: Tensor, like: Tensor) -> Tensor:
     """(rows,) -> (rows, 1, ..., 1) with the number of axes of ``like``."""
     return row.view(-1, *([1] * (like.ndim - 1)))

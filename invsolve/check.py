@@ -7,6 +7,7 @@ data simulated from the prior, and of the solver, which is run again on data of 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,8 @@ from invsolve.noise import Gaussian
 from invsolve.priors.base import Prior
 from invsolve.problem import Problem
 from invsolve.strategies.base import Strategy
+from invsolve.strategies.noise_mcmc import NoiseMCMC
+from invsolve.strategies.smc import SMC
 
 if TYPE_CHECKING:
     from invsolve.result import Result
@@ -32,6 +35,7 @@ __all__ = ["LEVEL", "Check", "CheckReport", "check_result"]
 
 _NUMBERS = 4096  # of signal or data: larger ones are solved again only if asked for
 _ITEMS = 8  # tests by replicates look at this many items, spread over the batch (one by default if it takes a denoiser)
+_CHAINS = 256
 _PARTICLES = 4 * REPLICATES  # of strategies that give weights
 
 
@@ -52,6 +56,12 @@ def check_result(result: Result, *, solves: bool | None = None) -> CheckReport:
         raise UnsupportedError(
             "Result.check: the problem and prior are not in a loaded or derived result. Call check() on "
             "what `solve` returned, before saving or mapping it."
+        )
+    if result.parameters:
+        names = ", ".join(result.parameters)
+        raise UnsupportedError(
+            f"Result.check: the tests are for a model whose scalars are known, and {names} vary from sample to sample. "
+            "Solve with them fixed at their posterior mean, and check that result."
         )
     if not isinstance(problem.noise, Gaussian):
         raise UnsupportedError(f"Result.check: no whitened residual for {type(problem.noise).__name__} noise.")
@@ -89,6 +99,13 @@ def _rows(result: Result) -> tuple[list[Check], Tensor, Tensor]:
     return checks, samples[good], alive
 
 
+def _lighter(strategy: Strategy) -> Strategy:
+    """Fewer chains: ranks among a few hundred samples need no more, and there are dozens of solves."""
+    if isinstance(strategy, NoiseMCMC):
+        return replace(strategy, chains=min(strategy.chains, _CHAINS), islands=min(strategy.islands, 4), rounds=4)
+    return strategy
+
+
 def _by_replicates(
     result: Result, problem: Problem, prior: Prior, samples: Tensor, closed: bool, solves: bool | None
 ) -> tuple[list[Measured], list[str]]:
@@ -117,8 +134,8 @@ def _by_replicates(
         notes.append(f"simulated and solved again for {items} of {len(problem.data)} items")
     weighted = result.log_weights is not None
     again = Again(
-        problem=problem.take(chosen), prior=prior, strategy=strategy, seed=result.seed,
-        particles=max(_PARTICLES, result.num_samples) if weighted else 0,
+        problem=problem.take(chosen), prior=prior, strategy=_lighter(strategy), seed=result.seed,
+        particles=max(_PARTICLES, result.num_samples) if weighted or isinstance(strategy, SMC) else 0,
     )
     found = [*([] if closed else [*prior_predictive_test(again), *held_out_test(again)]), *split_data_test(again)]
     if weighted:

@@ -148,6 +148,8 @@ class Work:
                 self.progress.step(position * steps + (i + 1) * count, self.rows * steps)
                 if self.saved is not None and i + 1 < steps and self._due(done):
                     self._save(done, position, state, i + 1, calls, time.perf_counter() - started)
+                if strategy.finished(run, state):
+                    break
             x = strategy.samples(run, state)[:count]
             weights = strategy.log_weights(run, state)
         if tuple(x.shape) != (count, *self.problem.shape):

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from invsolve.checks import Shape, check_finite, check_positive, kind_dtype, quoted
+from invsolve.distributions import Distribution
 from invsolve.draws import DrawLike
-from invsolve.errors import invalid, invalid_type
+from invsolve.errors import UnsupportedError, invalid, invalid_type
 
 
 class Noise(abc.ABC):
@@ -57,9 +58,13 @@ class Gaussian(Noise):
     ``(items, *out_shape)`` where the trailing axes may be 1 (one per item). ``covariance`` ``(m, m)``, symmetric
     positive definite, over the flattened data (m numbers); for complex data it is the covariance of the real and of the
     imaginary part, which are independent.
+
+    A std that is not known is a distribution, ``std=iv.LogNormal(median=0.1, factor=3)``: `solve` infers it for every
+    item together with the signal (``result["noise.std"]``). Such a noise has no whitened residual and no density until
+    `at` gives it a number.
     """
 
-    std: float | Tensor | None = None
+    std: float | Tensor | Distribution | None = None
     covariance: Tensor | None = None
     _chol: Tensor | None = field(default=None, init=False, repr=False)  # lower Cholesky factor of the covariance
     per_item: bool = field(default=False, init=False, repr=False)  # std carries an item axis; set by `check`
@@ -76,10 +81,23 @@ class Gaussian(Noise):
                 raise invalid("Gaussian", "std", "positive", float(self.std.min()))
             if self.std.ndim == 0:
                 object.__setattr__(self, "std", float(self.std))
+        elif isinstance(self.std, Distribution):
+            if self.std.support[0] < 0:
+                given = f"{self.std} with support from {self.std.support[0]:g}"
+                raise invalid("Gaussian", "std", "a distribution of positive numbers", given, "Use iv.LogNormal.")
         elif self.std is not None:
             object.__setattr__(self, "std", check_positive("Gaussian", "std", self.std))
         if self.covariance is not None:
             object.__setattr__(self, "_chol", _cholesky(self.covariance))
+
+    @property
+    def unknown(self) -> bool:
+        """True if the std is a distribution: a scalar to be inferred."""
+        return isinstance(self.std, Distribution)
+
+    def at(self, std: float | Tensor) -> Gaussian:
+        """The noise with this std: a number, or a tensor as for ``std``."""
+        return Gaussian(std=std)
 
     # --- whitening: what linear-Gaussian solvers use --------------------------------------------------------------
     def whiten(self, r: Tensor, observed: Tensor | None = None) -> Tensor:
@@ -167,6 +185,11 @@ class Gaussian(Noise):
 
     def _row_std(self, like: Tensor) -> Tensor:
         assert self.std is not None  # the constructor: std or covariance
+        if isinstance(self.std, Distribution):
+            raise UnsupportedError(
+                f"Gaussian: the std is not known ({self.std}), so there is no whitened residual and no density. "
+                "Give it a number: noise.at(std), for example at its median."
+            )
         if isinstance(self.std, float):
             # Filled there: a copy from the host would stall a GPU.
             return torch.full((), self.std, dtype=kind_dtype(like.dtype, "real"), device=like.device)

@@ -14,6 +14,7 @@ from invsolve.arrays import from_real, to_real
 from invsolve.checks import check_int, kind_dtype
 from invsolve.draws import DrawLike, Draws
 from invsolve.errors import UnsupportedError, invalid
+from invsolve.evidence import Evidence, rounding
 from invsolve.linear_gaussian import DenseSystem, IterativeSystem, System, Update, make_system
 from invsolve.noise import Gaussian
 from invsolve.operators.base import LinearOperator, Operator
@@ -21,6 +22,7 @@ from invsolve.priors.modes import GaussianLaw
 from invsolve.problem import Problem
 
 _TOLERATED = 1e-2  # residual of a linear solve, in posterior sd of a mode, above which a draw is no draw
+_CHEAP = 2**33  # floating point operations of a factorisation that every solve may spend on its evidence: about 1 s
 
 
 class Posterior(abc.ABC):
@@ -36,6 +38,10 @@ class Posterior(abc.ABC):
     @abc.abstractmethod
     def take(self, index: Tensor) -> Self:
         """The posterior of the rows ``index``."""
+
+    def evidence(self) -> Evidence | None:
+        """log p(y) of every item with a bound of its rounding; None where it is not known, or costs seconds."""
+        return None
 
     def sample(self, n: int, *, seed: int = 0) -> Tensor:
         """``n`` draws for every item, ``(n, batch, *shape)``; draw k of item b depends on (seed, b, k) only."""
@@ -142,7 +148,16 @@ class GaussianPosterior(Posterior):
     @property
     def log_evidence(self) -> Tensor:
         """log p(y), (batch,), float64; dense only."""
-        scaled = self._dense().matrix * self._root()
+        return self._evidence(self._dense()).log
+
+    def evidence(self) -> Evidence | None:
+        if not isinstance(self.system, DenseSystem):
+            return None
+        m, n = self.system.matrix.shape
+        return self._evidence(self.system) if 2 * (m + n) * min(m, n) ** 2 <= _CHEAP else None
+
+    def _evidence(self, dense: DenseSystem) -> Evidence:
+        scaled = dense.matrix * self._root()
         white = to_real(self._residual(self.law.mean)).double()
         # w^T (I + K K^T)^-1 w = |u|^2 + |w - K u|^2 with u = K^T (I + K K^T)^-1 w: nothing cancels. The determinants of
         # I + K K^T and I + K^T K are equal; the smaller one is factorised.
@@ -152,12 +167,20 @@ class GaussianPosterior(Posterior):
         else:
             root = _root_of_one_plus(scaled)
             u = torch.cholesky_solve((white @ scaled).mT, root, upper=True).mT
-        size = u.square().sum(1) + (white - u @ scaled.mT).square().sum(1)
+        left = white - u @ scaled.mT  # (I + K K^T)^-1 w
+        size = u.square().sum(1) + left.square().sum(1)
         problem = self.problem
         # log N(w; 0, I + K K^T) is over all entries; the noise's own log_prob knows the units and what was observed.
         own = problem.noise.log_prob(problem.data, problem.data, problem.operator.observed).double()
-        log_evidence: Tensor = own - 0.5 * size - root.diagonal().abs().log().sum()
-        return log_evidence
+        logs = root.diagonal().abs().log()
+        data = to_real(problem.whiten(problem.data)).double()
+        se = rounding(
+            kind_dtype(problem.data.dtype, "real"), matrix=torch.linalg.matrix_norm(scaled), side=len(root),
+            law=self.law.variances.double().max() * dense.matrix.square().sum(),
+            ends=data.norm(dim=1) + (data - white).norm(dim=1), shift=u.norm(dim=1), left=left.norm(dim=1),
+            terms=own.abs() + 2 * data.shape[1] + 0.5 * size + logs.abs().sum(),
+        )
+        return Evidence(own - 0.5 * size - logs.sum(), se)
 
     def _residual(self, mean: Tensor) -> Tensor:
         A = self.problem.operator

@@ -15,6 +15,7 @@ from invsolve.checks import Shape, check_finite, check_kind, check_shape, kind_d
 from invsolve.errors import invalid, invalid_type
 from invsolve.noise import Gaussian, Noise, as_noise
 from invsolve.operators.base import LinearOperator, Operator
+from invsolve.operators.family import Family
 
 
 @final
@@ -126,6 +127,12 @@ class Problem:
             object.__setattr__(rows, name, value)
         return rows
 
+    def replaced(self, *, operator: Operator, noise: Noise) -> Self:
+        """The same data with another operator, of the same shapes, and another noise."""
+        other = replace(self, operator=operator, noise=noise)
+        object.__setattr__(other, "batched", self.batched)
+        return other
+
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
         """The same problem moved and cast."""
         real = dtype or kind_dtype(self.data.dtype, "real")
@@ -147,6 +154,11 @@ class Problem:
         if isinstance(self.noise, Gaussian) and isinstance(self.noise.std, float):
             lines.append(f"  Gaussian noise of std {self.noise.std:.4g}; "
                          "posterior samples of a right model have chi^2 per datum near 1")
+        if isinstance(self.noise, Gaussian) and self.noise.unknown:
+            lines.append(f"  Gaussian noise of unknown std, {self.noise.std}: inferred for every item with the signal")
+        if isinstance(self.operator, Family):
+            laws = ", ".join(f"{name} {law}" for name, law in self.operator.unknown.items())
+            lines.append(f"  unknown in the operator: {laws}: inferred for every item with the signal")
         return "\n".join(lines)
 
     @property

@@ -44,6 +44,9 @@ def _rows(result: Result) -> list[tuple[str, str]]:
     if result.units:
         rows.append(("units", result.units))
     rows.append(("chi^2 per datum", _chi2(result)))
+    rows.extend((name, _parameter(result, name)) for name in result.parameters)
+    if (evidence := _evidence(result)) is not None:
+        rows.append(("log evidence", evidence))
     rows.append(("effective samples", _range(result.ess) + (" per item" if result.batched else "")))
     calls = ", ".join(f"{name} {number}" for name, number in result.operator_calls.items())
     each = f"{result.nfe:g} denoiser evaluations and {result.vjps:g} differentiations a sample"
@@ -65,9 +68,26 @@ def _chi2(result: Result) -> str:
     return f"median {float(chi2.median()):.3g}, {_range(chi2)} (about 1 if model and noise level are right)"
 
 
-def _range(value: Tensor) -> str:
+def _parameter(result: Result, name: str) -> str:
+    """Mean and std of an unknown scalar: over the samples, and for several items the range of both."""
+    posterior = result[name]
+    if posterior.num_samples < 2:
+        return _range(posterior.mean)
+    words = f"{_range(posterior.mean)}, std {_range(posterior.std)}"
+    return words + (" per item" if result.batched and posterior.mean.numel() > 1 else "")
+
+
+def _evidence(result: Result) -> str | None:
+    log, se = result.log_evidence, result.log_evidence_se
+    if log is None:
+        return None
+    error = "" if se is None else f", standard error at most {float(se.max()):.2g}"
+    return f"{_range(log, digits=6)} nats" + (" per item" if log.numel() > 1 else "") + error
+
+
+def _range(value: Tensor, *, digits: int = 3) -> str:
     low, high = float(value.min()), float(value.max())
-    return f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}"
+    return f"{low:.{digits}g}" if low == high else f"{low:.{digits}g} to {high:.{digits}g}"
 
 
 def html(result: Result) -> str:

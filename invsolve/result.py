@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import xarray
     from matplotlib.figure import Figure
 
+    from invsolve.certificate import Certificate
     from invsolve.layout import Layout
 
 _ROUND = 1e-9  # ranks are integers: 20 * (1 - 0.9) / 2 must count as 1, not as 0.99999999
@@ -79,11 +80,14 @@ class Result:
     settings: Mapping[str, Any]  # what JSON can hold
     versions: Mapping[str, str]
     info: Mapping[str, Tensor] = field(default_factory=dict)  # by name, (num_samples, [batch])
+    # Scalars inferred with the signal ("noise.std", "prior.length"), by name, (num_samples, [batch]); `result[name]`.
+    parameters: Mapping[str, Tensor] = field(default_factory=dict)
     layout: Layout | None = None  # the parts of a packed signal
     problem: Any = None  # not saved
     prior: Any = None  # not saved
     strategy_object: Any = None  # not saved: the strategy itself, for solves that `check` makes
     warnings: tuple[str, ...] = ()
+    certificate: Certificate | None = None  # of strategy="auto"; not saved
     dims: tuple[str, ...] | None = None  # names of the signal's axes; taken from the problem when it has them
     units: str = ""  # of the signal; taken from the problem when it has them
 
@@ -97,6 +101,7 @@ class Result:
             want = ", ".join(("num_samples", *(("batch",) if self.batched else ()), *map(str, self.shape)))
             raise invalid("Result", "samples", f"of shape ({want})", tuple(x.shape))
         rows = {"failed": self.failed, "chi2": self.chi2, **{f"info[{k!r}]": v for k, v in self.info.items()}}
+        rows |= {f"parameters[{k!r}]": v for k, v in self.parameters.items()}
         if self.log_weights is not None:
             rows["log_weights"] = self.log_weights
         for name, value in rows.items():
@@ -146,6 +151,22 @@ class Result:
         if self.log_weights is None:
             return (~self.failed).sum(0).double()
         return torch.nan_to_num(1 / self.weights.square().sum(0), nan=0.0)
+
+    @property
+    def log_evidence(self) -> Tensor | None:
+        """log p(y) in nats, ``([batch])`` float64, where the strategy estimates it (`Exact`, `SMC`); else None.
+
+        The log density of the data under prior, operator and noise: `iv.compare` weighs models by it.
+        """
+        return self._of_item("log_evidence")
+
+    @property
+    def log_evidence_se(self) -> Tensor | None:
+        """The standard error of `log_evidence`, ``([batch])``: of the Monte Carlo, or a bound of the rounding."""
+        return self._of_item("log_evidence_se")
+
+    def _of_item(self, name: str) -> Tensor | None:
+        return self.info[name][0].double() if name in self.info else None  # the same for all samples of an item
 
     @cached_property
     def mean(self) -> Tensor:
@@ -251,11 +272,16 @@ class Result:
         return self._derive(samples, "the derived quantity")
 
     def __getitem__(self, name: str) -> Result:
-        """The posterior of one named part of a packed signal, in that part's unit."""
-        if self.layout is None:
-            raise invalid("Result", "result[...]", "used on a packed signal, one with a layout", repr(name))
-        if name not in self.layout.names:
-            raise invalid("Result", "result[...]", "one of " + ", ".join(map(repr, self.layout.names)), repr(name))
+        """The posterior of one named scalar (``result["noise.std"]``), or of a named part of a packed signal."""
+        if name in self.parameters:
+            value = self.parameters[name].masked_fill(self.failed, math.nan)
+            return replace(self._derive(value, f"parameter {name!r}"), parameters={})
+        names = (*self.parameters, *(() if self.layout is None else self.layout.names))
+        if not names:
+            expected = "used on a packed signal, or on one with unknown scalars"
+            raise invalid("Result", "result[...]", expected, repr(name))
+        if self.layout is None or name not in self.layout.names:
+            raise invalid("Result", "result[...]", "one of " + ", ".join(map(repr, names)), repr(name))
         units = {part.name: part.unit for part in self.layout.parts}
         return replace(self._derive(self.layout.split(self.samples)[name], f"part {name!r}"), units=units[name])
 

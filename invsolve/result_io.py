@@ -29,14 +29,15 @@ _WHOLE = ("int8", "uint8", "int16", "int32", "int64", "bool")
 _RUN: dict[str, type | tuple[type, ...]] = {  # what the attribute "run" must hold
     "status": str, "batched": bool, "strategy": str, "why": str, "nfe": (int, float), "vjps": (int, float),
     "operator_calls": dict, "seconds": (int, float), "seed": int, "versions": dict, "info": dict, "warnings": list,
-    "dims": (list, type(None)), "units": str, "layout": (list, type(None)),
+    "dims": (list, type(None)), "units": str, "layout": (list, type(None)), "parameters": dict,
 }
 
 
 def to_xarray(result: Result) -> xarray.Dataset:
     """A dataset on dims 'sample', 'item' (if batched) and the signal's (``result.dims``, or 'axis_0', ...).
 
-    Variables: ``samples``, ``mean``, ``std``, ``chi2``, ``failed``, ``log_weights`` if any, and ``info_*``.
+    Variables: ``samples``, ``mean``, ``std``, ``chi2``, ``failed``, ``log_weights`` if any, ``info_*``, and
+    ``parameter_*`` for the scalars inferred with the signal.
     ``attrs['settings']`` is the settings as JSON, ``attrs['run']`` the account of the run. Half precision becomes
     float32; complex stays complex.
     """
@@ -58,12 +59,15 @@ def to_xarray(result: Result) -> xarray.Dataset:
         variables["log_weights"] = (("sample", *item), _numpy(result.log_weights))
     for name, value in result.info.items():
         variables[f"info_{name}"] = (("sample", *item), _numpy(value))
+    for name, value in result.parameters.items():
+        variables[f"parameter_{name}"] = (("sample", *item), _numpy(value))
     layout = None if result.layout is None else [dataclasses.asdict(part) for part in result.layout.parts]
     run = {
         "status": result.status.name, "batched": result.batched, "strategy": result.strategy, "why": result.why,
         "nfe": float(result.nfe), "vjps": float(result.vjps), "operator_calls": dict(result.operator_calls),
         "seconds": float(result.seconds), "seed": result.seed, "versions": dict(result.versions),
         "info": {name: variables[f"info_{name}"][1].dtype.name for name in result.info},
+        "parameters": {name: variables[f"parameter_{name}"][1].dtype.name for name in result.parameters},
         "warnings": list(result.warnings), "dims": result.dims, "units": result.units, "layout": layout,
     }
     attrs = {_MARK: _VERSION, "settings": _json("settings", dict(result.settings)), "run": _json("run", run)}
@@ -124,13 +128,14 @@ def _read(file: Any, refuse: Callable[[str], FileError]) -> Result:
     if version.size != 1 or int(version.reshape(())) != _VERSION:  # h5netcdf writes an array of length 1
         raise refuse(f"has format version {version.tolist()}, this release reads {_VERSION}")
     settings, run = (_mapping(file, key, refuse) for key in ("settings", "run"))
+    run.setdefault("parameters", {})  # files of releases that had none
     for key, kind in _RUN.items():
         if not isinstance(run.get(key), kind) or (isinstance(run[key], bool) and kind is not bool):
             raise refuse(f"has no valid entry {key!r} in its attribute 'run'")
     if run["status"] not in Status.__members__:
         raise refuse(f"has an unknown status {run['status']!r}")
-    for key in ("info", "warnings", "dims"):
-        texts = run[key].values() if key == "info" else run[key] or ()
+    for key in ("info", "parameters", "warnings", "dims"):
+        texts = run[key].values() if isinstance(run[key], dict) else run[key] or ()
         if not all(isinstance(entry, str) for entry in texts):
             raise refuse(f"has no valid entry {key!r} in its attribute 'run'")
 
@@ -146,6 +151,7 @@ def _read(file: Any, refuse: Callable[[str], FileError]) -> Result:
         strategy=run["strategy"], why=run["why"], nfe=float(run["nfe"]), vjps=float(run["vjps"]),
         operator_calls=run["operator_calls"], seconds=float(run["seconds"]), seed=run["seed"], settings=settings,
         versions=run["versions"], info={key: variable(f"info_{key}", dtype) for key, dtype in run["info"].items()},
+        parameters={key: variable(f"parameter_{key}", dtype) for key, dtype in run["parameters"].items()},
         layout=_layout_from_list(run["layout"]), warnings=tuple(run["warnings"]),
         dims=None if run["dims"] is None else tuple(run["dims"]), units=run["units"],
     )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
-import time
 from collections.abc import Iterable, Sequence
+from functools import cache
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -14,27 +14,26 @@ import torch
 from torch import Tensor
 
 from invsolve.arrays import as_tensor
+from invsolve.call import Call
 from invsolve.cg import expand
 from invsolve.checkpoint import Checkpoint
 from invsolve.checks import check_int, kind_dtype
+from invsolve.climb import Budget, climb
+from invsolve.compare import data_fingerprint
 from invsolve.draws import DrawLike, Draws, item_key
 from invsolve.errors import OperatorError, SolveError, UnsupportedError, invalid, invalid_type
-from invsolve.fingerprint import fingerprint
-from invsolve.loop import DrawFactory, Work
+from invsolve.hierarchical import Hierarchy, Job, choose, solve_unknowns
+from invsolve.loop import DrawFactory
 from invsolve.noise import Gaussian
 from invsolve.operators.base import BlackBox, LinearOperator, Operator
 from invsolve.priors.base import Prior
 from invsolve.problem import Problem, signal_dims
 from invsolve.progress import NoProgress, Progress
 from invsolve.result import Result, Status
-from invsolve.strategies.auto import alternatives, choose
+from invsolve.strategies.auto import Rung, alternatives, ladder
 from invsolve.strategies.base import Strategy
+from invsolve.unknowns import Unknowns
 
-TILE = 8  # rows of a chunk with reproducible=True: constant, so that kernels add in one order whatever the batch is
-# Numbers of a signal batch in one chunk by default: what fits a CPU's cache (8-coil MRI at 192^2: three times faster
-# than all rows at once), and enough to fill an accelerator.
-_CHUNK_NUMBERS = {"cpu": 2**18}
-_CHUNK_NUMBERS_ELSEWHERE = 2**24
 _DOT_ERROR, _DOT_WARN = 1e-3, 3e-5  # adjoint gaps of a user's operator that are refused, mentioned
 _DERIVATIVE_WARN = 0.1  # relative error of a non-linear operator's derivative that is mentioned
 _RUNAWAY = 1e6  # scales of the prior from its mean
@@ -49,6 +48,7 @@ def solve(
     *,
     noise: Any = None,
     strategy: Strategy | str = "auto",
+    budget: Budget | float | None = None,
     num_samples: int = 16,
     seed: int = 0,
     item_ids: Sequence[int | str] | None = None,
@@ -57,6 +57,7 @@ def solve(
     checkpoint: str | os.PathLike[str] | Checkpoint | None = None,
     progress: Progress | None = None,
     draws: DrawFactory | None = None,
+    hierarchy: Hierarchy | None = None,
     throw: bool = True,
 ) -> Result:
     """Sample the posterior of the signal behind ``y = A(x) + noise`` under ``prior``.
@@ -64,15 +65,24 @@ def solve(
     ``A`` is an `iv.operators.Operator`; ``y`` is ``(batch, *A.out_shape)`` or one unbatched ``A.out_shape`` (results
     then have no batch axis), torch, numpy or xarray; ``prior.shape == A.in_shape``. ``noise`` is required: a positive
     number, the std of Gaussian noise in the units of ``y`` (per real component if complex), or an `iv.noise` model.
-    Also
-    ``solve(problem, prior)`` with an `iv.Problem`. Everything is in the units of the data; no value range is assumed.
+    Also ``solve(problem, prior)`` with an `iv.Problem`. Everything is in the units of the data; no value range is
+    assumed.
 
-    ``strategy="auto"`` takes the closed form where there is one, else moment matching (`iv.strategies`); the result
-    says which and why. ``num_samples`` draws are made for every item. Draw k of item b depends on ``seed``, b (or
-    ``item_ids[b]``) and k only: not on the batch, on ``num_samples`` or on ``chunk``, up to the last bits of torch's
-    kernels; ``reproducible=True`` makes that bitwise on a CPU, by running constant tiles of 8 rows. ``chunk`` is the
-    number of rows run at once (halved by itself when memory runs out). ``checkpoint`` is a file to save to and resume
-    from.
+    ``strategy="auto"`` takes the closed form where there is one; else it runs populations (`SMC` where the prior is
+    known by its denoiser, `NoiseMCMC` where it states its transport) until their own tests say that mean and std are
+    right, and stops when the next try would leave ``budget``: seconds (60 unless given) or an `iv.Budget`. Signals too
+    large for that are guided (`MMPS`) and not tested. ``result.certificate`` says what was tried, found and not
+    reached, ``result.why`` why. ``strategy=`` one of `iv.strategies` runs that one, once.
+
+    ``num_samples`` draws are made for every item. Draw k of item b depends on ``seed``, b (or ``item_ids[b]``) and k
+    only (populations: and on ``num_samples``, and with "auto" on which tries the budget had room for): not on the batch
+    or on ``chunk``, up to the last bits of torch's kernels; ``reproducible=True`` makes that bitwise on a CPU, by
+    running constant tiles of 8 rows, with strategies whose samples do not see each other. ``chunk`` is the number of
+    rows run at once (halved by itself when memory runs out). ``checkpoint`` is a file to save to and resume from.
+
+    Scalars that are not known may be given as distributions: the noise level (``noise=iv.noise.Gaussian(
+    std=iv.LogNormal(...))``), scalars of the prior (`iv.priors.Family`) or of the operator (`iv.operators.Family`).
+    They are inferred for every item with the signal, see ``result.parameters`` and ``hierarchy`` (`iv.Hierarchy`).
 
     A row that becomes NaN or infinite is left as NaN, flagged and excluded. ``throw=True`` raises SolveError if any
     did; with ``throw=False`` read ``result.status``. ``draws`` replaces the source of random numbers (for tests).
@@ -83,7 +93,10 @@ def solve(
     problem, prior = _checked(A, y, prior, noise)
     num_samples = check_int("solve", "num_samples", num_samples, minimum=1)
     seed = check_int("solve", "seed", seed)
-    strategy, why = _strategy(strategy, problem, prior)
+    unknowns = Unknowns.of(problem, prior)
+    typical = (problem, prior) if unknowns is None else unknowns.at(unknowns.medians)
+    strategy = _strategy(strategy, *typical)
+    chunk = None if chunk is None else check_int("solve", "chunk", chunk, minimum=1)
     saved = _checkpoint(checkpoint)
     for name, value, kind in (("reproducible", reproducible, bool), ("throw", throw, bool)):
         if not isinstance(value, kind):
@@ -94,52 +107,40 @@ def solve(
         )
     if draws is not None and not callable(draws):
         raise invalid_type("solve", "draws", "a function of (items, samples) that gives a source of numbers", draws)
-    with torch.no_grad():
-        warnings = _derivative_warning(problem, prior)
     batch = len(problem.data)
     keys = _item_keys(item_ids, batch)
+    if unknowns is not None:
+        for name, given in (("checkpoint", saved), ("draws", draws), ("budget", budget)):
+            if given is not None:
+                raise UnsupportedError(f"solve: `{name}` does not work with unknown scalars ({unknowns.names[0]}).")
+        chosen, why = (strategy, "Chosen by the caller.") if isinstance(strategy, Strategy) else choose(*typical)
+        job = Job(unknowns=unknowns, strategy=chosen, why=why, hierarchy=_hierarchy(hierarchy), seed=seed, keys=keys,
+                  num_samples=num_samples, chunk=chunk, reproducible=reproducible)
+        return _returned(solve_unknowns(job, progress or NoProgress()), throw)
+    if hierarchy is not None:
+        raise invalid("solve", "hierarchy", "left out: no scalar is unknown", repr(hierarchy),
+                      "Give a distribution, e.g. iv.noise.Gaussian(std=iv.LogNormal(median=0.1, factor=3)).")
+    with torch.no_grad():
+        warnings = _derivative_warning(problem, prior)
     if draws is None:
         device = problem.data.device
 
         def draws(items: Sequence[int], samples: Sequence[int]) -> DrawLike:
             return Draws.for_rows(seed, [keys[b] for b in items], samples, device)
 
-    rows = num_samples * batch
-    chunk = _chunk_rows(chunk, rows, problem, strategy, reproducible)
-    identity = (
-        {}
-        if saved is None
-        else {
-            "y": fingerprint(problem.data),
-            "operator": problem.operator.fingerprint(),
-            "noise": fingerprint(problem.noise),
-            "prior": prior.fingerprint(),
-            "strategy": strategy.fingerprint(),
-            "seed": str(seed),
-            "dtype": str(problem.data.dtype),
-            "num_samples": str(num_samples),
-            "item_ids": fingerprint(keys),
-            "chunk": f"{chunk}{', tiles' if reproducible else ''}",
-        }
+    limit = _budget(budget)
+    call = Call(
+        problem=problem, prior=prior, num_samples=num_samples, seed=seed, keys=keys, draws=draws, chunk=chunk,
+        reproducible=reproducible, saved=saved, progress=progress or NoProgress(),
     )
-    work = Work(
-        problem=problem,
-        prior=prior,
-        strategy=strategy,
-        draws=draws,
-        rows=rows,
-        chunk=chunk,
-        pad=reproducible,
-        saved=saved,
-        identity=identity,
-        progress=progress or NoProgress(),
-    )
-    started = time.perf_counter()
-    done = work.run()
-    seconds = time.perf_counter() - started + done.seconds
+    certificate = None
+    if isinstance(strategy, Strategy):
+        rung = Rung(strategy=strategy, why="Chosen by the caller.")
+        found = call.run(rung)
+    else:
+        found, rung, certificate = climb(call, ladder(problem, prior, num_samples, rows_alone=reproducible), limit)
     lead = (num_samples, batch) if problem.batched else (num_samples,)
-    samples, chi2, weights = (done.column(name) for name in ("samples", "chi2", "log_weights"))
-    assert samples is not None and chi2 is not None
+    samples, chi2, weights = found.samples, found.chi2, found.log_weights
     failed = ~torch.isfinite(samples).flatten(1).all(1)
     if weights is not None:  # NaN and +inf are no weights; -inf is a weight of zero
         failed |= weights.isnan() | (weights == torch.inf)
@@ -148,9 +149,8 @@ def solve(
     unit = prior.noise(torch.ones(1, *problem.shape, dtype=samples.dtype, device=samples.device)).abs()
     failed |= ((samples - prior.mean).abs() > _RUNAWAY * prior.scale * unit.amax()).flatten(1).any(1)
     samples = torch.where(expand(failed, samples), torch.nan, samples)
-    count = int(failed.sum())
     status = Status.of(failed)
-    warnings += _fit_warnings(problem, torch.where(failed, torch.nan, chi2), done.info)
+    warnings += _fit_warnings(problem, torch.where(failed, torch.nan, chi2), found.info)
     result = Result(
         samples=samples.view(*lead, *problem.shape),
         status=status,
@@ -159,38 +159,36 @@ def solve(
         shape=problem.shape,
         chi2=torch.where(failed, torch.nan, chi2).view(lead),
         log_weights=None if weights is None else weights.view(lead),
-        strategy=strategy.name,
-        why=why,
-        nfe=done.calls["denoise"] / done.processed,
-        vjps=done.calls["vjp"] / done.processed,
-        operator_calls={k: v for k, v in done.calls.items() if k not in ("denoise", "vjp")},
-        seconds=seconds,
+        strategy=rung.strategy.name,
+        why=rung.why,
+        nfe=found.calls["denoise"] / found.processed,
+        vjps=found.calls["vjp"] / found.processed,
+        operator_calls={k: v for k, v in found.calls.items() if k not in ("denoise", "vjp")},
+        seconds=found.seconds,
         seed=seed,
         settings={
-            "strategy": repr(strategy),
+            "strategy": repr(rung.strategy),
             "num_samples": num_samples,
-            "chunk": done.chunk,
+            "chunk": found.chunk,
             "reproducible": reproducible,
             "operator": repr(problem.operator),
             "noise": repr(problem.noise),
             "prior": repr(prior),
             "dtype": str(problem.data.dtype),
             "units": problem.units,
+            # What `compare` tells the same data by.
+            **({"data": data_fingerprint(problem)} if "log_evidence" in found.info else {}),
         },
         versions={"invsolve": _version(), "torch": torch.__version__, "python": platform.python_version()},
-        info={k: v.view(lead) for k, v in done.info.items()},
+        info={k: v.view(lead) for k, v in found.info.items()},
         layout=None,
         problem=problem,
         prior=prior,
-        strategy_object=strategy,
-        warnings=(*warnings, *done.warnings),
+        warnings=(*warnings, *found.warnings),
+        certificate=certificate,
+        strategy_object=rung.strategy,
     )
-    if throw and status is not Status.SUCCESS:
-        others = " With throw=False, or in the error's `result`, are the others." if count < rows else ""
-        error = SolveError(f"solve: {count} of {rows} samples failed. {status.value}{others}")
-        error.result = result
-        raise error
-    return result
+    return _returned(result, throw)
 
 
 def sample(
@@ -230,6 +228,16 @@ def sample(
     )
 
 
+def _returned(result: Result, throw: bool) -> Result:
+    if throw and result.status is not Status.SUCCESS:
+        count, rows = int(result.failed.sum()), result.failed.numel()
+        others = " With throw=False, or in the error's `result`, are the others." if count < rows else ""
+        error = SolveError(f"solve: {count} of {rows} samples failed. {result.status.value}{others}")
+        error.result = result
+        raise error
+    return result
+
+
 # --- the border ------------------------------------------------------------------------------------------------------
 def _checked(A: Any, y: Any, prior: Any, noise: Any) -> tuple[Problem, Prior]:
     if isinstance(A, Problem):
@@ -239,10 +247,10 @@ def _checked(A: Any, y: Any, prior: Any, noise: Any) -> tuple[Problem, Prior]:
         if noise is not None:
             raise invalid("solve", "noise", "left out when the first argument is a Problem", noise)
         if not isinstance(prior, Prior):
-            raise _not_a_prior(prior)
+            raise not_a_prior(prior)
     else:
         if not isinstance(prior, Prior):
-            raise _not_a_prior(prior)
+            raise not_a_prior(prior)
         if not isinstance(A, Operator):
             raise invalid_type(
                 "solve",
@@ -255,11 +263,11 @@ def _checked(A: Any, y: Any, prior: Any, noise: Any) -> tuple[Problem, Prior]:
             raise invalid(
                 "solve", "noise", "given: a positive number (the std of Gaussian noise) or an iv.noise model", None
             )
-        _check_pair(A, prior)
+        check_pair(A, prior)
         dims = signal_dims(A, y)
         y = as_tensor("solve", "y", y, dtype=A.dtype or prior.dtype, device=prior.device)
         problem = Problem(A, y, noise=noise, dims=dims)
-    _check_pair(problem.operator, prior)
+    check_pair(problem.operator, prior)
     real = kind_dtype(problem.data.dtype, "real")
     if real != prior.dtype:
         raise invalid_type(
@@ -276,14 +284,15 @@ def _checked(A: Any, y: Any, prior: Any, noise: Any) -> tuple[Problem, Prior]:
     return problem, prior
 
 
-def _check_pair(A: Operator, prior: Prior) -> None:
+def check_pair(A: Operator, prior: Prior, owner: str = "solve") -> None:
+    """Raise unless the prior is over the signals that the operator takes: shape, kind, precision."""
     if tuple(prior.shape) != tuple(A.in_shape):
         raise invalid(
-            "solve", "prior", f"of the shape that {type(A).__name__} takes, {tuple(A.in_shape)}", tuple(prior.shape)
+            owner, "prior", f"of the shape that {type(A).__name__} takes, {tuple(A.in_shape)}", tuple(prior.shape)
         )
     if prior.kind != A.in_kind:
         raise invalid(
-            "solve",
+            owner,
             "prior",
             f"{A.in_kind}, as {type(A).__name__} takes",
             prior.kind,
@@ -291,13 +300,13 @@ def _check_pair(A: Operator, prior: Prior) -> None:
         )
     if A.dtype is not None and A.dtype != prior.dtype:
         raise invalid_type(
-            "solve", "A", f"of the prior's precision, {prior.dtype}", str(A.dtype), "Convert one: A.to(dtype=...)."
+            owner, "A", f"of the prior's precision, {prior.dtype}", str(A.dtype), "Convert one: A.to(dtype=...)."
         )
 
 
-def _not_a_prior(prior: object) -> Exception:
+def not_a_prior(prior: object, owner: str = "solve") -> Exception:
     return invalid_type(
-        "solve",
+        owner,
         "prior",
         "an iv.priors.Prior",
         prior,
@@ -305,7 +314,15 @@ def _not_a_prior(prior: object) -> Exception:
     )
 
 
-def _strategy(strategy: Any, problem: Problem, prior: Prior) -> tuple[Strategy, str]:
+def _budget(budget: Any) -> Budget:
+    if budget is None or isinstance(budget, Budget):
+        return budget or Budget()
+    if isinstance(budget, (int, float)) and not isinstance(budget, bool):
+        return Budget(seconds=budget)
+    raise invalid_type("solve", "budget", "a number of seconds or an iv.Budget", budget)
+
+
+def _strategy(strategy: Any, problem: Problem, prior: Prior) -> Strategy | str:
     if isinstance(strategy, str):
         if strategy != "auto":
             raise invalid(
@@ -315,7 +332,7 @@ def _strategy(strategy: Any, problem: Problem, prior: Prior) -> tuple[Strategy, 
                 repr(strategy),
                 "For example iv.strategies.MMPS().",
             )
-        return choose(problem, prior)
+        return "auto"
     if not isinstance(strategy, Strategy):
         hint = "Call it: strategy=MMPS()." if callable(strategy) else ""
         raise invalid_type("solve", "strategy", "'auto' or an iv.strategies object", strategy, hint)
@@ -328,7 +345,13 @@ def _strategy(strategy: Any, problem: Problem, prior: Prior) -> tuple[Strategy, 
             f"solve: strategy {strategy.name} needs what is not there: {lacking}. "
             f"What would do here: {alternatives(problem, prior)}."
         )
-    return strategy, "Chosen by the caller."
+    return strategy
+
+
+def _hierarchy(hierarchy: Any) -> Hierarchy:
+    if hierarchy is not None and not isinstance(hierarchy, Hierarchy):
+        raise invalid_type("solve", "hierarchy", "an iv.Hierarchy", hierarchy)
+    return hierarchy or Hierarchy()
 
 
 def _checkpoint(checkpoint: Any) -> Checkpoint | None:
@@ -352,6 +375,9 @@ def _fit_warnings(problem: Problem, chi2: Tensor, info: dict[str, Tensor]) -> tu
             f"the samples do not fit the data: chi^2 per datum {median:.3g}, expected 1. Operator, noise level, "
             "prior or the number of steps is wrong for these data; see result.check()"
         )
+    power = float(info["beta"].min()) if "beta" in info else 1.0
+    if power < 1:
+        found.append(f"the chains reached the power {power:.2g} of the likelihood only: raise num_steps")
     for name, value in info.items():
         worst = float(value.nan_to_num(0).max()) if "residual" in name and value.numel() else 0.0
         if worst > _RESIDUAL:
@@ -398,23 +424,7 @@ def _item_keys(item_ids: Any, batch: int) -> list[int]:
     return keys
 
 
-def _chunk_rows(chunk: int | None, rows: int, problem: Problem, strategy: Strategy, reproducible: bool) -> int:
-    if chunk is not None:
-        chunk = check_int("solve", "chunk", chunk, minimum=1)
-    if reproducible:
-        if chunk not in (None, TILE):
-            raise invalid("solve", "chunk", f"left out (or {TILE}) with reproducible=True", chunk)
-        if strategy.couples != "nothing":
-            raise invalid("solve", "reproducible", f"False for {strategy.name}, whose samples see each other", True)
-        return TILE
-    if strategy.couples != "nothing":
-        if chunk is not None:
-            raise invalid("solve", "chunk", f"left out for {strategy.name}, whose samples see each other", chunk)
-        return rows
-    numbers = max(prod(problem.shape), prod(problem.operator.out_shape), 1)
-    return min(rows, chunk or max(1, _CHUNK_NUMBERS.get(problem.data.device.type, _CHUNK_NUMBERS_ELSEWHERE) // numbers))
-
-
+@cache  # read from a file each time: 4 ms, in every one of the many solves of a hierarchical one
 def _version() -> str:
     from importlib.metadata import PackageNotFoundError, version
 

@@ -12,11 +12,12 @@ from torch import Tensor
 import invsolve as iv
 from invsolve.checkpoint import Checkpoint
 from invsolve.draws import Draws
-from invsolve.errors import InputError, UnsupportedError
+from invsolve.errors import InputError, InputTypeError, UnsupportedError
 from invsolve.priors.base import Prior, Pullback
 from invsolve.progress import NoProgress
 from invsolve.strategies import SMC
-from invsolve.strategies.local import _positive, cholesky
+from invsolve.strategies.coordinates import _positive
+from invsolve.strategies.kernels import cholesky
 from invsolve.strategies.particles import relative_variance, systematic
 
 D = torch.float64
@@ -109,7 +110,7 @@ def test_mixtures(d: int, k: int, seed: int) -> None:
     prior, A, y = random_mixture(d, k, seed)
     result = iv.solve(A, y, prior, noise=0.3, strategy=SMC(), num_samples=4096, seed=seed)
     assert_right(result, prior.posterior(A, y, 0.3), prior)
-    assert result.log_weights is not None and result.nfe == 25
+    assert result.log_weights is not None and 25 <= result.nfe < 45  # copies and moves take more
 
 
 def test_two_far_modes_that_the_data_cannot_tell_apart() -> None:
@@ -193,12 +194,15 @@ def test_more_data_than_unknowns() -> None:
 
 
 def test_large_signals_take_steps_without_covariance() -> None:
-    prior = iv.priors.GaussianPrior(mean=torch.zeros(150, dtype=D), covariance=matern(150, 40.0))
+    # A mixture of one part: a Gaussian law that does not say so.
+    prior = iv.priors.GaussianMixturePrior(
+        weights=torch.ones(1, dtype=D), means=torch.zeros(1, 150, dtype=D), covariances=matern(150, 40.0)
+    )
     A = iv.operators.Subsample(index=torch.arange(5, 150, 30), in_shape=(150,))
     y, strategy = A(prior.sample(1, seed=1)), SMC(num_steps=200)
-    result, truth = iv.solve(A, y, prior, noise=0.1, strategy=strategy, num_samples=256), prior.posterior(A, y, 0.1)
+    result, truth = iv.solve(A, y, prior, noise=0.1, strategy=strategy, num_samples=128), prior.posterior(A, y, 0.1)
     # First order in the step: the twist is exact, the kernels are not.
-    assert float(result.ess) > 0.5 * 256
+    assert float(result.ess) > 0.5 * 128
     assert float(((result.mean - truth.mean) / truth.std).square().mean().sqrt()) < 0.2
     assert 0.85 < float((result.std / truth.std).square().mean().sqrt()) < 1.1
 
@@ -390,15 +394,21 @@ def test_options_are_checked() -> None:
         SMC(num_steps=1)
     with pytest.raises(InputError, match="resample_below"):
         SMC(resample_below=1.5)
+    with pytest.raises(InputError, match="moves"):
+        SMC(moves=-1)
+    with pytest.raises(InputError, match="tempering"):
+        SMC(tempering=-0.1)
+    with pytest.raises(InputTypeError, match="guidance"):
+        SMC(guidance="MMPS")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="grid"):
         SMC(grid=torch.tensor([[2.0, 1.0], [3.0, 1.0]]))
 
 
 def test_what_is_missing_is_said() -> None:
-    prior = iv.priors.GaussianPrior(mean=torch.zeros(300), covariance=torch.eye(300))
-    A = iv.operators.Mask(mask=torch.ones(300, dtype=torch.bool))
-    with pytest.raises(UnsupportedError, match="300 and 300"):
-        iv.solve(A, torch.zeros(300), prior, noise=0.1, strategy=SMC())
+    prior = iv.priors.GaussianFieldPrior(shape=(50, 60), spectrum=iv.priors.Matern(std=1.0, length=0.2))
+    A = iv.operators.Mask(mask=torch.ones(50, 60, dtype=torch.bool))
+    with pytest.raises(UnsupportedError, match="3000 and 3000"):
+        iv.solve(A, torch.zeros(50, 60), prior, noise=0.1, strategy=SMC())
     box = iv.operators.from_callable(lambda x: x, in_shape=(2,), out_shape=(2,), kind="black box")
     small = iv.priors.GaussianPrior(mean=torch.zeros(2), covariance=torch.eye(2))
     with pytest.raises(UnsupportedError, match="black box"):

@@ -5,6 +5,7 @@ from invsolve.operators.blur import Blur, GaussianBlur
 from invsolve.operators.callable import from_callable
 from invsolve.operators.deepinv_bridge import from_deepinv, to_deepinv
 from invsolve.operators.downsample import Downsample
+from invsolve.operators.family import Family
 from invsolve.operators.mask import Mask, Subsample
 from invsolve.operators.matrix import Matrix
 from invsolve.operators.mri import MRI
@@ -16,6 +17,7 @@ __all__ = [
     "BlackBox",
     "Blur",
     "Downsample",
+    "Family",
     "GaussianBlur",
     "LinearOperator",
     "MRI",

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Self
 import torch
 from torch import Tensor
 
-from invsolve.cg import conjugate_gradients, expand, inner
+from invsolve.cg import conjugate_gradients, direction, inner
 from invsolve.checks import Kind, Shape, check_kind, check_positive, check_shape, kind_dtype
 from invsolve.errors import invalid, invalid_type
 from invsolve.fingerprint import fingerprint
@@ -253,7 +253,7 @@ class LinearOperator(Operator):
         value = torch.zeros(rows, device=x.device, dtype=kind_dtype(dtype, "real"))
         done = torch.zeros(rows, device=x.device, dtype=torch.bool)
         for _ in range(max_iter):
-            x = x / expand(inner(x, x).sqrt().clamp_min(torch.finfo(x.real.dtype).tiny), x)
+            x = direction(x)
             y = self.normal(x)
             previous, value = value, torch.where(done, value, inner(x, y).clamp_min(0).sqrt())
             x = y

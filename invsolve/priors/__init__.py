@@ -1,6 +1,7 @@
 """Priors: laws over signals, known through their denoisers. The exact ones are also the references of the tests."""
 
 from invsolve.priors.base import Prior
+from invsolve.priors.family import Family
 from invsolve.priors.field import GaussianFieldPrior
 from invsolve.priors.function import FunctionPrior, from_denoiser
 from invsolve.priors.gaussian import GaussianPrior
@@ -11,6 +12,7 @@ from invsolve.priors.spectra import Matern, Spectrum
 
 __all__ = [
     "DenseModes",
+    "Family",
     "FunctionPrior",
     "GaussianFieldPrior",
     "GaussianLaw",

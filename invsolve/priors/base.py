@@ -6,6 +6,7 @@ import abc
 import dataclasses
 import math
 from collections.abc import Callable
+from math import prod
 from typing import TYPE_CHECKING, Self
 
 import torch
@@ -111,6 +112,38 @@ class Prior(abc.ABC):
         count("denoise", len(x))
         return self._moments(x, sigma)
 
+    def transport(self, z: Tensor) -> tuple[Tensor, Pullback]:
+        """``x = T(z)``, a draw from the prior for standard normal ``z``, and the map ``v -> (dT/dz)^H v``.
+
+        ``z``, x and v are ``(batch, *shape)`` of the dtype of the mean; complex ``z`` has unit variance per component.
+        T is exact and acts on every row alone, monotone in every mode or coefficient; where it has a kink the
+        derivative is that of one side. Pure: no state, no gradient graph; not counted as a call of the denoiser.
+
+        Raises UnsupportedError where no such map is known: see `has_transport`.
+        """
+        from invsolve.errors import UnsupportedError
+
+        if not self.has_transport:
+            raise UnsupportedError(
+                f"{type(self).__name__}.transport: this prior has no closed-form map from white noise. Use a Gaussian "
+                "or sparse prior, or a strategy that needs the denoiser only, such as strategy='auto'.")
+        self._check_signal("z", z)
+        with torch.no_grad():
+            x, pull = self._transport(z)
+
+        def no_graph(v: Tensor) -> Tensor:
+            with torch.no_grad():
+                return pull(v)
+
+        return x, no_graph
+
+    @property
+    def has_transport(self) -> bool:
+        """True if `transport` has a closed form."""
+        if type(self)._transport is not Prior._transport:
+            return True
+        return self.exact_law and self.law is not None and prod(self.law.modes.mode_shape) == prod(self.shape)
+
     def sample(self, n: int, *, seed: int = 0) -> Tensor:
         """``n`` draws ``(n, *shape)``; draw k depends on ``seed`` and k only."""
         n = check_int(type(self).__name__, "n", n, minimum=1)
@@ -198,6 +231,17 @@ class Prior(abc.ABC):
         """The posterior of a linear problem with Gaussian noise."""
         raise AssertionError("guarded by has_posterior")  # pragma: no cover
 
+    def _transport(self, z: Tensor) -> tuple[Tensor, Pullback]:
+        """``mean + S sqrt(variances) u``, with u the numbers of ``z`` taken as modes: any order of them is white."""
+        law = self.law
+        assert law is not None  # guarded by has_transport
+        root = law.variances.sqrt()
+
+        def pull(v: Tensor) -> Tensor:
+            return (root * law.modes.adjoint(v)).reshape(v.shape)
+
+        return law.sample(z.reshape(len(z), *law.modes.mode_shape)), pull
+
     # --- plumbing -----------------------------------------------------------------------------------------------------
     def _check_problem(self, owner: str, problem: Problem) -> None:
         A, y = problem.operator, problem.data
@@ -211,14 +255,18 @@ class Prior(abc.ABC):
         if y.device != self.device:
             raise invalid(owner, "y", f"on device {self.device}", y.device, "Move it, or the prior: prior.to(device).")
 
-    def _check(self, x: Tensor, sigma: Tensor | float) -> Tensor:
+    def _check_signal(self, name: str, x: Tensor) -> None:
         owner = type(self).__name__
-        check_kind(owner, "x", check_shape(owner, "x", x, self.shape), self.kind)
+        check_kind(owner, name, check_shape(owner, name, x, self.shape), self.kind)
         if kind_dtype(x.dtype, "real") != self.dtype:
             hint = "Convert it, or the prior: prior.to(dtype=...)."
-            raise invalid_type(owner, "x", f"of precision {self.dtype}", str(x.dtype), hint)
+            raise invalid_type(owner, name, f"of precision {self.dtype}", str(x.dtype), hint)
         if x.device != self.device:
-            raise invalid(owner, "x", f"on device {self.device}", x.device, "Move it, or the prior: prior.to(device).")
+            raise invalid(owner, name, f"on device {self.device}", x.device, "Move it, or the prior: prior.to(device).")
+
+    def _check(self, x: Tensor, sigma: Tensor | float) -> Tensor:
+        owner = type(self).__name__
+        self._check_signal("x", x)
         if not isinstance(sigma, Tensor):
             level = check_number(owner, "sigma", sigma)
             if level <= 0:

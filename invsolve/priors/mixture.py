@@ -110,6 +110,11 @@ class GaussianMixturePrior(Prior):
         varying = variances[variances > (10 * torch.finfo(self.means.dtype).eps) ** 2 * variances.max()]
         return math.sqrt(float(varying.min())) if len(varying) else None
 
+    @property
+    def has_transport(self) -> bool:
+        """True if there is a single component: its law is then exact."""
+        return int((self.weights > 0).sum()) == 1
+
     def log_prob(self, x: Tensor, sigma: Tensor | float = 0.0) -> Tensor:
         """log density of ``x0 + sigma z`` at ``x`` ``(batch, *shape)``, ``(batch,)`` nats, float64.
 

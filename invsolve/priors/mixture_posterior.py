@@ -12,6 +12,7 @@ from invsolve.arrays import to_real
 from invsolve.checks import Shape, kind_dtype
 from invsolve.draws import DrawLike
 from invsolve.errors import invalid
+from invsolve.evidence import Evidence, rounding
 from invsolve.operators.base import LinearOperator
 from invsolve.operators.dense import dense_matrix
 from invsolve.posterior import Posterior
@@ -24,7 +25,8 @@ class GaussianMixturePosterior(Posterior):
     """``sum_k weights_k N(means_k, covariances_k)`` for every item of the data.
 
     ``weights`` ``(batch, K)``, ``means`` ``(batch, K, *shape)``, ``mean`` ``(batch, *shape)``, ``log_evidence``
-    ``(batch,)``: log p(y), float64. Covariances are over the flattened signal of n numbers.
+    ``(batch,)``: log p(y), float64, right to about ``evidence_rounding``. Covariances are over the flattened signal of
+    n numbers.
     """
 
     problem: Problem
@@ -32,6 +34,7 @@ class GaussianMixturePosterior(Posterior):
     means: Tensor
     mean: Tensor
     log_evidence: Tensor
+    evidence_rounding: Tensor
     factors: Tensor  # (items, K, n, n) float64, items = batch or 1: covariance = F F^T
     item: Tensor  # (batch,) int64: which of the factors is a row's
 
@@ -49,6 +52,9 @@ class GaussianMixturePosterior(Posterior):
         w = self.weights.double().view(*self.weights.shape, *([1] * len(self.problem.shape)))
         return (w * (within + apart)).sum(1).sqrt().to(self.mean.dtype)
 
+    def evidence(self) -> Evidence | None:
+        return Evidence(self.log_evidence, self.evidence_rounding)
+
     def draw(self, draws: DrawLike) -> Tensor:
         rows, n = len(self.mean), self.factors.shape[-1]
         z = draws.normal((n,), self.means.dtype, step=0, index=0).double()
@@ -65,7 +71,8 @@ class GaussianMixturePosterior(Posterior):
     def take(self, index: Tensor) -> Self:
         index = index.to(self.mean.device)
         return replace(self, problem=self.problem.take(index), weights=self.weights[index], means=self.means[index],
-                       mean=self.mean[index], log_evidence=self.log_evidence[index], item=self.item[index])
+                       mean=self.mean[index], log_evidence=self.log_evidence[index],
+                       evidence_rounding=self.evidence_rounding[index], item=self.item[index])
 
 
 def condition_mixture(
@@ -95,17 +102,27 @@ def condition_mixture(
     shrink = torch.ones(*s.shape[:-1], n, dtype=torch.float64, device=s.device)
     shrink[..., :rank] = (1 + s**2).rsqrt()
     posterior_means = means + (gain[..., :rank] @ ((s / (1 + s**2))[..., None] * c[..., :rank, :]))[..., 0]
-    size = (c[..., 0].square() * shrink[..., :rank].square()).sum(-1) + (residual - u @ c).square().sum((-2, -1))
+    outside = (residual - u @ c).square().sum((-2, -1))
+    size = (c[..., 0].square() * shrink[..., :rank].square()).sum(-1) + outside
     # The noise's own density at its mode knows its units and what was observed.
     peak = problem.noise.log_prob(data, data, operator.observed).double()
     log_joint = weights.log() + peak[:, None] - 0.5 * (size + torch.log1p(s**2).sum(-1))
     log_evidence = torch.logsumexp(log_joint, 1)
     posterior_weights = torch.exp(log_joint - log_evidence[:, None])
     dtype = kind_dtype(data.dtype, "real")
+    shift = (c[..., :rank, 0] * s / (1 + s**2)).norm(dim=-1)
+    left = ((c[..., 0] * shrink[..., :rank].square()).square().sum(-1) + outside).sqrt()
+    own_mean = (white[:, None] - residual[..., 0]).norm(dim=-1)
+    each = rounding(
+        dtype, matrix=s.norm(dim=-1), side=rank, law=values.amax(-1) * matrix.square().sum((-2, -1)),
+        ends=white.norm(dim=-1)[:, None] + own_mean, shift=shift, left=left,
+        terms=peak.abs()[:, None] + 2 * m + 0.5 * (size + torch.log1p(s**2).sum(-1)),
+    )
     factors = gain * shrink[..., None, :]
     item = torch.arange(batch, device=data.device) if len(factors) > 1 else data.new_zeros(batch, dtype=torch.int64)
     return GaussianMixturePosterior(
         problem=problem, weights=posterior_weights.to(dtype), log_evidence=log_evidence, factors=factors, item=item,
+        evidence_rounding=(posterior_weights * each).sum(1),
         means=posterior_means.to(dtype).view(batch, -1, *shape),
         mean=(posterior_weights[..., None] * posterior_means).sum(1).to(dtype).view(batch, *shape),
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import abc
 import math
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, Literal, Self, final
 
 import numpy as np
@@ -20,13 +20,21 @@ from invsolve.draws import DrawLike
 from invsolve.errors import UnsupportedError, invalid, invalid_type
 from invsolve.priors.base import Prior, Pullback
 from invsolve.priors.bases import SpectralModes
+from invsolve.priors.mixing import TABLE_FROM, make_table, shares, tabulated
 from invsolve.priors.modes import GaussianLaw
+from invsolve.priors.quantiles import (
+    laplace_transport,
+    spike_slab_transport,
+    spike_slab_transport_of_numbers,
+    student_transport,
+)
+from invsolve.priors.table import Table
 from invsolve.priors.transforms import Transform, TransformName
+from invsolve.tally import count
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_LOG_2PI = math.log(2 * math.pi)
 _BLOCK = 2**21  # numbers in one temporary of a mixture over parts
 
 
@@ -47,6 +55,10 @@ class ScalarLaw(abc.ABC):
     @abc.abstractmethod
     def sample(self, z: Tensor, w: Tensor) -> Tensor:
         """c from two independent standard normal numbers."""
+
+    @abc.abstractmethod
+    def transport(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """The increasing map of a standard normal ``z`` to c, and its derivative dc/dz: both as ``z``, float64."""
 
     @property
     @abc.abstractmethod
@@ -113,9 +125,17 @@ class Laplace(ScalarLaw):
         size: Tensor = -torch.special.log_ndtr(z) * torch.sign(w)
         return torch.as_tensor(self.scale, device=z.device) * size
 
+    def transport(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        return _scaled(self.scale, *laplace_transport(z))
+
     @property
     def variance(self) -> Tensor:
         return 2 * torch.as_tensor(self.scale, dtype=torch.float64) ** 2
+
+
+def _scaled(scale: float | Tensor, c: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:
+    factor = torch.as_tensor(scale, dtype=c.dtype, device=c.device)
+    return factor * c, factor * slope
 
 
 def _log_scaled_cdf(a: Tensor) -> Tensor:
@@ -164,15 +184,8 @@ class _ScaleMixture(ScalarLaw):
     def _moments(
         self, u: Tensor, sigma: Tensor, log_weights: Tensor, variances: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        total = variances + sigma**2
-        log = log_weights - 0.5 * (u**2 / total + torch.log(total) + _LOG_2PI)
-        log_sum = torch.logsumexp(log, 0)
-        r = (log - log_sum).exp()
-        gain = variances / total
-        # their sum is 1, up to the rounding of many parts
-        kept, lost = (r * gain).sum(0), (r * (sigma**2 / total)).sum(0)
-        spread = (r * (gain - kept) ** 2).sum(0) * u**2
-        return log_sum, torch.where(kept < lost, kept * u, u - lost * u), kept * sigma**2 + spread
+        log, kept, lost, variance = shares(u, sigma, log_weights, variances)
+        return log, torch.where(kept < lost, kept * u, u - lost * u), variance * sigma**2
 
 
 @final
@@ -208,6 +221,13 @@ class SpikeSlab(_ScaleMixture):
     def sample(self, z: Tensor, w: Tensor) -> Tensor:
         weight, slab, spike = (torch.as_tensor(v, device=z.device) for v in (self.weight, self.slab, self.spike))
         return z * torch.where(torch.special.ndtr(w) < weight, slab, spike)
+
+    def transport(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        weight, slab, spike = self.weight, self.slab, self.spike
+        if isinstance(weight, float) and isinstance(slab, float) and isinstance(spike, float):
+            return spike_slab_transport_of_numbers(z, weight, slab, spike)
+        values = (torch.as_tensor(v, dtype=z.dtype, device=z.device) for v in (weight, slab, spike))
+        return spike_slab_transport(z, *values)
 
     @property
     def variance(self) -> Tensor:
@@ -250,6 +270,29 @@ class Student(_ScaleMixture):
             torch.as_tensor(variances, device=like.device).view(view) * scale**2,
         )
 
+    def moments(self, u: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        # Everything depends on u / scale and sigma / scale alone: one table for every value of the latter. Not on a
+        # GPU, where the look at sigma would wait for the device, and not where a graph is recorded.
+        graph = torch.is_grad_enabled() and (u.requires_grad or sigma.requires_grad)
+        if u.numel() < TABLE_FROM or u.device.type != "cpu" or sigma.numel() != 1 or graph:
+            return super().moments(u, sigma)
+        scale = torch.as_tensor(self.scale, dtype=torch.float64)
+        values, which = torch.unique(scale, return_inverse=True)
+        if len(values) * TABLE_FROM > u.numel():
+            return super().moments(u, sigma)
+        tables = [_student_moments(self.dof, float(sigma) / float(value)) for value in values]
+        if any(table is None for table in tables):
+            return super().moments(u, sigma)
+        which = which.expand(u.shape[1:])
+        out = [torch.empty_like(u) for _ in range(3)]
+        for k, (value, table) in enumerate(zip(values.tolist(), tables, strict=True)):
+            assert table is not None
+            here = (slice(None), which == k) if len(values) > 1 else ...
+            log, mean, variance = tabulated(table, u[here] / value, float(sigma) / value)
+            for full, part in zip(out, (log - math.log(value), value * mean, value**2 * variance), strict=True):
+                full[here] = part
+        return out[0], out[1], out[2]
+
     def log_prob(self, c: Tensor) -> Tensor:
         scale = torch.as_tensor(self.scale, dtype=c.dtype, device=c.device)
         dof = self.dof
@@ -262,6 +305,9 @@ class Student(_ScaleMixture):
         precision = gamma.ppf(torch.special.ndtr(w.double()).cpu().numpy(), self.dof / 2, scale=2 / self.dof)
         root = torch.as_tensor(precision, device=z.device).clamp_min(1e-300).rsqrt()
         return torch.as_tensor(self.scale, device=z.device) * z * root.to(z.dtype)
+
+    def transport(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        return _scaled(self.scale, *student_transport(z, self.dof))
 
     @property
     def variance(self) -> Tensor:
@@ -282,6 +328,12 @@ def _student_nodes(dof: float) -> tuple[Any, Any]:
     log_density = half * (g - np.exp(g))
     log_density -= log_density.max()
     return log_density - math.log(np.exp(log_density).sum()), np.exp(-g)
+
+
+@lru_cache(maxsize=64)
+def _student_moments(dof: float, ratio: float) -> Table | None:
+    log_weights, variances = (torch.as_tensor(v) for v in _student_nodes(dof))
+    return make_table(log_weights, variances, ratio)
 
 
 TransformChoice = Literal["identity", "dct", "haar"]
@@ -366,6 +418,16 @@ class SparsePrior(Prior):
         log = self.coefficients.moments(u, level)[0] if sigma else self.coefficients.log_prob(u)
         return log.flatten(1).sum(1)
 
+    def mode_moments(self, x: Tensor, sigma: Tensor | float) -> tuple[Tensor, Tensor]:
+        """`moments` in the transform, where V is diagonal: ``D(x, sigma)``, and variances ``(batch, *shape)``, float64.
+
+        ``sigma``: a number or ``(batch,)``.
+        """
+        level = self._level(x, self._check(x, sigma))
+        count("denoise", len(x))
+        _, mean, variance = self.coefficients.moments(self._analysis(x), level)
+        return self._synthesis(mean), variance
+
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
         return replace(self, mean=self.law.mean.to(device=device, dtype=dtype), dtype=dtype or self.dtype)
 
@@ -394,6 +456,15 @@ class SparsePrior(Prior):
     def _sample(self, n: int, draws: DrawLike) -> Tensor:
         z, w = (draws.normal(self.shape, torch.float64, step=0, index=i) for i in range(2))
         return self._synthesis(self.coefficients.sample(z, w))
+
+    def _transport(self, z: Tensor) -> tuple[Tensor, Pullback]:
+        c, slope = self.coefficients.transport(z.double())
+        transform = self._transform
+
+        def pull(v: Tensor) -> Tensor:
+            return (slope * transform.forward(v).double()).to(v.dtype)
+
+        return self._synthesis(c), pull
 
     @property
     def _transform(self) -> Transform:

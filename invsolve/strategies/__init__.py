@@ -4,6 +4,7 @@ from invsolve.strategies.base import Bound, Info, Run, Strategy
 from invsolve.strategies.exact import Exact
 from invsolve.strategies.guided import BoundGuidance, Guidance, Guided, NoGuidance
 from invsolve.strategies.mmps import MMPS, MomentMatching
+from invsolve.strategies.noise_mcmc import NoiseMCMC
 from invsolve.strategies.pigdm import PiGDM, PseudoinverseGuidance
 from invsolve.strategies.smc import SMC
 from invsolve.strategies.tmpd import TMPD, TweedieMoment
@@ -19,6 +20,7 @@ __all__ = [
     "MMPS",
     "MomentMatching",
     "NoGuidance",
+    "NoiseMCMC",
     "PiGDM",
     "PseudoinverseGuidance",
     "Run",

@@ -62,6 +62,7 @@ class Strategy(abc.ABC):
     """
 
     couples: ClassVar[Literal["nothing", "samples"]] = "nothing"  # "samples": all samples of an item stay in one chunk
+    gives_evidence: ClassVar[bool] = False  # the last info holds "log_evidence" and "log_evidence_se"
     num_steps: int  # how often `step` is called
 
     @abc.abstractmethod
@@ -71,6 +72,10 @@ class Strategy(abc.ABC):
     @abc.abstractmethod
     def step(self, run: Run, state: Any, i: int) -> tuple[Any, Info]:
         """The state after step ``i`` (0, 1, ...), and the info."""
+
+    def finished(self, run: Run, state: Any) -> bool:
+        """True once further steps would change nothing: `num_steps` is then a limit. Asked after every step."""
+        return False
 
     def samples(self, run: Run, state: Any) -> Tensor:
         """The signals of a state, ``(rows, *shape)``: its field ``x`` unless overridden."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import final
+from dataclasses import dataclass, replace
+from typing import Self, final
 
 from torch import Tensor
 
+from invsolve.evidence import Evidence
 from invsolve.posterior import Posterior, not_linear_gaussian
 from invsolve.priors.base import Prior
 from invsolve.problem import Problem
@@ -20,12 +21,28 @@ class ExactState:
 
 
 @final
+@dataclass(frozen=True, kw_only=True, eq=False)
+class BoundExact:
+    """The closed form, and the evidence of its items, once for all chunks."""
+
+    posterior: Posterior
+    evidence: Evidence | None
+
+    def take(self, index: Tensor) -> Self:
+        if self.evidence is None:
+            return replace(self, posterior=self.posterior.take(index))
+        log, se = (value[index.to(value.device)] for value in self.evidence)
+        return replace(self, posterior=self.posterior.take(index), evidence=Evidence(log, se))
+
+
+@final
 @dataclass(frozen=True, kw_only=True)
 class Exact(Strategy):
     """Independent draws from the exact posterior: Gaussian (and mixture) priors, linear operators, Gaussian noise.
 
     No network evaluations. Exact up to rounding and, for problems too large to factorise, the residual of a linear
-    solve (`GaussianPosterior`).
+    solve (`GaussianPosterior`). ``result.log_evidence`` is log p(y) in closed form, and its standard error a bound of
+    the rounding (`invsolve.evidence.rounding`); None where the posterior cannot be factorised within about a second.
     """
 
     num_steps = 1
@@ -35,11 +52,16 @@ class Exact(Strategy):
             return reason
         return "" if prior.has_posterior else f"the prior {type(prior).__name__} has no closed-form posterior"
 
-    def bind(self, problem: Problem, prior: Prior) -> Posterior:
-        return prior.posterior(problem)
+    def bind(self, problem: Problem, prior: Prior) -> BoundExact:
+        posterior = prior.posterior(problem)
+        return BoundExact(posterior=posterior, evidence=posterior.evidence())
 
     def init(self, run: Run) -> ExactState:
         return ExactState(x=run.problem.data.new_zeros(run.rows, *run.problem.shape, dtype=run.problem.signal_dtype))
 
     def step(self, run: Run, state: ExactState, i: int) -> tuple[ExactState, Info]:
-        return ExactState(x=run.bound.draw(run.draws)), {}
+        bound: BoundExact = run.bound
+        state = ExactState(x=bound.posterior.draw(run.draws))
+        if bound.evidence is None:
+            return state, {}
+        return state, {"log_evidence": bound.evidence.log, "log_evidence_se": bound.evidence.se}

@@ -7,7 +7,7 @@ from math import prod
 import torch
 from torch import Tensor
 
-from invsolve.cg import expand, inner
+from invsolve.cg import direction, inner, norm
 from invsolve.errors import UnsupportedError, invalid
 from invsolve.operators.base import BlackBox
 from invsolve.priors.base import Prior
@@ -58,22 +58,21 @@ def information(problem: Problem, prior: Prior, *, max_iter: int = 30, rtol: flo
     mean = prior.mean.expand(rows, *prior.shape)
     operator = one.operator.linearize(mean)
     rng = torch.Generator().manual_seed(0)
-    x = (
-        torch.randn(prior.shape, generator=rng, dtype=problem.signal_dtype)
-        .expand(rows, *prior.shape)
-        .to(problem.data.device)
-    )
-    value, done = x.real.new_zeros(rows), torch.zeros(rows, dtype=torch.bool, device=x.device)
+    x = torch.randn(1, *prior.shape, generator=rng, dtype=problem.signal_dtype).to(problem.data.device)
+    x = direction(x).expand(rows, *prior.shape)
+    value = torch.zeros(rows, dtype=torch.float64, device=x.device)
+    done = torch.zeros(rows, dtype=torch.bool, device=x.device)
     for _ in range(max_iter):
-        x = x / expand(inner(x, x).sqrt().clamp_min(torch.finfo(x.real.dtype).tiny), x)
         colored = prior.noise_covariance(x)
         white = one.whiten(operator(colored))
-        y = operator.adjoint(one.unwhiten_adjoint(white))
-        now = inner(white, white).sqrt() / inner(x, colored).sqrt().clamp_min(1e-30)
+        length = inner(x, colored).double().sqrt()
+        now = torch.where(length > 0, norm(white) / length, 0.0)  # data that say nothing
         found = done | ((now - value).abs() <= rtol * now)
         # A finished row keeps its value: its grid must not depend on how long the others take.
         value, done = torch.where(done, value, now), found
-        x = y
+        # Of unit length at either end: the product of both maps leaves single precision where its root is in range.
+        x = direction(operator.adjoint(one.unwhiten_adjoint(direction(white))))
         if bool(done.all()):
             break
-    return value.double().cpu()
+    return value.cpu()
+

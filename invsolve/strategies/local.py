@@ -1,278 +1,261 @@
-"""The Gaussian that stands for ``x0 | x_t`` with and without the data, densely and for every row.
-
-Coordinates u are real numbers in which the diffusion noise is white: the entries of the signal, or the modes of an
-exact law. Everything is float64: twists are differences of large numbers.
-"""
+"""The Gaussian that stands for ``x0 | x_t`` with and without the data, for every row, and the kernels made of it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import abc
 from dataclasses import dataclass
-from math import prod
 from typing import final
 
 import torch
 from torch import Tensor
 
-from invsolve.arrays import from_real, to_real
-from invsolve.checks import kind_dtype
-from invsolve.operators.base import LinearOperator
-from invsolve.priors.base import Prior
-from invsolve.priors.modes import Modes
+from invsolve.arrays import to_real
 from invsolve.problem import Problem
+from invsolve.strategies.coordinates import Coordinates, Jacobian, adjoint_matrix
+from invsolve.strategies.kernels import (
+    DenseKernel,
+    DiagonalKernel,
+    Kernel,
+    UpdatedKernel,
+    cholesky,
+    log_diagonal,
+    solve,
+    solve_transposed,
+    times,
+)
 
 _POINTS = 8  # pairs of points at which the curvature of an operator is felt
+_JITTER = 1e-10  # of the last level's variance: directions that the prior knows have no spread of their own
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Local(abc.ABC):
+    """``x0 | x_t ~ N(mean, V)`` at level a, and given the data ``N(guided_mean, V_y)``; all in u.
+
+    ``log_twist`` (rows,): ``log N(y; A D, A V A^H + G)``, A linearised at D where it is not linear. A reverse step from
+    ``u`` at level a to b is ``N(r u + (1 - r) D, (1 - r)^2 V + b^2 (1 - r))``, r = b^2 / a^2: exact for Gaussian
+    priors; `unguided` is this, `guided` the same with ``D_y`` and ``V_y``. Levels are 0-d or a row each.
+    """
+
+    level: Tensor  # a, () or (rows,)
+    mean: Tensor  # (rows, n)
+    guided_mean: Tensor  # (rows, n)
+    log_twist: Tensor  # (rows,)
+    linear: Linear
+
+    @abc.abstractmethod
+    def unguided(self, u: Tensor, b: Tensor, mean: Tensor | None = None) -> Kernel:
+        """The step without data, or towards another ``mean`` than D."""
+
+    @abc.abstractmethod
+    def guided(self, u: Tensor, b: Tensor) -> Kernel:
+        """The step given the data."""
+
+    def _weights(self, b: Tensor) -> tuple[Tensor, Tensor]:
+        """r, and ``b^2 (1 - r)``, which at b = 0 is a trace of noise; ``(rows or 1, 1)``."""
+        a, b = self.level.view(-1, 1), b.view(-1, 1)
+        r = (b / a) ** 2
+        return r, torch.where(b > 0, b**2 * (1 - r), _JITTER * a**2)
+
+    def log_likelihood_ratio(self, problem: Problem, coordinates: Coordinates, u: Tensor) -> Tensor:
+        """log of the likelihood at ``u`` over the Gaussian one of the linearised operator."""
+        linear, true = self.linear, problem.whiten(problem.data - problem.operator(coordinates.synthesis(u)))
+        step = times(linear.jacobian.matrix, u - self.mean)
+        if linear.jacobian.rotation is not None:
+            step = times(linear.jacobian.rotation.mT, step)
+        gaussian = (linear.residual - step).square().sum(1)
+        return linear.log_scale + 0.5 * (gaussian - to_real(true).double().square().sum(1))
 
 
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Coordinates:
-    """``u`` ``(rows, n)`` of signals ``(rows, *shape)``."""
+class Linear:
+    """Whitened data as a linear function of u around D: ``residual = H (u - D) + noise``."""
 
-    prior: Prior
-    dtype: torch.dtype  # of the signal
-    modes: Modes | None  # None: the entries themselves
-
-    @classmethod
-    def of(cls, problem: Problem, prior: Prior) -> Coordinates:
-        modes = prior.law.modes if prior.exact_law and prior.law is not None else None
-        return cls(prior=prior, dtype=problem.signal_dtype, modes=modes)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return tuple(self.prior.shape if self.modes is None else self.modes.mode_shape)
-
-    @property
-    def size(self) -> int:
-        return prod(self.shape) * (2 if self.dtype.is_complex else 1)
-
-    @property
-    def log_det(self) -> float:
-        """log of the volume of a unit of u in the signal."""
-        parts = 2 if self.dtype.is_complex else 1
-        return 0.0 if self.modes is None else parts * self.modes.log_det
-
-    def analysis(self, x: Tensor) -> Tensor:
-        u = x if self.modes is None else self.modes.analysis(x - self.prior.mean)
-        return to_real(u).double()
-
-    def synthesis(self, u: Tensor) -> Tensor:
-        x = self.direction(u)
-        return x if self.modes is None else self.prior.mean + x
-
-    def direction(self, u: Tensor) -> Tensor:
-        """The change of the signal for a change of u."""
-        real = kind_dtype(self.dtype, "real")
-        v = from_real(u.to(real), self.shape, self.dtype if self.dtype.is_complex else None)
-        return v if self.modes is None else self.modes.synthesis(v)
-
-    def adjoint(self, x: Tensor) -> Tensor:
-        return to_real(x if self.modes is None else self.modes.adjoint(x)).double()
-
-    def moments(self, x: Tensor, level: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """``D`` in the signal and in u ``(rows, n)``, and ``V`` ``(rows or 1, n, n)``: of x0 given ``x`` (Tweedie)."""
-        if self.modes is not None:
-            law = self.prior.law
-            assert law is not None
-            value = self.prior.denoise(x, level)
-            t = level.to(law.variances).view(-1, *([1] * len(self.shape))) if level.ndim else level.to(law.variances)
-            variances = law.posterior_variances(t).double().reshape(-1, prod(self.shape))
-            if self.dtype.is_complex:
-                variances = variances.repeat_interleave(2, 1)
-            return value, self.analysis(value), torch.diag_embed(variances)
-        value, covariance = self.prior.moments(x, level)
-        if not self.prior.cheap_pullback:
-            covariance = _positive(covariance, 1e-9 * level**2)
-        return value, to_real(value).double(), covariance
-
-    def products(self, x: Tensor, level: Tensor) -> tuple[Tensor, Tensor, Callable[[Tensor], Tensor]]:
-        """D as in `moments`, and the map ``H -> H V`` of matrices ``(rows or 1, m, n)``, without forming V."""
-        if self.modes is not None:
-            value, mean, covariance = self.moments(x, level)
-            return value, mean, lambda H: H * covariance.diagonal(dim1=-2, dim2=-1)[:, None]
-        value, pull = self.prior.pullback(x, level)
-        t2 = (level**2).view(-1, 1)
-
-        def product(H: Tensor) -> Tensor:
-            return torch.stack(
-                [t2 * self.adjoint(pull(self.direction(h.expand(len(x), -1)))) for h in H.unbind(1)], 1
-            )
-
-        return value, to_real(value).double(), product
-
-
-@final
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Jacobian:
-    """``H = G^-1/2 A`` in u, ``(rows or items or 1, m, n)``; where m > n, H and data are rotated by ``Q^T`` into n."""
-
-    matrix: Tensor
-    rotation: Tensor | None
+    jacobian: Jacobian
+    residual: Tensor  # whitened y - A(D), (rows, m); of a non-linear A less its mean curvature, over its std
+    log_scale: Tensor  # (rows,): log of the product of those stds
+    peak: Tensor  # (rows,): log density of the noise at its mode, which knows units and what was observed
 
     @classmethod
-    def of(cls, matrix: Tensor) -> Jacobian:
-        if matrix.shape[-2] <= matrix.shape[-1]:
-            return cls(matrix=matrix, rotation=None)
-        q, r = torch.linalg.qr(matrix)
-        return cls(matrix=r, rotation=q.mT)
+    def at(
+        cls, problem: Problem, coordinates: Coordinates, jacobian: Jacobian | None, value: Tensor, V: Tensor | None
+    ) -> Linear:
+        """Around D = ``value``; ``jacobian`` None: the operator is linearised there, its curvature felt within V."""
+        log_scale = torch.zeros(len(value), dtype=torch.float64, device=value.device)
+        white = to_real(problem.whiten(problem.data - problem.operator(value))).double()
+        if jacobian is None:
+            matrix = adjoint_matrix(problem, coordinates, problem.operator.linearize(value))
+            if V is not None:
+                shift, variance = curvature(problem, coordinates, value, V, matrix)
+                scale = (1 + variance).sqrt()
+                white, matrix = (white - shift) / scale, matrix / scale[..., None]
+                log_scale = scale.log().sum(1)
+            jacobian = Jacobian.of(matrix)
+        peak = problem.noise.log_prob(problem.data, problem.data, problem.operator.observed).double()
+        return cls(jacobian=jacobian, residual=white, log_scale=log_scale, peak=peak)
 
-    def take(self, index: Tensor) -> Jacobian:
-        if len(self.matrix) == 1:
-            return self
-        rotation = None if self.rotation is None else self.rotation[index]
-        return Jacobian(matrix=self.matrix[index], rotation=rotation)
+    @property
+    def rotated(self) -> Tensor:
+        """The residual as the Jacobian sees it."""
+        rotation = self.jacobian.rotation
+        return self.residual if rotation is None else times(rotation, self.residual)
 
-
-def linear_jacobian(problem: Problem, coordinates: Coordinates) -> Jacobian:
-    """Of a linear operator: one matrix, or one for every item where they differ; by applying it to unit vectors."""
-    n, items = coordinates.size, 1 if problem.shared else len(problem.data)
-    unit = coordinates.direction(torch.eye(n, dtype=torch.float64, device=problem.data.device))
-    rows = problem.take(torch.arange(items, device=unit.device).repeat_interleave(n))
-    columns = rows.whiten(rows.operator(unit.repeat(items, *([1] * (unit.ndim - 1)))))
-    return Jacobian.of(to_real(columns).double().view(items, n, -1).mT)
-
-
-def adjoint_matrix(problem: Problem, coordinates: Coordinates, operator: LinearOperator) -> Tensor:
-    """H ``(rows, m, n)`` of an operator linearised at a point for every row: one adjoint product a real datum."""
-    y = problem.data
-    m = prod(y.shape[1:]) * (2 if y.is_complex() else 1)
-    unit = torch.eye(m, dtype=kind_dtype(y.dtype, "real"), device=y.device)
-    rows = []
-    for e in unit:
-        w = from_real(e.expand(len(y), m), tuple(y.shape[1:]), y.dtype if y.is_complex() else None)
-        rows.append(coordinates.adjoint(operator.adjoint(problem.unwhiten_adjoint(w))))
-    return torch.stack(rows, 1)
+    def log_density(self, z: Tensor, residual: Tensor, root: Tensor) -> Tensor:
+        """``log N(residual; 0, 1 + H V H^T)``, of ``z = root^-1 residual``, and of what the rotation left out."""
+        size = z.square().sum(1)
+        if self.jacobian.rotation is not None:
+            size = size + self.residual.square().sum(1) - residual.square().sum(1)
+        return self.peak - self.log_scale - 0.5 * size - log_diagonal(root)
 
 
 def curvature(
-    problem: Problem, coordinates: Coordinates, value: Tensor, covariance: Tensor, matrix: Tensor
+    problem: Problem, coordinates: Coordinates, value: Tensor, V: Tensor, matrix: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Mean and variance ``(rows, m)`` of what linearisation at D leaves of the whitened data, over ``N(D, V)``.
 
     From fixed points: without it, a twist is far too sure of itself where A bends within V, and modes are lost.
     """
     rng = torch.Generator().manual_seed(0)
-    points = torch.randn(_POINTS, covariance.shape[-1], generator=rng, dtype=torch.float64).to(value.device)
-    jitter = 1e-12 * covariance.diagonal(dim1=-2, dim2=-1).amax(-1, keepdim=True)
-    total = covariance.clone()
-    total.diagonal(dim1=-2, dim2=-1).add_(jitter)
-    root = cholesky(total)
+    points = torch.randn(_POINTS, coordinates.size, generator=rng, dtype=torch.float64).to(value.device)
+    if V.ndim == 3:
+        total = V.clone()
+        total.diagonal(dim1=-2, dim2=-1).add_(1e-12 * V.diagonal(dim1=-2, dim2=-1).amax(-1, keepdim=True))
+        root = cholesky(total)
     clean = problem.operator(value)
     left = []
     for z in torch.cat((points, -points)):
-        step = (root @ z).expand(len(value), -1)
+        step = (root @ z if V.ndim == 3 else V.sqrt() * z).expand(len(value), -1)
         bent = to_real(problem.whiten(problem.operator(value + coordinates.direction(step)) - clean)).double()
-        left.append(bent - (matrix @ step[..., None])[..., 0])
+        left.append(bent - times(matrix, step))
     errors = torch.stack(left)
     return errors.mean(0), errors.var(0)
 
 
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Local:
-    """``x0 | x_t ~ N(mean, covariance)``, and given the data ``N(guided_mean, guided_covariance)``; all in u.
+class DiagonalLocal(Local):
+    """V diagonal in u: kernels need no n x n matrix, only m x m ones; shared by the rows where V and H are."""
 
-    ``log_twist`` (rows,): ``log N(y; A D, A V A^H + G)``, A linearised at D where it is not linear. Covariances
-    ``(rows or 1, n, n)`` are left out (None) where the signal is large.
-    """
-
-    mean: Tensor
-    guided_mean: Tensor
-    covariance: Tensor | None
-    guided_covariance: Tensor | None
-    log_twist: Tensor
-    residual: Tensor  # whitened y - A(D), (rows, m); of a non-linear A less its mean curvature, over its std
-    log_scale: Tensor  # (rows,): log of the product of those stds
-    jacobian: Jacobian
+    V: Tensor  # (rows or 1, n)
+    R: Tensor  # (rows or 1, m, m): root of 1 + H V H^T
 
     @classmethod
     def of(
-        cls, problem: Problem, coordinates: Coordinates, jacobian: Jacobian | None, x: Tensor, level: Tensor,
-        *, with_covariance: bool,
-    ) -> Local:
-        """At ``x``, level t (0-d or a row each); ``jacobian`` of a linear operator, None: it is linearised at D."""
-        covariance, log_scale = None, torch.zeros(len(x), dtype=torch.float64, device=x.device)
-        if with_covariance:
-            value, mean, covariance = coordinates.moments(x, level)
-        else:
-            value, mean, product = coordinates.products(x, level)
-        white = to_real(problem.whiten(problem.data - problem.operator(value))).double()
-        if jacobian is None:
-            matrix = adjoint_matrix(problem, coordinates, problem.operator.linearize(value))
-            if covariance is not None:
-                shift, variance = curvature(problem, coordinates, value, covariance, matrix)
-                scale = (1 + variance).sqrt()
-                white, matrix = (white - shift) / scale, matrix / scale[..., None]
-                log_scale = scale.log().sum(1)
-            jacobian = Jacobian.of(matrix)
-        H = jacobian.matrix
-        # A V = (V A^H)^H, (rows or 1, m, n)
-        cross = product(H) if covariance is None else _times(covariance, H.mT).mT
-        residual, rest = white, white.new_zeros(())
-        if jacobian.rotation is not None:
-            residual = (jacobian.rotation @ white[..., None])[..., 0]
-            rest = white.square().sum(1) - residual.square().sum(1)
-        system = _times(cross, H.mT)
-        system.diagonal(dim1=-2, dim2=-1).add_(1.0)
-        root = cholesky((system + system.mT) / 2)
-        z = torch.linalg.solve_triangular(root, residual[..., None], upper=False)
-        scaled = torch.linalg.solve_triangular(root, cross, upper=False)
-        # log N is the noise's own density at its mode, which knows units and what was observed, and the rest.
-        peak = problem.noise.log_prob(problem.data, problem.data, problem.operator.observed).double()
-        size = z[..., 0].square().sum(1) + rest
+        cls, problem: Problem, coordinates: Coordinates, jacobian: Jacobian | None, x: Tensor, u: Tensor,
+        level: Tensor,
+    ) -> DiagonalLocal:
+        value, mean, V = coordinates.moments(x, u, level)
+        return cls.given(Linear.at(problem, coordinates, jacobian, value, V), mean, V, level)
+
+    @classmethod
+    def given(cls, linear: Linear, mean: Tensor, V: Tensor, level: Tensor) -> DiagonalLocal:
+        H, residual = linear.jacobian.matrix, linear.rotated
+        R = _root_of_one_plus(H, V)
+        z = solve(R, residual)
         return cls(
-            mean=mean, covariance=covariance, residual=white, log_scale=log_scale, jacobian=jacobian,
-            guided_mean=mean + (scaled.mT @ z)[..., 0],
-            guided_covariance=None if covariance is None else _minus_square(covariance, scaled),
-            log_twist=peak - log_scale - 0.5 * size - root.diagonal(dim1=-2, dim2=-1).log().sum(-1),
+            level=level, mean=mean, V=V, R=R, linear=linear,
+            guided_mean=mean + V * times(H.mT, solve_transposed(R, z)),
+            log_twist=linear.log_density(z, residual, R),
         )
 
-    def take(self, index: Tensor) -> Local:
-        """Of the rows ``index``."""
+    def unguided(self, u: Tensor, b: Tensor, mean: Tensor | None = None) -> Kernel:
+        r, noise = self._weights(b)
+        centre = r * u + (1 - r) * (self.mean if mean is None else mean)
+        return DiagonalKernel(centre=centre, std=((1 - r) ** 2 * self.V + noise).sqrt())
 
-        def rows(v: Tensor) -> Tensor:
-            return v[index] if len(v) == len(self.mean) else v  # what is shared by the rows stays so
-
-        return Local(
-            mean=rows(self.mean), guided_mean=rows(self.guided_mean),
-            covariance=None if self.covariance is None else rows(self.covariance),
-            guided_covariance=None if self.guided_covariance is None else rows(self.guided_covariance),
-            log_twist=rows(self.log_twist), residual=rows(self.residual),
-            log_scale=rows(self.log_scale), jacobian=self.jacobian.take(index),
+    def guided(self, u: Tensor, b: Tensor) -> Kernel:
+        r, noise = self._weights(b)
+        total, H = (1 - r) ** 2 * self.V + noise, self.linear.jacobian.matrix
+        # R R^T - M M^T = 1 + H E H^T with E = V - (1 - r)^2 V^2 / total, written so that nothing cancels.
+        S = _root_of_one_plus(H, self.V * (noise / total))
+        return UpdatedKernel(
+            centre=r * u + (1 - r) * self.guided_mean, std=total.sqrt(), gain=(1 - r) * self.V / total.sqrt(),
+            H=H, R=self.R, S=S,
         )
 
 
-def _times(many: Tensor, one: Tensor) -> Tensor:
+@final
+@dataclass(frozen=True, kw_only=True, eq=False)
+class DenseLocal(Local):
+    """V and ``V_y`` as matrices ``(rows or 1, n, n)``."""
+
+    V: Tensor
+    guided_V: Tensor
+
+    @classmethod
+    def of(
+        cls, problem: Problem, coordinates: Coordinates, jacobian: Jacobian | None, x: Tensor, u: Tensor,
+        level: Tensor,
+    ) -> DenseLocal:
+        value, mean, V = coordinates.moments(x, u, level)
+        linear = Linear.at(problem, coordinates, jacobian, value, V)
+        guided_mean, log_twist, scaled = _condition(linear, mean, _product(V, linear.jacobian.matrix.mT).mT)
+        return cls(
+            level=level, mean=mean, V=V, linear=linear, guided_mean=guided_mean, log_twist=log_twist,
+            guided_V=torch.baddbmm(V, scaled.mT, scaled, alpha=-1),
+        )
+
+    def unguided(self, u: Tensor, b: Tensor, mean: Tensor | None = None) -> Kernel:
+        return self._kernel(u, b, self.mean if mean is None else mean, self.V)
+
+    def guided(self, u: Tensor, b: Tensor) -> Kernel:
+        return self._kernel(u, b, self.guided_mean, self.guided_V)
+
+    def _kernel(self, u: Tensor, b: Tensor, mean: Tensor, covariance: Tensor) -> Kernel:
+        r, noise = self._weights(b)
+        total = (1 - r)[..., None] ** 2 * covariance
+        total.diagonal(dim1=-2, dim2=-1).add_(noise)
+        return DenseKernel(centre=r * u + (1 - r) * mean, root=cholesky(total))
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False)
+class BareLocal(Local):
+    """V is only multiplied with: the twist is as above, the steps are the usual ones without V, of first order."""
+
+    @classmethod
+    def of(
+        cls, problem: Problem, coordinates: Coordinates, jacobian: Jacobian | None, x: Tensor, u: Tensor,
+        level: Tensor,
+    ) -> BareLocal:
+        value, mean, product = coordinates.products(x, level)
+        linear = Linear.at(problem, coordinates, jacobian, value, None)
+        guided_mean, log_twist, _ = _condition(linear, mean, product(linear.jacobian.matrix))
+        return cls(level=level, mean=mean, linear=linear, guided_mean=guided_mean, log_twist=log_twist)
+
+    def unguided(self, u: Tensor, b: Tensor, mean: Tensor | None = None) -> Kernel:
+        r, _ = self._weights(b)
+        std = b.view(-1, 1) * (1 - r).sqrt()
+        return DiagonalKernel(centre=r * u + (1 - r) * (self.mean if mean is None else mean), std=std)
+
+    def guided(self, u: Tensor, b: Tensor) -> Kernel:
+        return self.unguided(u, b, self.guided_mean)
+
+
+def _condition(linear: Linear, mean: Tensor, cross: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """``D_y``, the log twist and ``R^-1 H V`` from ``cross = H V`` ``(rows, m, n)``."""
+    residual = linear.rotated
+    system = _product(cross, linear.jacobian.matrix.mT)
+    system.diagonal(dim1=-2, dim2=-1).add_(1.0)
+    R = cholesky((system + system.mT) / 2)
+    z = solve(R, residual)
+    scaled = torch.linalg.solve_triangular(R, cross, upper=False)
+    return mean + times(scaled.mT, z), linear.log_density(z, residual, R), scaled
+
+
+def _root_of_one_plus(H: Tensor, V: Tensor) -> Tensor:
+    """The lower factor of ``1 + H diag(V) H^T``."""
+    scaled = H * V.sqrt()[:, None]
+    system = scaled @ scaled.mT
+    system.diagonal(dim1=-2, dim2=-1).add_(1.0)
+    return cholesky(system)
+
+
+def _product(many: Tensor, one: Tensor) -> Tensor:
     """``many @ one``, as a single product where ``one`` is shared by the rows: several times faster than a batch."""
     if len(one) > 1 or len(many) == 1:
         return many @ one
     return (many.reshape(-1, many.shape[-1]) @ one[0]).view(*many.shape[:-1], -1)
 
 
-def _minus_square(covariance: Tensor, scaled: Tensor) -> Tensor:
-    """``V - X^T X``."""
-    if len(covariance) != len(scaled):
-        return covariance - scaled.mT @ scaled
-    return torch.baddbmm(covariance, scaled.mT, scaled, alpha=-1)
-
-
-def _positive(covariance: Tensor, floor: Tensor) -> Tensor:
-    """Covariances with eigenvalues below 0 (a network's Jacobian) set to 0; rows that are NaN stay."""
-    total = covariance.clone()
-    total.diagonal(dim1=-2, dim2=-1).add_(floor.view(-1, 1))
-    failed = torch.linalg.cholesky_ex(total).info != 0
-    failed &= torch.isfinite(covariance).flatten(1).all(1)
-    if not bool(failed.any()):
-        return covariance
-    values, vectors = torch.linalg.eigh(covariance[failed])
-    out = covariance.clone()
-    out[failed] = (vectors * values.clamp_min(0)[:, None]) @ vectors.mT
-    return out
-
-
-def cholesky(matrix: Tensor) -> Tensor:
-    """Lower factors ``(rows, n, n)``; a matrix that is not positive definite gives NaN, for its own row only."""
-    factor = torch.linalg.cholesky_ex(matrix)
-    root: Tensor = factor.L
-    root.diagonal(dim1=-2, dim2=-1).add_(torch.where(factor.info == 0, 0.0, torch.nan)[..., None])
-    return root

@@ -44,3 +44,17 @@ def relative_variance(weights: Tensor, founders: Tensor) -> Tensor:
     """
     shares = torch.zeros_like(weights).scatter_add_(0, founders, weights)
     return (shares.square().sum(0) - 1 / len(weights)).clamp_min(0)
+
+
+def in_place(parents: Tensor) -> Tensor:
+    """The same copies ``(particles, items)``, arranged so that every particle that has a copy keeps its own place."""
+    count, items = parents.shape
+    chosen = parents.sort(0).values
+    copies = torch.ones_like(chosen, dtype=torch.bool)  # all but the first of every parent
+    copies[0] = False
+    copies[1:] = chosen[1:] == chosen[:-1]
+    own = torch.arange(count, device=parents.device)[:, None].expand(count, items)
+    free = torch.ones_like(copies).scatter_(0, chosen, False)  # as many as there are copies, in every item
+    out = own.mT.clone()
+    out[free.mT] = chosen.mT[copies.mT]
+    return out.mT

@@ -70,7 +70,7 @@ class _PseudoinverseBound:
         noise = problem.noise
         assert isinstance(noise, Gaussian)
         gram = operator.gram if self.prior.white_noise else None
-        if gram is not None and noise.std is not None:
+        if gram is not None and isinstance(noise.std, (float, Tensor)):
             if isinstance(gram, Tensor):  # a mask times a number would be of torch's default precision
                 gram = gram.to(rest.real.dtype)
             guided = operator.adjoint(rest.div_(r2 * gram + noise.std**2))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from math import prod
-from typing import Protocol, final, runtime_checkable
+from typing import final
 
 import torch
 from torch import Tensor
@@ -13,45 +13,44 @@ from torch import Tensor
 from invsolve.arrays import to_real
 from invsolve.cg import expand
 from invsolve.checks import check_int, check_number
-from invsolve.draws import DrawLike
-from invsolve.errors import UnsupportedError, invalid
+from invsolve.errors import UnsupportedError, invalid, invalid_type
 from invsolve.priors.base import Prior
 from invsolve.problem import Problem
 from invsolve.samplers import custom_grid, log_grid
 from invsolve.strategies.base import Info, Run, Strategy
-from invsolve.strategies.guided import needs_gaussian_noise_and_derivative
+from invsolve.strategies.coordinates import Coordinates, linear_jacobian
+from invsolve.strategies.guided import Guidance, needs_gaussian_noise_and_derivative
 from invsolve.strategies.levels import noise_levels
-from invsolve.strategies.local import Coordinates, Jacobian, Local, cholesky, linear_jacobian
-from invsolve.strategies.particles import effective, log_mean_exp, normalised, relative_variance, systematic
+from invsolve.strategies.particles import effective, in_place, log_mean_exp, normalised, relative_variance, systematic
+from invsolve.strategies.proposals import Form, HasDensity, Level, Ready, Setting
+from invsolve.strategies.start import first_particles
 
 DENSE_SIZE = 128  # real numbers of a signal that has a dense covariance for every particle
-MAX_DATA = 256  # real numbers of data of larger signals: a product with the covariance for each, at every level
-_JITTER = 1e-10  # of the last level's variance: directions that the prior knows have no spread of their own
-
-
-@runtime_checkable
-class HasDensity(Protocol):
-    """A prior that knows the density of its noisy signals: the weights are then exact at any step size."""
-
-    def log_prob(self, x: Tensor, sigma: float) -> Tensor: ...
+_ROUNDINGS = 10  # of a signal of the prior's scale: the least level at which particles differ by noise
+MAX_SIDE = 2048  # the smaller number of data and unknowns, of which determinants are formed
+MAX_ENTRIES = 2**24  # of the matrix of the operator: 128 MiB
+_TEMPERATURES = 40  # at most, of the last level
+_EXPONENTS = 64  # that are tried: steps of 1/64
+_RATES = (0.25, 0.5)  # of acceptance: outside of these the next moves are made smaller, larger
+_REACH = (-8, 10)  # moves of a variance from 1/16 to 32 times the level's
 
 
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Bound:
-    coordinates: Coordinates
-    grid: Tensor  # (N+1,) or (items or rows, N+1), float64, CPU
-    jacobian: Jacobian | None
+    setting: Setting
     batch: int
-    dense: bool  # covariances are formed
 
     def take(self, index: Tensor) -> _Bound:
         if len(index) % self.batch or bool((index.view(-1, self.batch) != index[: self.batch]).any()):
             raise UnsupportedError(
                 "SMC: the samples of an item must run together, but memory does not hold them. Ask for fewer samples."
             )
-        jacobian = None if self.jacobian is None else self.jacobian.take(index)
-        return replace(self, grid=self.grid if self.grid.ndim == 1 else self.grid[index.cpu()], jacobian=jacobian)
+        old = self.setting
+        grid = old.grid if old.grid.ndim == 1 else old.grid[index.cpu()]
+        jacobian = None if old.jacobian is None else old.jacobian.take(index[: self.batch])
+        guidance = None if old.guidance is None else old.guidance.take(index)
+        return replace(self, setting=replace(old, grid=grid, jacobian=jacobian, guidance=guidance))
 
 
 @final
@@ -64,6 +63,10 @@ class SMCState:
     log_evidence: Tensor  # (rows,), of the item, up to the last resampling
     founder: Tensor  # (rows,): the number, at the start, of the particle that each descends from
     resamplings: Tensor  # (rows,), of the item
+    exponent: Tensor  # (rows,), of the item: the power of the twist in the last target
+    reach: Tensor  # (rows,), of the item: how far its moves go up
+    tried: Tensor  # (rows,), of the item: moves so far
+    accepted: Tensor  # (rows,), of the item: the sum of their acceptance rates
 
 
 @final
@@ -74,7 +77,7 @@ class SMC(Strategy):
     At every level ``x0 | x`` is matched by a Gaussian ``N(D, V)`` with the Tweedie covariance; given the data it is
     ``N(D_y, V_y)`` (moment matching), and the twist is ``N(y; A D, A V A^H + G)``. From level a to b, with
     ``r = b^2 / a^2``, a particle moves by ``N(r x + (1 - r) D_y, (1 - r)^2 V_y + b^2 (1 - r) C)``: exact for Gaussian
-    priors and linear operators in any number of steps. The weights correct the rest:
+    priors and linear operators in any number of steps, with equal weights. The weights correct the rest:
 
     - towards the exact law of the noisy signals where the prior states its density (`log_prob(x, sigma)`: all exact
       priors): the step size then costs variance only, and the posterior is exact as the number of particles grows;
@@ -82,19 +85,35 @@ class SMC(Strategy):
 
     The last step draws x0 from ``N(D_y, V_y)``; its weight is the true likelihood over that of the linearised operator.
     Particles of an item are resampled (systematic) when their effective number falls below ``resample_below`` of them.
-    A particle that becomes NaN has weight zero. ``result.info``: ``log_evidence`` and its standard error
-    ``log_evidence_se`` (nats; ancestral estimate), ``ess``, ``founders`` (particles of the start that are left) and
-    ``resamplings``, each the same for all samples of an item. Results are weighted: see ``result.log_weights``.
+    A particle that becomes NaN has weight zero, and no move to NaN is accepted.
 
-    ``num_steps`` levels on the solver's own grid, or ``grid``. Covariances are formed for signals of up to 128 real
-    numbers; larger ones (with up to 256 real data) take the usual reverse step without V, whose chain is of first
-    order: give it 100 steps or more, and more particles than data. Samples of an item depend on each other, not on
+    ``moves``: Metropolis moves of every particle after a resampling (noise up, then a guided step back), which leave
+    the level's ``density * twist`` invariant; only where the prior states its density (elsewhere no target is known:
+    nothing moves). ``tempering`` > 0: the twist counts with an exponent, for every item the largest at which that share
+    of its particles is effective; it is 1 at the end, by as many more temperatures of the last level as it takes. For
+    curved operators, whose early twists are wrong: try 0.5. ``guidance``: steps go towards the D_y of any
+    `iv.strategies.Guidance`, with the covariance without data; twist, weights and last step stay as they are, and the
+    posterior stays right.
+
+    ``result.info``: ``log_evidence`` and its standard error ``log_evidence_se`` (nats; ancestral estimate), ``ess``,
+    ``founders`` (particles of the start that are left), ``resamplings`` and ``acceptance`` (of moves; NaN without any),
+    each the same for all samples of an item. Results are weighted: see ``result.log_weights``.
+
+    ``num_steps`` levels on the solver's own grid, or ``grid``. Where V is diagonal in modes (Gaussian laws, sparse
+    priors) no covariance is formed, only determinants of the smaller of data and unknowns, up to 2,048. Other priors
+    have a covariance for every particle up to 128 real numbers; larger signals take the usual reverse step without V,
+    whose chain is of first order: give it 100 steps or more, and more particles than data. Particles are run in blocks,
+    so that memory does not grow with their number times a matrix. Samples of an item depend on each other, not on
     other items.
     """
 
     couples = "samples"
+    gives_evidence = True
     num_steps: int = 25
     resample_below: float = 0.5
+    moves: int = 1
+    tempering: float = 0.0
+    guidance: Guidance | None = None
     grid: Tensor | None = None
 
     def __post_init__(self) -> None:
@@ -105,191 +124,169 @@ class SMC(Strategy):
             object.__setattr__(self, "grid", grid)
             object.__setattr__(self, "num_steps", len(grid) - 1)
         check_int("SMC", "num_steps", self.num_steps, minimum=2)
-        if not 0 <= check_number("SMC", "resample_below", self.resample_below) <= 1:
-            raise invalid("SMC", "resample_below", "between 0 and 1", self.resample_below)
+        check_int("SMC", "moves", self.moves, minimum=0)
+        for name in ("resample_below", "tempering"):
+            if not 0 <= check_number("SMC", name, getattr(self, name)) <= 1:
+                raise invalid("SMC", name, "between 0 and 1", getattr(self, name))
+        if not (self.guidance is None or isinstance(self.guidance, Guidance)):
+            raise invalid_type("SMC", "guidance", "an iv.strategies.Guidance, or None", self.guidance)
 
     def missing(self, problem: Problem, prior: Prior) -> str:
         if reason := needs_gaussian_noise_and_derivative(problem):
             return reason
         coordinates = Coordinates.of(problem, prior)
-        data = prod(problem.operator.out_shape) * (2 if problem.data.is_complex() else 1)
-        if coordinates.size > DENSE_SIZE and data > MAX_DATA:
-            return f"at most {DENSE_SIZE} real unknowns or {MAX_DATA} real data (it has {coordinates.size} and {data})"
+        n, m = coordinates.size, prod(problem.operator.out_shape) * (2 if problem.data.is_complex() else 1)
+        if n > DENSE_SIZE and (min(m, n) > MAX_SIDE or m * n > MAX_ENTRIES):
+            return f"at most {MAX_SIDE} real unknowns or data and {MAX_ENTRIES} of their pairs (it has {n} and {m})"
         if coordinates.modes is None and type(prior).noise is not Prior.noise:
             return f"white diffusion noise, or a prior that is its law ({type(prior).__name__} is neither)"
-        return ""
+        return "" if self.guidance is None else self.guidance.missing(problem, prior)
 
     def bind(self, problem: Problem, prior: Prior) -> _Bound:
         coordinates = Coordinates.of(problem, prior)
-        grid = self.grid if self.grid is not None else log_grid(*noise_levels(problem, prior), self.num_steps)
-        jacobian = linear_jacobian(problem, coordinates) if problem.linear else None
-        dense = coordinates.size <= DENSE_SIZE
-        return _Bound(coordinates=coordinates, grid=grid, jacobian=jacobian, batch=len(problem.data), dense=dense)
+        form: Form = "diagonal" if coordinates.modes is not None else "bare"
+        if form == "bare" and coordinates.size <= DENSE_SIZE:
+            form = "dense"
+        setting = Setting(
+            coordinates=coordinates, form=form, batch=len(problem.data),
+            grid=self.grid if self.grid is not None else log_grid(*_levels(problem, prior), self.num_steps),
+            jacobian=linear_jacobian(problem, coordinates) if problem.linear else None,
+            guidance=None if self.guidance is None else self.guidance.bind(problem, prior),
+        )
+        return _Bound(setting=setting, batch=len(problem.data))
 
     def init(self, run: Run) -> SMCState:
-        bound: _Bound = run.bound
-        rows = run.rows
-        top = bound.grid[..., 0].to(run.problem.data.device)
-        x, log_q = _start(run, top)
-        zero = torch.zeros(rows, dtype=torch.float64, device=x.device)
-        number = torch.arange(rows, device=x.device) // bound.batch
-        pending = -log_q if _density(run) else zero
-        return SMCState(x=x, log_weights=pending, log_evidence=zero, founder=number, resamplings=zero)
+        setting: Setting = run.bound.setting
+        top = setting.grid[..., 0].to(run.problem.data.device)
+        x, log_q = first_particles(run, setting, top)
+        zero = torch.zeros(run.rows, dtype=torch.float64, device=x.device)
+        number = torch.arange(run.rows, device=x.device) // setting.batch
+        return SMCState(
+            x=x, log_weights=-log_q if _density(run) else zero, log_evidence=zero, founder=number,
+            resamplings=torch.zeros_like(number), exponent=torch.ones_like(zero), reach=torch.zeros_like(number),
+            tried=torch.zeros_like(number), accepted=zero,
+        )
 
     def step(self, run: Run, state: SMCState, i: int) -> tuple[SMCState, Info]:
-        bound: _Bound = run.bound
-        problem, coordinates, last = run.problem, bound.coordinates, i + 1 == self.num_steps
-        a, b = (bound.grid[..., j].to(problem.data.device) for j in (i, i + 1))
-        local = Local.of(problem, coordinates, bound.jacobian, state.x, a, with_covariance=bound.dense)
-        target = local.log_twist
-        if density := _density(run):
-            target = target + _log_density(density, state.x, bound.grid[..., i])
-        particles = _buried(replace(state, log_weights=state.log_weights + target), bound.batch)
-        particles, parent = self._resampled(run, particles, i)
-        if parent is not None:
-            local, target = local.take(parent), target[parent]
-
-        u, z = coordinates.analysis(particles.x), to_real(run.normal(i)).double()
-        kernel = _Kernel.of(u, local.guided_mean, local.guided_covariance, a, b)
-        move = kernel.draw(z)
-        if last:
-            linear = problem.linear or not bound.dense
-            increment = torch.zeros_like(target) if linear else _true_likelihood(problem, coordinates, local, move)
-        elif density:
-            increment = _log_normal(u - move, a**2 - b**2) - kernel.log_prob_of(z) - target
-        else:
-            unguided = _Kernel.of(u, local.mean, local.covariance, a, b)
-            increment = unguided.log_prob(move) - kernel.log_prob_of(z) - target
-        weights = particles.log_weights + increment
-        moved = _buried(replace(particles, x=coordinates.synthesis(move), log_weights=weights), bound.batch)
-        return moved, self._info(moved, bound.batch) if last else {}
+        setting: Setting = run.bound.setting
+        last = i + 1 == self.num_steps
+        level = Level.of(run, setting, _density(run), i, last=last)
+        own = torch.arange(run.rows, device=state.x.device)
+        ready = level.ready(state.x, own)
+        state = replace(state, log_weights=state.log_weights + ready.density, exponent=torch.zeros_like(state.exponent))
+        stale = torch.zeros_like(own, dtype=torch.bool)
+        for number in range(_TEMPERATURES if last else 1):
+            force = not self.tempering or (last and number == _TEMPERATURES - 1)
+            exponent = self._exponent(state, ready.twist, setting.batch, number, force)
+            weights = state.log_weights + (exponent - state.exponent) * ready.twist
+            state = _buried(replace(state, log_weights=weights, exponent=exponent), setting.batch)
+            state, parent, poor = self._resampled(level, state, number)
+            if bool(poor.any()):
+                ready, stale = ready.take(parent), stale[parent] | (parent != own)
+                if self.moves and level.density is not None:
+                    ready, stale, state = self._moved(level, ready, stale, state, own[poor], number)
+            if bool((state.exponent == 1).all()):
+                break
+        # A copy has the place, and the step, of another; it takes one of its own.
+        fresh = own[stale]
+        ready = ready.put(fresh, level.ready(ready.x[fresh], fresh)) if len(fresh) else ready
+        x = setting.coordinates.synthesis(ready.move)
+        weights = state.log_weights + ready.increment - (0.0 if last else ready.target(state.exponent))
+        state = _buried(replace(state, x=x, log_weights=weights), setting.batch)
+        return state, self._info(run, state, setting.batch) if last else {}
 
     def log_weights(self, run: Run, state: SMCState) -> Tensor:
         return state.log_evidence + state.log_weights
 
-    def _resampled(self, run: Run, state: SMCState, i: int) -> tuple[SMCState, Tensor | None]:
-        batch = run.bound.batch
+    def _exponent(self, state: SMCState, twist: Tensor, batch: int, number: int, force: bool) -> Tensor:
+        """The largest exponent of the twist at which enough particles are left; where none does, the best one."""
+        if force:
+            return torch.ones_like(state.exponent)
+        logs, old = state.log_weights.view(-1, batch), state.exponent[:batch]
+        least = self.tempering * len(logs)
+        value, best = old.clone(), torch.zeros_like(old)
+        for tried in torch.linspace(0, 1, _EXPONENTS + 1, dtype=old.dtype).tolist():
+            total = logs + (tried - old) * twist.view(-1, batch)
+            left = effective(normalised(torch.where(torch.isnan(total), -math.inf, total)))
+            left = torch.where(tried > old, left, 0.0) if number else left  # once begun, only upwards
+            better = (left >= least) | (left > best)
+            value, best = torch.where(better, tried, value), torch.where(better, left.clamp_max(least), best)
+        return value.repeat(len(logs))
+
+    def _moved(
+        self, level: Level, ready: Ready, stale: Tensor, state: SMCState, rows: Tensor, number: int
+    ) -> tuple[Ready, Tensor, SMCState]:
+        """Moves of the particles in ``rows``: of the items that were resampled, all of theirs."""
+        batch = level.setting.batch
+        item = rows % batch
+        count = torch.zeros_like(state.exponent[:batch]).index_add_(0, item, torch.ones_like(item).double())
+        total = torch.zeros_like(count)
+        part, changed = ready.take(rows), torch.zeros_like(rows, dtype=torch.bool)
+        for k in range(self.moves):
+            part, accepted = level.moved(part, rows, state.reach[rows], state.exponent[rows], number * self.moves + k)
+            total.index_add_(0, item, accepted.double())
+            changed |= accepted
+        # Of moves that are done, for those to come: what a move may depend on.
+        rate = total / (self.moves * count).clamp_min(1)
+        shift = (rate > _RATES[1]).long() - ((rate < _RATES[0]) & (count > 0)).long()
+        every = torch.arange(len(stale), device=rows.device) % batch
+        stale = stale.index_copy(0, rows, stale[rows] & ~changed)
+        state = replace(
+            state,
+            x=state.x.index_copy(0, rows, part.x),
+            reach=(state.reach + shift[every]).clamp(*_REACH),
+            tried=state.tried + (count > 0)[every],
+            accepted=state.accepted + rate[every],
+        )
+        return ready.put(rows, part), stale, state
+
+    def _resampled(self, level: Level, state: SMCState, number: int) -> tuple[SMCState, Tensor, Tensor]:
+        """The state, the parents of the rows, and which rows were resampled."""
+        batch = level.setting.batch
         logs = state.log_weights.view(-1, batch)
         count = len(logs)
         weights = normalised(logs)
-        poor = effective(weights) < self.resample_below * count  # False where all weights are zero
-        if not bool(poor.any()):
-            return state, None
-        uniform = _uniform(run.draws, i)[:batch]
+        left = effective(weights)  # NaN where all weights are zero
+        poor = left < self.resample_below * count
+        if level.last:  # or the next temperature would find no more particles than this one
+            poor |= (state.exponent[:batch] < 1) & (left < count)
         own = torch.arange(count, device=logs.device)[:, None].expand(count, batch)
-        chosen = torch.where(poor, systematic(torch.where(poor, weights, 1 / count), uniform), own)
+        if not bool(poor.any()):
+            return state, torch.arange(len(state.x), device=logs.device), poor.repeat(count)
+        uniform = level.uniform(number * max(1, self.moves))[:batch]
+        chosen = torch.where(poor, in_place(systematic(torch.where(poor, weights, 1 / count), uniform)), own)
         parent = (chosen * batch + torch.arange(batch, device=logs.device)).flatten()
         evidence = state.log_evidence.view(-1, batch) + torch.where(poor, log_mean_exp(logs), 0.0)
-        return SMCState(
+        return replace(
+            state,
             x=state.x[parent],
             log_weights=torch.where(poor, 0.0, logs).flatten(),
             log_evidence=evidence.flatten(),
             founder=state.founder[parent],
             resamplings=(state.resamplings.view(-1, batch) + poor).flatten(),
-        ), parent
+        ), parent, poor.repeat(count)
 
-    def _info(self, state: SMCState, batch: int) -> Info:
+    def _info(self, run: Run, state: SMCState, batch: int) -> Info:
         logs, founder = state.log_weights.view(-1, batch), state.founder.view(-1, batch)
         weights = normalised(logs)
         kept = torch.zeros_like(weights).scatter_(0, founder, 1.0).sum(0)
+        log_evidence = state.log_evidence.view(-1, batch)[0] + log_mean_exp(logs)
+        # Where weights are equal but for rounding their spread says nothing: ten roundings a number and level.
+        numbers = prod(run.problem.data.shape[1:]) + prod(run.problem.shape)
+        rounding = 10 * torch.finfo(run.problem.data.dtype).eps * self.num_steps * (numbers + log_evidence.abs())
         each = {
-            "log_evidence": state.log_evidence.view(-1, batch)[0] + log_mean_exp(logs),
-            "log_evidence_se": relative_variance(weights, founder).sqrt(),
+            "log_evidence": log_evidence,
+            "log_evidence_se": (relative_variance(weights, founder) + rounding**2).sqrt(),
             "ess": effective(weights),
             "founders": kept,
         }
-        return {k: v.expand_as(logs).flatten() for k, v in each.items()} | {"resamplings": state.resamplings}
-
-
-def _start(run: Run, top: Tensor) -> tuple[Tensor, Tensor]:
-    """Particles at the highest level, and their log density."""
-    prior = run.prior
-    parts = 2 if run.problem.signal_dtype.is_complex else 1
-    z = run.normal(-1)
-    size = 0.5 * to_real(z).double().square().sum(1)
-    numbers = to_real(z).shape[1]
-    constant = -0.5 * numbers * math.log(2 * math.pi) - size
-    if prior.law is None:
-        level = top.to(prior.dtype).view(-1, *([1] * (z.ndim - 1))) if top.ndim else top.to(prior.dtype)
-        return prior.mean + level * z, constant - numbers * top.log()
-    law = prior.law
-    z = z.reshape(len(z), *law.modes.mode_shape)
-    level = top.to(prior.dtype).view(-1, *([1] * (z.ndim - 1))) if top.ndim else top.to(prior.dtype)
-    total = (law.variances.double() + level.double() ** 2).reshape(-1, law.variances.numel())
-    return law.sample(z, level), constant - parts * (0.5 * total.log().sum(1) + law.modes.log_det)
+        info = {k: v.expand_as(logs).flatten() for k, v in each.items()}
+        return info | {"resamplings": state.resamplings, "acceptance": state.accepted / state.tried}
 
 
 def _density(run: Run) -> HasDensity | None:
     """The prior, if weights are to go towards its own density; kernels without covariances are too far from that."""
-    return run.prior if run.bound.dense and isinstance(run.prior, HasDensity) else None
-
-
-def _log_density(prior: HasDensity, x: Tensor, level: Tensor) -> Tensor:
-    """``log p_t(x)``, (rows,); ``level`` () or (rows,), on the CPU."""
-    if not level.ndim:
-        return prior.log_prob(x, float(level)).double()
-    out = torch.empty(len(x), dtype=torch.float64, device=x.device)
-    for value in set(level.tolist()):
-        here = (level == value).nonzero()[:, 0].to(x.device)
-        out[here] = prior.log_prob(x[here], value).double()
-    return out
-
-
-@final
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Kernel:
-    """``N(r u + (1 - r) m, (1 - r)^2 V + b^2 (1 - r))``, r = b^2 / a^2: a reverse step from level a to b.
-
-    Log densities are without ``(2 pi)^(-n/2)``. Without V it is the usual (DDPM) step.
-    """
-
-    centre: Tensor
-    root: Tensor  # lower factors (rows or 1, n, n), or a std (rows or 1, 1)
-
-    @classmethod
-    def of(cls, u: Tensor, mean: Tensor, covariance: Tensor | None, a: Tensor, b: Tensor) -> _Kernel:
-        a, b = a.view(-1, 1), b.view(-1, 1)
-        r = (b / a) ** 2
-        variance = b**2 * (1 - r)
-        centre = r * u + (1 - r) * mean
-        if covariance is None:
-            return cls(centre=centre, root=variance.sqrt())
-        total = (1 - r)[..., None] ** 2 * covariance
-        # At b = 0 directions that are known exactly have no spread of their own.
-        total.diagonal(dim1=-2, dim2=-1).add_(torch.where(b > 0, variance, _JITTER * a**2))
-        return cls(centre=centre, root=cholesky(total))
-
-    def draw(self, z: Tensor) -> Tensor:
-        return self.centre + (self.root * z if self.root.ndim == 2 else (self.root @ z[..., None])[..., 0])
-
-    def log_prob_of(self, z: Tensor) -> Tensor:
-        """At the draw from ``z``."""
-        if self.root.ndim == 2:
-            volume = z.shape[1] * self.root[:, 0].log()
-        else:
-            volume = self.root.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-        return -0.5 * z.square().sum(1) - volume
-
-    def log_prob(self, u: Tensor) -> Tensor:
-        away = u - self.centre
-        if self.root.ndim == 2:
-            return self.log_prob_of(away / self.root)
-        return self.log_prob_of(torch.linalg.solve_triangular(self.root, away[..., None], upper=False)[..., 0])
-
-
-def _log_normal(away: Tensor, variance: Tensor) -> Tensor:
-    """log N(away; 0, variance) per row, without ``(2 pi)^(-n/2)``; ``variance`` () or (rows,)."""
-    return -0.5 * (away.square().sum(1) / variance + away.shape[1] * variance.log())
-
-
-def _true_likelihood(problem: Problem, coordinates: Coordinates, local: Local, u: Tensor) -> Tensor:
-    """log of the likelihood at ``u`` over the Gaussian one that `Local` stands for."""
-    x = coordinates.synthesis(u)
-    true = problem.whiten(problem.data - problem.operator(x))
-    step = (local.jacobian.matrix @ (u - local.mean)[..., None])[..., 0]
-    if local.jacobian.rotation is not None:
-        step = (local.jacobian.rotation.mT @ step[..., None])[..., 0]
-    return local.log_scale + 0.5 * ((local.residual - step).square().sum(1) - to_real(true).double().square().sum(1))
+    return run.prior if run.bound.setting.form != "bare" and isinstance(run.prior, HasDensity) else None
 
 
 def _buried(state: SMCState, batch: int) -> SMCState:
@@ -303,7 +300,15 @@ def _buried(state: SMCState, batch: int) -> SMCState:
     return replace(state, x=x, log_weights=logs)
 
 
-def _uniform(draws: DrawLike, i: int) -> Tensor:
-    """One uniform number for every row."""
-    uniform: Tensor = torch.special.ndtr(draws.normal((1,), torch.float64, step=i + 1, index=1)[:, 0])
-    return uniform
+def _levels(problem: Problem, prior: Prior) -> tuple[float | Tensor, float | Tensor]:
+    """`noise_levels`, but none that drowns in the rounding of the signal, where weights would be rounding.
+
+    Nothing is lost by ending higher: the last step draws from the law of x0 given the last level.
+    """
+    high, low = noise_levels(problem, prior)
+    # With coloured noise the mean is in other units than the levels.
+    size = max(prior.scale, float(prior.mean.abs().max())) if prior.white_noise else prior.scale
+    floor = min(_ROUNDINGS * torch.finfo(prior.dtype).eps * size, 0.1 * prior.scale, 0.1 * prior.sigma_range[1])
+    if isinstance(low, Tensor):
+        return high, low.clamp(min=floor)
+    return high, max(low, floor)

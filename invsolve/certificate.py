@@ -1,0 +1,100 @@
+"""What `strategy="auto"` says about its own answer: what was tested, what was found, what the rest would cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor
+
+MEAN_ERROR = 0.15  # posterior stds: bound (two standard errors) that is asked of the mean of every component
+STD_ERROR = 0.15  # relative: the same of every std
+EVIDENCE_SE = 1.0  # nats: above it islands disagree by factors, and one of them may be all that counts
+MEAN_TEST = "bound on the mean's error (posterior std)"
+STD_TEST = "bound on the std's relative error"
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """One strategy that was run: name and options, on how many ``items``, how many it certified, at what cost."""
+
+    strategy: str
+    items: int
+    reached: int
+    seconds: float
+    evaluations: int  # of the denoiser and its derivative, and of the operator and its adjoint, in rows
+    text: str
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Certificate:
+    """Whether the samples are draws from the posterior, as far as was tested.
+
+    ``reached`` is True if every item passed; ``passed`` ``([batch])`` says which. ``mean_error`` and ``std_error``
+    ``([batch])`` are bounds, two standard errors wide, of the error of mean and std in posterior stds, the worst
+    component (and energy and log-likelihood); NaN where nothing was tested. They speak of the *law* of the samples:
+    few samples of a right law have a Monte-Carlo error on top, ``1 / sqrt(num_samples)``. ``tests`` says what was
+    looked at, by name, with the worst item's value; ``attempts`` what was run; ``missing`` what was not reached and
+    what it would cost, '' if all was.
+
+    A certificate rests on independent populations agreeing with each other: a mode that none of them found is not seen.
+    """
+
+    reached: bool
+    passed: Tensor
+    mean_error: Tensor
+    std_error: Tensor
+    exact: bool  # independent draws from a closed form
+    tests: Mapping[str, float]
+    attempts: tuple[Attempt, ...]
+    missing: str
+
+    def __str__(self) -> str:
+        last = self.attempts[-1]
+        if self.exact:
+            head = f"Certified: exact draws from the closed form ({last.strategy})"
+        elif self.reached:
+            head = (
+                f"Certified ({last.strategy}): mean within {float(self.mean_error.max()):.2f} posterior std and std "
+                f"within {float(self.std_error.max()):.0%} in every component (two standard errors)"
+            )
+        else:
+            head = f"Not certified: {self.missing}"
+        lines = [head]
+        lines += [f"  {name}: {value:.3g}" for name, value in self.tests.items()]
+        for a in self.attempts:
+            count = "certified" if a.reached else "not certified"
+            if a.items > 1:
+                count = f"{a.reached} of {a.items} items certified"
+            text = f"; {a.text}" if a.text else ""
+            lines.append(f"  {a.strategy}: {count}, {a.seconds:.1f} s, {a.evaluations:,} evaluations{text}")
+        return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        found = "exact" if self.exact else "reached" if self.reached else "not reached"
+        return f"Certificate({found}, {len(self.attempts)} attempt(s))"
+
+
+def judged(info: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor], str]:
+    """From the info of a population ``(items,)`` each: which items pass, the tests, and what failed, in words."""
+    tests = {
+        MEAN_TEST: 2 * info["mean_error"],
+        STD_TEST: 2 * info["std_error"],
+        "standard error of the log-evidence (nats)": info["log_evidence_se"],
+    }
+    limits = (MEAN_ERROR, STD_ERROR, EVIDENCE_SE)
+    good = [value <= limit for value, limit in zip(tests.values(), limits, strict=True)]  # False for NaN
+    if "beta" in info:
+        tests["power of the likelihood that was reached"] = info["beta"]
+        good.append(info["beta"] >= 1)
+    passed = torch.stack(good).all(0)
+    wrong = [
+        f"{name} {float(value.nan_to_num(torch.inf).max()):.2g}"
+        for (name, value), fine in zip(tests.items(), good, strict=True)
+        if not bool(fine.all())
+    ]
+    return passed, tests, ", ".join(wrong)

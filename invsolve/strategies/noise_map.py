@@ -1,0 +1,101 @@
+"""The map from white noise to the prior: where a Markov chain lives in which the prior is a standard normal law."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol, final
+
+import torch
+from torch import Tensor
+
+from invsolve.priors.base import Prior
+from invsolve.samplers import Plan, UniPC, log_grid, prior_range
+
+
+class NoiseMap(Protocol):
+    """``z`` ``(rows, *prior.shape)`` standard normal (complex: of unit variance per component) to a prior draw."""
+
+    def __call__(self, z: Tensor) -> Tensor: ...
+
+    def pullback(self, z: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        """The draw, and the map ``v -> (dT/dz)^H v``."""
+        ...
+
+
+def noise_map(prior: Prior, evaluations: int) -> NoiseMap:
+    """The prior's own transport where it states one, else its probability flow in so many evaluations."""
+    if prior.has_transport:
+        return _Transport(prior=prior)
+    high, low = prior_range(prior)
+    return _Flow(prior=prior, plan=Plan.make(UniPC(order=3), log_grid(high, low, evaluations)))
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Transport:
+    prior: Prior
+
+    def __call__(self, z: Tensor) -> Tensor:
+        return self.prior.transport(z)[0]
+
+    def pullback(self, z: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        return self.prior.transport(z)
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Flow:
+    """A deterministic sampler, started from the prior's law (or its scale) plus noise of the highest level.
+
+    The gradient is taken through all of its steps; of a denoiser only the input is kept, and it is evaluated again on
+    the way back (`_Denoise`), so that memory is that of the states alone.
+    """
+
+    prior: Prior
+    plan: Plan
+
+    def __call__(self, z: Tensor) -> Tensor:
+        return self._run(z, lambda x, level: self.prior.denoise(x, level))
+
+    def pullback(self, z: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        with torch.enable_grad():
+            leaf = z.detach().requires_grad_()
+            x = self._run(leaf, lambda x, level: _Denoise.apply(x, level, self.prior))
+
+        def pull(v: Tensor) -> Tensor:
+            (grad,) = torch.autograd.grad(x, leaf, v, retain_graph=True)
+            return grad
+
+        return x.detach(), pull
+
+    def _run(self, z: Tensor, denoise: Callable[[Tensor, Any], Tensor]) -> Tensor:
+        prior, high = self.prior, float(self.plan.grid[0])
+        if prior.law is not None:
+            x = prior.law.sample(z.reshape(len(z), *prior.law.modes.mode_shape), high)
+        else:
+            x = prior.mean + math.hypot(high, prior.scale / math.sqrt(2)) * prior.noise(z)
+        state = self.plan.sampler.init(x)
+        for i in range(self.plan.num_steps):
+            state = self.plan.step(denoise, state, i, _no_noise)
+        return state.x
+
+
+def _no_noise(index: int) -> Tensor:
+    raise AssertionError("a deterministic sampler asks for no noise")  # pragma: no cover
+
+
+class _Denoise(torch.autograd.Function):
+    """A denoiser in a graph that keeps its input only."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, level: Any, prior: Prior) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.level, ctx.prior = level, prior
+        return prior.denoise(x, level)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        (x,) = ctx.saved_tensors
+        return ctx.prior.pullback(x, ctx.level)[1](grads[0]), None, None

@@ -1,0 +1,255 @@
+"""`strategy="auto"`: which strategies it tries, when it stops, and what its certificate says."""
+
+import math
+from collections import Counter
+
+import pytest
+import torch
+
+import invsolve as iv
+from invsolve.call import Found, pooled
+from invsolve.climb import climb
+from invsolve.operators import BlackBox
+from invsolve.strategies.auto import Rung, ladder
+
+D = torch.float64
+N = 4
+EYE = torch.eye(N, dtype=D)
+
+
+def prior():
+    return iv.priors.GaussianPrior(mean=torch.zeros(N, dtype=D), covariance=EYE)
+
+
+def hidden(exact):
+    return iv.priors.from_denoiser(exact._denoise, shape=tuple(exact.shape), mean=exact.mean, scale=exact.scale)
+
+
+def mixture():
+    means = torch.tensor([[-2.0, 0, 0, 1], [1.5, 1, 0, 0]], dtype=D)
+    return iv.priors.GaussianMixturePrior(
+        weights=torch.tensor([0.4, 0.6], dtype=D), means=means, covariances=0.2 * EYE.repeat(2, 1, 1)
+    )
+
+
+class Box(BlackBox):
+    in_shape = out_shape = (N,)
+
+    def _apply(self, x):
+        return x + 0.1 * x**3
+
+    def fingerprint(self):
+        return "box"
+
+
+LINEAR = iv.operators.Matrix(matrix=EYE)
+BENT = iv.operators.from_callable(lambda x: x + 0.1 * x**3, (N,), (N,))
+LAPLACE = iv.priors.SparsePrior(shape=(N,), coefficients=iv.priors.Laplace(scale=0.5), dtype=D)
+BIG = iv.priors.from_denoiser(lambda x, s: x / (1 + s**2), shape=(4096,), scale=1.0)
+
+
+@pytest.mark.parametrize(
+    ("operator", "law", "names", "word"),
+    [
+        (LINEAR, prior(), ["Exact"], "closed-form"),
+        (LINEAR, mixture(), ["Exact"], "closed-form"),
+        (LINEAR, LAPLACE, ["NoiseMCMC"] * 3, "with gradients"),
+        (BENT, prior(), ["NoiseMCMC"] * 3, "not a LinearOperator"),
+        (Box(), prior(), ["NoiseMCMC"] * 3, "without a gradient"),
+        (LINEAR, hidden(mixture()), ["SMC"] * 2 + ["NoiseMCMC"] * 3, "weights correct"),
+        (BENT, mixture(), ["SMC"] * 2 + ["NoiseMCMC"] * 3, "weights correct"),
+        (Box(), mixture(), ["NoiseMCMC"] * 3, "without a gradient"),
+    ],
+)
+def test_the_ladder_is_decided_by_what_is_known(operator, law, names, word):
+    problem = iv.Problem(operator, torch.zeros(N, dtype=D), noise=0.1)
+    rungs = ladder(problem, law, 16)
+    assert [r.strategy.name for r in rungs] == names and word in rungs[0].why
+
+
+def test_large_signals_known_by_a_denoiser_are_guided_and_not_certified():
+    A = iv.operators.Mask(mask=torch.arange(4096) % 2 == 0)
+    result = iv.solve(A, torch.zeros(4096), BIG, noise=0.1, num_samples=2)
+    assert result.strategy == "MMPS" and "approximation" in result.why
+    assert not result.certificate.reached and "not tested" in str(result.certificate)
+    assert math.isnan(result.certificate.mean_error)
+
+
+def test_rows_that_must_be_alone():
+    y = torch.zeros(N, dtype=D)
+    result = iv.solve(BENT, y, prior(), noise=0.1, num_samples=2, reproducible=True)
+    assert result.strategy == "MMPS"
+    with pytest.raises(iv.errors.UnsupportedError, match="its samples see each other; not MMPS, which needs an operator"):
+        iv.solve(Box(), y, prior(), noise=0.1, reproducible=True)
+    assert iv.solve(BENT, y, prior(), noise=0.1, num_samples=2, chunk=1).strategy == "NoiseMCMC"
+
+
+def test_an_exact_result_is_certified():
+    result = iv.solve(LINEAR, torch.zeros(2, N, dtype=D), prior(), noise=0.1, num_samples=2)
+    certificate = result.certificate
+    assert certificate.reached and certificate.exact and certificate.passed.tolist() == [True, True]
+    assert certificate.mean_error.tolist() == [0, 0] and "exact draws" in str(certificate)
+    assert repr(certificate) == "Certificate(exact, 1 attempt(s))"
+
+
+def test_a_chosen_strategy_has_no_certificate():
+    result = iv.solve(LINEAR, torch.zeros(N, dtype=D), prior(), noise=0.1, strategy=iv.strategies.Exact())
+    assert result.certificate is None
+
+
+def test_a_hidden_mixture_is_right_and_certified():
+    exact = mixture()
+    A = iv.operators.Matrix(matrix=torch.tensor([[1.0, -1.0, 0.5, 0.0]], dtype=D))
+    y = torch.tensor([[-0.4], [0.2]], dtype=D)
+    posterior = exact.posterior(A, y, noise=0.8)
+    result = iv.solve(A, y, hidden(exact), noise=0.8, num_samples=4096, seed=3)
+    assert result.strategy == "SMC" and result.certificate.reached and result.log_weights is None
+    bound = result.certificate.mean_error
+    found = ((result.mean - posterior.mean) / posterior.std).abs().amax(1)
+    assert (found < bound + 5 / math.sqrt(4096)).all() and (bound < 0.15).all()
+    assert ((result.std / posterior.std - 1).abs() < 0.08).all()
+    assert ((result.log_evidence - posterior.log_evidence).abs() < 4 * result.log_evidence_se).all()
+
+
+def test_few_samples_come_from_the_same_population():
+    exact = mixture()
+    y = torch.zeros(N, dtype=D)
+    result = iv.solve(LINEAR, y, hidden(exact), noise=2.0, num_samples=3, seed=3)
+    assert result.samples.shape == (3, N) and result.certificate.reached
+    assert len({tuple(x) for x in result.samples.tolist()}) == 3
+
+
+def test_the_ladder_is_climbed_inside_the_budget(monkeypatch):
+    """Nothing is certified to 1e-4 posterior std: the first rung does not pass, the next is too dear."""
+    monkeypatch.setattr(iv.certificate, "MEAN_ERROR", 1e-4)
+    result = iv.solve(BENT, torch.zeros(N, dtype=D), prior(), noise=0.1, num_samples=8, budget=0.01)
+    certificate = result.certificate
+    assert not certificate.reached
+    assert "are left of budget=0.01" in certificate.missing and "NoiseMCMC(chains=8192" in str(certificate)
+    assert len(certificate.attempts) == 1 and certificate.attempts[0].evaluations > 1000
+
+
+class Scripted:
+    """A call whose strategies find what the test says."""
+
+    def __init__(self, errors):
+        self.errors, self.ran = list(errors), []
+        self.problem = iv.Problem(LINEAR, torch.zeros(1, N, dtype=D), noise=0.1)
+
+    def on(self, items):
+        return self
+
+    def run(self, rung, number):
+        self.ran.append(number)
+        error = torch.full((2,), self.errors[number], dtype=D)
+        info = {"mean_error": error, "std_error": error, "log_evidence_se": error}
+        return Found(
+            samples=torch.zeros(2, N, dtype=D), chi2=torch.ones(2, dtype=D), log_weights=None, info=info, calls=Counter(denoise=1000),
+            processed=2, seconds=1.0, chunk=2, warnings=(),
+        )
+
+
+def rungs(*costs):
+    return [Rung(strategy=iv.strategies.MMPS(num_steps=10 + i), why=f"rung {i}", cost=c) for i, c in enumerate(costs)]
+
+
+def test_the_climb_stops_when_certified():
+    call = Scripted([0.5, 0.01, 0.01])
+    _, rung, certificate = climb(call, rungs(1, 1, 1), iv.Budget(seconds=1e9))
+    assert call.ran == [0, 1] and rung.why == "rung 1" and certificate.reached and certificate.missing == ""
+    assert [a.reached for a in certificate.attempts] == [0, 1]
+    assert "Certified (MMPS()" in str(certificate) and "0.02 posterior std" in str(certificate)
+
+
+def test_the_best_is_returned_when_none_is_certified():
+    call = Scripted([0.5, 0.2, 0.3])
+    _, rung, certificate = climb(call, rungs(1, 1, 1), iv.Budget(seconds=1e9))
+    assert call.ran == [0, 1, 2] and rung.why == "rung 1" and not certificate.reached
+    assert "bound on the mean's error (posterior std) 0.6" in certificate.missing  # of the last attempt
+
+
+def test_a_rung_that_would_not_end_in_time_is_not_begun():
+    call = Scripted([0.5, 0.01])
+    _, _, certificate = climb(call, rungs(1, 100), iv.Budget(seconds=50))
+    assert call.ran == [0] and "would take about 100 s, 50 s are left of budget=50" in certificate.missing
+    call = Scripted([0.5, 0.01])
+    _, _, certificate = climb(call, rungs(1, 8), iv.Budget(evaluations=5000))
+    assert call.ran == [0] and "would take about 8,000 evaluations, 4,000 are left" in certificate.missing
+
+
+def test_nan_is_no_certificate():
+    _, _, certificate = climb(Scripted([math.nan]), rungs(1), iv.Budget())
+    assert not certificate.reached and not bool(certificate.passed.any())
+
+
+def test_pooling_counts_islands_by_their_evidence_and_drops_what_failed():
+    count, items, islands = 50, 2, 4
+    samples = torch.randn(count, items, islands, 1, generator=torch.Generator().manual_seed(0), dtype=D)
+    samples[:, 0, 0] += 10  # an island that found what others did not, of evidence e^2
+    evidence = torch.zeros(items, islands, dtype=D)
+    evidence[0, 0] = 2.0
+    logs = evidence.expand(count, items, islands).clone()
+    samples[0, 1, 2] = math.nan
+    rows, info = pooled(
+        samples.view(-1, 1), torch.ones(count * items * islands, dtype=D), logs.reshape(-1), {"log_evidence": evidence}, 1000
+    )
+    chosen = samples.view(-1, 1)[rows].view(1000, items)
+    share = math.exp(2) / (math.exp(2) + 3)
+    assert float((chosen[:, 0] > 5).double().mean()) == pytest.approx(share, abs=2e-3)
+    assert torch.isfinite(chosen).all()
+    assert info["mean_error"][0] > 0.25 > info["mean_error"][1]
+    assert info["log_evidence"][0] == pytest.approx(math.log((math.exp(2) + 3) / 4))
+    assert info["log_evidence_se"][0] > 0.5 and info["log_evidence_se"][1] == 0
+
+
+def test_only_items_that_are_not_certified_climb_on(monkeypatch):
+    """The second of three fails at first: the others keep what the first rung found, bit for bit."""
+    y = torch.randn(3, N, generator=torch.Generator().manual_seed(0), dtype=D)
+    first = iv.solve(BENT, y, prior(), noise=0.1, num_samples=64, strategy=iv.strategies.NoiseMCMC(chains=4096))
+    honest = iv.climb.judged
+
+    def strict(info):
+        passed, tests, wrong = honest(info)
+        assert bool(passed.all())
+        return (passed & torch.tensor([True, False, True]), tests, "too narrow") if len(passed) == 3 else (passed, tests, wrong)
+
+    monkeypatch.setattr(iv.climb, "judged", strict)
+    result = iv.solve(BENT, y, prior(), noise=0.1, num_samples=64, budget=1e6)
+    attempts = result.certificate.attempts
+    assert [(a.items, a.reached) for a in attempts] == [(3, 2), (1, 1)] and result.certificate.reached
+    assert "2 of 3 items certified" in str(result.certificate) and "longer after" in result.why
+    assert torch.equal(result.samples[:, [0, 2]], first.samples[:, [0, 2]])
+    assert not torch.equal(result.samples[:, 1], first.samples[:, 1])
+    assert torch.equal(result.info["ess"][:, [0, 2]], first.info["ess"][:, [0, 2]])
+
+
+def test_a_killed_climb_goes_on(tmp_path):
+    exact = mixture()
+    y = torch.zeros(N, dtype=D)
+
+    def go(**more):
+        return iv.solve(LINEAR, y, hidden(exact), noise=0.5, num_samples=4, **more)
+
+    whole = go()
+    saved = tmp_path / "run.ckpt"
+    assert torch.equal(go(checkpoint=saved).samples, whole.samples) and saved.exists()
+    assert torch.equal(go(checkpoint=saved).samples, whole.samples)  # from the finished file
+
+
+@pytest.mark.parametrize(
+    ("budget", "message"),
+    [
+        ("long", "`budget` must be a number of seconds or an iv.Budget"),
+        (True, "`budget` must be a number of seconds or an iv.Budget"),
+        (-1, "`seconds` must be non-negative|`seconds` must be positive"),
+        (0, "`seconds` must be positive"),
+    ],
+)
+def test_budgets_are_checked(budget, message):
+    with pytest.raises(iv.errors.InvsolveError, match=message):
+        iv.solve(LINEAR, torch.zeros(N, dtype=D), prior(), noise=0.1, budget=budget)
+
+
+def test_budget_of_evaluations_is_checked():
+    with pytest.raises(iv.errors.InputError, match="`evaluations` must be at least 1"):
+        iv.Budget(evaluations=0)
