@@ -111,7 +111,7 @@ def _by_replicates(
 ) -> tuple[list[Measured], list[str]]:
     """The tests that simulate and solve again, and what to say about those left out."""
     from invsolve.checking.held_out import FOLDS, held_out_test
-    from invsolve.checking.replicated import RANKED_AMONG, RUNS, replicated_data_test
+    from invsolve.checking.replicated import replicated_data_test, sizes
     from invsolve.checking.simulated import prior_predictive_test
     from invsolve.checking.split import split_data_test
 
@@ -119,7 +119,7 @@ def _by_replicates(
     if not isinstance(strategy, Strategy):
         return [], ["not solved again: the result does not hold its strategy"]
     items = min(len(problem.data), _ITEMS if solves or result.nfe == 0 else 1)
-    asked = items * REPLICATES * (1 if closed else 1 + FOLDS) + RUNS * RANKED_AMONG
+    asked = items * REPLICATES * (1 if closed else 1 + FOLDS) + prod(sizes(strategy))
     if solves is None:
         cheap = result.nfe == 0 or prior.cheap_pullback
         solves = cheap and max(prod(problem.shape), prod(problem.operator.out_shape)) <= _NUMBERS

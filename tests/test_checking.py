@@ -14,7 +14,7 @@ from torch import Tensor
 import invsolve as iv
 from invsolve.checking.again import with_data
 from invsolve.checking.evidence import evidence, evidence_tests
-from invsolve.checking.ranks import stands_out, uniform_rank_p
+from invsolve.checking.ranks import mean_rank_limit, stands_out, uniform_rank_p
 from invsolve.checking.repeats import repeats_test
 from invsolve.checking.report import LEVEL, RANKED, SHARES
 from invsolve.strategies.base import Strategy
@@ -84,6 +84,17 @@ def test_the_law_of_uniform_ranks_is_that_of_all_outcomes():
             uniform_rank_p(ranks, 4), (sums, spreads), (ranks.sum(), ((2 * ranks - 3) ** 2).sum()), strict=True
         ):
             assert p == pytest.approx(min(1.0, 2 * min((law <= value).mean(), (law >= value).mean())))
+
+
+def test_the_limit_of_a_mean_rank_is_where_its_p_value_fails():
+    for number, levels, level in ((64, 16, 1e-4), (6, 64, 1e-4), (8, 16, 0.01)):
+        limit = mean_rank_limit(number, levels, level)
+        total = round((0.5 - limit) * number * (levels - 1))
+        for extra, fails in ((0, True), (1, False)):
+            ranks = np.full(number, (total + extra) // number)
+            ranks[: (total + extra) % number] += 1
+            assert (uniform_rank_p(ranks, levels)[0] <= level) is fails
+    assert mean_rank_limit(1, 4, 0.01) == float("inf")
 
 
 # --- the evidence in closed form --------------------------------------------------------------------------------------

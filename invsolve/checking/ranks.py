@@ -61,6 +61,13 @@ def uniform_rank_p(ranks: NDArray[np.int64], levels: int) -> tuple[float, float]
     return mean, width
 
 
+def mean_rank_limit(number: int, levels: int, p: float) -> float:
+    """How far from 1/2 the mean of ``number`` ranks, over levels - 1, must be for a two-sided p-value of ``p``."""
+    below = np.cumsum(_law(number, levels, False))
+    last = int(np.searchsorted(below, p / 2, side="right")) - 1  # the largest sum that fails; -1: none does
+    return 0.5 - last / (number * (levels - 1)) if last >= 0 else float("inf")
+
+
 @cache
 def _law(number: int, levels: int, spread: bool) -> NDArray[np.float64]:
     each = np.arange(levels)

@@ -16,22 +16,30 @@ from torch import Tensor
 
 from invsolve.arrays import to_real
 from invsolve.checking.again import Again, with_data
-from invsolve.checking.ranks import uniform_rank_p
-from invsolve.checking.report import Measured, fail_z
+from invsolve.checking.ranks import mean_rank_limit, uniform_rank_p
+from invsolve.checking.report import SHARES, Measured
 from invsolve.problem import Problem
+from invsolve.strategies.base import Strategy
 
-RUNS = 64  # replicated data sets, over all items
-RANKED_AMONG = 15  # samples for each
+RUNS, AMONG = 64, 15  # replicated data sets over all items, samples for each
+# Populations and chains cost the same for any number of samples: few data sets, fine ranks.
+RUNS_OF_POPULATIONS, AMONG_POPULATIONS = 4, 63
+
+
+def sizes(strategy: Strategy) -> tuple[int, int]:
+    """How many data sets are simulated, and how many samples the truth of each is ranked among."""
+    return (RUNS, AMONG) if strategy.couples == "nothing" else (RUNS_OF_POPULATIONS, AMONG_POPULATIONS)
 
 
 def replicated_data_test(again: Again, samples: Tensor) -> list[Measured]:
     """Ranks of ``samples`` ``(n, items, *shape)``, and of more where these are few, each with data of its own."""
     problem = again.problem
     items = len(problem.data)
-    if len(samples) * items < RUNS:
-        more = again.posterior(problem, math.ceil(RUNS / items) - len(samples), "signals for replicated data")
+    wanted, among = sizes(again.strategy)
+    if len(samples) * items < wanted:
+        more = again.posterior(problem, math.ceil(wanted / items) - len(samples), "signals for replicated data")
         samples = torch.cat([samples, more[torch.isfinite(more).flatten(1).all(1)]])
-    runs = min(RUNS, len(samples) * items)
+    runs = min(wanted, len(samples) * items)
     index = torch.arange(runs, device=samples.device)
     truth = samples[index // items, index % items]
     rows = problem.take(index % items)
@@ -39,7 +47,7 @@ def replicated_data_test(again: Again, samples: Tensor) -> list[Measured]:
     if (observed := rows.operator.observed) is not None:
         replicated = replicated * observed
     both = with_data(rows, (rows.data + replicated) / 2, noise_factor=math.sqrt(0.5))
-    x = again.posterior(both, RANKED_AMONG, "replicated data")
+    x = again.posterior(both, among, "replicated data")
     pool = torch.cat([truth[None], x])  # (1 + samples, runs, *shape)
     usable = torch.isfinite(pool).flatten(2).all(2).all(0)
     if int(usable.sum()) < 4:
@@ -48,13 +56,13 @@ def replicated_data_test(again: Again, samples: Tensor) -> list[Measured]:
     index = index[usable]
     names, values = _functionals(again, both.take(index), pool[:, usable])
     ranks = (values[1:] < values[:1]).sum(0).cpu().numpy()  # (runs, functionals)
-    p = np.array([uniform_rank_p(ranks[:, f], RANKED_AMONG + 1) for f in range(len(names))])  # (functionals, 2)
+    p = np.array([uniform_rank_p(ranks[:, f], among + 1) for f in range(len(names))])  # (functionals, 2)
     f, kind = np.unravel_index(int(p.argmin()), p.shape)
-    worst = float(ranks[:, f].mean() / RANKED_AMONG)
+    worst = float(ranks[:, f].mean() / among)
     text = (
         f"{len(ranks)} data sets simulated from the samples, and solved with these data: mean rank of the truth "
         f"{worst:.2f} for {names[f]}, expected 0.5{'' if kind == 0 else ' (its ranks have the wrong spread)'}; "
-        f"{_notice(len(ranks), p.size)}"
+        f"{_notice(len(ranks), among + 1, p.size)}"
     )
     return [Measured(name="replicated data", value=worst, p=np.array([min(1.0, p.size * p.min())]), text=text)]
 
@@ -81,11 +89,11 @@ def _functionals(again: Again, both: Problem, pool: Tensor) -> tuple[list[str], 
     return list(found), torch.stack(list(found.values()), -1)
 
 
-def _notice(runs: int, tests: int) -> str:
-    """A shift of b posterior sd moves the mean rank to Phi(b / sqrt 2); ranks have a variance of 1/12."""
+def _notice(runs: int, levels: int, tests: int) -> str:
+    """A shift of b posterior sd moves the mean rank to Phi(b / sqrt 2); ranks have a variance of 1/12 at most."""
     from scipy import stats
 
-    shift = (fail_z("replicated data", tests) + 1.3) / math.sqrt(12 * runs)
+    shift = mean_rank_limit(runs, levels, SHARES["replicated data"] / tests) + 1.3 / math.sqrt(12 * runs)
     if shift >= 0.5:
-        return "too few samples to notice much"
+        return "would notice a gross fault of the solver only: there are too few"
     return f"would notice a bias of {math.sqrt(2) * stats.norm.isf(0.5 - shift):.1f} posterior std of one number"
