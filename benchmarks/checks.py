@@ -55,7 +55,7 @@ def normal(shape: tuple[int, ...], seed: int) -> Tensor:
 # --- the two measurements ---------------------------------------------------------------------------------------------
 BLUR, MASK = 16, 20
 WIDTHS = (0.6, 1.4)
-WIDE = (0.9, 2.1)  # 1.5 times
+WIDE, TWICE = (0.9, 2.1), (1.2, 2.8)  # 1.5 times, twice
 LENGTH = 5.0
 PRIORS = {n: matern(n, length=LENGTH) for n in (BLUR, MASK)}
 LONG, SHORT = ({n: matern(n, length=LENGTH * f) for n in (BLUR, MASK)} for f in (2.0, 0.5))
@@ -147,6 +147,7 @@ def cases() -> list[Case]:
         }
         if name == "blur":
             faults["blur 1.5 times as wide"] = lambda seed: measured("blur", seed, truth=blur(WIDE))
+            faults["blur twice as wide"] = lambda seed: measured("blur", seed, truth=blur(TWICE))
             faults["blur turned by 90 degrees"] = lambda seed: measured("blur", seed, truth=blur(WIDTHS[::-1]))
         else:
             faults["mask shifted by a pixel"] = lambda seed: measured(

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 import invsolve as iv
+from invsolve.checking.evidence import evidence_tests
+from invsolve.checking.repeats import repeats_test
+from invsolve.checking.report import SHARES
+from invsolve.checking.samples import sample_tests
 
-N, STD = 24, 0.1
+N, STD = 20, 0.1
 
 
 def prior(std: float = 1.0, length: float = 3.0) -> iv.priors.GaussianPrior:
@@ -30,22 +35,17 @@ def measured(seed: int, std: float = STD, batch: int = 1) -> Tensor:
 
 
 def test_false_alarms_stay_below_the_level():
-    """100 right posteriors, level 2 %: more than 6 alarms would have probability 0.004."""
+    """100 right posteriors, level 2 %: more than 6 alarms would have probability 0.004. The tests without replicates,
+    which give a p-value for each item.
+    """
     y = torch.cat([measured(seed) for seed in range(100)])
     result = iv.solve(A, y, PRIOR, noise=STD, num_samples=8)
-    alarms = 0
-    for b in range(100):
-        one = dataclasses.replace(
-            result,
-            samples=result.samples[:, b],
-            failed=result.failed[:, b],
-            chi2=result.chi2[:, b],
-            info={},
-            batched=False,
-            problem=result.problem.take(torch.tensor([b])),
-        )
-        alarms += not one.check().passed
-    assert alarms <= 6
+    found = [*sample_tests(result.problem, PRIOR, result.samples), *repeats_test(result.problem)]
+    found += evidence_tests(result.problem, PRIOR, seed=0)
+    assert {f.name for f in found} == {"noise level", "outliers", "structure", "prior", "repeated values", "evidence",
+                                       "operator", "sensors", "innovations"}
+    alarms = np.stack([f.p < SHARES[f.name] for f in found]).any(0)
+    assert alarms.sum() <= 6
 
 
 @pytest.mark.parametrize("factor", [0.5, 0.7, 1.5, 2.0])
@@ -66,18 +66,8 @@ def test_the_stated_power_is_kept():
     )
     y = torch.cat([measured(seed, std=STD * stated) for seed in range(40)])
     result = iv.solve(A, y, PRIOR, noise=STD, num_samples=8)
-    found = 0
-    for b in range(40):
-        one = dataclasses.replace(
-            result,
-            samples=result.samples[:, b],
-            failed=result.failed[:, b],
-            chi2=result.chi2[:, b],
-            info={},
-            batched=False,
-            problem=result.problem.take(torch.tensor([b])),
-        )
-        found += not one.check()["noise level"].passed
+    noise = next(f for f in sample_tests(result.problem, PRIOR, result.samples) if f.name == "noise level")
+    found = (noise.p < SHARES["noise level"]).sum()
     assert 1 < stated < 2
     assert found >= 40 * (0.9 - 5 * (0.9 * 0.1 / 40) ** 0.5)
 

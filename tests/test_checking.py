@@ -140,6 +140,33 @@ def test_the_stated_power_of_the_evidence_is_kept():
     assert 1 < factor < 2 and (found.p < SHARES["evidence"]).mean() > 0.9 - 5 * (0.09 / 200) ** 0.5
 
 
+@pytest.mark.parametrize("widths, words", [((1.4, 0.6), "smoother by 1.6 along axis 0"), ((0.3, 0.3), "sharper")])
+def test_a_wrong_blur_is_named(widths, words):
+    other = iv.operators.GaussianBlur(std=widths, in_shape=(N, N), boundary="zero")
+    y = other(PRIOR.sample(1, seed=1)) + STD * torch.randn(1, N, N, generator=torch.Generator().manual_seed(1))
+    found = {f.name: f for f in evidence_tests(iv.Problem(BLUR, y.contiguous(), noise=STD), PRIOR, seed=0)}
+    assert found["operator"].p[0] < 1e-3 and words in found["operator"].text
+
+
+def test_the_ratio_of_operators_is_that_of_two_evidences():
+    """A gain ramp, whose data have a covariance that can be written down: against two multivariate normal densities."""
+    p = problem(3)
+    ramp = torch.linspace(0.7, 1.3, N).expand(N, N).double()
+    S = dense_covariance(p, PRIOR)
+    eye = torch.eye(N * N, dtype=torch.float64)
+    gain = torch.diag(ramp.flatten())
+    other = gain @ (S - eye) @ gain + eye
+    y = (gain @ (torch.linalg.cholesky(S - eye + 1e-6 * eye) @ torch.randn(N * N, dtype=torch.float64,
+         generator=torch.Generator().manual_seed(2)))) + torch.randn(N * N, dtype=torch.float64,
+         generator=torch.Generator().manual_seed(4))
+    found = next(f for f in evidence_tests(dataclasses.replace(p, data=(y * STD).view(1, N, N).float()), PRIOR, seed=0)
+                 if f.name == "operator")
+    zero = np.zeros(N * N)
+    ratio = stats.multivariate_normal(zero, other).logpdf(y) - stats.multivariate_normal(zero, S).logpdf(y)
+    assert "a gain that grows along axis 1" in found.text
+    assert found.value == pytest.approx(ratio, abs=0.02)
+
+
 def test_no_closed_form_is_no_evidence():
     per_item = iv.operators.Mask(mask=torch.ones(2, N, N, dtype=torch.bool), in_shape=(N, N))
     assert evidence(iv.Problem(per_item, torch.ones(2, N, N), noise=1.0), PRIOR) is None

@@ -19,14 +19,14 @@ SHARES = {
     "structure": 0.001,
     "prior": 0.001,
     "repeated values": 0.0005,
-    "evidence": 0.004,
-    "operator": 0.002,
+    "evidence": 0.003,
+    "operator": 0.004,
     "sensors": 0.0015,
     "innovations": 0.0015,
     "prior predictive": RANKED,
     "held-out sensors": RANKED,
     "split data": RANKED,
-    "replicated data": 0.0025,
+    "replicated data": 0.0015,
 }
 _POWER = "; would notice"  # what follows in a text is the test's power: nine times in ten
 
