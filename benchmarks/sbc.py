@@ -44,11 +44,11 @@ def laplace() -> Problem:
     return iv.operators.GaussianBlur(std=1.5, in_shape=(64,), dtype=D), prior, 0.2, "Laplace, DCT, 64 numbers, blur"
 
 
-def spike_slab() -> Problem:
-    coefficients = iv.priors.SpikeSlab(weight=0.25, slab=2.0, spike=0.1)
+def student() -> Problem:
+    coefficients = iv.priors.Student(scale=0.7, dof=5)
     prior = iv.priors.SparsePrior(shape=(32,), coefficients=coefficients, transform="haar", dtype=D)
     index = torch.randperm(32, generator=torch.Generator().manual_seed(0))[:20]
-    return iv.operators.Subsample(index=index, in_shape=(32,)), prior, 0.2, "spike-slab, Haar, 20 of 32 numbers seen"
+    return iv.operators.Subsample(index=index, in_shape=(32,)), prior, 0.2, "Student, Haar, 20 of 32 numbers seen"
 
 
 def elliptic() -> Problem:
@@ -69,7 +69,7 @@ def banana() -> Problem:
     return iv.operators.from_callable(bent, in_shape=(4,), out_shape=(2,)), prior, 0.2, "two bananas in 4-D"
 
 
-PROBLEMS = {"field": field, "mixture": hidden_mixture, "laplace": laplace, "spike-slab": spike_slab,
+PROBLEMS = {"field": field, "mixture": hidden_mixture, "laplace": laplace, "student": student,
             "elliptic": elliptic, "banana": banana}
 
 

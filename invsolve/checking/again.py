@@ -74,5 +74,5 @@ def scaled(noise: object, factor: float | Tensor) -> Gaussian:
     if noise.covariance is not None:
         assert not isinstance(factor, Tensor)
         return Gaussian(covariance=noise.covariance * factor**2)
-    assert isinstance(noise.std, (float, Tensor))  # laws of unknown scalars are refused before
+    assert isinstance(noise.std, (float, Tensor))  # an unknown level was refused before
     return Gaussian(std=noise.std * factor)
