@@ -186,8 +186,8 @@ def study(case: Case, seeds: range, num_samples: int) -> dict[str, object]:
         by.update(c.name for c in report.checks if not c.passed)
     low, high = wilson(alarms, len(seeds))
     return {
-        "measurement": case.measurement, "fault": case.fault or "none (right model)", "seeds": len(seeds), "alarms": alarms,
-        "rate": alarms / len(seeds), "low": low, "high": high, "seconds per call": seconds / len(seeds),
+        "measurement": case.measurement, "fault": case.fault or "none (right model)",
+        "seeds": len(seeds), "alarms": alarms, "rate": alarms / len(seeds), "low": low, "high": high, "seconds per call": seconds / len(seeds),
         "raised by": ", ".join(f"{name} {count}" for name, count in by.most_common()),
     }
 
