@@ -187,7 +187,8 @@ def study(case: Case, seeds: range, num_samples: int) -> dict[str, object]:
     low, high = wilson(alarms, len(seeds))
     return {
         "measurement": case.measurement, "fault": case.fault or "none (right model)",
-        "seeds": len(seeds), "alarms": alarms, "rate": alarms / len(seeds), "low": low, "high": high, "seconds per call": seconds / len(seeds),
+        "seeds": len(seeds), "alarms": alarms, "rate": alarms / len(seeds),
+        "low": low, "high": high, "seconds per call": seconds / len(seeds),
         "raised by": ", ".join(f"{name} {count}" for name, count in by.most_common()),
     }
 
