@@ -158,8 +158,9 @@ def _over(
 ) -> str:
     """Why this strategy is not begun any more; '' if it is."""
     seconds, evaluations = 0.0, 0
-    if rung.strategy.name in first:
-        took, count, cost = first[rung.strategy.name]
+    if first:  # of a kind that was not run yet: at least what the last one took
+        took, count, cost = first.get(rung.strategy.name, [*first.values()][-1])
+        cost = cost if rung.strategy.name in first else rung.cost
         more = share * rung.cost / cost
         seconds, evaluations = took * more, round(count * more)
     left = budget.seconds - elapsed

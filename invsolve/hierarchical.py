@@ -48,6 +48,10 @@ _KEPT = 2**26  # numbers of weighted samples that are kept from the evidence to 
 class Hierarchy:
     """How `solve` infers unknown scalars.
 
+    A lattice finds the mass by a scan of the prior two standard deviations apart (in standard normal coordinates) and
+    refines what it sees: of several separate peaks, much narrower than that, it may see some only, and its error does
+    not say so. Give a law that holds one of them.
+
     ``method``: ``"lattice"`` where the strategy gives the evidence (`Exact` up to the sizes it factorises, `SMC`,
     `NoiseMCMC`) and there are up to three scalars; ``"gibbs"`` with any strategy; ``"auto"``: the lattice where it can
     be. ``spacing`` of the lattice in posterior standard deviations (0.15, 0.35, 0.7 for one, two, three scalars unless

@@ -78,6 +78,7 @@ class Work:
             return self._run(done, chunk, position, resume)
 
     def _run(self, done: Done, chunk: int, position: int, resume: _Resume | None) -> Done:
+        started = time.perf_counter()
         try:
             bound = None
             if position < self.rows:
@@ -97,9 +98,9 @@ class Work:
                     continue
                 position, resume = position + count, None
                 if self.saved is not None and self._due(done) and position < self.rows:
-                    self._save(done, position, None, 0, Counter(), 0.0)
+                    self._save(done, position, None, 0, Counter(), time.perf_counter() - started)
             if self.saved is not None:
-                self._save(done, self.rows, None, 0, Counter(), 0.0)
+                self._save(done, self.rows, None, 0, Counter(), time.perf_counter() - started)
         finally:
             self.progress.close()
         return done

@@ -70,9 +70,10 @@ def solve(
 
     ``strategy="auto"`` takes the closed form where there is one; else it runs populations (`SMC` where the prior is
     known by its denoiser, `NoiseMCMC` where it states its transport) until their own tests say that mean and std are
-    right, and stops when the next try would leave ``budget``: seconds (60 unless given) or an `iv.Budget`. Signals too
-    large for that are guided (`MMPS`) and not tested. ``result.certificate`` says what was tried, found and not
-    reached, ``result.why`` why. ``strategy=`` one of `iv.strategies` runs that one, once.
+    right, and stops when the next try would leave ``budget``: seconds (60 unless given) or an `iv.Budget`; a try that
+    was begun is finished, however long that takes. Signals too large for that are guided (`MMPS`) and not tested.
+    ``result.certificate`` says what was tried, found and not reached, ``result.why`` why. ``strategy=`` one of
+    `iv.strategies` runs that one, once.
 
     ``num_samples`` draws are made for every item. Draw k of item b depends on ``seed``, b (or ``item_ids[b]``) and k
     only (populations: and on ``num_samples``, and with "auto" on which tries the budget had room for): not on the batch
@@ -129,6 +130,8 @@ def solve(
             return Draws.for_rows(seed, [keys[b] for b in items], samples, device)
 
     limit = _budget(budget)
+    if budget is not None and isinstance(strategy, Strategy):
+        raise invalid("solve", "budget", "left out with a strategy of your own choice, which runs once", repr(budget))
     call = Call(
         problem=problem, prior=prior, num_samples=num_samples, seed=seed, keys=keys, draws=draws, chunk=chunk,
         reproducible=reproducible, saved=saved, progress=progress or NoProgress(),

@@ -253,3 +253,37 @@ def test_budgets_are_checked(budget, message):
 def test_budget_of_evaluations_is_checked():
     with pytest.raises(iv.errors.InputError, match="`evaluations` must be at least 1"):
         iv.Budget(evaluations=0)
+
+
+def test_a_budget_is_of_auto_only():
+    with pytest.raises(iv.errors.InputError, match="`budget` must be left out with a strategy of your own"):
+        iv.solve(LINEAR, torch.zeros(N, dtype=D), prior(), noise=0.1, budget=5.0, strategy=iv.strategies.Exact())
+
+
+def test_a_kind_that_was_not_run_yet_is_not_free():
+    call = Scripted([0.5, 0.01])
+    others = [*rungs(1), Rung(strategy=iv.strategies.NoiseMCMC(), why="another kind")]
+    _, _, certificate = climb(call, others, iv.Budget(evaluations=1500))
+    assert call.ran == [0] and "would take about 1,000 evaluations, 500 are left" in certificate.missing
+
+
+def test_a_finished_checkpoint_keeps_its_seconds(tmp_path):
+    def go():
+        return iv.solve(BENT, torch.zeros(N, dtype=D), prior(), noise=0.1, num_samples=4, checkpoint=tmp_path / "c")
+
+    first, again = go(), go()
+    assert 0.5 * first.seconds < again.seconds < 2 * first.seconds + 0.1
+
+
+def test_noise_of_each_item_with_a_curved_operator():
+    noise = iv.noise.Gaussian(std=torch.tensor([[0.3], [0.4]], dtype=D))
+    result = iv.solve(BENT, torch.zeros(2, N, dtype=D), mixture(), noise=noise, num_samples=4, strategy=iv.strategies.SMC())
+    assert torch.isfinite(result.samples).all()
+
+
+def test_one_founder_says_nothing_of_the_evidence():
+    from invsolve.strategies.particles import relative_variance
+
+    weights, zero = torch.full((8, 1), 1 / 8, dtype=D), torch.zeros(8, 1, dtype=torch.int64)
+    assert relative_variance(weights, zero).isinf().all()
+    assert relative_variance(weights, torch.arange(8)[:, None]).item() == 0

@@ -345,9 +345,10 @@ def test_relative_variance() -> None:
     weights = torch.softmax(torch.randn(40, 2, generator=torch.Generator().manual_seed(0), dtype=D), 0)
     own = torch.arange(40)[:, None].expand(40, 2)
     direct = (40 * weights).var(0, unbiased=False) / 40  # of the mean of weights with mean 1
+    direct = direct / (1 - weights.square().sum(0))  # of few
     torch.testing.assert_close(relative_variance(weights, own), direct)
     one = torch.zeros_like(own)  # all descend from one: nothing is known
-    torch.testing.assert_close(relative_variance(weights, one), torch.full((2,), 1 - 1 / 40, dtype=D))
+    assert (relative_variance(weights, one) > 1e9).all()
 
 
 @pytest.mark.parametrize("per_row", [False, True])

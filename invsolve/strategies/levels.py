@@ -55,11 +55,11 @@ def information(problem: Problem, prior: Prior, *, max_iter: int = 30, rtol: flo
         )
     one = problem.take(torch.zeros(1, dtype=torch.int64, device=problem.data.device)) if problem.shared else problem
     rows = len(one.data)
-    mean = prior.mean.expand(rows, *prior.shape)
+    mean = prior.mean.expand(rows, *prior.shape).clone()  # forward mode refuses rows that share their memory
     operator = one.operator.linearize(mean)
     rng = torch.Generator().manual_seed(0)
     x = torch.randn(1, *prior.shape, generator=rng, dtype=problem.signal_dtype).to(problem.data.device)
-    x = direction(x).expand(rows, *prior.shape)
+    x = direction(x).expand(rows, *prior.shape).clone()
     value = torch.zeros(rows, dtype=torch.float64, device=x.device)
     done = torch.zeros(rows, dtype=torch.bool, device=x.device)
     for _ in range(max_iter):

@@ -40,10 +40,12 @@ def relative_variance(weights: Tensor, founders: Tensor) -> Tensor:
     """Of the evidence estimate, from one run: ``sum_e (sum of the weights that descend from e)^2 - 1/J`` per item.
 
     ``founders`` ``(particles, items)``: the particle of the start that each descends from. Chan & Lai 2013 (Ann. Stat.
-    41, 2877-2904); without resampling it is the variance of the mean weight. Too large where few founders are left.
+    41, 2877-2904); without resampling it is the variance of the mean weight. Divided by 1 minus that sum, as a variance
+    of few numbers is: infinite where one founder is left, which says nothing of the others.
     """
     shares = torch.zeros_like(weights).scatter_add_(0, founders, weights)
-    return (shares.square().sum(0) - 1 / len(weights)).clamp_min(0)
+    together = shares.square().sum(0)
+    return (together - 1 / len(weights)).clamp_min(0) / (1 - together).clamp_min(0)
 
 
 def in_place(parents: Tensor) -> Tensor:
