@@ -35,11 +35,11 @@ class Certificate:
     """Whether the samples are draws from the posterior, as far as was tested.
 
     ``reached`` is True if every item passed: both bounds at most 0.15, the log-evidence known to 1 nat; ``passed``
-    ``([batch])`` says which. ``mean_error`` and ``std_error`` ``([batch])`` are bounds, two standard errors wide, of the
-    error of mean and std in posterior stds, the worst component (and energy and log-likelihood); NaN where nothing was
-    tested. They speak of the *law* of the samples: few samples of a right law have a Monte-Carlo error on top,
-    ``1 / sqrt(num_samples)``. ``tests`` says what was looked at, by name, with the worst item's value; ``attempts`` what
-    was run; ``missing`` what was not reached and what it would cost, '' if all was.
+    ``([batch])`` says which. ``mean_error`` and ``std_error`` ``([batch])`` are bounds, two standard errors wide, of
+    the error of mean and std in posterior stds, the worst component (and energy and log-likelihood); NaN where nothing
+    was tested. They speak of the *law* of the samples: few samples of a right law have a Monte-Carlo error on top,
+    ``1 / sqrt(num_samples)``. ``tests`` says what was looked at, by name, with the worst item's value; ``attempts``
+    what was run; ``missing`` what was not reached and what it would cost, '' if all was.
 
     A certificate rests on independent populations agreeing with each other: a mode that none of them found is not seen.
     """
