@@ -243,7 +243,7 @@ def test_from_denoiser_differentiates_and_samples():
     law = iv.priors.GaussianPrior(mean=torch.zeros(2, dtype=D), covariance=torch.diag(scale**2)).law
     informed = iv.priors.from_denoiser(prior.function, shape=(2,), mean=torch.zeros(2, dtype=D), scale=2.0, law=law)
     A = iv.operators.Matrix(matrix=torch.eye(2, dtype=D))
-    result = iv.solve(A, torch.ones(2, dtype=D), informed, noise=0.5, num_samples=4)
+    result = iv.solve(A, torch.ones(2, dtype=D), informed, noise=0.5, num_samples=4, strategy=iv.strategies.MMPS())
     assert result.vjps == 0 and result.strategy == "MMPS"
 
 

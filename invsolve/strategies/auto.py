@@ -112,4 +112,4 @@ def alternatives(problem: Problem, prior: Prior) -> str:
         "Exact()": Exact(), "MMPS()": MMPS(), "TMPD()": TMPD(), "PiGDM()": PiGDM(), "SMC()": SMC(),
         "NoiseMCMC()": NoiseMCMC(),
     }
-    return ", ".join(name for name, s in known.items() if not s.missing(problem, prior)) or "none of this version"
+    return ", ".join(name for name, s in known.items() if not s.missing(problem, prior))
