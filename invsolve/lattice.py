@@ -144,12 +144,12 @@ def _flood(
                 "solve: the evidence is not finite for any value of the unknown scalars that was tried. "
                 "Check their distributions against the data."
             )
-        todo = [n for n in members if n not in expanded and (n in beside or values[n] >= best - drop)]
-        if not todo:
+        frontier = [n for n in members if n not in expanded and (n in beside or values[n] >= best - drop)]
+        if not frontier:
             return sorted(members)
-        expanded.update(todo)
+        expanded.update(frontier)
         around = {
-            tuple(x + k * h for x, k, h in zip(n, shift, steps, strict=True)) for n in todo for shift in shifts
+            tuple(x + k * h for x, k, h in zip(n, shift, steps, strict=True)) for n in frontier for shift in shifts
         } - members
         around = {n for n in around if max(map(abs, n)) <= _BOUND}
         members |= around

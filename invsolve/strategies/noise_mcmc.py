@@ -13,14 +13,14 @@ from torch import Tensor
 from invsolve.arrays import to_real
 from invsolve.checks import check_choice, check_int, check_number
 from invsolve.draws import DrawLike
-from invsolve.errors import UnsupportedError, invalid
+from invsolve.errors import invalid
 from invsolve.operators.base import BlackBox
 from invsolve.priors.base import Prior
 from invsolve.problem import Problem
 from invsolve.strategies.base import Info, Run, Strategy
 from invsolve.strategies.chains import Chains, Metric, Normal, Target, autoregressive, hamiltonian
 from invsolve.strategies.noise_map import NoiseMap, noise_map
-from invsolve.strategies.particles import systematic
+from invsolve.strategies.particles import check_together, systematic
 
 _ACCEPT = {"hmc": 0.8, "mala": 0.6, "pcn": 0.3}  # acceptance that the step size is steered to
 _TRAJECTORY = 1.6  # length of an HMC trajectory in the coordinates of the metric: a quarter of an oscillation
@@ -38,11 +38,7 @@ class _Bound:
     batch: int
 
     def take(self, index: Tensor) -> _Bound:
-        if len(index) % self.batch or bool((index.view(-1, self.batch) != index[: self.batch]).any()):
-            raise UnsupportedError(
-                "NoiseMCMC: the samples of an item must run together, but memory does not hold them. Ask for fewer "
-                "samples, or fewer items."
-            )
+        check_together("NoiseMCMC", index, self.batch)
         return self
 
 

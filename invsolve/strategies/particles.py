@@ -7,6 +7,17 @@ import math
 import torch
 from torch import Tensor
 
+from invsolve.errors import UnsupportedError
+
+
+def check_together(owner: str, index: Tensor, batch: int) -> None:
+    """Raise unless the rows ``index`` hold all samples of every item: what memory did not hold was split."""
+    if len(index) % batch or bool((index.view(-1, batch) != index[:batch]).any()):
+        raise UnsupportedError(
+            f"{owner}: the samples of an item must run together, but memory does not hold them. Ask for fewer samples, "
+            "or fewer items."
+        )
+
 
 def log_mean_exp(logs: Tensor) -> Tensor:
     """``log mean_k exp(logs_k)`` per item, ``(items,)``."""

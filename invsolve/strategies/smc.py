@@ -13,7 +13,7 @@ from torch import Tensor
 from invsolve.arrays import to_real
 from invsolve.cg import expand
 from invsolve.checks import check_int, check_number
-from invsolve.errors import UnsupportedError, invalid, invalid_type
+from invsolve.errors import invalid, invalid_type
 from invsolve.priors.base import Prior
 from invsolve.problem import Problem
 from invsolve.samplers import custom_grid, log_grid
@@ -21,7 +21,15 @@ from invsolve.strategies.base import Info, Run, Strategy
 from invsolve.strategies.coordinates import Coordinates, linear_jacobian
 from invsolve.strategies.guided import Guidance, needs_gaussian_noise_and_derivative
 from invsolve.strategies.levels import noise_levels
-from invsolve.strategies.particles import effective, in_place, log_mean_exp, normalised, relative_variance, systematic
+from invsolve.strategies.particles import (
+    check_together,
+    effective,
+    in_place,
+    log_mean_exp,
+    normalised,
+    relative_variance,
+    systematic,
+)
 from invsolve.strategies.proposals import Form, HasDensity, Level, Ready, Setting
 from invsolve.strategies.start import first_particles
 
@@ -42,10 +50,7 @@ class _Bound:
     batch: int
 
     def take(self, index: Tensor) -> _Bound:
-        if len(index) % self.batch or bool((index.view(-1, self.batch) != index[: self.batch]).any()):
-            raise UnsupportedError(
-                "SMC: the samples of an item must run together, but memory does not hold them. Ask for fewer samples."
-            )
+        check_together("SMC", index, self.batch)
         old = self.setting
         grid = old.grid if old.grid.ndim == 1 else old.grid[index.cpu()]
         jacobian = None if old.jacobian is None else old.jacobian.take(index[: self.batch])
