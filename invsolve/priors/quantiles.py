@@ -98,6 +98,21 @@ def spike_slab_transport(z: Tensor, weight: Tensor, slab: Tensor, spike: Tensor)
     return torch.where(spike == 0, c0, torch.copysign(t, z)), torch.where(spike == 0, slope0, slope)
 
 
+def spike_slab_inverse(c: Tensor, w: Tensor, weight: Tensor, slab: Tensor, spike: Tensor) -> Tensor:
+    """The z whose `spike_slab_transport` is ``c``. With spike = 0 every |z| up to some end has c = 0: there, z is drawn
+    from the normal law between these ends, by the standard normal ``w``."""
+    t = c.abs()
+    narrow = torch.where(spike > 0, spike, slab)
+    inner = torch.where(spike > 0, torch.log1p(-weight) + torch.special.log_ndtr(-t / narrow), -math.inf)
+    log_s = torch.logaddexp(weight.log() + torch.special.log_ndtr(-t / slab), inner)
+    between = weight * torch.erf(t / (slab * _SQRT2)) + (1 - weight) * torch.erf(t / (narrow * _SQRT2))
+    near = (between < 0.5) & (spike > 0)
+    z = torch.where(near, _SQRT2 * torch.erfinv(torch.where(near, between, 0.0)), _upper_quantile(log_s))
+    # Phi(z) is uniform between weight / 2 and 1 - weight / 2; from the lower side, where nothing cancels.
+    dead = torch.special.ndtri(weight / 2 + (1 - weight) * torch.special.ndtr(-w.abs()))
+    return torch.where((spike == 0) & (c == 0), torch.copysign(dead, w), torch.copysign(z, c))
+
+
 def _dirac_transport(z: Tensor, weight: Tensor, slab: Tensor) -> tuple[Tensor, Tensor]:
     """The map for a spike of 0: ``weight Phi(-t / slab) = Phi(-|z|)`` where that has a solution."""
     size = z.abs()

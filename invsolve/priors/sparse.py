@@ -24,6 +24,7 @@ from invsolve.priors.mixing import TABLE_FROM, make_table, shares, tabulated
 from invsolve.priors.modes import GaussianLaw
 from invsolve.priors.quantiles import (
     laplace_transport,
+    spike_slab_inverse,
     spike_slab_transport,
     spike_slab_transport_of_numbers,
     student_transport,
@@ -59,6 +60,16 @@ class ScalarLaw(abc.ABC):
     @abc.abstractmethod
     def transport(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """The increasing map of a standard normal ``z`` to c, and its derivative dc/dz: both as ``z``, float64."""
+
+    def normal_parts(self, shape: Shape) -> tuple[Tensor, Tensor] | None:
+        """Weights and variances ``(parts, n)`` of coefficients ``(*shape)`` that are mixtures of a few centred normal
+        laws; None where they are not."""
+        return None
+
+    def inverse(self, c: Tensor, w: Tensor) -> Tensor:
+        """A standard normal z that `transport` takes to ``c``; where several do, one drawn by the standard normal
+        ``w``. All as ``c``, float64. Laws with `normal_parts` have it."""
+        raise NotImplementedError  # pragma: no cover
 
     @property
     @abc.abstractmethod
@@ -228,6 +239,15 @@ class SpikeSlab(_ScaleMixture):
             return spike_slab_transport_of_numbers(z, weight, slab, spike)
         values = (torch.as_tensor(v, dtype=z.dtype, device=z.device) for v in (weight, slab, spike))
         return spike_slab_transport(z, *values)
+
+    def normal_parts(self, shape: Shape) -> tuple[Tensor, Tensor] | None:
+        p = {name: value.expand(shape).flatten() for name, value in self.parameters().items()}
+        return torch.stack([p["weight"], 1 - p["weight"]]), torch.stack([p["slab"], p["spike"]]).square()
+
+    def inverse(self, c: Tensor, w: Tensor) -> Tensor:
+        values = (torch.as_tensor(v, dtype=c.dtype, device=c.device).flatten() for v in
+                  (self.weight, self.slab, self.spike))
+        return spike_slab_inverse(c, w, *values)
 
     @property
     def variance(self) -> Tensor:

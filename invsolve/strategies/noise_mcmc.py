@@ -21,6 +21,7 @@ from invsolve.strategies.base import Info, Run, Strategy
 from invsolve.strategies.chains import Chains, Metric, Normal, Target, autoregressive, hamiltonian
 from invsolve.strategies.noise_map import NoiseMap, noise_map
 from invsolve.strategies.particles import check_together, systematic
+from invsolve.strategies.sites import Sites
 
 _ACCEPT = {"hmc": 0.8, "mala": 0.6, "pcn": 0.3}  # acceptance that the step size is steered to
 _TRAJECTORY = 1.6  # length of an HMC trajectory in the coordinates of the metric: a quarter of an oscillation
@@ -36,6 +37,7 @@ Kernel = Literal["hmc", "mala", "pcn"]
 class _Bound:
     map: NoiseMap
     batch: int
+    sites: Sites | None  # exact draws of pairs of coefficients, where they are known
 
     def take(self, index: Tensor) -> _Bound:
         check_together("NoiseMCMC", index, self.batch)
@@ -138,7 +140,9 @@ class NoiseMCMC(Strategy):
         return ""
 
     def bind(self, problem: Problem, prior: Prior) -> _Bound:
-        return _Bound(map=noise_map(prior, self.evaluations), batch=len(problem.data))
+        return _Bound(
+            map=noise_map(prior, self.evaluations), batch=len(problem.data), sites=Sites.of(problem, prior)
+        )
 
     def init(self, run: Run) -> NoiseMCMCState:
         bound: _Bound = run.bound
@@ -208,12 +212,15 @@ class NoiseMCMC(Strategy):
         part = replace(
             part, left=torch.where(event[:, None], 1.0, part.left), since=torch.where(event, 0, part.since) + 1
         )
-        part = self._moved(part, target, normal, i)
+        sites = run.bound.sites
+        part = self._moved(part, target, sites and sites.take(group), normal, i)
         for f in fields(state):
             if f.name != "x":
                 getattr(state, f.name)[group] = getattr(part, f.name)
 
-    def _moved(self, part: NoiseMCMCState, target: Target, normal: Normal, i: int) -> NoiseMCMCState:
+    def _moved(
+        self, part: NoiseMCMCState, target: Target, sites: Sites | None, normal: Normal, i: int
+    ) -> NoiseMCMCState:
         kernel = self._kernel(target.problem)
         kind = 0 if kernel == "pcn" else i % 2
         metric, size = part.metrics[kind], part.log_step[:, kind].exp()
@@ -226,6 +233,10 @@ class NoiseMCMC(Strategy):
                 turn = torch.special.ndtr(normal(3, (1,))[:, 0].double())
                 leaps = (full * (0.5 + 0.5 * turn)).ceil().long()  # of random length: no trajectory closes on itself
             chains, accept = hamiltonian(target, part.chains, metric, part.beta, size, leaps, normal)
+        if sites is not None:
+            u = sites.sweep(chains.u, part.beta, normal)
+            value, grad = target.pullback(u) if kernel != "pcn" else (target.log_likelihood(u), chains.grad)
+            chains = Chains(u=u, log_likelihood=value, grad=grad)
         rate = accept.mean(1)
         change = torch.where(part.done < 0, 0.7 * (rate - _ACCEPT[kernel]), 0.0)
         log_step = part.log_step.clone()
