@@ -17,7 +17,7 @@ import torch
 from _gold import D, Gold, cached, digest
 from _gold_curved import Curved, funnel, hmc, plane, product
 from _gold_mixture import mixture_gold
-from _gold_sparse import Law, basis, gibbs
+from _gold_sparse import Law, all_supports, basis, gibbs
 from mixtures import random_mixture
 from torch import Tensor
 
@@ -177,13 +177,18 @@ def sparse(
     tempered = task in ("inpainting", "partial Fourier")  # some coefficients explain the data as well as others
     version = SUPPORTS if LAWS[law].family == "spike-slab" else VERSION
     key = digest(version, LAWS[law], T, matrix, y, noise, effort)
+
+    def make() -> Gold:
+        if LAWS[law].family == "spike-slab" and len(T) <= 16:
+            return all_supports(matrix, y, noise, T, LAWS[law], seed=seed)
+        return cached(name, key, lambda: gibbs(
+            matrix, y, noise, T, LAWS[law], seed=seed, effort=effort, tempered=tempered
+        ))
+
     prior = iv.priors.SparsePrior(shape=shape, coefficients=coefficients(LAWS[law]), transform=transform, dtype=D)
     return Known(
         name=name, part="sparse", text=f"{law}, {transform}, {task}, {size}, noise {noise:g}", operator=operator,
-        data=data, noise=noise, prior=prior, truth=x, matrix=matrix, real_data=y,
-        make=lambda: cached(name, key, lambda: gibbs(
-            matrix, y, noise, T, LAWS[law], seed=seed, effort=effort, tempered=tempered
-        )),
+        data=data, noise=noise, prior=prior, truth=x, matrix=matrix, real_data=y, make=make,
     )
 
 

@@ -3,7 +3,7 @@
 ``y = K c + s e`` with independent coefficients c, and the signal ``x = T^T c``, T orthonormal. Laplace and Student
 laws are normal given a variance for every coefficient: alternate draws of all c and of all variances (Park & Casella
 2008, JASA 103, 681; Geweke 1993, J. Appl. Econometrics 8, S19). Spike and slab: the coefficients are integrated out,
-and a chain walks over supports (George & McCulloch 1997, Statistica Sinica 7, 339).
+and a chain walks over supports (George & McCulloch 1997, Statistica Sinica 7, 339); few coefficients: all supports.
 """
 
 from __future__ import annotations
@@ -101,6 +101,43 @@ def _precisions(c: Tensor, law: Law, rng: np.random.Generator) -> Tensor:
         root = 1 + w + np.sqrt(w**2 + 2 * w)
         value = np.where(rng.random(size.shape) < root / (1 + root), 1 / root, root) / size
     return torch.tensor(value.clip(1e-12, 1e12) / law.scale**2, dtype=D)
+
+
+def all_supports(matrix: Tensor, y: Tensor, noise: float, T: Tensor, law: Law, *, seed: int, draws: int = 4096) -> Gold:
+    """The posterior of a spike-slab law as the mixture over all ``2^n`` supports that it is: exact, for n up to 16."""
+    n, m = len(T), len(y)
+    K = matrix @ T.mT
+    on = (torch.arange(2**n)[:, None] >> torch.arange(n)) & 1
+    logs, means, seconds = [], [], torch.zeros(n, n, dtype=D)
+    log_odds = math.log(law.weight / (1 - law.weight))
+    top = -math.inf
+    for part in on.split(2048):
+        variance = torch.where(part > 0, law.scale**2, law.spike**2).to(D)
+        root = torch.linalg.cholesky((K * variance[:, None]) @ K.mT + noise**2 * torch.eye(m, dtype=D))
+        both = torch.linalg.solve_triangular(root, torch.cat([K, y[:, None]], 1).expand(len(root), -1, -1), upper=False)
+        white, z = both[..., :-1], both[..., -1:]
+        mean = variance * (white.mT @ z)[..., 0]
+        log = log_odds * part.sum(1) - root.diagonal(dim1=1, dim2=2).log().sum(1) - z.square().sum((1, 2)) / 2
+        high = max(top, float(log.max()))
+        w = (log - high).exp()
+        scaled = white * variance[:, None]
+        covariance = torch.diag(w @ variance) - torch.einsum("k,kmi,kmj->ij", w, scaled, scaled)
+        seconds = math.exp(top - high) * seconds + covariance + (w[:, None] * mean).mT @ mean
+        top = high
+        logs.append(log)
+        means.append(mean)
+    w = torch.softmax(torch.cat(logs), 0)
+    mean = w @ torch.cat(means)
+    covariance = seconds / (torch.cat(logs) - top).exp().sum() - mean[:, None] * mean
+    rng = torch.Generator().manual_seed(seed)
+    chosen = on[torch.multinomial(w, draws, replacement=True, generator=rng)]
+    variance = torch.where(chosen > 0, law.scale**2, law.spike**2).to(D)
+    c = variance.sqrt() * torch.randn(draws, n, dtype=D, generator=rng)
+    residual = y - c @ K.mT - noise * torch.randn(draws, m, dtype=D, generator=rng)
+    S = (K * variance[:, None]) @ K.mT + noise**2 * torch.eye(m, dtype=D)
+    c = c + variance * (torch.linalg.solve(S, residual[..., None])[..., 0] @ K)
+    std = (T * (covariance @ T)).sum(0).sqrt()
+    return Gold(mean=mean @ T, std=std, samples=c @ T, how=f"all {2**n} supports")
 
 
 LADDER = (1.0, 0.75, 0.55, 0.4, 0.28, 0.18)  # powers of the likelihood

@@ -17,7 +17,7 @@ from _exactness_problems import LAWS, banana, mixture_problems, nonlinear_proble
 from _exactness_scores import errors  # noqa: E402
 from _gold import Chains, Gold, cached  # noqa: E402
 from _gold_curved import Curved, funnel, hmc, plane, product  # noqa: E402
-from _gold_sparse import Law, basis, gibbs  # noqa: E402
+from _gold_sparse import Law, all_supports, basis, gibbs  # noqa: E402
 
 D = torch.float64
 SIX = 6  # standard errors: over some hundred comparisons, of errors that are themselves estimates from 16 chains or more
@@ -81,6 +81,12 @@ def test_supports_against_all_256(spike, tempered):
     std = (p @ torch.stack(seconds) - mean**2).sqrt()
     gold = gibbs(A, y, noise, T, law, seed=3, effort=0.35, tempered=tempered)
     agrees(gold, mean, std)
+    exact = all_supports(A, y, noise, T, law, seed=3)
+    assert torch.allclose(exact.mean, mean, atol=1e-10) and torch.allclose(exact.std, std, rtol=1e-9)
+    draws = exact.samples
+    assert float(((draws.mean(0) - mean) / std).abs().max()) < SIX / len(draws) ** 0.5
+    kurtosis = ((draws - mean) ** 4).mean(0) / std**4
+    assert bool(((draws.std(0) / std - 1).abs() < SIX * ((kurtosis - 1) / (4 * len(draws))).sqrt()).all())
     draws = gold.samples  # the draws are of the same law as the moments; neighbours in a chain are not independent
     assert float(((draws.mean(0) - mean) / std).abs().max()) < 0.15
     assert float((draws.std(0) / std - 1).abs().max()) < 0.15
