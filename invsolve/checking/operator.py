@@ -26,6 +26,9 @@ _LARGEST = 512  # data; a Cholesky factor for every change: 2 s
 _LEAST = 4  # entries along an axis that has neighbours
 _RAMP = 0.3  # gains 0.7 to 1.3
 _WIDTHS = (0.6, 1.6)  # stds, in entries, by which a blur may be wider or narrower
+# What a wider blur brings in from beyond the edge is not known: nothing (0), or as much as there is at the edge (1). With
+# nothing alone, a blur 1.5 times too wide on 16 x 16 entries lost a third of its log ratio, median.
+_EDGES = {"darker": 0.25, "bright": 0.75}
 
 Map = Callable[[Tensor], Tensor]
 
@@ -89,9 +92,13 @@ def _changes(mask: Tensor) -> dict[str, Map]:
     out: dict[str, Map] = {}
     for widths in itertools.product((0.0, *_WIDTHS, *(-v for v in _WIDTHS)), repeat=len(axes)):
         pairs = [(i, v) for i, v in zip(axes, widths, strict=True) if v]
-        if pairs:
-            words = [f"data {'smoother' if v > 0 else 'sharper'} by {abs(v)} along axis {i - 1}" for i, v in pairs]
-            out[join(words)] = _width(mask, pairs)
+        if not pairs:
+            continue
+        words = join([f"data {'smoother' if v > 0 else 'sharper'} by {abs(v)} along axis {i - 1}" for i, v in pairs])
+        if max(widths) > 0:
+            out |= {f"{words} ({what} beyond the edge)": _width(mask, pairs, edge) for what, edge in _EDGES.items()}
+        else:
+            out[words] = _width(mask, pairs, 0.0)
     for i in axes:
         for sign in (1, -1):
             out[f"data shifted by {sign:+d} along axis {i - 1}"] = _shift(mask, i, sign)
@@ -99,7 +106,7 @@ def _changes(mask: Tensor) -> dict[str, Map]:
     return out
 
 
-def _width(mask: Tensor, widths: list[tuple[int, float]]) -> Map:
+def _width(mask: Tensor, widths: list[tuple[int, float]], edge: float) -> Map:
     """Blur by Gaussians of these stds in entries along these axes; for negative ones sharpen, the inverse at most 5."""
 
     def blur(b: Tensor, negative: bool) -> Tensor:
@@ -113,8 +120,9 @@ def _width(mask: Tensor, widths: list[tuple[int, float]]) -> Map:
                 b = (b.movedim(axis, -1) @ kernel.to(b.dtype)).movedim(-1, axis)
         return b
 
-    # An average of the data that exist; beyond the edge of the grid there is nothing.
-    weight = (blur(mask, False) / blur(torch.ones_like(mask), False)).clamp_min(0.25)
+    # An average of the data that exist, and of what may be beyond the edge.
+    inside = blur(torch.ones_like(mask), False)
+    weight = (blur(mask, False) / inside).clamp_min(0.25) * inside**edge
 
     return lambda b: mask * blur(blur(b, False) / weight, True)
 
