@@ -26,8 +26,8 @@ _LARGEST = 512  # data; a Cholesky factor for every change: 2 s
 _LEAST = 4  # entries along an axis that has neighbours
 _RAMP = 0.3  # gains 0.7 to 1.3
 _WIDTHS = (0.6, 1.6)  # stds, in entries, by which a blur may be wider or narrower
-# What a wider blur brings in from beyond the edge is not known: nothing (0), or as much as there is at the edge (1). With
-# nothing alone, a blur 1.5 times too wide on 16 x 16 entries lost a third of its log ratio, median.
+# What a wider blur brings in from beyond the edge is not known: nothing (0), or as much as there is at the edge (1).
+# With nothing alone, a blur 1.5 times too wide on 16 x 16 entries lost a third of its log ratio, median.
 _EDGES = {"darker": 0.25, "bright": 0.75}
 
 Map = Callable[[Tensor], Tensor]
