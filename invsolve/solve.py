@@ -70,8 +70,9 @@ def solve(
 
     ``strategy="auto"`` takes the closed form where there is one; else it runs populations (`SMC` where the prior is
     known by its denoiser, `NoiseMCMC` where it states its transport) until their own tests say that mean and std are
-    right, and stops when the next try would leave ``budget``: seconds (60 unless given) or an `iv.Budget`; a try that
-    was begun is finished, however long that takes. Signals too large for that are guided (`MMPS`) and not tested.
+    right, and stops when the next try would leave ``budget``: seconds (60 unless given) or an `iv.Budget`. Chains that
+    are over a ``budget`` that was given stop where they are; without one, a try that was begun is finished. Signals too
+    large for that are guided (`MMPS`) and not tested.
     ``result.certificate`` says what was tried, found and not reached, ``result.why`` why. ``strategy=`` one of
     `iv.strategies` runs that one, once.
 
@@ -317,9 +318,9 @@ def not_a_prior(prior: object, owner: str = "solve") -> Exception:
     )
 
 
-def _budget(budget: Any) -> Budget:
+def _budget(budget: Any) -> Budget | None:
     if budget is None or isinstance(budget, Budget):
-        return budget or Budget()
+        return budget
     if isinstance(budget, (int, float)) and not isinstance(budget, bool):
         return Budget(seconds=budget)
     raise invalid_type("solve", "budget", "a number of seconds or an iv.Budget", budget)

@@ -122,11 +122,32 @@ def test_few_samples_come_from_the_same_population():
 def test_the_ladder_is_climbed_inside_the_budget(monkeypatch):
     """Nothing is certified to 1e-4 posterior std: the first rung does not pass, the next is too dear."""
     monkeypatch.setattr(iv.certificate, "MEAN_ERROR", 1e-4)
-    result = iv.solve(BENT, torch.zeros(N, dtype=D), prior(), noise=0.1, num_samples=8, budget=0.01)
+    result = iv.solve(BENT, torch.zeros(N, dtype=D), prior(), noise=0.1, num_samples=8, budget=iv.Budget(
+        seconds=1e6, evaluations=10**6
+    ))
     certificate = result.certificate
     assert not certificate.reached
-    assert "are left of budget=0.01" in certificate.missing and "NoiseMCMC(chains=8192" in str(certificate)
+    assert "would take about" in certificate.missing and "are left" in certificate.missing
+    assert "NoiseMCMC(chains=8192" in str(certificate)
     assert len(certificate.attempts) == 1 and certificate.attempts[0].evaluations > 1000
+
+
+@pytest.mark.parametrize("budget", [1e-6, iv.Budget(evaluations=1)])
+def test_chains_stop_where_the_budget_ends(budget):
+    """After one move: samples there are, but nothing vouches for them."""
+    result = iv.solve(BENT, torch.full((2, N), 3.0, dtype=D), prior(), noise=0.01, num_samples=8, budget=budget)
+    certificate = result.certificate
+    assert result.info["moves"].unique().tolist() == [1] and float(result.info["beta"].max()) < 1
+    assert result.info["mean_error"].isnan().all() and result.samples.isfinite().all()
+    assert not certificate.reached and "stopped when the budget was spent" in certificate.missing
+    assert "power of the likelihood" in certificate.missing
+    assert any("power" in text for text in result.warnings)
+
+
+def test_without_a_budget_what_was_begun_is_finished(monkeypatch):
+    monkeypatch.setattr(iv.climb, "Budget", lambda: iv.Budget(seconds=1e-6))
+    result = iv.solve(BENT, torch.zeros(N, dtype=D), prior(), noise=0.1, num_samples=8)
+    assert result.certificate.reached and float(result.info["moves"].min()) > 8
 
 
 class Scripted:
@@ -139,7 +160,7 @@ class Scripted:
     def on(self, items):
         return self
 
-    def run(self, rung, number):
+    def run(self, rung, number, over):
         self.ran.append(number)
         error = torch.full((2,), self.errors[number], dtype=D)
         info = {"mean_error": error, "std_error": error, "log_evidence_se": error}

@@ -102,7 +102,8 @@ class NoiseMCMC(Strategy):
     (split R-hat) and ``nested_rhat`` (of the islands), the worst component, and ``ess``, the least, over components,
     energy and log-likelihood; ``mean_error`` and ``std_error``, errors of mean and std in posterior stds, the worst
     component, from the islands, and ``drift``, what of it is islands still moving together;
-    ``acceptance``; ``beta`` (1 unless ``num_steps`` moves were too few); ``rises`` and ``moves``, their numbers.
+    ``acceptance``; ``beta`` (1 unless ``num_steps`` moves or a budget were too few: errors are NaN where not all rounds
+    were recorded); ``rises`` and ``moves``, their numbers.
 
     Samples of an item depend on each other, not on other items.
     """
@@ -180,6 +181,11 @@ class NoiseMCMC(Strategy):
             self._filled(run, state)
         over = i + 1 == self.num_steps or bool((state.done == self.rounds).all())
         return state, self._info(run, state) if over else {}
+
+    def stopped(self, run: Run, state: NoiseMCMCState) -> tuple[NoiseMCMCState, Info]:
+        state = _copied(state)
+        self._filled(run, state)
+        return state, self._info(run, state)
 
     def finished(self, run: Run, state: NoiseMCMCState) -> bool:
         return bool((state.done == self.rounds).all())
@@ -315,6 +321,9 @@ class NoiseMCMC(Strategy):
         from invsolve.strategies.convergence import population
 
         found = population(state.first, state.second, state.square, state.log_evidence, self.rounds)
+        short = state.done < self.rounds  # the sums hold fewer rounds: nothing is known of the error
+        for name in ("mean_error", "std_error", "drift", "rhat", "nested_rhat", "ess"):
+            found[name] = torch.where(short, torch.nan, found[name])
         found |= {"acceptance": state.accept, "beta": state.beta, "rises": state.rises, "moves": state.moves}
         repeats = run.rows // run.bound.batch
         return {name: value.repeat(repeats) for name, value in found.items()}
