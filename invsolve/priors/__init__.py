@@ -7,6 +7,7 @@ from invsolve.priors.function import FunctionPrior, from_denoiser
 from invsolve.priors.gaussian import GaussianPrior
 from invsolve.priors.mixture import GaussianMixturePrior
 from invsolve.priors.modes import DenseModes, GaussianLaw, Modes
+from invsolve.priors.resampled import ResampledPrior
 from invsolve.priors.sparse import Laplace, SparsePrior, SpikeSlab, Student
 from invsolve.priors.spectra import Matern, Spectrum
 
@@ -22,6 +23,7 @@ __all__ = [
     "Matern",
     "Modes",
     "Prior",
+    "ResampledPrior",
     "SparsePrior",
     "Spectrum",
     "SpikeSlab",
