@@ -78,4 +78,5 @@ def denoising_loss(network: nn.Module, w: Tensor, sigma: Tensor, noise: Tensor) 
     target = (s * w - noise) / size
     out = network(x / size, (sigma.log() / 4).to(w.dtype))
     error = out.to(w.dtype) - target  # of what autocast made of a lower precision
-    return error.square().flatten(1).mean(1)
+    loss: Tensor = error.square().flatten(1).mean(1)
+    return loss
