@@ -210,7 +210,8 @@ def _ball(x: Tensor, y: Tensor, z: Tensor, centre: Three, half: Three, power: fl
     """About the distance in mm to the rim of a (super)ellipsoid, positive inside."""
     scaled = [(v - c).abs() / h for v, c, h in zip((x, y, z), centre, half, strict=True)]
     gauge: Tensor = sum((s.pow(power) for s in scaled), torch.zeros_like(x)).pow(1 / power)
-    return (1 - gauge) * min(half) ** 0.5 * (sum(half) / 3) ** 0.5
+    distance: Tensor = (1 - gauge) * math.sqrt(min(half) * sum(half) / 3)
+    return distance
 
 
 def _box(x: Tensor, y: Tensor, z: Tensor, centre: Three, half: Three) -> Tensor:

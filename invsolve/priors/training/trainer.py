@@ -10,13 +10,13 @@ from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, final
+from typing import Any, Literal, final
 
 import torch
 from torch import Tensor, nn
 
 from invsolve.checkpoint import check_fingerprint, load_state, save_state
-from invsolve.checks import check_int, check_positive, kind_dtype
+from invsolve.checks import check_choice, check_int, check_positive, kind_dtype
 from invsolve.errors import invalid, invalid_type
 from invsolve.fingerprint import fingerprint
 from invsolve.priors.network import NetworkPrior
@@ -38,8 +38,9 @@ _TRIED = (0.02, 0.035, 0.05, 0.075, 0.10, 0.14)  # relative widths of averages t
 class Options:
     """How to train. ``batch`` over all processes; Adam (0.9, 0.99) with ``learning_rate``, a linear ``warmup`` of so
     many steps and a cosine to zero at the end; gradients clipped to the norm ``clip``; ``levels``: noise levels;
-    ``seed`` keys data order, levels, noise and the first weights. ``log_every`` steps a line is written, ``save_every``
-    seconds a checkpoint."""
+    ``seed`` keys data order, levels, noise and the first weights. ``precision``: of the network's products (bfloat16 is
+    1.5 times as fast on recent CPUs, more on accelerators; weights stay in full precision). ``log_every`` steps a line
+    is written, ``save_every`` seconds a checkpoint."""
 
     batch: int = 32
     learning_rate: float = 2e-3
@@ -47,12 +48,14 @@ class Options:
     clip: float = 1.0
     levels: NoiseLaw = field(default_factory=NoiseLaw)
     seed: int = 0
+    precision: Literal["full", "bfloat16"] = "full"
     log_every: int = 20
     save_every: float = 60.0
 
     def __post_init__(self) -> None:
         for name in ("batch", "log_every"):
             check_int("Options", name, getattr(self, name), minimum=1)
+        check_choice("Options", "precision", self.precision, ("full", "bfloat16"))
         check_int("Options", "warmup", self.warmup, minimum=0)
         check_int("Options", "seed", self.seed, minimum=0)
         for name in ("learning_rate", "clip"):
@@ -238,7 +241,7 @@ class _Training:
         noise = torch.randn((batch, *w.shape[1:]), generator=rng, dtype=w.dtype)[mine].to(self.device)
         if self.device.type == "cpu" and w.ndim == 4:
             w, noise = (v.contiguous(memory_format=torch.channels_last) for v in (w, noise))
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.device.type == "cuda"):
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.options.precision == "bfloat16"):
             loss = denoising_loss(self.network, w, sigma, noise)
         u = self.uncertainty((sigma.log() / 4).to(loss.dtype))
         (loss / u.exp() + u).mean().backward()
