@@ -25,7 +25,7 @@ from invsolve.compare import data_fingerprint
 from invsolve.draws import Draws
 from invsolve.errors import UnsupportedError, invalid
 from invsolve.evidence import Evidence
-from invsolve.lattice import MAX_DIMS, Lattice, Node, explore, run
+from invsolve.lattice import MAX_DIMS, SCAN, SCAN_SAMPLED, Lattice, Node, explore, run
 from invsolve.priors.base import Prior
 from invsolve.problem import Problem
 from invsolve.progress import Progress, metered
@@ -48,9 +48,9 @@ _KEPT = 2**26  # numbers of weighted samples that are kept from the evidence to 
 class Hierarchy:
     """How `solve` infers unknown scalars.
 
-    A lattice finds the mass by a scan of the prior two standard deviations apart (in standard normal coordinates) and
-    refines what it sees: of several separate peaks, much narrower than that, it may see some only, and its error does
-    not say so. Give a law that holds one of them.
+    A lattice finds the mass by a scan of the prior (in standard normal coordinates: 0.125, 0.5, 1 apart for one, two,
+    three scalars; 1, 2, 2 with populations) and refines every maximum that it sees. Of several separate peaks it may
+    miss one that is narrower than about a twentieth of that, and its error does not say so: give a law that holds it.
 
     ``method``: ``"lattice"`` where the strategy gives the evidence (`Exact` up to the sizes it factorises, `SMC`,
     `NoiseMCMC`) and there are up to three scalars; ``"gibbs"`` with any strategy; ``"auto"``: the lattice where it can
@@ -195,7 +195,8 @@ def draw_by_lattice(job: Job, progress: Progress) -> Drawn:
     spacing = job.hierarchy.spacing or usual[dims]
     evidences = _Evidences(job)
     tolerance = 0.02 if isinstance(job.strategy, Exact) else 0.2  # of estimates, nats
-    lattices = run([explore(dims, spacing, tolerance) for _ in range(job.batch)], evidences)
+    scan = (SCAN if isinstance(job.strategy, Exact) else SCAN_SAMPLED)[dims]
+    lattices = run([explore(dims, spacing, tolerance, scan) for _ in range(job.batch)], evidences)
     uniform = _uniform(job, range(job.rows), 0)
     members: dict[Node, list[int]] = {}  # node -> its rows
     for b, lattice in enumerate(lattices):

@@ -26,7 +26,12 @@ MAX_DIMS = 3
 _MAX_NODES = 20_000
 _ROUNDS = 24
 _BOUND = 7.0  # standard deviations of the prior that the lattice may reach
-_FIRST, _REACH = 2.0, 4.0  # spacing and end of the first scan
+_REACH = 4.0  # end of the first scan
+# Its spacing, by dimension: about what the lattice of a density of unit std ends at, so that it costs little. Every
+# local maximum of the *log* density on the scan is looked at, however low: a Gaussian peak of a twentieth of the spacing
+# is 50 nats high above its nearest node, and still a maximum there unless another one's flank is steeper.
+SCAN = {1: 0.125, 2: 0.5, 3: 1.0}
+SCAN_SAMPLED = {1: 1.0, 2: 2.0, 3: 2.0}  # where every node is a population
 # Nats below the peak where a lattice ends, by its dimension, and the share of a Gaussian's mass that lies beyond.
 _DROP = {1: (12.5, 5.7e-7), 2: (10.0, 4.5e-5), 3: (8.0, 1.1e-3)}
 _COARSE, _COARSE_GIVEN = 0.8, 0.6  # spacings per (conditional) std below which moments of a lattice mean nothing
@@ -74,22 +79,24 @@ class Lattice:
         return torch.searchsorted(edges, uniform * edges[-1]).clamp_max(len(edges) - 1)
 
 
-def explore(dims: int, spacing: float, tolerance: float = 0.02) -> Explorer:
+def explore(dims: int, spacing: float, tolerance: float = 0.02, scan: float | None = None) -> Explorer:
     """Find the lattice of a density over ``dims`` coordinates of size about one, yielding the nodes it must know.
 
     The spacing ends at most at ``spacing`` standard deviations of every coordinate, and at 0.6 conditional ones, once
     leaving out every other node changes the log of the integral by less than ``tolerance`` (which sees peaks narrower
     than the whole; densities that are Monte Carlo estimates need a larger one). All
     lattices are dyadic and hold the origin, so that finer ones hold the nodes of coarser ones, and explorers of
-    different densities ask for the same nodes. Between a first scan of [-4, 4] and the end, nodes are added next to
-    all that lie within the drop of the peak: the set follows curved and correlated densities.
+    different densities ask for the same nodes. Between a first scan of [-4, 4], ``scan`` apart (a power of two; `SCAN`
+    unless given), and the end, nodes are added next to all that lie within the drop of the peak: the set follows curved
+    and correlated densities, and peaks apart from each other where the scan saw them.
 
     Raises UnsupportedError where no density is finite or too many nodes would be needed.
     """
     drop, share = _DROP[dims]
     values: dict[Node, float] = {}
-    steps: Node = (_FIRST,) * dims
-    axis = [k * _FIRST for k in range(-round(_REACH / _FIRST), round(_REACH / _FIRST) + 1)]
+    first = SCAN[dims] if scan is None else scan
+    steps: Node = (first,) * dims
+    axis = [k * first for k in range(-round(_REACH / first), round(_REACH / first) + 1)]
     seeds, peaks = list[Node](itertools.product(axis, repeat=dims)), list[Node]()
     for _ in range(_ROUNDS):
         found = yield from _flood(values, steps, seeds, peaks, drop)
