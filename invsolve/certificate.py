@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import final
+from dataclasses import asdict, dataclass
+from typing import Any, final
 
 import torch
 from torch import Tensor
@@ -75,6 +75,31 @@ class Certificate:
             text = f"; {a.text}" if a.text else ""
             lines.append(f"  {a.strategy}: {count}, {a.seconds:.1f} s, {a.evaluations:,} evaluations{text}")
         return "\n".join(lines)
+
+    def to_dict(self) -> dict[str, Any]:
+        """What JSON can hold."""
+        lists = {k: getattr(self, k).tolist() for k in ("passed", "mean_error", "std_error")}
+        plain = {"reached": self.reached, "exact": self.exact, "missing": self.missing, "tests": dict(self.tests)}
+        return {**plain, **lists, "attempts": [asdict(a) for a in self.attempts]}
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> Certificate:
+        """The certificate of `to_dict`; KeyError, TypeError or ValueError if it is none."""
+        errors = {k: torch.tensor(value[k], dtype=torch.float64) for k in ("mean_error", "std_error")}
+        attempts = tuple(
+            Attempt(
+                strategy=str(a["strategy"]), items=int(a["items"]), reached=int(a["reached"]),
+                seconds=float(a["seconds"]), evaluations=int(a["evaluations"]), text=str(a["text"]),
+            )
+            for a in value["attempts"]
+        )
+        if not attempts:
+            raise ValueError("a certificate without attempts")
+        return cls(
+            reached=bool(value["reached"]), exact=bool(value["exact"]), missing=str(value["missing"]),
+            tests={str(k): float(v) for k, v in value["tests"].items()}, attempts=attempts,
+            passed=torch.tensor(value["passed"], dtype=torch.bool), **errors,
+        )
 
     def __repr__(self) -> str:
         found = "exact" if self.exact else "reached" if self.reached else "not reached"

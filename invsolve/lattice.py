@@ -28,8 +28,8 @@ _ROUNDS = 24
 _BOUND = 7.0  # standard deviations of the prior that the lattice may reach
 _REACH = 4.0  # end of the first scan
 # Its spacing, by dimension: about what the lattice of a density of unit std ends at, so that it costs little. Every
-# local maximum of the *log* density on the scan is looked at, however low: a Gaussian peak of a twentieth of the spacing
-# is 50 nats high above its nearest node, and still a maximum there unless another one's flank is steeper.
+# local maximum of the *log* density on the scan is looked at, however low: a Gaussian peak of a twentieth of the
+# spacing is 50 nats above its nearest node, and still a maximum there unless another one's flank is steeper.
 SCAN = {1: 0.125, 2: 0.5, 3: 1.0}
 SCAN_SAMPLED = {1: 1.0, 2: 2.0, 3: 2.0}  # where every node is a population
 # Nats below the peak where a lattice ends, by its dimension, and the share of a Gaussian's mass that lies beyond.

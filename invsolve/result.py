@@ -36,7 +36,8 @@ class Status(enum.Enum):
     )
     ALL_FAILED = (
         "Every sample became NaN or infinite, so there is no posterior to look at. "
-        "Check the noise level and the scale of the prior against the data, or try float64 and smaller steps."
+        "Check the noise level and the scale of the prior against the data, whether the likelihood is positive for any "
+        "signal of the prior, or try float64 and smaller steps."
     )
 
     @classmethod

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from invsolve.certificate import Certificate
 from invsolve.errors import FileError, InvsolveError, invalid_type
 from invsolve.files import atomic_write
 from invsolve.layout import Layout, Part
@@ -30,6 +31,7 @@ _RUN: dict[str, type | tuple[type, ...]] = {  # what the attribute "run" must ho
     "status": str, "batched": bool, "strategy": str, "why": str, "nfe": (int, float), "vjps": (int, float),
     "operator_calls": dict, "seconds": (int, float), "seed": int, "versions": dict, "info": dict, "warnings": list,
     "dims": (list, type(None)), "units": str, "layout": (list, type(None)), "parameters": dict,
+    "certificate": (dict, type(None)),
 }
 
 
@@ -69,6 +71,7 @@ def to_xarray(result: Result) -> xarray.Dataset:
         "info": {name: variables[f"info_{name}"][1].dtype.name for name in result.info},
         "parameters": {name: variables[f"parameter_{name}"][1].dtype.name for name in result.parameters},
         "warnings": list(result.warnings), "dims": result.dims, "units": result.units, "layout": layout,
+        "certificate": None if result.certificate is None else result.certificate.to_dict(),
     }
     attrs = {_MARK: _VERSION, "settings": _json("settings", dict(result.settings)), "run": _json("run", run)}
     return xarray.Dataset(variables, attrs=attrs)
@@ -128,7 +131,7 @@ def _read(file: Any, refuse: Callable[[str], FileError]) -> Result:
     if version.size != 1 or int(version.reshape(())) != _VERSION:  # h5netcdf writes an array of length 1
         raise refuse(f"has format version {version.tolist()}, this release reads {_VERSION}")
     settings, run = (_mapping(file, key, refuse) for key in ("settings", "run"))
-    run.setdefault("parameters", {})  # files of releases that had none
+    run = {"parameters": {}, "certificate": None} | run  # files of releases that had none
     for key, kind in _RUN.items():
         if not isinstance(run.get(key), kind) or (isinstance(run[key], bool) and kind is not bool):
             raise refuse(f"has no valid entry {key!r} in its attribute 'run'")
@@ -154,6 +157,7 @@ def _read(file: Any, refuse: Callable[[str], FileError]) -> Result:
         parameters={key: variable(f"parameter_{key}", dtype) for key, dtype in run["parameters"].items()},
         layout=_layout_from_list(run["layout"]), warnings=tuple(run["warnings"]),
         dims=None if run["dims"] is None else tuple(run["dims"]), units=run["units"],
+        certificate=None if run["certificate"] is None else Certificate.from_dict(run["certificate"]),
     )
 
 

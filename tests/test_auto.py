@@ -308,3 +308,46 @@ def test_one_founder_says_nothing_of_the_evidence():
     weights, zero = torch.full((8, 1), 1 / 8, dtype=D), torch.zeros(8, 1, dtype=torch.int64)
     assert relative_variance(weights, zero).isinf().all()
     assert relative_variance(weights, torch.arange(8)[:, None]).item() == 0
+
+
+def test_a_certificate_is_saved_with_its_result(tmp_path):
+    y = torch.zeros(2, N, dtype=D)
+    for law, operator in ((prior(), LINEAR), (prior(), BENT)):
+        result = iv.solve(operator, y, law, noise=0.1, num_samples=8)
+        result.save(tmp_path / "r.nc")
+        back = iv.load_result(tmp_path / "r.nc").certificate
+        assert str(back) == str(result.certificate) and repr(back) == repr(result.certificate)
+        assert torch.equal(back.passed, result.certificate.passed)
+        assert torch.equal(back.mean_error, result.certificate.mean_error.double())
+    chosen = iv.solve(LINEAR, y, prior(), noise=0.1, num_samples=8, strategy=iv.strategies.Exact())
+    chosen.save(tmp_path / "r.nc")
+    assert iv.load_result(tmp_path / "r.nc").certificate is None
+
+
+def test_a_certificate_of_nothing_is_none():
+    value = iv.solve(LINEAR, torch.zeros(N, dtype=D), prior(), noise=0.1).certificate.to_dict()
+    with pytest.raises(ValueError, match="without attempts"):
+        iv.certificate.Certificate.from_dict(value | {"attempts": []})
+    with pytest.raises(KeyError):
+        iv.certificate.Certificate.from_dict({})
+
+
+def test_a_likelihood_that_is_zero_everywhere_fails_soon():
+    """The second item is like any other."""
+
+    class Nowhere(BlackBox):
+        in_shape = out_shape = (N,)
+
+        def _apply(self, x):
+            return x.clone()
+
+        def fingerprint(self):
+            return "nowhere"
+
+    y = torch.tensor([[1e200] * N, [0.1] * N], dtype=D)
+    result = iv.solve(Nowhere(), y, prior(), noise=0.3, num_samples=4, throw=False, strategy=iv.strategies.NoiseMCMC(num_steps=200))
+    assert result.status is iv.result.Status.SOME_FAILED
+    assert result.failed[:, 0].all() and not result.failed[:, 1].any()
+    assert result.info["moves"][0, 0] == 30 and result.info["mean_error"][0, 0].isnan()
+    with pytest.raises(iv.errors.SolveError, match="4 of 8 samples failed"):
+        iv.solve(Nowhere(), y, prior(), noise=0.3, num_samples=4, strategy=iv.strategies.NoiseMCMC(num_steps=200))

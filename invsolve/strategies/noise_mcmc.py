@@ -27,6 +27,7 @@ _ACCEPT = {"hmc": 0.8, "mala": 0.6, "pcn": 0.3}  # acceptance that the step size
 _TRAJECTORY = 1.6  # length of an HMC trajectory in the coordinates of the metric: a quarter of an oscillation
 _LEAPS = 16  # steps of a trajectory at most
 _SETTLE = 3  # rounds at temperature 1 in which metric and step size still adapt
+_LOST = 30  # moves after which chains that all have likelihood zero are given up
 _NUMBERS = 2**19  # numbers of the chains that are moved at once: what a CPU's cache holds
 
 Kernel = Literal["hmc", "mala", "pcn"]
@@ -105,7 +106,8 @@ class NoiseMCMC(Strategy):
     ``acceptance``; ``beta`` (1 unless ``num_steps`` moves or a budget were too few: errors are NaN where not all rounds
     were recorded); ``rises`` and ``moves``, their numbers.
 
-    Samples of an item depend on each other, not on other items.
+    Samples of an item depend on each other, not on other items. An item whose likelihood is zero wherever its chains
+    went fails: its samples are NaN.
     """
 
     couples = "samples"
@@ -177,6 +179,7 @@ class NoiseMCMC(Strategy):
         state = _copied(state)
         for group in self._groups(active, state.u.shape[-1]):
             self._round(run, state, group, i)
+        self._lost(run, state)
         if i + 1 == self.num_steps:
             self._filled(run, state)
         over = i + 1 == self.num_steps or bool((state.done == self.rounds).all())
@@ -317,11 +320,23 @@ class NoiseMCMC(Strategy):
             rows = torch.arange(repeats, device=x.device)[:, None] * items + group
             state.x[rows] = x[:, chain].transpose(0, 1)
 
+    def _lost(self, run: Run, state: NoiseMCMCState) -> None:
+        """Items for which no chain ever met a positive likelihood are over, and their samples NaN: there is nothing to
+        weight prior draws by."""
+        active = (state.done < self.rounds) & (state.moves >= _LOST) & (state.beta < 1)
+        lost = (active & ~torch.isfinite(state.log_likelihood).any(1)).nonzero()[:, 0]
+        if len(lost):
+            items = run.bound.batch
+            rows = torch.arange(run.rows // items, device=lost.device)[:, None] * items + lost
+            state.x[rows] = torch.nan
+            state.done[lost] = self.rounds
+
     def _info(self, run: Run, state: NoiseMCMCState) -> Info:
         from invsolve.strategies.convergence import population
 
         found = population(state.first, state.second, state.square, state.log_evidence, self.rounds)
-        short = state.done < self.rounds  # the sums hold fewer rounds: nothing is known of the error
+        # Sums of fewer rounds say nothing of the error.
+        short = (state.done < self.rounds) | (state.beta < 1)
         for name in ("mean_error", "std_error", "drift", "rhat", "nested_rhat", "ess"):
             found[name] = torch.where(short, torch.nan, found[name])
         found |= {"acceptance": state.accept, "beta": state.beta, "rises": state.rises, "moves": state.moves}
