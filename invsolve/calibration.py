@@ -76,6 +76,7 @@ class Calibration:
     seed: int
     settings: Mapping[str, Any]
     warnings: tuple[str, ...] = ()
+    certified: int | None = None  # runs that `auto` certified; None for a strategy of the caller's choice
     level: float = LEVEL
 
     @property
@@ -147,6 +148,8 @@ class Calibration:
         samples = f"{self.num_samples} samples each"
         lines = [self.verdict, f"  {self.runs} runs of {self.strategy} ({samples}, {self.nfe:g} denoiser evaluations a "
                  f"sample), {duration(self.seconds)}; at most {self.level:.2g} false alarms a report"]
+        if self.certified is not None:
+            lines.append(f"  certified: {self.certified} of {self.runs + self.lost} runs")
         for t in self.tests:
             p = "" if t.p_value is None else ", p < 1e-9" if t.p_value < 1e-9 else f", p = {t.p_value:.2g}"
             lines.append(f"  {'ok  ' if t.passed else 'FAIL'}  {t.name}: {t.text}{p}")
@@ -188,7 +191,8 @@ class Calibration:
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, as JSON holds it: numbers that are not finite become None."""
-        names = ("runs", "lost", "failed", "num_samples", "strategy", "why", "nfe", "seconds", "seed", "level")
+        names = ("runs", "lost", "failed", "num_samples", "strategy", "why", "nfe", "seconds", "seed", "level",
+                 "certified")
         out = {name: getattr(self, name) for name in names}
         out |= {
             "passed": self.passed, "verdict": self.verdict, "noticed_stds": list(self.noticed_stds),

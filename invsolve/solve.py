@@ -130,9 +130,7 @@ def solve(
         def draws(items: Sequence[int], samples: Sequence[int]) -> DrawLike:
             return Draws.for_rows(seed, [keys[b] for b in items], samples, device)
 
-    limit = _budget(budget)
-    if budget is not None and isinstance(strategy, Strategy):
-        raise invalid("solve", "budget", "left out with a strategy of your own choice, which runs once", repr(budget))
+    limit = check_budget("solve", budget, strategy)
     call = Call(
         problem=problem, prior=prior, num_samples=num_samples, seed=seed, keys=keys, draws=draws, chunk=chunk,
         reproducible=reproducible, saved=saved, progress=progress or NoProgress(),
@@ -318,12 +316,15 @@ def not_a_prior(prior: object, owner: str = "solve") -> Exception:
     )
 
 
-def _budget(budget: Any) -> Budget | None:
+def check_budget(owner: str, budget: Any, strategy: Strategy | str) -> Budget | None:
+    """A budget, or seconds, as a Budget; None stays None. Only ``"auto"`` has one."""
+    if budget is not None and isinstance(strategy, Strategy):
+        raise invalid(owner, "budget", "left out with a strategy of your own choice, which runs once", repr(budget))
     if budget is None or isinstance(budget, Budget):
         return budget
     if isinstance(budget, (int, float)) and not isinstance(budget, bool):
         return Budget(seconds=budget)
-    raise invalid_type("solve", "budget", "a number of seconds or an iv.Budget", budget)
+    raise invalid_type(owner, "budget", "a number of seconds or an iv.Budget", budget)
 
 
 def _strategy(strategy: Any, problem: Problem, prior: Prior) -> Strategy | str:

@@ -528,3 +528,20 @@ def test_settings_are_kept():
 def test_on_an_accelerator():
     report = iv.calibrate(A4.to("cuda"), PRIOR4.to("cuda"), noise=0.3, **SMALL)
     assert report.ranks.device.type == "cpu" and report["rows"].passed and report.runs == 40
+
+
+def test_certified_runs_are_counted_and_a_budget_is_kept(tmp_path):
+    law = iv.priors.GaussianPrior(mean=torch.zeros(2), covariance=torch.eye(2))
+    bent = iv.operators.from_callable(lambda x: x + 0.1 * x**3, (2,), (2,))
+    file = tmp_path / "c.ckpt"
+    short = iv.calibrate(bent, law, noise=0.01, runs=4, num_samples=15, batch=2, budget=1e-6, checkpoint=file)
+    assert short.certified == 0 and "certified: 0 of 4 runs" in str(short) and short.to_dict()["certified"] == 0
+    with pytest.raises(iv.errors.CheckpointError, match="budget"):
+        iv.calibrate(bent, law, noise=0.01, runs=4, num_samples=15, batch=2, checkpoint=file)
+    line = iv.operators.Mask(mask=torch.tensor([True, False]))
+    exact = iv.calibrate(line, law, noise=0.1, runs=4, num_samples=15, batch=2)
+    assert exact.certified == 4
+    own = iv.calibrate(line, law, noise=0.1, runs=4, num_samples=15, strategy=iv.strategies.Exact())
+    assert own.certified is None and "certified" not in str(own)
+    with pytest.raises(iv.errors.InputError, match="calibrate: `budget` must be left out with a strategy of your own"):
+        iv.calibrate(line, law, noise=0.1, runs=4, num_samples=15, strategy=iv.strategies.Exact(), budget=5.0)
