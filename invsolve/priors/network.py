@@ -11,7 +11,7 @@ from torch import Tensor
 
 from invsolve.checks import Kind, Shape, check_choice, check_dims, check_finite, check_positive, kind_dtype
 from invsolve.errors import invalid, invalid_type
-from invsolve.priors.base import Prior, Pullback
+from invsolve.priors.base import Prior
 from invsolve.priors.modes import GaussianLaw
 from invsolve.priors.predictions import EDM, Prediction
 
@@ -107,17 +107,6 @@ class NetworkPrior(Prior):
         if like.is_complex():
             return torch.view_as_complex(w.movedim(1, -1).contiguous())
         return w if self.channels == "first" else w[:, 0]
-
-    def _pullback(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Pullback]:
-        with torch.enable_grad():
-            leaf = x.detach().requires_grad_()
-            value = self._denoise(leaf, sigma)
-
-        def pull(v: Tensor) -> Tensor:
-            (grad,) = torch.autograd.grad(value, leaf, v, retain_graph=True)
-            return grad
-
-        return value.detach(), pull
 
     # --- the same law elsewhere ---------------------------------------------------------------------------------------
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> NetworkPrior:

@@ -93,6 +93,8 @@ def train(
     """
     source = as_source(data)
     options = options or Options()
+    if start is not None and not isinstance(start, NetworkPrior):
+        raise invalid_type("train", "start", "a NetworkPrior", start)
     if (steps is None) == (hours is None):
         raise invalid("train", "steps", "given, or `hours`, not both", "neither" if steps is None else "both")
     if steps is not None:
@@ -370,8 +372,6 @@ def _module(network: UNetConfig | nn.Module | None, start: NetworkPrior | None, 
     import copy
 
     if start is not None:
-        if not isinstance(start, NetworkPrior):
-            raise invalid_type("train", "start", "a NetworkPrior", start)
         return copy.deepcopy(start.network)
     if isinstance(network, nn.Module):
         return network
