@@ -1,4 +1,4 @@
-"""The command line: ``python -m invsolve demo | info | check``."""
+"""The command line: ``python -m invsolve demo | train | info | check``."""
 
 from __future__ import annotations
 
@@ -56,6 +56,20 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--seed", metavar="S", type=int, default=0, help="of coils, mask, noise, phantoms and samples")
     demo.set_defaults(command=_demo)
 
+    train = commands.add_parser(
+        "train", help="train a diffusion prior on data that the package makes",
+        description="Train a diffusion prior in stages of doubling resolution, and write weights, card, samples and "
+                    "losses. The same call goes on where an interrupted one stopped. No network.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    train.add_argument("data", metavar="DATA", help="heads (complex MR), heads-ct, or gaussian-field")
+    train.add_argument("--resolution", metavar="N", type=int, default=64, help="pixels a side, a multiple of 8")
+    train.add_argument("--hours", metavar="H", type=float, default=0.2, help="how long, about")
+    train.add_argument("--out", metavar="DIR", default="out/train", help="folder for weights, card and pictures")
+    train.add_argument("--seed", metavar="S", type=int, default=0, help="of data, noise and the first weights")
+    train.add_argument("--width", metavar="W", type=int, default=48, help="channels of the finest level of the U-Net")
+    train.set_defaults(command=_train)
+
     info = commands.add_parser("info", help="print versions, devices, threads and what is installed",
                                description="Print versions, devices, threads and what is installed.")
     info.set_defaults(command=_info)
@@ -78,6 +92,15 @@ def _demo(arguments: argparse.Namespace) -> int:
 
     run(out=arguments.out, size=QUICK if arguments.quick else FULL, acceleration=arguments.acceleration,
         samples=arguments.samples, seed=arguments.seed)
+    return 0
+
+
+# --- train -----------------------------------------------------------------------------------------------------------
+def _train(arguments: argparse.Namespace) -> int:
+    from invsolve.priors.training.command import command
+
+    command(arguments.data, resolution=arguments.resolution, hours=arguments.hours, out=arguments.out,
+            seed=arguments.seed, width=arguments.width)
     return 0
 
 
