@@ -178,6 +178,7 @@ def solve(
             "prior": repr(prior),
             "dtype": str(problem.data.dtype),
             "units": problem.units,
+            **({"prior notes": list(prior.notes)} if prior.notes else {}),
             # What `compare` tells the same data by.
             **({"data": data_fingerprint(problem)} if "log_evidence" in found.info else {}),
         },
@@ -270,6 +271,11 @@ def _checked(A: Any, y: Any, prior: Any, noise: Any) -> tuple[Problem, Prior]:
         y = as_tensor("solve", "y", y, dtype=A.dtype or prior.dtype, device=prior.device)
         problem = Problem(A, y, noise=noise, dims=dims)
     check_pair(problem.operator, prior)
+    if prior.learned:
+        from invsolve.priors.reconcile import check_scale
+
+        with torch.no_grad():
+            check_scale(problem, prior)
     real = kind_dtype(problem.data.dtype, "real")
     if real != prior.dtype:
         raise invalid_type(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, Literal, final
 
 import torch
 from torch import Tensor
@@ -14,6 +14,10 @@ from invsolve.errors import invalid, invalid_type
 from invsolve.priors.base import Prior
 from invsolve.priors.modes import GaussianLaw
 from invsolve.priors.predictions import EDM, Prediction
+
+if TYPE_CHECKING:
+    from invsolve.priors.resampled import ResampledPrior
+    from invsolve.problem import Problem
 
 _OWNER = "NetworkPrior"
 
@@ -107,6 +111,28 @@ class NetworkPrior(Prior):
         if like.is_complex():
             return torch.view_as_complex(w.movedim(1, -1).contiguous())
         return w if self.channels == "first" else w[:, 0]
+
+    @property
+    def learned(self) -> bool:
+        return True
+
+    def on(
+        self, problem: Problem, *, keep: Literal["pixel", "field of view"] | None = None
+    ) -> NetworkPrior | ResampledPrior:
+        """This prior on the grid and in the units of ``problem``; `notes` of what comes back say what was done.
+
+        On another grid, ``keep`` must say what it shares with the prior's. ``"field of view"``: the prior is resampled
+        to finer pixels (`ResampledPrior`; detail beyond its own is Gaussian, its spectrum continued). ``"pixel"``: the
+        network works on another number of pixels of the same size, a patch (half of its grid at least) or more than it
+        was trained on. The scale is inferred from the energy of the data beyond their noise, and changed where signals
+        of the prior would be more than twice as large or small.
+
+        Raises InputError or UnsupportedError where that cannot be: real against complex, a coarser grid, a mean image,
+        items on different scales.
+        """
+        from invsolve.priors.reconcile import on_problem
+
+        return on_problem(self, problem, keep)
 
     # --- the same law elsewhere ---------------------------------------------------------------------------------------
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> NetworkPrior:

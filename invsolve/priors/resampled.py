@@ -37,6 +37,7 @@ class ResampledPrior(Prior):
     prior: Prior
     shape: Shape
     beyond: Tensor | float = 0.0
+    notes: tuple[str, ...] = ()
     mean: Tensor = field(init=False)
     law: GaussianLaw | None = field(init=False)
     _coarse: Transform = field(init=False)
@@ -85,6 +86,17 @@ class ResampledPrior(Prior):
     @property
     def cheap_pullback(self) -> bool:
         return self.prior.cheap_pullback
+
+    @property
+    def learned(self) -> bool:
+        return self.prior.learned
+
+    def rescaled(self, factor: float) -> ResampledPrior:
+        """The law of ``factor`` times the signal, for a prior that can be rescaled."""
+        own = getattr(self.prior, "rescaled", None)
+        if own is None:
+            raise UnsupportedError(f"{_OWNER}: {type(self.prior).__name__} cannot be rescaled.")
+        return replace(self, prior=own(factor), beyond=factor**2 * self._variances)
 
     def __repr__(self) -> str:
         return f"{_OWNER}({self.prior!r} on {self.shape})"

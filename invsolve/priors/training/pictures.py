@@ -64,6 +64,7 @@ def card_text(prior: NetworkPrior, name: str) -> str:
     card = prior.card
     training = card.get("training", {})
     shape, loss = " x ".join(map(str, prior.shape)), training.get("validation loss", float("nan"))
+    low, high = prior.sigma_range
     counts = f"{training.get('steps', 0):,} steps, {training.get('signals', 0):,} signals"
     lines = [
         f"# {name}", "",
@@ -72,9 +73,9 @@ def card_text(prior: NetworkPrior, name: str) -> str:
         f"- **Data**: {card.get('data', 'not stated')}",
         f"- **Recipe**: {card.get('recipe', 'iv.priors.training.train')}",
         f"- **Training**: {counts} in the last stage; {card.get('stages', 'one stage')}",
-        f"- **Loss**: {loss:.3f}, the mean log of the weighted denoising error of signals that were not trained on",
+        f"- **Loss**: {loss:.3f}, the mean log of the weighted denoising error of other signals",
         f"- **Weights**: {training.get('weights', 'not stated')}",
-        f"- **Noise levels**: {prior.sigma_range[0]:.3g} to {prior.sigma_range[1]:.3g}; rms of a component {prior.unit:.3g}",
+        f"- **Noise levels**: {low:.3g} to {high:.3g}; rms of a component {prior.unit:.3g}",
         f"- **Licence**: {card.get('licence', 'that of the data')}",
         f"- **Limits**: {card.get('limits', 'signals unlike the data')}",
     ]
