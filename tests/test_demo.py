@@ -115,7 +115,7 @@ def test_threads_are_put_back(done):
 # --- nothing is fitted to the slice ----------------------------------------------------------------------------------
 def test_the_spectrum_is_the_power_of_the_phantoms():
     """The prior's variance on the fine grid is the mean square of a component of the phantoms; phases do not matter."""
-    heads = iv.datasets.head_phantom(3, (FINE, FINE), seed=9, dtype=torch.float64)
+    heads = iv.datasets.heads.slices(3, (FINE, FINE), seed=9).double()
     spectrum = demo.head_spectrum(3, seed=9)
     prior = iv.priors.GaussianFieldPrior(
         shape=(FINE, FINE), spectrum=spectrum, basis="periodic", kind="complex", dtype=torch.float64

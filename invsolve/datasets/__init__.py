@@ -3,10 +3,9 @@
 from invsolve.datasets import heads
 from invsolve.datasets.coils import coil_maps, smooth_phase
 from invsolve.datasets.mri import MRIScan, band_limited, cartesian_mask, simulate_mri
-from invsolve.datasets.phantoms import head_phantom
 from invsolve.datasets.slices import t1_slice
 
 __all__ = [
-    "MRIScan", "band_limited", "cartesian_mask", "coil_maps", "head_phantom", "heads", "simulate_mri", "smooth_phase",
+    "MRIScan", "band_limited", "cartesian_mask", "coil_maps", "heads", "simulate_mri", "smooth_phase",
     "t1_slice",
 ]
