@@ -143,3 +143,44 @@ def test_a_level_for_every_entry_is_refused():
 def test_configs_are_checked(options, message):
     with pytest.raises((InputError, InputTypeError), match=message):
         UNetConfig(**options)
+
+
+# --- other people's networks -------------------------------------------------------------------------------------------
+def deepinv_models():
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of deepinv's own imports
+        import deepinv
+
+        models = deepinv.models
+        return {
+            "DRUNet": (models.DRUNet(in_channels=1, out_channels=1, nc=[8, 8, 8, 8], nb=1, pretrained=None), (16, 16)),
+            "DRUNet, two channels": (models.DRUNet(in_channels=2, out_channels=2, nc=[8, 8, 8, 8], nb=1, pretrained=None), "complex"),
+            "NCSNpp": (models.NCSNpp(img_resolution=16, model_channels=32, num_blocks=1, channel_mult=(1, 1), pretrained=None), (3, 16, 16)),
+            "ADMUNet": (models.ADMUNet(img_resolution=16, model_channels=32, num_blocks=1, channel_mult=(1, 1), pretrained=None), (3, 16, 16)),
+            "DiffUNet": (models.DiffUNet(pretrained=None), (3, 32, 32)),
+        }
+
+
+def test_denoisers_of_deepinv():
+    from invsolve.priors import Direct
+
+    for name, (network, shape) in deepinv_models().items():
+        kind, shape = ("complex", (16, 16)) if shape == "complex" else ("real", shape)
+        channels = "first" if len(shape) == 3 else "hidden"
+        prior = NetworkPrior(network=network.eval(), prediction=Direct(), shape=shape, kind=kind, channels=channels,
+                             scale=5.0, sigma_range=(0.01, 50.0))
+        x = torch.rand(2, *shape, dtype=torch.complex64 if kind == "complex" else torch.float32)
+        level = torch.tensor([0.1, 0.3])
+        given = torch.stack([x.real, x.imag], 1) if kind == "complex" else x if channels == "first" else x[:, None]
+        with torch.no_grad():
+            out = network(given, level)
+        want = torch.complex(out[:, 0], out[:, 1]) if kind == "complex" else out if channels == "first" else out[:, 0]
+        assert torch.allclose(prior.denoise(x, level), want, atol=1e-6), name
+        if name == "DRUNet":
+            _, pull = prior.pullback(x, 0.2)
+            assert torch.isfinite(pull(x)).all()
+            moved = NetworkPrior(network=network, prediction=Direct(), shape=shape, scale=500.0, offset=10.0, unit=100.0,
+                                 sigma_range=(1.0, 5000.0))
+            assert torch.allclose(moved.denoise(10 + 100 * x, 100 * level), 10 + 100 * want, atol=1e-3)

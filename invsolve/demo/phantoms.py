@@ -25,14 +25,16 @@ TV_ITERATIONS = 150  # on these scans 400 change the error by less than 1 % at t
 @final
 @dataclass(frozen=True, kw_only=True)
 class Size:
-    """What makes a run short or long: cells a side of the unknown, phantoms to fit the prior to and to tune on."""
+    """What makes a run short or long: cells a side of the unknown, phantoms to fit the field prior to and to tune on,
+    steps of the walk with the learned prior (0: without it; it needs a grid of 128)."""
 
     grid: int
     heads: int
     tuning: int
+    steps: int = 0
 
 
-FULL, QUICK = Size(grid=192, heads=16, tuning=3), Size(grid=96, heads=8, tuning=2)
+FULL, QUICK = Size(grid=128, heads=16, tuning=3, steps=40), Size(grid=128, heads=8, tuning=2, steps=25)
 
 
 def head_spectrum(number: int, *, seed: int = 0) -> Spectrum:

@@ -8,7 +8,7 @@ from invsolve.priors.gaussian import GaussianPrior
 from invsolve.priors.mixture import GaussianMixturePrior
 from invsolve.priors.modes import DenseModes, GaussianLaw, Modes
 from invsolve.priors.network import NetworkPrior
-from invsolve.priors.predictions import EDM, Scheduled
+from invsolve.priors.predictions import EDM, Direct, Scheduled
 from invsolve.priors.resampled import ResampledPrior
 from invsolve.priors.schedules import DDPM, VE, VP, Cosine, Flow
 from invsolve.priors.sparse import Laplace, SparsePrior, SpikeSlab, Student
@@ -19,6 +19,7 @@ __all__ = [
     "Cosine",
     "DDPM",
     "DenseModes",
+    "Direct",
     "EDM",
     "Family",
     "Flow",

@@ -7,7 +7,6 @@ Everything is for standardised signals w: a network that was trained on noisy ``
 from __future__ import annotations
 
 import abc
-import math
 from dataclasses import dataclass
 from typing import Literal, final
 
@@ -56,6 +55,19 @@ class EDM(Prediction):
 
 @final
 @dataclass(frozen=True, kw_only=True)
+class Direct(Prediction):
+    """A network that is told ``(w, sigma)`` and returns D, as those of deepinv: DRUNet, DiffUNet, NCSNpp, ADMUNet.
+
+    They were trained on images in [0, 1]: state ``unit`` and ``offset`` if yours are in other units.
+    """
+
+    def denoise(self, network: Network, w: Tensor, sigma: Tensor, low: float, high: float) -> Tensor:
+        out: Tensor = network(w, sigma.clamp(low, high).to(w.dtype))
+        return out
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
 class Scheduled(Prediction):
     """A network that sees ``alpha (w + sigma e)`` and the time of ``schedule``, and predicts
 
@@ -95,8 +107,3 @@ class Scheduled(Prediction):
             return (alpha * z - s * out) / (alpha**2 + s**2)
         # z = (1 - t) w0 + t e with velocity e - w0 (noise at t = 1) or its negative (noise at t = 0)
         return z - s * out if self.schedule.noise_last else z + s * out
-
-
-def log_levels(low: float, high: float, number: int) -> Tensor:
-    """Noise levels with equal steps of their logarithm, float64."""
-    return torch.linspace(math.log(low), math.log(high), number, dtype=torch.float64).exp()
