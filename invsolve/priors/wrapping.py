@@ -107,8 +107,8 @@ def from_deepinv(
     NCSNpp and DiffUNet are called themselves: without the rounding of noise levels to a table and the clamping of
     images to [0, 1] that their wrappers add, which no posterior mean has. Other denoisers are called with ``(x,
     sigma)``; their ``sigma_range`` has to be stated (but for DRUNet: 0.001 to 0.2 units). A denoiser that was trained
-    on little noise only is a poor prior: samples start from noise that drowns the signal. DiffUNet works in
-    single precision only.
+    on little noise only is a poor prior: samples start from noise that drowns the signal. DiffUNet works in single
+    precision only.
 
     The other arguments are those of `from_network`. Raises InputTypeError for anything but a deepinv denoiser,
     UnsupportedError for networks conditional on a class.
