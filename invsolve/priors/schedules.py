@@ -13,7 +13,6 @@ from torch import Tensor
 from invsolve.checks import check_choice, check_int, check_positive
 from invsolve.errors import invalid
 
-
 _INSIDE = (1e-3, 1 - 1e-3)  # times of schedules that end at no noise and at no signal: what training draws from
 
 

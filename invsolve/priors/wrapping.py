@@ -125,7 +125,8 @@ def from_deepinv(
         raise UnsupportedError(f"{owner}: this {type(denoiser).__name__} is conditional on a class: what it knows of "
                                "signals without one is not a law.")
     if isinstance(denoiser, models.DiffUNet):
-        network, prediction = _Part(denoiser, "forward", {"type_t": "timestep"}), Scheduled(what="noise", schedule=DDPM())
+        network = _Part(denoiser, "forward", {"type_t": "timestep"})
+        prediction = Scheduled(what="noise", schedule=DDPM())
         inner_offset, inner_unit = 0.5, 0.5
     elif isinstance(denoiser, (models.ADMUNet, models.NCSNpp)) and _is_edm(denoiser):
         network, prediction = _Part(denoiser, "forward_unet"), EDM(sigma_data=denoiser.pixel_std)

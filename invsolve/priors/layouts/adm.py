@@ -1,7 +1,7 @@
 """Weights of OpenAI's guided-diffusion code and its descendants (DPS, ILVR, DiffPIR, InverseBench's faces).
 
-The keys are ``time_embed.0.weight``, ``input_blocks.1.0.in_layers.0.weight``, ``middle_block...``, ``output_blocks...``,
-``out.2.weight``; the network is that of Dhariwal & Nichol 2021 (arXiv 2105.05233).
+The keys are ``time_embed.0.weight``, ``input_blocks.1.0.in_layers.0.weight``, ``middle_block...``,
+``output_blocks...``, ``out.2.weight``; the network is that of Dhariwal & Nichol 2021 (arXiv 2105.05233).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from invsolve.checks import check_choice, check_int
 from invsolve.errors import FileError
-from invsolve.priors.layouts.base import Blueprint, Layout, Shapes, check_size, count
+from invsolve.priors.layouts.base import CONDITIONAL, Blueprint, Layout, Shapes, check_size, count
 from invsolve.priors.layouts.blocks import attend, waves
 from invsolve.priors.predictions import Scheduled
 from invsolve.priors.schedules import DDPM
@@ -51,7 +51,7 @@ class ADMLayout(Layout):
 
     def blueprint(self, shapes: Shapes, config: Mapping[str, Any]) -> Blueprint:
         if "label_emb.weight" in shapes:
-            raise FileError("load: the network is conditional on a class (label_emb): what it knows without one is no law.")
+            raise FileError(f"load: the network is {CONDITIONAL} (label_emb).")
         plan = ADMConfig.of(shapes, self)
         with torch.device("meta"):
             network = ADMNetwork(plan)

@@ -15,6 +15,7 @@ from invsolve.priors.predictions import Prediction
 Shapes = Mapping[str, tuple[int, ...]]
 
 _SHOWN = 5  # differences of keys that a message names
+CONDITIONAL = "conditional on a class: what it knows of signals without one is not a law"
 LARGEST = 2**31  # parameters
 WIDEST, DEEPEST = 2**14, 64  # channels; blocks of a level
 

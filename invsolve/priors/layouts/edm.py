@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from invsolve.errors import FileError
-from invsolve.priors.layouts.base import Blueprint, Layout, Shapes, check_size
+from invsolve.priors.layouts.base import CONDITIONAL, Blueprint, Layout, Shapes, check_size
 from invsolve.priors.layouts.blocks import attend, waves
 from invsolve.priors.predictions import EDM
 
@@ -42,7 +42,7 @@ class EDMLayout(Layout):
 
     def blueprint(self, shapes: Shapes, config: Mapping[str, Any]) -> Blueprint:
         if any(k.startswith("map_label") for k in shapes):
-            raise FileError("load: the network is conditional on a class (map_label): what it knows without one is no law.")
+            raise FileError(f"load: the network is {CONDITIONAL} (map_label).")
         plan = EDMConfig.of(shapes)
         with torch.device("meta"):
             network = EDMNetwork(plan)
