@@ -149,11 +149,13 @@ def _path(name: str | os.PathLike[str]) -> str:
     if not isinstance(name, (str, os.PathLike)):
         raise invalid_type("load", "name", "the name of a prior that ships, or a path", name)
     text = os.fspath(name)
-    if Path(text).exists():
+    if Path(text).is_file():
         return text
     names = shipped()
     if text in names:
         return str(resources.files(SHIPPED) / f"{text}.safetensors")
+    if Path(text).is_dir():
+        return text
     raise FileError(f"load: there is no file or folder {text!r}, and no prior of that name ships: there are "
                     f"{', '.join(names) or 'none'}.")
 

@@ -209,9 +209,10 @@ class _Attention(nn.Module):
     def __init__(self, c: DiffusersConfig, width: int, *, groups: int | None = None, normed: bool = True,
                  factor: float = 1.0) -> None:
         super().__init__()
-        self.heads, self.factor = width // (c.attention_head_dim or width), factor
-        if self.heads < 1 or width % self.heads:
-            raise ValueError(f"attention_head_dim {c.attention_head_dim} does not divide {width} channels")
+        each = c.attention_head_dim or width
+        if width % each:
+            raise ValueError(f"attention_head_dim {each} does not divide {width} channels")
+        self.heads, self.factor = width // each, factor
         if normed:
             self.group_norm = nn.GroupNorm(groups or c.norm_num_groups, width, eps=c.norm_eps)
         self.to_q, self.to_k, self.to_v = (nn.Linear(width, width) for _ in range(3))

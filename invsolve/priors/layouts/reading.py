@@ -80,19 +80,20 @@ def _of_safetensors(path: str) -> dict[str, Tensor]:
 
 def _of_torch(path: str) -> dict[str, Tensor]:
     try:
-        with warnings.catch_warnings():
+        # An open file: of a path, torch would look at the suffix rather than at what is inside.
+        with warnings.catch_warnings(), open(path, "rb") as file:
             warnings.simplefilter("ignore")  # of pickles in a protocol that torch does not write
-            found = torch.load(path, map_location="cpu", weights_only=True)
+            found = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # of torch's reader: a damaged archive ends in errors of many kinds
         # torch names what a pickle asks for, among advice to trust it; of other protocols it says nothing.
         asked = re.search(r"GLOBAL ([\w.]+)|class ([\w.]+)", str(error))
         if name := next((g for g in asked.groups() if g), "") if asked else _global(path):
             raise FileError(
-                f"load: {path!r} is a pickle that asks for `{name}`, which is code: it is not opened. Whoever trusts it "
-                "can convert it: torch.save(network.state_dict(), path)."
+                f"load: {path!r} is a pickle that asks for `{name}`, which is code: it is not opened. Whoever trusts "
+                "it can convert it: torch.save(network.state_dict(), path)."
             ) from error
-        words = str(error).split("\n")[0]
-        raise FileError(f"load: {path!r} is no file of torch.save, or is cut short or damaged: {words}.") from error
+        words = "" if "weights_only" in str(error) else f": {str(error).splitlines()[0]}"
+        raise FileError(f"load: {path!r} is no file of torch.save, or is cut short or damaged{words}.") from error
     for _ in range(2):  # {"ema": {...}}, {"state_dict": {"model": ...}}
         if isinstance(found, Mapping) and not _is_state(found):
             inner = (found[k] for k in _INSIDE if isinstance(found.get(k), Mapping))
