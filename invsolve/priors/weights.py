@@ -26,7 +26,7 @@ from invsolve.priors.transforms import Transform
 _FORMAT = "invsolve-prior-1"
 _LARGEST = 2**31  # parameters
 _SHOWN = 5  # differences of keys that a message names
-SHIPPED = "invsolve.priors.shipped"
+SHIPPED = "invsolve.priors.trained"
 
 
 def save_prior(prior: NetworkPrior, path: str | os.PathLike[str], *, dtype: torch.dtype | None = None) -> None:
