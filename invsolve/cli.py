@@ -45,12 +45,13 @@ def _parser() -> argparse.ArgumentParser:
 
     demo = commands.add_parser(
         "demo", help="reconstruct an undersampled MRI slice: table, picture, NetCDF file",
-        description="Simulate an undersampled 8-coil scan of a real T1 slice, sample its exact posterior under a field "
-                    "prior that was fitted to phantoms, and compare with zero-filled, CG-SENSE and TV. No network.",
+        description="Simulate an undersampled 8-coil scan of a real T1 slice, sample its posterior under a field prior "
+                    "and under a diffusion prior, both made from phantoms, and compare with zero-filled, CG-SENSE and "
+                    "TV. Nothing is downloaded.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    demo.add_argument("--quick", action="store_true", help="a grid of 96 x 96 instead of 192 x 192, fewer phantoms")
-    demo.add_argument("--out", metavar="DIR", default="out/demo", help="folder for demo.md, demo.png and posterior.nc")
+    demo.add_argument("--quick", action="store_true", help="fewer steps and phantoms")
+    demo.add_argument("--out", metavar="DIR", default="out/demo", help="folder for demo.html and what it is made of")
     demo.add_argument("--acceleration", metavar="R", type=float, default=4.0, help="times fewer lines than a full scan")
     demo.add_argument("--samples", metavar="N", type=int, default=19, help="posterior samples; 19 carry 90%% intervals")
     demo.add_argument("--seed", metavar="S", type=int, default=0, help="of coils, mask, noise, phantoms and samples")

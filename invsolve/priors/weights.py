@@ -27,7 +27,7 @@ from invsolve.priors.predictions import EDM, Prediction
 from invsolve.priors.transforms import Transform
 
 _FORMAT = "invsolve-prior-1"
-SHIPPED = "invsolve.priors.shipped"
+SHIPPED = "invsolve.priors.trained"
 
 
 def save_prior(prior: NetworkPrior, path: str | os.PathLike[str], *, dtype: torch.dtype | None = None) -> None:

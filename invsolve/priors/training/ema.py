@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import final
 
 import torch
@@ -23,6 +24,7 @@ WIDTHS = (0.05, 0.10)  # relative widths of the averages that are kept
 Weights = dict[str, Tensor]
 
 
+@cache
 def exponent(width: float) -> float:
     """The exponent g of a relative width r in (0, 0.28), by bisection: r falls with g."""
     r = check_number("exponent", "width", width)
@@ -37,19 +39,9 @@ def exponent(width: float) -> float:
 
 def update(average: Weights, now: Mapping[str, Tensor], step: int, width: float) -> None:
     """Take in the weights after step ``step`` (1, 2, ...), in place."""
-    beta = (1 - 1 / step) ** (exponent_of(width) + 1)
+    beta = (1 - 1 / step) ** (exponent(width) + 1)
     for name, value in average.items():
         value.lerp_(now[name].to(value.dtype), 1 - beta)
-
-
-_EXPONENTS: dict[float, float] = {}
-
-
-def exponent_of(width: float) -> float:
-    """`exponent`, remembered."""
-    if width not in _EXPONENTS:
-        _EXPONENTS[width] = exponent(width)
-    return _EXPONENTS[width]
 
 
 @final
@@ -69,8 +61,8 @@ def combine(snapshots: Sequence[Snapshot], step: int, width: float) -> Weights:
     """
     if not snapshots:
         raise invalid("combine", "snapshots", "at least one Snapshot", "none")
-    profiles = [(s.step, exponent_of(s.width)) for s in snapshots]
-    target = (step, exponent_of(width))
+    profiles = [(s.step, exponent(s.width)) for s in snapshots]
+    target = (step, exponent(width))
     A = torch.tensor([[_inner(p, q) for q in profiles] for p in profiles], dtype=torch.float64)
     b = torch.tensor([_inner(p, target) for p in profiles], dtype=torch.float64)
     x = torch.linalg.lstsq(A, b[:, None], driver="gelsd").solution[:, 0]
