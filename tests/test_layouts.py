@@ -19,7 +19,7 @@ from invsolve.priors.layouts.adm import ADMConfig, ADMNetwork
 from invsolve.priors.layouts.base import count, key_differences
 from invsolve.priors.layouts.diffusers import network_config, prediction_of
 from invsolve.priors.layouts.diffusers_network import DiffusersConfig, DiffusersNetwork
-from invsolve.priors.layouts.edm import EDMConfig, EDMNetwork
+from invsolve.priors.layouts.edm_network import EDMConfig, EDMNetwork
 
 
 def shapes(network):

@@ -88,7 +88,8 @@ class EDM(Prediction):
 class Direct(Prediction):
     """A network that is told ``(w, sigma)`` and returns D, as those of deepinv: DRUNet, DiffUNet, NCSNpp, ADMUNet.
 
-    They were trained on images in [0, 1]: state ``unit`` and ``offset`` if yours are in other units.
+    They were trained on images in [0, 1]: state ``unit`` and ``offset`` if yours are in other units. Outside of the
+    levels of training the nearest one is all that the network knows; nothing is left to be exact.
     """
 
     def denoise(self, network: Network, w: Tensor, sigma: Tensor, low: float, high: float) -> Tensor:
