@@ -25,11 +25,12 @@ from invsolve.compare import data_fingerprint
 from invsolve.draws import Draws
 from invsolve.errors import UnsupportedError, invalid
 from invsolve.evidence import Evidence
-from invsolve.lattice import MAX_DIMS, Lattice, Node, explore, run
+from invsolve.lattice import MAX_DIMS, Lattice, explore, run
 from invsolve.priors.base import Prior
 from invsolve.problem import Problem
 from invsolve.progress import Progress, metered
 from invsolve.result import Result, Status
+from invsolve.scan import WIDEST, Node
 from invsolve.strategies.auto import ladder
 from invsolve.strategies.base import Strategy
 from invsolve.strategies.exact import Exact
@@ -39,6 +40,7 @@ from invsolve.unknowns import Unknowns
 
 _SPACING = {1: 0.15, 2: 0.35, 3: 0.7}  # of a lattice, in posterior standard deviations, by the number of scalars
 _SPACING_SAMPLED = {1: 0.4, 2: 0.6, 3: 0.7}  # where every node is a population: moments are as exact
+_HIDDEN = 0.05  # share of the mass in peaks not resolved above which a reader is told
 _PRIORS = 64  # members of a family that are kept
 _KEPT = 2**26  # numbers of weighted samples that are kept from the evidence to the draws, instead of made again
 
@@ -48,27 +50,33 @@ _KEPT = 2**26  # numbers of weighted samples that are kept from the evidence to 
 class Hierarchy:
     """How `solve` infers unknown scalars.
 
-    A lattice finds the mass by a scan of the prior two standard deviations apart (in standard normal coordinates) and
-    refines what it sees: of several separate peaks, much narrower than that, it may see some only, and its error does
-    not say so. Give a law that holds one of them.
+    A lattice finds the mass by a scan of the whole prior, in cells that are halved until no peak can hide in them which
+    is as curved as those that were found or as the evidence nearby (`invsolve.scan`); what they could still hold is
+    part of ``log_evidence_se``. A peak that is narrower than a tenth of ``scan`` and does not show at its flanks is not
+    seen, and no error says so.
 
     ``method``: ``"lattice"`` where the strategy gives the evidence (`Exact` up to the sizes it factorises, `SMC`,
     `NoiseMCMC`) and there are up to three scalars; ``"gibbs"`` with any strategy; ``"auto"``: the lattice where it can
     be. ``spacing`` of the lattice in posterior standard deviations (0.15, 0.35, 0.7 for one, two, three scalars unless
     given, 0.4, 0.6, 0.7 with populations; the evidence is computed at every node, about ``12 / spacing`` of them for
-    one scalar). ``num_sweeps`` of Gibbs: how
+    one scalar). ``scan``: the widest cells of the scan, in prior standard deviations, at most 4 (0.25, 0.5, 1 for one,
+    two, three scalars unless given, about ``(8 / scan)^scalars`` nodes): a smaller one where the evidence may have
+    narrow peaks, as of a frequency or a shift. ``num_sweeps`` of Gibbs: how
     often the scalars of a chain are drawn; the signal is drawn once more than that. Ten are enough for a noise level
     alone; with scalars of the prior take 30 or more, and heed the warning of chains that move slowly.
     """
 
     method: Literal["auto", "lattice", "gibbs"] = "auto"
     spacing: float | None = None
+    scan: float | None = None
     num_sweeps: int = 10
 
     def __post_init__(self) -> None:
         check_choice("Hierarchy", "method", self.method, ("auto", "lattice", "gibbs"))
         if self.spacing is not None and check_positive("Hierarchy", "spacing", self.spacing) > 1:
             raise invalid("Hierarchy", "spacing", "at most 1 posterior standard deviation", self.spacing)
+        if self.scan is not None and check_positive("Hierarchy", "scan", self.scan) > 4:
+            raise invalid("Hierarchy", "scan", "at most 4 prior standard deviations", self.scan)
         check_int("Hierarchy", "num_sweeps", self.num_sweeps, minimum=1)
 
 
@@ -195,7 +203,8 @@ def draw_by_lattice(job: Job, progress: Progress) -> Drawn:
     spacing = job.hierarchy.spacing or usual[dims]
     evidences = _Evidences(job)
     tolerance = 0.02 if isinstance(job.strategy, Exact) else 0.2  # of estimates, nats
-    lattices = run([explore(dims, spacing, tolerance) for _ in range(job.batch)], evidences)
+    widest = job.hierarchy.scan or WIDEST[dims]
+    lattices = run([explore(dims, spacing, tolerance, widest) for _ in range(job.batch)], evidences)
     uniform = _uniform(job, range(job.rows), 0)
     members: dict[Node, list[int]] = {}  # node -> its rows
     for b, lattice in enumerate(lattices):
@@ -203,7 +212,7 @@ def draw_by_lattice(job: Job, progress: Progress) -> Drawn:
         for r, i in zip(rows.tolist(), lattice.choose(uniform[rows]).tolist(), strict=True):
             members.setdefault(lattice.nodes[i], []).append(r)
     pieces: list[tuple[list[int], Tensor, Tensor, Tensor]] = []
-    warnings: dict[str, None] = {}
+    warnings = dict.fromkeys(_unresolved(job, lattices))
     with metered(progress, job.rows) as step:
         for node in sorted(members):
             rows_ = sorted(members[node])
@@ -227,7 +236,8 @@ def draw_by_lattice(job: Job, progress: Progress) -> Drawn:
         chi2=torch.cat([p[2] for p in pieces])[order.to(device)],
         theta=torch.cat([p[3] for p in pieces])[order],
         info={name: value.to(device).repeat(job.num_samples) for name, value in each.items()},
-        how=f"{names}: by the evidence, on a lattice of {numbers} nodes, spacing at most {spacing:g} posterior std.",
+        how=f"{names}: by the evidence, on a lattice of {numbers} nodes, spacing at most {spacing:g} posterior std, "
+        f"after a scan of the prior at most {widest:g} std apart.",
         like=result, warnings=tuple(warnings),
     )
 
@@ -318,6 +328,19 @@ def _uniform(job: Job, rows: Sequence[int], index: int) -> Tensor:
     z = job.draws(rows, "scalars").normal((1,), torch.float64, step=0, index=index)[:, 0]
     uniform: Tensor = torch.special.ndtr(z).cpu()
     return uniform
+
+
+def _unresolved(job: Job, lattices: Sequence[Lattice]) -> tuple[str, ...]:
+    """What the scan could not settle, in words."""
+    hidden = max(lattice.hidden for lattice in lattices)
+    if hidden <= _HIDDEN:
+        return ()
+    names = " and ".join(job.unknowns.names)
+    share = f"{hidden:.2g} of" if hidden < 1 else "more than"
+    return (
+        f"the scan of {names} was broken off: peaks that it did not resolve may hold {share} the mass that was found. "
+        "Give narrower laws, or a smaller iv.Hierarchy(scan=...)",
+    )
 
 
 def _marginal(lattice: Lattice, evidences: _Evidences, b: int) -> Evidence:
