@@ -87,7 +87,7 @@ class Result:
     prior: Any = None  # not saved
     strategy_object: Any = None  # not saved: the strategy itself, for solves that `check` makes
     warnings: tuple[str, ...] = ()
-    certificate: Certificate | None = None  # of strategy="auto"; not saved
+    certificate: Certificate | None = None  # of strategy="auto"
     dims: tuple[str, ...] | None = None  # names of the signal's axes; taken from the problem when it has them
     units: str = ""  # of the signal; taken from the problem when it has them
 

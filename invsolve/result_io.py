@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from invsolve.certificate import Certificate
 from invsolve.errors import FileError, InvsolveError, invalid_type
 from invsolve.files import atomic_write
 from invsolve.layout import Layout, Part
@@ -26,6 +27,7 @@ _MARK = "invsolve_result"  # attribute: the version of this format
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _NUMBERS = ("float32", "float64", "complex64", "complex128")
 _WHOLE = ("int8", "uint8", "int16", "int32", "int64", "bool")
+_TEXTS = ("settings", "run", "certificate")
 _RUN: dict[str, type | tuple[type, ...]] = {  # what the attribute "run" must hold
     "status": str, "batched": bool, "strategy": str, "why": str, "nfe": (int, float), "vjps": (int, float),
     "operator_calls": dict, "seconds": (int, float), "seed": int, "versions": dict, "info": dict, "warnings": list,
@@ -38,7 +40,8 @@ def to_xarray(result: Result) -> xarray.Dataset:
 
     Variables: ``samples``, ``mean``, ``std``, ``chi2``, ``failed``, ``log_weights`` if any, ``info_*``, and
     ``parameter_*`` for the scalars inferred with the signal.
-    ``attrs['settings']`` is the settings as JSON, ``attrs['run']`` the account of the run. Half precision becomes
+    ``attrs['settings']`` is the settings as JSON, ``attrs['run']`` the account of the run, ``attrs['certificate']`` the
+    certificate if there is one. Half precision becomes
     float32; complex stays complex.
     """
     import xarray
@@ -71,6 +74,8 @@ def to_xarray(result: Result) -> xarray.Dataset:
         "warnings": list(result.warnings), "dims": result.dims, "units": result.units, "layout": layout,
     }
     attrs = {_MARK: _VERSION, "settings": _json("settings", dict(result.settings)), "run": _json("run", run)}
+    if result.certificate is not None:
+        attrs["certificate"] = _json("certificate", result.certificate.to_dict())
     return xarray.Dataset(variables, attrs=attrs)
 
 
@@ -80,7 +85,7 @@ def save_result(result: Result, path: str | os.PathLike[str]) -> None:
     # No fill value: a NaN of a failed row is a number like any other, and must come back with its bits.
     plain: dict[Any, dict[str, Any]] = {name: {"_FillValue": None} for name in data.variables}
     # Text of fixed length: HDF5 reads text of variable length through a heap, and never returns from some damaged ones.
-    data = data.assign_attrs({name: np.bytes_(data.attrs[name]) for name in ("settings", "run")})
+    data = data.assign_attrs({name: np.bytes_(data.attrs[name]) for name in _TEXTS if name in data.attrs})
     atomic_write(path, lambda temporary: _to_netcdf(data, temporary, plain))
 
 
@@ -144,6 +149,11 @@ def _read(file: Any, refuse: Callable[[str], FileError]) -> Result:
 
     samples = variable("samples", *_NUMBERS)
     lead = 2 if run["batched"] else 1
+    certificate = None
+    if "certificate" in file.attrs:  # of strategy="auto", from releases that saved it
+        certificate = Certificate.from_dict(_mapping(file, "certificate", refuse))
+        if certificate.passed.shape != samples.shape[1:lead]:
+            raise refuse(f"has a certificate of {certificate.passed.numel()} items that are not those of its samples")
     return Result(
         samples=samples, status=Status[run["status"]], failed=variable("failed", "bool"), batched=run["batched"],
         shape=tuple(samples.shape[lead:]), chi2=variable("chi2", *_NUMBERS[:2]),
@@ -153,7 +163,7 @@ def _read(file: Any, refuse: Callable[[str], FileError]) -> Result:
         versions=run["versions"], info={key: variable(f"info_{key}", dtype) for key, dtype in run["info"].items()},
         parameters={key: variable(f"parameter_{key}", dtype) for key, dtype in run["parameters"].items()},
         layout=_layout_from_list(run["layout"]), warnings=tuple(run["warnings"]),
-        dims=None if run["dims"] is None else tuple(run["dims"]), units=run["units"],
+        dims=None if run["dims"] is None else tuple(run["dims"]), units=run["units"], certificate=certificate,
     )
 
 
