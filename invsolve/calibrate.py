@@ -14,8 +14,10 @@ from torch import Tensor
 
 from invsolve.assess import assess
 from invsolve.calibration import Calibration
+from invsolve.certificate import Certificate
 from invsolve.checkpoint import check_fingerprint, load_state, save_state
 from invsolve.checks import check_int, kind_dtype
+from invsolve.climb import Budget
 from invsolve.draws import Draws
 from invsolve.errors import FileError, SolveError, invalid, invalid_type
 from invsolve.fingerprint import fingerprint
@@ -25,7 +27,7 @@ from invsolve.pools import OWN, Functional, Measured, Plan, measure
 from invsolve.priors.base import Prior
 from invsolve.problem import Problem
 from invsolve.progress import NoProgress, Progress, metered
-from invsolve.solve import check_pair, not_a_prior, solve
+from invsolve.solve import check_budget, check_pair, not_a_prior, solve
 from invsolve.strategies.base import Strategy
 
 _NUMBERS = 2**22  # of the samples of one batch of runs
@@ -41,6 +43,7 @@ def calibrate(
     *,
     noise: Any,
     strategy: Strategy | str = "auto",
+    budget: Budget | float | None = None,
     runs: int = 200,
     num_samples: int = 255,
     functionals: Mapping[str, Functional] | None = None,
@@ -65,12 +68,14 @@ def calibrate(
     wrong and by how much, or what would have been noticed; a passed test says no more than that. Failed samples are
     left out, counted, and fail the report.
 
-    ``noise``, ``strategy`` and ``num_samples`` are those of `iv.solve`. Run r is item r of a solve with this ``seed``,
-    which truths and noise share no numbers with; with per-item operators it uses item ``r mod A.batch``. ``batch`` runs
-    are solved in one call (default: up to 64, and 2^22 numbers of samples). ``checkpoint``: a file that is written
-    after each batch; the same call goes on from it, also with more ``runs``. Weighted samples (SMC) are ranked by their
-    weighted CDF, with the truth as one sample of average weight. Samples that depend on each other, as particles do,
-    are exchangeable with the truth only as their number grows: what is then tested is that many particles.
+    ``noise``, ``strategy``, ``budget`` and ``num_samples`` are those of `iv.solve`; the budget is what "auto" may spend
+    on the runs of one batch together. The verdict says how many runs were certified by their solves. Run r is item r of
+    a solve with this ``seed``, which truths and noise share no numbers with; with per-item operators it uses item ``r
+    mod A.batch``. ``batch`` runs are solved in one call (default: up to 64, and 2^22 numbers of samples).
+    ``checkpoint``: a file that is written after each batch; the same call goes on from it, also with more ``runs``.
+    Weighted samples (SMC) are ranked by their weighted CDF, with the truth as one sample of average weight. Samples
+    that depend on each other, as particles do, are exchangeable with the truth only as their number grows: what is then
+    tested is that many particles.
 
     Raises InputError and InputTypeError before any work is done, UnsupportedError for a strategy that cannot take this
     problem, CheckpointError for a checkpoint of another calibration, SolveError if prior draws or data are not finite.
@@ -88,6 +93,7 @@ def calibrate(
     num_samples = check_int("calibrate", "num_samples", num_samples, minimum=3)
     seed = check_int("calibrate", "seed", seed)
     own = _functionals(functionals)
+    check_budget(budget, strategy, "calibrate")
     if progress is not None and not isinstance(progress, Progress):
         raise invalid_type("calibrate", "progress", "an iv.progress meter", progress)
     size = max(prod(A.in_shape) * (2 if prior.kind == "complex" else 1), prod(A.out_shape), 1)
@@ -99,6 +105,7 @@ def calibrate(
         "operator": A.fingerprint(), "noise": fingerprint(model), "prior": prior.fingerprint(),
         "strategy": strategy.fingerprint() if isinstance(strategy, Strategy) else str(strategy), "seed": str(seed),
         "num_samples": str(num_samples), "dtype": str(prior.dtype), "functionals": fingerprint(own),
+        **({} if budget is None else {"budget": repr(check_budget(budget, strategy, "calibrate"))}),
     }
     rows, sums, account = _load(saved, identity, runs)
     done = len(rows["good"]) if rows else 0
@@ -106,7 +113,7 @@ def calibrate(
         while done < runs:
             started = time.perf_counter()
             numbers = list(range(done, min(done + batch, runs)))
-            found, account = _run(plan, A, model, prior, strategy, numbers, account)
+            found, account = _run(plan, A, model, prior, strategy, budget, numbers, account)
             rows = {k: torch.cat([rows[k], v]) if rows else v for k, v in found.rows.items()}
             sums = {k: sums[k] + v if sums else v for k, v in found.sums.items()}
             done = numbers[-1] + 1
@@ -120,8 +127,8 @@ def calibrate(
 
 
 def _run(
-    plan: Plan, A: Operator, noise: Noise, prior: Prior, strategy: Strategy | str, numbers: list[int],
-    account: dict[str, Any],
+    plan: Plan, A: Operator, noise: Noise, prior: Prior, strategy: Strategy | str, budget: Budget | float | None,
+    numbers: list[int], account: dict[str, Any],
 ) -> tuple[Measured, dict[str, Any]]:
     """One batch: draw, simulate, solve, measure."""
     truth = _prior_draws(prior, plan.seed, numbers, "calibrate, truth")
@@ -134,10 +141,11 @@ def _run(
     if not bool(torch.isfinite(y).all()):
         raise SolveError("calibrate: data simulated from prior draws are not finite. Look at A(prior.sample(n)).")
     problem = Problem(A, y, noise=noise)
-    result = solve(problem, prior, strategy=strategy, num_samples=plan.num_samples, seed=plan.seed, item_ids=numbers,
-                   throw=False)
+    result = solve(problem, prior, strategy=strategy, budget=budget, num_samples=plan.num_samples, seed=plan.seed,
+                   item_ids=numbers, throw=False)
     found = measure(plan, problem, truth, result.samples, result.weights, numbers)
     found.rows["failed"] = result.failed.sum(0).cpu()
+    found.rows["certified"] = _certified(result.certificate, len(numbers))
     before = account.get("solved", 0)
     used = account["strategy"].split(" and ") if before else []  # "auto" may take another one for other data
     total = before + len(numbers)
@@ -149,6 +157,11 @@ def _run(
         "settings": result.settings, "solved": total,
         "warnings": [*account.get("warnings", []), *result.warnings],
     }
+
+
+def _certified(certificate: Certificate | None, runs: int) -> Tensor:
+    """1 or 0 for each run, -1 where a strategy gives no certificate: ``(runs,)`` int64."""
+    return torch.full((runs,), -1) if certificate is None else certificate.passed.long().cpu()
 
 
 def _prior_draws(prior: Prior, seed: int, numbers: list[int], purpose: str) -> Tensor:
@@ -221,4 +234,5 @@ def _load(
         raise FileError(f"calibrate: {str(path)!r} is not a checkpoint of a calibration.")
     if (found := len(parts["rows"]["good"])) > runs:
         raise invalid("calibrate", "runs", f"at least {found}, as many as are in the checkpoint", runs)
+    parts["rows"].setdefault("certified", _certified(None, found))  # files of releases that did not ask
     return parts["rows"], parts["sums"], meta["account"]

@@ -75,6 +75,8 @@ class Calibration:
     seconds: float
     seed: int
     settings: Mapping[str, Any]
+    asked: int = 0  # runs of a strategy that certifies its answers, which is "auto"
+    certified: int = 0  # of them, those that were certified
     warnings: tuple[str, ...] = ()
     level: float = LEVEL
 
@@ -97,7 +99,8 @@ class Calibration:
         if not self.runs:
             return f"Not calibrated: no run gave a posterior ({self.lost} lost)."
         if self.passed:
-            return f"No fault found in {self.runs} runs{self._power}."
+            certified = f", {self._certified}" if self.asked else ""
+            return f"No fault found in {self.runs} runs{certified}{self._power}."
         failing = [test.name for test in self.tests if not test.passed]
         ratio = self.scores["std ratio"]
         parts = []
@@ -123,7 +126,14 @@ class Calibration:
             parts.append(f"rank ECDF of {', '.join(shapes)} {leave}")
         if "rows" in failing:
             parts.append(self["rows"].text)
+        if self.asked:
+            parts.append(f"{self.runs} runs, {self._certified}")
         return f"Not calibrated: {'; '.join(parts)}."
+
+    @property
+    def _certified(self) -> str:
+        of = "them" if self.asked == self.runs else f"the {self.asked} that were tested"
+        return f"{self.certified} of {of} certified"
 
     @property
     def _cover(self) -> str:
@@ -188,7 +198,8 @@ class Calibration:
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, as JSON holds it: numbers that are not finite become None."""
-        names = ("runs", "lost", "failed", "num_samples", "strategy", "why", "nfe", "seconds", "seed", "level")
+        names = ("runs", "lost", "failed", "num_samples", "strategy", "why", "nfe", "seconds", "seed", "level",
+                 "asked", "certified")
         out = {name: getattr(self, name) for name in names}
         out |= {
             "passed": self.passed, "verdict": self.verdict, "noticed_stds": list(self.noticed_stds),

@@ -129,9 +129,7 @@ def solve(
         def draws(items: Sequence[int], samples: Sequence[int]) -> DrawLike:
             return Draws.for_rows(seed, [keys[b] for b in items], samples, device)
 
-    limit = _budget(budget)
-    if budget is not None and isinstance(strategy, Strategy):
-        raise invalid("solve", "budget", "left out with a strategy of your own choice, which runs once", repr(budget))
+    limit = check_budget(budget, strategy)
     call = Call(
         problem=problem, prior=prior, num_samples=num_samples, seed=seed, keys=keys, draws=draws, chunk=chunk,
         reproducible=reproducible, saved=saved, progress=progress or NoProgress(),
@@ -317,12 +315,14 @@ def not_a_prior(prior: object, owner: str = "solve") -> Exception:
     )
 
 
-def _budget(budget: Any) -> Budget:
-    if budget is None or isinstance(budget, Budget):
-        return budget or Budget()
-    if isinstance(budget, (int, float)) and not isinstance(budget, bool):
-        return Budget(seconds=budget)
-    raise invalid_type("solve", "budget", "a number of seconds or an iv.Budget", budget)
+def check_budget(budget: Any, strategy: Any, owner: str = "solve") -> Budget:
+    """A budget as the caller gave it: None, seconds or a `Budget`; only "auto" may have one."""
+    seconds = isinstance(budget, (int, float)) and not isinstance(budget, bool)
+    if budget is not None and not isinstance(budget, Budget) and not seconds:
+        raise invalid_type(owner, "budget", "a number of seconds or an iv.Budget", budget)
+    if budget is not None and isinstance(strategy, Strategy):
+        raise invalid(owner, "budget", "left out with a strategy of your own choice, which runs once", repr(budget))
+    return Budget(seconds=budget) if seconds else budget or Budget()
 
 
 def _strategy(strategy: Any, problem: Problem, prior: Prior) -> Strategy | str:

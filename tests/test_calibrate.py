@@ -439,7 +439,7 @@ def test_report_in_words_json_and_figure(tmp_path):
     A, prior = correlated(4)
     report = iv.calibrate(A, prior, noise=0.3, **SMALL)
     assert repr(report) == "Calibration(passed, 11 of 11 tests, runs=40, num_samples=31, strategy=Exact)"
-    assert report.verdict.startswith("No fault found in 40 runs; stds too small by ")
+    assert report.verdict.startswith("No fault found in 40 runs, 40 of them certified; stds too small by ")
     assert report.verdict.endswith("in all components, would have been noticed 9 times in 10.")
     assert report.verdict in str(report) and "ok    bias: means off by" in str(report)
     report.save(tmp_path / "report.json")
@@ -489,6 +489,10 @@ A4, PRIOR4 = correlated(4)
     ({"progress": True}, InputTypeError, "calibrate: `progress` must be an iv.progress meter"),
     ({"strategy": "best"}, InputError, "`strategy` must be 'auto'"),
     ({"strategy": Exact}, InputTypeError, "Call it"),
+    ({"budget": 5.0, "strategy": Exact()}, InputError,
+     "calibrate: `budget` must be left out with a strategy of your own choice, which runs once, got 5.0"),
+    ({"budget": "5 s"}, InputTypeError, "calibrate: `budget` must be a number of seconds or an iv.Budget, got 5 s"),
+    ({"budget": -1.0}, InputError, "Budget: `seconds` must be positive"),
     ({"checkpoint": 3}, InputTypeError, "calibrate: `checkpoint` must be a path"),
     ({"checkpoint": "/nowhere/at/all"}, InputError, "in a folder that exists"),
     ({"functionals": [torch.sum]}, InputTypeError, "`functionals` must be a mapping of names to functions"),
@@ -517,6 +521,52 @@ def test_truths_and_data_must_be_finite():
     broken = iv.priors.from_denoiser(lambda x, sigma: x * math.nan, shape=(4,), mean=torch.zeros(4, dtype=D), scale=1.0)
     with pytest.raises(SolveError, match="draws of the prior are not finite"):
         iv.calibrate(A4, broken, noise=0.3, **SMALL)
+
+
+def test_budgets_and_certificates():
+    """A law that only SMC knows: within a budget of nothing the first try is made, and no item can pass its test."""
+    A, prior = correlated(2)
+    hidden = iv.priors.from_denoiser(prior._denoise, shape=(2,), mean=prior.mean, scale=prior.scale)
+    arguments = {"noise": 0.5, "runs": 4, "num_samples": 7, "batch": 2}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("invsolve.certificate.MEAN_ERROR", 1e-9)
+        report = iv.calibrate(A, hidden, budget=iv.Budget(seconds=1e-3), **arguments)
+        assert (report.asked, report.certified) == (4, 0) and report.strategy == "SMC"
+        assert ", 0 of them certified" in report.verdict and report.to_dict()["certified"] == 0
+    report = iv.calibrate(A, hidden, budget=60, **arguments)
+    assert (report.asked, report.certified) == (4, 4) and "4 of them certified" in str(report)
+    chosen = iv.calibrate(A, prior, noise=0.5, strategy=Exact(), runs=4, num_samples=7)
+    assert chosen.asked == 0 and "certified" not in chosen.verdict
+    wrong = iv.calibrate(A, prior, noise=0.5, strategy=stretched(0.5), runs=50)
+    assert not wrong.passed and "certified" not in wrong.verdict
+    mixed = replace(report, runs=6)
+    assert "4 of the 4 that were tested certified" in mixed.verdict
+    failing = replace(wrong, asked=50, certified=3)
+    assert failing.verdict.endswith("; 50 runs, 3 of them certified.")
+
+
+def test_a_budget_belongs_to_the_checkpoint(tmp_path):
+    A, prior = correlated(4)
+    path = tmp_path / "run.ckpt"
+    arguments = {"noise": 0.3, "checkpoint": path, **SMALL}
+    first = iv.calibrate(A, prior, budget=5.0, **arguments)
+    assert same(first, iv.calibrate(A, prior, budget=iv.Budget(seconds=5.0), **arguments))
+    with pytest.raises(CheckpointError, match="checkpoint: `budget` must be as in the run"):
+        iv.calibrate(A, prior, **arguments)
+
+
+def test_a_checkpoint_of_a_release_without_certificates_goes_on(tmp_path):
+    from invsolve.checkpoint import load_state
+
+    A, prior = correlated(4)
+    path = tmp_path / "run.ckpt"
+    arguments = {"noise": 0.3, "checkpoint": path, **SMALL}
+    iv.calibrate(A, prior, **arguments)
+    tensors, meta = load_state(path)
+    del tensors["rows.certified"]
+    save_state(path, tensors, meta)
+    more = iv.calibrate(A, prior, **{**arguments, "runs": 50})
+    assert (more.asked, more.certified, more.runs) == (10, 10, 50)
 
 
 def test_settings_are_kept():
