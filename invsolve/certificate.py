@@ -149,7 +149,7 @@ def judged(info: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor], str]:
         good.append(info["beta"] >= 1)
     passed = torch.stack(good).all(0)
     wrong = [
-        f"{name} {float(value.nan_to_num(torch.inf).max()):.2g}"
+        f"{name} {float(value.nan_to_num(torch.inf, torch.inf).max()):.2g}"
         for (name, value), fine in zip(tests.items(), good, strict=True)
         if not bool(fine.all())
     ]

@@ -38,6 +38,11 @@ class Status(enum.Enum):
         "Every sample became NaN or infinite, so there is no posterior to look at. "
         "Check the noise level and the scale of the prior against the data, or try float64 and smaller steps."
     )
+    NO_LIKELIHOOD = (
+        "The likelihood of the data was zero (or NaN) at every signal that was tried, so nothing is known of a "
+        "posterior: such samples count as failed. Check the data, the noise level and A(prior.sample(n)) against each "
+        "other, or try a prior that comes near the data."
+    )
 
     @classmethod
     def of(cls, failed: Tensor) -> Status:
@@ -110,7 +115,8 @@ class Result:
                 raise invalid_type("Result", name, kind, _type_of(value))
             if value.shape != x.shape[:lead]:
                 raise invalid("Result", name, f"of shape {tuple(x.shape[:lead])}", tuple(value.shape))
-        if self.status is not Status.of(self.failed):
+        unfit = self.status is Status.NO_LIKELIHOOD and bool(self.failed.any())
+        if self.status is not Status.of(self.failed) and not unfit:
             raise invalid("Result", "status", f"{Status.of(self.failed)}, as `failed` says", self.status)
         if bool((~_finite_rows(x, lead) & ~self.failed).any()):
             raise invalid("Result", "failed", "True for every sample with NaN or infinite values", "False for one")
@@ -294,7 +300,8 @@ class Result:
             samples[lost] = math.nan
             warnings = (*warnings, f"{what} was NaN or infinite for {int(lost.sum())} samples, which count as failed")
         return replace(
-            self, samples=samples, shape=tuple(samples.shape[lead:]), failed=failed, status=Status.of(failed),
+            self, samples=samples, shape=tuple(samples.shape[lead:]), failed=failed,
+            status=Status.of(failed) if bool(lost.any()) else self.status,
             layout=None, problem=None, prior=None, strategy_object=None, dims=None, units="", warnings=warnings,
         )
 

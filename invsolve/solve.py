@@ -85,7 +85,8 @@ def solve(
     std=iv.LogNormal(...))``), scalars of the prior (`iv.priors.Family`) or of the operator (`iv.operators.Family`).
     They are inferred for every item with the signal, see ``result.parameters`` and ``hierarchy`` (`iv.Hierarchy`).
 
-    A row that becomes NaN or infinite is left as NaN, flagged and excluded. ``throw=True`` raises SolveError if any
+    A row that becomes NaN or infinite is left as NaN, flagged and excluded, and so are the rows of an item whose data
+    have likelihood zero wherever the chains looked. ``throw=True`` raises SolveError if any
     did; with ``throw=False`` read ``result.status``. ``draws`` replaces the source of random numbers (for tests).
 
     Raises InputError, InputTypeError, UnsupportedError, OperatorError (a user's adjoint that is not one) before any
@@ -149,8 +150,10 @@ def solve(
     # mean.
     unit = prior.noise(torch.ones(1, *problem.shape, dtype=samples.dtype, device=samples.device)).abs()
     failed |= ((samples - prior.mean).abs() > _RUNAWAY * prior.scale * unit.amax()).flatten(1).any(1)
+    unfit = found.info["beta"] == 0 if "beta" in found.info else torch.zeros_like(failed)
+    failed |= unfit  # chains that never met a likelihood above zero: where they stand means nothing
     samples = torch.where(expand(failed, samples), torch.nan, samples)
-    status = Status.of(failed)
+    status = Status.NO_LIKELIHOOD if bool(unfit.any()) else Status.of(failed)
     warnings += _fit_warnings(problem, torch.where(failed, torch.nan, chi2), found.info)
     result = Result(
         samples=samples.view(*lead, *problem.shape),
@@ -378,7 +381,7 @@ def _fit_warnings(problem: Problem, chi2: Tensor, info: dict[str, Tensor]) -> tu
             f"the samples do not fit the data: chi^2 per datum {median:.3g}, expected 1. Operator, noise level, "
             "prior or the number of steps is wrong for these data; see result.check()"
         )
-    power = float(info["beta"].min()) if "beta" in info else 1.0
+    power = float(info["beta"][info["beta"] > 0].amin()) if "beta" in info and bool((info["beta"] > 0).any()) else 1.0
     if power < 1:
         found.append(f"the chains reached the power {power:.2g} of the likelihood only: raise num_steps")
     for name, value in info.items():
