@@ -26,6 +26,7 @@ from invsolve.draws import Draws
 from invsolve.errors import UnsupportedError, invalid
 from invsolve.evidence import Evidence
 from invsolve.lattice import MAX_DIMS, Lattice, explore, run
+from invsolve.misfit import fit_warnings, misfit, shortfalls
 from invsolve.priors.base import Prior
 from invsolve.problem import Problem
 from invsolve.progress import Progress, metered
@@ -212,15 +213,23 @@ def draw_by_lattice(job: Job, progress: Progress) -> Drawn:
         for r, i in zip(rows.tolist(), lattice.choose(uniform[rows]).tolist(), strict=True):
             members.setdefault(lattice.nodes[i], []).append(r)
     pieces: list[tuple[list[int], Tensor, Tensor, Tensor]] = []
-    warnings = dict.fromkeys(_unresolved(job, lattices))
+    said: dict[str, list[Tensor]] = {}
+    warnings = dict.fromkeys(_unresolved(job, lattices, evidences))
     with metered(progress, job.rows) as step:
         for node in sorted(members):
             rows_ = sorted(members[node])
             theta = job.unknowns.transport(torch.tensor(node, dtype=torch.float64))
-            x, chi2, result = evidences.draw(node, theta, rows_)
+            x, chi2, info, result = evidences.draw(node, theta, rows_)
             pieces.append((rows_, x, chi2, theta.expand(len(rows_), -1)))
-            warnings |= dict.fromkeys(result.warnings)
+            # How well rows fit is said of those that are drawn, all together: other items may have no weight here, and
+            # a noise level that few rows have may fit them badly.
+            of_all = fit_warnings(result.chi2, result.info)
+            warnings |= dict.fromkeys(text for text in result.warnings if text not in of_all)
+            for name, value in info.items():
+                said.setdefault(name, []).append(value)
             step(sum(len(p[0]) for p in pieces), job.rows)
+    chi2 = torch.cat([p[2] for p in pieces])
+    warnings |= dict.fromkeys((*misfit(chi2), *shortfalls({name: torch.cat(value) for name, value in said.items()})))
     order = torch.tensor([r for rows_, *_ in pieces for r in rows_]).argsort()
     found = [_marginal(lattice, evidences, b) for b, lattice in enumerate(lattices)]
     count = [len(lattice.nodes) for lattice in lattices]
@@ -233,7 +242,7 @@ def draw_by_lattice(job: Job, progress: Progress) -> Drawn:
     numbers = f"{min(count)}" if min(count) == max(count) else f"{min(count)} to {max(count)}"
     return Drawn(
         samples=torch.cat([p[1] for p in pieces])[order.to(device)],
-        chi2=torch.cat([p[2] for p in pieces])[order.to(device)],
+        chi2=chi2[order.to(device)],
         theta=torch.cat([p[3] for p in pieces])[order],
         info={name: value.to(device).repeat(job.num_samples) for name, value in each.items()},
         how=f"{names}: by the evidence, on a lattice of {numbers} nodes, spacing at most {spacing:g} posterior std, "
@@ -259,19 +268,22 @@ class _Evidences:
         log_prior = -0.5 * (float(z.square().sum()) + len(z) * math.log(2 * math.pi))
         return [self.known[node, b][0] + log_prior for b in items]
 
-    def draw(self, node: Node, theta: Tensor, rows: list[int]) -> tuple[Tensor, Tensor, Result]:
-        """One signal for each row, their chi^2, and a result of a solve that drew them."""
+    def draw(
+        self, node: Node, theta: Tensor, rows: list[int]
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor], Result]:
+        """One signal for each row, their chi^2 and info, and a result of a solve that drew them."""
         job = self.job
         if job.strategy.couples == "nothing":
             problem, prior = self._at(theta)
             index = torch.tensor([r % job.batch for r in rows], device=problem.data.device)
             result = job.sample_rows(problem.take(index), prior, rows, "solve")
-            return result.samples[0], result.chi2[0], result
+            return result.samples[0], result.chi2[0], {name: v[0] for name, v in result.info.items()}, result
         items = sorted({r % job.batch for r in rows})
         if missing := [b for b in items if (node, b) not in self._kept]:
             self._weighted(node, theta, missing)
         uniform = _uniform(job, rows, 1)
         x: dict[int, tuple[Tensor, Tensor]] = {}
+        info: dict[str, list[Tensor]] = {}
         for b in items:
             result, column = self._kept[node, b]
             own = [i for i, r in enumerate(rows) if r % job.batch == b]
@@ -281,8 +293,11 @@ class _Evidences:
             chosen = torch.searchsorted(edges, comb.to(edges.device, edges.dtype) * edges[-1]).clamp_max(len(edges) - 1)
             for i, k in zip(own, chosen.tolist(), strict=True):
                 x[i] = result.samples[k, column], result.chi2[k, column]
+            for name, value in result.info.items():
+                info.setdefault(name, []).append(value[chosen.to(value.device), column])
         ordered = [x[i] for i in range(len(rows))]
-        return torch.stack([p[0] for p in ordered]), torch.stack([p[1] for p in ordered]), result
+        drawn = {name: torch.cat(value) for name, value in info.items()}
+        return torch.stack([p[0] for p in ordered]), torch.stack([p[1] for p in ordered]), drawn, result
 
     def _evidence(self, node: Node, theta: Tensor, items: list[int]) -> Evidence:
         if isinstance(self.job.strategy, Exact):
@@ -292,7 +307,10 @@ class _Evidences:
             return found
         result = self._weighted(node, theta, items)
         assert result.log_evidence is not None and result.log_evidence_se is not None  # the strategy says it gives it
-        return Evidence(result.log_evidence, result.log_evidence_se)
+        log = result.log_evidence
+        if "beta" in result.info:  # the evidence of a power of the likelihood is none: it would win against all others
+            log = torch.where((result.info["beta"][0] > 0) & (result.info["beta"][0] < 1), math.nan, log)
+        return Evidence(log, result.log_evidence_se)
 
     def _weighted(self, node: Node, theta: Tensor, items: list[int]) -> Result:
         """A solve of these items with all their samples, which is kept where memory allows."""
@@ -330,17 +348,24 @@ def _uniform(job: Job, rows: Sequence[int], index: int) -> Tensor:
     return uniform
 
 
-def _unresolved(job: Job, lattices: Sequence[Lattice]) -> tuple[str, ...]:
-    """What the scan could not settle, in words."""
-    hidden = max(lattice.hidden for lattice in lattices)
-    if hidden <= _HIDDEN:
-        return ()
-    names = " and ".join(job.unknowns.names)
-    share = f"{hidden:.2g} of" if hidden < 1 else "more than"
-    return (
-        f"the scan of {names} was broken off: peaks that it did not resolve may hold {share} the mass that was found. "
-        "Give narrower laws, or a smaller iv.Hierarchy(scan=...)",
-    )
+def _unresolved(job: Job, lattices: Sequence[Lattice], evidences: _Evidences) -> tuple[str, ...]:
+    """What scan and lattices could not settle, in words."""
+    names, found = " and ".join(job.unknowns.names), []
+    if (hidden := max(lattice.hidden for lattice in lattices)) > _HIDDEN:
+        share = f"{hidden:.2g} of" if hidden < 1 else "more than"
+        found.append(
+            f"the scan of {names} was broken off: peaks that it did not resolve may hold {share} the mass that was "
+            "found. Give narrower laws, or a smaller iv.Hierarchy(scan=...)"
+        )
+    # A lattice ends next to the nodes that count, so that these nodes are among them or beside them.
+    none = sum(math.isnan(evidences.known[n, b][0]) for b, lattice in enumerate(lattices) for n in lattice.nodes)
+    if none:
+        total = sum(len(lattice.nodes) for lattice in lattices)
+        found.append(
+            f"{job.strategy.name} gave no evidence at {none} of {total} values of {names} which may count, and they "
+            "were left out: raise its number of steps"
+        )
+    return tuple(found)
 
 
 def _marginal(lattice: Lattice, evidences: _Evidences, b: int) -> Evidence:

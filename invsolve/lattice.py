@@ -99,7 +99,7 @@ def explore(dims: int, spacing: float, tolerance: float = 0.02, widest: float | 
     if start is None:
         raise UnsupportedError(
             "solve: the evidence is not finite for any value of the unknown scalars that was tried. "
-            "Check their distributions against the data."
+            "Check their distributions against the data, and the number of steps of the strategy."
         )
     steps, seeds = start.steps, start.seeds
     for _ in range(_ROUNDS):

@@ -347,6 +347,32 @@ def test_chains_on_the_lattice():
     assert abs(float(result.log_evidence - exact.log_evidence)) < 4 * math.sqrt(2 * 7 / 256)  # seven rises
 
 
+def test_only_values_with_weight_say_that_samples_do_not_fit():
+    """Items of unlike noise are solved side by side at every noise level, and at most levels they do not fit."""
+    prior, A, _ = mixture()
+    y = A(prior.sample(3, seed=3)) + torch.tensor([[0.02], [0.8], [1.0]], dtype=F64) * random(3, 12, seed=4)
+    options = {"strategy": iv.strategies.SMC(num_steps=12), "hierarchy": iv.Hierarchy(spacing=1.0, scan=2.0)}
+    result = iv.solve(A, y, prior, noise=NOISE, num_samples=64, **options)
+    assert (result["noise.std"].mean[1:] > 10 * result["noise.std"].mean[0]).all()
+    assert result.warnings == ()
+    # Data that no noise level of the law explains: all values say so.
+    tight = iv.noise.Gaussian(std=iv.LogNormal(median=0.01, factor=1.1))
+    result = iv.solve(A, y[1:], prior, noise=tight, num_samples=64, **options)
+    assert any("do not fit the data: chi^2 per datum" in text for text in result.warnings)
+
+
+def test_an_evidence_that_chains_did_not_reach_does_not_count():
+    """That of a power of the likelihood is larger: noise levels that chains cannot cope with would win."""
+    prior, (A, y) = field(3.0), data(items=1)
+    few = iv.strategies.NoiseMCMC(chains=64, num_steps=10)
+    result = iv.solve(A, y, prior, noise=NOISE, num_samples=64, strategy=few, hierarchy=iv.Hierarchy(spacing=1.0))
+    truth = quadrature(A, y)
+    mean, std = truth["noise.std"]
+    assert abs(float(result["noise.std"].mean - mean)) < 5 / 8 * float(std)
+    assert abs(float(result.log_evidence - truth["log"])) < 5 * math.sqrt(2 * 7 / 64)  # seven rises of 64 chains
+    assert any("NoiseMCMC gave no evidence at 1 of" in text and "number of steps" in text for text in result.warnings)
+
+
 def test_auto_takes_populations_where_there_is_no_closed_form():
     from invsolve.hierarchical import choose
 
