@@ -14,7 +14,6 @@ from torch import Tensor
 
 from invsolve.assess import assess
 from invsolve.calibration import Calibration
-from invsolve.certificate import Certificate
 from invsolve.checkpoint import check_fingerprint, load_state, save_state
 from invsolve.checks import check_int, kind_dtype
 from invsolve.climb import Budget
@@ -68,14 +67,13 @@ def calibrate(
     wrong and by how much, or what would have been noticed; a passed test says no more than that. Failed samples are
     left out, counted, and fail the report.
 
-    ``noise``, ``strategy``, ``budget`` and ``num_samples`` are those of `iv.solve`; the budget is what "auto" may spend
-    on the runs of one batch together. The verdict says how many runs were certified by their solves. Run r is item r of
-    a solve with this ``seed``, which truths and noise share no numbers with; with per-item operators it uses item ``r
-    mod A.batch``. ``batch`` runs are solved in one call (default: up to 64, and 2^22 numbers of samples).
-    ``checkpoint``: a file that is written after each batch; the same call goes on from it, also with more ``runs``.
-    Weighted samples (SMC) are ranked by their weighted CDF, with the truth as one sample of average weight. Samples
-    that depend on each other, as particles do, are exchangeable with the truth only as their number grows: what is then
-    tested is that many particles.
+    ``noise``, ``strategy``, ``budget`` (of the solve of a batch of runs) and ``num_samples`` are those of `iv.solve`;
+    ``report.certified`` counts the runs that "auto" certified. Run r is item r of a solve with this ``seed``,
+    which truths and noise share no numbers with; with per-item operators it uses item ``r mod A.batch``. ``batch`` runs
+    are solved in one call (default: up to 64, and 2^22 numbers of samples). ``checkpoint``: a file that is written
+    after each batch; the same call goes on from it, also with more ``runs``. Weighted samples (SMC) are ranked by their
+    weighted CDF, with the truth as one sample of average weight. Samples that depend on each other, as particles do,
+    are exchangeable with the truth only as their number grows: what is then tested is that many particles.
 
     Raises InputError and InputTypeError before any work is done, UnsupportedError for a strategy that cannot take this
     problem, CheckpointError for a checkpoint of another calibration, SolveError if prior draws or data are not finite.
@@ -93,7 +91,7 @@ def calibrate(
     num_samples = check_int("calibrate", "num_samples", num_samples, minimum=3)
     seed = check_int("calibrate", "seed", seed)
     own = _functionals(functionals)
-    check_budget(budget, strategy, "calibrate")
+    limit = check_budget("calibrate", budget, strategy)
     if progress is not None and not isinstance(progress, Progress):
         raise invalid_type("calibrate", "progress", "an iv.progress meter", progress)
     size = max(prod(A.in_shape) * (2 if prior.kind == "complex" else 1), prod(A.out_shape), 1)
@@ -105,7 +103,7 @@ def calibrate(
         "operator": A.fingerprint(), "noise": fingerprint(model), "prior": prior.fingerprint(),
         "strategy": strategy.fingerprint() if isinstance(strategy, Strategy) else str(strategy), "seed": str(seed),
         "num_samples": str(num_samples), "dtype": str(prior.dtype), "functionals": fingerprint(own),
-        **({} if budget is None else {"budget": repr(check_budget(budget, strategy, "calibrate"))}),
+        "budget": repr(limit),
     }
     rows, sums, account = _load(saved, identity, runs)
     done = len(rows["good"]) if rows else 0
@@ -113,7 +111,7 @@ def calibrate(
         while done < runs:
             started = time.perf_counter()
             numbers = list(range(done, min(done + batch, runs)))
-            found, account = _run(plan, A, model, prior, strategy, budget, numbers, account)
+            found, account = _run(plan, A, model, prior, strategy, limit, numbers, account)
             rows = {k: torch.cat([rows[k], v]) if rows else v for k, v in found.rows.items()}
             sums = {k: sums[k] + v if sums else v for k, v in found.sums.items()}
             done = numbers[-1] + 1
@@ -127,7 +125,7 @@ def calibrate(
 
 
 def _run(
-    plan: Plan, A: Operator, noise: Noise, prior: Prior, strategy: Strategy | str, budget: Budget | float | None,
+    plan: Plan, A: Operator, noise: Noise, prior: Prior, strategy: Strategy | str, budget: Budget | None,
     numbers: list[int], account: dict[str, Any],
 ) -> tuple[Measured, dict[str, Any]]:
     """One batch: draw, simulate, solve, measure."""
@@ -143,9 +141,9 @@ def _run(
     problem = Problem(A, y, noise=noise)
     result = solve(problem, prior, strategy=strategy, budget=budget, num_samples=plan.num_samples, seed=plan.seed,
                    item_ids=numbers, throw=False)
+    certified = None if result.certificate is None else int(result.certificate.passed.sum())
     found = measure(plan, problem, truth, result.samples, result.weights, numbers)
     found.rows["failed"] = result.failed.sum(0).cpu()
-    found.rows["certified"] = _certified(result.certificate, len(numbers))
     before = account.get("solved", 0)
     used = account["strategy"].split(" and ") if before else []  # "auto" may take another one for other data
     total = before + len(numbers)
@@ -155,13 +153,9 @@ def _run(
         "nfe": (account.get("nfe", 0.0) * before + result.nfe * len(numbers)) / total,
         "seconds": account.get("seconds", 0.0),
         "settings": result.settings, "solved": total,
+        "certified": None if certified is None else (account.get("certified") or 0) + certified,
         "warnings": [*account.get("warnings", []), *result.warnings],
     }
-
-
-def _certified(certificate: Certificate | None, runs: int) -> Tensor:
-    """1 or 0 for each run, -1 where a strategy gives no certificate: ``(runs,)`` int64."""
-    return torch.full((runs,), -1) if certificate is None else certificate.passed.long().cpu()
 
 
 def _prior_draws(prior: Prior, seed: int, numbers: list[int], purpose: str) -> Tensor:
@@ -234,5 +228,4 @@ def _load(
         raise FileError(f"calibrate: {str(path)!r} is not a checkpoint of a calibration.")
     if (found := len(parts["rows"]["good"])) > runs:
         raise invalid("calibrate", "runs", f"at least {found}, as many as are in the checkpoint", runs)
-    parts["rows"].setdefault("certified", _certified(None, found))  # files of releases that did not ask
     return parts["rows"], parts["sums"], meta["account"]

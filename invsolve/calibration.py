@@ -75,9 +75,8 @@ class Calibration:
     seconds: float
     seed: int
     settings: Mapping[str, Any]
-    asked: int = 0  # runs of a strategy that certifies its answers, which is "auto"
-    certified: int = 0  # of them, those that were certified
     warnings: tuple[str, ...] = ()
+    certified: int | None = None  # runs that `auto` certified; None for a strategy of the caller's choice
     level: float = LEVEL
 
     @property
@@ -99,8 +98,7 @@ class Calibration:
         if not self.runs:
             return f"Not calibrated: no run gave a posterior ({self.lost} lost)."
         if self.passed:
-            certified = f", {self._certified}" if self.asked else ""
-            return f"No fault found in {self.runs} runs{certified}{self._power}."
+            return f"No fault found in {self.runs} runs{self._power}."
         failing = [test.name for test in self.tests if not test.passed]
         ratio = self.scores["std ratio"]
         parts = []
@@ -126,14 +124,7 @@ class Calibration:
             parts.append(f"rank ECDF of {', '.join(shapes)} {leave}")
         if "rows" in failing:
             parts.append(self["rows"].text)
-        if self.asked:
-            parts.append(f"{self.runs} runs, {self._certified}")
         return f"Not calibrated: {'; '.join(parts)}."
-
-    @property
-    def _certified(self) -> str:
-        of = "them" if self.asked == self.runs else f"the {self.asked} that were tested"
-        return f"{self.certified} of {of} certified"
 
     @property
     def _cover(self) -> str:
@@ -157,6 +148,8 @@ class Calibration:
         samples = f"{self.num_samples} samples each"
         lines = [self.verdict, f"  {self.runs} runs of {self.strategy} ({samples}, {self.nfe:g} denoiser evaluations a "
                  f"sample), {duration(self.seconds)}; at most {self.level:.2g} false alarms a report"]
+        if self.certified is not None:
+            lines.append(f"  certified: {self.certified} of {self.runs + self.lost} runs")
         for t in self.tests:
             p = "" if t.p_value is None else ", p < 1e-9" if t.p_value < 1e-9 else f", p = {t.p_value:.2g}"
             lines.append(f"  {'ok  ' if t.passed else 'FAIL'}  {t.name}: {t.text}{p}")
@@ -199,7 +192,7 @@ class Calibration:
     def to_dict(self) -> dict[str, Any]:
         """Everything, as JSON holds it: numbers that are not finite become None."""
         names = ("runs", "lost", "failed", "num_samples", "strategy", "why", "nfe", "seconds", "seed", "level",
-                 "asked", "certified")
+                 "certified")
         out = {name: getattr(self, name) for name in names}
         out |= {
             "passed": self.passed, "verdict": self.verdict, "noticed_stds": list(self.noticed_stds),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from typing import final
@@ -46,6 +46,7 @@ class Found:
     seconds: float
     chunk: int
     warnings: tuple[str, ...]
+    stopped: bool = False  # before its last step
 
     @property
     def evaluations(self) -> int:
@@ -79,16 +80,17 @@ class Call:
             draws=lambda chosen, samples: own([index[b] for b in chosen], samples),
         )
 
-    def run(self, rung: Rung, number: int = 0) -> Found:
-        """Run one strategy; ``number`` tells the checkpoints of a ladder apart."""
+    def run(self, rung: Rung, number: int = 0, over: Callable[[int], bool] = lambda calls: False) -> Found:
+        """Run one strategy; ``number`` tells the checkpoints of a ladder apart, ``over`` ends it (see `Work`)."""
         if rung.islands == 1:
-            done, seconds = self._work(rung, self.problem, self.num_samples, self.draws, number)
+            done, seconds = self._work(rung, self.problem, self.num_samples, self.draws, number, over)
             columns = {name: done.column(name) for name in ("samples", "chi2", "log_weights")}
             samples, chi2 = columns["samples"], columns["chi2"]
             assert samples is not None and chi2 is not None
             return Found(
                 samples=samples, chi2=chi2, log_weights=columns["log_weights"], info=done.info, calls=done.calls,
                 processed=done.processed, seconds=seconds, chunk=done.chunk, warnings=done.warnings,
+                stopped=done.stopped,
             )
         # Item b on island i is item b * islands + i of a larger batch, whose sample k has the stream of sample
         # k * islands + i of item b.
@@ -99,7 +101,7 @@ class Call:
             numbers = [k * islands + r % islands for r, k in zip(items, samples, strict=True)]
             return self.draws([r // islands for r in items], numbers)
 
-        done, seconds = self._work(rung, self.problem.take(index), rung.particles, draws, number)
+        done, seconds = self._work(rung, self.problem.take(index), rung.particles, draws, number, over)
         samples, chi2, logs = (done.column(name) for name in ("samples", "chi2", "log_weights"))
         assert samples is not None and chi2 is not None and logs is not None
         info = {k: v.view(rung.particles, batch, islands)[0] for k, v in done.info.items()}
@@ -107,9 +109,12 @@ class Call:
         return Found(
             samples=samples[chosen], chi2=chi2[chosen], log_weights=None, info=info, calls=done.calls,
             processed=self.num_samples * batch, seconds=seconds, chunk=done.chunk, warnings=done.warnings,
+            stopped=done.stopped,
         )
 
-    def _work(self, rung: Rung, problem: Problem, samples: int, draws: DrawFactory, number: int) -> tuple[Done, float]:
+    def _work(
+        self, rung: Rung, problem: Problem, samples: int, draws: DrawFactory, number: int, over: Callable[[int], bool]
+    ) -> tuple[Done, float]:
         strategy, rows = rung.strategy, samples * len(problem.data)
         chunk = self._chunk_rows(rung, rows)
         saved = self.saved
@@ -117,7 +122,7 @@ class Call:
             saved = replace(saved, path=f"{saved.path}.{number}")
         work = Work(
             problem=problem, prior=self.prior, strategy=strategy, draws=draws, rows=rows, chunk=chunk,
-            pad=self.reproducible, saved=saved, identity=self._identity(rung, chunk), progress=self.progress,
+            pad=self.reproducible, saved=saved, identity=self._identity(rung, chunk), progress=self.progress, over=over,
         )
         started = time.perf_counter()
         done = work.run()

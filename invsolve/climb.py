@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import final
 
@@ -24,7 +24,8 @@ from invsolve.strategies.exact import Exact
 class Budget:
     """What ``strategy="auto"`` may spend: ``seconds``, and ``evaluations`` of denoiser and operator together, in rows.
 
-    A strategy that was begun is finished; another one is begun only if it is expected to end within the budget.
+    Another strategy is begun only if it is expected to end within the budget. Markov chains that run out of it stop
+    where they are, and are not certified; other strategies have no answer before their end, and are finished.
     """
 
     seconds: float = 60.0
@@ -36,9 +37,14 @@ class Budget:
             check_int("Budget", "evaluations", self.evaluations, minimum=1)
 
 
-def climb(call: Call, rungs: Sequence[Rung], budget: Budget) -> tuple[Found, Rung, Certificate]:
+def climb(call: Call, rungs: Sequence[Rung], budget: Budget | None) -> tuple[Found, Rung, Certificate]:
     """Run the strategies in order, each on the items that are not certified yet, until none is left or the next would
-    leave the budget. Of every item the best is kept; the rung is the last one that an item was taken from."""
+    leave the budget. Of every item the best is kept; the rung is the last one that an item was taken from.
+
+    Without a budget the default one decides what is begun, and what was begun is finished: the answer then does not
+    depend on the speed of the machine unless it takes a second try.
+    """
+    strict, budget = budget is not None, budget or Budget()
     batch, started = len(call.problem.data), time.perf_counter()
     items = torch.arange(batch)
     attempts: list[Attempt] = []
@@ -52,10 +58,12 @@ def climb(call: Call, rungs: Sequence[Rung], budget: Budget) -> tuple[Found, Run
             break
         # Rows that see each other run together, whatever the caller's chunk is for others.
         here = call if rung.strategy.couples == "nothing" else replace(call, chunk=None)
-        found = here.on(items).run(rung, number)
+        found = here.on(items).run(rung, number, _limit(budget, started, spent) if strict else _never)
         spent += found.evaluations
         first.setdefault(rung.strategy.name, (found.seconds / share, round(found.evaluations / share), rung.cost))
         passed, tests, wrong = _judged(rung, found, len(items))
+        if found.stopped and wrong:
+            wrong = f"stopped when the budget was spent: {wrong}"
         attempts.append(
             Attempt(
                 strategy=short(rung.strategy), items=len(items), reached=int(passed.sum()), seconds=found.seconds,
@@ -66,7 +74,7 @@ def climb(call: Call, rungs: Sequence[Rung], budget: Budget) -> tuple[Found, Run
             found, rung, passed, tests, items
         )
         items, missing = (~best.passed).nonzero()[:, 0], wrong
-        if not len(items):
+        if not len(items) or found.stopped:
             break
     assert best is not None
     return best.found, best.rung, best.certificate(call.problem.batched, tuple(attempts), missing)
@@ -141,6 +149,20 @@ class _Best:
 
 
 _ERROR = "error"  # what the best is chosen by
+
+
+def _never(calls: int) -> bool:
+    return False
+
+
+def _limit(budget: Budget, started: float, spent: int) -> Callable[[int], bool]:
+    """Whether a strategy that has made so many calls has left the budget."""
+
+    def over(calls: int) -> bool:
+        late = time.perf_counter() - started > budget.seconds
+        return late or (budget.evaluations is not None and spent + calls > budget.evaluations)
+
+    return over
 
 
 def _judged(rung: Rung, found: Found, batch: int) -> tuple[Tensor, dict[str, Tensor], str]:

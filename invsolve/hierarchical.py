@@ -31,7 +31,7 @@ from invsolve.priors.base import Prior
 from invsolve.problem import Problem
 from invsolve.progress import Progress, metered
 from invsolve.result import Result, Status
-from invsolve.scan import WIDEST, Node
+from invsolve.scan import WIDEST, WIDEST_SAMPLED, Node
 from invsolve.strategies.auto import ladder
 from invsolve.strategies.base import Strategy
 from invsolve.strategies.exact import Exact
@@ -61,8 +61,8 @@ class Hierarchy:
     be. ``spacing`` of the lattice in posterior standard deviations (0.15, 0.35, 0.7 for one, two, three scalars unless
     given, 0.4, 0.6, 0.7 with populations; the evidence is computed at every node, about ``12 / spacing`` of them for
     one scalar). ``scan``: the widest cells of the scan, in prior standard deviations, at most 4 (0.25, 0.5, 1 for one,
-    two, three scalars unless given, about ``(8 / scan)^scalars`` nodes): a smaller one where the evidence may have
-    narrow peaks, as of a frequency or a shift. ``num_sweeps`` of Gibbs: how
+    two, three scalars unless given, twice that with populations; about ``(8 / scan)^scalars`` nodes): a smaller one
+    where the evidence may have narrow peaks, as of a frequency or a shift. ``num_sweeps`` of Gibbs: how
     often the scalars of a chain are drawn; the signal is drawn once more than that. Ten are enough for a noise level
     alone; with scalars of the prior take 30 or more, and heed the warning of chains that move slowly.
     """
@@ -204,7 +204,7 @@ def draw_by_lattice(job: Job, progress: Progress) -> Drawn:
     spacing = job.hierarchy.spacing or usual[dims]
     evidences = _Evidences(job)
     tolerance = 0.02 if isinstance(job.strategy, Exact) else 0.2  # of estimates, nats
-    widest = job.hierarchy.scan or WIDEST[dims]
+    widest = job.hierarchy.scan or (WIDEST if isinstance(job.strategy, Exact) else WIDEST_SAMPLED)[dims]
     lattices = run([explore(dims, spacing, tolerance, widest) for _ in range(job.batch)], evidences)
     uniform = _uniform(job, range(job.rows), 0)
     members: dict[Node, list[int]] = {}  # node -> its rows
@@ -309,7 +309,7 @@ class _Evidences:
         assert result.log_evidence is not None and result.log_evidence_se is not None  # the strategy says it gives it
         log = result.log_evidence
         if "beta" in result.info:  # the evidence of a power of the likelihood is none: it would win against all others
-            log = torch.where((result.info["beta"][0] > 0) & (result.info["beta"][0] < 1), math.nan, log)
+            log = torch.where((log > -math.inf) & (result.info["beta"][0] < 1), math.nan, log)
         return Evidence(log, result.log_evidence_se)
 
     def _weighted(self, node: Node, theta: Tensor, items: list[int]) -> Result:

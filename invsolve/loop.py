@@ -40,6 +40,7 @@ class Done:
     seconds: float = 0.0  # of earlier processes
     chunk: int = 0
     warnings: tuple[str, ...] = ()
+    stopped: bool = False  # before the last step, by `Work.over`
     saved_at: float = field(default_factory=time.monotonic)  # when a checkpoint was last written
     steps_since: int = 0  # steps of chunks run since then
 
@@ -64,6 +65,8 @@ class Work:
     saved: Checkpoint | None
     identity: dict[str, str]
     progress: Progress
+    # Told the calls so far after every step: True ends the work, where the strategy has an answer by then.
+    over: Callable[[int], bool] = lambda calls: False
 
     def run(self) -> Done:
         keep_memory()
@@ -151,6 +154,12 @@ class Work:
                     self._save(done, position, state, i + 1, calls, time.perf_counter() - started)
                 if strategy.finished(run, state):
                     break
+                if i + 1 < steps and self.over(done.calls.total() + calls.total()):
+                    answer = strategy.stopped(run, state)
+                    if answer is not None:
+                        state, done.stopped = answer[0], True
+                        info |= answer[1]
+                        break
             x = strategy.samples(run, state)[:count]
             weights = strategy.log_weights(run, state)
         if tuple(x.shape) != (count, *self.problem.shape):

@@ -29,7 +29,7 @@ def misfit(chi2: Tensor) -> tuple[str, ...]:
 def shortfalls(info: Mapping[str, Tensor]) -> tuple[str, ...]:
     """What a strategy did not reach, from its ``info`` of these rows."""
     found = []
-    power = float(info["beta"][info["beta"] > 0].amin()) if "beta" in info and bool((info["beta"] > 0).any()) else 1.0
+    power = float(info["beta"].min()) if "beta" in info and info["beta"].numel() else 1.0
     if power < 1:
         found.append(f"the chains reached the power {power:.2g} of the likelihood only: raise num_steps")
     for name, value in info.items():

@@ -36,12 +36,8 @@ class Status(enum.Enum):
     )
     ALL_FAILED = (
         "Every sample became NaN or infinite, so there is no posterior to look at. "
-        "Check the noise level and the scale of the prior against the data, or try float64 and smaller steps."
-    )
-    NO_LIKELIHOOD = (
-        "The likelihood of the data was zero (or NaN) at every signal that was tried, so nothing is known of a "
-        "posterior: such samples count as failed. Check the data, the noise level and A(prior.sample(n)) against each "
-        "other, or try a prior that comes near the data."
+        "Check the noise level and the scale of the prior against the data, whether the likelihood is positive for any "
+        "signal of the prior, or try float64 and smaller steps."
     )
 
     @classmethod
@@ -92,7 +88,7 @@ class Result:
     prior: Any = None  # not saved
     strategy_object: Any = None  # not saved: the strategy itself, for solves that `check` makes
     warnings: tuple[str, ...] = ()
-    certificate: Certificate | None = None  # of strategy="auto"
+    certificate: Certificate | None = None  # of strategy="auto"; not saved
     dims: tuple[str, ...] | None = None  # names of the signal's axes; taken from the problem when it has them
     units: str = ""  # of the signal; taken from the problem when it has them
 
@@ -115,8 +111,7 @@ class Result:
                 raise invalid_type("Result", name, kind, _type_of(value))
             if value.shape != x.shape[:lead]:
                 raise invalid("Result", name, f"of shape {tuple(x.shape[:lead])}", tuple(value.shape))
-        unfit = self.status is Status.NO_LIKELIHOOD and bool(self.failed.any())
-        if self.status is not Status.of(self.failed) and not unfit:
+        if self.status is not Status.of(self.failed):
             raise invalid("Result", "status", f"{Status.of(self.failed)}, as `failed` says", self.status)
         if bool((~_finite_rows(x, lead) & ~self.failed).any()):
             raise invalid("Result", "failed", "True for every sample with NaN or infinite values", "False for one")
@@ -300,8 +295,7 @@ class Result:
             samples[lost] = math.nan
             warnings = (*warnings, f"{what} was NaN or infinite for {int(lost.sum())} samples, which count as failed")
         return replace(
-            self, samples=samples, shape=tuple(samples.shape[lead:]), failed=failed,
-            status=Status.of(failed) if bool(lost.any()) else self.status,
+            self, samples=samples, shape=tuple(samples.shape[lead:]), failed=failed, status=Status.of(failed),
             layout=None, problem=None, prior=None, strategy_object=None, dims=None, units="", warnings=warnings,
         )
 

@@ -27,11 +27,11 @@ _MARK = "invsolve_result"  # attribute: the version of this format
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _NUMBERS = ("float32", "float64", "complex64", "complex128")
 _WHOLE = ("int8", "uint8", "int16", "int32", "int64", "bool")
-_TEXTS = ("settings", "run", "certificate")
 _RUN: dict[str, type | tuple[type, ...]] = {  # what the attribute "run" must hold
     "status": str, "batched": bool, "strategy": str, "why": str, "nfe": (int, float), "vjps": (int, float),
     "operator_calls": dict, "seconds": (int, float), "seed": int, "versions": dict, "info": dict, "warnings": list,
     "dims": (list, type(None)), "units": str, "layout": (list, type(None)), "parameters": dict,
+    "certificate": (dict, type(None)),
 }
 
 
@@ -40,8 +40,7 @@ def to_xarray(result: Result) -> xarray.Dataset:
 
     Variables: ``samples``, ``mean``, ``std``, ``chi2``, ``failed``, ``log_weights`` if any, ``info_*``, and
     ``parameter_*`` for the scalars inferred with the signal.
-    ``attrs['settings']`` is the settings as JSON, ``attrs['run']`` the account of the run, ``attrs['certificate']`` the
-    certificate if there is one. Half precision becomes
+    ``attrs['settings']`` is the settings as JSON, ``attrs['run']`` the account of the run. Half precision becomes
     float32; complex stays complex.
     """
     import xarray
@@ -72,10 +71,9 @@ def to_xarray(result: Result) -> xarray.Dataset:
         "info": {name: variables[f"info_{name}"][1].dtype.name for name in result.info},
         "parameters": {name: variables[f"parameter_{name}"][1].dtype.name for name in result.parameters},
         "warnings": list(result.warnings), "dims": result.dims, "units": result.units, "layout": layout,
+        "certificate": None if result.certificate is None else result.certificate.to_dict(),
     }
     attrs = {_MARK: _VERSION, "settings": _json("settings", dict(result.settings)), "run": _json("run", run)}
-    if result.certificate is not None:
-        attrs["certificate"] = _json("certificate", result.certificate.to_dict())
     return xarray.Dataset(variables, attrs=attrs)
 
 
@@ -85,7 +83,7 @@ def save_result(result: Result, path: str | os.PathLike[str]) -> None:
     # No fill value: a NaN of a failed row is a number like any other, and must come back with its bits.
     plain: dict[Any, dict[str, Any]] = {name: {"_FillValue": None} for name in data.variables}
     # Text of fixed length: HDF5 reads text of variable length through a heap, and never returns from some damaged ones.
-    data = data.assign_attrs({name: np.bytes_(data.attrs[name]) for name in _TEXTS if name in data.attrs})
+    data = data.assign_attrs({name: np.bytes_(data.attrs[name]) for name in ("settings", "run")})
     atomic_write(path, lambda temporary: _to_netcdf(data, temporary, plain))
 
 
@@ -133,7 +131,7 @@ def _read(file: Any, refuse: Callable[[str], FileError]) -> Result:
     if version.size != 1 or int(version.reshape(())) != _VERSION:  # h5netcdf writes an array of length 1
         raise refuse(f"has format version {version.tolist()}, this release reads {_VERSION}")
     settings, run = (_mapping(file, key, refuse) for key in ("settings", "run"))
-    run.setdefault("parameters", {})  # files of releases that had none
+    run = {"parameters": {}, "certificate": None} | run  # files of releases that had none
     for key, kind in _RUN.items():
         if not isinstance(run.get(key), kind) or (isinstance(run[key], bool) and kind is not bool):
             raise refuse(f"has no valid entry {key!r} in its attribute 'run'")
@@ -149,11 +147,6 @@ def _read(file: Any, refuse: Callable[[str], FileError]) -> Result:
 
     samples = variable("samples", *_NUMBERS)
     lead = 2 if run["batched"] else 1
-    certificate = None
-    if "certificate" in file.attrs:  # of strategy="auto", from releases that saved it
-        certificate = Certificate.from_dict(_mapping(file, "certificate", refuse))
-        if certificate.passed.shape != samples.shape[1:lead]:
-            raise refuse(f"has a certificate of {certificate.passed.numel()} items that are not those of its samples")
     return Result(
         samples=samples, status=Status[run["status"]], failed=variable("failed", "bool"), batched=run["batched"],
         shape=tuple(samples.shape[lead:]), chi2=variable("chi2", *_NUMBERS[:2]),
@@ -163,7 +156,8 @@ def _read(file: Any, refuse: Callable[[str], FileError]) -> Result:
         versions=run["versions"], info={key: variable(f"info_{key}", dtype) for key, dtype in run["info"].items()},
         parameters={key: variable(f"parameter_{key}", dtype) for key, dtype in run["parameters"].items()},
         layout=_layout_from_list(run["layout"]), warnings=tuple(run["warnings"]),
-        dims=None if run["dims"] is None else tuple(run["dims"]), units=run["units"], certificate=certificate,
+        dims=None if run["dims"] is None else tuple(run["dims"]), units=run["units"],
+        certificate=None if run["certificate"] is None else Certificate.from_dict(run["certificate"]),
     )
 
 

@@ -68,8 +68,9 @@ def solve(
 
     ``strategy="auto"`` takes the closed form where there is one; else it runs populations (`SMC` where the prior is
     known by its denoiser, `NoiseMCMC` where it states its transport) until their own tests say that mean and std are
-    right, and stops when the next try would leave ``budget``: seconds (60 unless given) or an `iv.Budget`; a try that
-    was begun is finished, however long that takes. Signals too large for that are guided (`MMPS`) and not tested.
+    right, and stops when the next try would leave ``budget``: seconds (60 unless given) or an `iv.Budget`. Chains that
+    are over a ``budget`` that was given stop where they are; without one, a try that was begun is finished. Signals too
+    large for that are guided (`MMPS`) and not tested.
     ``result.certificate`` says what was tried, found and not reached, ``result.why`` why. ``strategy=`` one of
     `iv.strategies` runs that one, once.
 
@@ -83,8 +84,7 @@ def solve(
     std=iv.LogNormal(...))``), scalars of the prior (`iv.priors.Family`) or of the operator (`iv.operators.Family`).
     They are inferred for every item with the signal, see ``result.parameters`` and ``hierarchy`` (`iv.Hierarchy`).
 
-    A row that becomes NaN or infinite is left as NaN, flagged and excluded, and so are the rows of an item whose data
-    have likelihood zero wherever the chains looked. ``throw=True`` raises SolveError if any
+    A row that becomes NaN or infinite is left as NaN, flagged and excluded. ``throw=True`` raises SolveError if any
     did; with ``throw=False`` read ``result.status``. ``draws`` replaces the source of random numbers (for tests).
 
     Raises InputError, InputTypeError, UnsupportedError, OperatorError (a user's adjoint that is not one) before any
@@ -128,7 +128,7 @@ def solve(
         def draws(items: Sequence[int], samples: Sequence[int]) -> DrawLike:
             return Draws.for_rows(seed, [keys[b] for b in items], samples, device)
 
-    limit = check_budget(budget, strategy)
+    limit = check_budget("solve", budget, strategy)
     call = Call(
         problem=problem, prior=prior, num_samples=num_samples, seed=seed, keys=keys, draws=draws, chunk=chunk,
         reproducible=reproducible, saved=saved, progress=progress or NoProgress(),
@@ -148,10 +148,8 @@ def solve(
     # mean.
     unit = prior.noise(torch.ones(1, *problem.shape, dtype=samples.dtype, device=samples.device)).abs()
     failed |= ((samples - prior.mean).abs() > _RUNAWAY * prior.scale * unit.amax()).flatten(1).any(1)
-    unfit = found.info["beta"] == 0 if "beta" in found.info else torch.zeros_like(failed)
-    failed |= unfit  # chains that never met a likelihood above zero: where they stand means nothing
     samples = torch.where(expand(failed, samples), torch.nan, samples)
-    status = Status.NO_LIKELIHOOD if bool(unfit.any()) else Status.of(failed)
+    status = Status.of(failed)
     warnings += fit_warnings(torch.where(failed, torch.nan, chi2), found.info)
     result = Result(
         samples=samples.view(*lead, *problem.shape),
@@ -178,6 +176,7 @@ def solve(
             "prior": repr(prior),
             "dtype": str(problem.data.dtype),
             "units": problem.units,
+            **({"prior notes": list(prior.notes)} if prior.notes else {}),
             # What `compare` tells the same data by.
             **({"data": data_fingerprint(problem)} if "log_evidence" in found.info else {}),
         },
@@ -270,6 +269,11 @@ def _checked(A: Any, y: Any, prior: Any, noise: Any) -> tuple[Problem, Prior]:
         y = as_tensor("solve", "y", y, dtype=A.dtype or prior.dtype, device=prior.device)
         problem = Problem(A, y, noise=noise, dims=dims)
     check_pair(problem.operator, prior)
+    if prior.learned:
+        from invsolve.priors.reconcile import check_scale
+
+        with torch.no_grad():
+            check_scale(problem, prior)
     real = kind_dtype(problem.data.dtype, "real")
     if real != prior.dtype:
         raise invalid_type(
@@ -316,14 +320,15 @@ def not_a_prior(prior: object, owner: str = "solve") -> Exception:
     )
 
 
-def check_budget(budget: Any, strategy: Any, owner: str = "solve") -> Budget:
-    """A budget as the caller gave it: None, seconds or a `Budget`; only "auto" may have one."""
-    seconds = isinstance(budget, (int, float)) and not isinstance(budget, bool)
-    if budget is not None and not isinstance(budget, Budget) and not seconds:
-        raise invalid_type(owner, "budget", "a number of seconds or an iv.Budget", budget)
+def check_budget(owner: str, budget: Any, strategy: Strategy | str) -> Budget | None:
+    """A budget, or seconds, as a Budget; None stays None. Only ``"auto"`` has one."""
     if budget is not None and isinstance(strategy, Strategy):
         raise invalid(owner, "budget", "left out with a strategy of your own choice, which runs once", repr(budget))
-    return Budget(seconds=budget) if seconds else budget or Budget()
+    if budget is None or isinstance(budget, Budget):
+        return budget
+    if isinstance(budget, (int, float)) and not isinstance(budget, bool):
+        return Budget(seconds=budget)
+    raise invalid_type(owner, "budget", "a number of seconds or an iv.Budget", budget)
 
 
 def _strategy(strategy: Any, problem: Problem, prior: Prior) -> Strategy | str:

@@ -122,11 +122,32 @@ def test_few_samples_come_from_the_same_population():
 def test_the_ladder_is_climbed_inside_the_budget(monkeypatch):
     """Nothing is certified to 1e-4 posterior std: the first rung does not pass, the next is too dear."""
     monkeypatch.setattr(iv.certificate, "MEAN_ERROR", 1e-4)
-    result = iv.solve(BENT, torch.zeros(N, dtype=D), prior(), noise=0.1, num_samples=8, budget=0.01)
+    result = iv.solve(BENT, torch.zeros(N, dtype=D), prior(), noise=0.1, num_samples=8, budget=iv.Budget(
+        seconds=1e6, evaluations=10**6
+    ))
     certificate = result.certificate
     assert not certificate.reached
-    assert "are left of budget=0.01" in certificate.missing and "NoiseMCMC(chains=8192" in str(certificate)
+    assert "would take about" in certificate.missing and "are left" in certificate.missing
+    assert "NoiseMCMC(chains=8192" in str(certificate)
     assert len(certificate.attempts) == 1 and certificate.attempts[0].evaluations > 1000
+
+
+@pytest.mark.parametrize("budget", [1e-6, iv.Budget(evaluations=1)])
+def test_chains_stop_where_the_budget_ends(budget):
+    """After one move: samples there are, but nothing vouches for them."""
+    result = iv.solve(BENT, torch.full((2, N), 3.0, dtype=D), prior(), noise=0.01, num_samples=8, budget=budget)
+    certificate = result.certificate
+    assert result.info["moves"].unique().tolist() == [1] and float(result.info["beta"].max()) < 1
+    assert result.info["mean_error"].isnan().all() and result.samples.isfinite().all()
+    assert not certificate.reached and "stopped when the budget was spent" in certificate.missing
+    assert "power of the likelihood" in certificate.missing
+    assert any("power" in text for text in result.warnings)
+
+
+def test_without_a_budget_what_was_begun_is_finished(monkeypatch):
+    monkeypatch.setattr(iv.climb, "Budget", lambda: iv.Budget(seconds=1e-6))
+    result = iv.solve(BENT, torch.zeros(N, dtype=D), prior(), noise=0.1, num_samples=8)
+    assert result.certificate.reached and float(result.info["moves"].min()) > 8
 
 
 class Scripted:
@@ -139,7 +160,7 @@ class Scripted:
     def on(self, items):
         return self
 
-    def run(self, rung, number):
+    def run(self, rung, number, over):
         self.ran.append(number)
         error = torch.full((2,), self.errors[number], dtype=D)
         info = {"mean_error": error, "std_error": error, "log_evidence_se": error}
@@ -287,3 +308,46 @@ def test_one_founder_says_nothing_of_the_evidence():
     weights, zero = torch.full((8, 1), 1 / 8, dtype=D), torch.zeros(8, 1, dtype=torch.int64)
     assert relative_variance(weights, zero).isinf().all()
     assert relative_variance(weights, torch.arange(8)[:, None]).item() == 0
+
+
+def test_a_certificate_is_saved_with_its_result(tmp_path):
+    y = torch.zeros(2, N, dtype=D)
+    for law, operator in ((prior(), LINEAR), (prior(), BENT)):
+        result = iv.solve(operator, y, law, noise=0.1, num_samples=8)
+        result.save(tmp_path / "r.nc")
+        back = iv.load_result(tmp_path / "r.nc").certificate
+        assert str(back) == str(result.certificate) and repr(back) == repr(result.certificate)
+        assert torch.equal(back.passed, result.certificate.passed)
+        assert torch.equal(back.mean_error, result.certificate.mean_error.double())
+    chosen = iv.solve(LINEAR, y, prior(), noise=0.1, num_samples=8, strategy=iv.strategies.Exact())
+    chosen.save(tmp_path / "r.nc")
+    assert iv.load_result(tmp_path / "r.nc").certificate is None
+
+
+def test_a_certificate_of_nothing_is_none():
+    value = iv.solve(LINEAR, torch.zeros(N, dtype=D), prior(), noise=0.1).certificate.to_dict()
+    with pytest.raises(ValueError, match="without attempts"):
+        iv.certificate.Certificate.from_dict(value | {"attempts": []})
+    with pytest.raises(KeyError):
+        iv.certificate.Certificate.from_dict({})
+
+
+def test_a_likelihood_that_is_zero_everywhere_fails_soon():
+    """The second item is like any other."""
+
+    class Nowhere(BlackBox):
+        in_shape = out_shape = (N,)
+
+        def _apply(self, x):
+            return x.clone()
+
+        def fingerprint(self):
+            return "nowhere"
+
+    y = torch.tensor([[1e200] * N, [0.1] * N], dtype=D)
+    result = iv.solve(Nowhere(), y, prior(), noise=0.3, num_samples=4, throw=False, strategy=iv.strategies.NoiseMCMC(num_steps=200))
+    assert result.status is iv.result.Status.SOME_FAILED
+    assert result.failed[:, 0].all() and not result.failed[:, 1].any()
+    assert result.info["moves"][0, 0] == 30 and result.info["mean_error"][0, 0].isnan()
+    with pytest.raises(iv.errors.SolveError, match="4 of 8 samples failed"):
+        iv.solve(Nowhere(), y, prior(), noise=0.3, num_samples=4, strategy=iv.strategies.NoiseMCMC(num_steps=200))

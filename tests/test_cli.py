@@ -193,7 +193,7 @@ def test_demo_hands_its_options_on(monkeypatch):
 def test_demo_with_wrong_options_is_exit_code_1(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["demo", "--quick", "--acceleration", "0.5"]) == 1
-    assert "error: cartesian_mask: `acceleration` must be between 1 and the number of lines, 96, got 0.5" in (
+    assert "error: cartesian_mask: `acceleration` must be between 1 and the number of lines, 128, got 0.5" in (
         capsys.readouterr().err
     )
     (tmp_path / "file").write_text("")

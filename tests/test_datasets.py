@@ -44,7 +44,6 @@ def test_damaged_slice_is_refused(monkeypatch):
 # --- generators are functions of position ------------------------------------------------------------------------
 # Cells of a grid of 3 n cells: every third centre, from the second on, is a centre of the grid of n.
 GENERATORS = {
-    "head_phantom": lambda shape: datasets.head_phantom(2, shape, seed=3, dtype=torch.float64),
     "coil_maps": lambda shape: datasets.coil_maps(5, shape, seed=3, dtype=torch.float64),
     "smooth_phase": lambda shape: datasets.smooth_phase(shape, seed=3, dtype=torch.float64),
 }
@@ -61,24 +60,12 @@ def test_every_grid_sees_the_same_object(make):
 def test_seeds_and_global_generator(name):
     state = torch.get_rng_state()
     make = {
-        "head_phantom": lambda seed: datasets.head_phantom(1, (16, 16), seed=seed),
         "coil_maps": lambda seed: datasets.coil_maps(4, (16, 16), seed=seed),
         "smooth_phase": lambda seed: datasets.smooth_phase((16, 16), seed=seed),
     }[name]
     assert torch.equal(make(5), make(5)) and not torch.equal(make(5), make(6))
     assert torch.equal(torch.get_rng_state(), state)
     assert make(0).dtype in (torch.float32, torch.complex64)
-
-
-def test_heads_are_heads():
-    heads = datasets.head_phantom(12, (64, 64), seed=1)
-    assert heads.shape == (12, 64, 64) and float(heads.min()) >= 0 and float(heads.max()) <= 1
-    assert torch.equal(heads[:3], datasets.head_phantom(3, (64, 64), seed=1))  # head k does not depend on n
-    border = torch.ones(64, 64, dtype=torch.bool)
-    border[2:-2, 2:-2] = False
-    assert float(heads[:, border].max()) < 1e-3  # all of it is in the field of view
-    assert (heads.flatten(1).mean(1) > 0.1).all() and (heads[:, 28:36, 20:44].mean((1, 2)) > 0.4).all()
-    assert float(torch.cdist(heads.flatten(1), heads.flatten(1)).fill_diagonal_(9).min()) > 1  # no two alike
 
 
 def test_coil_maps():
@@ -200,7 +187,7 @@ def test_scan_is_consistent():
 
 def test_baselines_on_a_scan():
     """Weights found on this phantom by hand: no ranking is claimed, only that each does its part."""
-    head = datasets.head_phantom(1, (96, 96), seed=7)[0]
+    head = datasets.heads.slices(1, (96, 96), seed=7)[0]
     scan = datasets.simulate_mri(head, grid=(64, 64), snr=40.0)
     A, y, truth = scan.operator, scan.kspace[None], scan.truth[None]
     images = zero_filled(A, y), tikhonov(A, y, weight=0.02), total_variation(A, y, weight=5e-3)
@@ -219,10 +206,8 @@ def scan(image=IMAGE, grid=(6, 6), **options):
 mask = datasets.cartesian_mask
 REFUSED = {
     "slice dtype": (lambda: datasets.t1_slice(dtype=torch.int32), InputTypeError, "`dtype` must be torch.float32"),
-    "heads": (lambda: datasets.head_phantom(0, (8, 8)), InputError, "head_phantom: `n` must be at least 1"),
-    "head shape": (lambda: datasets.head_phantom(1, (8,)), InputError, r"`shape` must be of two axes \(H, W\), got \(8,\)"),
-    "head seed": (lambda: datasets.head_phantom(1, (8, 8), seed=1.5), InputTypeError, "`seed` must be an integer"),
-    "big seed": (lambda: datasets.head_phantom(1, (8, 8), seed=2**70), InputError, "`seed` must be an integer of 64"),
+    "coil seed": (lambda: datasets.coil_maps(2, (8, 8), seed=1.5), InputTypeError, "`seed` must be an integer"),
+    "big seed": (lambda: datasets.coil_maps(2, (8, 8), seed=2**70), InputError, "`seed` must be an integer of 64"),
     "coils": (lambda: datasets.coil_maps(0, (8, 8)), InputError, "coil_maps: `num_coils` must be at least 1"),
     "coil dtype": (lambda: datasets.coil_maps(2, (8, 8), dtype=torch.complex64), InputTypeError, "coil_maps: `dtype`"),
     "phase": (lambda: datasets.smooth_phase((8, 8), strength=-1), InputError, "`strength` must be non-negative"),

@@ -12,33 +12,37 @@ from invsolve import demo
 from invsolve.check import Check, CheckReport
 from invsolve.demo.phantoms import CG_WEIGHTS, FINE, TV_WEIGHTS, phantom_scan, tune_baselines
 from invsolve.demo.report import assumed, verdict
-from invsolve.demo.scores import in_head, parts, score, table
+from invsolve.demo.scores import FIELD, LEARNED, in_head, parts, score, table
 
-METHODS = ["zero-filled", "CG-SENSE", "TV", "posterior mean"]
+METHODS = ["zero-filled", "CG-SENSE", "TV", FIELD, LEARNED]
 
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
     lines = []
-    found = demo.run(out=tmp_path_factory.mktemp("demo") / "new" / "folder", size=demo.QUICK, say=lines.append)
+    found = demo.run(out=tmp_path_factory.mktemp("demo") / "new" / "folder", size=demo.QUICK, samples=5, say=lines.append)
     return found, "\n".join(lines)
 
 
 # --- end to end -------------------------------------------------------------------------------------------------------
 def test_it_writes_a_report_a_picture_and_a_result(done):
     found, said = done
-    assert [path.name for path in found.files] == ["demo.md", "demo.png", "posterior.nc"]
+    assert [path.name for path in found.files] == ["demo.html", "demo.md", "demo.png", "posterior.nc"]
     assert sorted(found.files[0].parent.iterdir()) == sorted(found.files)  # and nothing else
-    markdown = found.files[0].read_text()
+    markdown = found.files[1].read_text()
     assert markdown == f"# Demo: an undersampled MRI slice\n\n{found.text}\n"
     assert said.startswith(found.text) and all(str(path) in said for path in found.files)
     from matplotlib.image import imread
 
-    picture = imread(found.files[1])
+    picture = imread(found.files[2])
     assert picture.shape[0] > 400 and picture.shape[1] > 1200 and picture.std() > 0.1
-    loaded = iv.load_result(found.files[2])
-    assert torch.equal(loaded.samples, found.result.samples)
-    assert loaded.dims == ("row", "column") and loaded.samples.shape == (19, 96, 96)
+    loaded = iv.load_result(found.files[3])
+    assert torch.equal(loaded.samples, found.results[LEARNED].samples)
+    assert loaded.dims == ("row", "column") and loaded.samples.shape == (5, 128, 128)
+    page = found.files[0].read_text()
+    assert page.count("data:image/png;base64,") == 4 and "<table>" in page and "src='http" not in page
+    for word in ("TV", "learned prior", "chi^2 per datum"):
+        assert word in page
 
 
 def test_the_table_has_every_row_and_its_numbers_are_in_the_text(done):
@@ -50,9 +54,9 @@ def test_the_table_has_every_row_and_its_numbers_are_in_the_text(done):
         cells = [cell.strip() for cell in line.strip("|").split("|")]
         numbers = [f"{row.psnr:.2f}", f"{row.ssim:.3f}", f"{row.nrmse:.4f}", f"{row.crps:.5f}"]
         assert cells[:6] == [row.method, *numbers, "-" if row.covered is None else f"{row.covered:.3f}"]
-    assert "in 90% interval" in lines[0]
+    assert "in 67% interval" in lines[0]
     assert str(found.check) in found.text
-    assert [row.covered is not None for row in found.rows] == [False, False, False, True]
+    assert [row.covered is not None for row in found.rows] == [False, False, False, True, True]
 
 
 def test_the_posterior_is_the_exact_one_and_beats_zero_filling(done):
@@ -62,28 +66,31 @@ def test_the_posterior_is_the_exact_one_and_beats_zero_filling(done):
     whence a factor 1.5 either way.
     """
     found, _ = done
-    assert found.result.strategy == "Exact"
+    exact = found.results[FIELD]
+    assert exact.strategy == "Exact"
     truth, head = found.scan.truth, in_head(found.scan)
     squared = {name: float((image - truth)[head].abs().square().sum()) for name, image in found.images.items()}
-    stated = float(found.result.std[head].square().sum()) * (1 + 1 / found.result.num_samples)
-    assert stated / 1.5 < squared["posterior mean"] < 1.5 * stated
-    assert max(stated, squared["posterior mean"]) < squared["zero-filled"]
+    stated = float(exact.std[head].square().sum()) * (1 + 1 / exact.num_samples)
+    assert stated / 1.5 < squared[FIELD] < 1.5 * stated
+    assert max(stated, squared[FIELD]) < squared["zero-filled"]
+    assert squared[LEARNED] < 0.7 * squared[FIELD]
 
 
 def test_the_samples_explain_the_data(done):
     """chi^2 of m data has standard error sqrt(2 / m); a prior with too much power lowers it by a few per cent."""
     found, _ = done
-    data = int(found.result.problem.num_data[0])
-    chi2 = float(found.result.chi2.mean())
+    data = int(found.results[FIELD].problem.num_data[0])
+    chi2 = float(found.results[FIELD].chi2.mean())
     assert 1 - 0.05 < chi2 < 1 + 5 * (2 / data) ** 0.5
     assert found.check["rows"].passed and found.check["outliers"].passed
+    assert 0.9 < float(found.results[LEARNED].chi2.mean()) < 1.1  # few steps, and a network
 
 
 def test_coverage_on_the_slice_is_near_nominal(done):
-    """19 samples carry 0.9 exactly, for a right prior; ours comes from phantoms, so 0.05 on either side is allowed."""
+    """5 samples carry 2/3 exactly, for a right prior; ours comes from phantoms, so 0.1 on either side is allowed."""
     found, _ = done
-    assert found.nominal == pytest.approx(0.9)
-    assert abs(found.rows[-1].covered - 0.9) < 0.05
+    assert found.nominal == pytest.approx(2 / 3)
+    assert all(abs(row.covered - 2 / 3) < 0.1 for row in found.rows[-2:])
 
 
 def test_coverage_is_nominal_where_the_prior_is_right():
@@ -115,7 +122,7 @@ def test_threads_are_put_back(done):
 # --- nothing is fitted to the slice ----------------------------------------------------------------------------------
 def test_the_spectrum_is_the_power_of_the_phantoms():
     """The prior's variance on the fine grid is the mean square of a component of the phantoms; phases do not matter."""
-    heads = iv.datasets.head_phantom(3, (FINE, FINE), seed=9, dtype=torch.float64)
+    heads = iv.datasets.heads.slices(3, (FINE, FINE), seed=9).double()
     spectrum = demo.head_spectrum(3, seed=9)
     prior = iv.priors.GaussianFieldPrior(
         shape=(FINE, FINE), spectrum=spectrum, basis="periodic", kind="complex", dtype=torch.float64
@@ -140,14 +147,14 @@ def test_a_different_seed_is_a_different_phantom_a_different_grid_the_same_law()
 def test_weights_are_tuned_on_phantoms_and_inside_the_range(done):
     """The weights in the report are those that tuning gives again; neighbours of the best weight are worse."""
     found, _ = done
-    phantoms = [phantom_scan(96, 4.0, 1 + i) for i in range(demo.QUICK.tuning)]
+    phantoms = [phantom_scan(128, 4.0, 1 + i) for i in range(demo.QUICK.tuning)]
     cg, tv = tune_baselines(phantoms)
     assert f"CG-SENSE {cg.weight:.3g}, TV {tv.weight:.3g} noise std." in found.text
     for tuned, tried in ((cg, CG_WEIGHTS), (tv, TV_WEIGHTS)):
         assert tuned.weights == tried and not tuned.at_edge
     edge = iv.baselines.TunedWeight(weight=1.0, weights=(1.0, 2.0), errors=(0.1, 0.2))
     assert "CG-SENSE 1 (at the edge of the range tried), TV" in "\n".join(
-        assumed(found.scan, demo.QUICK, found.result, edge, tv)
+        assumed(found.scan, demo.QUICK, found.results, edge, tv)
     )
 
 
@@ -155,22 +162,23 @@ def test_weights_are_tuned_on_phantoms_and_inside_the_range(done):
 def test_scores_of_a_perfect_image_and_of_a_constant_error(done):
     found, _ = done
     truth, head = found.scan.truth, in_head(found.scan)
-    images = {"perfect": truth, "off": truth + 0.1j, "posterior mean": found.result.mean}
-    rows, nominal = score(found.scan, images, found.result, dict.fromkeys(images, 1.5), 0.9)
+    exact = found.results[FIELD]
+    images = {"perfect": truth, "off": truth + 0.1j, FIELD: exact.mean}
+    rows, nominal = score(found.scan, images, {FIELD: exact}, dict.fromkeys(images, 1.5), 2 / 3)
     perfect, off, mean = rows
     assert (perfect.nrmse, perfect.crps, perfect.ssim) == (0.0, 0.0, pytest.approx(1.0))
     assert off.nrmse == pytest.approx(0.1 * float(head.sum()) ** 0.5 / float(truth[head].abs().square().sum()) ** 0.5)
     assert off.crps == pytest.approx(0.05, rel=1e-4)  # the mean of 0 (real part) and 0.1 (imaginary part)
     # An ensemble that is not far too narrow has a lower CRPS than its mean alone.
-    assert mean.crps < float((parts(found.result.mean[head]) - parts(truth[head])).abs().mean())
-    assert nominal == pytest.approx(0.9)
+    assert mean.crps < float((parts(exact.mean[head]) - parts(truth[head])).abs().mean())
+    assert nominal == pytest.approx(2 / 3)
 
 
 def test_coverage_by_hand(done):
     """The table's coverage, counted with min and max."""
     found, _ = done
     head = in_head(found.scan)
-    samples, truth = found.result.samples[:, head], found.scan.truth[head]
+    samples, truth = found.results[LEARNED].samples[:, head], found.scan.truth[head]
     counts = []
     for part in (torch.real, torch.imag):
         values, target = part(samples), part(truth)
@@ -179,7 +187,8 @@ def test_coverage_by_hand(done):
 
 
 def row(method, nrmse):
-    return demo.Row(method=method, psnr=30.0, ssim=0.9, nrmse=nrmse, crps=0.1, covered=None, seconds=1.0)
+    covered = None if method not in (FIELD, LEARNED) else 0.9
+    return demo.Row(method=method, psnr=30.0, ssim=0.9, nrmse=nrmse, crps=0.1, covered=covered, seconds=1.0)
 
 
 def report(*failed):
@@ -190,14 +199,15 @@ def report(*failed):
 
 
 def test_the_verdict_says_what_the_numbers_say():
-    better = [row("TV", 0.2), row("posterior mean", 0.1)]
-    worse = [row("TV", 0.1), row("posterior mean", 0.2)]
+    better = [row("TV", 0.2), row(FIELD, 0.1)]
+    worse = [row("TV", 0.1), row(LEARNED, 0.2)]
     assert verdict(better, report()) == ["The slice does not contradict model and prior in what the tests look at."]
     assert verdict(worse, report())[0].startswith("As a single image, TV is nearer to the truth than the posterior")
     text = "\n".join(verdict(better, report("prior", "noise level", "something new")))
     assert "As a single image" not in text
     assert "- prior: at some scales" in text and "- noise level: a prior" in text and "- something new." in text
-    assert "structure" not in text
+    assert "structure" not in text and "and the field prior:" in text
+    assert "and the learned prior:" in "\n".join(verdict(worse, report("prior")))
 
 
 def test_the_table_is_aligned():
@@ -214,7 +224,8 @@ def test_few_samples_carry_a_lower_level(tmp_path):
     more = demo.run(out=tmp_path, size=tiny, samples=4, acceleration=2.0, seed=4, say=lambda text: None)
     assert few.nominal == pytest.approx(0.5)
     assert few.scan.acceleration == pytest.approx(2.0)
-    assert torch.equal(more.result.samples[:3], few.result.samples)
+    assert list(few.results) == [FIELD]  # the learned prior is on another grid
+    assert torch.equal(more.results[FIELD].samples[:3], few.results[FIELD].samples)
     other = demo.run(out=tmp_path, size=tiny, samples=3, acceleration=2.0, seed=5, say=lambda text: None)
     assert not torch.equal(other.scan.kspace, few.scan.kspace)
 

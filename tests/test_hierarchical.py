@@ -67,6 +67,21 @@ def test_two_peaks_and_a_curve():
     grid = found(peaks, 1)
     assert float(grid.log_total) == pytest.approx(math.log(2 * 0.05 * math.sqrt(2 * math.pi)), abs=1e-4)
 
+    for places, std in (((-1.3, 0.43), 0.02), ((0.7, 0.9), 0.015), ((-3.1, 2.6), 0.008)):
+        # Much narrower than the prior, of one height: the log of either's share is log 2.
+        def narrow(z, places=places, std=std):
+            return float(torch.logsumexp(-0.5 * ((z - torch.tensor(places, dtype=F64)) / std) ** 2, 0))
+
+        grid = found(narrow, 1)
+        assert float(grid.log_total) == pytest.approx(math.log(2 * std * math.sqrt(2 * math.pi)), abs=1e-4)
+
+    def far(z):  # two peaks in the plane
+        apart = torch.stack([z - torch.tensor([0.8, -0.7], dtype=F64), z - torch.tensor([-1.1, 1.2], dtype=F64)])
+        return float(torch.logsumexp(-0.5 * (apart / 0.05).square().sum(1), 0))
+
+    grid = found(far, 2, 0.35)
+    assert float(grid.log_total) == pytest.approx(math.log(2 * 2 * math.pi * 0.05**2), abs=3 * grid.truncation)
+
     def banana(z):  # z0 ~ N(0, 1), z1 | z0 ~ N(z0^2 / 2, 0.2^2)
         return float(-0.5 * z[0] ** 2 - 0.5 * ((z[1] - z[0] ** 2 / 2) / 0.2) ** 2)
 

@@ -167,51 +167,6 @@ def test_what_is_not_finite_is_never_accepted(bad, kernel):
     assert abs(float(result.log_evidence) - math.log(below / math.sqrt(2 * math.pi))) < 0.1
 
 
-def nowhere():
-    """A simulator that gives no numbers anywhere near the prior."""
-    prior = iv.priors.GaussianPrior(mean=torch.zeros(2, dtype=D), covariance=torch.eye(2, dtype=D))
-    return prior, iv.operators.from_callable(lambda x: (x - 20).sqrt(), (2,), (2,))
-
-
-@pytest.mark.parametrize("kernel", ["hmc", "pcn"])
-def test_a_likelihood_of_zero_everywhere_ends_early_and_is_no_success(kernel):
-    prior, blind = nowhere()
-    strategy = NoiseMCMC(chains=64, kernel=kernel)
-    result = iv.solve(blind, torch.zeros(2, 2, dtype=D), prior, noise=0.1, strategy=strategy, num_samples=4, throw=False)
-    assert result.status is iv.Status.NO_LIKELIHOOD and result.failed.all() and result.samples.isnan().all()
-    assert (result.info["moves"] <= 3 * strategy.patience).all() and (result.info["beta"] == 0).all()
-    assert (result.log_evidence == -math.inf).all() and (result.log_evidence_se == math.inf).all()
-    assert result.info["mean_error"].isnan().all()  # nothing was tested
-    assert not any("raise num_steps" in w for w in result.warnings)
-    with pytest.raises(iv.errors.SolveError, match="4 of 4 samples failed. The likelihood of the data was zero"):
-        iv.solve(blind, torch.zeros(1, 2, dtype=D), prior, noise=0.1, strategy=strategy, num_samples=4)
-
-
-def test_an_item_of_likelihood_zero_leaves_the_others_alone(tmp_path):
-    """Data that overflow in the square: their likelihood is zero for every signal."""
-    prior, A = gaussian(), iv.operators.Matrix(matrix=normal(4, 6, seed=9))
-    y = A(prior.sample(2, seed=2))
-    y[0] = 1e200
-    options = {"noise": 0.3, "strategy": NoiseMCMC(chains=64), "num_samples": 8, "throw": False}
-    result = iv.solve(A, y, prior, **options)
-    alone = iv.solve(A, y[1:], prior, item_ids=[1], **options)
-    assert result.status is iv.Status.NO_LIKELIHOOD
-    assert result.failed[:, 0].all() and not result.failed[:, 1].any()
-    assert torch.allclose(result.samples[:, 1], alone.samples[:, 0], rtol=1e-8)
-    assert alone.status is iv.Status.SUCCESS and (result.info["beta"][0] == torch.tensor([0.0, 1.0])).all()
-    result.save(tmp_path / "r.nc")
-    assert iv.load_result(tmp_path / "r.nc").status is iv.Status.NO_LIKELIHOOD
-    assert result.map(lambda x: x.sum(1)).status is iv.Status.NO_LIKELIHOOD
-
-
-def test_auto_does_not_certify_a_likelihood_of_zero():
-    prior, blind = nowhere()
-    result = iv.solve(blind, torch.zeros(2, dtype=D), prior, noise=0.1, num_samples=4, throw=False,
-                      budget=iv.Budget(evaluations=1))
-    assert result.status is iv.Status.NO_LIKELIHOOD and not result.certificate.reached
-    assert "power of the likelihood that was reached 0" in result.certificate.missing
-
-
 def test_items_do_not_see_each_other():
     prior, A = gaussian(), iv.operators.Matrix(matrix=normal(4, 6, seed=9))
     y = A(prior.sample(3, seed=2))
@@ -375,7 +330,6 @@ def test_the_rise_keeps_what_it_should():
     share = 1 / w.square().sum(1)
     assert share[0] / 493 == pytest.approx(0.5, abs=1e-3) and rise[2] == 1 and share[2] > 250
     assert share[1] >= 249.9
-    assert _rise(torch.full((1, 8), -math.inf, dtype=D), torch.ones(1, dtype=D), 0.5) == 0
 
 
 def test_samples_are_taken_once_and_by_evidence():

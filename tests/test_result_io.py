@@ -17,7 +17,6 @@ import xarray
 from torch import Tensor
 
 import invsolve.result_io
-from invsolve.certificate import Attempt, Certificate
 from invsolve.errors import FileError, InputTypeError
 from invsolve.layout import Layout, Part
 from invsolve.result import Result, Status
@@ -100,56 +99,6 @@ def test_weights_layout_dims_units_and_a_long_setting(tmp_path):
     assert_same(back, result)
     torch.testing.assert_close(back["image"].mean, result["image"].mean, rtol=0, atol=0)
     torch.testing.assert_close(back.mean, result.mean, rtol=0, atol=0)
-
-
-def certificate(batched=True, **changes):
-    nan = torch.tensor([0.1 + 0.2, math.nan] if batched else math.nan, dtype=torch.float64)
-    values: dict[str, Any] = dict(
-        reached=False, passed=torch.tensor([True, False] if batched else False), mean_error=nan, std_error=nan / 3,
-        exact=False, tests={"a bound": 1 / 3, "se": math.inf}, missing="a µ of it", attempts=(
-            Attempt(strategy="SMC()", items=2, reached=0, seconds=1 / 7, evaluations=2**40, text=""),
-            Attempt(strategy="NoiseMCMC(chains=64)", items=2, reached=1, seconds=3.0, evaluations=7, text="a \"b\""),
-        ),
-    )
-    return Certificate(**(values | changes))
-
-
-@pytest.mark.parametrize("batched", [True, False])
-def test_certificates_come_back(tmp_path, batched):
-    want = certificate(batched)
-    make(batched=batched, certificate=want).save(tmp_path / "r.nc")
-    found = load_result(tmp_path / "r.nc").certificate
-    for name in ("passed", "mean_error", "std_error"):
-        a, b = getattr(found, name), getattr(want, name)
-        assert a.dtype == b.dtype and a.shape == b.shape and torch.equal(a.nan_to_num(-1), b.nan_to_num(-1)), name
-    for name in ("reached", "exact", "tests", "missing", "attempts"):
-        assert getattr(found, name) == getattr(want, name), name
-    assert str(found) == str(want)
-    assert json.loads(make(certificate=want).to_xarray().attrs["certificate"])["missing"] == want.missing
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"reached": 1}, "is inconsistent: Certificate: `reached` must be of type bool, got 1"),
-        ({"missing": None}, "Certificate: `missing` must be of type str"),
-        ({"passed": ["yes", "no"]}, "Certificate: `passed` must be a bool, or a list of them"),
-        ({"passed": []}, "Certificate: `passed` must be a bool"),
-        ({"std_error": [[0.1], [0.2]]}, "Certificate: `std_error` must be a float"),
-        ({"std_error": [0.1]}, "Certificate: `mean_error` and `std_error` must be of as many items as `passed`"),
-        ({"passed": [True], "mean_error": [0.1], "std_error": [0.1]}, "has a certificate of 1 items that are not those"),
-        ({"tests": {"a": "b"}}, "Certificate: `a` must be of type"),
-        ({"attempts": []}, "Certificate: `attempts` must be one or more"),
-        ({"attempts": ["SMC"]}, "Attempt: `strategy` must be of type str, got None"),
-    ],
-)
-def test_hostile_certificates(tmp_path, changes, message):
-    make(certificate=certificate()).save(tmp_path / "r.nc")
-    text = json.dumps(certificate().to_dict() | changes)
-    with h5py.File(tmp_path / "r.nc", "r+", libver="latest") as file:
-        del file.attrs["certificate"]
-        file.attrs["certificate"] = np.bytes_(text)
-    refused(tmp_path / "r.nc", message)
 
 
 def test_half_precision_becomes_float32(tmp_path):

@@ -146,6 +146,14 @@ def simulate_mri(
     )
 
 
+def band_limited(image: Tensor, grid: tuple[int, int]) -> Tensor:
+    """What noise-free and complete data on ``grid`` show of piecewise constant images ``(..., H, W)``, real or complex.
+
+    Complex, of the same precision: edges ring as they do in scans, and the corner of k-space beyond ``grid`` is gone.
+    """
+    return _inverse(_sample_kspace(image.to(image.dtype.to_complex()), check_plane("band_limited", "grid", grid)))
+
+
 def _sample_kspace(rho: Tensor, grid: tuple[int, int]) -> Tensor:
     """The Fourier integral of a piecewise constant object ``(..., H, W)`` at the centred frequencies of a coarser grid.
 
@@ -162,7 +170,7 @@ def _sample_kspace(rho: Tensor, grid: tuple[int, int]) -> Tensor:
         k = torch.arange(n, dtype=torch.float64) - n // 2
         shift = (n // 2 + 0.5) / n - (fine // 2 + 0.5) / fine
         factor = torch.polar(math.sqrt(n / fine) * torch.sinc(k / fine), 2 * math.pi * k * shift)
-        spectrum = spectrum * (factor if axis == -1 else factor[:, None])
+        spectrum = spectrum * (factor if axis == -1 else factor[:, None]).to(spectrum.dtype)
     return spectrum
 
 

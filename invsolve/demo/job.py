@@ -17,16 +17,20 @@ from invsolve.baselines import tikhonov, zero_filled
 from invsolve.check import CheckReport
 from invsolve.checks import check_int
 from invsolve.datasets import MRIScan, simulate_mri, t1_slice
+from invsolve.demo.page import page
 from invsolve.demo.phantoms import FULL, Size, head_spectrum, phantom_scan, tune_baselines, tv_solver
 from invsolve.demo.report import assumed, coverage_line, draw, verdict
-from invsolve.demo.scores import POSTERIOR, Row, score, table
+from invsolve.demo.scores import FIELD, LEARNED, Row, score, table
 from invsolve.errors import invalid_type
 from invsolve.files import atomic_write
 from invsolve.noise import Gaussian
-from invsolve.priors import GaussianFieldPrior
+from invsolve.priors import GaussianFieldPrior, load
 from invsolve.problem import Problem
 from invsolve.result import Result
 from invsolve.solve import solve
+from invsolve.strategies import MMPS
+
+_ROWS = 4  # samples of a network at once: 128 x 128 pixels of them fill a CPU's cache
 
 
 @final
@@ -35,8 +39,8 @@ class Demo:
     """What a run made; ``text`` is the report, in Markdown."""
 
     scan: MRIScan
-    result: Result
-    check: CheckReport
+    results: dict[str, Result]  # by row of the table: field prior, learned prior
+    check: CheckReport  # of the last of them
     images: dict[str, Tensor]  # (H, W) complex, by method
     rows: tuple[Row, ...]
     nominal: float  # level of the rank interval
@@ -53,9 +57,10 @@ def run(
     seed: int = 0,
     say: Callable[[str], object] = print,
 ) -> Demo:
-    """Scan the slice, reconstruct it in four ways, score them; write three files to ``out``.
+    """Scan the slice, reconstruct it in five ways, score them; write four files to ``out``.
 
-    The files: ``demo.md`` (the report), ``demo.png``, ``posterior.nc`` (`invsolve.load_result` reads it).
+    The files: ``demo.html`` (the report with pictures, one file), ``demo.md``, ``demo.png``, ``posterior.nc`` (the last
+    posterior; `invsolve.load_result` reads it).
     ``samples`` >= 2; 19 carry a rank interval of exactly 90 %. ``seed`` keys coils, phase, mask and noise of the scan,
     the phantoms and the samples. ``say`` is given the report. Raises InputError or InputTypeError for a wrong argument.
     """
@@ -83,22 +88,34 @@ def run(
         prior = GaussianFieldPrior(shape=(size.grid, size.grid), spectrum=spectrum, basis="periodic", kind="complex")
         problem = Problem(A, scan.kspace, noise=Gaussian(std=scan.noise_std), dims=("row", "column"))
         # One sample at a time: 8 coils of one image stay in the processor's cache, those of 19 do not (twice as slow).
-        result = solve(problem, prior, num_samples=samples, seed=seed, chunk=1)
+        results = {FIELD: solve(problem, prior, num_samples=samples, seed=seed, chunk=1)}
+    if size.steps:
+        learned = load("head-mr-128").on(problem)
+        strategy = MMPS(covariance="jacobian", max_iter=3, num_steps=size.steps)
+        results[LEARNED] = solve(problem, learned, strategy=strategy, num_samples=samples, seed=seed, chunk=_ROWS)
+    name, result = list(results.items())[-1]
+    with _one_thread():
         check = result.check()
-    images[POSTERIOR], seconds[POSTERIOR] = result.mean, result.seconds
+    images |= {key: r.mean for key, r in results.items()}
+    seconds |= {key: r.seconds for key, r in results.items()}
     level = min(0.9, (samples - 1) / (samples + 1))
-    rows, nominal = score(scan, images, result, seconds, level)
+    rows, nominal = score(scan, images, results, seconds, level)
     text = "\n".join([
-        *assumed(scan, size, result, cg, tv), "", *table(rows, nominal), "", coverage_line(scan, result, level), "",
+        *assumed(scan, size, results, cg, tv), "", *table(rows, nominal), "",
+        *(coverage_line(scan, key, r, level) for key, r in results.items()), "",
+        f"The checks of the {name.removeprefix('posterior mean, ')}'s posterior:", "",
         "```text", str(check), "```", "", *verdict(rows, check),
     ])
-    files = tuple(folder / name for name in ("demo.md", "demo.png", "posterior.nc"))
-    atomic_write(files[0], lambda path: _write(path, f"# Demo: an undersampled MRI slice\n\n{text}\n"))
-    atomic_write(files[1], lambda path: draw(scan, images, result).savefig(path, dpi=150))
-    result.save(files[2])
+    files = tuple(folder / name for name in ("demo.html", "demo.md", "demo.png", "posterior.nc"))
+    title = "Demo: an undersampled MRI slice"
+    figure = draw(scan, images, result)
+    atomic_write(files[0], lambda path: _write(path, page(title, text, figure, result)))
+    atomic_write(files[1], lambda path: _write(path, f"# {title}\n\n{text}\n"))
+    atomic_write(files[2], lambda path: figure.savefig(path, dpi=150))
+    result.save(files[3])
     say(f"{text}\n\n{time.perf_counter() - started:.1f} s in all. Written: {', '.join(map(str, files))}")
     return Demo(
-        scan=scan, result=result, check=check, images=images, rows=rows, nominal=nominal, text=text, files=files
+        scan=scan, results=results, check=check, images=images, rows=rows, nominal=nominal, text=text, files=files
     )
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from invsolve.baselines import TunedWeight, WeightedSolver, tikhonov, total_variation, tune_weight
-from invsolve.datasets import MRIScan, head_phantom, simulate_mri, smooth_phase
+from invsolve.datasets import MRIScan, heads, simulate_mri, smooth_phase
 from invsolve.priors import Spectrum
 
 FINE = 256  # cells a side of the objects that are scanned: the slice, and the phantoms
@@ -25,25 +25,27 @@ TV_ITERATIONS = 150  # on these scans 400 change the error by less than 1 % at t
 @final
 @dataclass(frozen=True, kw_only=True)
 class Size:
-    """What makes a run short or long: cells a side of the unknown, phantoms to fit the prior to and to tune on."""
+    """What makes a run short or long: cells a side of the unknown, phantoms to fit the field prior to and to tune on,
+    steps of the walk with the learned prior (0: without it; it needs a grid of 128)."""
 
     grid: int
     heads: int
     tuning: int
+    steps: int = 0
 
 
-FULL, QUICK = Size(grid=192, heads=16, tuning=3), Size(grid=96, heads=8, tuning=2)
+FULL, QUICK = Size(grid=128, heads=16, tuning=3, steps=40), Size(grid=128, heads=8, tuning=2, steps=25)
 
 
-def head_spectrum(heads: int, *, seed: int = 0) -> Spectrum:
-    """The mean power of ``heads`` head phantoms with random smooth phases, per real component and mode, as a spectrum.
+def head_spectrum(number: int, *, seed: int = 0) -> Spectrum:
+    """The mean power of ``number`` head phantoms with random smooth phases, per real component and mode, as a spectrum.
 
     Averaged over rings of |k| on the fine grid; between their mean radii the logarithm is interpolated. The phase of a
     scanner has an arbitrary constant too, so the field has mean zero and both of its components have the same law.
     """
     shape = (FINE, FINE)
-    images = head_phantom(heads, shape, seed=seed, dtype=torch.float64)
-    phases = torch.stack([smooth_phase(shape, seed=seed + i, dtype=torch.float64) for i in range(heads)])
+    images = heads.slices(number, shape, seed=seed).double()
+    phases = torch.stack([smooth_phase(shape, seed=seed + i, dtype=torch.float64) for i in range(number)])
     # With norm="forward" these are the coefficients of exp(2 pi i k r); half of their power is in each component.
     power = torch.fft.fft2(torch.polar(images, phases), norm="forward").abs().square().mean(0) / 2
     k = torch.fft.fftfreq(FINE, 1 / FINE, dtype=torch.float64)
@@ -79,5 +81,5 @@ def tv_solver(noise_std: float) -> WeightedSolver:
 
 def phantom_scan(grid: int, acceleration: float, seed: int) -> MRIScan:
     """A scan like the slice's, of another object with other coils, phase, mask and noise."""
-    head = head_phantom(1, (FINE, FINE), seed=seed)[0]
+    head = heads.slices(1, (FINE, FINE), seed=seed)[0]
     return simulate_mri(head, grid=(grid, grid), acceleration=acceleration, seed=seed)

@@ -13,7 +13,8 @@ from invsolve.baselines import TunedWeight
 from invsolve.check import CheckReport
 from invsolve.datasets import MRIScan
 from invsolve.demo.phantoms import FINE, Size
-from invsolve.demo.scores import POSTERIOR, Row, in_head, parts
+from invsolve.demo.scores import FIELD, LEARNED, Row, in_head, parts
+from invsolve.priors import Prior
 from invsolve.problem import Problem
 from invsolve.result import Result
 
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
 
 _FAILED = {
     "prior": "at some scales the posterior has another power than the phantoms have. A head is no stationary Gaussian "
-             "field: it has sharp edges, and air around it. Mean and intervals inherit that.",
+             "field: it has sharp edges, and air around it; and this one may have finer or coarser folds than the "
+             "phantoms. Mean and intervals inherit that.",
     "noise level": "a prior that allows more than there is fits part of the noise (chi^2 below 1); one that allows too "
                    "little leaves part of the signal (above 1).",
     "structure": "the residual is not white. A prior with too much power at some scales lets the samples follow the "
@@ -30,9 +32,9 @@ _FAILED = {
 }
 
 
-def assumed(scan: MRIScan, size: Size, result: Result, cg: TunedWeight, tv: TunedWeight) -> list[str]:
+def assumed(scan: MRIScan, size: Size, results: Mapping[str, Result], cg: TunedWeight, tv: TunedWeight) -> list[str]:
     """What was simulated, what was stated to `solve`, and how the baselines got their weights."""
-    problem = result.problem
+    problem = results[FIELD].problem
     assert isinstance(problem, Problem)
     lines = int(scan.mask.any(-2).sum())
     edges = [" (at the edge of the range tried)" if tuned.at_edge else "" for tuned in (cg, tv)]
@@ -42,40 +44,51 @@ def assumed(scan: MRIScan, size: Size, result: Result, cg: TunedWeight, tv: Tune
         f"- Scan: {scan.kspace.shape[0]} simulated coils, {lines} of {size.grid} lines of k-space, "
         f"{int(problem.num_data[0])} real numbers; noise std {scan.noise_std:.4f} per component, a thirtieth of the "
         "mean object.",
-        "- Prior: a stationary complex Gaussian field, its spectrum the ring-averaged power of "
+        "- Field prior: a stationary complex Gaussian field, its spectrum the ring-averaged power of "
         f"{size.heads} head phantoms. Nothing is fitted to the slice.",
+        *_learned(results.get(LEARNED)),
         f"- Baselines: weights of least error on scans of {size.tuning} phantoms: "
         f"CG-SENSE {cg.weight:.3g}{edges[0]}, TV {tv.weight:.3g} noise std{edges[1]}.",
-        f"- Posterior: {result.num_samples} samples, strategy {result.strategy}. {result.why}",
-        f"- Fit: chi^2 per datum of the samples {float(result.chi2.mean()):.3f}, about 1 if model and noise level are "
-        "right.",
+        *(f"- {name[0].upper()}{name[1:]}: {r.num_samples} samples, strategy {r.strategy}. {r.why} chi^2 per datum "
+          f"{float(r.chi2.mean()):.3f}, about 1 if model and noise level are right." for name, r in results.items()),
     ]
 
 
-def coverage_line(scan: MRIScan, result: Result, level: float) -> str:
+def _learned(result: Result | None) -> list[str]:
+    if result is None or not isinstance(result.prior, Prior):
+        return []
+    words = "".join(f" {note[0].upper()}{note[1:]}." for note in result.prior.notes)
+    return [f"- Learned prior: head-mr-128, a diffusion model trained on head phantoms only.{words}"]
+
+
+def coverage_line(scan: MRIScan, name: str, result: Result, level: float) -> str:
     """Coverage beyond that of the table: the whole image, and the magnitude."""
     head, magnitude, truth = in_head(scan), result.map(torch.abs).samples, parts(scan.truth.flatten())
     everywhere = metrics.coverage(parts(result.samples.flatten(1))[:, None], truth[None], level=level)
     size = metrics.coverage(magnitude[:, head][:, None], scan.truth.abs()[head][None], level=level)
-    return (f"The {size.nominal:.0%} intervals of {result.num_samples} samples also hold "
+    return (f"{name[0].upper()}{name[1:]}: the {size.nominal:.0%} intervals of {result.num_samples} samples also hold "
             f"{float(everywhere.observed):.3f} of the real and imaginary parts of the whole image, air included, and "
             f"{float(size.observed):.3f} of the magnitudes inside the head.")
 
 
 def verdict(rows: Sequence[Row], check: CheckReport) -> list[str]:
-    """What the table and the report of the checks mean here, in words."""
+    """What the table and the report of the checks of the last posterior mean here, in words."""
     lines = []
     best = min(rows, key=lambda row: row.nrmse)
-    if best.method != POSTERIOR:
+    if best.covered is None:
         lines += [f"As a single image, {best.method} is nearer to the truth than the posterior mean. It does not say "
                   "how far off it is; the posterior does, pixel by pixel and for whatever is computed from the image "
                   "(`result.map`).", ""]
     failed = [c.name for c in check.checks if not c.passed]
     if not failed:
         return [*lines, "The slice does not contradict model and prior in what the tests look at."]
-    lines += ["The samples are exact draws for the model and prior that were stated. Where the slice contradicts "
-              "those:", ""]
+    lines += [f"Where the slice contradicts the model and the {check_of(rows)}:", ""]
     return lines + [f"- {name}: {_FAILED[name]}" if name in _FAILED else f"- {name}." for name in failed]
+
+
+def check_of(rows: Sequence[Row]) -> str:
+    """Which prior the checks are about: that of the last posterior."""
+    return "learned prior" if any(row.method == LEARNED for row in rows) else "field prior"
 
 
 def draw(scan: MRIScan, images: Mapping[str, Tensor], result: Result) -> Figure:

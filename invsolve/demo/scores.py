@@ -13,7 +13,7 @@ from invsolve import metrics
 from invsolve.datasets import MRIScan
 from invsolve.result import Result
 
-POSTERIOR = "posterior mean"  # the one row with samples
+FIELD, LEARNED = "posterior mean, field prior", "posterior mean, learned prior"  # the rows with samples
 
 
 @final
@@ -41,25 +41,30 @@ def in_head(scan: MRIScan) -> Tensor:
 
 
 def score(
-    scan: MRIScan, images: dict[str, Tensor], result: Result, seconds: dict[str, float], level: float
+    scan: MRIScan, images: dict[str, Tensor], results: dict[str, Result], seconds: dict[str, float], level: float
 ) -> tuple[tuple[Row, ...], float]:
-    """The rows of the table, and the exact level of the interval."""
+    """The rows of the table, and the exact level of the interval; ``results`` are the posteriors, by row."""
     truth, head = scan.truth, in_head(scan)
     peak = float(truth.abs().max())
-    values, target = parts(result.samples[:, head])[:, None], parts(truth[head])[None]
-    covered = metrics.coverage(values, target, level=level)
+    target, nominal = parts(truth[head])[None], level
     rows = []
     for name, image in images.items():
-        sampled = name == POSTERIOR
         x, t = image.abs()[None], truth.abs()[None]
-        error = metrics.crps(values, target) if sampled else (parts(image[head]) - target).abs().mean(1)
+        covered = None
+        if name in results:
+            values = parts(results[name].samples[:, head])[:, None]
+            error = metrics.crps(values, target)
+            found = metrics.coverage(values, target, level=level)
+            covered, nominal = float(found.observed), found.nominal
+        else:
+            error = (parts(image[head]) - target).abs().mean(1)
         rows.append(Row(
             method=name, psnr=float(metrics.psnr(x, t, data_range=peak)),
             ssim=float(metrics.ssim(x, t, data_range=peak)),
             nrmse=float(metrics.nrmse(image[head][None], truth[head][None])),
-            crps=float(error), covered=float(covered.observed) if sampled else None, seconds=seconds[name],
+            crps=float(error), covered=covered, seconds=seconds[name],
         ))
-    return tuple(rows), covered.nominal
+    return tuple(rows), nominal
 
 
 def parts(x: Tensor) -> Tensor:

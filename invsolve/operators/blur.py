@@ -14,7 +14,7 @@ from torch import Tensor
 from invsolve.checks import Kind, Shape, check_choice, check_dims, check_finite, check_positive
 from invsolve.errors import invalid, invalid_type
 from invsolve.operators.base import OneKind
-from invsolve.operators.fft import fast_length
+from invsolve.operators.fft import fast_length, of_rows
 from invsolve.tally import count
 
 Boundary = Literal["periodic", "zero", "reflect", "valid"]
@@ -117,15 +117,13 @@ class Blur(OneKind):
         if not self._axes:
             return x
         transform = torch.fft.rfftn if self.kind == "real" else torch.fft.fftn
-        out: Tensor = transform(x, s=self._fft_shape, dim=self._axes)
-        return out
+        return of_rows(transform, x, s=self._fft_shape, dim=self._axes)
 
     def _inverse(self, x: Tensor) -> Tensor:
         if not self._axes:
             return x
         transform = torch.fft.irfftn if self.kind == "real" else torch.fft.ifftn
-        out: Tensor = transform(x, s=self._fft_shape, dim=self._axes)
-        return out
+        return of_rows(transform, x, s=self._fft_shape, dim=self._axes)
 
     def _apply(self, x: Tensor) -> Tensor:
         y = self._inverse(self._transform(self._extend(x)) * self._spectrum)

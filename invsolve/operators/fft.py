@@ -7,9 +7,18 @@ from __future__ import annotations
 
 import cmath
 import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
+
+
+def of_rows(transform: Callable[..., Tensor], x: Tensor, **options: Any) -> Tensor:
+    """``transform(x, **options)`` of torch.fft, also for no rows at all, which some releases of MKL refuse."""
+    if x.numel():
+        return transform(x, **options)
+    return transform(x.new_zeros(1, *x.shape[1:]), **options)[:0]
 
 
 def centred_fft(x: Tensor, axes: int) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor
 from invsolve.checks import Kind, Shape, check_choice, check_dims, check_finite, check_positive, kind_dtype
 from invsolve.errors import invalid, invalid_type
 from invsolve.operators.base import LinearOperator
-from invsolve.operators.fft import shift_phases
+from invsolve.operators.fft import of_rows, shift_phases
 from invsolve.tally import count
 
 
@@ -129,14 +129,14 @@ class MRI(LinearOperator):
     # ----------------------------------------------------------------------------------------------------
     def _apply(self, x: Tensor) -> Tensor:
         maps, mask = self._encoding(x.dtype)
-        k: Tensor = torch.fft.fftn(x.unsqueeze(1) * maps, dim=self._dims, norm="ortho")
+        k = of_rows(torch.fft.fftn, x.unsqueeze(1) * maps, dim=self._dims, norm="ortho")
         k = k.mul_(mask)  # in place: a temporary of this size costs more than the product
         return k.squeeze(1) if self.maps is None else k
 
     def _adjoint(self, y: Tensor) -> Tensor:
         maps, mask = self._encoding(y.dtype)
         k = (y.unsqueeze(1) if self.maps is None else y) * mask.conj()
-        return self._combine(torch.fft.ifftn(k, dim=self._dims, norm="ortho"), maps)
+        return self._combine(of_rows(torch.fft.ifftn, k, dim=self._dims, norm="ortho"), maps)
 
     def _normal(self, x: Tensor) -> Tensor:
         """``sum_c conj(S_c) F^-1 M F S_c x``: the phases q cancel, and so do the transforms along axes M is constant
@@ -149,8 +149,8 @@ class MRI(LinearOperator):
             mask = mask if a in self._varying else mask.narrow(a, 0, 1)
         mask = mask.unsqueeze(1) if "mask" in self._items() else mask
         if self._varying:
-            k = torch.fft.fftn(coils, dim=self._varying, norm="ortho").mul_(mask)
-            coils = torch.fft.ifftn(k, dim=self._varying, norm="ortho")
+            k = of_rows(torch.fft.fftn, coils, dim=self._varying, norm="ortho").mul_(mask)
+            coils = of_rows(torch.fft.ifftn, k, dim=self._varying, norm="ortho")
         else:
             coils = torch.complex(coils, torch.zeros_like(coils)) if not coils.is_complex() else coils
             coils = coils * mask
@@ -174,7 +174,8 @@ class MRI(LinearOperator):
         return 0.5 * (gain + gain.flip(self._dims).roll([1] * len(self._dims), self._dims))
 
     def _filter(self, x: Tensor, multiplier: Tensor) -> Tensor:
-        out: Tensor = torch.fft.ifftn(torch.fft.fftn(x, dim=self._dims) * multiplier, dim=self._dims)
+        spectrum = of_rows(torch.fft.fftn, x, dim=self._dims) * multiplier
+        out = of_rows(torch.fft.ifftn, spectrum, dim=self._dims)
         return out.real.contiguous() if self.in_kind == "real" else out
 
     def pinv(self, y: Tensor, *, rtol: float = 1e-6, max_iter: int = 500) -> Tensor:

@@ -7,12 +7,22 @@ from invsolve.priors.function import FunctionPrior, from_denoiser
 from invsolve.priors.gaussian import GaussianPrior
 from invsolve.priors.mixture import GaussianMixturePrior
 from invsolve.priors.modes import DenseModes, GaussianLaw, Modes
+from invsolve.priors.network import NetworkPrior
+from invsolve.priors.predictions import EDM, Direct, Scheduled
+from invsolve.priors.resampled import ResampledPrior
+from invsolve.priors.schedules import DDPM, VE, VP, Cosine, Flow
 from invsolve.priors.sparse import Laplace, SparsePrior, SpikeSlab, Student
 from invsolve.priors.spectra import Matern, Spectrum
+from invsolve.priors.weights import load, save_prior, shipped
 
 __all__ = [
+    "Cosine",
+    "DDPM",
     "DenseModes",
+    "Direct",
+    "EDM",
     "Family",
+    "Flow",
     "FunctionPrior",
     "GaussianFieldPrior",
     "GaussianLaw",
@@ -21,10 +31,18 @@ __all__ = [
     "Laplace",
     "Matern",
     "Modes",
+    "NetworkPrior",
     "Prior",
+    "ResampledPrior",
+    "Scheduled",
     "SparsePrior",
     "Spectrum",
     "SpikeSlab",
     "Student",
+    "VE",
+    "VP",
     "from_denoiser",
+    "load",
+    "save_prior",
+    "shipped",
 ]

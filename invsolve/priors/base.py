@@ -45,6 +45,7 @@ class Prior(abc.ABC):
     detail: float | None = None
     law: GaussianLaw | None = None  # a Gaussian with (about) this prior's mean and covariance, if it can be stated
     exact_law: bool = False  # the prior *is* that Gaussian
+    notes: tuple[str, ...] = ()  # what was done to it to fit a problem
 
     @abc.abstractmethod
     def _denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
@@ -58,6 +59,11 @@ class Prior(abc.ABC):
     def noise(self, z: Tensor) -> Tensor:
         """``C^(1/2) z``: diffusion noise of unit level from white ``z`` ``(rows, *shape)``; white unless overridden."""
         return z
+
+    @property
+    def learned(self) -> bool:
+        """True if it was made from signals: it then has a scale that the user did not state."""
+        return False
 
     @property
     def white_noise(self) -> bool:

@@ -77,6 +77,10 @@ class Strategy(abc.ABC):
         """True once further steps would change nothing: `num_steps` is then a limit. Asked after every step."""
         return False
 
+    def stopped(self, run: Run, state: Any) -> tuple[Any, Info] | None:
+        """The state and info to answer with if no further step is taken; None: there is no answer before the last."""
+        return None
+
     def samples(self, run: Run, state: Any) -> Tensor:
         """The signals of a state, ``(rows, *shape)``: its field ``x`` unless overridden."""
         x = getattr(state, "x", None)

@@ -27,7 +27,7 @@ _ACCEPT = {"hmc": 0.8, "mala": 0.6, "pcn": 0.3}  # acceptance that the step size
 _TRAJECTORY = 1.6  # length of an HMC trajectory in the coordinates of the metric: a quarter of an oscillation
 _LEAPS = 16  # steps of a trajectory at most
 _SETTLE = 3  # rounds at temperature 1 in which metric and step size still adapt
-_TRIES = 3  # how often an item whose chains all have likelihood zero is looked at before it is given up
+_LOST = 30  # moves after which chains that all have likelihood zero are given up
 _NUMBERS = 2**19  # numbers of the chains that are moved at once: what a CPU's cache holds
 
 Kernel = Literal["hmc", "mala", "pcn"]
@@ -103,10 +103,11 @@ class NoiseMCMC(Strategy):
     (split R-hat) and ``nested_rhat`` (of the islands), the worst component, and ``ess``, the least, over components,
     energy and log-likelihood; ``mean_error`` and ``std_error``, errors of mean and std in posterior stds, the worst
     component, from the islands, and ``drift``, what of it is islands still moving together;
-    ``acceptance``; ``beta`` (1 unless ``num_steps`` moves were too few; 0 if the likelihood was zero at all chains,
-    whose samples then count as failed); ``rises`` and ``moves``, their numbers.
+    ``acceptance``; ``beta`` (1 unless ``num_steps`` moves or a budget were too few: errors are NaN where not all rounds
+    were recorded); ``rises`` and ``moves``, their numbers.
 
-    Samples of an item depend on each other, not on other items.
+    Samples of an item depend on each other, not on other items. An item whose likelihood is zero wherever its chains
+    went fails: its samples are NaN.
     """
 
     couples = "samples"
@@ -174,17 +175,23 @@ class NoiseMCMC(Strategy):
         return state
 
     def step(self, run: Run, state: NoiseMCMCState, i: int) -> tuple[NoiseMCMCState, Info]:
-        active = ((state.done < self.rounds) & ~_lost(state)).nonzero()[:, 0]
+        active = (state.done < self.rounds).nonzero()[:, 0]
         state = _copied(state)
         for group in self._groups(active, state.u.shape[-1]):
             self._round(run, state, group, i)
+        self._lost(run, state)
         if i + 1 == self.num_steps:
             self._filled(run, state)
-        over = i + 1 == self.num_steps or self.finished(run, state)
+        over = i + 1 == self.num_steps or bool((state.done == self.rounds).all())
         return state, self._info(run, state) if over else {}
 
+    def stopped(self, run: Run, state: NoiseMCMCState) -> tuple[NoiseMCMCState, Info]:
+        state = _copied(state)
+        self._filled(run, state)
+        return state, self._info(run, state)
+
     def finished(self, run: Run, state: NoiseMCMCState) -> bool:
-        return bool(((state.done == self.rounds) | _lost(state)).all())
+        return bool((state.done == self.rounds).all())
 
     # --- one round -----------------------------------------------------------------------------------------------
     def _round(self, run: Run, state: NoiseMCMCState, group: Tensor, i: int) -> None:
@@ -255,7 +262,7 @@ class NoiseMCMC(Strategy):
         rise = _rise(logs, 1 - part.beta, self.keep)
         beta = torch.where(rise >= 1 - part.beta, 1.0, part.beta + rise)
         log_w = rise[:, None] * logs.nan_to_num(neginf=-math.inf)
-        log_w = torch.where(logs == -math.inf, torch.where(rise > 0, -math.inf, 0.0)[:, None], log_w)
+        log_w = torch.where(logs == -math.inf, -math.inf, log_w)
         islands = log_w.view(len(logs), self.islands, -1)
         gain = torch.logsumexp(islands, -1) - math.log(islands.shape[-1])
         weights = torch.softmax(log_w, 1)
@@ -313,13 +320,25 @@ class NoiseMCMC(Strategy):
             rows = torch.arange(repeats, device=x.device)[:, None] * items + group
             state.x[rows] = x[:, chain].transpose(0, 1)
 
+    def _lost(self, run: Run, state: NoiseMCMCState) -> None:
+        """Items for which no chain ever met a positive likelihood are over, and their samples NaN: there is nothing to
+        weight prior draws by."""
+        active = (state.done < self.rounds) & (state.moves >= _LOST) & (state.beta < 1)
+        lost = (active & ~torch.isfinite(state.log_likelihood).any(1)).nonzero()[:, 0]
+        if len(lost):
+            items = run.bound.batch
+            rows = torch.arange(run.rows // items, device=lost.device)[:, None] * items + lost
+            state.x[rows] = torch.nan
+            state.done[lost] = self.rounds
+
     def _info(self, run: Run, state: NoiseMCMCState) -> Info:
         from invsolve.strategies.convergence import population
 
         found = population(state.first, state.second, state.square, state.log_evidence, self.rounds)
-        # All the likelihoods that were met are zero: so is the evidence, and nothing says how nearly.
-        none = {"log_evidence": -math.inf, "log_evidence_se": math.inf}
-        found = {name: torch.where(state.beta > 0, v, none.get(name, math.nan)) for name, v in found.items()}
+        # Sums of fewer rounds say nothing of the error.
+        short = (state.done < self.rounds) | (state.beta < 1)
+        for name in ("mean_error", "std_error", "drift", "rhat", "nested_rhat", "ess"):
+            found[name] = torch.where(short, torch.nan, found[name])
         found |= {"acceptance": state.accept, "beta": state.beta, "rises": state.rises, "moves": state.moves}
         repeats = run.rows // run.bound.batch
         return {name: value.repeat(repeats) for name, value in found.items()}
@@ -344,11 +363,6 @@ class NoiseMCMC(Strategy):
 def _first(run: Run) -> DrawLike:
     """The streams of the items: those of their first samples."""
     return run.draws.take(torch.arange(run.bound.batch))
-
-
-def _lost(state: NoiseMCMCState) -> Tensor:
-    """Items whose chains have met likelihood zero only, ``(items,)``: no move leads away from there."""
-    return (state.beta == 0) & (state.rises >= _TRIES)
 
 
 def _copied(state: NoiseMCMCState) -> NoiseMCMCState:
@@ -381,8 +395,7 @@ def _autocorrelation(metric: Metric, before: Chains, after: Chains) -> Tensor:
 def _rise(logs: Tensor, room: Tensor, keep: float) -> Tensor:
     """The largest rise of the power, up to ``room`` ``(items,)``, whose weights have an effective share of ``keep``.
 
-    ``logs`` ``(items, chains)``. By bisection of its logarithm; chains of likelihood zero have no weight at any rise,
-    and where all are, it is 0.
+    ``logs`` ``(items, chains)``. By bisection of its logarithm; chains of likelihood zero have no weight at any rise.
     """
     shifted = logs - logs.amax(1, keepdim=True)
     alive = torch.isfinite(shifted)
@@ -399,7 +412,7 @@ def _rise(logs: Tensor, room: Tensor, keep: float) -> Tensor:
         middle = (low + high) / 2
         enough = share(middle.exp()) >= wanted
         low, high = torch.where(enough, middle, low), torch.where(enough, high, middle)
-    return torch.where(alive.any(1), torch.where(share(room) >= wanted, room, low.exp()), 0.0)
+    return torch.where(share(room) >= wanted, room, low.exp())
 
 
 def _plan(log_evidence: Tensor, samples: int, chains: int, rounds: int) -> tuple[Tensor, Tensor]:

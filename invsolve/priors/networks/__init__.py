@@ -1,0 +1,5 @@
+"""Networks that denoise: what a learned prior is made of."""
+
+from invsolve.priors.networks.unet import UNet, UNetConfig
+
+__all__ = ["UNet", "UNetConfig"]

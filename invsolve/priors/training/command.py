@@ -1,0 +1,125 @@
+"""``python -m invsolve train``: a prior from nothing but time."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from invsolve.checks import check_choice, check_int, check_positive
+from invsolve.errors import invalid
+from invsolve.files import atomic_write
+from invsolve.priors.field import GaussianFieldPrior
+from invsolve.priors.network import NetworkPrior
+from invsolve.priors.spectra import Matern
+from invsolve.priors.training.data import Made, Source
+from invsolve.priors.training.pictures import card_text, loss_figure, samples_figure
+from invsolve.priors.training.trainer import Options, train
+from invsolve.priors.weights import save_prior
+
+DATA = ("heads", "heads-ct", "gaussian-field")
+_COARSEST = 32  # pixels a side of the first stage
+_SHARES = {1: (1.0,), 2: (0.3, 0.7), 3: (0.1, 0.25, 0.65)}  # of the time, by the number of stages
+_IMAGE_SECONDS, _IMAGE_SHARE = 0.06, 0.1  # to make an image, and the share of the time that the pool may take
+_CARDS = {
+    "heads": (
+        "random heads made of formulas (iv.datasets.heads): MR of any contrast, half of them stripped to the brain, "
+        "complex with a smooth phase; no image of a person",
+        "real anatomy is richer: lesions, implants, artefacts and contrasts that no formula here makes",
+    ),
+    "heads-ct": (
+        "random heads made of formulas (iv.datasets.heads), CT numbers; no image of a person",
+        "real anatomy is richer, and there are no beam hardening and no metal",
+    ),
+    "gaussian-field": ("a periodic Gaussian field, Matern, std 1, length 0.1", "a law that is known exactly: use it"),
+}
+
+
+def command(
+    data: str,
+    *,
+    resolution: int = 64,
+    hours: float = 0.2,
+    out: str | os.PathLike[str] = "out/train",
+    seed: int = 0,
+    width: int = 48,
+    say: Callable[[str], object] = print,
+) -> NetworkPrior:
+    """Train on ``data`` at ``resolution`` x ``resolution`` for about ``hours``, in stages of doubling resolution.
+
+    Writes ``prior.safetensors``, ``card.md``, ``samples.png`` and ``loss.png`` to ``out``, and a folder for every stage
+    from which the same call goes on. Raises InputError for wrong arguments.
+    """
+    check_choice("train", "data", data, DATA)
+    resolution = check_int("train", "resolution", resolution, minimum=16)
+    hours = check_positive("train", "hours", hours)
+    if resolution % 8:
+        raise invalid("train", "resolution", "a multiple of 8", resolution)
+    from invsolve.priors.networks import UNetConfig
+
+    folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    sizes = [resolution]
+    while sizes[0] >= 2 * _COARSEST and sizes[0] % 16 == 0 and len(sizes) < 3:
+        sizes.insert(0, sizes[0] // 2)
+    prior: NetworkPrior | None = None
+    source: Source | None = None
+    done: list[str] = []
+    about, limits = _CARDS[data]
+    for size, share in zip(sizes, _SHARES[len(sizes)], strict=True):
+        source = _source(data, size, hours, folder, seed, say)
+        batch = 64 if size <= 32 else 32 if size <= 64 else 16
+        options = Options(batch=batch, seed=seed, precision="bfloat16" if _bfloat16() else "full")
+        say(f"{size} x {size}: {60 * hours * share:.1f} minutes, batches of {batch}")
+        more: dict[str, Any] = {"network": UNetConfig(width=width)} if prior is None else {"start": prior}
+        card = {"data": about, "limits": limits, "licence": "BSD-3-Clause, as the package",
+                "recipe": f"python -m invsolve train {data} --resolution {resolution} --hours {hours:g} --seed {seed}",
+                "stages": ", ".join([*done, f"{size} x {size}"])}
+        prior = train(source, hours=hours * share, out=folder / f"{size}", options=options, card=card, **more)
+        done.append(f"{size} x {size} ({prior.card['training']['steps']:,} steps)")
+    assert prior is not None and source is not None
+    save_prior(prior, folder / "prior.safetensors")
+    shown = 6
+    figures = {
+        "samples.png": samples_figure(prior.sample(shown, seed=seed), source.read(range(shown), seed + 2)),
+        "loss.png": loss_figure(folder / f"{resolution}"),
+    }
+    for name, figure in figures.items():
+        atomic_write(folder / name, lambda path, figure=figure: figure.savefig(path, dpi=110))  # type: ignore[misc]
+    atomic_write(folder / "card.md", lambda path: _write(path, card_text(prior, f"{data}-{resolution}")))
+    say(f"Written to {folder}: prior.safetensors (iv.priors.load reads it), card.md, samples.png, loss.png")
+    return prior
+
+
+def _source(
+    data: str, size: int, hours: float, folder: Path, seed: int, say: Callable[[str], object]
+) -> Source:
+    if data == "gaussian-field":
+        field = GaussianFieldPrior(shape=(size, size), spectrum=Matern(std=1.0, length=0.1), basis="periodic")
+        return Made(lambda numbers, s: torch.cat([field.sample(1, seed=(s << 32) + i) for i in numbers]))
+    from invsolve.priors.training.heads import Heads
+
+    number = int(min(8192, max(256, _IMAGE_SHARE * 3600 * hours / _IMAGE_SECONDS)))
+    cache = folder / f"{data}-{size}.npy"
+    if not cache.exists():
+        say(f"making {number} images of heads, {size} x {size} ...")
+    return Heads(grid=size, size=number, what="mr" if data == "heads" else "ct", seed=seed, cache=cache)
+
+
+def _bfloat16() -> bool:
+    """True where products in bfloat16 are faster: CPUs with instructions for it."""
+    import platform
+
+    if platform.system() != "Linux":
+        return False
+    try:
+        return "avx512_bf16" in Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return False
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")

@@ -1,0 +1,179 @@
+"""Where training signals come from: a tensor, a function that makes them, a file larger than memory.
+
+A source gives the signals of a stream by their numbers 0, 1, 2, ...: batch k of b signals are the numbers
+``k b .. k b + b - 1``, whatever process asks. Finite sources are shuffled anew in every epoch, by a keyed permutation.
+"""
+
+from __future__ import annotations
+
+import abc
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from invsolve.checks import Shape, check_finite, check_int
+from invsolve.errors import FileError, invalid, invalid_type
+
+
+class Source(abc.ABC):
+    """``shape`` (no batch axis) and real or complex signals of it."""
+
+    shape: Shape
+    complex: bool
+
+    @abc.abstractmethod
+    def read(self, numbers: Sequence[int], seed: int) -> Tensor:
+        """The signals with these numbers of the stream of ``seed``, ``(n, *shape)``."""
+
+
+def _order(numbers: Sequence[int], size: int, seed: int) -> list[int]:
+    """Places in a finite source: number i is place ``permutation_of_epoch(i // size)[i % size]``."""
+    orders: dict[int, list[int]] = {}
+    for epoch in {i // size for i in numbers}:
+        rng = np.random.default_rng([seed & 0xFFFFFFFF, epoch])
+        orders[epoch] = rng.permutation(size).tolist()
+    return [orders[i // size][i % size] for i in numbers]
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Signals(Source):
+    """A tensor ``(n, *shape)`` of signals, real or complex, finite."""
+
+    values: Tensor
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.values, Tensor) or not (self.values.is_floating_point() or self.values.is_complex()):
+            given = str(self.values.dtype) if isinstance(self.values, Tensor) else self.values
+            raise invalid_type("train", "data", "a real or complex tensor, a function, a file or a Source", given)
+        if self.values.ndim < 2 or not len(self.values):
+            raise invalid("train", "data", "of shape (n, *shape) with n >= 1", tuple(self.values.shape))
+        check_finite("train", "data", self.values)
+
+    @property
+    def shape(self) -> Shape:  # type: ignore[override]
+        return tuple(self.values.shape[1:])
+
+    @property
+    def complex(self) -> bool:  # type: ignore[override]
+        return self.values.is_complex()
+
+    def read(self, numbers: Sequence[int], seed: int) -> Tensor:
+        return self.values[torch.tensor(_order(numbers, len(self.values), seed))]
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Made(Source):
+    """Signals made as they are needed: ``function(numbers, seed)`` returns ``(n, *shape)``, each from its number."""
+
+    function: Callable[[Sequence[int], int], Tensor]
+    shape: Shape = field(init=False)
+    complex: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        first = self.function([0], 0)
+        if not isinstance(first, Tensor) or first.ndim < 2 or len(first) != 1:
+            given = tuple(first.shape) if isinstance(first, Tensor) else first
+            raise invalid_type("train", "data", "a function (numbers, seed) -> (n, *shape)", f"{given} for one number")
+        object.__setattr__(self, "shape", tuple(first.shape[1:]))
+        object.__setattr__(self, "complex", first.is_complex())
+
+    def read(self, numbers: Sequence[int], seed: int) -> Tensor:
+        values = self.function(list(numbers), seed)
+        if tuple(values.shape) != (len(numbers), *self.shape):
+            want = f"returning shape {(len(numbers), *self.shape)}"
+            raise invalid("train", "data", want, tuple(values.shape))
+        return check_finite("train", "data", values)
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Stored(Source):
+    """A variable ``(n, *shape)`` in an HDF5, NetCDF-4 or Zarr file, read piece by piece.
+
+    ``path`` ends in .h5, .hdf5, .nc or .zarr (which needs the package zarr); ``name`` is the variable, and may be left
+    out where there is only one of at least two axes. Raises FileError naming what is wrong.
+    """
+
+    path: str | os.PathLike[str]
+    name: str | None = None
+    shape: Shape = field(init=False)
+    complex: bool = field(init=False)
+    size: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        with _opened(self.path) as file:
+            names = {self.name} if self.name is not None else {k for k in file if getattr(file[k], "ndim", 0) >= 2}
+            here, held = repr(os.fspath(self.path)), sorted(map(str, file))
+            if len(names) != 1:
+                raise FileError(f"train: `name` must be given: {here} holds {held}.")
+            (name,) = names
+            if name not in file or getattr(file[name], "ndim", 0) < 2:
+                raise FileError(f"train: {here} has no variable {name!r} of two axes or more: it holds {held}.")
+            variable = file[name]
+            if np.dtype(variable.dtype).kind not in "fciu":
+                raise FileError(f"train: {name!r} in {here} holds {variable.dtype}, not numbers.")
+            if not variable.shape[0]:
+                raise FileError(f"train: {name!r} in {here} is empty.")
+            object.__setattr__(self, "name", str(name))
+            object.__setattr__(self, "size", int(variable.shape[0]))
+            object.__setattr__(self, "shape", tuple(int(n) for n in variable.shape[1:]))
+            object.__setattr__(self, "complex", np.dtype(variable.dtype).kind == "c")
+
+    def read(self, numbers: Sequence[int], seed: int) -> Tensor:
+        places = _order(numbers, self.size, seed)
+        unique = sorted(set(places))  # in the order of the file
+        with _opened(self.path) as file:
+            values = np.stack([np.asarray(file[self.name][place]) for place in unique])
+        if values.dtype.kind in "iu":
+            values = values.astype(np.float32)
+        where = {place: i for i, place in enumerate(unique)}
+        return check_finite("train", "data", torch.from_numpy(values)[[where[p] for p in places]])
+
+
+def _opened(path: str | os.PathLike[str]) -> Any:
+    name = os.fspath(path)
+    if not os.path.exists(name):
+        raise FileError(f"train: there is no file {name!r}.")
+    suffix = os.path.splitext(name)[1].lower()
+    if suffix in (".h5", ".hdf5", ".nc"):
+        import h5py
+
+        try:
+            return h5py.File(name, "r")
+        except OSError as error:
+            raise FileError(f"train: {name!r} is no HDF5 file, or is damaged: {error}.") from error
+    if suffix == ".zarr":
+        try:
+            import zarr  # type: ignore[import-not-found,unused-ignore]
+        except ImportError as error:
+            raise FileError(f"train: {name!r} needs the package zarr: pip install zarr.") from error
+        import contextlib
+
+        return contextlib.nullcontext(zarr.open_group(name, mode="r"))
+    raise FileError(f"train: {name!r} must end in .h5, .hdf5, .nc or .zarr.")
+
+
+def as_source(data: object) -> Source:
+    """A tensor, a function of (numbers, seed), a path or a `Source`, as a source."""
+    if isinstance(data, Source):
+        return data
+    if isinstance(data, Tensor):
+        return Signals(data)
+    if isinstance(data, (str, os.PathLike)):
+        return Stored(data)
+    if callable(data):
+        return Made(data)
+    raise invalid_type("train", "data", "a tensor (n, *shape), a function, a file or a Source", data)
+
+
+def sample_of(source: Source, n: int, seed: int) -> Tensor:
+    """``n`` signals to measure: from a stream of its own."""
+    check_int("train", "n", n, minimum=1)
+    return source.read(range(n), seed)

@@ -1,0 +1,100 @@
+"""Random heads as training signals: a pool of images, with another phase, side and gain every time one is seen."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from invsolve.checks import Shape, check_choice, check_int
+from invsolve.datasets import band_limited, heads
+from invsolve.errors import FileError
+from invsolve.files import atomic_write
+from invsolve.priors.training.data import Source, _order
+
+_FINE = 256  # cells a side of the objects; what is learnt is what a scan on the grid shows of them
+_CHUNK = 32
+_PHASE = 1.2  # radians: the largest of the smooth phases
+_GAIN = 0.15  # of the logarithm
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Heads(Source):
+    """``size`` random heads on ``grid`` x ``grid`` pixels of a head-sized field of view.
+
+    ``"mr"``: complex images of any contrast, half of them stripped to the brain, with a smooth and an arbitrary
+    constant phase; ``"ct"``: real, in Hounsfield units. They are made at 256 x 256 (about 50 ms each), seen as a scan
+    on the grid shows them, and kept in ``cache`` (a .npy file, made if it is not there) for the next run.
+    """
+
+    grid: int = 128
+    size: int = 8192
+    what: Literal["mr", "ct"] = "mr"
+    seed: int = 0
+    cache: str | os.PathLike[str] | None = None
+    pool: Tensor = field(init=False, repr=False)  # (size, grid, grid) float16
+
+    def __post_init__(self) -> None:
+        check_int("Heads", "grid", self.grid, minimum=8)
+        check_int("Heads", "size", self.size, minimum=1)
+        check_choice("Heads", "what", self.what, ("mr", "ct"))
+        object.__setattr__(self, "pool", self._made())
+
+    @property
+    def shape(self) -> Shape:  # type: ignore[override]
+        return (self.grid, self.grid)
+
+    @property
+    def complex(self) -> bool:  # type: ignore[override]
+        return self.what == "mr"
+
+    def read(self, numbers: Sequence[int], seed: int) -> Tensor:
+        places = _order(numbers, self.size, seed)
+        images = self.pool[torch.tensor(places)].float()
+        draws = torch.from_numpy(np.stack([np.random.default_rng([seed & 0xFFFFFFFF, i]).random(16) for i in numbers]))
+        flip = draws[:, 0] < 0.5
+        images[flip] = images[flip].flip(-1)
+        if self.what == "ct":
+            return images
+        images = images * torch.exp(_GAIN * (2 * draws[:, 1] - 1)).float()[:, None, None]
+        # The smooth phases of `datasets.smooth_phase`, of random strength, and a constant.
+        weights = torch.special.ndtri(draws[:, 2:11].clamp(1e-6, 1 - 1e-6)).view(-1, 3, 3)
+        weights[:, 0, 0] = 0
+        weights = weights / weights.abs().sum((1, 2), keepdim=True) * (_PHASE * draws[:, 11])[:, None, None]
+        place = (torch.arange(self.grid, dtype=torch.float64) + 0.5) / self.grid
+        waves = torch.cos(math.pi * torch.arange(3, dtype=torch.float64) * place[:, None])
+        phase = (waves @ weights @ waves.mT + 2 * math.pi * draws[:, 12, None, None]).float()
+        return torch.polar(images.abs(), phase + math.pi * (images < 0))
+
+    def _made(self) -> Tensor:
+        if self.cache is not None and Path(self.cache).exists():
+            try:
+                values = np.load(self.cache, allow_pickle=False)
+            except (ValueError, OSError, EOFError) as error:
+                raise FileError(f"Heads: {os.fspath(self.cache)!r} is no .npy file, or is damaged: {error}.") from error
+            if values.shape[1:] == self.shape and len(values) >= self.size and values.dtype == np.float16:
+                return torch.from_numpy(values[: self.size])
+            raise FileError(f"Heads: {os.fspath(self.cache)!r} holds {values.shape} {values.dtype}, expected "
+                            f"({self.size}, {self.grid}, {self.grid}) float16. Delete it, or name another file.")
+        parts = [self._images(first, min(_CHUNK, self.size - first)) for first in range(0, self.size, _CHUNK)]
+        pool = torch.cat(parts)
+        if self.cache is not None:
+            def write(path: Path) -> None:
+                with open(path, "wb") as file:
+                    np.save(file, pool.numpy())
+
+            atomic_write(self.cache, write)
+        return pool
+
+    def _images(self, first: int, n: int) -> Tensor:
+        make = heads.slices if self.what == "mr" else heads.ct
+        fine = make(n, (_FINE, _FINE), seed=self.seed, first=first)
+        return band_limited(fine, self.shape).real.half()  # type: ignore[arg-type]

@@ -1,0 +1,82 @@
+"""The denoising loss, weighted so that every noise level counts alike."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor, nn
+
+from invsolve.checks import check_number, check_positive
+
+_FREQUENCIES = 16
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class NoiseLaw:
+    """``ln(sigma / sigma_data) ~ N(mean, std^2)``, cut at ``low`` and ``high`` (units of sigma_data).
+
+    EDM's law for images is (-1.2 + ln 2, 1.2) in these units. Posteriors are decided at small sigma: the law should
+    have mass below a fifth of the noise that the data will have, hence the larger std here. A share ``far`` of the
+    levels is uniform in ln sigma over the whole range, so that none is never seen.
+    """
+
+    mean: float = -0.9
+    std: float = 1.5
+    low: float = 2e-3
+    high: float = 200.0
+    far: float = 0.15
+
+    def __post_init__(self) -> None:
+        check_number("NoiseLaw", "mean", self.mean)
+        for name in ("std", "low", "high"):
+            check_positive("NoiseLaw", name, getattr(self, name))
+
+    def draw(self, n: int, rng: torch.Generator) -> Tensor:
+        """``(n,)`` levels in units of sigma_data, float64."""
+        z = torch.randn(n, generator=rng, dtype=torch.float64)
+        u = torch.rand(2, n, generator=rng, dtype=torch.float64)
+        a, b = math.log(self.low), math.log(self.high)
+        log = torch.where(u[0] < self.far, a + (b - a) * u[1], self.mean + self.std * z)
+        return log.clamp(a, b).exp()
+
+
+class Uncertainty(nn.Module):
+    """``u(sigma)``: the logarithm of the loss to be expected at a level, learnt beside the network and thrown away.
+
+    ``loss / e^u + u`` is least where u is the log of the mean loss: every level then has the same weight (Karras et al.
+    2024, arXiv 2312.02696, eq. 21).
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("frequencies", 2.0 ** torch.linspace(-2, 3, _FREQUENCIES), persistent=False)
+        self.linear = nn.Linear(2 * _FREQUENCIES + 1, 1)
+        nn.init.zeros_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)
+
+    def forward(self, c: Tensor) -> Tensor:
+        """``c = ln(sigma) / 4`` ``(n,)`` to ``(n,)``."""
+        angle = c[:, None] * self.frequencies  # type: ignore[operator]
+        out: Tensor = self.linear(torch.cat([angle.cos(), angle.sin(), c[:, None]], 1))
+        return out[:, 0]
+
+
+def denoising_loss(network: nn.Module, w: Tensor, sigma: Tensor, noise: Tensor) -> Tensor:
+    """The error of F per row, ``(n,)``: standardised ``w`` ``(n, channels, *grid)`` of unit rms, ``sigma`` ``(n,)``.
+
+    ``mean (F - F*)^2`` with ``F* = (w - c_skip x) / c_out`` and ``x = w + sigma noise``, the weighted denoising error
+    of EDM: 1 for a network that returns zero, at every level (priors card 2).
+    """
+    s = sigma.to(w.dtype).view(-1, *([1] * (w.ndim - 1)))
+    size = (s**2 + 1).sqrt()
+    x = w + s * noise
+    # (w - x / size^2) size / s, without the difference of two large numbers: size^2 - 1 = s^2
+    target = (s * w - noise) / size
+    out = network(x / size, (sigma.log() / 4).to(w.dtype))
+    error = out.to(w.dtype) - target  # of what autocast made of a lower precision
+    loss: Tensor = error.square().flatten(1).mean(1)
+    return loss

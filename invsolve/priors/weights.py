@@ -1,0 +1,192 @@
+"""Priors in files: one safetensors file with weights and everything else that the prior is. Nothing is unpickled."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict
+from importlib import resources
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from invsolve.errors import FileError, InvsolveError, UnsupportedError, invalid, invalid_type
+from invsolve.files import atomic_write
+from invsolve.priors.bases import SpectralModes
+from invsolve.priors.modes import DenseModes, GaussianLaw
+from invsolve.priors.network import NetworkPrior
+from invsolve.priors.networks import UNet, UNetConfig
+from invsolve.priors.predictions import EDM
+from invsolve.priors.transforms import Transform
+
+_FORMAT = "invsolve-prior-1"
+_LARGEST = 2**31  # parameters
+_SHOWN = 5  # differences of keys that a message names
+SHIPPED = "invsolve.priors.trained"
+
+
+def save_prior(prior: NetworkPrior, path: str | os.PathLike[str], *, dtype: torch.dtype | None = None) -> None:
+    """Write a prior on a `UNet` with its normalisation, law and card, atomically, as safetensors.
+
+    ``dtype=torch.float16`` halves the file (weights only; they are read back as float32). Raises UnsupportedError for
+    networks and predictions that the file cannot name: save their state yourself, and load it into your own module.
+    """
+    from safetensors.torch import save_file
+
+    if not isinstance(prior, NetworkPrior):
+        raise invalid_type("save_prior", "prior", "a NetworkPrior", prior)
+    if not isinstance(prior.network, UNet) or not isinstance(prior.prediction, EDM):
+        raise UnsupportedError(
+            f"save_prior: only an iv.priors.networks.UNet with EDM predictions has a file format, not "
+            f"{type(prior.network).__name__} with {type(prior.prediction).__name__}. Save network.state_dict()."
+        )
+    assert isinstance(prior.offset, Tensor) and isinstance(prior.mean, Tensor)
+    tensors = {f"network.{k}": v if dtype is None else v.to(dtype) for k, v in prior.network.state_dict().items()}
+    tensors |= {"offset": _real(prior.offset), "mean": _real(prior.mean)}
+    about: dict[str, Any] = {
+        "network": asdict(prior.network.config), "sigma_data": prior.prediction.sigma_data, "shape": list(prior.shape),
+        "kind": prior.kind, "channels": prior.channels, "unit": prior.unit, "scale": prior.scale,
+        "detail": prior.detail, "sigma_range": list(prior.sigma_range), "card": dict(prior.card), "law": None,
+        "precision": str(prior.dtype).removeprefix("torch."),
+    }
+    if (law := prior.law) is not None:
+        tensors |= {"law.mean": _real(law.mean), "law.variances": law.variances}
+        if isinstance(law.modes, DenseModes) and law.modes.scale is None:
+            about["law"] = "low rank"
+            tensors["law.matrix"] = law.modes.matrix
+        elif isinstance(law.modes, SpectralModes) and law.modes.colour is None:
+            about["law"] = law.modes.transform.name
+        else:
+            raise UnsupportedError(f"save_prior: a law in {type(law.modes).__name__} has no file format.")
+    plain = {k: v.detach().cpu().clone(memory_format=torch.contiguous_format) for k, v in tensors.items()}
+    header = {"format": _FORMAT, "prior": json.dumps(about)}
+    atomic_write(path, lambda temporary: save_file(plain, temporary, metadata=header))
+
+
+def load(name: str | os.PathLike[str], *, device: torch.device | str = "cpu") -> NetworkPrior:
+    """A prior from a file of `save_prior`, or one that ships with the package by its name (`shipped` lists them).
+
+    The header, the architecture and every key and shape are checked before a weight is read. Raises FileError naming
+    what is wrong with any other file; no code of a file is ever run.
+    """
+    path = _path(name)
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            if header.get("format") != _FORMAT:
+                raise FileError(f"load: {path!r} is a safetensors file, but not a prior of this version of invsolve "
+                                f"(format {header.get('format')!r}, expected {_FORMAT!r}).")
+            about = json.loads(header["prior"])
+            network = _empty(about, path)
+            _check_keys(network, {k: tuple(file.get_slice(k).get_shape()) for k in file.keys()}, about, path)
+            tensors = {k: file.get_tensor(k).clone() for k in file.keys()}
+        return _prior(about, network, tensors).to(device)
+    except FileError:
+        raise
+    except (SafetensorError, OSError) as error:
+        raise FileError(f"load: {path!r} is no safetensors file, or is cut short or damaged: {error}.") from error
+    except (InvsolveError, KeyError, ValueError, TypeError, AttributeError, RuntimeError, RecursionError) as error:
+        raise FileError(f"load: the header of {path!r} does not describe a prior: {error}") from error
+
+
+def shipped() -> tuple[str, ...]:
+    """The names of the priors that come with the package."""
+    folder = resources.files(SHIPPED)
+    names = (f.name for f in folder.iterdir())
+    return tuple(sorted(n.removesuffix(".safetensors") for n in names if n.endswith(".safetensors")))
+
+
+def _path(name: str | os.PathLike[str]) -> str:
+    if not isinstance(name, (str, os.PathLike)):
+        raise invalid_type("load", "name", "the name of a prior that ships, or a path", name)
+    text = os.fspath(name)
+    if Path(text).is_file():
+        return text
+    names = shipped()
+    if text in names:
+        return str(resources.files(SHIPPED) / f"{text}.safetensors")
+    raise FileError(f"load: there is no file {text!r}, and no prior of that name ships: there are "
+                    f"{', '.join(names) or 'none'}.")
+
+
+def _empty(about: Mapping[str, Any], path: str) -> UNet:
+    """The network without memory for its weights."""
+    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in about["network"].items()}
+    config = UNetConfig(**fields)
+    largest = config.width * max(config.multipliers)
+    if largest > 2**14 or config.blocks > 64 or len(config.multipliers) > 16 or config.channels > 2**12:
+        raise FileError(f"load: {path!r} states an absurd network: {config}.")
+    with torch.device("meta"):
+        network = UNet(config)
+    if sum(p.numel() for p in network.parameters()) > _LARGEST or prod(about["shape"]) > _LARGEST:
+        raise FileError(f"load: {path!r} states an absurd size: {config}, signals {about['shape']}.")
+    return network
+
+
+def _check_keys(network: UNet, found: Mapping[str, tuple[int, ...]], about: Mapping[str, Any], path: str) -> None:
+    shape, pair = tuple(about["shape"]), (2,) if about["kind"] == "complex" else ()
+    wanted = {f"network.{k}": tuple(v.shape) for k, v in network.state_dict().items()}
+    wanted |= {"mean": (*shape, *pair)}
+    if about["law"] is not None:
+        count = (prod(shape),) if about["law"] == "low rank" else shape
+        wanted |= {"law.mean": (*shape, *pair), "law.variances": count}
+    if about["law"] == "low rank":
+        wanted["law.matrix"] = (prod(shape), prod(shape))
+    wanted["offset"] = found.get("offset", ()) if found.get("offset") in (pair, (*shape, *pair)) else pair
+    if text := key_differences(wanted, found):
+        raise FileError(f"load: {path!r} does not hold the weights that its header states: {text}.")
+
+
+def key_differences(wanted: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]]) -> str:
+    """What differs between two sets of named shapes, in words; '' if nothing."""
+    lists = {
+        "missing": sorted(wanted.keys() - found.keys()), "unexpected": sorted(found.keys() - wanted.keys()),
+        "of another shape": [
+            f"{k} {found[k]} instead of {wanted[k]}" for k in sorted(wanted.keys() & found.keys())
+            if tuple(wanted[k]) != tuple(found[k])
+        ],
+    }
+    parts = []
+    for what, names in lists.items():
+        if names:
+            more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+            parts.append(f"{len(names)} {what}: {', '.join(names[:_SHOWN])}{more}")
+    return "; ".join(parts)
+
+
+def _prior(about: Mapping[str, Any], network: UNet, tensors: Mapping[str, Tensor]) -> NetworkPrior:
+    dtype = {"float32": torch.float32, "float64": torch.float64}[about["precision"]]
+    network = UNet(network.config).to(dtype)
+    network.load_state_dict({k.removeprefix("network."): v for k, v in tensors.items() if k.startswith("network.")})
+    shape, is_complex = tuple(about["shape"]), about["kind"] == "complex"
+
+    def value(key: str) -> Tensor:
+        t = tensors[key]
+        return torch.view_as_complex(t.contiguous()) if is_complex else t
+
+    law = None
+    if about["law"] is not None:
+        variances = tensors["law.variances"]
+        if about["law"] == "low rank":
+            modes: DenseModes | SpectralModes = DenseModes(shape=shape, matrix=tensors["law.matrix"])
+        else:
+            modes = SpectralModes(transform=Transform(name=about["law"], shape=shape, dtype=dtype))
+        if not bool((variances >= 0).all()) or not bool(variances.isfinite().all()):
+            raise invalid("load", "law.variances", "finite and non-negative", float(variances.min()))
+        law = GaussianLaw(mean=value("law.mean"), modes=modes, variances=variances)
+    return NetworkPrior(
+        network=network.eval(), shape=shape, kind=about["kind"], channels=about["channels"], offset=value("offset"),
+        unit=about["unit"], scale=about["scale"], detail=about["detail"], law=law, mean=value("mean"),
+        sigma_range=(about["sigma_range"][0], about["sigma_range"][1]), card=about["card"],
+        prediction=EDM(sigma_data=about["sigma_data"]),
+    )
+
+
+def _real(x: Tensor) -> Tensor:
+    return torch.view_as_real(x.resolve_conj()) if x.is_complex() else x

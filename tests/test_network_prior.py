@@ -1,0 +1,186 @@
+"""Networks as priors: axes, complex signals, calls, derivatives, the U-Net, and solves with them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import invsolve as iv
+from invsolve.errors import InputError, InputTypeError
+from invsolve.priors import NetworkPrior
+from invsolve.priors.networks import UNet, UNetConfig
+
+
+def unet(channels=1, seed=0, **more):
+    torch.manual_seed(seed)
+    net = UNet(UNetConfig(channels=channels, width=8, multipliers=(1, 2), blocks=1, **more))
+    for p in net.parameters():  # the last layers start at zero
+        torch.nn.init.normal_(p, std=0.1)
+    return net.eval()
+
+
+def prior(shape=(8, 12), channels=1, **more):
+    options = {"scale": 3.0, "sigma_range": (0.01, 50.0)} | more
+    return NetworkPrior(network=unet(channels), shape=shape, **options)
+
+
+def test_axes_are_hidden_and_given_back():
+    x = torch.randn(3, 8, 12)
+    one = prior()
+    found = one.denoise(x, 0.5)
+    assert found.shape == x.shape
+    first = NetworkPrior(network=one.network, shape=(1, 8, 12), channels="first", scale=3.0, sigma_range=(0.01, 50.0))
+    assert torch.equal(first.denoise(x[:, None], 0.5)[:, 0], found)
+
+
+def test_complex_signals_are_two_channels():
+    both = prior(channels=2, kind="complex")
+    z = torch.randn(3, 8, 12, dtype=torch.complex64)
+    w = torch.stack([z.real, z.imag], 1)
+    first = NetworkPrior(network=both.network, shape=(2, 8, 12), channels="first", scale=3.0, sigma_range=(0.01, 50.0))
+    found, same = both.denoise(z, 0.5), first.denoise(w, 0.5)
+    assert torch.allclose(torch.stack([found.real, found.imag], 1), same, atol=1e-6)
+
+
+def test_the_denoiser_is_the_identity_without_noise():
+    x = torch.randn(2, 8, 12, dtype=torch.float64)
+    made = prior().to(dtype=torch.float64)
+    for sigma in (1e-3, 1e-5):
+        # c_out = sigma d / sqrt(sigma^2 + d^2): what the network adds vanishes with sigma, the skip is 1 - sigma^2
+        assert float((made.denoise(x, sigma) - x).abs().max()) < 10 * sigma
+
+
+@pytest.mark.parametrize("size", [(8, 8), (7, 9), (5, 12), (3, 3)])
+def test_any_size(size):
+    made = prior(size)
+    assert made.denoise(torch.randn(2, *size), 1.0).shape == (2, *size)
+
+
+def test_an_untrained_network_returns_zero_and_rows_are_alone():
+    torch.manual_seed(0)
+    fresh = UNet(UNetConfig(channels=2, width=16))
+    assert torch.equal(fresh(torch.randn(2, 2, 8, 8), torch.zeros(2)), torch.zeros(2, 2, 8, 8))
+    made, x = prior(), torch.randn(4, 8, 12)
+    levels = torch.tensor([0.1, 1.0, 5.0, 20.0])
+    together = made.denoise(x, levels)
+    other = made.denoise(torch.cat([x[:1], torch.full((3, 8, 12), float("nan"))]), levels)
+    assert torch.equal(other[0], together[0])
+    for i in range(4):
+        assert torch.allclose(made.denoise(x[i : i + 1], float(levels[i])), together[i : i + 1], atol=1e-5)
+
+
+def test_the_derivative_is_that_of_the_denoiser():
+    made = prior().to(dtype=torch.float64)
+    x, v = torch.randn(2, 2, 8, 12, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    value, pull = made.pullback(x, 0.7)
+    assert torch.equal(value, made.denoise(x, 0.7)) and not made.cheap_pullback
+    e = torch.randn(x.shape, dtype=torch.float64)
+    forward = (made.denoise(x + 1e-6 * e, 0.7) - made.denoise(x - 1e-6 * e, 0.7)) / 2e-6
+    assert float((forward * v).sum()) == pytest.approx(float((e * pull(v)).sum()), rel=1e-6)
+
+
+def test_moves_rescales_and_hashes():
+    made = prior(offset=0.5, unit=2.0, detail=0.1)
+    double = made.to(dtype=torch.float64)
+    assert double.dtype == torch.float64 and made.dtype == torch.float32
+    x = torch.randn(2, 8, 12)
+    assert torch.allclose(double.denoise(x.double(), 1.0).float(), made.denoise(x, 1.0), atol=1e-5)
+    big = made.rescaled(100.0)
+    assert torch.allclose(big.denoise(100 * x, 100.0), 100 * made.denoise(x, 1.0), atol=1e-3)
+    assert big.detail == pytest.approx(10.0) and made.rescaled(1.0).fingerprint() == made.fingerprint()
+    assert big.fingerprint() != made.fingerprint() != double.fingerprint()
+    with torch.no_grad():
+        next(double.network.parameters()).add_(1.0)
+    assert double.fingerprint() != made.to(dtype=torch.float64).fingerprint()
+
+
+def test_solve_counts_and_reproduces():
+    made = prior()
+    A = iv.operators.Mask(mask=torch.rand(8, 12, generator=torch.Generator().manual_seed(0)) < 0.5)
+    y = A(torch.randn(2, 8, 12))
+    strategy = iv.strategies.MMPS(covariance="jacobian", max_iter=3, num_steps=5)
+    result = iv.solve(A, y, made, noise=0.3, strategy=strategy, num_samples=2)
+    assert result.nfe == 5 and 5 < result.vjps <= 20
+    assert all(p.grad is None and not p.requires_grad for p in made.network.parameters())
+    again = iv.solve(A, y[:1], made, noise=0.3, strategy=strategy, num_samples=2)
+    assert torch.allclose(again.samples[:, 0], result.samples[:, 0], atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"network": 3}, InputTypeError, "`network` must be a torch.nn.Module"),
+        ({"prediction": "eps"}, InputTypeError, "`prediction`"),
+        ({"kind": "x"}, InputError, "`kind`"),
+        ({"channels": "x"}, InputError, "`channels`"),
+        ({"channels": "first", "kind": "complex"}, InputError, "`channels` must be 'hidden' for complex"),
+        ({"scale": 0.0}, InputError, "`scale`"),
+        ({"unit": -1.0}, InputError, "`unit`"),
+        ({"detail": 0.0}, InputError, "`detail`"),
+        ({"sigma_range": (1.0, 0.5)}, InputError, "low < high"),
+        ({"sigma_range": (0.0, 0.5)}, InputError, r"sigma_range\[0\]"),
+        ({"offset": torch.zeros(3)}, InputError, "`offset` must be a number or of shape"),
+        ({"mean": float("nan")}, InputError, "mean"),
+    ],
+)
+def test_refusals(options, error, message):
+    with pytest.raises(error, match=message):
+        NetworkPrior(**({"network": unet(), "shape": (8, 12), "scale": 1.0, "sigma_range": (0.1, 9.0)} | options))
+
+
+def test_a_level_for_every_entry_is_refused():
+    with pytest.raises(InputError, match="one noise level for every row"):
+        prior().denoise(torch.zeros(1, 8, 12), torch.ones(1, 8, 12))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"channels": 0}, "channels"), ({"width": 12}, "multiple of 8"), ({"blocks": 0}, "blocks"),
+        ({"multipliers": ()}, "multipliers"), ({"multipliers": (0,)}, "multipliers"), ({"attention": 2}, "attention"),
+    ],
+)
+def test_configs_are_checked(options, message):
+    with pytest.raises((InputError, InputTypeError), match=message):
+        UNetConfig(**options)
+
+
+# --- other people's networks -------------------------------------------------------------------------------------------
+def deepinv_models():
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of deepinv's own imports
+        import deepinv
+
+        models = deepinv.models
+        return {
+            "DRUNet": (models.DRUNet(in_channels=1, out_channels=1, nc=[8, 8, 8, 8], nb=1, pretrained=None), (16, 16)),
+            "DRUNet, two channels": (models.DRUNet(in_channels=2, out_channels=2, nc=[8, 8, 8, 8], nb=1, pretrained=None), "complex"),
+            "NCSNpp": (models.NCSNpp(img_resolution=16, model_channels=32, num_blocks=1, channel_mult=(1, 1), pretrained=None), (3, 16, 16)),
+            "ADMUNet": (models.ADMUNet(img_resolution=16, model_channels=32, num_blocks=1, channel_mult=(1, 1), pretrained=None), (3, 16, 16)),
+            "DiffUNet": (models.DiffUNet(pretrained=None), (3, 32, 32)),
+        }
+
+
+def test_denoisers_of_deepinv():
+    from invsolve.priors import Direct
+
+    for name, (network, shape) in deepinv_models().items():
+        kind, shape = ("complex", (16, 16)) if shape == "complex" else ("real", shape)
+        channels = "first" if len(shape) == 3 else "hidden"
+        prior = NetworkPrior(network=network.eval(), prediction=Direct(), shape=shape, kind=kind, channels=channels,
+                             scale=5.0, sigma_range=(0.01, 50.0))
+        x = torch.rand(2, *shape, dtype=torch.complex64 if kind == "complex" else torch.float32)
+        level = torch.tensor([0.1, 0.3])
+        given = torch.stack([x.real, x.imag], 1) if kind == "complex" else x if channels == "first" else x[:, None]
+        with torch.no_grad():
+            out = network(given, level)
+        want = torch.complex(out[:, 0], out[:, 1]) if kind == "complex" else out if channels == "first" else out[:, 0]
+        assert torch.allclose(prior.denoise(x, level), want, atol=1e-6), name
+        if name == "DRUNet":
+            _, pull = prior.pullback(x, 0.2)
+            assert torch.isfinite(pull(x)).all()
+            moved = NetworkPrior(network=network, prediction=Direct(), shape=shape, scale=500.0, offset=10.0, unit=100.0,
+                                 sigma_range=(1.0, 5000.0))
+            assert torch.allclose(moved.denoise(10 + 100 * x, 100 * level), 10 + 100 * want, atol=1e-3)
