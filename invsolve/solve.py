@@ -32,6 +32,7 @@ from invsolve.progress import NoProgress, Progress
 from invsolve.result import Result, Status
 from invsolve.strategies.auto import Rung, alternatives, ladder
 from invsolve.strategies.base import Strategy
+from invsolve.strategies.guided import Guided
 from invsolve.unknowns import Unknowns
 
 _DOT_ERROR, _DOT_WARN = 1e-3, 3e-5  # adjoint gaps of a user's operator that are refused, mentioned
@@ -150,6 +151,7 @@ def solve(
     failed |= ((samples - prior.mean).abs() > _RUNAWAY * prior.scale * unit.amax()).flatten(1).any(1)
     samples = torch.where(expand(failed, samples), torch.nan, samples)
     status = Status.of(failed)
+    warnings += _level_warnings(prior, rung.strategy)
     warnings += fit_warnings(torch.where(failed, torch.nan, chi2), found.info)
     result = Result(
         samples=samples.view(*lead, *problem.shape),
@@ -373,6 +375,22 @@ def _checkpoint(checkpoint: Any) -> Checkpoint | None:
     if saved is not None and not (folder := Path(saved.path).resolve().parent).is_dir():
         raise invalid("solve", "checkpoint", "in a folder that exists", str(folder), "Make it first.")
     return saved
+
+
+def _level_warnings(prior: Prior, strategy: Strategy) -> tuple[str, ...]:
+    """Levels of the caller's own grid that a network was not trained on; the solver's own grid has none.
+
+    Here, once a solve, and not in the denoiser, which would have to look at a level on its device at every call.
+    """
+    grid = strategy.grid if isinstance(strategy, Guided) else None
+    if grid is None:
+        return ()
+    levels, (floor, ceiling) = grid[grid > 0].double(), prior.sigma_range
+    low, high = float(levels.min()), float(levels.max())
+    if low >= floor * (1 - 1e-6) and high <= ceiling * (1 + 1e-6):
+        return ()
+    return (f"the grid goes from {high:.3g} to {low:.3g}, the prior was made for {ceiling:.3g} to {floor:.3g}: outside "
+            "of that its network is told the nearest level",)
 
 
 def _derivative_warning(problem: Problem, prior: Prior) -> tuple[str, ...]:

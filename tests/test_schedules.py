@@ -67,19 +67,37 @@ def prior(name, dtype=torch.float64, doubled=False, **more):
     return NetworkPrior(network=Exact(what, schedule, dtype, doubled), prediction=prediction, **options)
 
 
+def steepness(schedule, sigma):
+    """``|d ln sigma / d ln time|``: by how many roundings of its time the level that a network is told is off."""
+    if schedule is None:  # c_noise = ln(sigma) / 4
+        return sigma.log().abs()
+    t = schedule.time(sigma)
+    h = 1e-4 * t.abs()
+    if isinstance(schedule, DDPM):  # piecewise: the steeper side of every node
+        h = h.clamp_min(1.0)
+    slope = (schedule.sigma(t + h).log() - schedule.sigma(t - h).log()).abs() / (2 * h)
+    return (slope * t.abs()).nan_to_num(posinf=0.0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 @pytest.mark.parametrize("name", CASES)
-def test_every_parametrisation_is_the_same_denoiser(name):
+def test_every_parametrisation_is_the_same_denoiser(name, dtype):
+    """Of one Gaussian law, to the roundings of numbers of the size of x and of the time that the network is told."""
     x = torch.randn(len(SIGMAS), 2, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    x = MEAN + (VARIANCE + SIGMAS**2).sqrt()[:, None, None] * x
-    gain = (VARIANCE / (VARIANCE + SIGMAS**2))[:, None, None]
-    want = MEAN + gain * (x - MEAN)
-    found = prior(name).denoise(x, SIGMAS)
+    x = (MEAN + (VARIANCE + SIGMAS**2).sqrt()[:, None, None] * x).to(dtype).double()
+    want = MEAN + (VARIANCE / (VARIANCE + SIGMAS**2))[:, None, None] * (x - MEAN)
+    found = prior(name, dtype).denoise(x.to(dtype), SIGMAS.to(dtype)).double()
     schedule, inside = CASES[name][2], torch.ones(len(SIGMAS), dtype=torch.bool)
     if isinstance(schedule, DDPM):  # k is clamped at the ends of its table
-        low, high = schedule.sigma(torch.tensor([0.0, 999.0], dtype=torch.float64))
+        low, high = schedule.levels
         inside = (SIGMAS > low) & (SIGMAS < high)
-    tolerance = 1e-9 * (1 + SIGMAS)[:, None, None].expand_as(x)  # times of 16 digits at ends where sigma is steep in them
+    # Two roundings of x and of the time told: for a level that is off by a factor 1 + d, sigma e changes by less than
+    # (|x| + sigma) d.
+    told = steepness(schedule, SIGMAS).clamp_min(1.0)[:, None, None]
+    tolerance = 2 * torch.finfo(dtype).eps * (1 + x.abs() + SIGMAS[:, None, None]) * told
     assert ((found - want).abs() <= tolerance)[inside].all()
+    flat = {torch.float64: 1e-12, torch.float32: 1e-6}[dtype] * SIGMAS.clamp_min(1.0)[:, None, None]
+    assert ((found - want).abs() <= flat)[inside].all()
 
 
 @pytest.mark.parametrize("name", ["EDM", "noise, VP", "v, cosine", "flow, noise at 1"])
@@ -94,15 +112,6 @@ def test_units_and_offsets(name):
     assert scaled.scale == 6.0 and scaled.sigma_range == pytest.approx((3e-9, 3e9)) and torch.allclose(scaled.mean, 3 * other.mean)
 
 
-def test_single_precision():
-    x = torch.randn(25, 2, 3, generator=torch.Generator().manual_seed(0))
-    want = prior("EDM").denoise(x.double(), SIGMAS)
-    for name in ("EDM", "noise, VP", "score, VE", "v, cosine", "flow, noise at 1"):
-        found = prior(name, torch.float32).denoise(x, SIGMAS.float())
-        low = SIGMAS < 20  # beyond, the noise is a small difference of large numbers
-        assert ((found - want).abs() < 2e-6 * (1 + SIGMAS**2)[:, None, None])[low].all(), name
-
-
 def test_a_learned_variance_is_left_out():
     x = torch.randn(3, 2, 3, dtype=torch.float64)
     one, two = (prior("noise, DDPM", doubled=d).denoise(x, 0.5) for d in (False, True))
@@ -110,7 +119,7 @@ def test_a_learned_variance_is_left_out():
 
 
 @pytest.mark.parametrize(
-    "schedule", [VP(), VP(factor=999.0), DDPM(), DDPM(betas="cosine"), Cosine(), Flow(), Flow(noise_at=0), VE(), VE(told="log")]
+    "schedule", [VP(), VP(factor=999.0), DDPM(), DDPM(betas="cosine"), Cosine(), Flow(), Flow(noise_at=0, factor=1000.0), VE(), VE(told="log")]
 )
 def test_round_trips(schedule):
     sigma = torch.logspace(-1.9, 1.9, 40, dtype=torch.float64)
@@ -125,7 +134,8 @@ def test_tables_of_the_card():
     ends = torch.tensor([0.0, 999.0])
     assert torch.allclose(DDPM().sigma(ends), torch.tensor([0.0100, 157.4], dtype=torch.float64), rtol=2e-3)
     assert torch.allclose(DDPM(betas="cosine").sigma(ends), torch.tensor([0.0064, 2.0e4], dtype=torch.float64), rtol=2e-2)
-    assert DDPM(rounded=True).time(torch.tensor([1.0])).item() % 1 == 0
+    whole = DDPM(rounded=True).time(torch.tensor([1.0, 0.02]))
+    assert whole.dtype == torch.int64 and torch.equal(whole, DDPM().time(torch.tensor([1.0, 0.02])).round().long())
     tiny = torch.tensor([1e-6], dtype=torch.float64)
     assert torch.allclose(VP().sigma(VP().time(tiny)), tiny, rtol=1e-10)  # log1p and expm1
 
@@ -144,12 +154,21 @@ def test_outside_of_the_training_range_only_the_embedding_is_clamped():
     assert torch.allclose(found[:, 0, 0], 1 / (1 + torch.tensor([0.01, 100.0]) ** 2))  # c_skip is exact
 
 
+def test_usual_levels():
+    """The ends of tables and of training times; nothing where a schedule has no ends."""
+    assert DDPM().levels == pytest.approx((0.0100, 157.4), rel=2e-3) and VE().levels is None
+    assert VP().levels == VP(factor=999.0).levels and VP().levels[1] == pytest.approx(math.sqrt(math.expm1(19.9 / 2 + 0.1)))
+    assert Flow().levels == pytest.approx((1e-3 / (1 - 1e-3), 999.0)) == Flow(noise_at=0, factor=9.0).levels
+    assert Cosine().levels == pytest.approx((math.tan(math.pi / 2e3), 1 / math.tan(math.pi / 2e3)))
+    assert EDM(sigma_data=0.5).levels == (0.002, 80.0) and Scheduled(what="noise", schedule=VP()).levels == VP().levels
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda: VE(told="no"), "told"), (lambda: VP(beta_min=-1.0), "beta_min"), (lambda: DDPM(steps=1), "steps"),
         (lambda: DDPM(beta_start=0.5, beta_end=0.1), "beta_start"), (lambda: DDPM(betas="x"), "betas"),
-        (lambda: DDPM(rounded=3), "rounded"), (lambda: Flow(noise_at=2), "noise_at"), (lambda: EDM(sigma_data=0.0), "sigma_data"),
+        (lambda: DDPM(rounded=3), "rounded"), (lambda: Flow(noise_at=2), "noise_at"), (lambda: Flow(factor=0.0), "factor"), (lambda: EDM(sigma_data=0.0), "sigma_data"),
         (lambda: Scheduled(what="x", schedule=VP()), "what"), (lambda: Scheduled(what="velocity", schedule=VP()), "no velocity"),
     ],
 )

@@ -117,10 +117,10 @@ def test_truncated_foreign_and_hostile_files(tmp_path):
         with pytest.raises(FileError, match="cut short or damaged"):
             iv.priors.load(path)
     path.write_bytes(pickle.dumps(Evil()))
-    with pytest.raises(FileError, match="no safetensors file"):
+    with pytest.raises(FileError, match=r"asks for `[\w.]*exec`, which is code: it is not opened"):
         iv.priors.load(path)
     torch.save({"a": torch.zeros(3)}, path)
-    with pytest.raises(FileError, match="no safetensors file"):
+    with pytest.raises(FileError, match="none of the layouts that are known"):
         iv.priors.load(path)
     path.write_bytes((2**62).to_bytes(8, "little") + b"{}")  # a header of 4 EiB
     with pytest.raises(FileError, match="no safetensors file"):

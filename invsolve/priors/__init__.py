@@ -14,6 +14,7 @@ from invsolve.priors.schedules import DDPM, VE, VP, Cosine, Flow
 from invsolve.priors.sparse import Laplace, SparsePrior, SpikeSlab, Student
 from invsolve.priors.spectra import Matern, Spectrum
 from invsolve.priors.weights import load, save_prior, shipped
+from invsolve.priors.wrapping import from_deepinv, from_network
 
 __all__ = [
     "Cosine",
@@ -41,7 +42,9 @@ __all__ = [
     "Student",
     "VE",
     "VP",
+    "from_deepinv",
     "from_denoiser",
+    "from_network",
     "load",
     "save_prior",
     "shipped",

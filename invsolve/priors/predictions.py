@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from invsolve.checks import check_choice, check_positive
+from invsolve.errors import invalid, invalid_type
 from invsolve.priors.schedules import Schedule
 
 # A network on (batch, channels, *grid) and its time variable (batch,).
@@ -26,6 +27,31 @@ class Prediction(abc.ABC):
 
     @abc.abstractmethod
     def denoise(self, network: Network, w: Tensor, sigma: Tensor, low: float, high: float) -> Tensor: ...
+
+    @property
+    def levels(self) -> tuple[float, float] | None:
+        """The lowest and the highest level of w that such networks are usually trained on; None: not known."""
+        return None
+
+
+def _output(network: Network, z: Tensor, told: Tensor, *, doubled: bool = False) -> Tensor:
+    """What the network says, of the shape of ``z`` (``doubled``: or with as many channels again, which are left out);
+    anything else is refused here, because it might broadcast.
+    """
+    out = network(z, told)
+    if not isinstance(out, Tensor):  # those of diffusers wrap it
+        out = out[0] if isinstance(out, (tuple, list)) else getattr(out, "sample", None)
+    if not isinstance(out, Tensor):
+        raise invalid_type("NetworkPrior", "network", "a module that returns a tensor", type(network).__name__)
+    channels = z.shape[1]
+    if out.ndim != z.ndim or out.shape[0] != len(z) or out.shape[2:] != z.shape[2:] or (
+        out.shape[1] not in (channels, 2 * channels if doubled else channels)
+    ):
+        expected = f"a module that returns the shape that it is given, {tuple(z.shape)}"
+        raise invalid("NetworkPrior", "network", expected, tuple(out.shape))
+    if not out.is_floating_point():
+        raise invalid_type("NetworkPrior", "network", "a module that returns real numbers", str(out.dtype))
+    return out[:, :channels].to(z.dtype)  # of what autocast made of a lower precision
 
 
 def _column(v: Tensor, like: Tensor) -> Tensor:
@@ -49,8 +75,12 @@ class EDM(Prediction):
         d, s = self.sigma_data, _column(sigma, w)
         size = (s**2 + d**2).sqrt()
         noise = sigma.clamp(low, high).log() / 4
-        F: Tensor = network(w / size, noise.to(w.dtype))
+        F = _output(network, w / size, noise.to(w.dtype))
         return (d / size) ** 2 * w + s * d / size * F
+
+    @property
+    def levels(self) -> tuple[float, float]:
+        return 0.004 * self.sigma_data, 160 * self.sigma_data  # 0.002 and 80 at the sigma_data = 0.5 of the paper
 
 
 @final
@@ -62,8 +92,7 @@ class Direct(Prediction):
     """
 
     def denoise(self, network: Network, w: Tensor, sigma: Tensor, low: float, high: float) -> Tensor:
-        out: Tensor = network(w, sigma.clamp(low, high).to(w.dtype))
-        return out
+        return _output(network, w, sigma.clamp(low, high).to(w.dtype))
 
 
 @final
@@ -84,17 +113,14 @@ class Scheduled(Prediction):
     def __post_init__(self) -> None:
         check_choice("Scheduled", "what", self.what, ("noise", "score", "signal", "v", "velocity"))
         if self.what == "velocity" and not self.schedule.straight:
-            from invsolve.errors import invalid
-
             raise invalid("Scheduled", "what", f"no velocity with {self.schedule}", "velocity", "Use a flow schedule.")
 
     def denoise(self, network: Network, w: Tensor, sigma: Tensor, low: float, high: float) -> Tensor:
         alpha, s = (_column(v, w) for v in self.schedule.coefficients(sigma))
         z = alpha * w
         told = self.schedule.time(sigma.clamp(low, high))
-        out: Tensor = network(z, told.to(w.dtype))
-        if out.shape[1] == 2 * z.shape[1]:
-            out = out[:, : z.shape[1]]
+        out = _output(network, z, told.to(w.dtype) if told.is_floating_point() else told,
+                      doubled=self.what == "noise")
         level = _column(sigma, w)
         if self.what == "noise":
             return w - level * out
@@ -107,3 +133,7 @@ class Scheduled(Prediction):
             return (alpha * z - s * out) / (alpha**2 + s**2)
         # z = (1 - t) w0 + t e with velocity e - w0 (noise at t = 1) or its negative (noise at t = 0)
         return z - s * out if self.schedule.noise_last else z + s * out
+
+    @property
+    def levels(self) -> tuple[float, float] | None:
+        return self.schedule.levels

@@ -13,12 +13,20 @@ from torch import Tensor
 from invsolve.checks import check_choice, check_int, check_positive
 from invsolve.errors import invalid
 
+_INSIDE = (1e-3, 1 - 1e-3)  # times of schedules that end at no noise and at no signal: what training draws from
+
 
 class Schedule(abc.ABC):
     """Noisy signals ``z = alpha w + s e``. All maps take and return tensors of one shape, computed in float64."""
 
     straight: ClassVar[bool] = False  # alpha + s = 1: paths of flow matching
     noise_last: bool = True  # time grows with the noise
+
+    @property
+    def levels(self) -> tuple[float, float] | None:
+        """The lowest and the highest noise level that networks are usually trained on; None: the schedule has no ends.
+        """
+        return None
 
     @abc.abstractmethod
     def time(self, sigma: Tensor) -> Tensor:
@@ -79,6 +87,10 @@ class VP(Schedule):
         t = time.double() / self.factor
         return torch.expm1(self.beta_d * t**2 / 2 + self.beta_min * t).sqrt()
 
+    @property
+    def levels(self) -> tuple[float, float]:
+        return _ends(self, 1e-5 * self.factor, self.factor)  # the times of Song et al.'s training
+
 
 @final
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +99,8 @@ class DDPM(Schedule):
 
     ``betas``: ``"linear"`` from ``beta_start`` to ``beta_end``, ``"scaled linear"`` (linear in their roots), or
     ``"cosine"`` (Nichol & Dhariwal 2021, arXiv 2102.09672: clipped at 0.999). Between the steps k is interpolated
-    linearly in ln sigma, and outside of the table it is clamped; ``rounded`` for networks with a table of embeddings.
+    linearly in ln sigma, and outside of the table it is clamped; ``rounded`` to integers for networks with a table of
+    embeddings.
     """
 
     steps: int = 1000
@@ -121,13 +134,17 @@ class DDPM(Schedule):
         log = sigma.double().log().clamp(table[0], table[-1])
         k = torch.searchsorted(table, log.contiguous(), right=True).clamp(1, self.steps - 1)
         time = k - 1 + (log - table[k - 1]) / (table[k] - table[k - 1])
-        return time.round() if self.rounded else time
+        return time.round().long() if self.rounded else time
 
     def sigma(self, time: Tensor) -> Tensor:
         table = self._log_sigma.to(time.device)
         time = time.double().clamp(0, self.steps - 1)
         k = time.floor().long().clamp_max(self.steps - 2)
         return (table[k] + (time - k) * (table[k + 1] - table[k])).exp()
+
+    @property
+    def levels(self) -> tuple[float, float]:
+        return float(self._log_sigma[0].exp()), float(self._log_sigma[-1].exp())
 
 
 @final
@@ -141,6 +158,10 @@ class Cosine(Schedule):
     def sigma(self, time: Tensor) -> Tensor:
         return torch.tan(math.pi / 2 * time.double())
 
+    @property
+    def levels(self) -> tuple[float, float]:
+        return _ends(self, *_INSIDE)
+
 
 @final
 @dataclass(frozen=True, kw_only=True)
@@ -149,9 +170,11 @@ class Flow(Schedule):
 
     straight = True
     noise_at: Literal[0, 1] = 1
+    factor: float = 1.0  # what the network is told is t times this (1000 for those of diffusers)
 
     def __post_init__(self) -> None:
         check_choice("Flow", "noise_at", self.noise_at, (0, 1))
+        check_positive("Flow", "factor", self.factor)
 
     @property
     def noise_last(self) -> bool:  # type: ignore[override]
@@ -159,12 +182,22 @@ class Flow(Schedule):
 
     def time(self, sigma: Tensor) -> Tensor:
         sigma = sigma.double()
-        return sigma / (1 + sigma) if self.noise_at == 1 else 1 / (1 + sigma)
+        return self.factor * (sigma / (1 + sigma) if self.noise_at == 1 else 1 / (1 + sigma))
 
     def sigma(self, time: Tensor) -> Tensor:
-        t = time.double()
+        t = time.double() / self.factor
         return t / (1 - t) if self.noise_at == 1 else (1 - t) / t
+
+    @property
+    def levels(self) -> tuple[float, float]:
+        return _ends(self, *(self.factor * t for t in _INSIDE))
 
     def coefficients(self, sigma: Tensor) -> tuple[Tensor, Tensor]:
         alpha = 1 / (1 + sigma.double())
         return alpha, sigma.double() * alpha
+
+
+def _ends(schedule: Schedule, *times: float) -> tuple[float, float]:
+    """The noise levels at two times, the lower one first."""
+    low, high = sorted(schedule.sigma(torch.tensor(times, dtype=torch.float64)).tolist())
+    return low, high

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib import resources
 from math import prod
@@ -14,18 +14,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from invsolve.checks import Kind
 from invsolve.errors import FileError, InvsolveError, UnsupportedError, invalid, invalid_type
 from invsolve.files import atomic_write
 from invsolve.priors.bases import SpectralModes
+from invsolve.priors.layouts.base import LARGEST, Layout, key_differences
+from invsolve.priors.layouts.foreign import Stated, load_foreign
 from invsolve.priors.modes import DenseModes, GaussianLaw
 from invsolve.priors.network import NetworkPrior
 from invsolve.priors.networks import UNet, UNetConfig
-from invsolve.priors.predictions import EDM
+from invsolve.priors.predictions import EDM, Prediction
 from invsolve.priors.transforms import Transform
 
 _FORMAT = "invsolve-prior-1"
-_LARGEST = 2**31  # parameters
-_SHOWN = 5  # differences of keys that a message names
 SHIPPED = "invsolve.priors.trained"
 
 
@@ -67,13 +68,44 @@ def save_prior(prior: NetworkPrior, path: str | os.PathLike[str], *, dtype: torc
     atomic_write(path, lambda temporary: save_file(plain, temporary, metadata=header))
 
 
-def load(name: str | os.PathLike[str], *, device: torch.device | str = "cpu") -> NetworkPrior:
-    """A prior from a file of `save_prior`, or one that ships with the package by its name (`shipped` lists them).
+def load(
+    name: str | os.PathLike[str],
+    *,
+    device: torch.device | str = "cpu",
+    layout: Layout | None = None,
+    shape: Sequence[int] | None = None,
+    kind: Kind | None = None,
+    prediction: Prediction | None = None,
+    offset: Tensor | float | None = None,
+    unit: float | None = None,
+    sigma_range: tuple[float, float] | None = None,
+    mean: Tensor | float | None = None,
+    scale: float | None = None,
+    detail: float | None = None,
+    law: GaussianLaw | None = None,
+) -> NetworkPrior:
+    """A prior from a file of `save_prior`, from one that ships by its name (`shipped`), or from other people's weights.
 
-    The header, the architecture and every key and shape are checked before a weight is read. Raises FileError naming
-    what is wrong with any other file; no code of a file is ever run.
+    Of others, safetensors files, those of ``torch.save`` and folders of diffusers are read, in the layouts of
+    `invsolve.priors.layouts`, which are found by the names of the tensors (``layout`` says it where they do not
+    suffice): NVlabs' EDM and InverseBench, guided-diffusion (ADM), UNet2DModel of diffusers. Architecture, every key
+    and every shape are checked; averaged weights are taken before others; all is computed in float32 unless moved.
+
+    What such files do not say is stated here, in the units of the signal, as for `from_network`: ``offset`` and
+    ``unit`` (0 and 1: the values that the network was trained on), ``shape`` and ``kind`` (unless given, the resolution
+    that the file names; ``"complex"`` for two channels that are real and imaginary part), ``prediction`` (unless given,
+    what the layout or the scheduler says), ``sigma_range``, ``mean``, ``scale``, ``detail``, ``law``. With a file of
+    our own they must be left out.
+
+    Raises FileError naming what is wrong with a file; no code of a file is ever run. InputError for what was stated.
     """
     path = _path(name)
+    stated = Stated(layout=layout, shape=shape, kind=kind, prediction=prediction, offset=offset, unit=unit,
+                    sigma_range=sigma_range, mean=mean, scale=scale, detail=detail, law=law)
+    if Path(path).is_dir() or not _is_own(path):
+        return load_foreign(path, stated).to(device)
+    if stated.given:
+        raise invalid("load", stated.given[0], "left out: the file states it", repr(getattr(stated, stated.given[0])))
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -95,6 +127,17 @@ def load(name: str | os.PathLike[str], *, device: torch.device | str = "cpu") ->
         raise FileError(f"load: the header of {path!r} does not describe a prior: {error}") from error
 
 
+def _is_own(path: str) -> bool:
+    """Whether the header of a safetensors file says that it is ours, of whatever version."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            return "prior" in (file.metadata() or {})
+    except (SafetensorError, OSError):
+        return False
+
+
 def shipped() -> tuple[str, ...]:
     """The names of the priors that come with the package."""
     folder = resources.files(SHIPPED)
@@ -111,7 +154,9 @@ def _path(name: str | os.PathLike[str]) -> str:
     names = shipped()
     if text in names:
         return str(resources.files(SHIPPED) / f"{text}.safetensors")
-    raise FileError(f"load: there is no file {text!r}, and no prior of that name ships: there are "
+    if Path(text).is_dir():
+        return text
+    raise FileError(f"load: there is no file or folder {text!r}, and no prior of that name ships: there are "
                     f"{', '.join(names) or 'none'}.")
 
 
@@ -124,7 +169,7 @@ def _empty(about: Mapping[str, Any], path: str) -> UNet:
         raise FileError(f"load: {path!r} states an absurd network: {config}.")
     with torch.device("meta"):
         network = UNet(config)
-    if sum(p.numel() for p in network.parameters()) > _LARGEST or prod(about["shape"]) > _LARGEST:
+    if sum(p.numel() for p in network.parameters()) > LARGEST or prod(about["shape"]) > LARGEST:
         raise FileError(f"load: {path!r} states an absurd size: {config}, signals {about['shape']}.")
     return network
 
@@ -141,23 +186,6 @@ def _check_keys(network: UNet, found: Mapping[str, tuple[int, ...]], about: Mapp
     wanted["offset"] = found.get("offset", ()) if found.get("offset") in (pair, (*shape, *pair)) else pair
     if text := key_differences(wanted, found):
         raise FileError(f"load: {path!r} does not hold the weights that its header states: {text}.")
-
-
-def key_differences(wanted: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]]) -> str:
-    """What differs between two sets of named shapes, in words; '' if nothing."""
-    lists = {
-        "missing": sorted(wanted.keys() - found.keys()), "unexpected": sorted(found.keys() - wanted.keys()),
-        "of another shape": [
-            f"{k} {found[k]} instead of {wanted[k]}" for k in sorted(wanted.keys() & found.keys())
-            if tuple(wanted[k]) != tuple(found[k])
-        ],
-    }
-    parts = []
-    for what, names in lists.items():
-        if names:
-            more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-            parts.append(f"{len(names)} {what}: {', '.join(names[:_SHOWN])}{more}")
-    return "; ".join(parts)
 
 
 def _prior(about: Mapping[str, Any], network: UNet, tensors: Mapping[str, Tensor]) -> NetworkPrior:
