@@ -27,14 +27,16 @@ from invsolve.arrays import to_real
 from invsolve.draws import Draws
 from invsolve.errors import UnsupportedError
 from invsolve.hierarchical import Drawn, Job
-from invsolve.lattice import MAX_DIMS, Node, explore, run
+from invsolve.lattice import MAX_DIMS, explore, run
 from invsolve.noise import Gaussian
 from invsolve.progress import Progress, metered
 from invsolve.result import Result
+from invsolve.scan import Node
 from invsolve.strategies.levels import noise_levels
 from invsolve.unknowns import NOISE
 
 _SPACING = {1: 0.25, 2: 0.5, 3: 0.8}  # of the lattice of a block, in standard deviations of its conditional
+_SCAN = 2.0  # prior stds: every row has a lattice of its own at every sweep, of laws that are smooth and have one peak
 _POINTS = 257  # of a lattice over the noise level
 _ZOOMS = 4
 _TAIL = 30.0  # nats below the peak where the lattice of the noise level ends
@@ -126,7 +128,7 @@ def _block(z: Tensor, columns: list[int], uniform: Tensor, density: _Density) ->
         return (density(at, rows).double().cpu() - 0.5 * at.square().sum()).tolist()
 
     dims, out = len(columns), z.clone()
-    lattices = run([explore(dims, _SPACING[dims]) for _ in range(len(z))], evaluate)
+    lattices = run([explore(dims, _SPACING[dims], widest=_SCAN) for _ in range(len(z))], evaluate)
     for r, lattice in enumerate(lattices):
         out[r, columns] = lattice.points[int(lattice.choose(uniform[r]))]
     return out

@@ -25,11 +25,13 @@ from invsolve.compare import data_fingerprint
 from invsolve.draws import Draws
 from invsolve.errors import UnsupportedError, invalid
 from invsolve.evidence import Evidence
-from invsolve.lattice import MAX_DIMS, SCAN, SCAN_SAMPLED, Lattice, Node, explore, run
+from invsolve.lattice import MAX_DIMS, Lattice, explore, run
+from invsolve.misfit import fit_warnings, misfit, shortfalls
 from invsolve.priors.base import Prior
 from invsolve.problem import Problem
 from invsolve.progress import Progress, metered
 from invsolve.result import Result, Status
+from invsolve.scan import WIDEST, WIDEST_SAMPLED, Node
 from invsolve.strategies.auto import ladder
 from invsolve.strategies.base import Strategy
 from invsolve.strategies.exact import Exact
@@ -39,6 +41,7 @@ from invsolve.unknowns import Unknowns
 
 _SPACING = {1: 0.15, 2: 0.35, 3: 0.7}  # of a lattice, in posterior standard deviations, by the number of scalars
 _SPACING_SAMPLED = {1: 0.4, 2: 0.6, 3: 0.7}  # where every node is a population: moments are as exact
+_HIDDEN = 0.05  # share of the mass in peaks not resolved above which a reader is told
 _PRIORS = 64  # members of a family that are kept
 _KEPT = 2**26  # numbers of weighted samples that are kept from the evidence to the draws, instead of made again
 
@@ -48,27 +51,33 @@ _KEPT = 2**26  # numbers of weighted samples that are kept from the evidence to 
 class Hierarchy:
     """How `solve` infers unknown scalars.
 
-    A lattice finds the mass by a scan of the prior (in standard normal coordinates: 0.125, 0.5, 1 apart for one, two,
-    three scalars; 1, 2, 2 with populations) and refines every maximum that it sees. Of several separate peaks it may
-    miss one that is narrower than about a twentieth of that, and its error does not say so: give a law that holds it.
+    A lattice finds the mass by a scan of the whole prior, in cells that are halved until no peak can hide in them which
+    is as curved as those that were found or as the evidence nearby (`invsolve.scan`); what they could still hold is
+    part of ``log_evidence_se``. A peak that is narrower than a tenth of ``scan`` and does not show at its flanks is not
+    seen, and no error says so.
 
     ``method``: ``"lattice"`` where the strategy gives the evidence (`Exact` up to the sizes it factorises, `SMC`,
     `NoiseMCMC`) and there are up to three scalars; ``"gibbs"`` with any strategy; ``"auto"``: the lattice where it can
     be. ``spacing`` of the lattice in posterior standard deviations (0.15, 0.35, 0.7 for one, two, three scalars unless
     given, 0.4, 0.6, 0.7 with populations; the evidence is computed at every node, about ``12 / spacing`` of them for
-    one scalar). ``num_sweeps`` of Gibbs: how
+    one scalar). ``scan``: the widest cells of the scan, in prior standard deviations, at most 4 (0.25, 0.5, 1 for one,
+    two, three scalars unless given, twice that with populations; about ``(8 / scan)^scalars`` nodes): a smaller one
+    where the evidence may have narrow peaks, as of a frequency or a shift. ``num_sweeps`` of Gibbs: how
     often the scalars of a chain are drawn; the signal is drawn once more than that. Ten are enough for a noise level
     alone; with scalars of the prior take 30 or more, and heed the warning of chains that move slowly.
     """
 
     method: Literal["auto", "lattice", "gibbs"] = "auto"
     spacing: float | None = None
+    scan: float | None = None
     num_sweeps: int = 10
 
     def __post_init__(self) -> None:
         check_choice("Hierarchy", "method", self.method, ("auto", "lattice", "gibbs"))
         if self.spacing is not None and check_positive("Hierarchy", "spacing", self.spacing) > 1:
             raise invalid("Hierarchy", "spacing", "at most 1 posterior standard deviation", self.spacing)
+        if self.scan is not None and check_positive("Hierarchy", "scan", self.scan) > 4:
+            raise invalid("Hierarchy", "scan", "at most 4 prior standard deviations", self.scan)
         check_int("Hierarchy", "num_sweeps", self.num_sweeps, minimum=1)
 
 
@@ -195,8 +204,8 @@ def draw_by_lattice(job: Job, progress: Progress) -> Drawn:
     spacing = job.hierarchy.spacing or usual[dims]
     evidences = _Evidences(job)
     tolerance = 0.02 if isinstance(job.strategy, Exact) else 0.2  # of estimates, nats
-    scan = (SCAN if isinstance(job.strategy, Exact) else SCAN_SAMPLED)[dims]
-    lattices = run([explore(dims, spacing, tolerance, scan) for _ in range(job.batch)], evidences)
+    widest = job.hierarchy.scan or (WIDEST if isinstance(job.strategy, Exact) else WIDEST_SAMPLED)[dims]
+    lattices = run([explore(dims, spacing, tolerance, widest) for _ in range(job.batch)], evidences)
     uniform = _uniform(job, range(job.rows), 0)
     members: dict[Node, list[int]] = {}  # node -> its rows
     for b, lattice in enumerate(lattices):
@@ -204,15 +213,23 @@ def draw_by_lattice(job: Job, progress: Progress) -> Drawn:
         for r, i in zip(rows.tolist(), lattice.choose(uniform[rows]).tolist(), strict=True):
             members.setdefault(lattice.nodes[i], []).append(r)
     pieces: list[tuple[list[int], Tensor, Tensor, Tensor]] = []
-    warnings: dict[str, None] = {}
+    said: dict[str, list[Tensor]] = {}
+    warnings = dict.fromkeys(_unresolved(job, lattices, evidences))
     with metered(progress, job.rows) as step:
         for node in sorted(members):
             rows_ = sorted(members[node])
             theta = job.unknowns.transport(torch.tensor(node, dtype=torch.float64))
-            x, chi2, result = evidences.draw(node, theta, rows_)
+            x, chi2, info, result = evidences.draw(node, theta, rows_)
             pieces.append((rows_, x, chi2, theta.expand(len(rows_), -1)))
-            warnings |= dict.fromkeys(result.warnings)
+            # How well rows fit is said of those that are drawn, all together: other items may have no weight here, and
+            # a noise level that few rows have may fit them badly.
+            of_all = fit_warnings(result.chi2, result.info)
+            warnings |= dict.fromkeys(text for text in result.warnings if text not in of_all)
+            for name, value in info.items():
+                said.setdefault(name, []).append(value)
             step(sum(len(p[0]) for p in pieces), job.rows)
+    chi2 = torch.cat([p[2] for p in pieces])
+    warnings |= dict.fromkeys((*misfit(chi2), *shortfalls({name: torch.cat(value) for name, value in said.items()})))
     order = torch.tensor([r for rows_, *_ in pieces for r in rows_]).argsort()
     found = [_marginal(lattice, evidences, b) for b, lattice in enumerate(lattices)]
     count = [len(lattice.nodes) for lattice in lattices]
@@ -225,10 +242,11 @@ def draw_by_lattice(job: Job, progress: Progress) -> Drawn:
     numbers = f"{min(count)}" if min(count) == max(count) else f"{min(count)} to {max(count)}"
     return Drawn(
         samples=torch.cat([p[1] for p in pieces])[order.to(device)],
-        chi2=torch.cat([p[2] for p in pieces])[order.to(device)],
+        chi2=chi2[order.to(device)],
         theta=torch.cat([p[3] for p in pieces])[order],
         info={name: value.to(device).repeat(job.num_samples) for name, value in each.items()},
-        how=f"{names}: by the evidence, on a lattice of {numbers} nodes, spacing at most {spacing:g} posterior std.",
+        how=f"{names}: by the evidence, on a lattice of {numbers} nodes, spacing at most {spacing:g} posterior std, "
+        f"after a scan of the prior at most {widest:g} std apart.",
         like=result, warnings=tuple(warnings),
     )
 
@@ -250,19 +268,22 @@ class _Evidences:
         log_prior = -0.5 * (float(z.square().sum()) + len(z) * math.log(2 * math.pi))
         return [self.known[node, b][0] + log_prior for b in items]
 
-    def draw(self, node: Node, theta: Tensor, rows: list[int]) -> tuple[Tensor, Tensor, Result]:
-        """One signal for each row, their chi^2, and a result of a solve that drew them."""
+    def draw(
+        self, node: Node, theta: Tensor, rows: list[int]
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor], Result]:
+        """One signal for each row, their chi^2 and info, and a result of a solve that drew them."""
         job = self.job
         if job.strategy.couples == "nothing":
             problem, prior = self._at(theta)
             index = torch.tensor([r % job.batch for r in rows], device=problem.data.device)
             result = job.sample_rows(problem.take(index), prior, rows, "solve")
-            return result.samples[0], result.chi2[0], result
+            return result.samples[0], result.chi2[0], {name: v[0] for name, v in result.info.items()}, result
         items = sorted({r % job.batch for r in rows})
         if missing := [b for b in items if (node, b) not in self._kept]:
             self._weighted(node, theta, missing)
         uniform = _uniform(job, rows, 1)
         x: dict[int, tuple[Tensor, Tensor]] = {}
+        info: dict[str, list[Tensor]] = {}
         for b in items:
             result, column = self._kept[node, b]
             own = [i for i, r in enumerate(rows) if r % job.batch == b]
@@ -272,8 +293,11 @@ class _Evidences:
             chosen = torch.searchsorted(edges, comb.to(edges.device, edges.dtype) * edges[-1]).clamp_max(len(edges) - 1)
             for i, k in zip(own, chosen.tolist(), strict=True):
                 x[i] = result.samples[k, column], result.chi2[k, column]
+            for name, value in result.info.items():
+                info.setdefault(name, []).append(value[chosen.to(value.device), column])
         ordered = [x[i] for i in range(len(rows))]
-        return torch.stack([p[0] for p in ordered]), torch.stack([p[1] for p in ordered]), result
+        drawn = {name: torch.cat(value) for name, value in info.items()}
+        return torch.stack([p[0] for p in ordered]), torch.stack([p[1] for p in ordered]), drawn, result
 
     def _evidence(self, node: Node, theta: Tensor, items: list[int]) -> Evidence:
         if isinstance(self.job.strategy, Exact):
@@ -283,7 +307,10 @@ class _Evidences:
             return found
         result = self._weighted(node, theta, items)
         assert result.log_evidence is not None and result.log_evidence_se is not None  # the strategy says it gives it
-        return Evidence(result.log_evidence, result.log_evidence_se)
+        log = result.log_evidence
+        if "beta" in result.info:  # the evidence of a power of the likelihood is none: it would win against all others
+            log = torch.where((log > -math.inf) & (result.info["beta"][0] < 1), math.nan, log)
+        return Evidence(log, result.log_evidence_se)
 
     def _weighted(self, node: Node, theta: Tensor, items: list[int]) -> Result:
         """A solve of these items with all their samples, which is kept where memory allows."""
@@ -319,6 +346,26 @@ def _uniform(job: Job, rows: Sequence[int], index: int) -> Tensor:
     z = job.draws(rows, "scalars").normal((1,), torch.float64, step=0, index=index)[:, 0]
     uniform: Tensor = torch.special.ndtr(z).cpu()
     return uniform
+
+
+def _unresolved(job: Job, lattices: Sequence[Lattice], evidences: _Evidences) -> tuple[str, ...]:
+    """What scan and lattices could not settle, in words."""
+    names, found = " and ".join(job.unknowns.names), []
+    if (hidden := max(lattice.hidden for lattice in lattices)) > _HIDDEN:
+        share = f"{hidden:.2g} of" if hidden < 1 else "more than"
+        found.append(
+            f"the scan of {names} was broken off: peaks that it did not resolve may hold {share} the mass that was "
+            "found. Give narrower laws, or a smaller iv.Hierarchy(scan=...)"
+        )
+    # A lattice ends next to the nodes that count, so that these nodes are among them or beside them.
+    none = sum(math.isnan(evidences.known[n, b][0]) for b, lattice in enumerate(lattices) for n in lattice.nodes)
+    if none:
+        total = sum(len(lattice.nodes) for lattice in lattices)
+        found.append(
+            f"{job.strategy.name} gave no evidence at {none} of {total} values of {names} which may count, and they "
+            "were left out: raise its number of steps"
+        )
+    return tuple(found)
 
 
 def _marginal(lattice: Lattice, evidences: _Evidences, b: int) -> Evidence:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from invsolve.arrays import as_tensor
 from invsolve.call import Call
@@ -24,6 +23,7 @@ from invsolve.draws import DrawLike, Draws, item_key
 from invsolve.errors import OperatorError, SolveError, UnsupportedError, invalid, invalid_type
 from invsolve.hierarchical import Hierarchy, Job, choose, solve_unknowns
 from invsolve.loop import DrawFactory
+from invsolve.misfit import fit_warnings
 from invsolve.noise import Gaussian
 from invsolve.operators.base import BlackBox, LinearOperator, Operator
 from invsolve.priors.base import Prior
@@ -38,8 +38,6 @@ from invsolve.unknowns import Unknowns
 _DOT_ERROR, _DOT_WARN = 1e-3, 3e-5  # adjoint gaps of a user's operator that are refused, mentioned
 _DERIVATIVE_WARN = 0.1  # relative error of a non-linear operator's derivative that is mentioned
 _RUNAWAY = 1e6  # scales of the prior from its mean
-_MISFIT = 5.0  # median chi^2 per datum above which the samples are said not to fit
-_RESIDUAL = 1e-2  # relative residual of a guidance's linear solve that is mentioned
 
 
 def solve(
@@ -154,7 +152,7 @@ def solve(
     samples = torch.where(expand(failed, samples), torch.nan, samples)
     status = Status.of(failed)
     warnings += _level_warnings(prior, rung.strategy)
-    warnings += _fit_warnings(problem, torch.where(failed, torch.nan, chi2), found.info)
+    warnings += fit_warnings(torch.where(failed, torch.nan, chi2), found.info)
     result = Result(
         samples=samples.view(*lead, *problem.shape),
         status=status,
@@ -377,27 +375,6 @@ def _checkpoint(checkpoint: Any) -> Checkpoint | None:
     if saved is not None and not (folder := Path(saved.path).resolve().parent).is_dir():
         raise invalid("solve", "checkpoint", "in a folder that exists", str(folder), "Make it first.")
     return saved
-
-
-def _fit_warnings(problem: Problem, chi2: Tensor, info: dict[str, Tensor]) -> tuple[str, ...]:
-    """What a reader of the samples must know although every number is finite."""
-    found = []
-    median = float(chi2.nanmedian())
-    if median > _MISFIT:
-        found.append(
-            f"the samples do not fit the data: chi^2 per datum {median:.3g}, expected 1. Operator, noise level, "
-            "prior or the number of steps is wrong for these data; see result.check()"
-        )
-    power = float(info["beta"].min()) if "beta" in info else 1.0
-    if power < 1:
-        found.append(f"the chains reached the power {power:.2g} of the likelihood only: raise num_steps")
-    for name, value in info.items():
-        worst = float(value.nan_to_num(0).max()) if "residual" in name and value.numel() else 0.0
-        if worst > _RESIDUAL:
-            found.append(
-                f"{name}: a linear solve of the guidance stopped at {worst:.2g} of its right side: raise max_iter"
-            )
-    return tuple(found)
 
 
 def _level_warnings(prior: Prior, strategy: Strategy) -> tuple[str, ...]:

@@ -123,8 +123,8 @@ def test_lattices_that_cannot_be(monkeypatch):
     with pytest.raises(UnsupportedError, match="evidence is not finite"):
         found(lambda z: math.nan, 1)
     with monkeypatch.context() as patch:
-        patch.setattr(lattice, "_MAX_NODES", 50)
-        with pytest.raises(UnsupportedError, match="more than 50 nodes.*gibbs"):
+        patch.setattr(lattice, "_MAX_NODES", 300)
+        with pytest.raises(UnsupportedError, match="more than 300 nodes.*gibbs"):
             found(lambda z: float(-0.5 * z.square().sum()), 2)
     monkeypatch.setattr(lattice, "_ROUNDS", 1)
     with pytest.raises(UnsupportedError, match="no lattice resolves.*gibbs"):
@@ -249,6 +249,41 @@ def test_length_alone_and_a_scalar_of_the_operator():
     assert ((fixed.parameters["prior.length"] > 0.3) & (fixed.parameters["prior.length"] < 20)).all()
 
 
+def test_two_narrow_peaks_of_an_unknown_scalar():
+    """A gain known up to its sign, the square of a scalar about 0.4: peaks at 0.4 +- 1 that are 0.05 wide."""
+    A = iv.operators.Matrix(matrix=random(300, 6, seed=5))
+    prior = iv.priors.GaussianPrior(mean=torch.ones(6, dtype=F64), covariance=0.01 * torch.eye(6, dtype=F64))
+
+    def gain(value):
+        return iv.operators.Matrix(matrix=(value - 0.4) ** 2 * A.matrix)
+
+    y = A(torch.ones(1, 6, dtype=F64)) + random(1, 300, seed=6)
+    family = iv.operators.Family(gain, value=iv.Normal(mean=0.0, std=1.0))
+    result = iv.solve(family, y, prior, noise=1.0, num_samples=400)
+    z = torch.linspace(-4, 4, 8001, dtype=F64)
+    logs = torch.stack([prior.posterior(gain(float(v)), y, 1.0).log_evidence[0] for v in z[::8]])
+    assert int(((logs[1:-1] > logs[:-2]) & (logs[1:-1] > logs[2:])).sum()) == 2  # two peaks
+    logs = torch.stack([prior.posterior(gain(float(v)), y, 1.0).log_evidence[0] for v in z[2000:6000]])
+    logs = logs - 0.5 * z[2000:6000].square() - 0.5 * math.log(2 * math.pi)
+    truth = torch.logsumexp(logs, 0) + math.log(1e-3)
+    assert float((result.log_evidence[0] - truth).abs()) <= 2 * float(result.log_evidence_se[0]) + 1e-4
+    upper = float(torch.softmax(logs, 0)[z[2000:6000] > 0.4].sum())
+    assert 0.05 < upper < 0.95
+    share = float((result.parameters["operator.value"] > 0.4).double().mean())
+    assert abs(share - upper) < 5 * math.sqrt(upper * (1 - upper) / 400)
+    assert result.warnings == () and "scan of the prior at most 0.25 std apart" in result.why
+
+
+def test_a_scan_that_was_broken_off_is_mentioned(monkeypatch):
+    A, y = data(items=1)
+    monkeypatch.setattr("invsolve.scan._MOST", {1: 0})
+    result = iv.solve(A, y, field(3.0), noise=NOISE, num_samples=4, hierarchy=iv.Hierarchy(scan=4.0))
+    assert "scan of noise.std was broken off" in result.warnings[0] and "Hierarchy(scan=...)" in result.warnings[0]
+    assert float(result.log_evidence_se[0]) > 0.05
+    finer = iv.solve(A, y, field(3.0), noise=NOISE, num_samples=4, hierarchy=iv.Hierarchy(scan=0.03))
+    assert finer.warnings == () and "at most 0.03 std apart" in finer.why
+
+
 def test_a_row_depends_on_its_own_data_and_key_only():
     A, y = data(items=3)
     options = {"noise": NOISE, "hierarchy": iv.Hierarchy(spacing=1.0)}
@@ -325,6 +360,32 @@ def test_chains_on_the_lattice():
     result = iv.solve(A, y, prior, noise=NOISE, num_samples=256, **options)
     close(result, "noise.std", (exact["noise.std"].mean, exact["noise.std"].std))
     assert abs(float(result.log_evidence - exact.log_evidence)) < 4 * math.sqrt(2 * 7 / 256)  # seven rises
+
+
+def test_only_values_with_weight_say_that_samples_do_not_fit():
+    """Items of unlike noise are solved side by side at every noise level, and at most levels they do not fit."""
+    prior, A, _ = mixture()
+    y = A(prior.sample(3, seed=3)) + torch.tensor([[0.02], [0.8], [1.0]], dtype=F64) * random(3, 12, seed=4)
+    options = {"strategy": iv.strategies.SMC(num_steps=12), "hierarchy": iv.Hierarchy(spacing=1.0, scan=2.0)}
+    result = iv.solve(A, y, prior, noise=NOISE, num_samples=64, **options)
+    assert (result["noise.std"].mean[1:] > 10 * result["noise.std"].mean[0]).all()
+    assert result.warnings == ()
+    # Data that no noise level of the law explains: all values say so.
+    tight = iv.noise.Gaussian(std=iv.LogNormal(median=0.01, factor=1.1))
+    result = iv.solve(A, y[1:], prior, noise=tight, num_samples=64, **options)
+    assert any("do not fit the data: chi^2 per datum" in text for text in result.warnings)
+
+
+def test_an_evidence_that_chains_did_not_reach_does_not_count():
+    """That of a power of the likelihood is larger: noise levels that chains cannot cope with would win."""
+    prior, (A, y) = field(3.0), data(items=1)
+    few = iv.strategies.NoiseMCMC(chains=64, num_steps=10)
+    result = iv.solve(A, y, prior, noise=NOISE, num_samples=64, strategy=few, hierarchy=iv.Hierarchy(spacing=1.0))
+    truth = quadrature(A, y)
+    mean, std = truth["noise.std"]
+    assert abs(float(result["noise.std"].mean - mean)) < 5 / 8 * float(std)
+    assert abs(float(result.log_evidence - truth["log"])) < 5 * math.sqrt(2 * 7 / 64)  # seven rises of 64 chains
+    assert any("NoiseMCMC gave no evidence at 1 of" in text and "number of steps" in text for text in result.warnings)
 
 
 def test_auto_takes_populations_where_there_is_no_closed_form():
@@ -418,7 +479,10 @@ def test_what_does_not_work_with_unknowns(tmp_path):
         iv.solve(A, y, field(3.0), noise=0.1, hierarchy=iv.Hierarchy())
     with pytest.raises(InputTypeError, match="hierarchy.*iv.Hierarchy"):
         iv.solve(A, y, field(3.0), noise=NOISE, hierarchy="gibbs")
-    for options, message in (({"method": "magic"}, "one of"), ({"spacing": 2.0}, "at most 1"), ({"num_sweeps": 0}, "at least 1")):
+    for options, message in (
+        ({"method": "magic"}, "one of"), ({"spacing": 2.0}, "at most 1"), ({"scan": 5.0}, "at most 4"),
+        ({"num_sweeps": 0}, "at least 1"),
+    ):
         with pytest.raises(InputError, match=message):
             iv.Hierarchy(**options)
 

@@ -1,0 +1,41 @@
+"""What a reader of the samples must know although every number is finite."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+_MISFIT = 5.0  # median chi^2 per datum above which the samples are said not to fit
+_RESIDUAL = 1e-2  # relative residual of a guidance's linear solve that is mentioned
+
+
+def fit_warnings(chi2: Tensor, info: Mapping[str, Tensor]) -> tuple[str, ...]:
+    """Of the rows of a solve: their chi^2 per datum (NaN where a row failed), and what the strategy said of them."""
+    return (*misfit(chi2), *shortfalls(info))
+
+
+def misfit(chi2: Tensor) -> tuple[str, ...]:
+    """Whether the samples fit the data, by their chi^2 per datum, any shape."""
+    median = float(chi2.nanmedian())
+    if not median > _MISFIT:
+        return ()
+    return (
+        f"the samples do not fit the data: chi^2 per datum {median:.3g}, expected 1. Operator, noise level, "
+        "prior or the number of steps is wrong for these data; see result.check()",
+    )
+
+
+def shortfalls(info: Mapping[str, Tensor]) -> tuple[str, ...]:
+    """What a strategy did not reach, from its ``info`` of these rows."""
+    found = []
+    power = float(info["beta"].min()) if "beta" in info and info["beta"].numel() else 1.0
+    if power < 1:
+        found.append(f"the chains reached the power {power:.2g} of the likelihood only: raise num_steps")
+    for name, value in info.items():
+        worst = float(value.nan_to_num(0).max()) if "residual" in name and value.numel() else 0.0
+        if worst > _RESIDUAL:
+            found.append(
+                f"{name}: a linear solve of the guidance stopped at {worst:.2g} of its right side: raise max_iter"
+            )
+    return tuple(found)
