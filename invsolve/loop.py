@@ -203,6 +203,7 @@ class Work:
                 "processed": done.processed,
                 "seconds": done.seconds + seconds,
                 "warnings": list(done.warnings),
+                "stopped": done.stopped,
             },
         )
 
@@ -219,6 +220,7 @@ class Work:
             seconds=meta["seconds"],
             chunk=meta["chunk"],
             warnings=tuple(meta["warnings"]),
+            stopped=bool(meta.get("stopped", False)),
         )
         if not meta["mid"]:
             return found, meta["position"], None

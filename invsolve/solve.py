@@ -271,11 +271,6 @@ def _checked(A: Any, y: Any, prior: Any, noise: Any) -> tuple[Problem, Prior]:
         y = as_tensor("solve", "y", y, dtype=A.dtype or prior.dtype, device=prior.device)
         problem = Problem(A, y, noise=noise, dims=dims)
     check_pair(problem.operator, prior)
-    if prior.learned:
-        from invsolve.priors.reconcile import check_scale
-
-        with torch.no_grad():
-            check_scale(problem, prior)
     real = kind_dtype(problem.data.dtype, "real")
     if real != prior.dtype:
         raise invalid_type(
@@ -289,6 +284,11 @@ def _checked(A: Any, y: Any, prior: Any, noise: Any) -> tuple[Problem, Prior]:
         raise invalid(
             "solve", "y", f"on the prior's device, {prior.device}", problem.data.device, "Move one: prior.to(device)."
         )
+    if prior.learned:
+        from invsolve.priors.reconcile import check_scale
+
+        with torch.no_grad():
+            check_scale(problem, prior)
     return problem, prior
 
 

@@ -351,3 +351,15 @@ def test_a_likelihood_that_is_zero_everywhere_fails_soon():
     assert result.info["moves"][0, 0] == 30 and result.info["mean_error"][0, 0].isnan()
     with pytest.raises(iv.errors.SolveError, match="4 of 8 samples failed"):
         iv.solve(Nowhere(), y, prior(), noise=0.3, num_samples=4, strategy=iv.strategies.NoiseMCMC(num_steps=200))
+
+
+def test_chains_that_were_stopped_are_so_from_their_checkpoint_too(tmp_path):
+    """The finished file is not taken for an answer that was not certified for another reason."""
+    y = torch.full((N,), 3.0, dtype=D)
+
+    def go():
+        return iv.solve(BENT, y, prior(), noise=0.01, num_samples=8, budget=iv.Budget(evaluations=1), checkpoint=tmp_path / "c")
+
+    first, again = go(), go()
+    assert torch.equal(first.samples, again.samples)
+    assert len(again.certificate.attempts) == 1 and "stopped when the budget was spent" in again.certificate.missing

@@ -112,3 +112,9 @@ def test_other_axes_and_mean_images_are_refused():
         prior().on(iv.Problem(A, torch.zeros(1, 96), noise=1.0), keep="pixel")
     with pytest.raises(UnsupportedError, match="a mean image cannot be moved"):
         prior(mean=torch.randn(8, 12)).on(problem(shape=(16, 12)), keep="pixel")
+
+
+def test_precision_is_looked_at_before_the_scale():
+    task = problem(1e-5).to(dtype=torch.float64)
+    with pytest.raises(iv.errors.InputTypeError, match="of the prior's precision"):
+        iv.solve(task, prior(), num_samples=2)
