@@ -43,6 +43,9 @@ def test_it_writes_a_report_a_picture_and_a_result(done):
     assert page.count("data:image/png;base64,") == 4 and "<table>" in page and "src='http" not in page
     for word in ("TV", "learned prior", "chi^2 per datum"):
         assert word in page
+    # What the solver has to say of its own work is in the text, not only in the result.
+    assert all(f"Warning, {name}: {w}." in markdown for name, r in found.results.items() for w in r.warnings)
+    assert found.results[LEARNED].warnings
 
 
 def test_the_table_has_every_row_and_its_numbers_are_in_the_text(done):

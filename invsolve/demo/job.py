@@ -103,6 +103,7 @@ def run(
     text = "\n".join([
         *assumed(scan, size, results, cg, tv), "", *table(rows, nominal), "",
         *(coverage_line(scan, key, r, level) for key, r in results.items()), "",
+        *(f"Warning, {key}: {warning}.\n" for key, r in results.items() for warning in r.warnings),
         f"The checks of the {name.removeprefix('posterior mean, ')}'s posterior:", "",
         "```text", str(check), "```", "", *verdict(rows, check),
     ])
