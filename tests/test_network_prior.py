@@ -50,6 +50,34 @@ def test_the_denoiser_is_the_identity_without_noise():
         assert float((made.denoise(x, sigma) - x).abs().max()) < 10 * sigma
 
 
+@pytest.mark.parametrize("kind", ["real", "complex"])
+def test_a_network_that_returns_nothing_beside_a_law_is_the_law(kind):
+    """In units, with an offset, on any device of the law; rescaled, moved and resampled, too."""
+
+    class Nothing(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.zeros(()))
+
+        def forward(self, x, c):
+            return 0 * x
+
+    field = iv.priors.GaussianFieldPrior(shape=(8, 12), spectrum=iv.priors.Matern(std=2.0, length=0.2), basis="periodic",
+                                         mean=0.7, kind=kind).to(dtype=torch.float64)
+    made = NetworkPrior(network=Nothing(), shape=(8, 12), kind=kind, scale=field.scale, sigma_range=(0.01, 50.0), unit=2.0,
+                        offset=0.3, law=field.law, mean=field.mean, prediction=iv.priors.BesideLaw())
+    made = made.to(dtype=torch.float64)
+    for sigma in (1e-6, 0.1, 3.0, 1e4):
+        x = field.sample(3, seed=1) + sigma * torch.randn(3, 8, 12, dtype=field.mean.dtype)
+        want = field.denoise(x, sigma)
+        assert torch.allclose(made.denoise(x, sigma), want, rtol=1e-10, atol=1e-10 * float(x.abs().max()))
+        big = made.rescaled(10.0).denoise(10 * x, 10 * sigma)
+        assert torch.allclose(big, 10 * want, rtol=1e-9, atol=1e-8 * float(x.abs().max()))
+    with pytest.raises(InputError, match=r"NetworkPrior: `law` must be given with BesideLaw"):
+        NetworkPrior(network=Nothing(), shape=(8, 12), scale=1.0, sigma_range=(0.01, 50.0),
+                     prediction=iv.priors.BesideLaw())
+
+
 @pytest.mark.parametrize("size", [(8, 8), (7, 9), (5, 12), (3, 3)])
 def test_any_size(size):
     made = prior(size)

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +18,11 @@ import torch
 
 import invsolve as iv
 from invsolve.errors import CheckpointError, FileError, InputError, InputTypeError
-from invsolve.priors import GaussianFieldPrior, Matern
+from invsolve.priors import GaussianFieldPrior, Matern, NetworkPrior
 from invsolve.priors.bases import SpectralModes
 from invsolve.priors.networks import UNetConfig
 from invsolve.priors.training import Made, NoiseLaw, Options, Signals, Stored, estimate_law, train
+from invsolve.priors.training.command import _compiles
 from invsolve.priors.training.ema import Snapshot, combine, exponent, update
 from invsolve.priors.training.loss import Uncertainty, denoising_loss
 
@@ -61,6 +63,31 @@ def test_the_loss_is_the_weighted_denoising_error():
     made = iv.priors.EDM().denoise(Some(), w + s * noise, sigma, 1e-9, 1e9)
     want = ((made - w).square() * (s**2 + 1) / s**2).flatten(1).mean(1)
     assert torch.allclose(denoising_loss(Some(), w, sigma, noise), want, rtol=1e-9)
+
+
+def test_the_loss_beside_a_law_is_the_denoising_error_in_units_of_what_the_law_leaves():
+    field = GaussianFieldPrior(shape=(6, 6), spectrum=Matern(std=1.0, length=0.3), basis="periodic", mean=0.5).to(dtype=D)
+    w, sigma = field.sample(400, seed=0), torch.logspace(-3, 3, 400, dtype=D)
+    noise, law = normal(400, 1, 6, 6, seed=1, dtype=D), replace(field.law, mean=field.law.mean[None])
+    x = w[:, None] + sigma.view(-1, 1, 1, 1) * noise
+    zero = denoising_loss(Zero(), w[:, None], sigma, noise, law)
+    assert abs(float(zero.mean()) - 1) < 5 * float(zero.std()) / 20  # at every level the law leaves its own rms
+    first = denoising_loss(Zero(), w[:200, None], sigma[:200], noise[:200], law)
+    assert abs(float(first.mean()) - 1) < 5 * float(first.std()) / 200**0.5
+
+    class Some(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.ones(()))
+
+        def forward(self, x, c):
+            return torch.tanh(self.weight * x) + c.view(-1, 1, 1, 1)
+
+    prior = NetworkPrior(network=Some(), shape=(6, 6), scale=3.0, sigma_range=(1e-9, 1e9), law=field.law,
+                         prediction=iv.priors.BesideLaw()).to(dtype=D)
+    made = prior.denoise(x[:, 0], sigma)
+    want = ((made - w) / field.law.left(sigma).view(-1, 1, 1)).square().flatten(1).mean(1)
+    assert torch.allclose(denoising_loss(Some(), w[:, None], sigma, noise, law), want, rtol=1e-6)
 
 
 def test_noise_levels_follow_their_law():
@@ -351,6 +378,21 @@ def test_any_network_complex_signals_and_hours():
     assert signals.channels == "first" and signals.network.config.channels == 3
 
 
+@pytest.mark.skipif(not _compiles(), reason="torch.compile needs a C++ compiler")
+def test_a_compiled_training_is_the_same_training():
+    x = normal(16, 8, 8)
+    plain, compiled = (train(x, steps=3, network=SMALL, options=replace(FEW, compile=c)) for c in (False, True))
+    # Adam's first steps are of one size whatever the gradient: where that is rounding, its sign is free.
+    assert torch.allclose(plain.denoise(x, 0.5), compiled.denoise(x, 0.5), atol=1e-3)
+    assert set(plain.network.state_dict()) == set(compiled.network.state_dict())
+
+
+@pytest.mark.parametrize("skip", ["law", "white"])
+def test_either_skip_is_stated_in_the_prior(skip):
+    made = train(normal(16, 8, 8), steps=2, network=SMALL, options=replace(FEW, skip=skip))
+    assert made.prediction == {"law": iv.priors.BesideLaw(), "white": iv.priors.EDM()}[skip]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -364,7 +406,7 @@ def test_refusals(options, message):
 
 
 @pytest.mark.parametrize(
-    "options", [{"batch": 0}, {"learning_rate": 0.0}, {"warmup": -1}, {"clip": 0.0}, {"seed": -1}, {"log_every": 0}, {"save_every": -1.0}, {"precision": "half"}]
+    "options", [{"batch": 0}, {"learning_rate": 0.0}, {"warmup": -1}, {"clip": 0.0}, {"seed": -1}, {"log_every": 0}, {"save_every": -1.0}, {"precision": "half"}, {"skip": "none"}, {"compile": 2}]
 )
 def test_options_are_checked(options):
     with pytest.raises(InputError, match=next(iter(options))):

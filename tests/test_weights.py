@@ -17,7 +17,7 @@ from invsolve.priors.training import estimate_law
 from invsolve.priors.weights import key_differences
 
 
-def made(kind="real", law="stationary", dtype=torch.float32):
+def made(kind="real", law="stationary", dtype=torch.float32, prediction=None):
     torch.manual_seed(0)
     network = UNet(UNetConfig(channels=2 if kind == "complex" else 1, width=8, multipliers=(1, 2), blocks=1))
     for p in network.parameters():
@@ -26,19 +26,25 @@ def made(kind="real", law="stationary", dtype=torch.float32):
     fit = None if law is None else estimate_law(x if law == "stationary" else x.real, form=law, rank=3)
     prior = NetworkPrior(
         network=network.eval(), shape=(4, 6), kind=kind, offset=0.3, unit=2.0, scale=3.0, detail=0.1, law=fit,
-        sigma_range=(0.01, 50.0), card={"data": "noise"},
+        sigma_range=(0.01, 50.0), card={"data": "noise"}, prediction=prediction or iv.priors.EDM(sigma_data=1.5),
     )
     return prior if dtype == torch.float32 else prior.to(dtype=dtype)
 
 
-@pytest.mark.parametrize(("kind", "law"), [("real", "stationary"), ("complex", "stationary"), ("real", "low rank"), ("real", None)])
+LAWS = [("real", "stationary"), ("complex", "stationary"), ("real", "low rank")]
+ROUND_TRIPS = [*((*law, p) for law in LAWS for p in (iv.priors.EDM(sigma_data=1.5), iv.priors.BesideLaw())),
+               ("real", None, iv.priors.EDM())]
+
+
+@pytest.mark.parametrize(("kind", "law", "prediction"), ROUND_TRIPS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_round_trips(tmp_path, kind, law, dtype):
-    prior, path = made(kind, law, dtype), tmp_path / "p.safetensors"
+def test_round_trips(tmp_path, kind, law, dtype, prediction):
+    prior, path = made(kind, law, dtype, prediction), tmp_path / "p.safetensors"
     iv.priors.save_prior(prior, path)
     back = iv.priors.load(path)
     x = torch.randn(3, 4, 6, dtype=prior.mean.dtype)
-    assert torch.equal(back.denoise(x, 0.7), prior.denoise(x, 0.7)) and back.card == {"data": "noise"}
+    assert back.prediction == prediction
+    assert torch.allclose(back.denoise(x, 0.7), prior.denoise(x, 0.7), rtol=1e-6, atol=1e-6) and back.card == {"data": "noise"}
     assert back.dtype == dtype and back.kind == kind and back.detail == 0.1 and back.sigma_range == (0.01, 50.0)
     if law:
         z = torch.randn(2, *prior.law.modes.mode_shape, dtype=prior.mean.dtype)

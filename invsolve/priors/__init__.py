@@ -8,7 +8,7 @@ from invsolve.priors.gaussian import GaussianPrior
 from invsolve.priors.mixture import GaussianMixturePrior
 from invsolve.priors.modes import DenseModes, GaussianLaw, Modes
 from invsolve.priors.network import NetworkPrior
-from invsolve.priors.predictions import EDM, Direct, Scheduled
+from invsolve.priors.predictions import EDM, BesideLaw, Direct, Scheduled
 from invsolve.priors.resampled import ResampledPrior
 from invsolve.priors.schedules import DDPM, VE, VP, Cosine, Flow
 from invsolve.priors.sparse import Laplace, SparsePrior, SpikeSlab, Student
@@ -17,6 +17,7 @@ from invsolve.priors.weights import load, save_prior, shipped
 from invsolve.priors.wrapping import from_deepinv, from_network
 
 __all__ = [
+    "BesideLaw",
     "Cosine",
     "DDPM",
     "DenseModes",

@@ -113,6 +113,18 @@ class GaussianLaw:
         t2 = t * t
         return self.variances * (t2 / (self.variances + t2))  # the product of both small numbers could underflow
 
+    def denoise(self, x: Tensor, t: Tensor) -> Tensor:
+        """The Wiener filter: E[x0 | x] for signals ``x`` ``(rows, *shape)`` with noise of levels ``t`` ``(rows,)``."""
+        gain = self.variances / (self.variances + self._rows(t) ** 2)
+        return self.mean + self.modes.synthesis(gain * self.modes.analysis(x - self.mean))
+
+    def left(self, t: Tensor) -> Tensor:
+        """The rms of ``x0 - E[x0 | x]`` over the entries, per real component, for levels ``t`` ``(rows,)``."""
+        return self.posterior_variances(self._rows(t)).flatten(1).mean(1).sqrt()
+
+    def _rows(self, t: Tensor) -> Tensor:
+        return t.to(self.variances.dtype).view(-1, *([1] * self.variances.ndim))
+
     def sample(self, z: Tensor, t: Tensor | float = 0.0) -> Tensor:
         """``mean + S sqrt(l + t^2) z`` for standard normal modes ``z`` ``(rows, *mode_shape)``."""
         return self.mean + self.modes.synthesis((self.variances + t * t).sqrt() * z)

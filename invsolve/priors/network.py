@@ -28,11 +28,12 @@ class NetworkPrior(Prior):
     """A network on standardised signals: ``D(x, sigma) = offset + unit D_w((x - offset) / unit, sigma / unit)``.
 
     ``network`` maps ``(batch, channels, *grid)`` and one number a row to the same shape; ``prediction`` says what its
-    output means (`EDM`, or `Scheduled` for noise, score, signal, v and velocity networks). ``shape``: with ``channels``
-    "hidden", the grid: real signals are given to the network with one channel, complex ones with two, and the axis is
-    removed again; with "first", its first axis is the channels. The network sees standardised values; ``offset`` (a
-    number or ``(*shape)``) and ``unit`` > 0 lead back to the units of the signal. ``sigma_range``: the levels of
-    training, in units of the signal; outside of them the network is told the nearest one, the rest stays exact.
+    output means (`EDM`, `BesideLaw`, `Direct`, or `Scheduled` for noise, score, signal, v and velocity networks).
+    ``shape``: with ``channels`` "hidden", the grid: real signals are given to the network with one channel, complex
+    ones with two, and the axis is removed again; with "first", its first axis is the channels. The network sees
+    standardised values; ``offset`` (a number or ``(*shape)``) and ``unit`` > 0 lead back to the units of the signal.
+    ``sigma_range``: the levels of training, in units of the signal; outside of them the network is told the nearest
+    one, the rest stays exact.
 
     ``mean`` ``(*shape)``, ``scale`` (the largest standard deviation of any direction) and ``detail`` (the smallest that
     samples must show) tell solvers how to choose their levels; ``law``: a Gaussian with about this prior's mean and
@@ -66,6 +67,9 @@ class NetworkPrior(Prior):
         shape = check_dims(_OWNER, "shape", self.shape)
         check_choice(_OWNER, "kind", self.kind, ("real", "complex"))
         check_choice(_OWNER, "channels", self.channels, ("hidden", "first"))
+        if self.prediction.beside_law and self.law is None:
+            advice = "The network is added to its denoiser."
+            raise invalid(_OWNER, "law", f"given with {self.prediction}", "None", advice)
         if self.channels == "first" and (self.kind == "complex" or len(shape) < 2):
             raise invalid(_OWNER, "channels", "'hidden' for complex signals and for one axis", self.channels)
         check_positive(_OWNER, "scale", self.scale)
@@ -100,7 +104,14 @@ class NetworkPrior(Prior):
         levels = (sigma.flatten() / self.unit).expand(len(x))
         w = self._channels((x - self.offset) / self.unit)
         low, high = (s / self.unit for s in self.sigma_range)
-        return self.offset + self.unit * self._signal(self.prediction.denoise(self.network, w, levels, low, high), x)
+        law = None
+        if self.prediction.beside_law:
+            assert self.law is not None
+            t = self.unit * levels
+            filtered = (self.law.denoise(x, t) - self.offset) / self.unit
+            law = self._channels(filtered), self.law.left(t) / self.unit
+        value = self.prediction.denoise(self.network, w, levels, low, high, law)
+        return self.offset + self.unit * self._signal(value, x)
 
     def _channels(self, x: Tensor) -> Tensor:
         if x.is_complex():

@@ -20,13 +20,21 @@ from invsolve.priors.schedules import Schedule
 # A network on (batch, channels, *grid) and its time variable (batch,).
 Network = torch.nn.Module
 
+# What a prior's stated law makes of w, and the rms that it leaves, (batch,).
+FromLaw = tuple[Tensor, Tensor]
+
 
 class Prediction(abc.ABC):
     """From a network and (w, sigma) to D; ``sigma`` ``(batch,)``, ``low`` and ``high`` the levels that it was trained
     on: outside of them the network is told the nearest one, everything else stays exact."""
 
+    beside_law = False  # whether the network's output is added to the denoiser of the prior's stated law
+
     @abc.abstractmethod
-    def denoise(self, network: Network, w: Tensor, sigma: Tensor, low: float, high: float) -> Tensor: ...
+    def denoise(
+        self, network: Network, w: Tensor, sigma: Tensor, low: float, high: float, law: FromLaw | None = None
+    ) -> Tensor:
+        """``law``: given with `beside_law`."""
 
     @property
     def levels(self) -> tuple[float, float] | None:
@@ -71,7 +79,9 @@ class EDM(Prediction):
     def __post_init__(self) -> None:
         check_positive("EDM", "sigma_data", self.sigma_data)
 
-    def denoise(self, network: Network, w: Tensor, sigma: Tensor, low: float, high: float) -> Tensor:
+    def denoise(
+        self, network: Network, w: Tensor, sigma: Tensor, low: float, high: float, law: FromLaw | None = None
+    ) -> Tensor:
         d, s = self.sigma_data, _column(sigma, w)
         size = (s**2 + d**2).sqrt()
         noise = sigma.clamp(low, high).log() / 4
@@ -85,6 +95,33 @@ class EDM(Prediction):
 
 @final
 @dataclass(frozen=True, kw_only=True)
+class BesideLaw(Prediction):
+    """``D = D_law(w) + c_out F(w / sqrt(1 + sigma^2), ln(sigma) / 4)`` with the Wiener filter ``D_law`` of the prior's
+    stated law and ``c_out`` the rms that it leaves, for standardised signals of unit rms.
+
+    EDM's ``c_skip w`` is the best multiple of w, and its ``c_out`` the rms that this leaves: the same with a white law.
+    With the covariance of the signals, the network has only to learn what is not Gaussian about them, and where they
+    look Gaussian, in much noise, D is exact and its Jacobian symmetric (Wang & Vastola 2024, arXiv 2412.09726, measure
+    how far scores are those of Gaussians).
+    """
+
+    beside_law = True
+
+    def denoise(
+        self, network: Network, w: Tensor, sigma: Tensor, low: float, high: float, law: FromLaw | None = None
+    ) -> Tensor:
+        assert law is not None
+        s = _column(sigma, w)
+        F = _output(network, w / (s**2 + 1).sqrt(), (sigma.clamp(low, high).log() / 4).to(w.dtype))
+        return law[0] + _column(law[1], w) * F
+
+    @property
+    def levels(self) -> tuple[float, float]:
+        return 0.002, 200.0
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
 class Direct(Prediction):
     """A network that is told ``(w, sigma)`` and returns D, as those of deepinv: DRUNet, DiffUNet, NCSNpp, ADMUNet.
 
@@ -92,7 +129,9 @@ class Direct(Prediction):
     levels of training the nearest one is all that the network knows; nothing is left to be exact.
     """
 
-    def denoise(self, network: Network, w: Tensor, sigma: Tensor, low: float, high: float) -> Tensor:
+    def denoise(
+        self, network: Network, w: Tensor, sigma: Tensor, low: float, high: float, law: FromLaw | None = None
+    ) -> Tensor:
         return _output(network, w, sigma.clamp(low, high).to(w.dtype))
 
 
@@ -116,7 +155,9 @@ class Scheduled(Prediction):
         if self.what == "velocity" and not self.schedule.straight:
             raise invalid("Scheduled", "what", f"no velocity with {self.schedule}", "velocity", "Use a flow schedule.")
 
-    def denoise(self, network: Network, w: Tensor, sigma: Tensor, low: float, high: float) -> Tensor:
+    def denoise(
+        self, network: Network, w: Tensor, sigma: Tensor, low: float, high: float, law: FromLaw | None = None
+    ) -> Tensor:
         alpha, s = (_column(v, w) for v in self.schedule.coefficients(sigma))
         z = alpha * w
         told = self.schedule.time(sigma.clamp(low, high))

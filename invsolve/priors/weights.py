@@ -23,7 +23,7 @@ from invsolve.priors.layouts.foreign import Stated, load_foreign
 from invsolve.priors.modes import DenseModes, GaussianLaw
 from invsolve.priors.network import NetworkPrior
 from invsolve.priors.networks import UNet, UNetConfig
-from invsolve.priors.predictions import EDM, Prediction
+from invsolve.priors.predictions import EDM, BesideLaw, Prediction
 from invsolve.priors.transforms import Transform
 
 _FORMAT = "invsolve-prior-1"
@@ -40,16 +40,18 @@ def save_prior(prior: NetworkPrior, path: str | os.PathLike[str], *, dtype: torc
 
     if not isinstance(prior, NetworkPrior):
         raise invalid_type("save_prior", "prior", "a NetworkPrior", prior)
-    if not isinstance(prior.network, UNet) or not isinstance(prior.prediction, EDM):
+    if not isinstance(prior.network, UNet) or not isinstance(prior.prediction, (EDM, BesideLaw)):
         raise UnsupportedError(
-            f"save_prior: only an iv.priors.networks.UNet with EDM predictions has a file format, not "
+            f"save_prior: only an iv.priors.networks.UNet with EDM or BesideLaw predictions has a file format, not "
             f"{type(prior.network).__name__} with {type(prior.prediction).__name__}. Save network.state_dict()."
         )
     assert isinstance(prior.offset, Tensor) and isinstance(prior.mean, Tensor)
     tensors = {f"network.{k}": v if dtype is None else v.to(dtype) for k, v in prior.network.state_dict().items()}
     tensors |= {"offset": _real(prior.offset), "mean": _real(prior.mean)}
     about: dict[str, Any] = {
-        "network": asdict(prior.network.config), "sigma_data": prior.prediction.sigma_data, "shape": list(prior.shape),
+        "network": asdict(prior.network.config), "prediction": type(prior.prediction).__name__,
+        "sigma_data": prior.prediction.sigma_data if isinstance(prior.prediction, EDM) else 1.0,
+        "shape": list(prior.shape),
         "kind": prior.kind, "channels": prior.channels, "unit": prior.unit, "scale": prior.scale,
         "detail": prior.detail, "sigma_range": list(prior.sigma_range), "card": dict(prior.card), "law": None,
         "precision": str(prior.dtype).removeprefix("torch."),
@@ -212,7 +214,7 @@ def _prior(about: Mapping[str, Any], network: UNet, tensors: Mapping[str, Tensor
         network=network.eval(), shape=shape, kind=about["kind"], channels=about["channels"], offset=value("offset"),
         unit=about["unit"], scale=about["scale"], detail=about["detail"], law=law, mean=value("mean"),
         sigma_range=(about["sigma_range"][0], about["sigma_range"][1]), card=about["card"],
-        prediction=EDM(sigma_data=about["sigma_data"]),
+        prediction=BesideLaw() if about.get("prediction") == "BesideLaw" else EDM(sigma_data=about["sigma_data"]),
     )
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from math import prod
 from typing import final
 
 import torch
 from torch import Tensor, nn
 
 from invsolve.checks import check_number, check_positive
+from invsolve.priors.modes import GaussianLaw
 
 _FREQUENCIES = 16
 
@@ -65,18 +67,33 @@ class Uncertainty(nn.Module):
         return out[:, 0]
 
 
-def denoising_loss(network: nn.Module, w: Tensor, sigma: Tensor, noise: Tensor) -> Tensor:
+def denoising_loss(
+    network: nn.Module, w: Tensor, sigma: Tensor, noise: Tensor, law: GaussianLaw | None = None
+) -> Tensor:
     """The error of F per row, ``(n,)``: standardised ``w`` ``(n, channels, *grid)`` of unit rms, ``sigma`` ``(n,)``.
 
-    ``mean (F - F*)^2`` with ``F* = (w - c_skip x) / c_out`` and ``x = w + sigma noise``, the weighted denoising error
-    of EDM: 1 for a network that returns zero, at every level (priors card 2).
+    ``mean (F - F*)^2`` with ``F* = (w - D_law(x)) / c_out`` and ``x = w + sigma noise``, the weighted denoising error:
+    1 on average for a network that returns zero, at every level (priors card 2). ``law``: of the standardised signals,
+    for `BesideLaw`, its mean with the channels, ``(channels, *grid)``. None: white and of mean 0, which makes it `EDM`.
     """
     s = sigma.to(w.dtype).view(-1, *([1] * (w.ndim - 1)))
     size = (s**2 + 1).sqrt()
     x = w + s * noise
-    # (w - x / size^2) size / s, without the difference of two large numbers: size^2 - 1 = s^2
-    target = (s * w - noise) / size
+    # Both without the difference of two large numbers: size^2 - 1 = s^2.
+    target = (s * w - noise) / size if law is None else _beside(law, w, sigma, noise)
     out = network(x / size, (sigma.log() / 4).to(w.dtype))
     error = out.to(w.dtype) - target  # of what autocast made of a lower precision
     loss: Tensor = error.square().flatten(1).mean(1)
     return loss
+
+
+def _beside(law: GaussianLaw, w: Tensor, sigma: Tensor, noise: Tensor) -> Tensor:
+    """``(w - D_law(w + sigma noise)) / c_out``, in full precision whatever the network works in."""
+    grid = law.modes.shape
+    channels = w.numel() // len(w) // prod(grid)
+    levels = sigma.to(w.dtype).repeat_interleave(channels)
+    t = levels.view(-1, *([1] * law.variances.ndim))
+    with torch.autocast(w.device.type, enabled=False):
+        signal, white = (law.modes.analysis(v.reshape(-1, *grid)) for v in (w - law.mean, noise))
+        u = t * (t * signal - law.variances * white) / (law.variances + t**2)
+        return (law.modes.synthesis(u) / law.left(levels).view(-1, *([1] * len(grid)))).view(w.shape)
