@@ -12,15 +12,12 @@ from torch import Tensor
 
 from invsolve.cg import conjugate_gradients, default_rtol
 from invsolve.checks import check_choice, check_int, check_positive
-from invsolve.gmres import gmres
 from invsolve.linear_gaussian import IterativeSystem, System, make_system
 from invsolve.priors.base import Prior
 from invsolve.problem import Problem
 from invsolve.samplers import Sampler
 from invsolve.strategies.base import Info
 from invsolve.strategies.guided import BoundGuidance, Guidance, Guided, guided, needs_gaussian_noise_and_derivative
-
-Solver = Literal["cg", "gmres"]
 
 
 @final
@@ -32,9 +29,8 @@ class MomentMatching(Guidance):
     solved by conjugate gradients to ``rtol`` (`invsolve.cg.default_rtol` unless given; 1e-3 saves up to half of the
     products of a network, and rows then agree between batches to that) in at most ``max_iter`` products. ``"law"``: V
     from the prior's stated Gaussian law, no products at all. ``"auto"``: the law where the prior is that law, or where
-    products would differentiate a network; else the Jacobian. ``solver="gmres"``: generalised minimal residuals instead
-    of conjugate gradients, for networks, whose Jacobians are not symmetric. A non-linear operator is linearised at D in
-    every step (Gauss-Newton).
+    products would differentiate a network; else the Jacobian. A non-linear operator is linearised at D in every step
+    (Gauss-Newton).
     """
 
     name: ClassVar[str] = "MMPS"
@@ -42,11 +38,9 @@ class MomentMatching(Guidance):
     covariance: Literal["auto", "law", "jacobian"] = "auto"
     rtol: float | None = None
     max_iter: int = 100
-    solver: Solver = "cg"
 
     def __post_init__(self) -> None:
         check_choice("MMPS", "covariance", self.covariance, ("auto", "law", "jacobian"))
-        check_choice("MMPS", "solver", self.solver, ("cg", "gmres"))
         if self.rtol is not None:
             check_positive("MMPS", "rtol", self.rtol)
         check_int("MMPS", "max_iter", self.max_iter, minimum=1)
@@ -122,8 +116,7 @@ class _JacobianBound:
             return (t * t) * prior.noise_covariance(pull(operator.adjoint(problem.unwhiten_adjoint(w))))
 
         white = problem.whiten(problem.data - problem.operator(value))
-        solve = conjugate_gradients if self.options.solver == "cg" else gmres
-        w, info = solve(
+        w, info = conjugate_gradients(
             lambda w: w + problem.whiten(operator(tweedie(w))),
             white,
             rtol=self.options.tolerance(problem),
@@ -140,11 +133,9 @@ def MMPS(
     covariance: Literal["auto", "law", "jacobian"] = "auto",
     rtol: float | None = None,
     max_iter: int = 100,
-    solver: Solver = "cg",
     sampler: Sampler | None = None,
     num_steps: int = 50,
     grid: Tensor | None = None,
 ) -> Guided:
     """Moment-matching posterior sampling: `MomentMatching` with a second-order stochastic sampler, 50 evaluations."""
-    guidance = MomentMatching(covariance=covariance, rtol=rtol, max_iter=max_iter, solver=solver)
-    return guided(guidance, sampler, num_steps, grid)
+    return guided(MomentMatching(covariance=covariance, rtol=rtol, max_iter=max_iter), sampler, num_steps, grid)
