@@ -1,8 +1,8 @@
 """What a learned prior brings on undersampled MRI: held-out phantoms and the real slice, beside TV and the field prior.
 
-    python benchmarks/learned_mri.py --out docs         # 64 phantoms: an hour or two; writes learned-mri.md and .csv
+    python benchmarks/learned_mri.py --out docs         # 64 phantoms: hours; writes learned-mri.md and .csv row by row
+    python benchmarks/learned_mri.py --out docs --accelerations 8   # replaces the rows of that only
     python benchmarks/learned_mri.py --phantoms 4       # prints only
-    python benchmarks/learned_mri.py --methods MMPS PiGDM TMPD   # other guidances, too
 
 Scans: 256 x 256 objects, 8 coils, reconstructed on 128 x 128; every scan has its own object, coils, phase, mask and
 noise. Weights of TV and the spectrum of the field prior come from other phantoms than those that are scored.
@@ -14,7 +14,7 @@ import argparse
 import csv
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import final
 
@@ -30,6 +30,9 @@ from invsolve.priors.bases import SpectralModes
 TV_WEIGHTS = tuple(0.1 * 1.5**k for k in range(10))  # noise stds
 TV_ITERATIONS = 200
 CHUNK = 8  # scans reconstructed at once
+FEW, MANY = 4, 19  # samples
+
+Key = tuple[str, float, str, int]
 
 
 @final
@@ -45,15 +48,27 @@ class Row:
     samples: int
     psnr: float
     psnr_se: float
+    gain: float  # of PSNR over TV, scan by scan
+    gain_se: float
     nrmse: float
     crps: float
     crps_se: float
     covered: float  # share of truths between the smallest and the largest sample; NaN with too few
+    covered_se: float
     nominal: float  # what that share should be
     chi2: float
-    seconds: float  # per scan
+    seconds: float  # of an image or a sample
     nfe: float
     vjps: float
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    seconds: float
+    nfe: float = 0.0
+    vjps: float = 0.0
+    chi2: float = float("nan")
 
 
 def parts(x: Tensor, head: Tensor) -> Tensor:
@@ -62,15 +77,22 @@ def parts(x: Tensor, head: Tensor) -> Tensor:
     return torch.cat([inside.real, inside.imag], -1)
 
 
+def psnrs(scans: Scans, image: Tensor) -> Tensor:
+    """dB, one a scan, float64: magnitudes over the whole image, peak of the truth."""
+    found = [float(iv.metrics.psnr(image[b].abs()[None], truth.abs()[None], data_range=float(scans.peak[b])))
+             for b, truth in enumerate(scans.truth)]
+    return torch.tensor(found, dtype=torch.float64)
+
+
 def scored(
     objects: str, acceleration: float, method: str, scans: Scans, image: Tensor, samples: Tensor | None,
-    seconds: float, nfe: float = 0.0, vjps: float = 0.0, chi2: float = float("nan"),
+    beside: Tensor, cost: Cost,
 ) -> Row:
-    n = len(scans.truth)
-    psnr, nrmse, crps, covered = [], [], [], []
+    """``beside``: the image that PSNRs are compared with, scan by scan."""
+    n, count = len(scans.truth), 0 if samples is None else len(samples)
+    nrmse, crps, covered = [], [], []
     for b in range(n):
         truth, head = scans.truth[b], scans.head[b]
-        psnr.append(float(iv.metrics.psnr(image[b].abs()[None], truth.abs()[None], data_range=float(scans.peak[b]))))
         target = parts(truth, head)
         nrmse.append(float(iv.metrics.nrmse(image[b][head][None], truth[head][None])))
         if samples is None:
@@ -79,19 +101,21 @@ def scored(
         values = parts(samples[:, b], head)
         crps.append(float(iv.metrics.crps(values[:, None], target[None])))
         covered.append(float(((values.amin(0) <= target) & (target <= values.amax(0))).double().mean()))
-    count = 0 if samples is None else len(samples)
+    psnr = psnrs(scans, image)
+    gain = psnr - psnrs(scans, beside)
 
-    def mean(v: list[float]) -> float:
-        return float(torch.tensor(v, dtype=torch.float64).mean()) if v else float("nan")
+    def mean(v: list[float] | Tensor) -> float:
+        return float(torch.as_tensor(v, dtype=torch.float64).mean()) if len(v) else float("nan")
 
-    def error(v: list[float]) -> float:
-        return float(torch.tensor(v, dtype=torch.float64).std() / len(v) ** 0.5) if len(v) > 1 else float("nan")
+    def error(v: list[float] | Tensor) -> float:
+        return float(torch.as_tensor(v, dtype=torch.float64).std() / len(v) ** 0.5) if len(v) > 1 else float("nan")
 
     return Row(
         objects=objects, acceleration=acceleration, method=method, scans=n, samples=count, psnr=mean(psnr),
-        psnr_se=error(psnr), nrmse=mean(nrmse), crps=mean(crps), crps_se=error(crps), covered=mean(covered),
-        nominal=(count - 1) / (count + 1) if count else float("nan"), chi2=chi2, seconds=seconds / n, nfe=nfe,
-        vjps=vjps,
+        psnr_se=error(psnr), gain=mean(gain), gain_se=error(gain), nrmse=mean(nrmse), crps=mean(crps),
+        crps_se=error(crps), covered=mean(covered), covered_se=error(covered),
+        nominal=(count - 1) / (count + 1) if count else float("nan"), chi2=cost.chi2, seconds=cost.seconds,
+        nfe=cost.nfe, vjps=cost.vjps,
     )
 
 
@@ -132,27 +156,42 @@ def field_of(prior: iv.priors.Prior) -> GaussianFieldPrior:
 
 
 def sampled(
-    objects: str, acceleration: float, method: str, scans: Scans, prior: iv.priors.Prior,
-    strategy: iv.strategies.base.Strategy, n: int, chunk: int | None = None,
-) -> Row:
-    """``n`` samples for every scan, some scans at a time."""
-    found, started, nfe, vjps, chi2 = [], time.perf_counter(), 0.0, 0.0, []
-    for first in range(0, len(scans.truth), CHUNK):
-        some = scans.take(list(range(first, min(first + CHUNK, len(scans.truth)))))
-        result = iv.solve(some.problem, prior, strategy=strategy, num_samples=n, seed=first, chunk=chunk, throw=False)
-        found.append(result.samples)
+    scans: Scans, prior: iv.priors.Prior, strategy: iv.strategies.base.Strategy, counts: list[int],
+    chunk: int | None = None,
+) -> tuple[list[Tensor], Cost]:
+    """For every scan as many samples ``(n, H, W)`` as ``counts`` says, some scans at a time; costs are of a sample."""
+    found: list[Tensor] = []
+    started, nfe, vjps, chi2, total = time.perf_counter(), 0.0, 0.0, [], len(scans.truth)
+    first = 0
+    while first < total:
+        last = first
+        while last < min(first + CHUNK, total) and counts[last] == counts[first]:
+            last += 1
+        some = scans.take(list(range(first, last)))
+        result = iv.solve(some.problem, prior, strategy=strategy, num_samples=counts[first], seed=first, chunk=chunk,
+                          throw=False)
+        found += list(result.samples.unbind(1))
         nfe, vjps = result.nfe, result.vjps
         chi2.append(float(result.chi2.nanmean()))
-    samples = torch.cat(found, 1)
-    return scored(
-        objects, acceleration, method, scans, samples.mean(0), samples, time.perf_counter() - started, nfe, vjps,
-        sum(chi2) / len(chi2),
-    )
+        first = last
+    seconds = (time.perf_counter() - started) / sum(counts)
+    return found, Cost(seconds=seconds, nfe=nfe, vjps=vjps, chi2=sum(chi2) / len(chi2))
+
+
+def of_samples(
+    objects: str, acceleration: float, method: str, scans: Scans, found: list[Tensor], n: int, beside: Tensor,
+    cost: Cost,
+) -> Row:
+    """The row of the scans that have ``n`` samples, and of their first ``n``."""
+    index = [b for b, x in enumerate(found) if len(x) >= n]
+    samples = torch.stack([found[b][:n] for b in index], 1)
+    return scored(objects, acceleration, method, scans.take(index), samples.mean(0), samples, beside[index], cost)
 
 
 def guidances(steps: int) -> dict[str, iv.strategies.base.Strategy]:
     """What the learned prior may be guided by."""
     return {
+        "MMPS": iv.strategies.MMPS(num_steps=steps),
         "MMPS, Jacobian, 3 CG": iv.strategies.MMPS(covariance="jacobian", max_iter=3, num_steps=steps),
         "MMPS, stated covariance": iv.strategies.MMPS(covariance="law", rtol=1e-2, num_steps=steps),
         "PiGDM": iv.strategies.PiGDM(num_steps=steps),
@@ -165,23 +204,25 @@ LEGEND = """# A learned prior on undersampled MRI
 Written by `python benchmarks/learned_mri.py`. Scans of held-out head phantoms and of the real T1 slice: objects of
 256 x 256, 8 coils, reconstructed on 128 x 128; every scan has its own object, coils, phase, mask and noise. TV: its
 weight is the one of least error on six other phantoms. Field prior: exact draws under the stationary covariance of the
-training images. Learned prior: `head-mr-128`.
+training images. Learned prior: `head-mr-128`, guided by `MMPS()` of 40 steps, which is what `strategy="auto"` runs
+(in 50).
 
 - **PSNR**: magnitudes, whole image, peak of the truth; of the mean of so many samples (a mean of 4 is about 1 dB below
-  that of many). **NRMSE**, **CRPS**, **covered**: real and imaginary parts inside the head. The CRPS of a single image
-  is its mean absolute error.
+  that of many). **over TV**: the difference, scan by scan. **NRMSE**, **CRPS**, **covered**: real and imaginary parts
+  inside the head. The CRPS of a single image is its mean absolute error.
 - **covered**: the share of truths between the smallest and the largest sample; **nominal**: what it should be.
-  +-: standard errors.
+  +-: standard errors. **s**: of an image or a sample, on two CPU cores that other work shared.
 """
-HEAD = ("objects", "R", "method", "scans x samples", "PSNR, dB", "NRMSE", "CRPS", "covered", "nominal", "chi^2",
-        "s a scan", "nfe", "vjps")
+HEAD = ("objects", "R", "method", "scans x samples", "PSNR, dB", "over TV", "NRMSE", "CRPS", "covered", "nominal",
+        "chi^2", "s", "nfe", "vjps")
 
 
 def cells(r: Row) -> list[str]:
     return [
         r.objects, f"{r.acceleration:g}", r.method, f"{r.scans} x {r.samples or 1}", f"{r.psnr:.2f} +- {r.psnr_se:.2f}",
-        f"{r.nrmse:.4f}", f"{r.crps:.5f} +- {r.crps_se:.5f}", f"{r.covered:.3f}", f"{r.nominal:.3f}", f"{r.chi2:.3f}",
-        f"{r.seconds:.2f}", f"{r.nfe:.4g}", f"{r.vjps:.4g}",
+        f"{r.gain:+.2f} +- {r.gain_se:.2f}", f"{r.nrmse:.4f}", f"{r.crps:.5f} +- {r.crps_se:.5f}",
+        f"{r.covered:.3f} +- {r.covered_se:.3f}", f"{r.nominal:.3f}", f"{r.chi2:.3f}", f"{r.seconds:.2f}",
+        f"{r.nfe:.4g}", f"{r.vjps:.4g}",
     ]
 
 
@@ -193,43 +234,61 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--prior", default="head-mr-128", help="a name or a file of weights")
     parser.add_argument("--phantoms", type=int, default=64, help="scored with 4 samples each")
-    parser.add_argument("--coverage", type=int, default=16, help="phantoms scored with 19 samples")
-    parser.add_argument("--slices", type=int, default=4, help="scans of the real slice")
+    parser.add_argument("--coverage", type=int, default=16, help="scans scored with 19 samples")
+    parser.add_argument("--slices", type=int, default=2, help="scans of the real slice")
     parser.add_argument("--accelerations", type=float, nargs="+", default=[4.0, 8.0])
-    parser.add_argument("--methods", nargs="+", default=["jacobian"], help="words in the names of the guidances")
+    parser.add_argument("--methods", nargs="+", default=["MMPS"], help="names of guidances")
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     prior = iv.priors.load(options.prior)
     assert tuple(prior.shape) == (GRID, GRID)
-    rows: list[Row] = []
+    rows = read(options.out / "learned-mri.csv") if options.out else {}
 
     def add(row: Row) -> None:
-        rows.append(row)
+        rows[(row.objects, row.acceleration, row.method, row.samples)] = row
         print("| " + " | ".join(cells(row)) + " |", flush=True)
+        if options.out:
+            write(options.out, [rows[k] for k in sorted(rows)])
 
-    chosen = {k: v for k, v in guidances(options.steps).items() if any(w.lower() in k.lower() for w in options.methods)}
+    chosen = {k: v for k, v in guidances(options.steps).items() if k in options.methods}
     for acceleration in options.accelerations:
         weight, tv = tuned_tv(acceleration)
         print(f"R {acceleration:g}: TV weight {weight:.3g} noise stds")
         both = {"phantoms": phantoms(options.phantoms, acceleration), "slice": slices(options.slices, acceleration)}
         for objects, scans in both.items():
+            total, most = len(scans.truth), min(options.coverage, len(scans.truth))
             started = time.perf_counter()
             image = tv(scans)
-            add(scored(objects, acceleration, "TV", scans, image, None, time.perf_counter() - started))
-            add(sampled(objects, acceleration, "field prior", scans, field_of(prior), iv.strategies.Exact(), 4, 1))
+            cost = Cost(seconds=(time.perf_counter() - started) / total)
+            add(scored(objects, acceleration, "TV", scans, image, None, image, cost))
+            few = scans.take(list(range(most)))
+            field, cost = sampled(few, field_of(prior), iv.strategies.Exact(), [FEW] * most, 1)
+            add(of_samples(objects, acceleration, "field prior", few, field, FEW, image, cost))
             for name, strategy in chosen.items():
-                label = f"learned prior, {name}"
-                add(sampled(objects, acceleration, label, scans, prior, strategy, 4))
-                few = scans.take(list(range(min(options.coverage, len(scans.truth)))))
-                add(sampled(objects, acceleration, label, few, prior, strategy, 19))
-    if options.out:
-        options.out.mkdir(parents=True, exist_ok=True)
-        (options.out / "learned-mri.md").write_text(f"{LEGEND}\n{table(rows)}\n", encoding="utf-8")
-        with (options.out / "learned-mri.csv").open("w", newline="") as file:
-            writer = csv.DictWriter(file, list(asdict(rows[0])), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(asdict(r) for r in rows)
+                found, cost = sampled(scans, prior, strategy, [MANY] * most + [FEW] * (total - most))
+                for n in (FEW, MANY):
+                    add(of_samples(objects, acceleration, f"learned prior, {name}", scans, found, n, image, cost))
+
+
+def read(path: Path) -> dict[Key, Row]:
+    """The rows of an earlier run, which this one replaces or completes."""
+    if not path.exists():
+        return {}
+    kinds = {f.name: f.type for f in fields(Row)}
+    casts: dict[str, Callable[[str], object]] = {"str": str, "int": int, "float": float}
+    with path.open(newline="") as file:
+        lines = [Row(**{k: casts[str(kinds[k])](v) for k, v in line.items()}) for line in csv.DictReader(file)]  # type: ignore[arg-type]
+    return {(r.objects, r.acceleration, r.method, r.samples): r for r in lines}
+
+
+def write(folder: Path, rows: list[Row]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "learned-mri.md").write_text(f"{LEGEND}\n{table(rows)}\n", encoding="utf-8")
+    with (folder / "learned-mri.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(asdict(rows[0])), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(asdict(r) for r in rows)
 
 
 if __name__ == "__main__":

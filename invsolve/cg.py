@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+_BENT = 0.05  # cosine of two residuals beyond which the map is not taken for Hermitian
+
 Map = Callable[[Tensor], Tensor]
 
 
@@ -53,6 +55,7 @@ def conjugate_gradients(
     max_iter: int = 200,
     check_every: int | None = None,
     precondition: Map | None = None,
+    trusted: int | None = None,
 ) -> tuple[Tensor, CGInfo]:
     """Solve ``apply(x) = rhs`` for a Hermitian positive definite ``apply`` acting on each row by itself.
 
@@ -60,6 +63,8 @@ def conjugate_gradients(
     row stops at ``||r|| <= max(rtol ||rhs||, atol)`` and is left untouched from there on, so its answer does not depend
     on the other rows. A zero right side gives zero; a row that is or becomes NaN or infinite ends as NaN and holds
     nobody up.
+    ``trusted``: for an ``apply`` that may not be Hermitian, as derivatives of networks: a row takes so many steps, and
+    goes on only while its residual stays orthogonal to its first one, which a Hermitian map cannot but do.
     Whether all rows are done is read every ``check_every`` iterations (default: every one on a CPU, every tenth
     elsewhere, because a read stalls a GPU).
 
@@ -75,10 +80,12 @@ def conjugate_gradients(
     size = inner(rhs, rhs)
     least = (atol / unit.view(-1)) ** 2 if atol else torch.zeros_like(size)
     goal = torch.where(size > 0, torch.maximum((rtol**2) * size, least), torch.inf)  # zero and NaN rows are done
+    first = r
     z = r if precondition is None else precondition(r)
     p, rz = z, inner(r, z)
     rr = rz if precondition is None else inner(r, r)
     iterations = 0
+    bent = torch.zeros_like(size, dtype=torch.bool)
     for i in range(max_iter):
         if i % every == 0 and not bool((rr > goal).any()):
             break
@@ -95,6 +102,10 @@ def conjugate_gradients(
         p = torch.where(expand(active, x), z + expand(beta, x) * p, p)
         rz = torch.where(active, rz_next, rz)
         rr = torch.where(active, rz_next if precondition is None else inner(r, r), rr)
+        if trusted is not None:  # before the last trusted step, too: what is not symmetric shows at the second
+            bent = bent | (inner(r, first).square() > _BENT**2 * rr * size)
+            if i + 1 >= trusted:
+                goal = torch.where(bent, torch.inf, goal)
     residual = torch.where(size > 0, (rr / size).clamp_min(0).sqrt(), torch.where(size == 0, 0.0, torch.nan))
     good = (size > 0) & torch.isfinite(residual)
     x = torch.where(expand(good, x), x * unit, expand(torch.where(size == 0, 0.0, torch.nan), x))

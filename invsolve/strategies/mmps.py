@@ -10,7 +10,7 @@ from typing import ClassVar, Literal, Self, final
 import torch
 from torch import Tensor
 
-from invsolve.cg import conjugate_gradients, default_rtol
+from invsolve.cg import conjugate_gradients, default_rtol, expand
 from invsolve.checks import check_choice, check_int, check_positive
 from invsolve.linear_gaussian import IterativeSystem, System, make_system
 from invsolve.priors.base import Prior
@@ -18,6 +18,11 @@ from invsolve.problem import Problem
 from invsolve.samplers import Sampler
 from invsolve.strategies.base import Info
 from invsolve.strategies.guided import BoundGuidance, Guidance, Guided, guided, needs_gaussian_noise_and_derivative
+
+_DROWNED = 4.0  # noise, in rms of the signal, above which a learned prior's law replaces its Jacobian
+_DROWNED_ITER = 12  # products with the operator there: the walk forgets what is left
+_TRUSTED = 3  # products with the Jacobian of a network that are taken whatever it is (priors card 4)
+_LEARNED_RTOL = 1e-2
 
 
 @final
@@ -27,10 +32,14 @@ class MomentMatching(Guidance):
 
     Rozet et al. 2024, arXiv 2405.13712. ``covariance="jacobian"``: V by vector-Jacobian products of the denoiser,
     solved by conjugate gradients to ``rtol`` (`invsolve.cg.default_rtol` unless given; 1e-3 saves up to half of the
-    products of a network, and rows then agree between batches to that) in at most ``max_iter`` products. ``"law"``: V
-    from the prior's stated Gaussian law, no products at all. ``"auto"``: the law where the prior is that law, or where
-    products would differentiate a network; else the Jacobian. A non-linear operator is linearised at D in every step
-    (Gauss-Newton).
+    products, and rows then agree between batches to that) in at most ``max_iter`` products. ``"law"``: V from the
+    prior's stated Gaussian law, no products at all. ``"auto"``: the law where the prior is that law; for learned
+    priors the law at levels above four times the rms of the signal, where the noise drowns what is not Gaussian, and
+    the Jacobian below; of others with a law, the law where products would differentiate a network; else the Jacobian.
+    A non-linear operator is linearised at D in every step (Gauss-Newton).
+
+    Jacobians of networks are not symmetric: with learned priors ``rtol`` is 1e-2 unless given, and of the products
+    beyond the third only those are taken for which conjugate gradients still behave as for a symmetric matrix.
     """
 
     name: ClassVar[str] = "MMPS"
@@ -50,19 +59,20 @@ class MomentMatching(Guidance):
             return f"a prior that states its covariance ({type(prior).__name__} has law=None)"
         return needs_gaussian_noise_and_derivative(problem)
 
-    def tolerance(self, problem: Problem) -> float:
-        return self.rtol or default_rtol(problem.data.dtype)
-
     def bind(self, problem: Problem, prior: Prior) -> BoundGuidance:
+        tolerance = self.rtol or (_LEARNED_RTOL if prior.learned else default_rtol(problem.data.dtype))
+        jacobian = _JacobianBound(problem=problem, prior=prior, tolerance=tolerance, max_iter=self.max_iter)
         stated = prior.law is not None and (prior.exact_law or not prior.cheap_pullback)
-        if self.covariance == "law" or (self.covariance == "auto" and stated):
-            assert prior.law is not None
-            tolerance = self.tolerance(problem)
-            system = (
-                make_system(problem, prior.law, tol=tolerance, max_iter=4 * self.max_iter) if problem.linear else None
-            )
-            return _LawBound(problem=problem, prior=prior, options=self, system=system)
-        return _JacobianBound(problem=problem, prior=prior, options=self)
+        if self.covariance == "jacobian" or (self.covariance == "auto" and not stated):
+            return jacobian
+        assert prior.law is not None
+        both = self.covariance == "auto" and prior.learned and not prior.exact_law
+        max_iter = _DROWNED_ITER if both else 4 * self.max_iter
+        system = make_system(problem, prior.law, tol=tolerance, max_iter=max_iter) if problem.linear else None
+        law = _LawBound(problem=problem, prior=prior, tolerance=tolerance, max_iter=max_iter, system=system)
+        if not both:
+            return law
+        return _BothBound(law=law, jacobian=jacobian, above=_DROWNED * float(prior.law.variances.mean().sqrt()))
 
 
 @final
@@ -70,7 +80,8 @@ class MomentMatching(Guidance):
 class _LawBound:
     problem: Problem
     prior: Prior
-    options: MomentMatching
+    tolerance: float
+    max_iter: int
     system: System | None  # None: the operator is linearised at every step
 
     def __call__(self, x: Tensor, t: float | Tensor) -> tuple[Tensor, Info]:
@@ -86,8 +97,8 @@ class _LawBound:
                 problem=problem,
                 operator=problem.operator.linearize(value),
                 modes=law.modes,
-                tol=self.options.tolerance(problem),
-                max_iter=4 * self.options.max_iter,
+                tol=self.tolerance,
+                max_iter=self.max_iter,
                 level=torch.zeros((), dtype=law.variances.dtype, device=law.variances.device),
             )
         white = problem.whiten(problem.data - problem.operator(value))
@@ -105,7 +116,8 @@ class _LawBound:
 class _JacobianBound:
     problem: Problem
     prior: Prior
-    options: MomentMatching
+    tolerance: float
+    max_iter: int
 
     def __call__(self, x: Tensor, t: float | Tensor) -> tuple[Tensor, Info]:
         problem, prior = self.problem, self.prior
@@ -119,13 +131,35 @@ class _JacobianBound:
         w, info = conjugate_gradients(
             lambda w: w + problem.whiten(operator(tweedie(w))),
             white,
-            rtol=self.options.tolerance(problem),
-            max_iter=self.options.max_iter,
+            rtol=self.tolerance,
+            max_iter=self.max_iter,
+            trusted=_TRUSTED if prior.learned else None,
         )
         return value + tweedie(w), {"cg_residual": info.residual}
 
     def take(self, index: Tensor) -> Self:
         return replace(self, problem=self.problem.take(index))
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _BothBound:
+    law: _LawBound
+    jacobian: _JacobianBound
+    above: float  # the level from which on the law is used
+
+    def __call__(self, x: Tensor, t: float | Tensor) -> tuple[Tensor, Info]:
+        none = {"cg_residual": torch.zeros(len(x), dtype=x.real.dtype, device=x.device)}
+        drowned = torch.as_tensor(t, device=x.device).flatten().expand(len(x)) > self.above
+        if bool(drowned.all()):
+            return self.law(x, t)[0], none
+        value, info = self.jacobian(x, t)
+        if bool(drowned.any()):  # items have levels of their own, and a row must not depend on others
+            value = torch.where(expand(drowned, value), self.law(x, t)[0], value)
+        return value, info
+
+    def take(self, index: Tensor) -> Self:
+        return replace(self, law=self.law.take(index), jacobian=self.jacobian.take(index))
 
 
 def MMPS(
