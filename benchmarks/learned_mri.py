@@ -218,12 +218,13 @@ HEAD = ("objects", "R", "method", "scans x samples", "PSNR, dB", "over TV", "NRM
 
 
 def cells(r: Row) -> list[str]:
-    return [
+    cells = [
         r.objects, f"{r.acceleration:g}", r.method, f"{r.scans} x {r.samples or 1}", f"{r.psnr:.2f} +- {r.psnr_se:.2f}",
         f"{r.gain:+.2f} +- {r.gain_se:.2f}", f"{r.nrmse:.4f}", f"{r.crps:.5f} +- {r.crps_se:.5f}",
         f"{r.covered:.3f} +- {r.covered_se:.3f}", f"{r.nominal:.3f}", f"{r.chi2:.3f}", f"{r.seconds:.2f}",
         f"{r.nfe:.4g}", f"{r.vjps:.4g}",
     ]
+    return [cell.replace("nan +- nan", "").replace(" +- nan", "").replace("nan", "") for cell in cells]
 
 
 def table(rows: list[Row]) -> str:

@@ -206,6 +206,19 @@ def test_units_do_not_matter(exponent):
     assert torch.equal(x * unit, y)
 
 
+def test_trusted_steps_of_what_is_not_symmetric():
+    """A symmetric row goes on to the end, one with a rotation stops after the trusted steps; each as if alone."""
+    M, b = systems(2, torch.float64, condition=100.0)
+    M[1] += 20 * torch.triu(torch.ones(N, N, dtype=torch.float64), 1)
+    M[1] -= M[1].triu(1).mT - M[1].tril(-1)
+    x, info = conjugate_gradients(product(M), b, rtol=1e-6, max_iter=3 * N, trusted=3)
+    assert relative(x[:1], torch.linalg.solve(M[:1], b[:1])) < 1e-4 and float(info.residual[0]) <= 1e-6
+    three, _ = conjugate_gradients(product(M[1:]), b[1:], rtol=1e-6, max_iter=3)
+    assert torch.allclose(x[1:], three, rtol=1e-12) and float(info.residual[1]) > 1e-2
+    free, _ = conjugate_gradients(product(M[:1]), b[:1], rtol=1e-6, max_iter=3 * N)
+    assert torch.allclose(x[:1], free, rtol=1e-12)
+
+
 def test_no_entries():
     x, info = conjugate_gradients(lambda x: x, torch.zeros(3, 0, 2, dtype=torch.complex64))
     assert x.shape == (3, 0, 2)

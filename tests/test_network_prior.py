@@ -134,6 +134,40 @@ def test_solve_counts_and_reproduces():
     assert torch.allclose(again.samples[:, 0], result.samples[:, 0], atol=1e-3)
 
 
+def beside_law(levels=(0.01, 500.0)):
+    field = iv.priors.GaussianFieldPrior(shape=(8, 12), spectrum=iv.priors.Matern(std=1.0, length=0.2), basis="periodic")
+    network = unet()
+    for p in network.head.parameters():  # so that it is close to the law, and not it
+        p.data.mul_(0.05)
+    return NetworkPrior(network=network, shape=(8, 12), scale=field.scale, sigma_range=levels, law=field.law, mean=field.mean,
+                        detail=0.1, prediction=iv.priors.BesideLaw())
+
+
+def test_guidance_of_learned_priors_takes_the_law_in_much_noise_only():
+    """No product with the Jacobian above four times the rms of the signal, at least one a step below."""
+    made = beside_law()
+    A = iv.operators.Mask(mask=torch.rand(8, 12, generator=torch.Generator().manual_seed(0)) < 0.5)
+    y = A(torch.randn(1, 8, 12))
+    above, below = (iv.solve(A, y, made, noise=0.3, num_samples=2, strategy=iv.strategies.MMPS(grid=torch.tensor(g)))
+                    for g in ([300.0, 60.0, 10.0, 5.0, 0.0], [3.0, 1.0, 0.3, 0.1, 0.0]))
+    assert above.vjps == 0 and below.vjps >= 8
+    law, jacobian = (iv.solve(A, y, made, noise=0.3, num_samples=2, strategy=iv.strategies.MMPS(grid=torch.tensor(
+        [3.0, 1.0, 0.3, 0.1, 0.0]), covariance=c)) for c in ("law", "jacobian"))
+    assert torch.equal(below.samples, jacobian.samples) and not torch.allclose(law.samples, jacobian.samples, atol=1e-4)
+
+
+def test_rows_with_levels_of_their_own_choose_for_themselves():
+    made = beside_law()
+    mask = torch.rand(2, 8, 12, generator=torch.Generator().manual_seed(0)) < 0.5
+    A = iv.operators.Mask(mask=mask, in_shape=(8, 12))
+    problem = iv.Problem(A, A(torch.randn(2, 8, 12)), noise=iv.noise.Gaussian(std=torch.tensor([0.01, 1.0]).view(2, 1, 1)))
+    strategy = iv.strategies.MMPS(num_steps=12)
+    both = iv.solve(problem, made, strategy=strategy, num_samples=2)
+    for b in range(2):
+        alone = iv.solve(problem.take(torch.tensor([b])), made, strategy=strategy, num_samples=2, keys=[b])
+        assert torch.allclose(alone.samples[:, 0], both.samples[:, b], atol=2e-2)  # solves stop at a residual of 1e-2
+
+
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [

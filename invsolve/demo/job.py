@@ -91,7 +91,7 @@ def run(
         results = {FIELD: solve(problem, prior, num_samples=samples, seed=seed, chunk=1)}
     if size.steps:
         learned = load("head-mr-128").on(problem)
-        strategy = MMPS(covariance="jacobian", max_iter=3, num_steps=size.steps)
+        strategy = MMPS(num_steps=size.steps)
         results[LEARNED] = solve(problem, learned, strategy=strategy, num_samples=samples, seed=seed, chunk=_ROWS)
     name, result = list(results.items())[-1]
     with _one_thread():
