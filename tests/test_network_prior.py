@@ -162,9 +162,9 @@ def test_rows_with_levels_of_their_own_choose_for_themselves():
     A = iv.operators.Mask(mask=mask, in_shape=(8, 12))
     problem = iv.Problem(A, A(torch.randn(2, 8, 12)), noise=iv.noise.Gaussian(std=torch.tensor([0.01, 1.0]).view(2, 1, 1)))
     x, t = torch.randn(2, 8, 12), torch.tensor([6.0, 2.0]).view(2, 1, 1)  # on either side of four times the rms
-    both, law, jacobian = (iv.strategies.MMPS(covariance=c).guidance.bind(problem, made)(x, t)[0]
-                           for c in ("auto", "law", "jacobian"))
-    assert torch.allclose(both[0], law[0], atol=1e-2) and torch.allclose(both[1], jacobian[1], atol=1e-6)
+    both, law, jacobian = (iv.strategies.MMPS(covariance=c, max_iter=3).guidance.bind(problem, made)(x, t)[0]
+                           for c in ("auto", "law", "jacobian"))  # the law's solves have four times as many steps
+    assert torch.allclose(both[0], law[0], atol=1e-6) and torch.allclose(both[1], jacobian[1], atol=1e-6)
     assert not torch.allclose(law[1], jacobian[1], atol=1e-2)
 
 
