@@ -161,7 +161,8 @@ def sampled(
 ) -> tuple[list[Tensor], Cost]:
     """For every scan as many samples ``(n, H, W)`` as ``counts`` says, some scans at a time; costs are of a sample."""
     found: list[Tensor] = []
-    started, nfe, vjps, chi2, total = time.perf_counter(), 0.0, 0.0, [], len(scans.truth)
+    started, total = time.perf_counter(), len(scans.truth)
+    nfe, vjps, chi2 = [], [], []
     first = 0
     while first < total:
         last = first
@@ -171,11 +172,12 @@ def sampled(
         result = iv.solve(some.problem, prior, strategy=strategy, num_samples=counts[first], seed=first, chunk=chunk,
                           throw=False)
         found += list(result.samples.unbind(1))
-        nfe, vjps = result.nfe, result.vjps
-        chi2.append(float(result.chi2.nanmean()))
+        nfe += [result.nfe] * (last - first)
+        vjps += [result.vjps] * (last - first)
+        chi2 += result.chi2.double().nanmean(0).tolist()
         first = last
     seconds = (time.perf_counter() - started) / sum(counts)
-    return found, Cost(seconds=seconds, nfe=nfe, vjps=vjps, chi2=sum(chi2) / len(chi2))
+    return found, Cost(seconds=seconds, nfe=sum(nfe) / total, vjps=sum(vjps) / total, chi2=sum(chi2) / total)
 
 
 def of_samples(
@@ -224,7 +226,9 @@ def cells(r: Row) -> list[str]:
         f"{r.covered:.3f} +- {r.covered_se:.3f}", f"{r.nominal:.3f}", f"{r.chi2:.3f}", f"{r.seconds:.2f}",
         f"{r.nfe:.4g}", f"{r.vjps:.4g}",
     ]
-    return [cell.replace("nan +- nan", "").replace(" +- nan", "").replace("nan", "") for cell in cells]
+    # No coverage of a single image, no error of a single scan; a score that is not a number is a failure, and says so.
+    blank = {"covered": not r.samples, "nominal": not r.samples, "chi^2": not r.samples}
+    return ["" if blank.get(name) else cell.replace(" +- nan", "") for name, cell in zip(HEAD, cells, strict=True)]
 
 
 def table(rows: list[Row]) -> str:

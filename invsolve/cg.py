@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 _BENT = 0.05  # cosine of two residuals beyond which the map is not taken for Hermitian
+_GROWN = 10.0  # growth of a residual beyond which it is not, either
 
 Map = Callable[[Tensor], Tensor]
 
@@ -64,7 +65,8 @@ def conjugate_gradients(
     on the other rows. A zero right side gives zero; a row that is or becomes NaN or infinite ends as NaN and holds
     nobody up.
     ``trusted``: for an ``apply`` that may not be Hermitian, as derivatives of networks: a row takes so many steps, and
-    goes on only while its residual stays orthogonal to its first one, which a Hermitian map cannot but do.
+    goes on only if its residuals have stayed orthogonal to the first one in these steps, as those of a Hermitian map do
+    (later, rounding ends that, too), and as long as they do not grow to ten times the least.
     Whether all rows are done is read every ``check_every`` iterations (default: every one on a CPU, every tenth
     elsewhere, because a read stalls a GPU).
 
@@ -78,14 +80,14 @@ def conjugate_gradients(
     x = torch.zeros_like(rhs) if start is None else start / unit
     r = rhs if start is None else rhs - apply(x)
     size = inner(rhs, rhs)
-    least = (atol / unit.view(-1)) ** 2 if atol else torch.zeros_like(size)
-    goal = torch.where(size > 0, torch.maximum((rtol**2) * size, least), torch.inf)  # zero and NaN rows are done
+    floor = (atol / unit.view(-1)) ** 2 if atol else torch.zeros_like(size)
+    goal = torch.where(size > 0, torch.maximum((rtol**2) * size, floor), torch.inf)  # zero and NaN rows are done
     first = r
-    z = r if precondition is None else precondition(r)
+    z = z0 = r if precondition is None else precondition(r)
     p, rz = z, inner(r, z)
     rr = rz if precondition is None else inner(r, r)
     iterations = 0
-    bent = torch.zeros_like(size, dtype=torch.bool)
+    bent, least = torch.zeros_like(size, dtype=torch.bool), rr
     for i in range(max_iter):
         if i % every == 0 and not bool((rr > goal).any()):
             break
@@ -102,10 +104,12 @@ def conjugate_gradients(
         p = torch.where(expand(active, x), z + expand(beta, x) * p, p)
         rz = torch.where(active, rz_next, rz)
         rr = torch.where(active, rz_next if precondition is None else inner(r, r), rr)
-        if trusted is not None:  # before the last trusted step, too: what is not symmetric shows at the second
-            bent = bent | (inner(r, first).square() > _BENT**2 * rr * size)
+        if trusted is not None:
+            if i < trusted:  # what is not Hermitian shows at the second step
+                bent = bent | (inner(z, first).square() > _BENT**2 * rz * inner(z0, first))
+            least = torch.minimum(least, rr)
             if i + 1 >= trusted:
-                goal = torch.where(bent, torch.inf, goal)
+                goal = torch.where(bent | (rr > _GROWN**2 * least), torch.inf, goal)
     residual = torch.where(size > 0, (rr / size).clamp_min(0).sqrt(), torch.where(size == 0, 0.0, torch.nan))
     good = (size > 0) & torch.isfinite(residual)
     x = torch.where(expand(good, x), x * unit, expand(torch.where(size == 0, 0.0, torch.nan), x))

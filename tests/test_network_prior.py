@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -132,6 +134,28 @@ def test_solve_counts_and_reproduces():
     assert all(p.grad is None and not p.requires_grad for p in made.network.parameters())
     again = iv.solve(A, y[:1], made, noise=0.3, strategy=strategy, num_samples=2)
     assert torch.allclose(again.samples[:, 0], result.samples[:, 0], atol=1e-3)
+
+
+def test_a_law_is_checked():
+    law = iv.priors.GaussianFieldPrior(shape=(8, 12), spectrum=iv.priors.Matern(std=1.0, length=0.2)).law
+    assert prior(law=law.to(dtype=torch.float64)).law.mean.dtype == torch.float32
+    for bad, message in (("x", "GaussianLaw"), (replace(law, mean=law.mean + 0j), "of real signals")):
+        with pytest.raises(InputTypeError, match=message):
+            prior(law=bad)
+    with pytest.raises(InputError, match=r"of signals of shape \(4, 4\)"):
+        prior(shape=(4, 4), law=law)
+
+
+def test_a_network_beside_a_law_of_one_grid_stays_there():
+    made = beside_law()
+    dense = iv.priors.training.estimate_law(torch.randn(50, 8, 12), form="low rank", rank=3)
+    A = iv.operators.Mask(mask=torch.ones(8, 8, dtype=torch.bool))
+    problem = iv.Problem(A, torch.randn(1, 8, 8), noise=0.1)
+    flat = replace(dense, mean=torch.zeros(8, 12))
+    with pytest.raises(iv.errors.UnsupportedError, match="has one grid"):
+        replace(made, law=flat).on(problem, keep="pixel")
+    with pytest.raises(InputTypeError, match=r"an iv.Problem"):
+        made.on("data")
 
 
 def beside_law(levels=(0.01, 500.0)):

@@ -17,12 +17,12 @@ import pytest
 import torch
 
 import invsolve as iv
-from invsolve.errors import CheckpointError, FileError, InputError, InputTypeError
+from invsolve.errors import CheckpointError, FileError, InputError, InputTypeError, SolveError, UnsupportedError
 from invsolve.priors import GaussianFieldPrior, Matern, NetworkPrior
 from invsolve.priors.bases import SpectralModes
 from invsolve.priors.networks import UNetConfig
 from invsolve.priors.training import Made, NoiseLaw, Options, Signals, Stored, estimate_law, train
-from invsolve.priors.training.command import _compiles
+from invsolve.priors.training.command import _compiles, command
 from invsolve.priors.training.ema import Snapshot, combine, exponent, update
 from invsolve.priors.training.loss import Uncertainty, denoising_loss
 
@@ -376,6 +376,72 @@ def test_any_network_complex_signals_and_hours():
     assert prior.denoise(data[:2], 1.0).dtype == torch.complex64
     signals = train(normal(16, 3, 8, 8), steps=1, network=SMALL, options=FEW)
     assert signals.channels == "first" and signals.network.config.channels == 3
+
+
+def test_what_cannot_be_written_is_refused_before_training():
+    x = normal(16, 8, 8)
+    for card in ({"date": np.float32(1)}, {"set": {1}}, [1]):
+        with pytest.raises(InputTypeError, match=r"train: `card` must be"):
+            train(x, steps=1, network=SMALL, options=FEW, card=card)
+    for dtype in (torch.float16, torch.bfloat16):
+        with pytest.raises(InputTypeError, match="single or double precision"):
+            train(x.to(dtype), steps=1, network=SMALL, options=FEW)
+    with pytest.raises(InputTypeError, match="Options"):
+        train(x, steps=1, options={"batch": 4})
+    with pytest.raises(InputTypeError, match="NoiseLaw"):
+        Options(levels=3)
+    for law, name in (({"low": 10.0, "high": 1.0}, "low"), ({"far": 5.0}, "far")):
+        with pytest.raises(InputError, match=f"NoiseLaw: `{name}`"):
+            NoiseLaw(**law)
+    with pytest.raises(InputError, match="signals of one axis"):
+        train(normal(16, 32), steps=1, options=FEW)
+    with pytest.raises(InputError, match="at least two signals"):
+        train(x[:1], steps=1, network=SMALL, options=FEW)
+
+
+def test_weights_that_are_not_finite_are_an_error():
+    with pytest.raises(SolveError, match="no longer finite: the learning rate, 1e"):
+        train(normal(16, 8, 8), steps=6, network=SMALL, options=replace(FEW, learning_rate=1e30, warmup=0))
+
+
+def test_a_start_must_predict_what_is_trained():
+    x = normal(16, 8, 8)
+    white = train(x, steps=1, network=SMALL, options=replace(FEW, skip="white"))
+    with pytest.raises(InputError, match=r"EDM.*skip='white'"):
+        train(x, steps=1, start=white, options=FEW)
+    with pytest.raises(InputError, match="complex signals with 2 channels"):
+        train(torch.complex(x, x), steps=1, start=white, options=replace(FEW, skip="white"))
+
+
+def test_own_modules_train_with_files_and_stay_as_they_were(tmp_path):
+    """A norm that counts batches, a file for the state but none for the prior; the module given is not the one trained."""
+
+    class Own(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.norm = torch.nn.Conv2d(1, 1, 3, padding=1), torch.nn.BatchNorm2d(1)
+
+        def forward(self, x, c):
+            return self.norm(self.conv(x))
+
+    own = Own()
+    before = own.conv.weight.clone()
+    made = train(normal(16, 8, 8), steps=3, network=own, options=FEW, out=tmp_path)
+    assert torch.equal(own.conv.weight, before) and not torch.equal(made.network.conv.weight, before)
+    assert (tmp_path / "state.safetensors").exists() and not (tmp_path / "prior.safetensors").exists()
+    assert (tmp_path / "log.jsonl").exists()
+
+
+def test_few_signals_have_no_mean_image():
+    """Read once each: signals counted twice would make chance look like a mean."""
+    made = train(normal(64, 8, 8), steps=1, network=SMALL, options=FEW)
+    assert bool((made.mean == made.mean.flatten()[0]).all())
+
+
+def test_the_command_is_one_process(monkeypatch, tmp_path):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UnsupportedError, match="one process"):
+        command("gaussian-field", resolution=16, hours=0.001, out=tmp_path)
 
 
 @pytest.mark.skipif(not _compiles(), reason="torch.compile needs a C++ compiler")

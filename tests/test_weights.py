@@ -161,3 +161,18 @@ def test_differences_in_words():
     assert key_differences(many, {}) == "9 missing: k0, k1, k2, k3, k4 and 4 more"
     assert key_differences({"a": (1,)}, {"a": (2,)}) == "1 of another shape: a (2,) instead of (1,)"
     assert key_differences({}, {}) == ""
+
+
+def test_predictions_and_weights_that_are_not_known(tmp_path):
+    with pytest.raises(FileError, match="prediction"):
+        iv.priors.load(edited(tmp_path, change=lambda about: about.update(prediction="Scheduled")))
+    with pytest.raises(FileError, match="does not describe a prior"):
+        iv.priors.load(edited(tmp_path, change=lambda about: about.update(sigma_range=[1])))
+
+    def spoiled(values):
+        return {k: torch.full_like(v, float("nan")) if k == "network.stem.weight" else v for k, v in values.items()}
+
+    with pytest.raises(FileError, match=r"stem.weight"):
+        iv.priors.load(edited(tmp_path, tensors=spoiled))
+    with pytest.raises(iv.errors.InputError, match="floating point"):
+        iv.priors.save_prior(made(), tmp_path / "q.safetensors", dtype=torch.int8)

@@ -90,6 +90,14 @@ class NetworkPrior(Prior):
                 raise invalid(_OWNER, name, f"a number or of shape {shape}", tuple(t.shape))
             return check_finite(_OWNER, name, t)
 
+        if self.law is not None:
+            if not isinstance(self.law, GaussianLaw):
+                raise invalid_type(_OWNER, "law", "an iv.priors.GaussianLaw", self.law)
+            if tuple(self.law.mean.shape) != shape or tuple(self.law.modes.shape) != shape:
+                raise invalid(_OWNER, "law", f"of signals of shape {shape}", tuple(self.law.mean.shape))
+            if self.law.mean.is_complex() != dtype.is_complex:
+                raise invalid_type(_OWNER, "law", f"of {self.kind} signals", str(self.law.mean.dtype))
+            object.__setattr__(self, "law", self.law.to(device, first.dtype))
         offset = on_grid("offset", self.offset)
         mean = offset if self.mean is None else on_grid("mean", self.mean)
         for name, value in (("shape", shape), ("offset", offset), ("mean", mean.broadcast_to(shape).clone())):

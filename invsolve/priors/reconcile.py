@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from invsolve.draws import Draws
-from invsolve.errors import UnsupportedError, invalid
+from invsolve.errors import UnsupportedError, invalid, invalid_type
 from invsolve.noise import Gaussian
 from invsolve.operators.base import BlackBox
 from invsolve.priors.bases import SpectralModes
@@ -58,6 +58,10 @@ def scale_factor(problem: Problem, prior: Prior) -> Tensor | None:
 
 def on_problem(prior: NetworkPrior, problem: Problem, keep: Keep | None) -> NetworkPrior | ResampledPrior:
     """``prior`` on the grid and in the units of ``problem``; see `NetworkPrior.on`."""
+    from invsolve.problem import Problem as _Problem
+
+    if not isinstance(problem, _Problem):
+        raise invalid_type(_OWNER, "problem", "an iv.Problem: iv.Problem(A, y, noise=...)", problem)
     if problem.operator.in_kind != prior.kind:
         raise invalid(
             _OWNER, "problem", f"about {prior.kind} signals, as the prior is", problem.operator.in_kind,
@@ -139,6 +143,8 @@ def on_grid(
         )
     mean = prior.mean.flatten()[0].expand(there).clone()
     law = None if prior.law is None else _stretched(prior, there)
+    if law is None and prior.prediction.beside_law:
+        raise UnsupportedError(f"{_OWNER}: a network beside a law that is not of Fourier modes has one grid, {here}.")
     gain = math.sqrt(math.prod(there) / math.prod(here))
     seen = "a patch, less than" if gain < 1 else "more than"
     note = f"from {here} to {there} pixels of the same size: {seen} the network saw at once in training"
@@ -158,7 +164,8 @@ def _stretched(prior: NetworkPrior, shape: tuple[int, ...]) -> GaussianLaw | Non
     if not _fourier(law):
         return None
     assert isinstance(law.modes, SpectralModes)
-    values = law.variances.double().clamp_min(1e-30).log()
+    values = law.variances.double()
+    values = values.clamp_min(1e-15 * float(values.max())).log()
     for axis, n in enumerate(shape):
         m = values.shape[axis]
         if m == n:

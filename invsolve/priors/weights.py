@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from invsolve.checks import Kind
+from invsolve.checks import Kind, check_choice, check_finite
 from invsolve.errors import FileError, InvsolveError, UnsupportedError, invalid, invalid_type
 from invsolve.files import atomic_write
 from invsolve.priors.bases import SpectralModes
@@ -33,13 +33,16 @@ SHIPPED = "invsolve.priors.trained"
 def save_prior(prior: NetworkPrior, path: str | os.PathLike[str], *, dtype: torch.dtype | None = None) -> None:
     """Write a prior on a `UNet` with its normalisation, law and card, atomically, as safetensors.
 
-    ``dtype=torch.float16`` halves the file (weights only; they are read back as float32). Raises UnsupportedError for
-    networks and predictions that the file cannot name: save their state yourself, and load it into your own module.
+    ``dtype=torch.float16`` halves the file (weights only; they are read back in the prior's precision). Raises
+    UnsupportedError for networks and predictions that the file cannot name: save their state yourself, and load it into
+    your own module.
     """
     from safetensors.torch import save_file
 
     if not isinstance(prior, NetworkPrior):
         raise invalid_type("save_prior", "prior", "a NetworkPrior", prior)
+    if dtype is not None and not dtype.is_floating_point:
+        raise invalid("save_prior", "dtype", "of floating point", str(dtype))
     if not isinstance(prior.network, UNet) or not isinstance(prior.prediction, (EDM, BesideLaw)):
         raise UnsupportedError(
             f"save_prior: only an iv.priors.networks.UNet with EDM or BesideLaw predictions has a file format, not "
@@ -120,13 +123,15 @@ def load(
             network = _empty(about, path)
             _check_keys(network, {k: tuple(file.get_slice(k).get_shape()) for k in file.keys()}, about, path)
             tensors = {k: file.get_tensor(k).clone() for k in file.keys()}
-        return _prior(about, network, tensors).to(device)
+        made = _prior(about, network, tensors)
     except FileError:
         raise
     except (SafetensorError, OSError) as error:
         raise FileError(f"load: {path!r} is no safetensors file, or is cut short or damaged: {error}.") from error
-    except (InvsolveError, KeyError, ValueError, TypeError, AttributeError, RuntimeError, RecursionError) as error:
+    except (InvsolveError, KeyError, ValueError, TypeError, AttributeError, RuntimeError, RecursionError,
+            IndexError) as error:
         raise FileError(f"load: the header of {path!r} does not describe a prior: {error}") from error
+    return made.to(device)
 
 
 def _is_own(path: str) -> bool:
@@ -193,7 +198,8 @@ def _check_keys(network: UNet, found: Mapping[str, tuple[int, ...]], about: Mapp
 def _prior(about: Mapping[str, Any], network: UNet, tensors: Mapping[str, Tensor]) -> NetworkPrior:
     dtype = {"float32": torch.float32, "float64": torch.float64}[about["precision"]]
     network = UNet(network.config).to(dtype)
-    network.load_state_dict({k.removeprefix("network."): v for k, v in tensors.items() if k.startswith("network.")})
+    weights = {k.removeprefix("network."): v for k, v in tensors.items() if k.startswith("network.")}
+    network.load_state_dict({k: check_finite("load", k, v) for k, v in weights.items()})
     shape, is_complex = tuple(about["shape"]), about["kind"] == "complex"
 
     def value(key: str) -> Tensor:
@@ -214,8 +220,14 @@ def _prior(about: Mapping[str, Any], network: UNet, tensors: Mapping[str, Tensor
         network=network.eval(), shape=shape, kind=about["kind"], channels=about["channels"], offset=value("offset"),
         unit=about["unit"], scale=about["scale"], detail=about["detail"], law=law, mean=value("mean"),
         sigma_range=(about["sigma_range"][0], about["sigma_range"][1]), card=about["card"],
-        prediction=BesideLaw() if about.get("prediction") == "BesideLaw" else EDM(sigma_data=about["sigma_data"]),
+        prediction=_prediction(about),
     )
+
+
+def _prediction(about: Mapping[str, Any]) -> Prediction:
+    name = about.get("prediction", "EDM")  # the first files did not say
+    check_choice("load", "prediction", name, ("EDM", "BesideLaw"))
+    return BesideLaw() if name == "BesideLaw" else EDM(sigma_data=about["sigma_data"])
 
 
 def _real(x: Tensor) -> Tensor:

@@ -33,13 +33,14 @@ class MomentMatching(Guidance):
     Rozet et al. 2024, arXiv 2405.13712. ``covariance="jacobian"``: V by vector-Jacobian products of the denoiser,
     solved by conjugate gradients to ``rtol`` (`invsolve.cg.default_rtol` unless given; 1e-3 saves up to half of the
     products, and rows then agree between batches to that) in at most ``max_iter`` products. ``"law"``: V from the
-    prior's stated Gaussian law, no products at all. ``"auto"``: the law where the prior is that law; for learned
-    priors the law at levels above four times the rms of the signal, where the noise drowns what is not Gaussian, and
-    the Jacobian below; of others with a law, the law where products would differentiate a network; else the Jacobian.
-    A non-linear operator is linearised at D in every step (Gauss-Newton).
+    prior's stated Gaussian law, no derivative of the prior at all; at most 4 ``max_iter`` products with the operator.
+    ``"auto"``: the law where the prior is that law; for learned priors the law at levels above four times the rms of
+    the signal, where the noise drowns what is not Gaussian (12 products with the operator), and the Jacobian below; of
+    others with a law, the law where products would differentiate a network; else the Jacobian. A non-linear operator is
+    linearised at D in every step (Gauss-Newton).
 
-    Jacobians of networks are not symmetric: with learned priors ``rtol`` is 1e-2 unless given, and of the products
-    beyond the third only those are taken for which conjugate gradients still behave as for a symmetric matrix.
+    Jacobians of networks are not symmetric: with them ``rtol`` is 1e-2 unless given, and products beyond the third are
+    taken only where conjugate gradients have behaved as for a symmetric matrix until then.
     """
 
     name: ClassVar[str] = "MMPS"
@@ -60,7 +61,8 @@ class MomentMatching(Guidance):
         return needs_gaussian_noise_and_derivative(problem)
 
     def bind(self, problem: Problem, prior: Prior) -> BoundGuidance:
-        tolerance = self.rtol or (_LEARNED_RTOL if prior.learned else default_rtol(problem.data.dtype))
+        bent = prior.learned and self.covariance != "law"
+        tolerance = self.rtol or (_LEARNED_RTOL if bent else default_rtol(problem.data.dtype))
         jacobian = _JacobianBound(problem=problem, prior=prior, tolerance=tolerance, max_iter=self.max_iter)
         stated = prior.law is not None and (prior.exact_law or not prior.cheap_pullback)
         if self.covariance == "jacobian" or (self.covariance == "auto" and not stated):
@@ -134,6 +136,7 @@ class _JacobianBound:
             rtol=self.tolerance,
             max_iter=self.max_iter,
             trusted=_TRUSTED if prior.learned else None,
+            check_every=None if prior.cheap_pullback else 1,  # a product with a network costs more than a look
         )
         return value + tweedie(w), {"cg_residual": info.residual}
 

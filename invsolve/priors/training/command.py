@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 
 from invsolve.checks import check_choice, check_int, check_positive
-from invsolve.errors import invalid
+from invsolve.errors import UnsupportedError, invalid
 from invsolve.files import atomic_write
 from invsolve.priors.field import GaussianFieldPrior
 from invsolve.priors.network import NetworkPrior
@@ -62,6 +62,9 @@ def command(
     hours = check_positive("train", "hours", hours)
     if resolution % 8:
         raise invalid("train", "resolution", "a multiple of 8", resolution)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UnsupportedError("train: the command is one process. Under torchrun call iv.priors.training.train in a "
+                               "script of your own.")
     from invsolve.priors.networks import UNetConfig
 
     folder = Path(out)

@@ -21,10 +21,11 @@ from invsolve.errors import FileError, invalid, invalid_type
 
 
 class Source(abc.ABC):
-    """``shape`` (no batch axis) and real or complex signals of it."""
+    """``shape`` (no batch axis) and real or complex signals of it; ``size``: how many there are, None without end."""
 
     shape: Shape
     complex: bool
+    size: int | None = None
 
     @abc.abstractmethod
     def read(self, numbers: Sequence[int], seed: int) -> Tensor:
@@ -54,6 +55,10 @@ class Signals(Source):
         if self.values.ndim < 2 or not len(self.values):
             raise invalid("train", "data", "of shape (n, *shape) with n >= 1", tuple(self.values.shape))
         check_finite("train", "data", self.values)
+
+    @property
+    def size(self) -> int:  # type: ignore[override]
+        return len(self.values)
 
     @property
     def shape(self) -> Shape:  # type: ignore[override]
@@ -174,6 +179,9 @@ def as_source(data: object) -> Source:
 
 
 def sample_of(source: Source, n: int, seed: int) -> Tensor:
-    """``n`` signals to measure: from a stream of its own."""
+    """``n`` signals to measure, or all that there are: from a stream of its own."""
     check_int("train", "n", n, minimum=1)
+    n = n if source.size is None else min(n, source.size)  # none twice: it would count as two
+    if n < 2:
+        raise invalid("train", "data", "at least two signals", n)
     return source.read(range(n), seed)

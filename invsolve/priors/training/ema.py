@@ -41,7 +41,10 @@ def update(average: Weights, now: Mapping[str, Tensor], step: int, width: float)
     """Take in the weights after step ``step`` (1, 2, ...), in place."""
     beta = (1 - 1 / step) ** (exponent(width) + 1)
     for name, value in average.items():
-        value.lerp_(now[name].to(value.dtype), 1 - beta)
+        if value.is_floating_point() or value.is_complex():
+            value.lerp_(now[name].to(value.dtype), 1 - beta)
+        else:  # counters of a norm
+            value.copy_(now[name])
 
 
 @final

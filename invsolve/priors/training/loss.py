@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from invsolve.checks import check_number, check_positive
+from invsolve.errors import invalid
 from invsolve.priors.modes import GaussianLaw
 
 _FREQUENCIES = 16
@@ -36,6 +37,10 @@ class NoiseLaw:
         check_number("NoiseLaw", "mean", self.mean)
         for name in ("std", "low", "high"):
             check_positive("NoiseLaw", name, getattr(self, name))
+        if not self.low < self.high:
+            raise invalid("NoiseLaw", "low", f"below high, {self.high}", self.low)
+        if not 0 <= check_number("NoiseLaw", "far", self.far) <= 1:
+            raise invalid("NoiseLaw", "far", "from 0 to 1", self.far)
 
     def draw(self, n: int, rng: torch.Generator) -> Tensor:
         """``(n,)`` levels in units of sigma_data, float64."""

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from invsolve.checkpoint import check_fingerprint, load_state, save_state
-from invsolve.checks import check_choice, check_int, check_positive, kind_dtype
-from invsolve.errors import invalid, invalid_type
+from invsolve.checks import Kind, check_choice, check_int, check_positive, kind_dtype
+from invsolve.errors import SolveError, invalid, invalid_type
 from invsolve.fingerprint import fingerprint
 from invsolve.priors.modes import GaussianLaw
 from invsolve.priors.network import NetworkPrior
@@ -65,6 +65,8 @@ class Options:
     def __post_init__(self) -> None:
         for name in ("batch", "log_every"):
             check_int("Options", name, getattr(self, name), minimum=1)
+        if not isinstance(self.levels, NoiseLaw):
+            raise invalid_type("Options", "levels", "a NoiseLaw", self.levels)
         check_choice("Options", "precision", self.precision, ("full", "bfloat16"))
         check_choice("Options", "skip", self.skip, ("law", "white"))
         check_choice("Options", "compile", self.compile, (True, False))
@@ -97,14 +99,23 @@ def train(
     optimiser: progressive resolution. ``out``: a folder for ``log.jsonl``, ``state.safetensors`` (found there, the
     training goes on bit for bit on a CPU when ``steps`` is given), snapshots and ``prior.safetensors``.
 
-    The prior's weights are a power-function average whose length is chosen on signals of another stream. Its law is
-    the stationary covariance of 512 signals. Under ``torchrun`` every process takes its part of each batch.
+    The prior's weights are a power-function average whose length is chosen on signals of another stream (of tensors and
+    files: the same signals with other noise, which does not see over-fitting). Its law is the stationary covariance of
+    512 signals. ``prior.safetensors`` is written for the U-Net only; of other modules save the state yourself. Under
+    ``torchrun`` every process takes its part of each batch.
 
-    Raises InputError or InputTypeError for wrong arguments, CheckpointError where ``out`` holds another training.
+    Raises InputError or InputTypeError for wrong arguments, CheckpointError where ``out`` holds another training,
+    SolveError where the weights do not stay finite.
     ``stop_after`` ends this call after so many steps, as a kill would, and returns the prior so far.
     """
     source = as_source(data)
-    options = options or Options()
+    options = Options() if options is None else options
+    if not isinstance(options, Options):
+        raise invalid_type("train", "options", "training.Options(...)", options)
+    if card is not None:
+        check_card(card)
+    if stop_after is not None:
+        check_int("train", "stop_after", stop_after, minimum=1)
     if start is not None and not isinstance(start, NetworkPrior):
         raise invalid_type("train", "start", "a NetworkPrior", start)
     if (steps is None) == (hours is None):
@@ -152,6 +163,8 @@ class _Training:
             raise invalid("train", "options.batch", f"a multiple of the {world} processes", options.batch)
         measured = sample_of(source, _MEASURED, options.seed + 1)
         real = kind_dtype(measured.dtype, "real")
+        if real not in (torch.float32, torch.float64):
+            raise invalid_type("train", "data", "of single or double precision", str(measured.dtype), "data.float()")
         law = estimate_law(measured)
         offset = law.mean.mean() if not source.complex else torch.zeros((), dtype=measured.dtype)
         centred = measured - offset
@@ -163,7 +176,9 @@ class _Training:
         channels = (2 if source.complex else 1) if hidden else source.shape[0]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(options.seed)
-            module = _module(network, start, channels).to(device=device, dtype=real)
+            if start is not None:
+                _check_start(start, options, "complex" if source.complex else "real", channels)
+            module = _module(network, start, channels, len(source.shape)).to(device=device, dtype=real)
             uncertainty = Uncertainty().to(device=device, dtype=real)
         if device.type == "cpu" and len(source.shape) >= 2:
             module = module.to(memory_format=torch.channels_last)
@@ -189,7 +204,9 @@ class _Training:
             folder=folder, device=device, rank=rank, world=world,
             identity={
                 "data": fingerprint([list(source.shape), source.complex, unit]), "network": repr(module),
-                "options": fingerprint(replace(options, log_every=1, save_every=0.0)), "steps": str(steps),
+                "options": fingerprint(
+                    replace(options, log_every=1, save_every=0.0, precision="full", compile=False)
+                ), "steps": str(steps),
             },
         )
         made._resume()
@@ -245,6 +262,9 @@ class _Training:
                     saved = now
                 if stop:
                     break
+        if bins:
+            self._log(bins, progress, (self.step - last) * self.options.batch / (time.perf_counter() - since),
+                      self.before + time.perf_counter() - started)
         self._save(self.before + time.perf_counter() - started)
         return self._finished()
 
@@ -352,7 +372,11 @@ class _Training:
                 candidates[f"average of width {r}, from snapshots"] = combine(self.snapshots, self.step, r)
         signals = sample_of(self.source, _VALIDATION, self.options.seed + 2)
         losses = {name: self._validation(weights, signals) for name, weights in candidates.items()}
-        best = min(losses, key=losses.__getitem__)
+        finite = {name: loss for name, loss in losses.items() if math.isfinite(loss)}
+        if not finite:
+            raise SolveError("train: the weights are no longer finite: the learning rate, "
+                             f"{self.options.learning_rate:g}, is too large, or the data are not on one scale.")
+        best = min(finite, key=finite.__getitem__)
         self.network.load_state_dict(candidates[best])
         network = self.network.eval().requires_grad_(False)
         recipe = {
@@ -361,7 +385,7 @@ class _Training:
             "options": repr(self.options),
         }
         prior = replace(self.template, network=network, card={**self.template.card, "training": recipe})
-        if self.folder is not None and self.rank == 0:
+        if self.folder is not None and self.rank == 0 and isinstance(network, UNet):
             save_prior(prior, self.folder / "prior.safetensors")
         return prior
 
@@ -384,13 +408,40 @@ class _Training:
         return float(torch.cat(losses).double().log().mean())
 
 
-def _module(network: UNetConfig | nn.Module | None, start: NetworkPrior | None, channels: int) -> nn.Module:
+def check_card(card: Mapping[str, Any]) -> None:
+    """Raise unless it can be written: a mapping of what JSON knows."""
+    if not isinstance(card, Mapping):
+        raise invalid_type("train", "card", "a mapping of words to text and numbers", card)
+    try:
+        json.dumps(dict(card))
+    except TypeError as error:
+        raise invalid_type("train", "card", "of text, numbers, lists and mappings", str(error)) from error
+
+
+def _check_start(start: NetworkPrior, options: Options, kind: Kind, channels: int) -> None:
+    wanted = {"law": BesideLaw, "white": EDM}[options.skip]
+    if not isinstance(start.prediction, wanted):
+        advice = "Options(skip='white') goes on with EDM." if isinstance(start.prediction, EDM) else ""
+        given = type(start.prediction).__name__
+        raise invalid("train", "start", f"a prior with {wanted.__name__} predictions, as `skip`", given, advice)
+    own = 2 if start.kind == "complex" else 1 if start.channels == "hidden" else start.shape[0]
+    if start.kind != kind or own != channels:
+        raise invalid("train", "start", f"of {kind} signals with {channels} channels in the network",
+                      f"{start.kind}, {own}")
+
+
+def _module(
+    network: UNetConfig | nn.Module | None, start: NetworkPrior | None, channels: int, axes: int
+) -> nn.Module:
     import copy
 
     if start is not None:
         return copy.deepcopy(start.network)
     if isinstance(network, nn.Module):
-        return network
+        return copy.deepcopy(network)  # so that the next training with it does not change this prior
+    if axes == 1:
+        raise invalid("train", "network", "a module for signals of one axis", "the U-Net, which is for images",
+                      "Any module that maps (batch, 1, n) and (batch,) to the same.")
     if network is None or isinstance(network, UNetConfig):
         return UNet(replace(network or UNetConfig(), channels=channels))
     raise invalid_type("train", "network", "a UNetConfig or a torch.nn.Module", network)
@@ -420,6 +471,9 @@ def _key(seed: int, step: int) -> int:
 
 
 def _processes() -> tuple[int, int]:
+    launched = "WORLD_SIZE" in os.environ and "RANK" in os.environ and int(os.environ["WORLD_SIZE"]) > 1
+    if launched and torch.distributed.is_available() and not torch.distributed.is_initialized():
+        torch.distributed.init_process_group("gloo" if not torch.cuda.is_available() else "cpu:gloo,cuda:nccl")
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         return torch.distributed.get_rank(), torch.distributed.get_world_size()
     return 0, 1
