@@ -59,7 +59,7 @@ def test_a_network_that_returns_nothing_beside_a_law_is_the_law(kind):
     class Nothing(torch.nn.Module):
         def __init__(self):
             super().__init__()
-            self.weight = torch.nn.Parameter(torch.zeros(()))
+            self.weight = torch.nn.Parameter(torch.zeros((), dtype=torch.float64))  # so that the law is not rounded
 
         def forward(self, x, c):
             return 0 * x
