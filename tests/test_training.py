@@ -438,6 +438,14 @@ def test_few_signals_have_no_mean_image():
     assert bool((made.mean == made.mean.flatten()[0]).all())
 
 
+def test_training_is_found_and_nothing_else():
+    code = "import invsolve as iv, sys; a = 'invsolve.priors.training' in sys.modules; iv.priors.training.train; print(a)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+    with pytest.raises(AttributeError, match="has no attribute 'trainings'"):
+        iv.priors.trainings  # noqa: B018
+
+
 def test_the_command_is_one_process(monkeypatch, tmp_path):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(UnsupportedError, match="one process"):

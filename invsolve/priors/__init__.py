@@ -50,3 +50,12 @@ __all__ = [
     "save_prior",
     "shipped",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """``iv.priors.training``, imported where it is used."""
+    if name == "training":
+        import importlib
+
+        return importlib.import_module("invsolve.priors.training")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
