@@ -124,6 +124,11 @@ def test_a_pool_of_heads(tmp_path, monkeypatch):
     assert torch.equal(pool.read([7], 0)[0], x[7])  # by its number, whatever the batch
     angles = x[:, 8, 8].angle()
     assert float(angles.std()) > 0.5  # an arbitrary phase
+    assert Heads(grid=16, size=None, cache=tmp_path / "pool.npy").size == 6
+    with pytest.raises(InputError, match="without a cache"):
+        Heads(grid=16, size=None)
+    with pytest.raises(FileError, match="State `size`"):
+        Heads(grid=16, size=None, cache=tmp_path / "none.npy")
     ct = Heads(grid=16, size=2, what="ct")
     assert not ct.complex and float(ct.read([0], 0).min()) < -900
     with pytest.raises(FileError, match="expected"):
@@ -143,7 +148,7 @@ def test_the_command_trains_a_prior(tmp_path, monkeypatch):
     monkeypatch.setattr("invsolve.priors.training.trainer._MEASURED", 32)
     monkeypatch.setattr("invsolve.priors.training.trainer._VALIDATION", 8)
     arguments = ["train", "heads", "--resolution", "16", "--hours", "0.001", "--width", "8", "--out", str(tmp_path / "t")]
-    monkeypatch.setattr("invsolve.priors.training.command._IMAGE_SECONDS", 0.01)
+    monkeypatch.setattr("invsolve.priors.training.command._FEWEST", 8)
     assert main(arguments) == 0
     names = {f.name for f in (tmp_path / "t").iterdir()}
     assert {"prior.safetensors", "card.md", "samples.png", "loss.png", "16", "heads-16.npy"} == names

@@ -26,7 +26,8 @@ from invsolve.priors.weights import save_prior
 DATA = ("heads", "heads-ct", "gaussian-field")
 _COARSEST = 32  # pixels a side of the first stage
 _SHARES = {1: (1.0,), 2: (0.3, 0.7), 3: (0.1, 0.25, 0.65)}  # of the time, by the number of stages
-_IMAGE_SECONDS, _IMAGE_SHARE = 0.06, 0.1  # to make an image, and the share of the time that the pool may take
+_IMAGE_SHARE = 0.2  # of the time, that the pools of all stages may take
+_TIMED, _FEWEST = 4, 128  # images that are made to see how long it takes, and the fewest to train on
 _WORTH_COMPILING = 0.5  # hours of a stage
 _CARDS = {
     "heads": (
@@ -78,7 +79,7 @@ def command(
     about, limits = _CARDS[data]
     precision: Literal["full", "bfloat16"] = "bfloat16" if _faster_in_bfloat16() else "full"
     for size, share in zip(sizes, _SHARES[len(sizes)], strict=True):
-        source = _source(data, size, hours, folder, seed, say)
+        source = _source(data, size, hours, len(sizes), folder, seed, say)
         batch = 64 if size <= 32 else 32 if size <= 64 else 16
         options = Options(batch=batch, seed=seed, precision=precision,
                           compile=hours * share > _WORTH_COMPILING and _compiles())
@@ -104,18 +105,23 @@ def command(
 
 
 def _source(
-    data: str, size: int, hours: float, folder: Path, seed: int, say: Callable[[str], object]
+    data: str, size: int, hours: float, stages: int, folder: Path, seed: int, say: Callable[[str], object]
 ) -> Source:
     if data == "gaussian-field":
         field = GaussianFieldPrior(shape=(size, size), spectrum=Matern(std=1.0, length=0.1), basis="periodic")
         return Made(lambda numbers, s: torch.cat([field.sample(1, seed=(s << 32) + i) for i in numbers]))
     from invsolve.priors.training.heads import Heads
 
-    number = int(min(8192, max(256, _IMAGE_SHARE * 3600 * hours / _IMAGE_SECONDS)))
+    what: Literal["mr", "ct"] = "mr" if data == "heads" else "ct"
     cache = folder / f"{data}-{size}.npy"
-    if not cache.exists():
-        say(f"making {number} images of heads, {size} x {size} ...")
-    return Heads(grid=size, size=number, what="mr" if data == "heads" else "ct", seed=seed, cache=cache)
+    if cache.exists():
+        return Heads(grid=size, size=None, what=what, seed=seed, cache=cache)
+    started = time.perf_counter()
+    Heads(grid=size, size=_TIMED, what=what, seed=seed)
+    seconds = (time.perf_counter() - started) / _TIMED  # an image, on this machine now
+    number = int(min(8192, max(_FEWEST, _IMAGE_SHARE * 3600 * hours / stages / seconds)))
+    say(f"making {number} images of heads, {size} x {size}: about {number * seconds / 60:.1f} minutes")
+    return Heads(grid=size, size=number, what=what, seed=seed, cache=cache)
 
 
 def _faster_in_bfloat16() -> bool:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from invsolve.checks import Shape, check_choice, check_int
 from invsolve.datasets import band_limited, heads
-from invsolve.errors import FileError
+from invsolve.errors import FileError, invalid
 from invsolve.files import atomic_write
 from invsolve.priors.training.data import Source, _order
 
@@ -32,11 +32,12 @@ class Heads(Source):
 
     ``"mr"``: complex images of any contrast, half of them stripped to the brain, with a smooth and an arbitrary
     constant phase; ``"ct"``: real, in Hounsfield units. They are made at 256 x 256 (about 50 ms each), seen as a scan
-    on the grid shows them, and kept in ``cache`` (a .npy file, made if it is not there) for the next run.
+    on the grid shows them, and kept in ``cache`` (a .npy file, made if it is not there) for the next run; ``size`` None
+    takes all that it holds.
     """
 
     grid: int = 128
-    size: int = 8192
+    size: int | None = 8192
     what: Literal["mr", "ct"] = "mr"
     seed: int = 0
     cache: str | os.PathLike[str] | None = None
@@ -44,9 +45,13 @@ class Heads(Source):
 
     def __post_init__(self) -> None:
         check_int("Heads", "grid", self.grid, minimum=8)
-        check_int("Heads", "size", self.size, minimum=1)
+        if self.size is not None:
+            check_int("Heads", "size", self.size, minimum=1)
+        elif self.cache is None:
+            raise invalid("Heads", "size", "given without a cache", "None")
         check_choice("Heads", "what", self.what, ("mr", "ct"))
         object.__setattr__(self, "pool", self._made())
+        object.__setattr__(self, "size", len(self.pool))
 
     @property
     def shape(self) -> Shape:  # type: ignore[override]
@@ -57,7 +62,7 @@ class Heads(Source):
         return self.what == "mr"
 
     def read(self, numbers: Sequence[int], seed: int) -> Tensor:
-        places = _order(numbers, self.size, seed)
+        places = _order(numbers, len(self.pool), seed)
         images = self.pool[torch.tensor(places)].float()
         draws = torch.from_numpy(np.stack([np.random.default_rng([seed & 0xFFFFFFFF, i]).random(16) for i in numbers]))
         flip = draws[:, 0] < 0.5
@@ -80,10 +85,13 @@ class Heads(Source):
                 values = np.load(self.cache, allow_pickle=False)
             except (ValueError, OSError, EOFError) as error:
                 raise FileError(f"Heads: {os.fspath(self.cache)!r} is no .npy file, or is damaged: {error}.") from error
-            if values.shape[1:] == self.shape and len(values) >= self.size and values.dtype == np.float16:
-                return torch.from_numpy(values[: self.size])
+            size = len(values) if self.size is None and values.ndim else self.size or 0
+            if values.shape[1:] == self.shape and len(values) >= size > 0 and values.dtype == np.float16:
+                return torch.from_numpy(values[:size])
             raise FileError(f"Heads: {os.fspath(self.cache)!r} holds {values.shape} {values.dtype}, expected "
                             f"({self.size}, {self.grid}, {self.grid}) float16. Delete it, or name another file.")
+        if self.size is None:
+            raise FileError(f"Heads: there is no file {os.fspath(self.cache or '')!r}. State `size` to make it.")
         parts = [self._images(first, min(_CHUNK, self.size - first)) for first in range(0, self.size, _CHUNK)]
         pool = torch.cat(parts)
         if self.cache is not None:
