@@ -116,6 +116,8 @@ def posteriors(law: Law, learned: NetworkPrior) -> list[Posterior]:
         ("learned", learned, "auto", "auto"),
         ("learned", learned, "MMPS, stated covariance", iv.strategies.MMPS(covariance="law")),
     ]
+    if not law.prior.has_posterior:  # chains: minutes, and tested by themselves
+        runs = runs[1:]
     rows = []
     for name, prior, method, strategy in runs:
         started = time.perf_counter()
@@ -184,13 +186,17 @@ def main() -> None:
                 print(denoisers[-1], flush=True)
             rows += posteriors(law, prior)
             print(tables(denoisers, rows), flush=True)
-    if options.out:
-        options.out.mkdir(parents=True, exist_ok=True)
-        (options.out / "learned-law.md").write_text(f"{LEGEND}\n{tables(denoisers, rows)}\n", encoding="utf-8")
-        with (options.out / "learned-law.csv").open("w", newline="") as file:
-            writer = csv.DictWriter(file, list(asdict(rows[0])), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(asdict(r) for r in rows)
+            if options.out:
+                write(options.out, denoisers, rows)
+
+
+def write(folder: Path, denoisers: list[Denoiser], rows: list[Posterior]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "learned-law.md").write_text(f"{LEGEND}\n{tables(denoisers, rows)}\n", encoding="utf-8")
+    with (folder / "learned-law.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(asdict(rows[0])), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(asdict(r) for r in rows)
 
 
 if __name__ == "__main__":
