@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 _BENT = 0.05  # cosine of two residuals beyond which the map is not taken for Hermitian
-_GROWN = 10.0  # growth of a residual beyond which it is not, either
 
 Map = Callable[[Tensor], Tensor]
 
@@ -65,8 +64,8 @@ def conjugate_gradients(
     on the other rows. A zero right side gives zero; a row that is or becomes NaN or infinite ends as NaN and holds
     nobody up.
     ``trusted``: for an ``apply`` that may not be Hermitian, as derivatives of networks: a row takes so many steps, and
-    goes on only if its residuals have stayed orthogonal to the first one in these steps, as those of a Hermitian map do
-    (later, rounding ends that, too), and as long as they do not grow to ten times the least.
+    goes on only while its residual is smaller than the right side and orthogonal to the first one, as those of a
+    Hermitian map are (until rounding ends that in long solves, which then stop early: no harm to who asks for this).
     Whether all rows are done is read every ``check_every`` iterations (default: every one on a CPU, every tenth
     elsewhere, because a read stalls a GPU).
 
@@ -87,7 +86,7 @@ def conjugate_gradients(
     p, rz = z, inner(r, z)
     rr = rz if precondition is None else inner(r, r)
     iterations = 0
-    bent, least = torch.zeros_like(size, dtype=torch.bool), rr
+    bent = torch.zeros_like(size, dtype=torch.bool)
     for i in range(max_iter):
         if i % every == 0 and not bool((rr > goal).any()):
             break
@@ -105,11 +104,9 @@ def conjugate_gradients(
         rz = torch.where(active, rz_next, rz)
         rr = torch.where(active, rz_next if precondition is None else inner(r, r), rr)
         if trusted is not None:
-            if i < trusted:  # what is not Hermitian shows at the second step
-                bent = bent | (inner(z, first).square() > _BENT**2 * rz * inner(z0, first))
-            least = torch.minimum(least, rr)
+            bent = bent | (inner(z, first).square() > _BENT**2 * rz * inner(z0, first))  # shows at the second step
             if i + 1 >= trusted:
-                goal = torch.where(bent | (rr > _GROWN**2 * least), torch.inf, goal)
+                goal = torch.where(bent | (rr > size), torch.inf, goal)
     residual = torch.where(size > 0, (rr / size).clamp_min(0).sqrt(), torch.where(size == 0, 0.0, torch.nan))
     good = (size > 0) & torch.isfinite(residual)
     x = torch.where(expand(good, x), x * unit, expand(torch.where(size == 0, 0.0, torch.nan), x))
