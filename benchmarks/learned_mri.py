@@ -90,6 +90,11 @@ def scored(
 ) -> Row:
     """``beside``: the image that PSNRs are compared with, scan by scan."""
     n, count = len(scans.truth), 0 if samples is None else len(samples)
+    nan = float("nan")
+    if not bool(torch.view_as_real(image).isfinite().all()):  # a strategy that fails has no score
+        return Row(objects=objects, acceleration=acceleration, method=method, scans=n, samples=count, psnr=nan,
+                   psnr_se=nan, gain=nan, gain_se=nan, nrmse=nan, crps=nan, crps_se=nan, covered=nan, covered_se=nan,
+                   nominal=nan, chi2=nan, seconds=cost.seconds, nfe=cost.nfe, vjps=cost.vjps)
     nrmse, crps, covered = [], [], []
     for b in range(n):
         truth, head = scans.truth[b], scans.head[b]
