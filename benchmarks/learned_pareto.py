@@ -21,7 +21,7 @@ STEPS = (10, 20, 40, 80)
 LEGEND = """# Guidances of a learned prior, for their seconds
 
 Written by `python benchmarks/learned_pareto.py`. `head-mr-128` on {count} held-out phantoms, {acceleration:g}-fold,
-4 samples each (nominal coverage of their range: 0.6); scans and scores are those of [learned-mri.md](learned-mri.md).
+4 samples each (nominal coverage of their range: 0.6); scans and scores are those of `benchmarks/learned_mri.py`.
 *MMPS*: the stated covariance in much noise, the network's Jacobian below.
 *front*: no other row has a lower CRPS in less time.
 Methods took turns; other work shared the two cores.
