@@ -10,15 +10,15 @@ the law, and posteriors under it with those under the law itself.
 from __future__ import annotations
 
 import argparse
-import csv
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, final
 
 import torch
 from _laws import LAWS, NOISE, Law
+from _tables import ruled, save
 from torch import Tensor
 
 import invsolve as iv
@@ -159,11 +159,7 @@ def tables(denoisers: list[Denoiser], rows: list[Posterior]) -> str:
     others += [[r.law, r.prior, r.method, f"{r.e_mean:.3f} ({r.floor:.3f})", f"{r.std_ratio:.3f}", f"{r.cov90:.3f}",
                 f"{r.seconds:.0f}"] for r in rows]
 
-    def made(table: list[list[str]]) -> str:
-        ruled = [table[0], ["---"] * len(table[0]), *table[1:]]
-        return "\n".join("| " + " | ".join(line) + " |" for line in ruled)
-
-    return f"## rms(D - D_exact)\n\n{made(lines)}\n\n## Posteriors\n\n{made(others)}"
+    return f"## rms(D - D_exact)\n\n{ruled(lines)}\n\n## Posteriors\n\n{ruled(others)}"
 
 
 def main() -> None:
@@ -187,16 +183,7 @@ def main() -> None:
             rows += posteriors(law, prior)
             print(tables(denoisers, rows), flush=True)
             if options.out:
-                write(options.out, denoisers, rows)
-
-
-def write(folder: Path, denoisers: list[Denoiser], rows: list[Posterior]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "learned-law.md").write_text(f"{LEGEND}\n{tables(denoisers, rows)}\n", encoding="utf-8")
-    with (folder / "learned-law.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(asdict(rows[0])), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(asdict(r) for r in rows)
+                save(options.out, "learned-law", f"{LEGEND}\n{tables(denoisers, rows)}", rows)
 
 
 if __name__ == "__main__":

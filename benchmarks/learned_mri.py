@@ -14,12 +14,13 @@ import argparse
 import csv
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import final
 
 import torch
 from _heads_scans import GRID, TUNING, Scans, phantoms, slices
+from _tables import ruled, save
 from torch import Tensor
 
 import invsolve as iv
@@ -237,7 +238,7 @@ def cells(r: Row) -> list[str]:
 
 
 def table(rows: list[Row]) -> str:
-    return "\n".join("| " + " | ".join(line) + " |" for line in [list(HEAD), ["---"] * len(HEAD), *map(cells, rows)])
+    return ruled([list(HEAD), *map(cells, rows)])
 
 
 def main() -> None:
@@ -259,7 +260,8 @@ def main() -> None:
         rows[(row.objects, row.acceleration, row.method, row.samples)] = row
         print("| " + " | ".join(cells(row)) + " |", flush=True)
         if options.out:
-            write(options.out, [rows[k] for k in sorted(rows)])
+            found = [rows[k] for k in sorted(rows)]
+            save(options.out, "learned-mri", f"{LEGEND}\n{table(found)}", found)
 
     chosen = {k: v for k, v in guidances(options.steps).items() if k in options.methods}
     for acceleration in options.accelerations:
@@ -290,15 +292,6 @@ def read(path: Path) -> dict[Key, Row]:
     with path.open(newline="") as file:
         lines = [Row(**{k: casts[str(kinds[k])](v) for k, v in line.items()}) for line in csv.DictReader(file)]  # type: ignore[arg-type]
     return {(r.objects, r.acceleration, r.method, r.samples): r for r in lines}
-
-
-def write(folder: Path, rows: list[Row]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "learned-mri.md").write_text(f"{LEGEND}\n{table(rows)}\n", encoding="utf-8")
-    with (folder / "learned-mri.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(asdict(rows[0])), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(asdict(r) for r in rows)
 
 
 if __name__ == "__main__":

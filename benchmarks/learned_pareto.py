@@ -8,11 +8,10 @@ Held-out phantoms, eightfold; every guidance with several numbers of steps. Meth
 from __future__ import annotations
 
 import argparse
-import csv
-from dataclasses import asdict
 from pathlib import Path
 
 from _heads_scans import phantoms
+from _tables import ruled, save
 from learned_mri import FEW, Row, guidances, of_samples, sampled, tuned_tv
 
 import invsolve as iv
@@ -42,8 +41,7 @@ def table(rows: list[Row]) -> str:
         lines.append([r.method, f"{r.nfe:.0f}", f"{r.seconds:.2f}", f"{r.vjps:.0f}", f"{r.psnr:.2f}",
                       f"{r.gain:+.2f} +- {r.gain_se:.2f}", f"{r.crps:.5f} +- {r.crps_se:.5f}", f"{r.covered:.3f}",
                       f"{r.chi2:.3f}", "yes" if r in best else ""])
-    ruled = [lines[0], ["---"] * len(lines[0]), *lines[1:]]
-    return "\n".join("| " + " | ".join(line) + " |" for line in ruled)
+    return ruled(lines)
 
 
 def main() -> None:
@@ -64,13 +62,8 @@ def main() -> None:
             rows.append(of_samples("phantoms", options.acceleration, name, scans, found, FEW, image, cost))
             print(rows[-1], flush=True)
             if options.out:
-                options.out.mkdir(parents=True, exist_ok=True)
                 text = LEGEND.format(count=options.phantoms, acceleration=options.acceleration)
-                (options.out / "learned-pareto.md").write_text(f"{text}\n{table(rows)}\n", encoding="utf-8")
-                with (options.out / "learned-pareto.csv").open("w", newline="") as file:
-                    writer = csv.DictWriter(file, list(asdict(rows[0])), lineterminator="\n")
-                    writer.writeheader()
-                    writer.writerows(asdict(r) for r in rows)
+                save(options.out, "learned-pareto", f"{text}\n{table(rows)}", rows)
 
 
 if __name__ == "__main__":

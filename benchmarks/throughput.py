@@ -9,17 +9,17 @@ Rounds of all methods are interleaved, and the best of each counts: other work o
 from __future__ import annotations
 
 import argparse
-import csv
 import os
 import platform
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
 import torch
+from _tables import ruled, save
 from torch import Tensor, nn
 
 import invsolve as iv
@@ -227,8 +227,7 @@ def table(found: list[Row]) -> str:
         base = first.setdefault((r.task, r.batch), r.rate)
         lines.append([r.task, f"{r.parameters / 1e6:.1f} M", r.method, str(r.batch), f"{r.rate:.3g}",
                       f"{r.rate / base:.2f}"])
-    ruled = [lines[0], ["---"] * len(lines[0]), *lines[1:]]
-    return "\n".join("| " + " | ".join(line) + " |" for line in ruled)
+    return ruled(lines)
 
 
 def main() -> None:
@@ -240,13 +239,7 @@ def main() -> None:
     print(table(found))
     if options.out:
         here = f"{torch.get_num_threads()} threads, {os.cpu_count()} cores, {platform.machine()}, {torch.__version__}"
-        text = f"{LEGEND}\nMeasured with {here} of torch.\n\n{table(found)}\n"
-        options.out.mkdir(parents=True, exist_ok=True)
-        (options.out / "throughput.md").write_text(text, encoding="utf-8")
-        with (options.out / "throughput.csv").open("w", newline="") as file:
-            writer = csv.DictWriter(file, list(asdict(found[0])), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(asdict(r) for r in found)
+        save(options.out, "throughput", f"{LEGEND}\nMeasured with {here} of torch.\n\n{table(found)}", found)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,24 @@
+"""Tables as Markdown and CSV."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+
+def ruled(lines: list[list[str]]) -> str:
+    """A Markdown table; the first line is its head."""
+    return "\n".join("| " + " | ".join(line) + " |" for line in [lines[0], ["---"] * len(lines[0]), *lines[1:]])
+
+
+def save(folder: Path, name: str, text: str, rows: Sequence[Any]) -> None:
+    """``name``.md with ``text``, and ``name``.csv with the dataclasses ``rows``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.md").write_text(f"{text}\n", encoding="utf-8")
+    with (folder / f"{name}.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(asdict(rows[0])), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(asdict(r) for r in rows)
