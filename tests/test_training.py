@@ -88,6 +88,10 @@ def test_the_loss_beside_a_law_is_the_denoising_error_in_units_of_what_the_law_l
     made = prior.denoise(x[:, 0], sigma)
     want = ((made - w) / field.law.left(sigma).view(-1, 1, 1)).square().flatten(1).mean(1)
     assert torch.allclose(denoising_loss(Some(), w[:, None], sigma, noise, law), want, rtol=1e-6)
+    # The same signals in other units are the same training: the prior's unit stands between.
+    scaled = replace(field.law, mean=3 * field.law.mean, variances=9 * field.law.variances)
+    big = replace(prior, unit=3.0, law=scaled, mean=None, scale=9.0, sigma_range=(3e-9, 3e9))
+    assert torch.allclose(big.denoise(3 * x[:, 0], 3 * sigma), 3 * made, rtol=1e-6, atol=1e-6)
 
 
 def test_noise_levels_follow_their_law():
