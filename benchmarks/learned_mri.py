@@ -274,12 +274,13 @@ def main() -> None:
             image = tv(scans)
             cost = Cost(seconds=(time.perf_counter() - started) / total)
             add(scored(objects, acceleration, "TV", scans, image, None, image, cost))
-            few = scans.take(list(range(most)))
-            field, cost = sampled(few, field_of(prior), iv.strategies.Exact(), [FEW] * most, 1)
-            add(of_samples(objects, acceleration, "field prior", few, field, FEW, image, cost))
+            if most:
+                few = scans.take(list(range(most)))
+                field, cost = sampled(few, field_of(prior), iv.strategies.Exact(), [FEW] * most, 1)
+                add(of_samples(objects, acceleration, "field prior", few, field, FEW, image, cost))
             for name, strategy in chosen.items():
                 found, cost = sampled(scans, prior, strategy, [MANY] * most + [FEW] * (total - most))
-                for n in (FEW, MANY):
+                for n in (FEW, MANY) if most else (FEW,):
                     add(of_samples(objects, acceleration, f"learned prior, {name}", scans, found, n, image, cost))
 
 
