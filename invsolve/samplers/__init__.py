@@ -6,7 +6,7 @@ from invsolve.samplers.churn import Churn
 from invsolve.samplers.dpm_solver import DPMSolver2M, DPMSolver3M
 from invsolve.samplers.er_sde import ERSDE
 from invsolve.samplers.euler import Euler
-from invsolve.samplers.grids import check_grid, custom_grid, karras_grid, log_grid
+from invsolve.samplers.grids import check_grid, custom_grid, karras_grid, log_grid, vp_grid
 from invsolve.samplers.heun import Heun
 from invsolve.samplers.plan import Plan
 from invsolve.samplers.prior_sampling import prior_range, sample_prior
@@ -35,4 +35,5 @@ __all__ = [
     "log_grid",
     "prior_range",
     "sample_prior",
+    "vp_grid",
 ]

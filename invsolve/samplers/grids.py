@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from invsolve.checks import check_finite, check_int, check_number
+from invsolve.checks import check_finite, check_int, check_number, check_positive
 from invsolve.errors import invalid, invalid_type
 
 
@@ -38,6 +38,24 @@ def karras_grid(high: float | Tensor, low: float | Tensor, num_steps: int, *, rh
     high, low, u = _ends("karras_grid", high, low, num_steps)
     roots = high ** (1 / rho), low ** (1 / rho)
     return _closed((roots[0] + u * (roots[1] - roots[0])) ** rho, high, low)
+
+
+def vp_grid(num_steps: int, *, beta_min: float = 0.1, beta_max: float = 20.0, last: float = 1e-3) -> Tensor:
+    """Levels ``sigma = sqrt(exp(B(t)) - 1)``, ``B = beta_min t + (beta_max - beta_min) t^2 / 2``, for even times from 1
+    to ``last``, then 0: the variance-preserving schedule (Song et al. 2011.13456), for signals of unit variance.
+
+    >>> vp_grid(3)[[0, -1]]
+    tensor([152.1668,   0.0000], dtype=torch.float64)
+    """
+    count = check_int("vp_grid", "num_steps", num_steps, minimum=1)
+    low, high, end = (
+        check_positive("vp_grid", name, value)
+        for name, value in (("beta_min", beta_min), ("beta_max", beta_max), ("last", last))
+    )
+    if end >= 1 and count > 1:
+        raise invalid("vp_grid", "last", "below 1", end)
+    t = torch.linspace(1, end, count, dtype=torch.float64)
+    return custom_grid(torch.expm1(low * t + (high - low) * t**2 / 2).sqrt())
 
 
 def custom_grid(levels: Sequence[float] | Tensor) -> Tensor:

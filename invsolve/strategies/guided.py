@@ -9,14 +9,15 @@ from typing import ClassVar, Protocol, Self, final
 from torch import Tensor
 
 from invsolve.checks import check_int
-from invsolve.errors import invalid, invalid_type
+from invsolve.errors import invalid_type
 from invsolve.noise import Gaussian
 from invsolve.operators.base import BlackBox
 from invsolve.priors.base import Prior
 from invsolve.problem import Problem
-from invsolve.samplers import Plan, Sampler, SamplerState, SDEDPMSolver2M, custom_grid, log_grid
+from invsolve.samplers import Plan, Sampler, SamplerState, SDEDPMSolver2M
 from invsolve.strategies.base import Info, Run, Strategy
-from invsolve.strategies.levels import noise_levels
+from invsolve.strategies.levels import solver_grid
+from invsolve.strategies.walk import first_signals, shared_grid
 
 
 class BoundGuidance(Protocol):
@@ -79,9 +80,7 @@ class Guided(Strategy):
         if not isinstance(self.sampler, Sampler):
             raise invalid_type("Guided", "sampler", "an iv.samplers.Sampler", self.sampler)
         if self.grid is not None:
-            grid = custom_grid(self.grid)
-            if grid.ndim != 1:
-                raise invalid("Guided", "grid", "one grid for all rows, 1-d", tuple(grid.shape))
+            grid = shared_grid("Guided", self.grid)
             object.__setattr__(self, "grid", grid)
             object.__setattr__(self, "num_steps", len(grid) - 1)
         check_int("Guided", "num_steps", self.num_steps, minimum=2)
@@ -96,21 +95,13 @@ class Guided(Strategy):
     def bind(self, problem: Problem, prior: Prior) -> _Bound:
         grid = self.grid
         if grid is None:
-            high, low = noise_levels(problem, prior)
-            grid = log_grid(high, low, self.num_steps)
+            grid = solver_grid(problem, prior, self.num_steps)
         plan = Plan.make(self.sampler.in_units(prior.scale), grid)
         return _Bound(denoise=self.guidance.bind(problem, prior), plan=plan)
 
     def init(self, run: Run) -> SamplerState:
         bound: _Bound = run.bound
-        prior = run.prior
-        top = bound.plan.grid[..., 0].to(run.problem.data.device, prior.dtype)
-        if prior.law is not None:
-            z = run.normal(-1).reshape(run.rows, *prior.law.modes.mode_shape)
-            level = top.view(-1, *([1] * (z.ndim - 1))) if top.ndim else top
-            return bound.plan.sampler.init(prior.law.sample(z, level))
-        level = top.view(-1, *([1] * len(prior.shape))) if top.ndim else top
-        return bound.plan.sampler.init(prior.mean + level * run.noise(-1))
+        return bound.plan.sampler.init(first_signals(run, bound.plan.grid[..., 0]))
 
     def step(self, run: Run, state: SamplerState, i: int) -> tuple[SamplerState, Info]:
         bound: _Bound = run.bound

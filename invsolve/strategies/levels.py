@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import prod
+from math import prod, sqrt
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from invsolve.errors import UnsupportedError, invalid
 from invsolve.operators.base import BlackBox
 from invsolve.priors.base import Prior
 from invsolve.problem import Problem
-from invsolve.samplers import prior_range
+from invsolve.samplers import log_grid, prior_range
 
 _TOP = 10.0  # in units of the prior's scale: the law of x_t no longer knows the signal
 _BOTTOM = 0.1  # in units of the smallest posterior std: what stopping there removes is 0.5 % of that std
@@ -43,6 +43,18 @@ def noise_levels(problem: Problem, prior: Prior) -> tuple[float | Tensor, float 
             prior.sigma_range,
         )
     return (top, float(bottom[0])) if problem.shared else (torch.full_like(bottom, top), bottom)
+
+
+def solver_grid(problem: Problem, prior: Prior, num_steps: int) -> Tensor:
+    """Log-spaced levels between `noise_levels`, then 0: ``(N + 1,)``, or ``(batch, N + 1)`` where items differ."""
+    high, low = noise_levels(problem, prior)
+    return log_grid(high, low, num_steps)
+
+
+def entry_std(prior: Prior) -> float:
+    """The root mean variance of an entry of the prior, in units of the diffusion noise; its scale where it states no
+    law. It is what papers on images of unit variance take for 1."""
+    return prior.scale if prior.law is None else sqrt(float(prior.law.variances.double().mean()))
 
 
 def information(problem: Problem, prior: Prior, *, max_iter: int = 30, rtol: float = 0.02) -> Tensor:

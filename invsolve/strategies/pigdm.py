@@ -48,8 +48,7 @@ class PseudoinverseGuidance(Guidance):
     def bind(self, problem: Problem, prior: Prior) -> BoundGuidance:
         std = self.prior_std
         if std is None:
-            law = prior.law
-            std = prior.scale if law is None else sqrt(float(law.variances.double().mean()))
+            std = entry_std(prior)
         return _PseudoinverseBound(problem=problem, prior=prior, options=self, prior_std=std)
 
 

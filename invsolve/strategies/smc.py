@@ -16,7 +16,7 @@ from invsolve.checks import check_int, check_number
 from invsolve.errors import invalid, invalid_type
 from invsolve.priors.base import Prior
 from invsolve.problem import Problem
-from invsolve.samplers import custom_grid, log_grid
+from invsolve.samplers import log_grid
 from invsolve.strategies.base import Info, Run, Strategy
 from invsolve.strategies.coordinates import Coordinates, linear_jacobian
 from invsolve.strategies.guided import Guidance, needs_gaussian_noise_and_derivative
@@ -32,6 +32,7 @@ from invsolve.strategies.particles import (
 )
 from invsolve.strategies.proposals import Form, HasDensity, Level, Ready, Setting
 from invsolve.strategies.start import first_particles
+from invsolve.strategies.walk import shared_grid
 
 DENSE_SIZE = 128  # real numbers of a signal that has a dense covariance for every particle
 _ROUNDINGS = 10  # of a signal of the prior's scale: the least level at which particles differ by noise
@@ -123,9 +124,7 @@ class SMC(Strategy):
 
     def __post_init__(self) -> None:
         if self.grid is not None:
-            grid = custom_grid(self.grid)
-            if grid.ndim != 1:
-                raise invalid("SMC", "grid", "one grid for all rows, 1-d", tuple(grid.shape))
+            grid = shared_grid("SMC", self.grid)
             object.__setattr__(self, "grid", grid)
             object.__setattr__(self, "num_steps", len(grid) - 1)
         check_int("SMC", "num_steps", self.num_steps, minimum=2)

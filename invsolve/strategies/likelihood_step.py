@@ -1,0 +1,45 @@
+"""The likelihood of a signal and its gradient, for methods that follow it."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from invsolve.operators.base import BlackBox
+from invsolve.problem import Problem
+from invsolve.strategies.walk import rows_like
+
+_TINY = 1e-30
+
+
+def capped(problem: Problem, clean: Tensor, cap: float | None) -> Tensor:
+    """The gradient of ``-log p(y | clean)`` in ``clean``, of rows whose residual is larger than ``cap`` noise stds (root
+    mean square over the data) scaled down to that size."""
+    grad = problem.noise.grad(problem.data, clean, problem.operator.observed)
+    if cap is None:
+        return grad
+    white = problem.whiten(problem.data - clean)
+    mean = white.flatten(1).abs().square().sum(1) / problem.num_data.clamp_min(1)
+    return grad / rows_like((mean.sqrt() / cap).clamp_min(1), grad)
+
+
+def likelihood_gradient(problem: Problem, x: Tensor) -> Tensor:
+    """The gradient of ``-log p(y | A(x))`` in x ``(rows, *shape)``."""
+    clean, pull = problem.operator.vjp(x)
+    return pull(problem.noise.grad(problem.data, clean, problem.operator.observed))
+
+
+def residual_norm(problem: Problem, clean: Tensor) -> tuple[Tensor, Tensor]:
+    """``||y - A(x)||_2`` per row ``(rows,)`` over the data that exist, and its gradient in A(x); zero at its kink."""
+    rest = problem.data - clean
+    observed = problem.operator.observed
+    rest = rest if observed is None else rest * observed
+    size = rest.flatten(1).abs().square().sum(1).sqrt()
+    wide = size.view(-1, *([1] * (rest.ndim - 1)))
+    return size, -rest / wide.clamp_min(_TINY) * (wide > 0)
+
+
+def needs_derivative(problem: Problem) -> str:
+    """What a method that follows the gradient of the likelihood lacks; '' if nothing."""
+    if isinstance(problem.operator, BlackBox):
+        return f"an operator with a derivative ({type(problem.operator).__name__} is a black box)"
+    return ""

@@ -1,0 +1,168 @@
+"""Data against a white signal of one variance: ``A^H (v A C A^H + G)^-1 r``, the linear algebra of most published steps.
+
+With ``D`` a denoised signal and v a variance, ``D + v C A^H (v A C A^H + G)^-1 (y - A D)`` is the mean of a signal
+``N(D, v C)`` given the data: DiffPIR's proximal point, the split Gibbs step of PnP-DM, and PiGDM's vector.
+"""
+
+from __future__ import annotations
+
+import abc
+from dataclasses import dataclass, replace
+from math import prod
+from typing import Self, final
+
+import torch
+from torch import Tensor
+
+from invsolve.arrays import from_real, to_real
+from invsolve.cg import conjugate_gradients, default_rtol
+from invsolve.checks import kind_dtype
+from invsolve.linear_gaussian import DENSE_SIDE, DENSE_SIZE
+from invsolve.noise import Gaussian
+from invsolve.operators.base import LinearOperator
+from invsolve.priors.base import Prior
+from invsolve.problem import Problem
+from invsolve.samplers.base import Level
+
+_MAX_ITER = 200
+
+
+class Resolvent(abc.ABC):
+    """For one problem and prior; a row is solved by itself."""
+
+    @abc.abstractmethod
+    def back(self, rest: Tensor, v: Level) -> Tensor:
+        """``A^H (v A C A^H + G)^-1 rest`` for ``rest`` ``(rows, *out_shape)``: ``(rows, *shape)``."""
+
+    @abc.abstractmethod
+    def take(self, index: Tensor) -> Self: ...
+
+
+def resolvent(problem: Problem, prior: Prior, operator: LinearOperator | None = None) -> Resolvent:
+    """Elementwise where ``A A^H`` is diagonal, by one decomposition where rows share a small operator, else by conjugate
+    gradients. ``operator``: in place of the problem's own, one item a row."""
+    linear = operator or problem.operator
+    assert isinstance(linear, LinearOperator) and isinstance(problem.noise, Gaussian)
+    white = prior.white_noise
+    if white and linear.gram is not None and isinstance(problem.noise.std, (float, Tensor)):
+        return _Diagonal(problem=problem, operator=linear)
+    parts = 2 if problem.data.is_complex() else 1
+    m, n = parts * prod(linear.out_shape), prod(problem.shape) * (2 if problem.signal_dtype.is_complex else 1)
+    if white and operator is None and problem.shared and min(m, n) <= DENSE_SIDE and m * n <= DENSE_SIZE:
+        return _Dense.of(problem, linear)
+    return _Iterative(problem=problem, prior=prior, operator=linear)
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Diagonal(Resolvent):
+    problem: Problem
+    operator: LinearOperator
+
+    def back(self, rest: Tensor, v: Level) -> Tensor:
+        gram, noise = self.operator.gram, self.problem.noise
+        assert isinstance(noise, Gaussian) and gram is not None and isinstance(noise.std, (float, Tensor))
+        if isinstance(gram, Tensor):  # a mask times a number would be of torch's default precision
+            gram = gram.to(rest.real.dtype)
+        weighed = rest / (v * gram + noise.std**2)
+        observed = self.problem.operator.observed
+        return self.operator.adjoint(weighed if observed is None else weighed * observed)
+
+    def take(self, index: Tensor) -> Self:
+        return replace(self, problem=self.problem.take(index), operator=self.operator.take(index))
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Dense(Resolvent):
+    """``G^-1/2 A = U s V^T`` over real numbers (complex entries are pairs), float64."""
+
+    problem: Problem
+    left: Tensor  # U (m, k)
+    values: Tensor  # (k,)
+    right: Tensor  # V^T (k, n)
+
+    @classmethod
+    def of(cls, problem: Problem, operator: LinearOperator) -> _Dense:
+        dtype = problem.signal_dtype
+        n = prod(problem.shape) * (2 if dtype.is_complex else 1)
+        columns = []
+        for rows in torch.eye(n, dtype=kind_dtype(dtype, "real"), device=problem.data.device).split(256):
+            signals = from_real(rows, problem.shape, dtype if dtype.is_complex else None)
+            columns.append(to_real(problem.whiten(operator(signals))).double())
+        left, values, right = torch.linalg.svd(torch.cat(columns).mT, full_matrices=False)
+        return cls(problem=problem, left=left, values=values, right=right)
+
+    def back(self, rest: Tensor, v: Level) -> Tensor:
+        white = to_real(self.problem.whiten(rest)).double()
+        level = v.double().view(-1, 1) if isinstance(v, Tensor) else v
+        gain = self.values / (1 + level * self.values**2)
+        real = ((white @ self.left) * gain) @ self.right
+        dtype = self.problem.signal_dtype
+        real = real.to(kind_dtype(dtype, "real"))
+        return from_real(real, self.problem.shape, dtype if dtype.is_complex else None)
+
+    def take(self, index: Tensor) -> Self:
+        return replace(self, problem=self.problem.take(index))
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Iterative(Resolvent):
+    problem: Problem
+    prior: Prior
+    operator: LinearOperator
+
+    def back(self, rest: Tensor, v: Level) -> Tensor:
+        problem, operator = self.problem, self.operator
+
+        def apply(w: Tensor) -> Tensor:
+            back = self.prior.noise_covariance(operator.adjoint(problem.unwhiten_adjoint(w)))
+            return w + problem.whiten(operator(v * back))
+
+        rtol = default_rtol(rest.dtype)
+        w, _ = conjugate_gradients(apply, problem.whiten(rest), rtol=rtol, max_iter=_MAX_ITER)
+        return operator.adjoint(problem.unwhiten_adjoint(w))
+
+    def take(self, index: Tensor) -> Self:
+        return replace(self, problem=self.problem.take(index), operator=self.operator.take(index))
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False)
+class DataStep:
+    """The data's part of a plug-and-play step, bound once: a mean or a draw of ``N(centre, v C)`` given the data.
+
+    Exact for linear operators; others are linearised at the centre (one Gauss-Newton step).
+    """
+
+    problem: Problem
+    prior: Prior
+    solver: Resolvent | None  # None: the operator is linearised for every row
+
+    @classmethod
+    def of(cls, problem: Problem, prior: Prior) -> DataStep:
+        return cls(problem=problem, prior=prior, solver=resolvent(problem, prior) if problem.linear else None)
+
+    def back(self, centre: Tensor, v: Level, data: Tensor | None = None) -> Tensor:
+        """``A^H (v A C A^H + G)^-1 (y - A centre)``; ``data``: in place of the problem's."""
+        problem = self.problem
+        solver = self.solver or resolvent(problem, self.prior, problem.operator.linearize(centre))
+        return solver.back((problem.data if data is None else data) - problem.operator(centre), v)
+
+    def mean(self, centre: Tensor, v: Level, data: Tensor | None = None) -> Tensor:
+        """``centre + v C A^H (v A C A^H + G)^-1 (y - A centre)``."""
+        return centre + v * self.prior.noise_covariance(self.back(centre, v, data))
+
+    def draw(self, centre: Tensor, v: Level, unit: Tensor, noise: Tensor) -> Tensor:
+        """A draw by perturbing both ends (Papandreou & Yuille 2010): ``unit`` diffusion noise of level 1 for the signal,
+        ``noise`` drawn from the noise of the data."""
+        spread = v.sqrt() if isinstance(v, Tensor) else v**0.5
+        return self.mean(centre + spread * unit, v, self.problem.data + noise)
+
+    def take(self, index: Tensor) -> Self:
+        solver = None if self.solver is None else self.solver.take(index)
+        return replace(self, problem=self.problem.take(index), solver=solver)
+
+
+__all__ = ["DataStep", "Resolvent", "resolvent"]
