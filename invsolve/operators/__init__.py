@@ -11,6 +11,7 @@ from invsolve.operators.matrix import Matrix
 from invsolve.operators.mri import MRI
 from invsolve.operators.scipy_bridge import from_scipy, to_scipy
 from invsolve.operators.sparse import Sparse
+from invsolve.operators.spectrum import Spectrum
 from invsolve.operators.stack import NonlinearStack, Stack
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "NonlinearStack",
     "Operator",
     "Sparse",
+    "Spectrum",
     "Stack",
     "Subsample",
     "from_callable",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Self, final
+from typing import TYPE_CHECKING, Self, final
 
 import torch
 from torch import Tensor
@@ -11,6 +11,9 @@ from torch import Tensor
 from invsolve.checks import Kind, Shape, check_number
 from invsolve.errors import invalid
 from invsolve.operators.base import LinearOperator, Operator, Pullback
+
+if TYPE_CHECKING:
+    from invsolve.operators.spectrum import Spectrum
 
 
 class _Wrapper(Operator):
@@ -177,6 +180,15 @@ class Scaled(_Same):
 
     def _normal(self, x: Tensor) -> Tensor:
         return self.factor**2 * self.operator._normal(x)
+
+    def _svd(self, dtype: torch.dtype, device: torch.device) -> Spectrum:
+        from invsolve.operators.spectrum import Spectrum
+
+        found = self.operator._svd(dtype, device)
+        sign = float(self.factor > 0) - float(self.factor < 0)
+        return Spectrum(
+            values=abs(self.factor) * found.values, signal_basis=found.signal_basis, data_basis=sign * found.data_basis
+        )
 
 
 @final

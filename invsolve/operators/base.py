@@ -24,6 +24,7 @@ from invsolve.tally import count
 
 if TYPE_CHECKING:
     from invsolve.operators.algebra import Adjoint, Scaled, Sum
+    from invsolve.operators.spectrum import Spectrum
 
 Pullback = Callable[[Tensor], Tensor]
 
@@ -289,6 +290,16 @@ class LinearOperator(Operator):
 
         return conjugate_gradients(apply, rhs, start=start, rtol=rtol, max_iter=max_iter)[0]
 
+    def svd(self, *, like: Tensor | None = None) -> Spectrum:
+        """``A = U S V^H`` as a `Spectrum`: in closed form where one is known, else by a dense decomposition.
+
+        Closed forms: `Mask`, `Subsample`, periodic `Blur`, `Downsample`, `MRI` of one coil, and multiples of them.
+        ``like`` gives precision and device for an operator that has none of its own (float32 and the CPU unless
+        given). Raises UnsupportedError for more than 4096 unknowns or data, real numbers, without a closed form.
+        """
+        other = torch.empty(0) if like is None else like
+        return self._svd(self.dtype or kind_dtype(other.dtype, "real"), self.device or other.device)
+
     def linearize(self, x: Tensor) -> LinearOperator:
         """Itself: a linear map is its own Jacobian."""
         self._check("x", x, self.in_shape, self.in_kind)
@@ -308,6 +319,11 @@ class LinearOperator(Operator):
 
     def _normal(self, x: Tensor) -> Tensor:
         return self._adjoint(self._apply(x))
+
+    def _svd(self, dtype: torch.dtype, device: torch.device) -> Spectrum:
+        from invsolve.operators.spectrum import dense
+
+        return dense(self, dtype, device)
 
     def _vjp(self, x: Tensor) -> tuple[Tensor, Pullback]:
         return self._apply(x), self.adjoint

@@ -11,10 +11,12 @@ from typing import Literal, final
 import torch
 from torch import Tensor
 
-from invsolve.checks import Kind, Shape, check_choice, check_dims, check_finite, check_positive
+from invsolve.checks import Kind, Shape, check_choice, check_dims, check_finite, check_positive, kind_dtype
 from invsolve.errors import invalid, invalid_type
 from invsolve.operators.base import OneKind
-from invsolve.operators.fft import fast_length, of_rows
+from invsolve.operators.fft import fast_length, mirrored, of_rows
+from invsolve.operators.harmonics import Harmonics
+from invsolve.operators.spectrum import Spectrum
 from invsolve.tally import count
 
 Boundary = Literal["periodic", "zero", "reflect", "valid"]
@@ -102,6 +104,11 @@ class Blur(OneKind):
     @cached_property
     def _spectrum(self) -> Tensor:
         """Transform of the kernel, ``([items,] *transformed shape)``; half of it for real signals."""
+        return self._transform(self._padded)
+
+    @property
+    def _padded(self) -> Tensor:
+        """The kernel on the transform's grid, its origin at index 0."""
         kernel = self.kernel
         for a, size in zip(self._axes, self._fft_shape, strict=True):
             k = kernel.shape[a]
@@ -111,7 +118,7 @@ class Blur(OneKind):
             shape = list(kernel.shape)
             shape[a] = size
             kernel = kernel.new_zeros(shape).index_add(a, index, kernel)  # adds: a long periodic kernel overlaps itself
-        return self._transform(kernel)
+        return kernel
 
     def _transform(self, x: Tensor) -> Tensor:
         if not self._axes:
@@ -205,6 +212,26 @@ class Blur(OneKind):
         count("operator", len(rhs))
         count("adjoint", len(rhs))
         return self._inverse(self._transform(rhs) / (weight * self._spectrum.abs().square() + tau))
+
+    def _svd(self, dtype: torch.dtype, device: torch.device) -> Spectrum:
+        """Periodic: harmonics, with the modulus of the kernel's spectrum as values and its phase in U."""
+        if self.boundary != "periodic":
+            return super()._svd(dtype, device)
+        dims = tuple(range(-len(self.in_shape), 0))
+        padded = self._padded.to(torch.complex128)
+        gain = torch.fft.fftn(padded, dim=dims)  # of size 1 along the axes that are not blurred
+        if self.kind == "real":  # symmetric to the last bit, so that frequencies k and -k share their value
+            gain = (gain + mirrored(gain, dims).conj()) / 2
+        values = gain.abs()
+        # Zero is what this precision cannot tell from it, and what the transform in float64 rounds.
+        floor = max(torch.finfo(dtype).eps, 64 * torch.finfo(values.dtype).eps) * values.amax(dims, keepdim=True)
+        values = torch.where(values > floor, values, 0.0)
+        phase = torch.where(values > 0, gain / values, 0.0)
+        return Spectrum(
+            values=values.to(dtype).expand(*values.shape[: -len(dims)], *self.in_shape),
+            signal_basis=Harmonics(in_shape=self.in_shape, kind=self.kind),
+            data_basis=Harmonics(in_shape=self.in_shape, kind=self.kind, phase=phase.to(kind_dtype(dtype, "complex"))),
+        )
 
 
 def GaussianBlur(

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from math import prod
 from typing import Literal, final
 
+import torch
 from torch import Tensor
 
 from invsolve.checks import Kind, Shape, check_choice, check_dims, check_int, check_positive
 from invsolve.errors import invalid
-from invsolve.operators.base import OneKind
+from invsolve.operators.base import LinearOperator, OneKind
+from invsolve.operators.spectrum import Spectrum, entries, from_basis
 from invsolve.tally import count
 
 
@@ -102,6 +104,18 @@ class Downsample(OneKind):
         """``A^+ y = A^H y / c``: every entry of a block gets its mean."""
         return self.adjoint(y) / self._gain
 
+    def _svd(self, dtype: torch.dtype, device: torch.device) -> Spectrum:
+        """The entries, the first of each mean's block standing for it (see `_Blocks`)."""
+        basis = entries(self, device) if self.method == "pick" else _Blocks(blocks=self)
+        seen = torch.zeros(1, *self.in_shape, dtype=dtype, device=device)
+        self._firsts(seen).fill_(self._gain**0.5)
+        return from_basis(self, basis, seen[0])
+
+    def _firsts(self, x: Tensor) -> Tensor:
+        """The first entry of each block: a view ``(batch, *out_shape)``."""
+        x = self._window(x)
+        return x if self.method == "pick" else x[(slice(None), *(slice(None, None, f) for f in self._factors))]
+
     def solve_normal(
         self,
         rhs: Tensor,
@@ -120,3 +134,40 @@ class Downsample(OneKind):
         count("operator", len(rhs))
         count("adjoint", len(rhs))
         return (rhs - self._adjoint(weight / (tau + self._gain * weight) * self._apply(rhs))) / tau
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class _Blocks(LinearOperator):
+    """The reflection that takes u, the constant unit vector of a block, to e, its first entry, for every block.
+
+    Householder's ``x - 2 w <w, x>`` with ``w = (e - u) / |e - u|``: orthogonal, and its own inverse. With B entries
+    in a block, ``<u, x> = sqrt(B) mean(x)``, ``|e - u|^2 = 2 - 2 / sqrt(B)``, and ``A^H g = g u / sqrt(B)``.
+    """
+
+    blocks: Downsample
+
+    @property
+    def in_shape(self) -> Shape:  # type: ignore[override]
+        return self.blocks.in_shape
+
+    out_shape = in_shape
+
+    @property
+    def in_kind(self) -> Kind:  # type: ignore[override]
+        return self.blocks.kind
+
+    out_kind = in_kind
+
+    def _apply(self, x: Tensor) -> Tensor:
+        gain = self.blocks._gain  # 1 / B
+        if gain == 1:
+            return x.clone()
+        root = gain**-0.5
+        g = (self.blocks._firsts(x) - root * self.blocks._apply(x)) / (1 - 1 / root)
+        out: Tensor = x + root * self.blocks._adjoint(g)
+        self.blocks._firsts(out).sub_(g)
+        return out
+
+    def _adjoint(self, y: Tensor) -> Tensor:
+        return self._apply(y)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import final
+from typing import TYPE_CHECKING, final
 
 import torch
 from torch import Tensor
@@ -11,6 +11,9 @@ from torch import Tensor
 from invsolve.checks import Kind, Shape, check_choice, check_dims
 from invsolve.errors import invalid, invalid_type
 from invsolve.operators.base import OneKind
+
+if TYPE_CHECKING:
+    from invsolve.operators.spectrum import Spectrum
 
 
 @final
@@ -61,6 +64,11 @@ class Mask(OneKind):
     def _normal(self, x: Tensor) -> Tensor:
         return x * self.mask
 
+    def _svd(self, dtype: torch.dtype, device: torch.device) -> Spectrum:
+        from invsolve.operators.spectrum import Spectrum, entries
+
+        return Spectrum(values=self.mask.to(dtype), signal_basis=entries(self, device), data_basis=self)
+
 
 @final
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -104,3 +112,10 @@ class Subsample(OneKind):
     def _adjoint(self, y: Tensor) -> Tensor:
         flat = y.new_zeros(len(y), torch.Size(self.in_shape).numel())
         return flat.scatter_add(1, self.index.expand(len(y), -1), y).view(len(y), *self.in_shape)
+
+    def _svd(self, dtype: torch.dtype, device: torch.device) -> Spectrum:
+        """The entries; an entry that is kept r times has the value sqrt(r)."""
+        from invsolve.operators.spectrum import entries, from_basis
+
+        times = self._adjoint(torch.ones(self.batch or 1, *self.out_shape, dtype=dtype, device=device))
+        return from_basis(self, entries(self, device), (times if self.batch is not None else times[0]).sqrt())

@@ -12,7 +12,10 @@ from torch import Tensor
 from invsolve.checks import Kind, Shape, check_choice, check_dims, check_finite, check_positive, kind_dtype
 from invsolve.errors import invalid, invalid_type
 from invsolve.operators.base import LinearOperator
-from invsolve.operators.fft import of_rows, shift_phases
+from invsolve.operators.fft import mirrored, of_rows, shift_phases
+from invsolve.operators.harmonics import Harmonics
+from invsolve.operators.mask import Mask
+from invsolve.operators.spectrum import Spectrum, from_basis
 from invsolve.tally import count
 
 
@@ -171,7 +174,7 @@ class MRI(LinearOperator):
         gain = torch.fft.ifftshift(gain, self._dims)
         if self.in_kind == "complex":
             return gain
-        return 0.5 * (gain + gain.flip(self._dims).roll([1] * len(self._dims), self._dims))
+        return 0.5 * (gain + mirrored(gain, self._dims))
 
     def _filter(self, x: Tensor, multiplier: Tensor) -> Tensor:
         spectrum = of_rows(torch.fft.fftn, x, dim=self._dims) * multiplier
@@ -189,6 +192,21 @@ class MRI(LinearOperator):
             self.observed.to(x.dtype)
         )  # 0, 1/2 or 1: a frequency may be known from its mirror image
         return self._filter(x, torch.where(gain > 0, 1 / gain, 0.0))
+
+    def _svd(self, dtype: torch.dtype, device: torch.device) -> Spectrum:
+        """One coil: values 0 and 1 in k-space; of real images 0, 1/sqrt(2) and 1 in real harmonics."""
+        if self.maps is not None:
+            return super()._svd(dtype, device)
+        sampled = self.observed
+        if self.in_kind == "real":
+            values = self._multiplier(sampled.to(dtype)).sqrt()
+            return from_basis(self, Harmonics(in_shape=self.in_shape), values)
+        everywhere = torch.ones((), dtype=torch.bool, device=self.mask.device).expand(self.in_shape)
+        return Spectrum(
+            values=sampled.to(dtype),
+            signal_basis=MRI(in_shape=self.in_shape, mask=everywhere),
+            data_basis=Mask(mask=sampled, in_shape=self.in_shape, kind="complex"),
+        )
 
     def solve_normal(
         self,

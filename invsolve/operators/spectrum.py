@@ -1,0 +1,217 @@
+"""The singular value decomposition ``A = U S V^H`` of a linear operator, as maps: see `LinearOperator.svd`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self, final
+
+import torch
+from torch import Tensor
+
+from invsolve.checks import Kind, Shape, check_kind, check_shape, kind_dtype
+from invsolve.errors import UnsupportedError, invalid, invalid_type
+from invsolve.operators.base import LinearOperator, OneKind
+from invsolve.operators.dense import dense_matrix
+from invsolve.operators.mask import Mask
+from invsolve.tally import count
+
+LIMIT = 4096  # unknowns, and data, of a dense decomposition: a minute or two on one core, half a gigabyte
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Spectrum:
+    """``A = U S V^H`` with V unitary on the whole signal space; made by `LinearOperator.svd`.
+
+    Coordinates are ``(rows, *shape)`` of ``kind`` 'real' or 'complex'; V is unitary in Re<u, v>, so white noise has
+    white coordinates of the same std per real component. ``values`` s >= 0: ``shape``, or ``(items, *shape)``, in the
+    one precision of the decomposition. Where s = 0 the signal is not seen: V keeps these coordinates, U has none.
+    The order is that of V (frequencies, pixels), not that of the values.
+
+    To bring your own: ``signal_basis`` is V^H and ``data_basis`` is U^H (zero where s = 0), as linear operators.
+
+    >>> import torch
+    >>> from invsolve.operators import Mask
+    >>> spectrum = Mask(mask=torch.tensor([True, False])).svd()
+    >>> spectrum.values, spectrum.data_to_spectrum(torch.tensor([[3.0, 4.0]]))
+    (tensor([1., 0.]), tensor([[3., 0.]]))
+    """
+
+    values: Tensor
+    signal_basis: LinearOperator
+    data_basis: LinearOperator
+
+    def __post_init__(self) -> None:
+        signal, data = self.signal_basis, self.data_basis
+        if not isinstance(self.values, Tensor) or not self.values.is_floating_point():
+            given = str(self.values.dtype) if isinstance(self.values, Tensor) else self.values
+            raise invalid_type("Spectrum", "values", "a real floating tensor", given)
+        for name, value in (("signal_basis", signal), ("data_basis", data)):
+            if not isinstance(value, LinearOperator):
+                raise invalid_type("Spectrum", name, "a LinearOperator", value)
+        if (signal.out_shape, signal.out_kind) != (data.out_shape, data.out_kind):
+            expected = f"to coordinates of shape and kind {(signal.out_shape, signal.out_kind)}, as `signal_basis`"
+            raise invalid("Spectrum", "data_basis", expected, (data.out_shape, data.out_kind))
+        shape = tuple(self.values.shape)
+        if self.shape not in (shape, shape[1:]):
+            raise invalid("Spectrum", "values", f"of shape {self.shape}, or one such for each item", shape)
+        if not bool((self.values >= 0).all()):
+            raise invalid("Spectrum", "values", "non-negative", float(self.values.min()))
+
+    @property
+    def shape(self) -> Shape:
+        """Of the coordinates of one signal."""
+        return self.signal_basis.out_shape
+
+    @property
+    def kind(self) -> Kind:
+        """Of the coordinates."""
+        return self.signal_basis.out_kind
+
+    @property
+    def batch(self) -> int | None:
+        """The number of items, or None if one decomposition serves every row."""
+        return len(self.values) if self.values.ndim > len(self.shape) else None
+
+    def to_spectrum(self, x: Tensor) -> Tensor:
+        """``V^H x`` for signals ``x`` ``(rows, *in_shape)``."""
+        return self.signal_basis._apply(self._checked("x", x, self.signal_basis.in_shape, self.signal_basis.in_kind))
+
+    def from_spectrum(self, c: Tensor) -> Tensor:
+        """``V c`` for coordinates ``c`` ``(rows, *shape)``: the signals ``(rows, *in_shape)``."""
+        return self.signal_basis._adjoint(self._checked("c", c, self.shape, self.kind))
+
+    def data_to_spectrum(self, y: Tensor) -> Tensor:
+        """``U^H y`` for data ``y`` ``(rows, *out_shape)``, in the coordinates of V: 0 where s = 0."""
+        return self.data_basis._apply(self._checked("y", y, self.data_basis.in_shape, self.data_basis.in_kind))
+
+    def data_from_spectrum(self, c: Tensor) -> Tensor:
+        """``U c`` for coordinates ``c`` ``(rows, *shape)``, those with s = 0 ignored: data ``(rows, *out_shape)``."""
+        return self.data_basis._adjoint(self._checked("c", c, self.shape, self.kind))
+
+    def take(self, index: Tensor) -> Self:
+        """The decomposition of the rows ``index`` (int64, 1-d) of the operator's items."""
+        values = self.values if self.batch is None else self.values[index.to(self.values.device)]
+        return type(self)(
+            values=values, signal_basis=self.signal_basis.take(index), data_basis=self.data_basis.take(index)
+        )
+
+    def __repr__(self) -> str:
+        batch = "" if self.batch is None else f", {self.batch} items"
+        return f"Spectrum({self.signal_basis.in_shape} -> {self.shape}, {self.kind}, {self.values.dtype}{batch})"
+
+    def _checked(self, name: str, value: Tensor, shape: Shape, kind: Kind) -> Tensor:
+        check_kind("Spectrum", name, check_shape("Spectrum", name, value, shape), kind)
+        if (given := kind_dtype(value.dtype, "real")) != self.values.dtype:
+            hint = f"Decompose in the precision of your tensors: A.svd(like={name}), or A.to(dtype={given}).svd()."
+            raise invalid_type("Spectrum", name, f"of precision {self.values.dtype}", str(value.dtype), hint)
+        if self.batch is not None and len(value) != self.batch:
+            raise invalid(
+                "Spectrum", name, f"of {self.batch} rows, one for each item", len(value), "Write spectrum.take(index)."
+            )
+        count("spectral", len(value))
+        return value
+
+
+# --- decompositions ---------------------------------------------------------------------------------------------------
+def entries(operator: LinearOperator, device: torch.device) -> Mask:
+    """The unitary basis of single entries: the identity on the signals of ``operator``."""
+    ones = torch.ones((), dtype=torch.bool, device=device).expand(operator.in_shape)
+    return Mask(mask=ones, kind=operator.in_kind)
+
+
+def from_basis(operator: LinearOperator, basis: LinearOperator, values: Tensor) -> Spectrum:
+    """The decomposition of an operator with ``A^H A = V S^2 V^H``, from ``basis`` V^H and s: ``U^H = S^-1 V^H A^H``.
+
+    For values that are 0 or far from it: what A^H rounds is divided by them.
+    """
+    inverse = torch.where(values > 0, 1 / values, 0.0)
+    scaling = Diagonal(values=inverse, in_shape=basis.out_shape, kind=basis.out_kind)
+    data_basis = scaling @ (basis @ operator.H)
+    assert isinstance(data_basis, LinearOperator)  # a chain of linear maps
+    return Spectrum(values=values, signal_basis=basis, data_basis=data_basis)
+
+
+def dense(operator: LinearOperator, dtype: torch.dtype, device: torch.device) -> Spectrum:
+    """By LAPACK on the matrix of real numbers, in float64; coordinates are real, in descending order of the values."""
+    owner = type(operator).__name__
+    n, m = (
+        (2 if kind == "complex" else 1) * torch.Size(shape).numel()
+        for shape, kind in ((operator.in_shape, operator.in_kind), (operator.out_shape, operator.out_kind))
+    )
+    items = operator.batch or 1
+    if max(n, m) > LIMIT or items * (n**2 + m**2) > 2 * LIMIT**2:
+        raise UnsupportedError(
+            f"{owner}.svd: no closed form is known for this operator, and a dense one is for up to {LIMIT} unknowns "
+            f"and {LIMIT} data, real numbers, of all items together; got {n} unknowns and {m} data of {items} item(s). "
+            "Take fewer items at a time (A.take), use a smaller grid, or a strategy that needs no decomposition: "
+            "MMPS, SMC, NoiseMCMC."
+        )
+    left, values, right = torch.linalg.svd(dense_matrix(operator, dtype=dtype), full_matrices=True)
+    # Below this a value is rounding, of the operator's own precision.
+    floor = values.amax(-1, keepdim=True) * torch.finfo(dtype).eps * max(n, m)
+    values = torch.where(values > floor, values, 0.0)
+    seen = values.shape[-1]  # min(n, m)
+    padded = values.new_zeros(*values.shape[:-1], n)
+    padded[..., :seen] = values
+    rows = left.new_zeros(*left.shape[:-2], n, m)
+    rows[..., :seen, :] = left.mT[..., :seen, :] * (values > 0)[..., None]
+    return Spectrum(
+        values=padded.to(device, dtype),
+        signal_basis=RealMatrix(matrix=right.to(device, dtype), in_shape=operator.in_shape, in_kind=operator.in_kind),
+        data_basis=RealMatrix(matrix=rows.to(device, dtype), in_shape=operator.out_shape, in_kind=operator.out_kind),
+    )
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Diagonal(OneKind):
+    """``y = values * x`` with real ``values``, ``in_shape`` or ``(items, *in_shape)``."""
+
+    values: Tensor
+    in_shape: Shape
+    kind: Kind = "real"
+
+    def _item_axes(self) -> dict[str, int]:
+        return {"values": len(self.in_shape)}
+
+    @property
+    def out_shape(self) -> Shape:  # type: ignore[override]
+        return self.in_shape
+
+    def _apply(self, x: Tensor) -> Tensor:
+        return self.values * x
+
+    def _adjoint(self, y: Tensor) -> Tensor:
+        return self.values * y
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class RealMatrix(LinearOperator):
+    """``c = matrix @ [Re x; Im x]`` of the flattened signal; ``matrix`` real, ``(k, n)`` or ``(items, k, n)``."""
+
+    matrix: Tensor
+    in_shape: Shape
+    in_kind: Kind
+
+    def _item_axes(self) -> dict[str, int]:
+        return {"matrix": 2}
+
+    @property
+    def out_shape(self) -> Shape:  # type: ignore[override]
+        return (self.matrix.shape[-2],)
+
+    def _apply(self, x: Tensor) -> Tensor:
+        flat = x.flatten(1)
+        flat = torch.cat([flat.real, flat.imag], 1) if self.in_kind == "complex" else flat
+        return _times(self.matrix, flat)
+
+    def _adjoint(self, y: Tensor) -> Tensor:
+        flat = _times(self.matrix.mT, y)
+        flat = torch.complex(*flat.chunk(2, 1)) if self.in_kind == "complex" else flat
+        return flat.view(len(y), *self.in_shape)
+
+
+def _times(matrix: Tensor, x: Tensor) -> Tensor:
+    return x @ matrix.mT if matrix.ndim == 2 else (matrix @ x[..., None])[..., 0]
