@@ -1,11 +1,23 @@
-"""How prior and data are combined: `Exact` draws, guidance with any sampler, and the base class for your own."""
+"""How prior and data are combined: exact draws, guidance with any sampler, the published methods, particles and chains,
+and the base class for your own."""
 
 from invsolve.strategies.base import Bound, Info, Run, Strategy
+from invsolve.strategies.daps import DAPS
+from invsolve.strategies.ddnm import DDNM
+from invsolve.strategies.ddrm import DDRM
+from invsolve.strategies.diffpir import DiffPIR
+from invsolve.strategies.dps import DPS
 from invsolve.strategies.exact import Exact
 from invsolve.strategies.guided import BoundGuidance, Guidance, Guided, NoGuidance
+from invsolve.strategies.lanpaint import LanPaint
+from invsolve.strategies.lgd import LGD
+from invsolve.strategies.mcg_diff import FPS, MCGDiff
 from invsolve.strategies.mmps import MMPS, MomentMatching
 from invsolve.strategies.noise_mcmc import NoiseMCMC
 from invsolve.strategies.pigdm import PiGDM, PseudoinverseGuidance
+from invsolve.strategies.pigdm_published import PublishedPiGDM
+from invsolve.strategies.pnpdm import PnPDM
+from invsolve.strategies.reddiff import REDDiff
 from invsolve.strategies.smc import SMC
 from invsolve.strategies.tmpd import TMPD, TweedieMoment
 from invsolve.strategies.unconditional import Unconditional
@@ -13,16 +25,28 @@ from invsolve.strategies.unconditional import Unconditional
 __all__ = [
     "Bound",
     "BoundGuidance",
+    "DAPS",
+    "DDNM",
+    "DDRM",
+    "DPS",
+    "DiffPIR",
     "Exact",
+    "FPS",
     "Guidance",
     "Guided",
     "Info",
+    "LGD",
+    "LanPaint",
+    "MCGDiff",
     "MMPS",
     "MomentMatching",
     "NoGuidance",
     "NoiseMCMC",
     "PiGDM",
+    "PnPDM",
     "PseudoinverseGuidance",
+    "PublishedPiGDM",
+    "REDDiff",
     "Run",
     "SMC",
     "Strategy",

@@ -21,7 +21,7 @@ from invsolve.strategies.walk import Walk, check_share, fixed_eta
 @final
 @dataclass(frozen=True, kw_only=True)
 class DiffPIR(Walk):
-    """``u = argmin -log p(y | A u) + lam |u - D|^2 / (2 a^2)``, then ``u + b (sqrt(1 - zeta) (x - u)/a + sqrt(zeta) e)``.
+    """``u = argmin -log p(y | A u) + lam |u - D|^2 / 2a^2``, then ``u + b (sqrt(1 - zeta) (x - u)/a + sqrt(zeta) e)``.
 
     Zhu et al. 2023 (arXiv 2305.08995). ``lam``: how far D is trusted (1: as a signal of variance a^2); ``zeta``: the
     share of fresh noise. Linear operators and Gaussian noise have the exact proximal point, others the one of the
@@ -41,7 +41,7 @@ class DiffPIR(Walk):
 
     @classmethod
     def published(cls, *, unit: float = 1.0) -> Self:
-        """InverseBench's form: lam 8, zeta 1, 1000 levels from 100 to 0.01 in units of ``unit``, the std of an entry."""
+        """InverseBench's: lam 8, zeta 1, 1000 levels from 100 to 0.01 in units of ``unit``, the std of an entry."""
         return cls(lam=8.0, zeta=1.0, grid=unit * karras_grid(100.0, 0.01, 1000))
 
     def missing(self, problem: Problem, prior: Prior) -> str:

@@ -29,9 +29,10 @@ _PUBLISHED = {
 class DPS(Walk):
     """An ancestral step, then a step down the misfit of ``D(x)`` (Chung et al. 2023, arXiv 2209.14687).
 
-    ``form="likelihood"`` (ours): ``x' - scale (a^2 - b^2) C grad_x -log p(y | A D(x))``, which is an ancestral step with
+    ``form="likelihood"`` (ours): ``x' - scale (a^2 - b^2) C grad_x -log p(y | A D(x))``, an ancestral step with
     ``D + a^2 C grad log p``; residuals that are larger than ``cap`` noise stds (root mean square over the data) are
-    followed as if they were of that size, without which coarse steps diverge (``cap=None``: the likelihood as it is). Any noise with a gradient.
+    followed as if they were of that size, without which coarse steps diverge (``cap=None``: the likelihood as it is).
+    Any noise with a gradient.
 
     ``form="paper"``: ``x' - scale u sqrt(1 + (a/u)^2) sqrt(1 + (b/u)^2) C grad_x ||y - A D(x)||_2``, the published step
     of constant length in variance-preserving coordinates, where no noise level appears; u is ``unit``, the std of an

@@ -8,7 +8,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from invsolve.checks import check_int, check_positive
+from invsolve.checks import check_int
 from invsolve.priors.base import Prior
 from invsolve.problem import Problem
 from invsolve.samplers.base import Level
@@ -26,8 +26,8 @@ class LGD(Walk):
     K = ``clouds`` points; u is ``unit``, the std of an entry of the signal, by default the prior's root mean variance.
     An ancestral step with ``D + a^2 C g``. For linear operators, Gaussian noise and many points this is PiGDM; with few
     points in many dimensions one point has all the weight. Residuals of a point beyond ``cap`` noise stds (root mean
-    square) are followed as if they were of that size (None: all as they are). One evaluation, one vector-Jacobian product and K of the operator
-    a step.
+    square) are followed as if they were of that size (None: all as they are). One evaluation, one vector-Jacobian
+    product and K of the operator a step.
     """
 
     clouds: int = 16

@@ -12,8 +12,8 @@ _TINY = 1e-30
 
 
 def capped(problem: Problem, clean: Tensor, cap: float | None) -> Tensor:
-    """The gradient of ``-log p(y | clean)`` in ``clean``, of rows whose residual is larger than ``cap`` noise stds (root
-    mean square over the data) scaled down to that size."""
+    """The gradient of ``-log p(y | clean)`` in ``clean``, scaled down where the residual is larger than ``cap`` noise stds (root
+    mean square over the data of the row) to that size."""
     grad = problem.noise.grad(problem.data, clean, problem.operator.observed)
     if cap is None:
         return grad

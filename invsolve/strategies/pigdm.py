@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from math import sqrt
-from typing import ClassVar, Self, final
+from typing import ClassVar, Literal, Self, final
 
 from torch import Tensor
 
 from invsolve.cg import conjugate_gradients, default_rtol
-from invsolve.checks import check_int, check_positive
+from invsolve.checks import check_choice, check_int, check_positive
+from invsolve.errors import invalid
 from invsolve.noise import Gaussian
 from invsolve.priors.base import Prior
 from invsolve.problem import Problem
 from invsolve.samplers import Sampler
 from invsolve.samplers.base import combine
-from invsolve.strategies.base import Info
-from invsolve.strategies.guided import BoundGuidance, Guidance, Guided, guided, needs_gaussian_noise_and_derivative
+from invsolve.strategies.base import Info, Strategy
+from invsolve.strategies.guided import BoundGuidance, Guidance, guided, needs_gaussian_noise_and_derivative
+from invsolve.strategies.levels import entry_std
+from invsolve.strategies.pigdm_published import PublishedPiGDM
 
 
 @final
@@ -93,7 +95,23 @@ class _PseudoinverseBound:
 
 
 def PiGDM(
-    *, prior_std: float | None = None, sampler: Sampler | None = None, num_steps: int = 50, grid: Tensor | None = None
-) -> Guided:
-    """Pseudoinverse-guided diffusion, score form: `PseudoinverseGuidance` with a second-order stochastic sampler."""
-    return guided(PseudoinverseGuidance(prior_std=prior_std), sampler, num_steps, grid)
+    *,
+    form: Literal["score", "published"] = "score",
+    prior_std: float | None = None,
+    sampler: Sampler | None = None,
+    num_steps: int | None = None,
+    grid: Tensor | None = None,
+    eta: float = 0.2,
+) -> Strategy:
+    """Pseudoinverse-guided diffusion.
+
+    ``form="score"``: `PseudoinverseGuidance` with a sampler, by default a second-order stochastic one and 50 steps.
+    ``"published"``: the step of the paper and the public codes (`PublishedPiGDM`, 100 steps), with plain D, fresh noise
+    of share ``eta``, and r^2 times the guidance added: it goes too far, the more so the more steps are taken.
+    """
+    check_choice("PiGDM", "form", form, ("score", "published"))
+    if form == "published":
+        if sampler is not None:
+            raise invalid("PiGDM", "sampler", "left out: the published form has its own step", sampler)
+        return PublishedPiGDM(eta=eta, prior_std=prior_std, num_steps=num_steps or 100, grid=grid)
+    return guided(PseudoinverseGuidance(prior_std=prior_std), sampler, num_steps or 50, grid)

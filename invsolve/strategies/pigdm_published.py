@@ -20,9 +20,9 @@ from invsolve.strategies.walk import Walk, check_optional, check_share, fixed_et
 @final
 @dataclass(frozen=True, kw_only=True)
 class PublishedPiGDM(Walk):
-    """``x' = D + sqrt(1 - eta^2) (b/a) (x - D) + eta b e + r^2 J^H A^H (r^2 A A^H + G)^-1 (y - A D)`` (guidance card 3).
+    """``x' = D + sqrt(1 - eta^2) (b/a) (x - D) + eta b e + r^2 J^H A^H (r^2 A A^H + G)^-1 (y - A D)``.
 
-    Song et al. 2023 (ICLR), in the form of the public codes; made by ``PiGDM(form="published")``.
+    Song et al. 2023 (ICLR), guidance card 3, in the form of the public codes; made by ``PiGDM(form="published")``.
     """
 
     eta: float = 0.2

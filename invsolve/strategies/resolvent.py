@@ -1,4 +1,4 @@
-"""Data against a white signal of one variance: ``A^H (v A C A^H + G)^-1 r``, the linear algebra of most published steps.
+"""Data against a white signal of one variance: ``A^H (v A C A^H + G)^-1 r``, the linear algebra of published steps.
 
 With ``D`` a denoised signal and v a variance, ``D + v C A^H (v A C A^H + G)^-1 (y - A D)`` is the mean of a signal
 ``N(D, v C)`` given the data: DiffPIR's proximal point, the split Gibbs step of PnP-DM, and PiGDM's vector.
@@ -39,8 +39,8 @@ class Resolvent(abc.ABC):
 
 
 def resolvent(problem: Problem, prior: Prior, operator: LinearOperator | None = None) -> Resolvent:
-    """Elementwise where ``A A^H`` is diagonal, by one decomposition where rows share a small operator, else by conjugate
-    gradients. ``operator``: in place of the problem's own, one item a row."""
+    """Elementwise where ``A A^H`` is diagonal, by one decomposition where rows share a small operator, else by
+    conjugate gradients. ``operator``: in place of the problem's own, one item a row."""
     linear = operator or problem.operator
     assert isinstance(linear, LinearOperator) and isinstance(problem.noise, Gaussian)
     white = prior.white_noise
@@ -87,7 +87,7 @@ class _Dense(Resolvent):
         dtype = problem.signal_dtype
         n = prod(problem.shape) * (2 if dtype.is_complex else 1)
         columns = []
-        for rows in torch.eye(n, dtype=kind_dtype(dtype, "real"), device=problem.data.device).split(256):
+        for rows in torch.split(torch.eye(n, dtype=kind_dtype(dtype, "real"), device=problem.data.device), 256):
             signals = from_real(rows, problem.shape, dtype if dtype.is_complex else None)
             columns.append(to_real(problem.whiten(operator(signals))).double())
         left, values, right = torch.linalg.svd(torch.cat(columns).mT, full_matrices=False)
@@ -155,8 +155,8 @@ class DataStep:
         return centre + v * self.prior.noise_covariance(self.back(centre, v, data))
 
     def draw(self, centre: Tensor, v: Level, unit: Tensor, noise: Tensor) -> Tensor:
-        """A draw by perturbing both ends (Papandreou & Yuille 2010): ``unit`` diffusion noise of level 1 for the signal,
-        ``noise`` drawn from the noise of the data."""
+        """A draw by perturbing both ends (Papandreou & Yuille 2010): ``unit`` diffusion noise of level 1 for the
+        signal, ``noise`` drawn from the noise of the data."""
         spread = v.sqrt() if isinstance(v, Tensor) else v**0.5
         return self.mean(centre + spread * unit, v, self.problem.data + noise)
 

@@ -7,7 +7,6 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any, Self, final
 
-import torch
 from torch import Tensor
 
 from invsolve.checks import check_int, check_number, check_positive, real_dtype
@@ -62,11 +61,11 @@ class WalkBound:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Walk(Strategy):
-    """``num_steps`` steps from level a to b on the solver's own grid (log-spaced from ten times the prior's scale down
-    to a tenth of the smallest posterior std), then to 0; ``grid`` replaces it, in the units of the signal.
+class OnLevels(Strategy):
+    """``num_steps`` steps down the solver's own grid (log-spaced from ten times the prior's scale down to a tenth of
+    the smallest posterior std, then 0); ``grid`` replaces it, in the units of the signal.
 
-    Subclasses give `move` and, where something can be computed once for all rows, `prepare`.
+    Subclasses give ``init`` and ``step`` and, where something can be computed once for all rows, `prepare`.
     """
 
     num_steps: int = 100
@@ -79,18 +78,9 @@ class Walk(Strategy):
             object.__setattr__(self, "num_steps", len(grid) - 1)
         check_int(self.name, "num_steps", self.num_steps, minimum=2)
 
-    @abc.abstractmethod
-    def move(self, run: Run, x: Tensor, a: Level, b: Level, i: int) -> tuple[Tensor, Info]:
-        """From ``x`` ``(rows, *shape)`` at level a to level b (the number 0.0 in the last step); tools are
-        ``run.bound.tools``."""
-
     def prepare(self, problem: Problem, prior: Prior) -> Bound | None:
         """What is computed once for all rows."""
         return None
-
-    def first(self, run: Run) -> Tensor:
-        """The signals at the highest level."""
-        return first_signals(run, run.bound.grid[..., 0])
 
     def bind(self, problem: Problem, prior: Prior) -> WalkBound:
         grid = self.grid
@@ -99,6 +89,20 @@ class Walk(Strategy):
         if grid.ndim > 1:
             grid = grid.to(problem.data.device)
         return WalkBound(grid=grid, tools=self.prepare(problem, prior))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Walk(OnLevels):
+    """A signal that moves from level a to level b in every step: subclasses give `move`."""
+
+    @abc.abstractmethod
+    def move(self, run: Run, x: Tensor, a: Level, b: Level, i: int) -> tuple[Tensor, Info]:
+        """From ``x`` ``(rows, *shape)`` at level a to level b (the number 0.0 in the last step); what was prepared is
+        ``run.bound.tools``."""
+
+    def first(self, run: Run) -> Tensor:
+        """The signals at the highest level."""
+        return first_signals(run, run.bound.grid[..., 0])
 
     def init(self, run: Run) -> SamplerState:
         return SamplerState(x=self.first(run))
@@ -113,10 +117,6 @@ class Walk(Strategy):
 def root(v: Level) -> Level:
     """``sqrt(max(v, 0))``."""
     return v.clamp_min(0).sqrt() if isinstance(v, Tensor) else math.sqrt(max(v, 0.0))
-
-
-def least(v: Level, most: float) -> Level:
-    return v.clamp_max(most) if isinstance(v, Tensor) else min(v, most)
 
 
 def ancestral(x: Tensor, value: Tensor, a: Level, b: Level, run: Run, i: int) -> Tensor:

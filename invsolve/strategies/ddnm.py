@@ -1,0 +1,82 @@
+"""DDNM and DDNM+: replace what the data see of the denoised signal, keep its null space."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Self, final
+
+import torch
+from torch import Tensor
+
+from invsolve.checks import check_choice
+from invsolve.priors.base import Prior
+from invsolve.problem import Problem
+from invsolve.samplers import vp_grid
+from invsolve.samplers.base import Level
+from invsolve.strategies.base import Info, Run
+from invsolve.strategies.spectral import SpectralData, needs_spectrum
+from invsolve.strategies.walk import Walk, check_share
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class DDNM(Walk):
+    """``x0 = D - Lambda A^+ (A D - y)``, then ``x0 + gamma (sqrt(1 - eta^2) (x - D)/a + eta e)`` (DDNM+).
+
+    Wang et al. 2022 (arXiv 2212.00490), in the singular coordinates of the operator, where datum i has noise n_i:
+
+    - ``form="spectral"``: ``Lambda_i = min(1, b / n_i)``, ``gamma_i = sqrt(b^2 - Lambda_i^2 n_i^2)``, so that every
+      coordinate has the noise of its level; where nothing is seen ``Lambda = 0``, ``gamma = b``.
+    - ``"official"``: one ``Lambda`` and one ``gamma`` for all coordinates, with the std of the noise of the data in
+      place of n_i; below that level no noise is added anywhere.
+    - ``"inversebench"``: as official, but gamma for the fresh noise only, and ``(x - x0)/a`` in place of ``(x - D)/a``.
+
+    With eta = 0 and no noise this is the exact flow of what is not seen; with noise, what is seen ends without any
+    spread in every form. One evaluation a step; linear operators with a decomposition, Gaussian noise.
+    """
+
+    eta: float = 0.85
+    form: Literal["spectral", "official", "inversebench"] = "spectral"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_share("DDNM", "eta", self.eta)
+        check_choice("DDNM", "form", self.form, ("spectral", "official", "inversebench"))
+
+    @classmethod
+    def published(cls, *, unit: float = 1.0) -> Self:
+        """The authors' eta 0.85 and 100 variance-preserving levels, in units of ``unit``, the std of an entry."""
+        return cls(form="official", grid=unit * vp_grid(100))
+
+    def missing(self, problem: Problem, prior: Prior) -> str:
+        return needs_spectrum(problem, prior)
+
+    def prepare(self, problem: Problem, prior: Prior) -> SpectralData:
+        return SpectralData.of(problem)
+
+    def move(self, run: Run, x: Tensor, a: Level, b: Level, i: int) -> tuple[Tensor, Info]:
+        tools: SpectralData = run.bound.tools
+        to = tools.spectrum.to_spectrum
+        value = run.prior.denoise(x, a)
+        D, X = to(value), to(x)
+        noise = tools.noise if self.form == "spectral" else _data_noise(tools)
+        share = (b / noise).clamp_max(1.0)  # 0 where nothing is seen
+        known = torch.where(tools.seen, share, 0.0)
+        point = D + known * (tools.data - D)
+        if isinstance(b, float) and b == 0.0:
+            return tools.spectrum.from_spectrum(point), {}
+        added = torch.where(noise.isfinite(), share * noise, 0.0)
+        fresh = (b * b - added**2).clamp_min(0).sqrt()
+        old = torch.full_like(fresh, b) if isinstance(b, float) else b.expand_as(fresh)
+        rest = (X - (point if self.form == "inversebench" else D)) / a
+        if self.form != "inversebench":
+            old = fresh
+        out = point + (1 - self.eta**2) ** 0.5 * old * rest + self.eta * fresh * to(run.noise(i))
+        return tools.spectrum.from_spectrum(out), {}
+
+
+def _data_noise(tools: SpectralData) -> Tensor:
+    """The std of the noise of the data, for every coordinate: ``n_i s_i``."""
+    values = tools.spectrum.values if tools.spectrum.batch is not None else tools.spectrum.values[None]
+    std = torch.where(tools.seen, tools.noise * values, 0.0).flatten(1).amax(1)
+    return std.view(-1, *([1] * (tools.noise.ndim - 1))).expand_as(tools.noise)

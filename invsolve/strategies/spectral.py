@@ -1,0 +1,67 @@
+"""A problem in the singular coordinates of its operator, for the methods that work there one number at a time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Self, final
+
+import torch
+from torch import Tensor
+
+from invsolve.errors import UnsupportedError
+from invsolve.noise import Gaussian
+from invsolve.operators.base import LinearOperator
+from invsolve.operators.spectrum import Spectrum
+from invsolve.priors.base import Prior
+from invsolve.problem import Problem
+
+
+def needs_spectrum(problem: Problem, prior: Prior) -> str:
+    """What a method in singular coordinates lacks; '' if nothing."""
+    noise = problem.noise
+    if not isinstance(problem.operator, LinearOperator):
+        return f"a linear operator ({type(problem.operator).__name__} is not)"
+    if not isinstance(noise, Gaussian) or not isinstance(noise.std, (float, Tensor)):
+        return "Gaussian noise of a known std"
+    if isinstance(noise.std, Tensor) and noise.std[0].numel() > 1:
+        return "one noise std for all data of an item"
+    if not prior.white_noise:
+        return f"white diffusion noise (that of {type(prior).__name__} is not)"
+    try:
+        problem.operator.svd(like=problem.data.real)
+    except UnsupportedError as error:
+        return str(error)
+    return ""
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SpectralData:
+    """``A = U S V^H`` with the data as ``y_i = (U^H y)_i / s_i``, whose noise has the std ``noise_i = sigma / s_i``."""
+
+    spectrum: Spectrum
+    data: Tensor  # (rows, *spectrum.shape): 0 where nothing is seen
+    noise: Tensor  # (rows or 1, *spectrum.shape): infinite where nothing is seen
+
+    @classmethod
+    def of(cls, problem: Problem) -> SpectralData:
+        operator, noise = problem.operator, problem.noise
+        assert isinstance(operator, LinearOperator) and isinstance(noise, Gaussian)
+        spectrum = operator.svd(like=problem.data.real)
+        values = spectrum.values if spectrum.batch is not None else spectrum.values[None]
+        seen = values > 0
+        data = spectrum.data_to_spectrum(problem.data) * torch.where(seen, 1 / values, 0.0)
+        std = noise.std
+        if isinstance(std, Tensor):  # one for each item
+            std = std.view(-1, *([1] * len(spectrum.shape)))
+        assert isinstance(std, (float, Tensor))
+        return cls(spectrum=spectrum, data=data, noise=torch.where(seen, std / values, torch.inf))
+
+    @property
+    def seen(self) -> Tensor:
+        return self.noise.isfinite()
+
+    def take(self, index: Tensor) -> Self:
+        index = index.to(self.data.device)
+        noise = self.noise if len(self.noise) == 1 else self.noise[index]
+        return replace(self, spectrum=self.spectrum.take(index), data=self.data[index], noise=noise)
