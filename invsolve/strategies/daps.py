@@ -16,10 +16,10 @@ from invsolve.samplers import karras_grid
 from invsolve.samplers.base import Level
 from invsolve.strategies.base import Info, Run
 from invsolve.strategies.guided import needs_gaussian_noise_and_derivative
-from invsolve.strategies.levels import information
-from invsolve.strategies.likelihood_step import likelihood_gradient, needs_derivative
+from invsolve.strategies.levels import PerRow, information
+from invsolve.strategies.likelihood_step import likelihood_gradient, needs_derivative, tamed
 from invsolve.strategies.resolvent import DataStep
-from invsolve.strategies.walk import Walk, check_optional, rows_like
+from invsolve.strategies.walk import Walk, check_optional
 
 _RHO = 7.0  # of the levels of the inner flow
 _STABLE = 0.3  # of the largest step of Langevin dynamics that is stable, 2 / curvature
@@ -39,7 +39,7 @@ class DAPS(Walk):
     Zhang et al. 2024 (arXiv 2407.01521). The flow takes ``ode_steps`` Euler steps to ``floor`` (by default a tenth of
     the last level of the grid), then to 0. ``inner="exact"`` draws in closed form (linear operators, Gaussian noise);
     ``"langevin"`` takes ``langevin_steps`` unadjusted steps of size ``step_size`` that falls linearly to a hundredth
-    over the levels, by default, at every level, 0.3 of the largest stable one. ``tau``: a noise std in place of the
+    over the levels, by default, at every level, 0.3 of the largest stable one; no drift is longer than a. ``tau``: a noise std in place of the
     problem's own; the paper's 0.01 is not the noise level.
 
     Biased by design: a^2 is not the variance of the signal given x, so unobserved directions spread too far; with the
@@ -83,10 +83,8 @@ class DAPS(Walk):
             problem = problem.replaced(operator=problem.operator, noise=Gaussian(std=self.tau))
         exact = problem.linear and not needs_gaussian_noise_and_derivative(problem)
         if self.inner == "langevin" or (self.inner == "auto" and not exact):
-            size = None if self.step_size is not None else information(problem, prior)
-            if size is not None:
-                size = size.to(problem.data.device).expand(len(problem.data))
-            return _Tools(problem=problem, exact=None, information=size)
+            known = PerRow.of(problem, information(problem, prior)) if self.step_size is None else None
+            return _Tools(problem=problem, exact=None, information=known)
         return _Tools(problem=problem, exact=DataStep.of(problem, prior), information=None)
 
     def move(self, run: Run, x: Tensor, a: Level, b: Level, i: int) -> tuple[Tensor, Info]:
@@ -115,11 +113,12 @@ class DAPS(Walk):
             size = self.step_size * (1 + i / self.num_steps * (0.01 - 1))
         else:
             assert tools.information is not None
-            size = 2 * _STABLE / (rows_like(tools.information, x) ** 2 + 1 / (a * a))
+            size = 2 * _STABLE / (tools.information.like(x) ** 2 + 1 / (a * a))
         spread = (2 * size) ** 0.5
         for k in range(self.langevin_steps):
             force = prior.noise_covariance(likelihood_gradient(problem, x))
-            x = x - size * ((x - centre) / (a * a) + force) + spread * run.noise(i, 1 + k)
+            drift = size * ((x - centre) / (a * a) + force)
+            x = x - tamed(drift, a) + spread * run.noise(i, 1 + k)
         return x
 
 
@@ -128,10 +127,10 @@ class DAPS(Walk):
 class _Tools:
     problem: Problem  # with the noise that the method is told
     exact: DataStep | None
-    information: Tensor | None  # (rows,): |G^-1/2 A C^1/2|
+    information: PerRow | None  # |G^-1/2 A C^1/2|
 
     def take(self, index: Tensor) -> Self:
         return replace(
             self, problem=self.problem.take(index), exact=None if self.exact is None else self.exact.take(index),
-            information=None if self.information is None else self.information[index.to(self.information.device)],
+            information=None if self.information is None else self.information.take(index),
         )

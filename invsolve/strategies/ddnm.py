@@ -32,7 +32,7 @@ class DDNM(Walk):
     - ``"inversebench"``: as official, but gamma for the fresh noise only, and ``(x - x0)/a`` in place of ``(x - D)/a``.
 
     With eta = 0 and no noise this is the exact flow of what is not seen; with noise, what is seen ends without any
-    spread in every form. One evaluation a step; linear operators with a decomposition, Gaussian noise.
+    spread in every form, even where the noise drowns it. One evaluation a step; linear operators with a decomposition, Gaussian noise.
     """
 
     eta: float = 0.85
@@ -59,7 +59,7 @@ class DDNM(Walk):
         to = tools.spectrum.to_spectrum
         value = run.prior.denoise(x, a)
         D, X = to(value), to(x)
-        noise = tools.noise if self.form == "spectral" else _data_noise(tools)
+        noise = tools.noise if self.form == "spectral" else tools.std
         share = (b / noise).clamp_max(1.0)  # 0 where nothing is seen
         known = torch.where(tools.seen, share, 0.0)
         point = D + known * (tools.data - D)
@@ -67,16 +67,8 @@ class DDNM(Walk):
             return tools.spectrum.from_spectrum(point), {}
         added = torch.where(noise.isfinite(), share * noise, 0.0)
         fresh = (b * b - added**2).clamp_min(0).sqrt()
-        old = torch.full_like(fresh, b) if isinstance(b, float) else b.expand_as(fresh)
-        rest = (X - (point if self.form == "inversebench" else D)) / a
-        if self.form != "inversebench":
-            old = fresh
+        other = self.form == "inversebench"
+        old = b if other else fresh
+        rest = (X - (point if other else D)) / a
         out = point + (1 - self.eta**2) ** 0.5 * old * rest + self.eta * fresh * to(run.noise(i))
         return tools.spectrum.from_spectrum(out), {}
-
-
-def _data_noise(tools: SpectralData) -> Tensor:
-    """The std of the noise of the data, for every coordinate: ``n_i s_i``."""
-    values = tools.spectrum.values if tools.spectrum.batch is not None else tools.spectrum.values[None]
-    std = torch.where(tools.seen, tools.noise * values, 0.0).flatten(1).amax(1)
-    return std.view(-1, *([1] * (tools.noise.ndim - 1))).expand_as(tools.noise)

@@ -13,8 +13,8 @@ from invsolve.problem import Problem
 from invsolve.samplers import vp_grid
 from invsolve.samplers.base import Level
 from invsolve.strategies.base import Info, Run
-from invsolve.strategies.levels import entry_std
-from invsolve.strategies.likelihood_step import capped, needs_derivative, residual_norm
+from invsolve.strategies.levels import PerRow, entry_std, information
+from invsolve.strategies.likelihood_step import needs_derivative, residual_norm
 from invsolve.strategies.walk import Walk, ancestral, check_optional, root
 
 # zeta of the authors' configurations (images in [-1, 1], 1000 steps, noise 0.05; guidance card 2).
@@ -29,32 +29,30 @@ _PUBLISHED = {
 class DPS(Walk):
     """An ancestral step, then a step down the misfit of ``D(x)`` (Chung et al. 2023, arXiv 2209.14687).
 
-    ``form="likelihood"`` (ours): ``x' - scale (a^2 - b^2) C grad_x -log p(y | A D(x))``, an ancestral step with
-    ``D + a^2 C grad log p``; residuals that are larger than ``cap`` noise stds (root mean square over the data) are
-    followed as if they were of that size, without which coarse steps diverge (``cap=None``: the likelihood as it is).
-    Any noise with a gradient.
+    With u the std of an entry of the signal (``unit``, by default the prior's root mean variance):
 
-    ``form="paper"``: ``x' - scale u sqrt(1 + (a/u)^2) sqrt(1 + (b/u)^2) C grad_x ||y - A D(x)||_2``, the published step
-    of constant length in variance-preserving coordinates, where no noise level appears; u is ``unit``, the std of an
-    entry of the signal that the paper has as 1, by default the prior's root mean variance. `DPS.published` has the
-    authors' zeta and grid.
+    - ``form="widened"`` (ours): ``x' - scale (a^2 - b^2) / (1 + v K^2) C grad_x -log p(y | A D(x))``,
+      ``v = a^2 u^2 / (a^2 + u^2)``, K the norm of ``G^-1/2 A C^1/2``: the noise is widened by what D leaves open in the
+      best measured direction. Stable for any number of steps.
+    - ``form="likelihood"``: the same without ``1 + v K^2``: D stands for the signal. Needs about ``u^2 K^2`` steps.
+    - ``form="paper"``: ``x' - scale u sqrt(1 + (a/u)^2) sqrt(1 + (b/u)^2) C grad_x ||y - A D(x)||_2``, the published
+      step of constant length in variance-preserving coordinates, where no noise level appears. `DPS.published` has the
+      authors' zeta and grid.
 
-    Biased by design: D stands for the signal without its uncertainty. One evaluation and one vector-Jacobian product a
-    step. With one number of variance 1, noise 0.5: std 0.97 of the right one (likelihood form), 0.1 to 1.3 for zeta
-    from 0.1 to 1 (paper).
+    Any noise with a gradient. Biased by design: no form knows which directions D leaves open. One evaluation and one
+    vector-Jacobian product a step. For one number of variance 1 and noise 0.5 the paper's form has 0.1 to 1.3 times the
+    right std, for zeta from 0.1 to 1.
     """
 
-    form: Literal["likelihood", "paper"] = "likelihood"
+    form: Literal["widened", "likelihood", "paper"] = "widened"
     scale: float = 1.0
-    cap: float | None = 1.0
     unit: float | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_choice("DPS", "form", self.form, ("likelihood", "paper"))
+        check_choice("DPS", "form", self.form, ("widened", "likelihood", "paper"))
         check_positive("DPS", "scale", self.scale)
-        for name in ("cap", "unit"):
-            check_optional("DPS", name, getattr(self, name))
+        check_optional("DPS", "unit", self.unit)
 
     @classmethod
     def published(cls, task: str, *, unit: float = 1.0) -> Self:
@@ -67,16 +65,21 @@ class DPS(Walk):
     def missing(self, problem: Problem, prior: Prior) -> str:
         return needs_derivative(problem)
 
+    def prepare(self, problem: Problem, prior: Prior) -> PerRow | None:
+        return PerRow.of(problem, information(problem, prior)) if self.form == "widened" else None
+
     def move(self, run: Run, x: Tensor, a: Level, b: Level, i: int) -> tuple[Tensor, Info]:
         prior, problem = run.prior, run.problem
         value, pull = prior.pullback(x, a)
         clean, back = problem.operator.vjp(value)
         out = ancestral(x, value, a, b, run, i)
+        unit = self.unit or entry_std(prior)
         if self.form == "paper":
-            unit = self.unit or entry_std(prior)
             size = self.scale * unit * root(1 + (a / unit) ** 2) * root(1 + (b / unit) ** 2)
             slope = residual_norm(problem, clean)[1]
         else:
             size = self.scale * (a * a - b * b)
-            slope = capped(problem, clean, self.cap)
+            slope = problem.noise.grad(problem.data, clean, problem.operator.observed)
+        if self.form == "widened":
+            size = size / (1 + a * a * unit**2 / (a * a + unit**2) * run.bound.tools.like(x) ** 2)
         return out - size * prior.noise_covariance(pull(back(slope))), {}

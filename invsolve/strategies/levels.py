@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from math import prod, sqrt
+from typing import final
 
 import torch
 from torch import Tensor
 
 from invsolve.cg import direction, inner, norm
+from invsolve.checks import real_dtype
 from invsolve.errors import UnsupportedError, invalid
 from invsolve.operators.base import BlackBox
 from invsolve.priors.base import Prior
@@ -55,6 +58,26 @@ def entry_std(prior: Prior) -> float:
     """The root mean variance of an entry of the prior, in units of the diffusion noise; its scale where it states no
     law. It is what papers on images of unit variance take for 1."""
     return prior.scale if prior.law is None else sqrt(float(prior.law.variances.double().mean()))
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PerRow:
+    """One number for every row, prepared once."""
+
+    values: Tensor  # (rows,), float64, on the device of the data
+
+    @classmethod
+    def of(cls, problem: Problem, values: Tensor) -> PerRow:
+        """From one for each item, or one for all of them."""
+        return cls(values=values.to(problem.data.device).expand(len(problem.data)))
+
+    def like(self, x: Tensor) -> Tensor:
+        """``(rows, 1, ..., 1)`` with the axes and precision of ``x``."""
+        return self.values.to(real_dtype(x.dtype)).view(-1, *([1] * (x.ndim - 1)))
+
+    def take(self, index: Tensor) -> PerRow:
+        return PerRow(values=self.values[index.to(self.values.device)])
 
 
 def information(problem: Problem, prior: Prior, *, max_iter: int = 30, rtol: float = 0.02) -> Tensor:

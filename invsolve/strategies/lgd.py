@@ -14,7 +14,7 @@ from invsolve.problem import Problem
 from invsolve.samplers.base import Level
 from invsolve.strategies.base import Info, Run
 from invsolve.strategies.levels import entry_std
-from invsolve.strategies.likelihood_step import capped, needs_derivative
+from invsolve.strategies.likelihood_step import needs_derivative, tamed
 from invsolve.strategies.walk import Walk, ancestral, check_optional, root
 
 
@@ -25,19 +25,19 @@ class LGD(Walk):
 
     K = ``clouds`` points; u is ``unit``, the std of an entry of the signal, by default the prior's root mean variance.
     An ancestral step with ``D + a^2 C g``. For linear operators, Gaussian noise and many points this is PiGDM; with few
-    points in many dimensions one point has all the weight. Residuals of a point beyond ``cap`` noise stds (root mean
-    square) are followed as if they were of that size (None: all as they are). One evaluation, one vector-Jacobian
-    product and K of the operator a step.
+    points in many dimensions one point has all the weight, and the step is too long: no guidance is longer than ``trust``
+    times the noise of the level (root mean square; None: as it is). One evaluation, one vector-Jacobian product and K of
+    the operator a step.
     """
 
     clouds: int = 16
-    cap: float | None = 1.0
+    trust: float | None = 1.0
     unit: float | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_int("LGD", "clouds", self.clouds, minimum=1)
-        for name in ("cap", "unit"):
+        for name in ("trust", "unit"):
             check_optional("LGD", name, getattr(self, name))
 
     def missing(self, problem: Problem, prior: Prior) -> str:
@@ -53,7 +53,8 @@ class LGD(Walk):
         clean, back = many.operator.vjp(points)
         logs = many.noise.log_prob(many.data, clean, many.operator.observed).double().view(count, rows)
         weights = torch.softmax(logs, 0).nan_to_num(1 / count)  # all of likelihood zero
-        slopes = back(capped(many, clean, self.cap)).view(count, *x.shape)
+        slopes = back(many.noise.grad(many.data, clean, many.operator.observed)).view(count, *x.shape)
         slope = (weights.to(slopes.real.dtype).view(count, rows, *[1] * (x.ndim - 1)) * slopes).sum(0)
         out = ancestral(x, value, a, b, run, i)
-        return out - (a * a - b * b) * prior.noise_covariance(pull(slope)), {}
+        step = (a * a - b * b) * prior.noise_covariance(pull(slope))
+        return out - (step if self.trust is None else tamed(step, self.trust * a)), {}

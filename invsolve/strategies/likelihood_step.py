@@ -6,20 +6,15 @@ from torch import Tensor
 
 from invsolve.operators.base import BlackBox
 from invsolve.problem import Problem
-from invsolve.strategies.walk import rows_like
+from invsolve.samplers.base import Level
 
 _TINY = 1e-30
 
 
-def capped(problem: Problem, clean: Tensor, cap: float | None) -> Tensor:
-    """The gradient of ``-log p(y | clean)`` in ``clean``, scaled down where the residual is larger than ``cap`` noise stds (root
-    mean square over the data of the row) to that size."""
-    grad = problem.noise.grad(problem.data, clean, problem.operator.observed)
-    if cap is None:
-        return grad
-    white = problem.whiten(problem.data - clean)
-    mean = white.flatten(1).abs().square().sum(1) / problem.num_data.clamp_min(1)
-    return grad / rows_like((mean.sqrt() / cap).clamp_min(1), grad)
+def tamed(step: Tensor, length: Level) -> Tensor:
+    """``step`` ``(rows, *shape)``, shortened per row to a root mean square of ``length`` (a number or one a row)."""
+    size = step.flatten(1).abs().square().mean(1).sqrt().view(-1, *([1] * (step.ndim - 1)))
+    return step * (length / size.clamp_min(_TINY)).clamp_max(1.0)
 
 
 def likelihood_gradient(problem: Problem, x: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from invsolve.samplers.base import SamplerState
 from invsolve.strategies.base import Info, Run, Strategy
 from invsolve.strategies.guided import needs_gaussian_noise_and_derivative
 from invsolve.strategies.levels import information
-from invsolve.strategies.likelihood_step import likelihood_gradient, needs_derivative
+from invsolve.strategies.likelihood_step import likelihood_gradient, needs_derivative, tamed
 from invsolve.strategies.resolvent import DataStep
 from invsolve.strategies.walk import check_optional, first_signals
 
@@ -40,7 +40,7 @@ class PnPDM(Strategy):
     over ``|A C^(1/2)|``, whatever the number of steps.
 
     ``data_step="exact"``: in closed form (linear operators, Gaussian noise); ``"langevin"``: ``langevin_steps``
-    unadjusted steps from x, of ``step_size``, by default 0.3 of the largest stable one. ``prior_step="exact"``: in
+    unadjusted steps from x, of ``step_size``, by default 0.3 of the largest stable one; no drift is longer than rho. ``prior_step="exact"``: in
     closed form, for priors that have posteriors; ``"sde"``: ``prior_steps`` evaluations of a stochastic sampler;
     ``"ode"``: of Euler's method, which the public code offers and which is no Gibbs step: spreads come out too small.
     No derivative of the denoiser.
@@ -100,7 +100,7 @@ class PnPDM(Strategy):
 
     def init(self, run: Run) -> SamplerState:
         bound: PnPDMBound = run.bound
-        return SamplerState(x=first_signals(run, bound.rho[:, 0]))
+        return SamplerState(x=first_signals(run, torch.zeros_like(bound.rho[:, 0])))
 
     def step(self, run: Run, state: SamplerState, i: int) -> tuple[SamplerState, Info]:
         bound: PnPDMBound = run.bound
@@ -118,7 +118,7 @@ class PnPDM(Strategy):
         z = x
         for k in range(self.langevin_steps):
             force = run.prior.noise_covariance(likelihood_gradient(run.problem, z)) + (z - x) / rho**2
-            z = z - size * force + (2 * size) ** 0.5 * run.noise(i, 3 + k)
+            z = z - tamed(size * force, rho) + (2 * size) ** 0.5 * run.noise(i, 3 + k)
         return z
 
     def _prior(self, run: Run, bound: PnPDMBound, z: Tensor, rho: Tensor, i: int) -> Tensor:

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from invsolve.checks import check_choice, check_positive
-from invsolve.operators.base import LinearOperator
+from invsolve.noise import Gaussian
+from invsolve.operators.base import BlackBox, LinearOperator
 from invsolve.priors.base import Prior
 from invsolve.problem import Problem
 from invsolve.samplers import vp_grid
@@ -20,6 +21,7 @@ from invsolve.samplers.base import Level
 from invsolve.strategies.base import Info, Run
 from invsolve.strategies.levels import entry_std
 from invsolve.strategies.likelihood_step import likelihood_gradient, needs_derivative
+from invsolve.strategies.resolvent import DataStep
 from invsolve.strategies.walk import OnLevels, WalkBound, check_optional, root, rows_like
 
 _BETAS, _EPS = (0.9, 0.99), 1e-8  # of Adam
@@ -49,8 +51,8 @@ class REDDiff(OnLevels):
     appears. Its weights: ``"linear"`` t, ``"sqrt"``, ``"square"``, ``"log"`` log(1 + t), ``"trunc"`` min(t, 1),
     ``"const"``.
 
-    An estimate, not a sample: runs differ by the optimiser's noise only. Starts from ``A^+ y`` (from the prior's mean
-    where the operator is not linear). ``learning_rate``: in units of the signal, by default 0.05 stds of an entry.
+    An estimate, not a sample: runs differ by the optimiser's noise only. Starts (published) from ``A^+ y``, or from the
+    data's answer to a white prior of that std. ``learning_rate``: in units of the signal, by default 0.05 stds of an entry.
     One evaluation (ours: two) and one gradient of the misfit a step, no derivative of the denoiser.
     """
 
@@ -81,9 +83,12 @@ class REDDiff(OnLevels):
         return needs_derivative(problem)
 
     def init(self, run: Run) -> REDDiffState:
-        A, y = run.problem.operator, run.problem.data
-        mean = run.prior.mean.expand(run.rows, *run.prior.shape)
-        x = mean + A.pinv(y - A(mean)) if isinstance(A, LinearOperator) else mean.clone()
+        A, y, prior = run.problem.operator, run.problem.data, run.prior
+        x = prior.mean.expand(run.rows, *prior.shape).clone()
+        if isinstance(A, LinearOperator) and self.loss == "published":
+            x = x + A.pinv(y - A(x))
+        elif isinstance(run.problem.noise, Gaussian) and not isinstance(A, BlackBox):
+            x = DataStep.of(run.problem, prior).mean(x, entry_std(prior) ** 2)
         return REDDiffState(x=x, first=torch.zeros_like(x), second=torch.zeros_like(x))
 
     def step(self, run: Run, state: REDDiffState, i: int) -> tuple[REDDiffState, Info]:
@@ -91,7 +96,7 @@ class REDDiff(OnLevels):
         grad = _real(self._gradient(run, state.x, bound.level(i, state.x), i))
         first = torch.lerp(grad, _real(state.first), _BETAS[0])
         second = torch.lerp(grad.square(), _real(state.second), _BETAS[1])
-        size = (second / (1 - _BETAS[1] ** (i + 1))).sqrt() + _EPS
+        size = (second / (1 - _BETAS[1] ** (i + 1))).sqrt() + _EPS / entry_std(run.prior)
         rate = self.learning_rate or _RATE * entry_std(run.prior)
         if self.loss == "likelihood":
             rate *= 0.5 * (1 + math.cos(math.pi * i / self.num_steps))

@@ -42,6 +42,7 @@ class SpectralData:
     spectrum: Spectrum
     data: Tensor  # (rows, *spectrum.shape): 0 where nothing is seen
     noise: Tensor  # (rows or 1, *spectrum.shape): infinite where nothing is seen
+    std: Tensor  # (rows or 1, 1, ..., 1): sigma
 
     @classmethod
     def of(cls, problem: Problem) -> SpectralData:
@@ -51,11 +52,10 @@ class SpectralData:
         values = spectrum.values if spectrum.batch is not None else spectrum.values[None]
         seen = values > 0
         data = spectrum.data_to_spectrum(problem.data) * torch.where(seen, 1 / values, 0.0)
-        std = noise.std
-        if isinstance(std, Tensor):  # one for each item
-            std = std.view(-1, *([1] * len(spectrum.shape)))
-        assert isinstance(std, (float, Tensor))
-        return cls(spectrum=spectrum, data=data, noise=torch.where(seen, std / values, torch.inf))
+        assert isinstance(noise.std, (float, Tensor))
+        std = torch.as_tensor(noise.std, dtype=values.dtype, device=values.device)
+        std = std.reshape(-1, *([1] * len(spectrum.shape)))
+        return cls(spectrum=spectrum, data=data, noise=torch.where(seen, std / values, torch.inf), std=std)
 
     @property
     def seen(self) -> Tensor:
@@ -63,5 +63,5 @@ class SpectralData:
 
     def take(self, index: Tensor) -> Self:
         index = index.to(self.data.device)
-        noise = self.noise if len(self.noise) == 1 else self.noise[index]
-        return replace(self, spectrum=self.spectrum.take(index), data=self.data[index], noise=noise)
+        noise, std = (v if len(v) == 1 else v[index] for v in (self.noise, self.std))
+        return replace(self, spectrum=self.spectrum.take(index), data=self.data[index], noise=noise, std=std)

@@ -1,0 +1,195 @@
+"""What every strategy promises: rows do not see each other, seeds, units, noise levels, kinds, and honest refusals."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+import invsolve as iv
+from invsolve import strategies as ivs
+
+N = 8
+WALKS: dict[str, ivs.Strategy] = {
+    "DPS": ivs.DPS(num_steps=20),
+    "DPS, paper": ivs.DPS(form="paper", scale=0.3, num_steps=20),
+    "LGD": ivs.LGD(clouds=4, num_steps=20),
+    "PiGDM, published": ivs.PiGDM(form="published", num_steps=20),
+    "DDNM": ivs.DDNM(num_steps=20),
+    "DDNM, official": ivs.DDNM(form="official", num_steps=20),
+    "DDNM, inversebench": ivs.DDNM(form="inversebench", num_steps=20),
+    "DDRM": ivs.DDRM(num_steps=20),
+    "DiffPIR": ivs.DiffPIR(num_steps=20),
+    "REDDiff": ivs.REDDiff(num_steps=60),
+    "REDDiff, published": ivs.REDDiff(loss="published", weight="linear", num_steps=60),
+    "DAPS": ivs.DAPS(num_steps=10),
+    "DAPS, Langevin": ivs.DAPS(num_steps=10, inner="langevin", langevin_steps=5),
+    "PnPDM": ivs.PnPDM(num_steps=10),
+    "PnPDM, sampler": ivs.PnPDM(num_steps=10, prior_step="sde", prior_steps=5, data_step="langevin", langevin_steps=5),
+    "LanPaint": ivs.LanPaint(num_steps=10, inner=2),
+    "MCGDiff": ivs.MCGDiff(num_steps=20),
+    "FPS": ivs.FPS(num_steps=20),
+}
+SPECTRAL = {"DDNM", "DDNM, official", "DDNM, inversebench", "DDRM", "LanPaint", "MCGDiff", "FPS"}
+# By design (card 1, property v): no noise level enters, data are taken as exact, or what is drowned gets no noise.
+NOT_NOISE_AWARE = {"DPS, paper", "REDDiff, published", "LanPaint", "DDNM", "DDNM, official", "DDNM, inversebench", "DDRM"}
+
+each = pytest.mark.parametrize("name", WALKS)
+
+
+def prior(dtype: torch.dtype = torch.float64, unit: float = 1.0) -> iv.priors.GaussianPrior:
+    r = (torch.arange(N)[:, None] - torch.arange(N)).abs().double()
+    mean = torch.linspace(-1, 1, N, dtype=torch.float64)
+    if dtype.is_complex:
+        mean = torch.complex(mean, -mean)
+    made = iv.priors.GaussianPrior(mean=unit * mean, covariance=unit**2 * 0.7**r)
+    return made.to(dtype=torch.float32) if dtype in (torch.float32, torch.complex64) else made
+
+
+def masks() -> iv.operators.Mask:
+    keep = torch.tensor([[1, 0, 1, 1, 0, 1, 0, 1], [0, 1, 1, 0, 1, 1, 1, 0], [1, 1, 0, 0, 1, 0, 1, 1]]).bool()
+    return iv.operators.Mask(mask=keep, in_shape=(N,))
+
+
+def data(dtype: torch.dtype = torch.float64) -> Tensor:
+    y = torch.randn(3, N, generator=torch.Generator().manual_seed(0), dtype=dtype)
+    return masks().mask * y if not dtype.is_complex else iv.operators.Mask(
+        mask=masks().mask, in_shape=(N,), kind="complex")(y)
+
+
+def run(name: str, y: Tensor, A: iv.operators.Operator | None = None, **options: object) -> Tensor:
+    settings = {"noise": 0.3, "num_samples": 3, "seed": 0} | options
+    law = settings.pop("prior", prior())
+    return iv.solve(A or masks(), y, law, strategy=WALKS[name], **settings).samples
+
+
+@each
+def test_rows_do_not_see_each_other(name):
+    y = data()
+    other = y.clone()
+    other[1] = 100 * masks().mask[1]
+    both, changed = run(name, y), run(name, other)
+    assert torch.equal(both[:, [0, 2]], changed[:, [0, 2]])
+    assert not torch.equal(both[:, 1], changed[:, 1])
+    alone = run(name, y[2:], masks().take(torch.tensor([2])), item_ids=[2])
+    assert torch.allclose(alone[:, 0], both[:, 2], atol=1e-9)  # kernels change last bits with the batch
+
+
+@each
+def test_more_samples_do_not_change_the_first_and_seeds_do(name):
+    y = data()
+    few, same, other = run(name, y), run(name, y), run(name, y, seed=1)
+    assert torch.equal(few, same)
+    # Of a Gaussian prior the two evaluations of REDDiff cancel all noise.
+    assert torch.allclose(few, other, atol=1e-6) == (name == "REDDiff")
+    if name not in ("MCGDiff", "FPS"):  # particles of an item see each other
+        assert torch.allclose(run(name, y, num_samples=5)[:3], few, atol=1e-9)
+
+
+@each
+@pytest.mark.parametrize("unit", [1e-4, 250.0])
+def test_units_do_not_matter(name, unit):
+    one = run(name, data())
+    two = run(name, unit * data(), prior=prior(unit=unit), noise=0.3 * unit)
+    assert torch.allclose(two / unit, one, atol=2e-5)  # the seed of a power iteration and rounding of grids
+
+
+@each
+def test_units_of_the_data_do_not_matter_where_the_noise_level_enters(name):
+    A = iv.operators.Matrix(matrix=torch.linspace(-1, 1, 40, dtype=torch.float64).view(5, N).cos())
+    y = torch.randn(2, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    one = run(name, y, A)
+    two = run(name, 7 * y, iv.operators.Matrix(matrix=7 * A.matrix), noise=2.1)
+    same = torch.allclose(two, one, atol=2e-5)
+    # DDNM's scalar forms compare the level of the signal with the noise of the data; LanPaint has no noise at all.
+    assert same == (name not in {"DPS, paper", "REDDiff, published", "DDNM, official", "DDNM, inversebench"})
+
+
+@each
+def test_drowned_data_are_no_data(name):
+    """sigma_y -> infinity: what the method gives without any data, of the same seeds."""
+    drowned = run(name, data(), noise=1e5)
+    nothing = iv.operators.Mask(mask=torch.zeros(3, N, dtype=torch.bool), in_shape=(N,))
+    without = run(name, torch.zeros(3, N, dtype=torch.float64), nothing)
+    same = torch.allclose(drowned, without, atol=1e-3)
+    assert same == (name not in NOT_NOISE_AWARE)
+
+
+@each
+def test_certain_data_are_met(name):
+    """sigma_y -> 0: A x = y, up to the jitter of a step of constant length in the paper's DPS."""
+    y = data()
+    x = run(name, y, noise=1e-3)
+    miss = ((x - y) * masks().mask).abs().max()
+    few = {"LGD": 0.3, "MCGDiff": 0.1, "PnPDM, sampler": 0.5}  # points, steps and Langevin moves
+    limit = {"DPS, paper": 2.0, "REDDiff, published": 0.1} | few
+    assert miss < limit.get(name, 0.02)
+
+
+@each
+@pytest.mark.parametrize("dtype", [torch.float32, torch.complex64, torch.complex128], ids=str)
+def test_kinds_and_precisions_are_kept(name, dtype):
+    A = iv.operators.Mask(mask=masks().mask, in_shape=(N,), kind="complex" if dtype.is_complex else "real")
+    x = run(name, data(dtype), A, prior=prior(dtype))
+    assert x.dtype == dtype and x.shape == (3, 3, N)
+    assert bool(torch.view_as_real(x).isfinite().all() if x.is_complex() else x.isfinite().all())
+
+
+class Bent(iv.operators.Operator):
+    """A mildly non-linear map."""
+
+    in_shape = (N,)
+    out_shape = (N,)
+
+    def _apply(self, x: Tensor) -> Tensor:
+        return x + 0.05 * x**3
+
+
+@each
+def test_non_linear_operators_are_fitted_or_refused(name):
+    y = torch.randn(2, N, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    if name in SPECTRAL:
+        with pytest.raises(iv.errors.UnsupportedError, match=r"needs .* linear operator"):
+            run(name, y, Bent())
+        return
+    x = run(name, y, Bent(), noise=0.1)
+    misfit = float((Bent()(x.flatten(0, 1)) - y.repeat(3, 1)).square().mean().sqrt())
+    assert misfit < (2.0 if name == "DPS, paper" else 0.5)  # prior draws: 1.5
+
+
+@each
+def test_the_prior_may_be_a_denoiser_only(name):
+    law = prior()
+    other = iv.priors.from_denoiser(lambda x, s: law._denoise(x, s), shape=(N,), mean=law.mean, scale=law.scale)
+    assert bool(run(name, data(), prior=other).isfinite().all())
+
+
+@each
+def test_options_are_frozen_and_in_the_fingerprint(name):
+    strategy = WALKS[name]
+    with pytest.raises(AttributeError):
+        strategy.num_steps = 3
+    assert strategy.fingerprint() == WALKS[name].fingerprint()
+
+
+class Cut(iv.Progress):
+    """Ends a solve in its middle."""
+
+    def init(self, total: int) -> None:
+        pass
+
+    def step(self, done: int, total: int) -> None:
+        if done >= total // 2:
+            raise KeyboardInterrupt
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("name", ["DPS", "REDDiff", "PnPDM", "MCGDiff"])
+def test_a_checkpoint_holds_the_whole_state(name, tmp_path):
+    saved = iv.Checkpoint(path=tmp_path / "run.ckpt", every_steps=1)
+    with pytest.raises(KeyboardInterrupt):
+        run(name, data(), checkpoint=saved, progress=Cut())
+    assert (tmp_path / "run.ckpt").exists()
+    assert torch.equal(run(name, data(), checkpoint=saved), run(name, data()))
