@@ -8,6 +8,7 @@ from torch import Tensor
 
 import invsolve as iv
 from invsolve import strategies as ivs
+from invsolve.progress import Progress
 
 N = 8
 WALKS: dict[str, ivs.Strategy] = {
@@ -172,7 +173,7 @@ def test_options_are_frozen_and_in_the_fingerprint(name):
     assert strategy.fingerprint() == WALKS[name].fingerprint()
 
 
-class Cut(iv.Progress):
+class Cut(Progress):
     """Ends a solve in its middle."""
 
     def init(self, total: int) -> None:

@@ -39,8 +39,8 @@ class DAPS(Walk):
     Zhang et al. 2024 (arXiv 2407.01521). The flow takes ``ode_steps`` Euler steps to ``floor`` (by default a tenth of
     the last level of the grid), then to 0. ``inner="exact"`` draws in closed form (linear operators, Gaussian noise);
     ``"langevin"`` takes ``langevin_steps`` unadjusted steps of size ``step_size`` that falls linearly to a hundredth
-    over the levels, by default, at every level, 0.3 of the largest stable one; no drift is longer than a. ``tau``: a noise std in place of the
-    problem's own; the paper's 0.01 is not the noise level.
+    over the levels, by default, at every level, 0.3 of the largest stable one; no drift is longer than a. ``tau``: a
+    noise std in place of the problem's own; the paper's 0.01 is not the noise level.
 
     Biased by design: a^2 is not the variance of the signal given x, so unobserved directions spread too far; with the
     published step size they hardly move. ``ode_steps`` evaluations a step, no derivative of the denoiser.

@@ -32,7 +32,8 @@ class DDNM(Walk):
     - ``"inversebench"``: as official, but gamma for the fresh noise only, and ``(x - x0)/a`` in place of ``(x - D)/a``.
 
     With eta = 0 and no noise this is the exact flow of what is not seen; with noise, what is seen ends without any
-    spread in every form, even where the noise drowns it. One evaluation a step; linear operators with a decomposition, Gaussian noise.
+    spread in every form, even where the noise drowns it. One evaluation a step; linear operators with a decomposition,
+    Gaussian noise.
     """
 
     eta: float = 0.85

@@ -28,8 +28,8 @@ class DDRM(Walk):
     - b >= n_i: ``(1 - eta_b) D + eta_b y_i + sqrt(b^2 - eta_b^2 n_i^2) e``
 
     The start is the data with noise up to the first level. Made for speed, not for uncertainty: what is seen ends too
-    certain (even where noise drowns it), and with eta > 0 so does what is not. One evaluation a step; linear operators with a decomposition
-    (`LinearOperator.svd`), Gaussian noise.
+    certain (even where noise drowns it), and with eta > 0 so does what is not. One evaluation a step; linear operators
+    with a decomposition (`LinearOperator.svd`), Gaussian noise.
     """
 
     eta: float = 0.85

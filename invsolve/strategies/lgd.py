@@ -25,9 +25,9 @@ class LGD(Walk):
 
     K = ``clouds`` points; u is ``unit``, the std of an entry of the signal, by default the prior's root mean variance.
     An ancestral step with ``D + a^2 C g``. For linear operators, Gaussian noise and many points this is PiGDM; with few
-    points in many dimensions one point has all the weight, and the step is too long: no guidance is longer than ``trust``
-    times the noise of the level (root mean square; None: as it is). One evaluation, one vector-Jacobian product and K of
-    the operator a step.
+    points in many dimensions one point has all the weight, and the step is too long: no guidance is longer than
+    ``trust`` times the noise of the level (root mean square; None: as it is). One evaluation, one vector-Jacobian
+    product and K of the operator a step.
     """
 
     clouds: int = 16

@@ -40,10 +40,10 @@ class PnPDM(Strategy):
     over ``|A C^(1/2)|``, whatever the number of steps.
 
     ``data_step="exact"``: in closed form (linear operators, Gaussian noise); ``"langevin"``: ``langevin_steps``
-    unadjusted steps from x, of ``step_size``, by default 0.3 of the largest stable one; no drift is longer than rho. ``prior_step="exact"``: in
-    closed form, for priors that have posteriors; ``"sde"``: ``prior_steps`` evaluations of a stochastic sampler;
-    ``"ode"``: of Euler's method, which the public code offers and which is no Gibbs step: spreads come out too small.
-    No derivative of the denoiser.
+    unadjusted steps from x, of ``step_size``, by default 0.3 of the largest stable one; no drift is longer than rho.
+    ``prior_step="exact"``: in closed form, for priors that have posteriors; ``"sde"``: ``prior_steps`` evaluations of a
+    stochastic sampler; ``"ode"``: of Euler's method, which the public code offers and which is no Gibbs step: spreads
+    come out too small. No derivative of the denoiser.
     """
 
     num_steps: int = 100

@@ -52,8 +52,8 @@ class REDDiff(OnLevels):
     ``"const"``.
 
     An estimate, not a sample: runs differ by the optimiser's noise only. Starts (published) from ``A^+ y``, or from the
-    data's answer to a white prior of that std. ``learning_rate``: in units of the signal, by default 0.05 stds of an entry.
-    One evaluation (ours: two) and one gradient of the misfit a step, no derivative of the denoiser.
+    data's answer to a white prior of that std. ``learning_rate``: in units of the signal, by default 0.05 stds of an
+    entry. One evaluation (ours: two) and one gradient of the misfit a step, no derivative of the denoiser.
     """
 
     num_steps: int = 500
