@@ -143,6 +143,21 @@ class Prior(abc.ABC):
 
         return x, no_graph
 
+    def inverse_transport(self, x: Tensor) -> Tensor:
+        """The standard normal ``z`` with ``T(z) = x`` for signals ``x`` ``(batch, *shape)``; see `transport`.
+
+        Where T is flat or a mode has no variance, one such z (0) is as good as another. Signals that the prior cannot
+        make are mapped to the nearest end, nine standard deviations out.
+        """
+        from invsolve.errors import UnsupportedError
+
+        if not self.has_transport:
+            raise UnsupportedError(f"{type(self).__name__}.inverse_transport: this prior has no closed-form map from "
+                                   "white noise.")
+        self._check_signal("x", x)
+        with torch.no_grad():
+            return self._inverse_transport(x)
+
     @property
     def has_transport(self) -> bool:
         """True if `transport` has a closed form."""
@@ -247,6 +262,13 @@ class Prior(abc.ABC):
             return (root * law.modes.adjoint(v)).reshape(v.shape)
 
         return law.sample(z.reshape(len(z), *law.modes.mode_shape)), pull
+
+    def _inverse_transport(self, x: Tensor) -> Tensor:
+        law = self.law
+        assert law is not None  # guarded by has_transport
+        root = law.variances.sqrt()
+        u = law.modes.analysis(x - law.mean)
+        return torch.where(root > 0, u / root.clamp_min(torch.finfo(root.dtype).tiny), 0.0).reshape(x.shape)
 
     # --- plumbing -----------------------------------------------------------------------------------------------------
     def _check_problem(self, owner: str, problem: Problem) -> None:

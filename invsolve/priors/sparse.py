@@ -36,6 +36,7 @@ from invsolve.tally import count
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+_REACH, _HALVINGS = 9.0, 60  # of the bisection of a monotone map of normal numbers, in stds
 _BLOCK = 2**21  # numbers in one temporary of a mixture over parts
 
 
@@ -485,6 +486,15 @@ class SparsePrior(Prior):
             return (slope * transform.forward(v).double()).to(v.dtype)
 
         return self._synthesis(c), pull
+
+    def _inverse_transport(self, x: Tensor) -> Tensor:
+        c = self._analysis(x)
+        low, high = torch.full_like(c, -_REACH), torch.full_like(c, _REACH)
+        for _ in range(_HALVINGS):
+            middle = (low + high) / 2
+            above = self.coefficients.transport(middle)[0] > c
+            low, high = torch.where(above, low, middle), torch.where(above, middle, high)
+        return ((low + high) / 2).to(x.dtype)
 
     @property
     def _transform(self) -> Transform:

@@ -23,6 +23,10 @@ class NoiseMap(Protocol):
         """The draw, and the map ``v -> (dT/dz)^H v``."""
         ...
 
+    def inverse(self, x: Tensor) -> Tensor:
+        """The noise that is mapped to the signals ``x``, about."""
+        ...
+
 
 def noise_map(prior: Prior, evaluations: int) -> NoiseMap:
     """The prior's own transport where it states one, else its probability flow in so many evaluations."""
@@ -42,6 +46,9 @@ class _Transport:
 
     def pullback(self, z: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
         return self.prior.transport(z)
+
+    def inverse(self, x: Tensor) -> Tensor:
+        return self.prior.inverse_transport(x)
 
 
 @final
@@ -69,6 +76,20 @@ class _Flow:
             return grad
 
         return x.detach(), pull
+
+    def inverse(self, x: Tensor) -> Tensor:
+        """The flow run upwards by Heun's method in the logarithm of the level, two evaluations a level."""
+        prior, levels = self.prior, self.plan.grid[:-1].flip(0).tolist()
+        for low, high in zip(levels[:-1], levels[1:], strict=True):
+            h = math.log(high / low)
+            slope = x - prior.denoise(x, low)
+            there = x + h * slope
+            x = x + h / 2 * (slope + there - prior.denoise(there, high))
+        top = levels[-1]
+        if prior.law is not None:
+            law = prior.law
+            return (law.modes.analysis(x - law.mean) / (law.variances + top * top).sqrt()).reshape(x.shape)
+        return (x - prior.mean) / math.hypot(top, prior.scale / math.sqrt(2))
 
     def _run(self, z: Tensor, denoise: Callable[[Tensor, Any], Tensor]) -> Tensor:
         prior, high = self.prior, float(self.plan.grid[0])

@@ -13,7 +13,7 @@ from torch import Tensor
 from invsolve.arrays import to_real
 from invsolve.checks import check_choice, check_int, check_number
 from invsolve.draws import DrawLike
-from invsolve.errors import invalid
+from invsolve.errors import invalid, invalid_type
 from invsolve.operators.base import BlackBox
 from invsolve.priors.base import Prior
 from invsolve.problem import Problem
@@ -22,6 +22,7 @@ from invsolve.strategies.chains import Chains, Metric, Normal, Target, autoregre
 from invsolve.strategies.noise_map import NoiseMap, noise_map
 from invsolve.strategies.particles import check_together, systematic
 from invsolve.strategies.sites import Sites
+from invsolve.strategies.started import Started
 
 _ACCEPT = {"hmc": 0.8, "mala": 0.6, "pcn": 0.3}  # acceptance that the step size is steered to
 _TRAJECTORY = 1.6  # length of an HMC trajectory in the coordinates of the metric: a quarter of an oscillation
@@ -39,6 +40,7 @@ class _Bound:
     map: NoiseMap
     batch: int
     sites: Sites | None  # exact draws of pairs of coefficients, where they are known
+    start: Started | None
 
     def take(self, index: Tensor) -> _Bound:
         check_together("NoiseMCMC", index, self.batch)
@@ -99,6 +101,10 @@ class NoiseMCMC(Strategy):
     size and temperatures, so that their disagreement is the error of the result (Del Moral, Doucet & Jasra 2006, J. R.
     Stat. Soc. B 68, 411-436; Margossian et al. 2022, arXiv 2110.13017).
 
+    ``start``: chains start where this strategy ends (`DPS`, `DiffPIR`, `MMPS` ...), one run a chain, mapped to noise by
+    the inverse of T, and are not tempered: they correct its mean and spread, and find no mode that it missed. There is
+    no evidence then (NaN).
+
     ``result.info``, the same for all samples of an item: ``log_evidence`` and ``log_evidence_se`` (nats); ``rhat``
     (split R-hat) and ``nested_rhat`` (of the islands), the worst component, and ``ess``, the least, over components,
     energy and log-likelihood; ``mean_error`` and ``std_error``, errors of mean and std in posterior stds, the worst
@@ -121,6 +127,7 @@ class NoiseMCMC(Strategy):
     patience: int = 10
     evaluations: int = 25
     num_steps: int = 1000  # moves at most, tempering included
+    start: Strategy | None = None
 
     def __post_init__(self) -> None:
         owner = "NoiseMCMC"
@@ -136,15 +143,26 @@ class NoiseMCMC(Strategy):
         for name in ("keep", "forget"):
             if not 0 < check_number(owner, name, getattr(self, name)) < 1:
                 raise invalid(owner, name, "between 0 and 1", getattr(self, name))
+        if self.start is not None:
+            if not isinstance(self.start, Strategy):
+                raise invalid_type(owner, "start", "an iv.strategies object, or None", self.start)
+            if self.start.couples != "nothing":
+                raise invalid(owner, "start", "a strategy whose samples do not see each other", self.start.name)
 
     def missing(self, problem: Problem, prior: Prior) -> str:
         if self.kernel in ("hmc", "mala") and isinstance(problem.operator, BlackBox):
             return f"an operator with a derivative ({type(problem.operator).__name__} is a black box): kernel='pcn'"
-        return ""
+        if self.start is None:
+            return ""
+        if not (prior.has_transport or prior.white_noise):
+            return f"white diffusion noise, or no `start` ({type(prior).__name__} has neither that nor a transport)"
+        lacking = self.start.missing(problem, prior)
+        return f"for its start, {self.start.name}: {lacking}" if lacking else ""
 
     def bind(self, problem: Problem, prior: Prior) -> _Bound:
         return _Bound(
-            map=noise_map(prior, self.evaluations), batch=len(problem.data), sites=Sites.of(problem, prior)
+            map=noise_map(prior, self.evaluations), batch=len(problem.data), sites=Sites.of(problem, prior),
+            start=None if self.start is None else Started(strategy=self.start, bound=self.start.bind(problem, prior)),
         )
 
     def init(self, run: Run) -> NoiseMCMCState:
@@ -152,7 +170,10 @@ class NoiseMCMC(Strategy):
         items, chains = bound.batch, self.chains
         like = run.problem.data.real
         n = prod(run.problem.shape) * (2 if run.problem.signal_dtype.is_complex else 1)
-        u = _first(run).normal((chains, n), like.dtype, step=0)
+        if bound.start is None:
+            u = _first(run).normal((chains, n), like.dtype, step=0)
+        else:
+            u = bound.start.noise(run, bound.map, items, chains)
         zeros = like.new_zeros(items, dtype=torch.float64)  # one number an item
         sums = zeros[:, None, None].repeat(1, chains, n + 2)
         x = torch.zeros(run.rows, *run.problem.shape, dtype=run.problem.signal_dtype, device=like.device)
@@ -172,7 +193,10 @@ class NoiseMCMC(Strategy):
             else:
                 value, grad = target.pullback(u[group])
             state.log_likelihood[group], state.grad[group] = value, grad
-        return state
+        if bound.start is None:
+            return state
+        even = torch.full_like(state.log_likelihood, 1 / chains)
+        return self._measured(run.problem, replace(state, beta=torch.ones_like(zeros)), even)
 
     def step(self, run: Run, state: NoiseMCMCState, i: int) -> tuple[NoiseMCMCState, Info]:
         active = (state.done < self.rounds).nonzero()[:, 0]
@@ -339,6 +363,8 @@ class NoiseMCMC(Strategy):
         short = (state.done < self.rounds) | (state.beta < 1)
         for name in ("mean_error", "std_error", "drift", "rhat", "nested_rhat", "ess"):
             found[name] = torch.where(short, torch.nan, found[name])
+        if self.start is not None:
+            found["log_evidence"] = found["log_evidence_se"] = torch.full_like(state.beta, math.nan)
         found |= {"acceptance": state.accept, "beta": state.beta, "rises": state.rises, "moves": state.moves}
         repeats = run.rows // run.bound.batch
         return {name: value.repeat(repeats) for name, value in found.items()}
