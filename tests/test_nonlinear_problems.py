@@ -62,7 +62,7 @@ def test_quadrature_around_modes_against_hamiltonian_monte_carlo():
     curved = Curved(
         f=problem.operator, y=problem.data, noise=problem.noise, mean=problem.prior.mean, root=root, even=True
     )
-    gold = hmc(curved, seed=1, chains=64, sweeps=150)
+    gold = hmc(curved, seed=1, chains=64, sweeps=300)
     exact = problem.exact
     assert float(((gold.mean - exact.mean) / exact.std).abs().max()) < SIX * gold.mean_error
     assert float((gold.std / exact.std - 1).abs().max()) < SIX * gold.std_error
