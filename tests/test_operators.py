@@ -110,6 +110,9 @@ CASES: dict[str, iv.operators.LinearOperator] = {
     "adjoint": ops.Matrix(matrix=randn(3, 5, dtype=COMPLEX)).H,
     "sum": ops.Matrix(matrix=randn(3, 5)) + ops.Matrix(matrix=randn(3, 5)),
     "masked blur": ops.Mask(mask=mask(2, 6, 5), in_shape=(6, 5)) @ ops.Blur(kernel=randn(3, 3), in_shape=(6, 5)),
+    "diffraction": ops.Diffraction(in_shape=(3, 4)),
+    "diffraction of real": ops.Diffraction(in_shape=(5,), codes=randn(2, 5, dtype=COMPLEX), in_kind="real"),
+    "diffraction items": ops.Diffraction(in_shape=(3, 2), codes=randn(2, 3, 3, 2, dtype=COMPLEX), oversampling=1),
 }
 
 
@@ -546,6 +549,20 @@ REFUSED = {
     "sparse crow falls": (lambda: sparse(crow=torch.tensor([0, 3, 2])), "`crow` must be non-decreasing from 0 to 2"),
     "sparse col range": (lambda: sparse(col=torch.tensor([0, 3])), "`col` must be between 0 and 2, got 0 to 3"),
     "sparse NaN": (lambda: sparse(values=torch.tensor([1.0, torch.nan])), "`values` must be finite"),
+    "diffraction axes": (lambda: ops.Diffraction(in_shape=(2, 2, 2, 2)), "`in_shape` must be of 1 to 3 axes"),
+    "diffraction codes real": (
+        lambda: ops.Diffraction(in_shape=(2,), codes=torch.ones(1, 2)),
+        "`codes` must be a complex tensor, got torch.float32",
+    ),
+    "diffraction codes shape": (
+        lambda: ops.Diffraction(in_shape=(2, 3), codes=torch.ones(2, 3, dtype=COMPLEX)),
+        r"`codes` must be of shape \(patterns, 2, 3\)",
+    ),
+    "diffraction oversampling": (
+        lambda: ops.Diffraction(in_shape=(2,), oversampling=0),
+        "`oversampling` must be at least 1",
+    ),
+    "codes dtype": (lambda: ops.random_codes(2, (3,), dtype=F64), "`dtype` must be a complex torch.dtype"),
     "device": (lambda: ops.Matrix(matrix=EYE)(torch.ones(1, 3, device="meta")), "`x` must be on device cpu, got meta"),
 }
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from invsolve.checks import Kind, Shape, check_number
 from invsolve.errors import invalid
-from invsolve.operators.base import LinearOperator, Operator, Pullback
+from invsolve.operators.base import LinearOperator, Operator, Pullback, _field_names
 
 if TYPE_CHECKING:
     from invsolve.operators.spectrum import Spectrum
@@ -20,7 +20,8 @@ class _Wrapper(Operator):
     """Forwards item axes, dtype and device of the wrapped operators."""
 
     def _parts(self) -> dict[str, Operator]:
-        return {name: value for name, value in vars(self).items() if isinstance(value, Operator)}
+        values = ((name, getattr(self, name)) for name in _field_names(type(self)))
+        return {name: value for name, value in values if isinstance(value, Operator)}
 
     @property
     def batch(self) -> int | None:

@@ -147,7 +147,7 @@ def dense(operator: LinearOperator, dtype: torch.dtype, device: torch.device) ->
             "Take fewer items at a time (A.take), use a smaller grid, or a strategy that needs no decomposition: "
             "MMPS, SMC, NoiseMCMC."
         )
-    left, values, right = torch.linalg.svd(dense_matrix(operator, dtype=dtype), full_matrices=True)
+    left, values, right = torch.linalg.svd(dense_matrix(operator, dtype=dtype), full_matrices=n > m)  # V is square
     # Below this a value is rounding, of the operator's own precision.
     floor = values.amax(-1, keepdim=True) * torch.finfo(dtype).eps * max(n, m)
     values = torch.where(values > floor, values, 0.0)
