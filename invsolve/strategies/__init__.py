@@ -1,5 +1,6 @@
 """How prior and data are combined: `Exact` draws, guidance with any sampler, and the base class for your own."""
 
+from invsolve.strategies.adaptive_sde import AdaptiveSDE
 from invsolve.strategies.base import Bound, Info, Run, Strategy
 from invsolve.strategies.exact import Exact
 from invsolve.strategies.guided import BoundGuidance, Guidance, Guided, NoGuidance
@@ -11,6 +12,7 @@ from invsolve.strategies.tmpd import TMPD, TweedieMoment
 from invsolve.strategies.unconditional import Unconditional
 
 __all__ = [
+    "AdaptiveSDE",
     "Bound",
     "BoundGuidance",
     "Exact",

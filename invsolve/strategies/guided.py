@@ -103,14 +103,7 @@ class Guided(Strategy):
 
     def init(self, run: Run) -> SamplerState:
         bound: _Bound = run.bound
-        prior = run.prior
-        top = bound.plan.grid[..., 0].to(run.problem.data.device, prior.dtype)
-        if prior.law is not None:
-            z = run.normal(-1).reshape(run.rows, *prior.law.modes.mode_shape)
-            level = top.view(-1, *([1] * (z.ndim - 1))) if top.ndim else top
-            return bound.plan.sampler.init(prior.law.sample(z, level))
-        level = top.view(-1, *([1] * len(prior.shape))) if top.ndim else top
-        return bound.plan.sampler.init(prior.mean + level * run.noise(-1))
+        return bound.plan.sampler.init(start_at(run, bound.plan.grid[..., 0]))
 
     def step(self, run: Run, state: SamplerState, i: int) -> tuple[SamplerState, Info]:
         bound: _Bound = run.bound
@@ -123,6 +116,19 @@ class Guided(Strategy):
 
         state = bound.plan.step(denoise, state, i, lambda j: run.noise(i, j))
         return state, info
+
+
+def start_at(run: Run, top: Tensor) -> Tensor:
+    """Where a walk starts at the noise level ``top``, a number as 0-d tensor or (rows,): ``mean + sqrt(C_fit + t^2) z``
+    where the prior states a covariance, else ``mean + t z``."""
+    prior = run.prior
+    top = top.to(run.problem.data.device, prior.dtype)
+    law = prior.law
+    shape = prior.shape if law is None else law.modes.mode_shape
+    level = top.view(-1, *([1] * len(shape))) if top.ndim else top
+    if law is None:
+        return prior.mean + level * run.noise(-1)
+    return law.sample(run.normal(-1).reshape(run.rows, *shape), level)
 
 
 @final
