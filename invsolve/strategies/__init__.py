@@ -2,6 +2,7 @@
 
 from invsolve.strategies.adaptive_sde import AdaptiveSDE
 from invsolve.strategies.base import Bound, Info, Run, Strategy
+from invsolve.strategies.deq_parallel import DeqParallel
 from invsolve.strategies.exact import Exact
 from invsolve.strategies.guided import BoundGuidance, Guidance, Guided, NoGuidance
 from invsolve.strategies.mmps import MMPS, MomentMatching
@@ -15,6 +16,7 @@ __all__ = [
     "AdaptiveSDE",
     "Bound",
     "BoundGuidance",
+    "DeqParallel",
     "Exact",
     "Guidance",
     "Guided",
