@@ -18,6 +18,7 @@ PAGES = (
     "samplers",
     "noise",
     "metrics",
+    "posterior_metrics",
     "baselines",
     "datasets",
     "plotting",

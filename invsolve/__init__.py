@@ -17,6 +17,7 @@ from invsolve import (
     noise,
     operators,
     plotting,
+    posterior_metrics,
     priors,
     progress,
     samplers,
@@ -27,6 +28,7 @@ from invsolve.calibrate import calibrate
 from invsolve.calibration import Calibration
 from invsolve.certificate import Certificate
 from invsolve.checkpoint import Checkpoint
+from invsolve.cite import Citation, cite
 from invsolve.climb import Budget
 from invsolve.compare import Comparison, compare
 from invsolve.distributions import Distribution, LogNormal, LogUniform, Normal, Uniform
@@ -43,6 +45,7 @@ __all__ = [
     "Certificate",
     "Calibration",
     "Checkpoint",
+    "Citation",
     "Comparison",
     "Distribution",
     "Hierarchy",
@@ -57,6 +60,7 @@ __all__ = [
     "Uniform",
     "baselines",
     "calibrate",
+    "cite",
     "compare",
     "datasets",
     "errors",
@@ -66,6 +70,7 @@ __all__ = [
     "noise",
     "operators",
     "plotting",
+    "posterior_metrics",
     "priors",
     "progress",
     "sample",

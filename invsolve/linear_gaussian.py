@@ -37,7 +37,7 @@ class System(abc.ABC):
 
     @abc.abstractmethod
     def factor(self, variances: Tensor) -> Update:
-        """The conditional mean of the modes for mode variances ``(*mode_shape)``; iterative also for a set a row."""
+        """The conditional mean of the modes for mode variances ``(*mode_shape)``, or ``(rows, *mode_shape)``."""
 
     @abc.abstractmethod
     def forward(self, u: Tensor) -> Tensor:
@@ -57,26 +57,48 @@ class DenseSystem(System):
     gram: Tensor | None  # B^T B where n < m
 
     def factor(self, variances: Tensor) -> Update:
-        root = variances.double().sqrt().reshape(-1)
+        each = variances.ndim > len(self.mode_shape)
+        if each and len(variances) * self.matrix.numel() > DENSE_SIZE:
+            return self._factor_sets(variances)
+        root = variances.double().sqrt()
+        root = root.flatten(1) if each else root.flatten()
         if self.mode_complex is not None:
-            root = root.repeat_interleave(2)
-        scaled = self.matrix * root
+            root = root.repeat_interleave(2, dim=-1)
+        scaled = self.matrix * root[..., None, :]
         if self.gram is None:
             system = scaled @ scaled.mT
         else:
-            system = root[:, None] * self.gram * root
-        system.diagonal().add_(1.0)
+            system = root[..., :, None] * self.gram * root[..., None, :]
+        system.diagonal(dim1=-2, dim2=-1).add_(1.0)
         # Not `cholesky`, which reads back whether it worked and stalls a GPU: where it did not, the answer becomes NaN.
         chol, failed = torch.linalg.cholesky_ex(system)
-        chol.diagonal().add_(torch.where(failed == 0, 0.0, torch.nan))
+        chol.diagonal(dim1=-2, dim2=-1).add_(torch.where(failed == 0, 0.0, torch.nan)[..., None])
+
+        def solve(white: Tensor) -> Tensor:
+            if each:
+                column = white[..., None]
+                if self.gram is None:
+                    return (scaled.mT @ torch.cholesky_solve(column, chol))[..., 0]
+                return torch.cholesky_solve(scaled.mT @ column, chol)[..., 0]
+            if self.gram is None:
+                return torch.cholesky_solve(white.mT, chol).mT @ scaled
+            return torch.cholesky_solve((white @ scaled).mT, chol).mT
 
         def update(w: Tensor) -> Tensor:
-            white = to_real(w).double()
-            if self.gram is None:
-                u = torch.cholesky_solve(white.mT, chol).mT @ scaled * root
-            else:
-                u = torch.cholesky_solve((white @ scaled).mT, chol).mT * root
+            u = solve(to_real(w).double()) * root
             return from_real(u.to(kind_dtype(w.dtype, "real")), self.mode_shape, self.mode_complex)
+
+        return update
+
+    def _factor_sets(self, variances: Tensor) -> Update:
+        """A large matrix and variances for every row: a factor for each set, as for the rows of one noise level."""
+        sets, which = torch.unique(variances, dim=0, return_inverse=True)
+        updates = [self.factor(v) for v in sets]
+
+        def update(w: Tensor) -> Tensor:
+            parts = [(which == k).nonzero()[:, 0] for k in range(len(updates))]
+            u = torch.cat([one(w[rows]) for one, rows in zip(updates, parts, strict=True)])
+            return torch.empty_like(u).index_copy_(0, torch.cat(parts), u)
 
         return update
 

@@ -116,6 +116,22 @@ def test_a_set_of_variances_for_every_row(monkeypatch):
         assert torch.allclose(got[row], dense.factor(each[row])(w)[row], rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("size", ["batched", "a factor for each set"])
+@EVERY
+def test_a_dense_system_with_a_set_of_variances_for_every_row(options, kind, size, monkeypatch):
+    """Sets in any order, repeated: each row is what its own set gives alone."""
+    p, prior = problem(*options), law(kind)
+    dense = make_system(p, prior, tol=1e-12, max_iter=10)
+    assert isinstance(dense, DenseSystem)
+    sets = [prior.posterior_variances(t) for t in (3.0, 0.1, 3.0, 10.0, 0.1)]
+    w = random(5, *p.operator.out_shape, dtype=p.data.dtype, seed=6)
+    if size != "batched":
+        monkeypatch.setattr(linear_gaussian, "DENSE_SIZE", 0)
+    got = dense.factor(torch.stack(sets))(w)
+    for row, one in enumerate(sets):
+        torch.testing.assert_close(got[row], dense.factor(one)(w)[row], rtol=1e-11, atol=1e-11)
+
+
 def test_results_keep_the_precision_of_the_data():
     p, prior = problem().to(dtype=torch.float32), law().to(dtype=torch.float32)
     system = make_system(p, prior, tol=1e-6, max_iter=100)

@@ -3,12 +3,14 @@
 from invsolve.samplers.ancestral import Ancestral
 from invsolve.samplers.base import Denoise, Level, Noise, Sampler, SamplerState
 from invsolve.samplers.churn import Churn
+from invsolve.samplers.deis import DEIS
 from invsolve.samplers.dpm_solver import DPMSolver2M, DPMSolver3M
 from invsolve.samplers.er_sde import ERSDE
 from invsolve.samplers.euler import Euler
 from invsolve.samplers.grids import check_grid, custom_grid, karras_grid, log_grid, vp_grid
 from invsolve.samplers.heun import Heun
 from invsolve.samplers.plan import Plan
+from invsolve.samplers.predictor_corrector import PredictorCorrector
 from invsolve.samplers.prior_sampling import prior_range, sample_prior
 from invsolve.samplers.sde_dpm_solver import SDEDPMSolver2M
 from invsolve.samplers.unipc import UniPC
@@ -16,6 +18,7 @@ from invsolve.samplers.unipc import UniPC
 __all__ = [
     "Ancestral",
     "Churn",
+    "DEIS",
     "DPMSolver2M",
     "DPMSolver3M",
     "Denoise",
@@ -25,6 +28,7 @@ __all__ = [
     "Level",
     "Noise",
     "Plan",
+    "PredictorCorrector",
     "SDEDPMSolver2M",
     "Sampler",
     "SamplerState",

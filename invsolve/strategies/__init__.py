@@ -1,10 +1,12 @@
 """How prior and data are combined: exact draws, guidance with any sampler, the published methods, particles and chains,
 and the base class for your own."""
 
+from invsolve.strategies.adaptive_sde import AdaptiveSDE
 from invsolve.strategies.base import Bound, Info, Run, Strategy
 from invsolve.strategies.daps import DAPS
 from invsolve.strategies.ddnm import DDNM
 from invsolve.strategies.ddrm import DDRM
+from invsolve.strategies.deq_parallel import DeqParallel
 from invsolve.strategies.diffpir import DiffPIR
 from invsolve.strategies.dps import DPS
 from invsolve.strategies.exact import Exact
@@ -23,6 +25,7 @@ from invsolve.strategies.tmpd import TMPD, TweedieMoment
 from invsolve.strategies.unconditional import Unconditional
 
 __all__ = [
+    "AdaptiveSDE",
     "Bound",
     "BoundGuidance",
     "DAPS",
@@ -30,6 +33,7 @@ __all__ = [
     "DDRM",
     "DPS",
     "DiffPIR",
+    "DeqParallel",
     "Exact",
     "FPS",
     "Guidance",

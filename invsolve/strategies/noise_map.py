@@ -88,7 +88,8 @@ class _Flow:
         top = levels[-1]
         if prior.law is not None:
             law = prior.law
-            return (law.modes.analysis(x - law.mean) / (law.variances + top * top).sqrt()).reshape(x.shape)
+            u = law.modes.analysis(x - law.mean) / (law.variances + top * top).sqrt()
+            return u.reshape(x.shape)
         return (x - prior.mean) / math.hypot(top, prior.scale / math.sqrt(2))
 
     def _run(self, z: Tensor, denoise: Callable[[Tensor, Any], Tensor]) -> Tensor:

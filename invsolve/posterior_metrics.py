@@ -1,0 +1,242 @@
+"""Distances between a posterior's samples and a weighted reference: the metrics of PosteriorBench, exactly defined.
+
+``samples`` ``(n, batch, *shape)`` (the layout of ``result.samples``) are compared with ``reference``
+``(m, batch, *shape)``; ``weights`` and ``reference_weights``, ``(n,)`` or ``(n, batch)``, are non-negative and
+normalised here (equal unless given). Every result is per item, ``(batch,)``, in float64, 0 where both agree. Two sets
+of samples of one law do not give 0: `mmd_floor` says what the MMD then is, the others are best compared with a second
+reference. Definitions are those of neuraloperator/PosteriorBench's evaluation, without its small constants in
+denominators: a reference that would need them is refused.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from invsolve.checks import check_int, check_number
+from invsolve.errors import invalid, invalid_type
+from invsolve.metrics import _checked
+from invsolve.priors.field import GaussianFieldPrior
+from invsolve.priors.spectra import Spectrum
+
+MMD_SCALES = (0.2, 0.5, 1.0, 2.0, 5.0)
+_ALPHA, _TAU = 2.0, 3.0  # of the random directions
+
+
+def relative_mean_error(
+    samples: Tensor, reference: Tensor, *, weights: Tensor | None = None, reference_weights: Tensor | None = None
+) -> Tensor:
+    """``|m - m*| / |m*|``, norms over the entries of an item, of the weighted means; real or complex."""
+    owner = "relative_mean_error"
+    x, y, w, v = _sets(owner, samples, reference, weights, reference_weights)
+    return _relative(owner, "mean", _mean(x, w), _mean(y, v))
+
+
+def relative_std_error(
+    samples: Tensor, reference: Tensor, *, weights: Tensor | None = None, reference_weights: Tensor | None = None
+) -> Tensor:
+    """``|s - s*| / |s*|`` of the entries' standard deviations ``s^2 = sum_i w_i |x_i - m|^2``; real or complex.
+
+    Not corrected for the number of samples, as published: of n equal weights s is sqrt(1 - 1/n) times too small.
+    """
+    owner = "relative_std_error"
+    x, y, w, v = _sets(owner, samples, reference, weights, reference_weights)
+    s, s_reference = (_mean((a - _mean(a, b)).abs().square(), b).sqrt() for a, b in ((x, w), (y, v)))
+    return _relative(owner, "standard deviation", s, s_reference)
+
+
+def mmd(
+    samples: Tensor, reference: Tensor, *, weights: Tensor | None = None, reference_weights: Tensor | None = None
+) -> Tensor:
+    """Maximum mean discrepancy: the root of ``w' K_xx w + v' K_yy v - 2 w' K_xy v`` (a V-statistic); real or complex.
+
+    ``k(x, y) = mean_s exp(-|x - y|^2 / (s med))`` over s of `MMD_SCALES`, med the median of the n m squared distances
+    between samples and reference (of all pairs, whatever their weights). See `mmd_floor`. n^2 + m^2 + n m distances of
+    an item are held at once. Raises InputError where med is 0.
+    """
+    x, y, w, v = _sets("mmd", samples, reference, weights, reference_weights)
+    out = []
+    for item in range(x.shape[1]):
+        a, b = (_numbers(s[:, item]) for s in (x, y))
+        centre = a.mean(0)  # distances are differences: a common offset would only cost digits
+        cross = _squared(a - centre, b - centre)
+        ordered = cross.flatten().sort().values
+        med = (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2
+        if float(med) == 0:
+            raise invalid("mmd", "reference", "different from the samples in more than half of the pairs",
+                          f"a median distance of 0 in item {item}")
+        pairs = ((w, w, _squared(a - centre, a - centre), 1), (v, v, _squared(b - centre, b - centre), 1),
+                 (w, v, cross, -2))  # fmt: skip
+        out.append(sum(sign * (p[:, item] @ _kernel(d / med) @ q[:, item]) for p, q, d, sign in pairs))
+    return torch.stack([torch.as_tensor(value) for value in out]).clamp(min=0).sqrt()
+
+
+def mmd_floor(n: int, m: int) -> float:
+    """The `mmd` of ``n`` and ``m`` equally weighted samples of one law of many dimensions, where all distances are med.
+
+    ``sqrt((1/n + 1/m) (1 - k))``, ``k = mean_s exp(-1/s) = 0.387``: each sample meets itself once in n.
+
+    >>> round(mmd_floor(100, 100), 3)
+    0.111
+    """
+    n, m = check_int("mmd_floor", "n", n, minimum=1), check_int("mmd_floor", "m", m, minimum=1)
+    return math.sqrt((1 / n + 1 / m) * (1 - sum(math.exp(-1 / s) for s in MMD_SCALES) / len(MMD_SCALES)))
+
+
+def sliced_wasserstein(
+    samples: Tensor,
+    reference: Tensor,
+    *,
+    mean: Tensor | float,
+    std: Tensor | float,
+    weights: Tensor | None = None,
+    reference_weights: Tensor | None = None,
+    directions: int = 128,
+    seed: int = 0,
+) -> Tensor:
+    """Mean over ``directions`` g, ``|g| = 1``, of the weighted 1-Wasserstein distance of ``<g, (x - mean)/std>``.
+
+    ``mean`` and ``std`` > 0 are those of the training data: numbers, or tensors ``(*shape)``. Directions are smooth:
+    see `sliced_directions`. Real signals of 1 to 3 axes. The published directions have no constant part, so that this
+    does not see a shift of all entries by the same number; `relative_mean_error` does.
+    """
+    owner = "sliced_wasserstein"
+    x, y, w, v = _sets(owner, samples, reference, weights, reference_weights, ordered=True)
+    shape = tuple(x.shape[2:])
+    centre, scale = (_of_shape(owner, name, value, shape, x) for name, value in (("mean", mean), ("std", std)))
+    if bool((scale <= 0).any()):
+        raise invalid(owner, "std", "positive", float(scale.min()))
+    g = sliced_directions(shape, directions, seed=seed).to(x.device).flatten(1)
+    places = [((s - centre) / scale).flatten(2) @ g.mT for s in (x, y)]  # (n, batch, directions)
+    value, order = torch.cat(places).sort(dim=0)
+    signed = torch.cat((w, -v))[..., None].expand(value.shape).gather(0, order)
+    # W1 = int |F - G|: between two neighbouring values the difference of the distribution functions is constant.
+    return (signed.cumsum(0)[:-1].abs() * value.diff(dim=0)).sum(0).mean(1)
+
+
+def sliced_directions(shape: tuple[int, ...], directions: int = 128, *, seed: int = 0) -> Tensor:
+    """``(directions, *shape)`` float64, of unit norm: a Gaussian field with eigenvalues ``(pi^2 |k|^2 + 9)^-2``.
+
+    The Neumann field ``(tau^2 - Laplacian)^-alpha`` on the unit box, alpha = 2, tau = 3, without its constant mode.
+    Direction j depends on ``seed``, j and the shape only.
+    """
+    owner = "sliced_directions"
+    count = check_int(owner, "directions", directions, minimum=1)
+    if not 1 <= len(shape) <= 3 or math.prod(shape) < 2:
+        raise invalid(owner, "shape", "of 1 to 3 axes and at least 2 entries", tuple(shape))
+    spectrum = Spectrum(lambda e: torch.where(e > 0, (e + _TAU**2) ** -_ALPHA, 0.0))
+    g = GaussianFieldPrior(shape=shape, spectrum=spectrum, dtype=torch.float64).sample(count, seed=seed)
+    norms: Tensor = torch.linalg.vector_norm(g.flatten(1), dim=1)
+    return g / norms.view(-1, *([1] * len(shape)))
+
+
+def spectral_error(
+    samples: Tensor, reference: Tensor, *, weights: Tensor | None = None, reference_weights: Tensor | None = None
+) -> Tensor:
+    """The geometric mean over radial bins of ``|S - S*| / S*``, S the weighted mean power spectrum; 1 to 3 axes, real.
+
+    `radial_spectrum` says what the bins are. 0 where one bin agrees exactly. Raises InputError where the reference has
+    no power in some bin.
+    """
+    owner = "spectral_error"
+    x, y, w, v = _sets(owner, samples, reference, weights, reference_weights, ordered=True)
+    s, s_reference = ((radial_spectrum(a) * b[..., None]).sum(0) for a, b in ((x, w), (y, v)))
+    if bool((s_reference == 0).any()):
+        item, place = (s_reference == 0).nonzero()[0].tolist()
+        given = f"none in bin {place} of item {item}"
+        raise invalid(owner, "reference", "of positive power in every radial bin", given)
+    return ((s - s_reference).abs() / s_reference).log().mean(1).exp()
+
+
+def radial_spectrum(x: Tensor) -> Tensor:
+    """``|FFT x|^2`` averaged over radial bins, ``(n, batch, *shape)`` -> ``(n, batch, bins)`` float64; real x.
+
+    The radius is that of the frequencies in cycles per entry, the bins are ``[j, j + 1) / N`` below 1/2, N the shortest
+    axis: bin 0 holds the mean, and corners beyond 1/2 are left out.
+    """
+    x = _checked("radial_spectrum", "x", x, ordered=True)
+    shape = x.shape[2:]
+    if not 1 <= len(shape) <= 3:
+        raise invalid("radial_spectrum", "x", "of 1 to 3 axes after (n, batch)", tuple(x.shape))
+    shortest = min(shape)
+    power = torch.fft.fftn(x, dim=tuple(range(2, x.ndim))).abs().square().flatten(2)
+    squares = torch.zeros((), dtype=torch.float64)
+    for axis, length in enumerate(shape):
+        f = torch.fft.fftfreq(length, dtype=torch.float64).square()
+        squares = squares + f.view(-1, *([1] * (len(shape) - axis - 1)))
+    radius = squares.sqrt().flatten()
+    bins = (radius * shortest + 1e-9).floor().long()  # 3/64 * 64 may be 2.9999999999999996
+    inside = radius < 0.5 - 1e-12
+    total = torch.zeros(*x.shape[:2], int(bins[inside].max()) + 1, dtype=torch.float64, device=x.device)
+    total.index_add_(2, bins[inside].to(x.device), power[..., inside.to(x.device)])
+    return total / bins[inside].bincount().to(x.device)
+
+
+# --- parts ----------------------------------------------------------------------------------------------------------
+def _mean(x: Tensor, w: Tensor) -> Tensor:
+    """The weighted mean over the samples, ``(batch, *shape)``."""
+    return (w.view(*w.shape, *([1] * (x.ndim - 2))) * x).sum(0)
+
+
+def _relative(owner: str, what: str, value: Tensor, target: Tensor) -> Tensor:
+    size, gap = (torch.linalg.vector_norm(v.flatten(1), dim=1) for v in (target, value - target))
+    if bool((size == 0).any()):
+        item = int((size == 0).nonzero()[0])
+        raise invalid(owner, "reference", f"of a {what} that is not zero", f"zero in item {item}")
+    out: Tensor = gap / size
+    return out
+
+
+def _numbers(x: Tensor) -> Tensor:
+    """(n, *shape) -> (n, real numbers)."""
+    return torch.view_as_real(x).flatten(1) if x.is_complex() else x.flatten(1)
+
+
+def _squared(x: Tensor, y: Tensor) -> Tensor:
+    """Squared distances of all pairs, each as the sum of squared differences: no cancellation."""
+    return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist").square()
+
+
+def _kernel(ratio: Tensor) -> Tensor:
+    return torch.stack([torch.exp(-ratio / s) for s in MMD_SCALES]).mean(0)
+
+
+def _of_shape(owner: str, name: str, value: Tensor | float, shape: tuple[int, ...], like: Tensor) -> Tensor:
+    if not isinstance(value, Tensor):
+        value = torch.tensor(check_number(owner, name, value), dtype=torch.float64)
+    checked = _checked(owner, name, value, ordered=True).to(like.device)
+    if checked.ndim and tuple(checked.shape) != shape:
+        raise invalid(owner, name, f"a number, or of shape {shape}", tuple(checked.shape))
+    return checked
+
+
+def _sets(
+    owner: str, samples: Tensor, reference: Tensor, weights: Tensor | None, reference_weights: Tensor | None,
+    *, ordered: bool = False,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Both sets in float64, and their normalised weights ``(n, batch)``, ``(m, batch)``."""
+    x = _checked(owner, "samples", samples, ordered=ordered)
+    y = _checked(owner, "reference", reference, ordered=ordered)
+    if x.ndim < 3 or y.ndim != x.ndim or x.shape[1:] != y.shape[1:]:
+        expected = "of shape (m, batch, *shape) where samples is (n, batch, *shape)"
+        raise invalid(owner, "reference", expected, f"{tuple(y.shape)} with samples {tuple(x.shape)}")
+    if x.is_complex() != y.is_complex():
+        raise invalid_type(owner, "reference", "complex as the samples, or both real", str(reference.dtype))
+    return x, y, _weights(owner, "weights", weights, x), _weights(owner, "reference_weights", reference_weights, y)
+
+
+def _weights(owner: str, name: str, weights: Tensor | None, x: Tensor) -> Tensor:
+    n, batch = x.shape[:2]
+    if weights is None:
+        return torch.full((n, batch), 1 / n, dtype=torch.float64, device=x.device)
+    w = _checked(owner, name, weights, ordered=True)
+    if tuple(w.shape) not in ((n,), (n, batch)):
+        raise invalid(owner, name, f"of shape ({n},) or ({n}, {batch})", tuple(w.shape))
+    if bool((w < 0).any()):
+        raise invalid(owner, name, "non-negative", float(w.min()))
+    total = w.sum(0)
+    if bool((total == 0).any()):
+        raise invalid(owner, name, "positive for some sample of every item", "all zero")
+    return (w / total).reshape(n, -1).expand(n, batch)
