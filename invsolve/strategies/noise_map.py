@@ -88,7 +88,7 @@ class _Flow:
         top = levels[-1]
         if prior.law is not None:
             law = prior.law
-            u = law.modes.analysis(x - law.mean) / (law.variances + top * top).sqrt()
+            u: Tensor = law.modes.analysis(x - law.mean) / (law.variances + top * top).sqrt()
             return u.reshape(x.shape)
         return (x - prior.mean) / math.hypot(top, prior.scale / math.sqrt(2))
 
