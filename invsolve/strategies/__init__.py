@@ -2,6 +2,7 @@
 and the base class for your own."""
 
 from invsolve.strategies.adaptive_sde import AdaptiveSDE
+from invsolve.strategies.advise import Advice, Advised, advise
 from invsolve.strategies.base import Bound, Info, Run, Strategy
 from invsolve.strategies.daps import DAPS
 from invsolve.strategies.ddnm import DDNM
@@ -26,6 +27,8 @@ from invsolve.strategies.unconditional import Unconditional
 
 __all__ = [
     "AdaptiveSDE",
+    "Advice",
+    "Advised",
     "Bound",
     "BoundGuidance",
     "DAPS",
@@ -57,4 +60,5 @@ __all__ = [
     "TMPD",
     "TweedieMoment",
     "Unconditional",
+    "advise",
 ]
