@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from invsolve.arrays import to_real
+from invsolve.noise import Gaussian
 from invsolve.problem import Problem
 from invsolve.strategies.coordinates import Coordinates, Jacobian, adjoint_matrix
 from invsolve.strategies.kernels import (
@@ -58,19 +59,27 @@ class Local(abc.ABC):
         return r, torch.where(b > 0, b**2 * (1 - r), _JITTER * a**2)
 
     def log_likelihood_ratio(self, problem: Problem, coordinates: Coordinates, u: Tensor) -> Tensor:
-        """log of the likelihood at ``u`` over the Gaussian one of the linearised operator."""
-        linear, true = self.linear, problem.whiten(problem.data - problem.operator(coordinates.synthesis(u)))
+        """log of the likelihood at ``u`` over the Gaussian one of the linearised operator, and of noise made Gaussian.
+        """
+        linear, clean = self.linear, problem.operator(coordinates.synthesis(u))
+        if isinstance(problem.noise, Gaussian):  # relative to the peak, which is large
+            true = -0.5 * to_real(problem.whiten(problem.data - clean)).double().square().sum(1)
+        else:
+            true = problem.noise.log_prob(problem.data, clean, problem.operator.observed).double() - linear.peak
         step = times(linear.jacobian.matrix, u - self.mean)
         if linear.jacobian.rotation is not None:
             step = times(linear.jacobian.rotation.mT, step)
         gaussian = (linear.residual - step).square().sum(1)
-        return linear.log_scale + 0.5 * (gaussian - to_real(true).double().square().sum(1))
+        return linear.log_scale + 0.5 * gaussian + true
 
 
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Linear:
-    """Whitened data as a linear function of u around D: ``residual = H (u - D) + noise``."""
+    """Whitened data as a linear function of u around D: ``residual = H (u - D) + noise``.
+
+    Noise that is not Gaussian is replaced by its Gaussian at D: ``peak`` makes the likelihood at D the true one.
+    """
 
     jacobian: Jacobian
     residual: Tensor  # whitened y - A(D), (rows, m); of a non-linear A less its mean curvature, over its std
@@ -83,16 +92,19 @@ class Linear:
     ) -> Linear:
         """Around D = ``value``; ``jacobian`` None: the operator is linearised there, its curvature felt within V."""
         log_scale = torch.zeros(len(value), dtype=torch.float64, device=value.device)
-        white = to_real(problem.whiten(problem.data - problem.operator(value))).double()
+        clean = problem.operator(value)
+        local, peak = problem.surrogate(clean)
+        white = to_real(local.whiten(local.data - clean)).double()
         if jacobian is None:
-            matrix = adjoint_matrix(problem, coordinates, problem.operator.linearize(value))
+            matrix = adjoint_matrix(local, coordinates, problem.operator.linearize(value))
             if V is not None:
-                shift, variance = curvature(problem, coordinates, value, V, matrix)
+                shift, variance = curvature(local, coordinates, value, V, matrix)
                 scale = (1 + variance).sqrt()
                 white, matrix = (white - shift) / scale, matrix / scale[..., None]
                 log_scale = scale.log().sum(1)
             jacobian = Jacobian.of(matrix)
-        peak = problem.noise.log_prob(problem.data, problem.data, problem.operator.observed).double()
+        elif local is not problem:
+            jacobian = jacobian.scaled(local)
         return cls(jacobian=jacobian, residual=white, log_scale=log_scale, peak=peak)
 
     @property

@@ -16,7 +16,7 @@ from invsolve.problem import Problem
 from invsolve.samplers import Sampler
 from invsolve.samplers.base import combine
 from invsolve.strategies.base import Info
-from invsolve.strategies.guided import BoundGuidance, Guidance, Guided, guided, needs_gaussian_noise_and_derivative
+from invsolve.strategies.guided import BoundGuidance, Guidance, Guided, guided, needs_derivative
 
 
 @final
@@ -26,7 +26,8 @@ class PseudoinverseGuidance(Guidance):
 
     ``r^2 = t^2 s^2 / (s^2 + t^2)`` takes the signal for independent entries of std s; ``prior_std`` is s in the units
     of the signal, 1 in the paper, by default the root mean variance of the prior's law (its scale, without one). Exact
-    only for such signals: correlated priors are given too wide or too narrow posteriors.
+    only for such signals: correlated priors are given too wide or too narrow posteriors. Noise that is not Gaussian is
+    replaced by its Gaussian at D.
     """
 
     name: ClassVar[str] = "PiGDM"
@@ -43,7 +44,7 @@ class PseudoinverseGuidance(Guidance):
         check_int("PiGDM", "max_iter", self.max_iter, minimum=1)
 
     def missing(self, problem: Problem, prior: Prior) -> str:
-        return needs_gaussian_noise_and_derivative(problem)
+        return needs_derivative(problem)
 
     def bind(self, problem: Problem, prior: Prior) -> BoundGuidance:
         std = self.prior_std
@@ -62,11 +63,12 @@ class _PseudoinverseBound:
     prior_std: float
 
     def __call__(self, x: Tensor, t: float | Tensor) -> tuple[Tensor, Info]:
-        problem = self.problem
         value, pull = self.prior.pullback(x, t)
+        clean = self.problem.operator(value)
+        problem = self.problem.gaussianised(clean)
         operator = problem.operator.linearize(value)
         r2 = t * t * self.prior_std**2 / (self.prior_std**2 + t * t)
-        rest = problem.data - problem.operator(value)
+        rest = problem.data - clean
         noise = problem.noise
         assert isinstance(noise, Gaussian)
         gram = operator.gram if self.prior.white_noise else None
