@@ -138,6 +138,10 @@ class Problem:
         dtype = self.data.dtype
         return self._with(data=data.to(dtype), noise=Gaussian.of_rows(std.to(kind_dtype(dtype, "real")))), peak
 
+    def with_unit_noise(self) -> Self:
+        """The same rows with Gaussian noise of std 1: whitening then leaves out what is not observed, no more."""
+        return self._with(noise=Gaussian(std=1.0))
+
     def take(self, index: Tensor) -> Self:
         """The problem of the rows ``index``."""
         return self._with(

@@ -68,10 +68,9 @@ class Saturated(Entrywise):
     def _log_prob(self, y: Tensor, m: Tensor) -> Tensor:
         (a, b), (low, high) = self._scaled(m), self._limits
         std = torch.as_tensor(self.std).to(m)
-        log = -0.5 * ((y - m) / std) ** 2 - std.log() - _LOG_SQRT_2PI
+        log: Tensor = -0.5 * ((y - m) / std) ** 2 - std.log() - _LOG_SQRT_2PI
         log = torch.where(y <= low, torch.special.log_ndtr(a), log)
-        above: Tensor = torch.special.log_ndtr(-b)
-        return torch.where(y >= high, above, log)
+        return torch.where(y >= high, torch.special.log_ndtr(-b), log)
 
     def _grad(self, y: Tensor, m: Tensor) -> Tensor:
         (a, b), (low, high) = self._scaled(m), self._limits
@@ -86,7 +85,8 @@ class Saturated(Entrywise):
         between = side * (torch.special.ndtr(side * b) - torch.special.ndtr(side * a))
         ends = _finite(a) * _density(a) - _finite(b) * _density(b)
         beyond = _density(a) * hazard(a) + _density(b) * hazard(-b)
-        return (between + ends + beyond).clamp_min(0) / (self.std * self.std)
+        total: Tensor = between + ends + beyond
+        return total.clamp_min(0) / (self.std * self.std)
 
     def _expansion(self, y: Tensor, m: Tensor) -> tuple[Tensor, Tensor]:
         (a, b), (low, high) = self._scaled(m), self._limits

@@ -142,23 +142,16 @@ class Jacobian:
         rotation = None if self.rotation is None else self.rotation[index]
         return Jacobian(matrix=self.matrix[index], rotation=rotation)
 
-    def scaled(self, local: Problem) -> Jacobian:
-        """Of a linear operator alone, the one of its problem with Gaussian noise at D, row by row."""
-        y = local.data
-        ones = from_real(torch.ones_like(to_real(y)), tuple(y.shape[1:]), y.dtype if y.is_complex() else None)
-        return Jacobian.of(to_real(local.whiten(ones)).double()[..., None] * self.matrix)
-
 
 def linear_jacobian(problem: Problem, coordinates: Coordinates, *, rows: int = 512) -> Jacobian:
     """Of a linear operator: one matrix, or one for every item where they differ; by applying it to unit vectors.
 
     To those of the data, through the adjoint, where the data are fewer; ``rows`` at a time. Where the noise is not
-    Gaussian its std will be known at D only (`Jacobian.scaled`): the matrix is then the operator's.
+    Gaussian its std is known at D only: the matrix is then the operator's.
     """
-    if not isinstance(problem.noise, Gaussian):
-        plain = problem.replaced(operator=problem.operator, noise=Gaussian(std=1.0))
-        return Jacobian(matrix=_matrix(plain, coordinates, rows), rotation=None)
-    return Jacobian.of(_matrix(problem, coordinates, rows))
+    if isinstance(problem.noise, Gaussian):
+        return Jacobian.of(_matrix(problem, coordinates, rows))
+    return Jacobian(matrix=_matrix(problem.with_unit_noise(), coordinates, rows), rotation=None)
 
 
 def _matrix(problem: Problem, coordinates: Coordinates, rows: int) -> Tensor:

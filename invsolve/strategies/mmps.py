@@ -38,8 +38,8 @@ class MomentMatching(Guidance):
     ``"auto"``: the law where the prior is that law; for learned priors the law at levels above four times the rms of
     the signal, where the noise drowns what is not Gaussian (12 products with the operator), and the Jacobian below; of
     others with a law, the law where products would differentiate a network; else the Jacobian. A non-linear operator is
-    linearised at D in every step (Gauss-Newton), and noise that is not Gaussian is replaced by the Gaussian that has the
-    same gradient and Fisher information there (`Problem.gaussianised`).
+    linearised at D in every step (Gauss-Newton), and noise that is not Gaussian is replaced by the Gaussian of the same
+    gradient and Fisher information there (`Problem.gaussianised`).
 
     Jacobians of networks are not symmetric: with them ``rtol`` is 1e-2 unless given, and products beyond the third are
     taken only where conjugate gradients have behaved as for a symmetric matrix until then.
