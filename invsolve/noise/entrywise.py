@@ -143,6 +143,13 @@ class Entrywise(Noise):
             object.__setattr__(self, name, check_positive(owner, name, value, zero=sign == "non-negative"))
 
 
+def wide(value: Parameter, like: Tensor) -> Tensor:
+    """A parameter as a float64 tensor on the device of ``like``; a number is filled there, a copy would stall a GPU."""
+    if isinstance(value, Tensor):
+        return value.to(like.device, torch.float64)
+    return torch.full((), value, dtype=torch.float64, device=like.device)
+
+
 def _shaped(name: str, value: Tensor, out_shape: Shape, batch: int) -> Tensor:
     """A parameter as ``(1 or batch, *out_shape)``, trailing axes 1 where they were; one of ``out_shape`` is per entry.
     """

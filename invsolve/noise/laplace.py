@@ -9,7 +9,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from invsolve.noise.entrywise import Entrywise, Normal, Parameter
+from invsolve.noise.entrywise import Entrywise, Normal, Parameter, wide
 
 
 @final
@@ -28,7 +28,7 @@ class Laplace(Entrywise):
         self._checked("scale")
 
     def _log_prob(self, y: Tensor, m: Tensor) -> Tensor:
-        return -(y - m).abs() / self.scale - torch.as_tensor(2 * self.scale).to(m).log()
+        return -(y - m).abs() / self.scale - wide(2 * self.scale, m).log()
 
     def _grad(self, y: Tensor, m: Tensor) -> Tensor:
         return torch.sign(m - y) / self.scale

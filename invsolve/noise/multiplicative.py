@@ -9,7 +9,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from invsolve.noise.entrywise import Entrywise, Normal, Parameter
+from invsolve.noise.entrywise import Entrywise, Normal, Parameter, wide
 
 _FLOOR = 1e-12  # of the datum: a clean measurement below has the gradient there
 
@@ -33,7 +33,7 @@ class Multiplicative(Entrywise):
         self._checked("std")
 
     def _log_prob(self, y: Tensor, m: Tensor) -> Tensor:
-        std = torch.as_tensor(self.std).to(m)
+        std = wide(self.std, m)
         white = (y.log() - m.log()) / std
         log = -y.log() - std.log() - 0.5 * math.log(2 * math.pi) - 0.5 * white**2
         return torch.where(m <= 0, -math.inf, log)
@@ -46,7 +46,7 @@ class Multiplicative(Entrywise):
         return torch.where(m <= 0, 0.0, (m * self.std) ** -2)
 
     def _expansion(self, y: Tensor, m: Tensor) -> tuple[Tensor, Tensor]:
-        reach = torch.exp(torch.as_tensor(0.5 + 3 * self.std).to(m))
+        reach = torch.exp(wide(0.5 + 3 * self.std, m))
         point = torch.minimum(torch.maximum(m, y / reach), y * reach)
         return point, self._information(point)
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from invsolve.noise.counts import log_poisson, poisson_quantile
-from invsolve.noise.entrywise import Entrywise, Normal, Parameter
+from invsolve.noise.entrywise import Entrywise, Normal, Parameter, wide
 
 _FLOOR = 1e-6  # expected counts below which gradient and information are those there: finite
 _INSIDE = 1e-2  # the least expected count around which a Gaussian is put
@@ -56,7 +56,7 @@ class Poisson(Entrywise):
         return self.counts_per_unit * self.counts_per_unit / self.expected(m).clamp_min(_FLOOR)
 
     def _expansion(self, y: Tensor, m: Tensor) -> tuple[Tensor, Tensor]:
-        point = torch.maximum(m, torch.as_tensor((_INSIDE - self.background) / self.counts_per_unit).to(m))
+        point = torch.maximum(m, wide((_INSIDE - self.background) / self.counts_per_unit, m))
         return point, self._information(point)
 
     def _residual(self, y: Tensor, m: Tensor) -> Tensor:

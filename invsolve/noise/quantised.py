@@ -9,7 +9,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from invsolve.noise.entrywise import Entrywise, Normal, Parameter
+from invsolve.noise.entrywise import Entrywise, Normal, Parameter, wide
 
 _LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
 _FINE = 0.5  # steps in std below which the information is that of a series
@@ -39,7 +39,7 @@ class Quantised(Entrywise):
 
     def _ends(self, y: Tensor, m: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The interval of y as seen from m, in std, its nearer end first; and the side, -1 or 1, on which it lies."""
-        centre, half = (y - m) / self.std, torch.as_tensor(self.step / (2 * self.std)).to(m)
+        centre, half = (y - m) / self.std, wide(self.step / (2 * self.std), m)
         side = torch.where(centre < 0, -1.0, 1.0)
         return centre.abs() - half, centre.abs() + half, side
 
@@ -52,7 +52,7 @@ class Quantised(Entrywise):
         return -side * _mean_between(near, far) / self.std
 
     def _information(self, m: Tensor) -> Tensor:
-        std, step = (torch.as_tensor(v).to(m) for v in (self.std, self.step))
+        std, step = (wide(v, m) for v in (self.std, self.step))
         fine = 1 / (std**2 + step**2 / 12)  # to the fifth order of step / std
         middle = step * torch.round(m / step)
         total = torch.zeros_like(m)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from invsolve.noise.entrywise import Entrywise, Normal, Parameter
+from invsolve.noise.entrywise import Entrywise, Normal, Parameter, wide
 
 _DEGREE = 40
 _NEAR = 1e-4  # std from 0: below, the residual is that there
@@ -36,7 +36,7 @@ class Rician(Entrywise):
         self._checked("std")
 
     def _log_prob(self, y: Tensor, m: Tensor) -> Tensor:
-        variance, m = torch.as_tensor(self.std).to(m) ** 2, m.abs()
+        variance, m = wide(self.std, m) ** 2, m.abs()
         bessel: Tensor = torch.special.i0e(y * m / variance).log()
         return y.log() - variance.log() - (y - m) ** 2 / (2 * variance) + bessel
 
@@ -55,7 +55,7 @@ class Rician(Entrywise):
 
     def _residual(self, y: Tensor, m: Tensor) -> Tensor:
         # At 0 score and information vanish, and their ratio does not: y^2 / (2 std^2) - 1.
-        m = torch.maximum(m.abs(), torch.as_tensor(_NEAR * self.std).to(m))
+        m = torch.maximum(m.abs(), wide(_NEAR * self.std, m))
         return -self._grad(y, m) / self._information(m).sqrt()
 
     def _sample(self, m: Tensor, normal: Normal) -> Tensor:

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from invsolve.checks import Shape, kind_dtype
 from invsolve.errors import invalid
-from invsolve.noise.entrywise import Entrywise, Normal, Parameter
+from invsolve.noise.entrywise import Entrywise, Normal, Parameter, wide
 
+_FAR = 1e8  # std: beyond, a limit is as good as none
 _LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
 
 
@@ -48,7 +49,8 @@ class Saturated(Entrywise):
 
     def check(self, out_shape: Shape, batch: int, dtype: torch.dtype, device: torch.device) -> Self:
         out, real = super().check(out_shape, batch, dtype, device), kind_dtype(dtype, "real")
-        if out.low is not None and out.high is not None and bool((torch.as_tensor(out.low) >= out.high).any()):
+        low, high = (torch.as_tensor(limit, dtype=torch.float64, device=device) for limit in out._limits)
+        if bool((low >= high).any()):
             raise invalid("solve", "noise.low", "below `noise.high` everywhere", "some that are not")
         # As the data have them: 0.7 in single precision is less than 0.7.
         return out._with(**{
@@ -62,12 +64,12 @@ class Saturated(Entrywise):
 
     def _scaled(self, m: Tensor) -> tuple[Tensor, Tensor]:
         """The limits as seen from m, in std."""
-        low, high = (torch.as_tensor(v).to(m) for v in self._limits)
+        low, high = (wide(v, m) for v in self._limits)
         return (low - m) / self.std, (high - m) / self.std
 
     def _log_prob(self, y: Tensor, m: Tensor) -> Tensor:
         (a, b), (low, high) = self._scaled(m), self._limits
-        std = torch.as_tensor(self.std).to(m)
+        std = wide(self.std, m)
         log: Tensor = -0.5 * ((y - m) / std) ** 2 - std.log() - _LOG_SQRT_2PI
         log = torch.where(y <= low, torch.special.log_ndtr(a), log)
         return torch.where(y >= high, torch.special.log_ndtr(-b), log)
@@ -79,11 +81,11 @@ class Saturated(Entrywise):
         return torch.where(y >= high, -hazard(-b), slope) / self.std
 
     def _information(self, m: Tensor) -> Tensor:
-        a, b = self._scaled(m)
+        a, b = (v.clamp(-_FAR, _FAR) for v in self._scaled(m))  # infinity times a density of 0 is NaN
         # int_a^b z^2 phi dz = Phi(b) - Phi(a) + a phi(a) - b phi(b), and phi^2 / Phi of either limit.
         side = torch.where(a + b > 0, -1.0, 1.0)  # of the tails that do not cancel
         between = side * (torch.special.ndtr(side * b) - torch.special.ndtr(side * a))
-        ends = _finite(a) * _density(a) - _finite(b) * _density(b)
+        ends = a * _density(a) - b * _density(b)
         beyond = _density(a) * hazard(a) + _density(b) * hazard(-b)
         total: Tensor = between + ends + beyond
         return total.clamp_min(0) / (self.std * self.std)
@@ -95,7 +97,7 @@ class Saturated(Entrywise):
         return m, torch.where(y >= high, _bend(-b), weight) / (self.std * self.std)
 
     def _sample(self, m: Tensor, normal: Normal) -> Tensor:
-        low, high = (torch.as_tensor(v).to(m) for v in self._limits)
+        low, high = (wide(v, m) for v in self._limits)
         return torch.minimum(torch.maximum(m + self.std * normal(torch.float64), low), high)
 
     def _refused(self, y: Tensor) -> tuple[Tensor, str, str]:
@@ -116,15 +118,10 @@ def hazard(a: Tensor) -> Tensor:
 
 def _bend(a: Tensor) -> Tensor:
     """The second derivative of ``-log Phi``, ``h (a + h)``, between 0 and 1; in the far tail ``1 - 1 / a^2``."""
+    a = a.clamp(-_FAR, _FAR)
     h = hazard(a)
-    bend = torch.where(a < -1e3, 1.0, h * (_finite(a) + h))
-    return bend.clamp(0, 1)
+    return torch.where(a < -1e3, 1.0, h * (a + h)).clamp(0, 1)
 
 
 def _density(a: Tensor) -> Tensor:
     return torch.exp(-0.5 * a**2 - _LOG_SQRT_2PI)
-
-
-def _finite(a: Tensor) -> Tensor:
-    """Limits at infinity as numbers, whose products with their density, 0, are 0."""
-    return a.nan_to_num(nan=math.nan, posinf=1e300, neginf=-1e300)

@@ -9,7 +9,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from invsolve.noise.entrywise import Entrywise, Normal, Parameter
+from invsolve.noise.entrywise import Entrywise, Normal, Parameter, wide
 
 _FLOOR = 1e-12  # of the datum: a clean measurement below has the gradient there
 
@@ -34,7 +34,7 @@ class Speckle(Entrywise):
         self._checked("looks")
 
     def _log_prob(self, y: Tensor, m: Tensor) -> Tensor:
-        looks = torch.as_tensor(self.looks).to(m)
+        looks = wide(self.looks, m)
         constant = looks * looks.log() - torch.special.gammaln(looks)
         log = constant + (looks - 1) * y.log() - looks * (m.log() + y / m)
         return torch.where(m <= 0, -math.inf, log)
@@ -47,7 +47,7 @@ class Speckle(Entrywise):
         return torch.where(m <= 0, 0.0, self.looks / m**2)
 
     def _expansion(self, y: Tensor, m: Tensor) -> tuple[Tensor, Tensor]:
-        looks = torch.as_tensor(self.looks).to(m)
+        looks = wide(self.looks, m)
         point = torch.maximum(m, y / (1 + 10 * looks.rsqrt() + 20 / looks))  # y is never that many times its mean
         return point, self._information(point)
 
@@ -55,7 +55,7 @@ class Speckle(Entrywise):
         from scipy.special import gammainccinv, gammaincinv
 
         z = normal(torch.float64)
-        looks = torch.as_tensor(self.looks).to(z).expand(z.shape).cpu().numpy()
+        looks = wide(self.looks, z).expand(z.shape).cpu().numpy()
         tail = torch.special.ndtr(-z.abs()).cpu().numpy()  # of the smaller side, where nothing is lost to 1
         below, above = (torch.as_tensor(f(looks, tail) / looks).to(z) for f in (gammaincinv, gammainccinv))
         return m * torch.where(z > 0, above, below)
