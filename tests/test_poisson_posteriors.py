@@ -137,6 +137,57 @@ def test_many_counts_are_gaussian():
     assert ((result.std[0] / std - 1).abs() < 0.02 + 5 / 2048**0.5).all()
 
 
+@pytest.mark.parametrize("form", ["dense", "bare"])
+def test_two_modes_by_particles(form, monkeypatch):
+    """A mixture prior, whose V is a matrix: at most 128 numbers it is formed, of larger signals it is not."""
+    if form == "bare":
+        monkeypatch.setattr("invsolve.strategies.smc.DENSE_SIZE", 0)
+    weights, means, stds = (0.7, 0.3), (2.0, 5.0), (0.4, 0.6)
+    prior = iv.priors.GaussianMixturePrior(
+        weights=torch.tensor(weights, dtype=F64), means=torch.tensor(means, dtype=F64)[:, None],
+        covariances=torch.tensor(stds, dtype=F64).square()[:, None, None],
+    )
+    A, noise = iv.operators.Matrix(matrix=torch.ones(2, 1, dtype=F64)), Poisson(counts_per_unit=1.0, background=0.5)
+    y = torch.tensor([[3.0, 5.0]], dtype=F64)
+    x = np.linspace(0.01, 9, 6001)
+    law = sum(w / s * np.exp(-0.5 * ((x - m) / s) ** 2) for w, m, s in zip(weights, means, stds, strict=True))
+    p = law * np.exp(8 * np.log(x + 0.5) - 2 * x)
+    p /= p.sum()
+    mean, high = (p * x).sum(), p[x > 3.6].sum()
+    std = np.sqrt((p * (x - mean) ** 2).sum())
+    strategy = iv.strategies.SMC(num_steps=25 if form == "dense" else 200)
+    result = iv.solve(A, y, prior, noise=noise, strategy=strategy, num_samples=4096, seed=0)
+    n = float(result.ess.min())
+    weight = (result.weights[:, 0] * (result.samples[:, 0, 0] > 3.6)).sum()
+    assert n > 500
+    assert abs(float(weight) - high) < 5 * np.sqrt(high * (1 - high) / n) + 0.01
+    assert abs(float(result.mean) - mean) < (5 / np.sqrt(n) + 0.02) * std
+    assert abs(float(result.std) / std - 1) < 5 / np.sqrt(2 * n) + 0.02
+
+
+@pytest.mark.parametrize("name", ["SMC", "MMPS", "TMPD", "PiGDM"])
+def test_items_do_not_see_each_other(name):
+    """Levels depend on the noise, which is made Gaussian item by item: an item alone is as in any batch."""
+    n = 4
+    A, prior = exponential(GAINS[:n]), gaussian(n, 0.0, 0.5)
+    noise = Poisson(counts_per_unit=torch.tensor([[4.0], [50.0]], dtype=F64))
+    y = torch.tensor([[3.0, 0.0, 5.0, 9.0], [40.0, 21.0, 70.0, 90.0]], dtype=F64)
+    strategy = getattr(iv.strategies, name)(num_steps=8)
+    both = iv.solve(A, y, prior, noise=noise, strategy=strategy, num_samples=16, seed=0)
+    for item, gain in ((0, 4.0), (1, 50.0)):
+        alone = iv.solve(
+            A, y[item : item + 1], prior, noise=Poisson(counts_per_unit=gain), strategy=strategy, num_samples=16, seed=0,
+            item_ids=[item],
+        )
+        assert torch.allclose(alone.samples[:, 0], both.samples[:, item], rtol=0, atol=1e-8)
+
+
+def test_calibrate_takes_counts():
+    A, prior = iv.operators.Matrix(matrix=torch.eye(2, dtype=F64)), gaussian(2, 3.0, 0.5)
+    found = iv.calibrate(A, prior, noise=Poisson(counts_per_unit=2.0), strategy=WALK, runs=20, num_samples=31, seed=0)
+    assert found.passed, str(found)
+
+
 # --- is this posterior right? ----------------------------------------------------------------------------------------
 WALK = iv.strategies.NoiseMCMC(chains=256, islands=4)
 TRUE = Poisson(counts_per_unit=10.0, background=3.0)
