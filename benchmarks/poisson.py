@@ -132,7 +132,7 @@ def main() -> None:
         "# Counts",
         "Written by `python benchmarks/poisson.py`; one thread.",
         f"{SIZE} log-normal intensities (std of the logarithm {SPREAD:g}), each seen by one detector of gain 0.5 to 2, "
-        f"{ITEMS} data sets. `counts`: expected at an intensity and a gain of 1; a fifth of that is background. "
+        f"in {ITEMS} data sets. `counts`: expected at an intensity and a gain of 1; a fifth of that is background. "
         "Against quadrature: errors of the posterior mean in posterior standard deviations, ratios of the standard "
         f"deviation. {samples} samples by each strategy: an exact sampler of independent draws has a mean error of "
         f"{samples**-0.5:.3f} and std ratios within about {3 * (2 * samples) ** -0.5:.0%} (more where the posterior "

@@ -188,6 +188,15 @@ def test_calibrate_takes_counts():
     assert found.passed, str(found)
 
 
+def test_samples_that_do_not_fit_counts_are_said_to():
+    A, prior = iv.operators.Matrix(matrix=torch.eye(4, dtype=F64)), gaussian(4, 3.0, 0.5)
+    y = torch.full((1, 4), 15.0, dtype=F64)
+    for noise, fits in ((Poisson(counts_per_unit=5.0), True), (Poisson(counts_per_unit=0.5), False)):
+        for strategy in (WALK, iv.strategies.MMPS()):
+            result = iv.solve(A, y, prior, noise=noise, strategy=strategy, num_samples=64, seed=0)
+            assert any("do not fit the data" in text for text in result.warnings) is not fits
+
+
 # --- is this posterior right? ----------------------------------------------------------------------------------------
 WALK = iv.strategies.NoiseMCMC(chains=256, islands=4)
 TRUE = Poisson(counts_per_unit=10.0, background=3.0)

@@ -90,9 +90,10 @@ class SMC(Strategy):
     - else towards the chain whose kernels are the same without data, ``N(r x + (1 - r) D, ...)``, of second order.
 
     The last step draws x0 from ``N(D_y, V_y)``; its weight is the true likelihood over that of the linearised operator.
-    Noise that is not Gaussian is replaced, in steps and twists, by its Gaussian at D (`Problem.gaussianised`); the
-    last weight, by the true likelihood, makes that right (but for large signals without V, where it is small at the
-    last level).
+    Noise that is not Gaussian is replaced, in steps and twists, by its Gaussian at the clean data that D and y lead to
+    (`Problem.gaussianised`, found by Newton's method from D); the last weight, by the true likelihood, corrects that.
+    Only large signals whose steps have no V have no such weight: there it is an error that vanishes with the last
+    level.
     Particles of an item are resampled (systematic) when their effective number falls below ``resample_below`` of them.
     A particle that becomes NaN has weight zero, and no move to NaN is accepted.
 
