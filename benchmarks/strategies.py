@@ -94,7 +94,7 @@ def curved() -> Kind:
         u = x @ matrix.mT
         return u + 0.3 * u**2
 
-    return Kind(name="curved", text="Gaussian prior, 4 correlated numbers, u + 0.3 u^2 of 4 mixtures of them, noise 0.2",
+    return Kind(name="curved", text="Gaussian prior, 4 correlated numbers, u + 0.3 u^2 of 4 mixtures, noise 0.2",
                 operator=iv.operators.from_callable(bent, (4,), (4,), kind="nonlinear"), prior=_gaussian(4), noise=0.2)
 
 

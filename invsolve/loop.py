@@ -16,7 +16,6 @@ from invsolve.allocator import keep_memory
 from invsolve.checkpoint import Checkpoint, check_fingerprint, fill_state, flatten_state, load_state, save_state
 from invsolve.draws import DrawLike
 from invsolve.errors import invalid
-from invsolve.noise import Gaussian
 from invsolve.priors.base import Prior
 from invsolve.problem import Problem
 from invsolve.progress import Progress
@@ -165,11 +164,7 @@ class Work:
         if tuple(x.shape) != (count, *self.problem.shape):
             raise invalid(strategy.name, "samples(state)", f"of shape {(count, *self.problem.shape)}", tuple(x.shape))
         real = run.problem.take(torch.arange(count, device=index.device))
-        whitened = isinstance(self.problem.noise, Gaussian)
-        finished = {
-            "samples": x,
-            "chi2": real.chi2(x) if whitened else torch.full_like(real.num_data.to(x.real), torch.nan),
-        }
+        finished = {"samples": x, "chi2": real.chi2(x)}
         if weights is not None:
             finished["log_weights"] = weights[:count]
         finished |= {f"info.{k}": v[:count] for k, v in {"diverged_at": diverged, **info}.items()}

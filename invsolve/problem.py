@@ -25,9 +25,9 @@ class Problem:
 
     ``data`` is ``(batch, *operator.out_shape)``, or exactly ``out_shape`` for one unbatched measurement (results then
     have no batch axis); torch, numpy (converted to the operator's precision, float32 without one) or xarray. It must be
-    finite. ``noise`` is an `iv.noise` model or a positive number, the std of Gaussian noise in the units of the data;
-    for complex data per real component. ``dims`` names the axes of the signal, for xarray; ``units`` says the unit of
-    the signal.
+    finite, and possible: counts are whole numbers. ``noise`` is an `iv.noise` model or a positive number, the std of
+    Gaussian noise in the units of the data; for complex data per real component. ``dims`` names the axes of the signal,
+    for xarray; ``units`` says the unit of the signal.
 
     Raises InputError or InputTypeError naming the argument, what was expected and what was given.
     """
@@ -72,6 +72,7 @@ class Problem:
         object.__setattr__(self, "data", y.detach())
         object.__setattr__(self, "batched", batched)
         noise = as_noise("solve", self.noise).check(A.out_shape, len(y), y.dtype, y.device)
+        noise.check_data(y, A.observed)
         object.__setattr__(self, "noise", noise)
 
     # --- what a solver asks ------------------------------------------------------------------------------------------
@@ -91,7 +92,7 @@ class Problem:
     @property
     def shared(self) -> bool:
         """True if every row has the same operator and noise, so that factorisations can be shared."""
-        return self.operator.batch is None and not (isinstance(self.noise, Gaussian) and self.noise.per_item)
+        return self.operator.batch is None and not self.noise.per_item
 
     @property
     def num_data(self) -> Tensor:
@@ -116,16 +117,43 @@ class Problem:
 
     def chi2(self, x: Tensor) -> Tensor:
         """chi^2 per datum of ``x`` ``(batch, *shape)``, (batch,): about 1 for a right model; NaN without data."""
-        white = self.whiten(self.data - self.operator(x))
+        white = self.noise.residual(self.data, self.operator(x), self.operator.observed)
         return white.abs().square().flatten(1).sum(1) / self.num_data
+
+    def gaussianised(self, clean: Tensor) -> Self:
+        """The same rows with Gaussian noise, of a std for every datum, that stands for the noise near ``clean``.
+
+        ``clean`` ``(batch, *out_shape)``, the operator's output. Data and std are those of `Noise.gaussian_at`: the
+        gradient of log p at ``clean``, and its Fisher information, are unchanged. Gaussian noise stays as it is.
+        """
+        return self.surrogate(clean)[0]
+
+    def surrogate(self, clean: Tensor) -> tuple[Self, Tensor]:
+        """`gaussianised`, and the peak of its log density (rows,), float64, for which it is log p itself at ``clean``.
+        """
+        observed = self.operator.observed
+        if isinstance(self.noise, Gaussian):
+            return self, self.noise.log_prob(self.data, self.data, observed).double()
+        data, std, peak = self.noise.gaussian_at(self.data, clean, observed)
+        dtype = self.data.dtype
+        return self._with(data=data.to(dtype), noise=Gaussian.of_rows(std.to(kind_dtype(dtype, "real")))), peak
+
+    def with_unit_noise(self) -> Self:
+        """The same rows with Gaussian noise of std 1: whitening then leaves out what is not observed, no more."""
+        return self._with(noise=Gaussian(std=1.0))
 
     def take(self, index: Tensor) -> Self:
         """The problem of the rows ``index``."""
-        rows = object.__new__(type(self))  # rows of a checked problem need no second check
-        taken = {"operator": self.operator.take(index), "data": self.data[index], "noise": self.noise.take(index)}
-        for name, value in (vars(self) | taken).items():
-            object.__setattr__(rows, name, value)
-        return rows
+        return self._with(
+            operator=self.operator.take(index), data=self.data[index], noise=self.noise.take(index)
+        )
+
+    def _with(self, **values: object) -> Self:
+        """With these fields, which need no second check."""
+        other = object.__new__(type(self))
+        for name, value in (vars(self) | values).items():
+            object.__setattr__(other, name, value)
+        return other
 
     def replaced(self, *, operator: Operator, noise: Noise) -> Self:
         """The same data with another operator, of the same shapes, and another noise."""
@@ -154,6 +182,8 @@ class Problem:
         if isinstance(self.noise, Gaussian) and isinstance(self.noise.std, float):
             lines.append(f"  Gaussian noise of std {self.noise.std:.4g}; "
                          "posterior samples of a right model have chi^2 per datum near 1")
+        if not isinstance(self.noise, Gaussian):
+            lines.append(f"  {self.noise!r}")
         if isinstance(self.noise, Gaussian) and self.noise.unknown:
             lines.append(f"  Gaussian noise of unknown std, {self.noise.std}: inferred for every item with the signal")
         if isinstance(self.operator, Family):
@@ -164,7 +194,8 @@ class Problem:
     @property
     def _gaussian(self) -> Gaussian:
         if not isinstance(self.noise, Gaussian):
-            raise invalid_type("Problem", "noise", "iv.noise.Gaussian for a whitened residual", self.noise)
+            raise invalid_type("Problem", "noise", "iv.noise.Gaussian for a whitened residual", self.noise,
+                               "Use problem.gaussianised(clean), or problem.noise.residual(y, clean).")
         return self.noise
 
 

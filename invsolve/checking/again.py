@@ -52,15 +52,23 @@ class Again:
         )
 
     def noise(self, problem: Problem, purpose: str) -> Tensor:
-        """Noise of the data of ``problem`` ``(rows, *out_shape)``, zero where nothing is observed."""
+        """Additive noise of the data of ``problem`` ``(rows, *out_shape)``, zero where nothing is observed."""
         drawn = problem.noise.sample(torch.zeros_like(problem.data), self.draws(len(problem.data), purpose))
         observed = problem.operator.observed
         return drawn if observed is None else drawn * observed
 
-    def predicted(self, item: int, signals: Tensor, factor: float, purpose: str) -> Tensor:
-        """Data simulated from ``signals`` ``(rows, *shape)`` of one item, with ``factor`` times the noise."""
-        rows = self.problem.take(torch.full((len(signals),), item, device=signals.device))
-        return rows.operator(signals) + factor * self.noise(rows, f"{purpose} {item}")
+    def simulated(self, problem: Problem, signals: Tensor, purpose: str) -> Tensor:
+        """Data ``(rows, *out_shape)`` drawn from ``signals`` ``(rows, *shape)``, without noise where nothing is seen.
+        """
+        clean = problem.operator(signals)
+        drawn = problem.noise.sample(clean, self.draws(len(signals), purpose))
+        observed = problem.operator.observed
+        return drawn if observed is None else torch.where(observed, drawn, clean)
+
+    def predicted(self, problem: Problem, item: int, signals: Tensor, purpose: str) -> Tensor:
+        """Data of ``problem`` simulated from ``signals`` ``(rows, *shape)`` of one item."""
+        rows = problem.take(torch.full((len(signals),), item, device=signals.device))
+        return self.simulated(rows, signals, f"{purpose} {item}")
 
 
 def with_data(problem: Problem, data: Tensor, *, noise_factor: float = 1.0) -> Problem:

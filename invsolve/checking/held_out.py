@@ -50,7 +50,7 @@ def held_out_test(again: Again) -> list[Measured]:
         white = torch.zeros(rows.data.shape, dtype=rows.data.dtype, device=rows.data.device)
         for k, (held, x) in enumerate(predictions):
             data = torch.cat([
-                problem.data[item : item + 1], again.predicted(item, x[good, item], 1.0, f"held-out replicates {k}")
+                problem.data[item : item + 1], again.predicted(problem, item, x[good, item], f"held-out replicates {k}")
             ])
             error = rows.whiten(data - data.mean(0))
             # In units of the predicted std, symmetric in the pool; at least the noise, which is known.

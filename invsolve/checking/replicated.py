@@ -2,8 +2,8 @@
 
 A sample x' of p(x | y) and data y' simulated from it: given y and y', x' is a draw from p(x | y, y'), so its rank among
 samples of that is uniform if the solver is right (Saeilynoja, Schmitt, Buerkner & Vehtari 2025, arXiv 2502.03279). Both
-data sets are measurements of one signal with Gaussian noise, so their mean, with half the noise variance, holds all of
-both, for any operator. Data that contradict the model are no fault of the solver, and are not seen here.
+data sets are measurements of one signal, and one measurement holds all of both, for any operator: their mean, or for
+counts their sum (`fission`). Data that contradict the model are no fault of the solver, and are not seen here.
 """
 
 from __future__ import annotations
@@ -15,9 +15,11 @@ import torch
 from torch import Tensor
 
 from invsolve.arrays import to_real
-from invsolve.checking.again import Again, with_data
+from invsolve.checking.again import Again
+from invsolve.checking.fission import joined
 from invsolve.checking.ranks import mean_rank_limit, uniform_rank_p
 from invsolve.checking.report import SHARES, Measured
+from invsolve.noise import Gaussian
 from invsolve.problem import Problem
 from invsolve.strategies.base import Strategy
 
@@ -43,10 +45,10 @@ def replicated_data_test(again: Again, samples: Tensor) -> list[Measured]:
     index = torch.arange(runs, device=samples.device)
     truth = samples[index // items, index % items]
     rows = problem.take(index % items)
-    replicated = rows.operator(truth) + again.noise(rows, "replicated data")
+    replicated = again.simulated(rows, truth, "replicated data")
     if (observed := rows.operator.observed) is not None:
         replicated = replicated * observed
-    both = with_data(rows, (rows.data + replicated) / 2, noise_factor=math.sqrt(0.5))
+    both = joined(rows, replicated)
     x = again.posterior(both, among, "replicated data")
     pool = torch.cat([truth[None], x])  # (1 + samples, runs, *shape)
     usable = torch.isfinite(pool).flatten(2).all(2).all(0)
@@ -71,8 +73,11 @@ def _functionals(again: Again, both: Problem, pool: Tensor) -> tuple[list[str], 
     """``(1 + samples, runs, functionals)``: numbers of a signal that are symmetric in what else is in its pool."""
     rows = pool.shape[1]
     clean = torch.stack([both.operator(x) for x in pool])
-    seen = torch.stack([to_real(both.whiten(c)).double() for c in clean])  # (pool, runs, m)
-    misfit = torch.stack([both.whiten(both.data - c).abs().square().flatten(1).sum(1) for c in clean])
+    white = isinstance(both.noise, Gaussian)
+    seen = torch.stack([to_real(both.whiten(c) if white else c).double() for c in clean])  # (pool, runs, m)
+    observed = both.operator.observed
+    left = [both.noise.residual(both.data, c, observed) for c in clean]
+    misfit = torch.stack([r.abs().square().flatten(1).sum(1) for r in left])
     real = to_real(pool.flatten(0, 1)).double().view(len(pool), rows, -1)
     draws = again.draws(4, "projections")
     g = draws.normal((real.shape[2],), torch.float64, step=0).to(real.device)

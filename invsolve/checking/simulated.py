@@ -8,7 +8,7 @@ import torch
 from invsolve.checking.again import Again
 from invsolve.checking.ranks import REPLICATES, stands_out
 from invsolve.checking.report import Measured
-from invsolve.checking.summaries import summaries
+from invsolve.checking.summaries import standardised, summaries
 
 DRAWS = 4 * (REPLICATES + 1) - 1  # they cost no solve: the limit is then the fourth of 1,024, not the first of 256
 
@@ -23,10 +23,10 @@ def prior_predictive_test(again: Again) -> list[Measured]:
     columns = []
     for item in range(len(problem.data)):
         x = prior.sample(DRAWS, seed=_seed(again, item))
-        data = torch.cat([problem.data[item : item + 1], again.predicted(item, x, 1.0, "prior predictive")])
+        data = torch.cat([problem.data[item : item + 1], again.predicted(problem, item, x, "prior predictive")])
         rows = problem.take(torch.full((len(data),), item, device=data.device))
         middle = rows.operator(prior.mean.expand(len(data), *prior.mean.shape))
-        found, values = summaries(rows, rows.whiten(data - middle))
+        found, values = summaries(rows, standardised(rows, data, middle))
         names += found if len(problem.data) == 1 else [f"{name} of item {item}" for name in found]
         columns.append(values)
     rank = stands_out(torch.cat(columns, 1))

@@ -1,9 +1,7 @@
 """Data fission: two independent measurements made of one, the second predicted from the first.
 
-With fresh noise n of the law of the data's own, ``y1 = y + n`` and ``y2 = y - n`` are independent given the clean data,
-each with twice the noise variance (Leiner, Duan, Wasserman & Ramdas 2025, JASA 120, 135-146, for Gaussian noise of
-known law). The solver sees y1. If model and solver are right, y2 and replicates ``A x_k + noise`` of the samples x_k
-given y1 are exchangeable: a rank among them is exactly uniform.
+The solver sees the first half y1 of `fission`. If model and solver are right, the second one, y2, and replicates of it
+simulated from the samples x_k given y1 are exchangeable: a rank among them is exactly uniform.
 """
 
 from __future__ import annotations
@@ -13,19 +11,19 @@ import math
 import numpy as np
 import torch
 
-from invsolve.checking.again import Again, with_data
+from invsolve.checking.again import Again
+from invsolve.checking.fission import halves
 from invsolve.checking.ranks import REPLICATES, stands_out
 from invsolve.checking.report import Measured
-from invsolve.checking.summaries import summaries
-
-_TWICE = math.sqrt(2.0)
+from invsolve.checking.summaries import standardised, summaries
+from invsolve.noise import Gaussian
 
 
 def split_data_test(again: Again) -> list[Measured]:
     """Is the second half of the data what the solver predicts from the first?"""
     problem = again.problem
-    n = again.noise(problem, "split data")
-    x = again.posterior(with_data(problem, problem.data + n, noise_factor=_TWICE), REPLICATES, "split data")
+    first, second = halves(again, "split data")
+    x = again.posterior(first, REPLICATES, "split data")
     good = torch.isfinite(x).flatten(1).all(1)  # of every item: a joint pool has all of them
     if int(good.sum()) < REPLICATES // 2:
         p = np.array([0.0])
@@ -34,11 +32,11 @@ def split_data_test(again: Again) -> list[Measured]:
     columns, sizes = [], []
     for item in range(len(problem.data)):
         data = torch.cat([
-            (problem.data - n)[item : item + 1], again.predicted(item, x[good, item], _TWICE, "split data replicates")
+            second.data[item : item + 1], again.predicted(second, item, x[good, item], "split data replicates")
         ])
         # Errors of the mean of the pool, the same for each member: what is symmetric in the pool keeps the rank exact.
-        rows = problem.take(torch.full((len(data),), item, device=data.device))
-        found, values = summaries(rows, rows.whiten(data - data.mean(0)) / _TWICE)
+        rows = second.take(torch.full((len(data),), item, device=data.device))
+        found, values = summaries(rows, standardised(rows, data, data.mean(0)))
         names += found if len(problem.data) == 1 else [f"{name} of item {item}" for name in found]
         columns.append(values)
         sizes.append(values[:, 0])
@@ -46,8 +44,9 @@ def split_data_test(again: Again) -> list[Measured]:
     ratio = math.exp(float(max((s[0] - s[1:].mean() for s in sizes), key=abs)) / 2)
     spread = max(float(s[1:].std()) for s in sizes)
     notice = math.exp((3.0 + 1.3) * spread / 2)  # 3: about the largest of 256 normal numbers
+    how = "split by added noise" if isinstance(problem.noise, Gaussian) else "each count given to one of two"
     text = (
-        f"second half of the data (split by added noise) predicted from the first: errors {ratio:.2f} times as large "
+        f"second half of the data ({how}) predicted from the first: errors {ratio:.2f} times as large "
         f"as predicted, {names[rank.column]} differs most ({rank.z:+.1f} std); would notice errors {notice:.2f} times "
         "as large"
     )

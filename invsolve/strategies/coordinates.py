@@ -17,6 +17,7 @@ from torch import Tensor
 
 from invsolve.arrays import from_real, to_real
 from invsolve.checks import kind_dtype
+from invsolve.noise import Gaussian
 from invsolve.operators.base import LinearOperator
 from invsolve.priors.base import Prior
 from invsolve.priors.modes import Modes
@@ -145,8 +146,15 @@ class Jacobian:
 def linear_jacobian(problem: Problem, coordinates: Coordinates, *, rows: int = 512) -> Jacobian:
     """Of a linear operator: one matrix, or one for every item where they differ; by applying it to unit vectors.
 
-    To those of the data, through the adjoint, where the data are fewer; ``rows`` at a time.
+    To those of the data, through the adjoint, where the data are fewer; ``rows`` at a time. Where the noise is not
+    Gaussian its std is known at D only: the matrix is then the operator's.
     """
+    if isinstance(problem.noise, Gaussian):
+        return Jacobian.of(_matrix(problem, coordinates, rows))
+    return Jacobian(matrix=_matrix(problem.with_unit_noise(), coordinates, rows), rotation=None)
+
+
+def _matrix(problem: Problem, coordinates: Coordinates, rows: int) -> Tensor:
     y, n, items = problem.data, coordinates.size, 1 if problem.shared else len(problem.data)
     m = prod(y.shape[1:]) * (2 if y.is_complex() else 1)
     own = torch.arange(items, device=y.device)
@@ -158,14 +166,14 @@ def linear_jacobian(problem: Problem, coordinates: Coordinates, *, rows: int = 5
             w = from_real(unit, tuple(y.shape[1:]), y.dtype if y.is_complex() else None)
             one = problem.take(own.repeat(len(unit)))
             blocks.append(coordinates.adjoint(operator.adjoint(one.unwhiten_adjoint(w))))
-        return Jacobian.of(torch.cat(blocks)[None])
+        return torch.cat(blocks)[None]
     columns = []
     for unit in torch.split(torch.eye(n, dtype=torch.float64, device=y.device), max(1, rows // items)):
         taken = problem.take(own.repeat_interleave(len(unit)))
         direction = coordinates.direction(unit)
         clean = taken.operator(direction.repeat(items, *([1] * (direction.ndim - 1))))
         columns.append(to_real(taken.whiten(clean)).double().view(items, len(unit), m))
-    return Jacobian.of(torch.cat(columns, 1).mT)
+    return torch.cat(columns, 1).mT
 
 
 def adjoint_matrix(problem: Problem, coordinates: Coordinates, operator: LinearOperator) -> Tensor:

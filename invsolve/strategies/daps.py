@@ -10,14 +10,15 @@ from torch import Tensor
 
 from invsolve.checks import check_choice, check_int, check_positive
 from invsolve.noise import Gaussian
+from invsolve.posterior import not_linear_gaussian
 from invsolve.priors.base import Prior
 from invsolve.problem import Problem
 from invsolve.samplers import karras_grid
 from invsolve.samplers.base import Level
 from invsolve.strategies.base import Info, Run
-from invsolve.strategies.guided import needs_gaussian_noise_and_derivative
+from invsolve.strategies.guided import needs_derivative
 from invsolve.strategies.levels import PerRow, information
-from invsolve.strategies.likelihood_step import likelihood_gradient, needs_derivative, tamed
+from invsolve.strategies.likelihood_step import likelihood_gradient, tamed
 from invsolve.strategies.resolvent import DataStep
 from invsolve.strategies.walk import Walk, check_optional
 
@@ -74,14 +75,13 @@ class DAPS(Walk):
     def missing(self, problem: Problem, prior: Prior) -> str:
         if reason := needs_derivative(problem):
             return reason
-        if self.inner == "exact" and not problem.linear:
-            return f"a linear operator ({type(problem.operator).__name__} is not), or inner='langevin'"
-        return needs_gaussian_noise_and_derivative(problem) if self.inner == "exact" else ""
+        lacking = not_linear_gaussian(problem) if self.inner == "exact" else ""
+        return f"{lacking}: inner='langevin'" if lacking else ""
 
     def prepare(self, problem: Problem, prior: Prior) -> _Tools:
         if self.tau is not None:
             problem = problem.replaced(operator=problem.operator, noise=Gaussian(std=self.tau))
-        exact = problem.linear and not needs_gaussian_noise_and_derivative(problem)
+        exact = not not_linear_gaussian(problem)
         if self.inner == "langevin" or (self.inner == "auto" and not exact):
             known = PerRow.of(problem, information(problem, prior)) if self.step_size is None else None
             return _Tools(problem=problem, exact=None, information=known)

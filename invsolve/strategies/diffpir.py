@@ -13,7 +13,7 @@ from invsolve.problem import Problem
 from invsolve.samplers import karras_grid
 from invsolve.samplers.base import Level
 from invsolve.strategies.base import Info, Run
-from invsolve.strategies.guided import needs_gaussian_noise_and_derivative
+from invsolve.strategies.guided import needs_derivative
 from invsolve.strategies.resolvent import DataStep
 from invsolve.strategies.walk import Walk, check_share, fixed_eta
 
@@ -24,8 +24,8 @@ class DiffPIR(Walk):
     """``u = argmin -log p(y | A u) + lam |u - D|^2 / 2a^2``, then ``u + b (sqrt(1 - zeta) (x - u)/a + sqrt(zeta) e)``.
 
     Zhu et al. 2023 (arXiv 2305.08995). ``lam``: how far D is trusted (1: as a signal of variance a^2); ``zeta``: the
-    share of fresh noise. Linear operators and Gaussian noise have the exact proximal point, others the one of the
-    operator linearised at D. The last step returns D. No derivative of the denoiser; one evaluation a step.
+    share of fresh noise. Linear operators and Gaussian noise have the exact proximal point, others the one of their
+    linearisation and Gaussian at D. The last step returns D. No derivative of the denoiser; one evaluation a step.
 
     Where the prior is Gaussian with independent entries of variance 1 it tends to the posterior as steps grow and zeta
     falls; with ``zeta = 1`` or ``lam = 8`` it does not: see `docs/strategies.md`.
@@ -45,7 +45,7 @@ class DiffPIR(Walk):
         return cls(lam=8.0, zeta=1.0, grid=unit * karras_grid(100.0, 0.01, 1000))
 
     def missing(self, problem: Problem, prior: Prior) -> str:
-        return needs_gaussian_noise_and_derivative(problem)
+        return needs_derivative(problem)
 
     def prepare(self, problem: Problem, prior: Prior) -> DataStep:
         return DataStep.of(problem, prior)

@@ -13,8 +13,9 @@ from invsolve.problem import Problem
 from invsolve.samplers import vp_grid
 from invsolve.samplers.base import Level
 from invsolve.strategies.base import Info, Run
+from invsolve.strategies.guided import needs_derivative
 from invsolve.strategies.levels import PerRow, entry_std, information
-from invsolve.strategies.likelihood_step import needs_derivative, residual_norm
+from invsolve.strategies.likelihood_step import residual_norm
 from invsolve.strategies.walk import Walk, ancestral, check_optional, root
 
 # zeta of the authors' configurations (images in [-1, 1], 1000 steps, noise 0.05; guidance card 2).

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from invsolve.checks import check_int
 from invsolve.errors import invalid_type
-from invsolve.noise import Gaussian
 from invsolve.operators.base import BlackBox
 from invsolve.priors.base import Prior
 from invsolve.problem import Problem
@@ -139,10 +138,8 @@ class _Unguided:
         return self
 
 
-def needs_gaussian_noise_and_derivative(problem: Problem) -> str:
-    """What a covariance-aware guidance lacks; '' if nothing."""
-    if not isinstance(problem.noise, Gaussian):
-        return f"Gaussian noise (it is {type(problem.noise).__name__})"
+def needs_derivative(problem: Problem) -> str:
+    """What a covariance-aware guidance lacks; '' if nothing. Noise of any law is taken by its Gaussian at D."""
     if isinstance(problem.operator, BlackBox):
         return f"an operator with a derivative ({type(problem.operator).__name__} is a black box)"
     return ""

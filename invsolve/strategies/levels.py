@@ -12,6 +12,7 @@ from torch import Tensor
 from invsolve.cg import direction, inner, norm
 from invsolve.checks import real_dtype
 from invsolve.errors import UnsupportedError, invalid
+from invsolve.noise import Gaussian
 from invsolve.operators.base import BlackBox
 from invsolve.priors.base import Prior
 from invsolve.problem import Problem
@@ -28,7 +29,7 @@ def noise_levels(problem: Problem, prior: Prior) -> tuple[float | Tensor, float 
 
     The smallest posterior std is taken as ``(detail^-2 + |G^-1/2 A C^1/2|^2)^-1/2``: no direction is better known than
     the best measured one, and the finest one of the prior. A non-linear operator counts through its Jacobian at the
-    prior's mean.
+    prior's mean, noise that is not Gaussian by its Fisher information there.
     """
     if prod(problem.operator.out_shape) == 0:
         return prior_range(prior)
@@ -45,7 +46,12 @@ def noise_levels(problem: Problem, prior: Prior) -> tuple[float | Tensor, float 
             f"reaching below {top:.3g} and above {float(bottom.max()):.3g}",
             prior.sigma_range,
         )
-    return (top, float(bottom[0])) if problem.shared else (torch.full_like(bottom, top), bottom)
+    return (top, float(bottom[0])) if _alike(problem) else (torch.full_like(bottom, top), bottom)
+
+
+def _alike(problem: Problem) -> bool:
+    """True if every item has the same G: where noise is not Gaussian that may depend on the data."""
+    return problem.shared and isinstance(problem.noise, Gaussian)
 
 
 def solver_grid(problem: Problem, prior: Prior, num_steps: int) -> Tensor:
@@ -88,10 +94,11 @@ def information(problem: Problem, prior: Prior, *, max_iter: int = 30, rtol: flo
         raise UnsupportedError(
             f"solve: {type(problem.operator).__name__} is a black box, guidance needs its derivative."
         )
-    one = problem.take(torch.zeros(1, dtype=torch.int64, device=problem.data.device)) if problem.shared else problem
+    one = problem.take(torch.zeros(1, dtype=torch.int64, device=problem.data.device)) if _alike(problem) else problem
     rows = len(one.data)
     mean = prior.mean.expand(rows, *prior.shape).clone()  # forward mode refuses rows that share their memory
     operator = one.operator.linearize(mean)
+    one = one.gaussianised(one.operator(mean))
     rng = torch.Generator().manual_seed(0)
     x = torch.randn(1, *prior.shape, generator=rng, dtype=problem.signal_dtype).to(problem.data.device)
     x = direction(x).expand(rows, *prior.shape).clone()

@@ -13,8 +13,9 @@ from invsolve.priors.base import Prior
 from invsolve.problem import Problem
 from invsolve.samplers.base import Level
 from invsolve.strategies.base import Info, Run
+from invsolve.strategies.guided import needs_derivative
 from invsolve.strategies.levels import entry_std
-from invsolve.strategies.likelihood_step import needs_derivative, tamed
+from invsolve.strategies.likelihood_step import tamed
 from invsolve.strategies.walk import Walk, ancestral, check_optional, root
 
 

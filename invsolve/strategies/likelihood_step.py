@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from invsolve.operators.base import BlackBox
+from invsolve.noise import Poisson
 from invsolve.problem import Problem
 from invsolve.samplers.base import Level
 
@@ -24,17 +24,18 @@ def likelihood_gradient(problem: Problem, x: Tensor) -> Tensor:
 
 
 def residual_norm(problem: Problem, clean: Tensor) -> tuple[Tensor, Tensor]:
-    """``||y - A(x)||_2`` per row ``(rows,)`` over the data that exist, and its gradient in A(x); zero at its kink."""
+    """``||y - A(x)||_2`` per row ``(rows,)`` over the data that exist, and its gradient in A(x); zero at its kink.
+
+    Counts have the weights of the paper of DPS, ``1 / (2 y)``, those below one count as one.
+    """
+    noise = problem.noise
+    slope: Tensor | float = 1.0
     rest = problem.data - clean
+    if isinstance(noise, Poisson):
+        slope = noise.counts_per_unit * (0.5 / problem.data.clamp_min(1)).sqrt()
+        rest = slope * (problem.data - noise.background) / noise.counts_per_unit - slope * clean
     observed = problem.operator.observed
     rest = rest if observed is None else rest * observed
     size = rest.flatten(1).abs().square().sum(1).sqrt()
     wide = size.view(-1, *([1] * (rest.ndim - 1)))
-    return size, -rest / wide.clamp_min(_TINY) * (wide > 0)
-
-
-def needs_derivative(problem: Problem) -> str:
-    """What a method that follows the gradient of the likelihood lacks; '' if nothing."""
-    if isinstance(problem.operator, BlackBox):
-        return f"an operator with a derivative ({type(problem.operator).__name__} is a black box)"
-    return ""
+    return size, -slope * rest / wide.clamp_min(_TINY) * (wide > 0)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import final
+from typing import TypeVar, final
 
 import torch
 from torch import Tensor
 
-from invsolve.arrays import to_real
+from invsolve.arrays import from_real, to_real
+from invsolve.noise import Gaussian
 from invsolve.problem import Problem
 from invsolve.strategies.coordinates import Coordinates, Jacobian, adjoint_matrix
 from invsolve.strategies.kernels import (
@@ -24,7 +26,10 @@ from invsolve.strategies.kernels import (
     times,
 )
 
+_Form = TypeVar("_Form", bound="Local")
+
 _POINTS = 8  # pairs of points at which the curvature of an operator is felt
+_EXPANSIONS = 2  # of noise that is not Gaussian, after the one at D
 _JITTER = 1e-10  # of the last level's variance: directions that the prior knows have no spread of their own
 
 
@@ -58,13 +63,18 @@ class Local(abc.ABC):
         return r, torch.where(b > 0, b**2 * (1 - r), _JITTER * a**2)
 
     def log_likelihood_ratio(self, problem: Problem, coordinates: Coordinates, u: Tensor) -> Tensor:
-        """log of the likelihood at ``u`` over the Gaussian one of the linearised operator."""
-        linear, true = self.linear, problem.whiten(problem.data - problem.operator(coordinates.synthesis(u)))
+        """log of the likelihood at ``u`` over the Gaussian one of the linearised operator, and of noise made Gaussian.
+        """
+        linear, clean = self.linear, problem.operator(coordinates.synthesis(u))
+        if isinstance(problem.noise, Gaussian):  # relative to the peak, which is large
+            true = -0.5 * to_real(problem.whiten(problem.data - clean)).double().square().sum(1)
+        else:
+            true = problem.noise.log_prob(problem.data, clean, problem.operator.observed).double() - linear.peak
         step = times(linear.jacobian.matrix, u - self.mean)
         if linear.jacobian.rotation is not None:
             step = times(linear.jacobian.rotation.mT, step)
         gaussian = (linear.residual - step).square().sum(1)
-        return linear.log_scale + 0.5 * (gaussian - to_real(true).double().square().sum(1))
+        return linear.log_scale + 0.5 * gaussian + true
 
 
 @final
@@ -76,12 +86,16 @@ class Linear:
     residual: Tensor  # whitened y - A(D), (rows, m); of a non-linear A less its mean curvature, over its std
     log_scale: Tensor  # (rows,): log of the product of those stds
     peak: Tensor  # (rows,): log density of the noise at its mode, which knows units and what was observed
+    plain: Plain | None = None  # where the noise is not Gaussian
 
     @classmethod
     def at(
         cls, problem: Problem, coordinates: Coordinates, jacobian: Jacobian | None, value: Tensor, V: Tensor | None
     ) -> Linear:
         """Around D = ``value``; ``jacobian`` None: the operator is linearised there, its curvature felt within V."""
+        if not isinstance(problem.noise, Gaussian):
+            plain = Plain.at(problem, coordinates, jacobian, value, V)
+            return plain.with_noise_at(problem, plain.clean)
         log_scale = torch.zeros(len(value), dtype=torch.float64, device=value.device)
         white = to_real(problem.whiten(problem.data - problem.operator(value))).double()
         if jacobian is None:
@@ -107,6 +121,51 @@ class Linear:
         if self.jacobian.rotation is not None:
             size = size + self.residual.square().sum(1) - residual.square().sum(1)
         return self.peak - self.log_scale - 0.5 * size - log_diagonal(root)
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Plain:
+    """Clean data as a linear function of u around D, in the units of the data; 0 where nothing was observed."""
+
+    clean: Tensor  # A(D), (rows, *out_shape)
+    matrix: Tensor  # (rows or 1, m, n)
+    shift: Tensor | None  # (rows, m): mean curvature of a non-linear A within V, and its variance
+    variance: Tensor | None
+
+    @classmethod
+    def at(
+        cls, problem: Problem, coordinates: Coordinates, jacobian: Jacobian | None, value: Tensor, V: Tensor | None
+    ) -> Plain:
+        clean = problem.operator(value)
+        if jacobian is not None:
+            return cls(clean=clean, matrix=jacobian.matrix, shift=None, variance=None)
+        plain = problem.with_unit_noise()
+        matrix = adjoint_matrix(plain, coordinates, plain.operator.linearize(value))
+        shift, variance = (None, None) if V is None else curvature(plain, coordinates, value, V, matrix)
+        return cls(clean=clean, matrix=matrix, shift=shift, variance=variance)
+
+    def after(self, step: Tensor) -> Tensor:
+        """The clean data ``(rows, *out_shape)`` for a change of u ``(rows, n)``."""
+        y = self.clean
+        change = times(self.matrix, step).to(y.real.dtype)
+        return y + from_real(change, tuple(y.shape[1:]), y.dtype if y.is_complex() else None)
+
+    def with_noise_at(self, problem: Problem, clean: Tensor) -> Linear:
+        """The noise replaced by its Gaussian at ``clean``, of which ``peak`` makes the likelihood there the true one.
+        """
+        local, peak = problem.surrogate(clean)
+        y = local.data
+        ones = from_real(torch.ones_like(to_real(y)), tuple(y.shape[1:]), y.dtype if y.is_complex() else None)
+        weight = to_real(local.whiten(ones)).double()
+        white = to_real(local.whiten(y - self.clean)).double()
+        log_scale = torch.zeros_like(peak)
+        if self.shift is not None and self.variance is not None:
+            scale = (1 + weight.square() * self.variance).sqrt()
+            white, weight = (white - weight * self.shift) / scale, weight / scale
+            log_scale = scale.log().sum(1)
+        jacobian = Jacobian.of(weight[..., None] * self.matrix)
+        return Linear(jacobian=jacobian, residual=white, log_scale=log_scale, peak=peak, plain=self)
 
 
 def curvature(
@@ -146,7 +205,8 @@ class DiagonalLocal(Local):
         level: Tensor,
     ) -> DiagonalLocal:
         value, mean, V = coordinates.moments(x, u, level)
-        return cls.given(Linear.at(problem, coordinates, jacobian, value, V), mean, V, level)
+        linear = Linear.at(problem, coordinates, jacobian, value, V)
+        return _settled(problem, linear, lambda linear: cls.given(linear, mean, V, level))
 
     @classmethod
     def given(cls, linear: Linear, mean: Tensor, V: Tensor, level: Tensor) -> DiagonalLocal:
@@ -189,12 +249,15 @@ class DenseLocal(Local):
         level: Tensor,
     ) -> DenseLocal:
         value, mean, V = coordinates.moments(x, u, level)
-        linear = Linear.at(problem, coordinates, jacobian, value, V)
-        guided_mean, log_twist, scaled = _condition(linear, mean, _product(V, linear.jacobian.matrix.mT).mT)
-        return cls(
-            level=level, mean=mean, V=V, linear=linear, guided_mean=guided_mean, log_twist=log_twist,
-            guided_V=torch.baddbmm(V, scaled.mT, scaled, alpha=-1),
-        )
+
+        def given(linear: Linear) -> DenseLocal:
+            guided_mean, log_twist, scaled = _condition(linear, mean, _product(V, linear.jacobian.matrix.mT).mT)
+            return cls(
+                level=level, mean=mean, V=V, linear=linear, guided_mean=guided_mean, log_twist=log_twist,
+                guided_V=torch.baddbmm(V, scaled.mT, scaled, alpha=-1),
+            )
+
+        return _settled(problem, Linear.at(problem, coordinates, jacobian, value, V), given)
 
     def unguided(self, u: Tensor, b: Tensor, mean: Tensor | None = None) -> Kernel:
         return self._kernel(u, b, self.mean if mean is None else mean, self.V)
@@ -220,9 +283,13 @@ class BareLocal(Local):
         level: Tensor,
     ) -> BareLocal:
         value, mean, product = coordinates.products(x, level)
+
+        def given(linear: Linear) -> BareLocal:
+            guided_mean, log_twist, _ = _condition(linear, mean, product(linear.jacobian.matrix))
+            return cls(level=level, mean=mean, linear=linear, guided_mean=guided_mean, log_twist=log_twist)
+
         linear = Linear.at(problem, coordinates, jacobian, value, None)
-        guided_mean, log_twist, _ = _condition(linear, mean, product(linear.jacobian.matrix))
-        return cls(level=level, mean=mean, linear=linear, guided_mean=guided_mean, log_twist=log_twist)
+        return _settled(problem, linear, given, expansions=0)  # each would be a product with V for every datum
 
     def unguided(self, u: Tensor, b: Tensor, mean: Tensor | None = None) -> Kernel:
         r, _ = self._weights(b)
@@ -231,6 +298,21 @@ class BareLocal(Local):
 
     def guided(self, u: Tensor, b: Tensor) -> Kernel:
         return self.unguided(u, b, self.guided_mean)
+
+
+def _settled(
+    problem: Problem, linear: Linear, given: Callable[[Linear], _Form], expansions: int = _EXPANSIONS
+) -> _Form:
+    """``given(linear)``, with noise that is not Gaussian expanded where the data lead from D: Newton's method.
+
+    At D itself the Gaussian of a datum that is far from it is too wide or too narrow, which in many data adds up.
+    """
+    local = given(linear)
+    if linear.plain is not None:
+        for _ in range(expansions):
+            clean = linear.plain.after(local.guided_mean - local.mean)
+            local = given(linear.plain.with_noise_at(problem, clean))
+    return local
 
 
 def _condition(linear: Linear, mean: Tensor, cross: Tensor) -> tuple[Tensor, Tensor, Tensor]:

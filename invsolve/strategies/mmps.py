@@ -13,11 +13,12 @@ from torch import Tensor
 from invsolve.cg import conjugate_gradients, default_rtol, expand
 from invsolve.checks import check_choice, check_int, check_positive
 from invsolve.linear_gaussian import IterativeSystem, System, make_system
+from invsolve.noise import Gaussian
 from invsolve.priors.base import Prior
 from invsolve.problem import Problem
 from invsolve.samplers import Sampler
 from invsolve.strategies.base import Info
-from invsolve.strategies.guided import BoundGuidance, Guidance, Guided, guided, needs_gaussian_noise_and_derivative
+from invsolve.strategies.guided import BoundGuidance, Guidance, Guided, guided, needs_derivative
 
 _DROWNED = 4.0  # noise, in rms of the signal, above which a learned prior's law replaces its Jacobian
 _DROWNED_ITER = 12  # products with the operator there: the walk forgets what is left
@@ -37,7 +38,8 @@ class MomentMatching(Guidance):
     ``"auto"``: the law where the prior is that law; for learned priors the law at levels above four times the rms of
     the signal, where the noise drowns what is not Gaussian (12 products with the operator), and the Jacobian below; of
     others with a law, the law where products would differentiate a network; else the Jacobian. A non-linear operator is
-    linearised at D in every step (Gauss-Newton).
+    linearised at D in every step (Gauss-Newton), and noise that is not Gaussian is replaced by the Gaussian of the same
+    gradient and Fisher information there (`Problem.gaussianised`).
 
     Jacobians of networks are not symmetric: with them ``rtol`` is 1e-2 unless given, and products beyond the third are
     taken only where conjugate gradients have behaved as for a symmetric matrix until then.
@@ -58,7 +60,7 @@ class MomentMatching(Guidance):
     def missing(self, problem: Problem, prior: Prior) -> str:
         if self.covariance == "law" and prior.law is None:
             return f"a prior that states its covariance ({type(prior).__name__} has law=None)"
-        return needs_gaussian_noise_and_derivative(problem)
+        return needs_derivative(problem)
 
     def bind(self, problem: Problem, prior: Prior) -> BoundGuidance:
         bent = prior.learned and self.covariance != "law"
@@ -70,7 +72,8 @@ class MomentMatching(Guidance):
         assert prior.law is not None
         both = self.covariance == "auto" and prior.learned and not prior.exact_law
         max_iter = _DROWNED_ITER if both else 4 * self.max_iter
-        system = make_system(problem, prior.law, tol=tolerance, max_iter=max_iter) if problem.linear else None
+        fixed = problem.linear and isinstance(problem.noise, Gaussian)
+        system = make_system(problem, prior.law, tol=tolerance, max_iter=max_iter) if fixed else None
         law = _LawBound(problem=problem, prior=prior, tolerance=tolerance, max_iter=max_iter, system=system)
         if not both:
             return law
@@ -84,7 +87,7 @@ class _LawBound:
     prior: Prior
     tolerance: float
     max_iter: int
-    system: System | None  # None: the operator is linearised at every step
+    system: System | None  # None: the operator is linearised, or the noise made Gaussian, at every step
 
     def __call__(self, x: Tensor, t: float | Tensor) -> tuple[Tensor, Info]:
         problem, law = self.problem, self.prior.law
@@ -93,7 +96,8 @@ class _LawBound:
         if isinstance(t, Tensor) and t.ndim:
             t = t.view(-1, *([1] * len(law.modes.mode_shape)))
         variances = law.posterior_variances(t)
-        system = self.system
+        clean = problem.operator(value)
+        problem, system = problem.gaussianised(clean), self.system
         if system is None:
             system = IterativeSystem(
                 problem=problem,
@@ -103,7 +107,7 @@ class _LawBound:
                 max_iter=self.max_iter,
                 level=torch.zeros((), dtype=law.variances.dtype, device=law.variances.device),
             )
-        white = problem.whiten(problem.data - problem.operator(value))
+        white = problem.whiten(problem.data - clean)
         return value + law.modes.synthesis(system.factor(variances)(white)), {}
 
     def take(self, index: Tensor) -> Self:
@@ -122,14 +126,16 @@ class _JacobianBound:
     max_iter: int
 
     def __call__(self, x: Tensor, t: float | Tensor) -> tuple[Tensor, Info]:
-        problem, prior = self.problem, self.prior
+        prior = self.prior
         value, pull = prior.pullback(x, t)
+        clean = self.problem.operator(value)
+        problem = self.problem.gaussianised(clean)
         operator = problem.operator.linearize(value)
 
         def tweedie(w: Tensor) -> Tensor:  # V A^H G^-H/2 w
             return (t * t) * prior.noise_covariance(pull(operator.adjoint(problem.unwhiten_adjoint(w))))
 
-        white = problem.whiten(problem.data - problem.operator(value))
+        white = problem.whiten(problem.data - clean)
         w, info = conjugate_gradients(
             lambda w: w + problem.whiten(operator(tweedie(w))),
             white,

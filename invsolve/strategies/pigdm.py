@@ -7,18 +7,17 @@ from typing import ClassVar, Literal, Self, final
 
 from torch import Tensor
 
-from invsolve.cg import conjugate_gradients, default_rtol
 from invsolve.checks import check_choice, check_int, check_positive
 from invsolve.errors import invalid
-from invsolve.noise import Gaussian
 from invsolve.priors.base import Prior
 from invsolve.problem import Problem
 from invsolve.samplers import Sampler
 from invsolve.samplers.base import combine
 from invsolve.strategies.base import Info, Strategy
-from invsolve.strategies.guided import BoundGuidance, Guidance, guided, needs_gaussian_noise_and_derivative
+from invsolve.strategies.guided import BoundGuidance, Guidance, guided, needs_derivative
 from invsolve.strategies.levels import entry_std
 from invsolve.strategies.pigdm_published import PublishedPiGDM
+from invsolve.strategies.resolvent import DataStep
 
 
 @final
@@ -28,7 +27,8 @@ class PseudoinverseGuidance(Guidance):
 
     ``r^2 = t^2 s^2 / (s^2 + t^2)`` takes the signal for independent entries of std s; ``prior_std`` is s in the units
     of the signal, 1 in the paper, by default the root mean variance of the prior's law (its scale, without one). Exact
-    only for such signals: correlated priors are given too wide or too narrow posteriors.
+    only for such signals: correlated priors are given too wide or too narrow posteriors. Noise that is not Gaussian is
+    replaced by its Gaussian at D.
     """
 
     name: ClassVar[str] = "PiGDM"
@@ -45,53 +45,28 @@ class PseudoinverseGuidance(Guidance):
         check_int("PiGDM", "max_iter", self.max_iter, minimum=1)
 
     def missing(self, problem: Problem, prior: Prior) -> str:
-        return needs_gaussian_noise_and_derivative(problem)
+        return needs_derivative(problem)
 
     def bind(self, problem: Problem, prior: Prior) -> BoundGuidance:
-        std = self.prior_std
-        if std is None:
-            std = entry_std(prior)
-        return _PseudoinverseBound(problem=problem, prior=prior, options=self, prior_std=std)
+        step = DataStep.of(problem, prior, rtol=self.rtol, max_iter=self.max_iter)
+        return _PseudoinverseBound(step=step, prior=prior, prior_std=self.prior_std or entry_std(prior))
 
 
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _PseudoinverseBound:
-    problem: Problem
+    step: DataStep
     prior: Prior
-    options: PseudoinverseGuidance
     prior_std: float
 
     def __call__(self, x: Tensor, t: float | Tensor) -> tuple[Tensor, Info]:
-        problem = self.problem
         value, pull = self.prior.pullback(x, t)
-        operator = problem.operator.linearize(value)
         r2 = t * t * self.prior_std**2 / (self.prior_std**2 + t * t)
-        rest = problem.data - problem.operator(value)
-        noise = problem.noise
-        assert isinstance(noise, Gaussian)
-        gram = operator.gram if self.prior.white_noise else None
-        if gram is not None and isinstance(noise.std, (float, Tensor)):
-            if isinstance(gram, Tensor):  # a mask times a number would be of torch's default precision
-                gram = gram.to(rest.real.dtype)
-            guided = operator.adjoint(rest.div_(r2 * gram + noise.std**2))
-        else:
-
-            def apply(w: Tensor) -> Tensor:
-                back = self.prior.noise_covariance(operator.adjoint(problem.unwhiten_adjoint(w)))
-                return w + problem.whiten(operator(r2 * back))
-
-            w, _ = conjugate_gradients(
-                apply,
-                problem.whiten(rest),
-                rtol=self.options.rtol or default_rtol(rest.dtype),
-                max_iter=self.options.max_iter,
-            )
-            guided = operator.adjoint(problem.unwhiten_adjoint(w))
-        return combine((1.0, t * t), (value, self.prior.noise_covariance(pull(guided)))), {}
+        guided = pull(self.step.back(value, r2))
+        return combine((1.0, t * t), (value, self.prior.noise_covariance(guided))), {}
 
     def take(self, index: Tensor) -> Self:
-        return replace(self, problem=self.problem.take(index))
+        return replace(self, step=self.step.take(index))
 
 
 def PiGDM(

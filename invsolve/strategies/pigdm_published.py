@@ -11,7 +11,7 @@ from invsolve.priors.base import Prior
 from invsolve.problem import Problem
 from invsolve.samplers.base import Level
 from invsolve.strategies.base import Info, Run
-from invsolve.strategies.guided import needs_gaussian_noise_and_derivative
+from invsolve.strategies.guided import needs_derivative
 from invsolve.strategies.levels import entry_std
 from invsolve.strategies.resolvent import DataStep
 from invsolve.strategies.walk import Walk, check_optional, check_share, fixed_eta
@@ -38,7 +38,7 @@ class PublishedPiGDM(Walk):
         return "PiGDM, published"
 
     def missing(self, problem: Problem, prior: Prior) -> str:
-        return needs_gaussian_noise_and_derivative(problem)
+        return needs_derivative(problem)
 
     def prepare(self, problem: Problem, prior: Prior) -> DataStep:
         return DataStep.of(problem, prior)

@@ -13,14 +13,15 @@ from invsolve.checks import check_choice, check_int, check_positive
 from invsolve.draws import DrawLike
 from invsolve.noise import Gaussian
 from invsolve.operators.mask import Mask
+from invsolve.posterior import not_linear_gaussian
 from invsolve.priors.base import Prior
 from invsolve.problem import Problem
 from invsolve.samplers import Euler, Plan, SDEDPMSolver2M, log_grid
 from invsolve.samplers.base import SamplerState
 from invsolve.strategies.base import Info, Run, Strategy
-from invsolve.strategies.guided import needs_gaussian_noise_and_derivative
+from invsolve.strategies.guided import needs_derivative
 from invsolve.strategies.levels import information
-from invsolve.strategies.likelihood_step import likelihood_gradient, needs_derivative, tamed
+from invsolve.strategies.likelihood_step import likelihood_gradient, tamed
 from invsolve.strategies.resolvent import DataStep
 from invsolve.strategies.walk import check_optional, first_signals
 
@@ -76,12 +77,11 @@ class PnPDM(Strategy):
             return reason
         if self.prior_step == "exact" and not _knows_itself(prior):
             return f"a prior with a closed-form posterior ({type(prior).__name__} has none), or prior_step='sde'"
-        if self.data_step == "exact":
-            return needs_gaussian_noise_and_derivative(problem) or _linear(problem)
-        return ""
+        lacking = not_linear_gaussian(problem) if self.data_step == "exact" else ""
+        return f"{lacking}: data_step='langevin'" if lacking else ""
 
     def bind(self, problem: Problem, prior: Prior) -> PnPDMBound:
-        exact = not (needs_gaussian_noise_and_derivative(problem) or _linear(problem))
+        exact = not not_linear_gaussian(problem)
         known = information(problem, prior).expand(len(problem.data))
         high = self.rho_max or min(10 * prior.scale, prior.sigma_range[1])
         low = torch.full_like(known, self.rho_min) if self.rho_min else (_TIGHT / known).clamp(max=high)
@@ -170,10 +170,6 @@ class _Later:
 
 def _knows_itself(prior: Prior) -> bool:
     return (prior.exact_law and prior.law is not None) or (prior.has_posterior and prior.white_noise)
-
-
-def _linear(problem: Problem) -> str:
-    return "" if problem.linear else f"a linear operator ({type(problem.operator).__name__} is not)"
 
 
 @final

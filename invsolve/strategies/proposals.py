@@ -41,6 +41,7 @@ class Setting:
     form: Form
     grid: Tensor  # (N+1,) or (items or rows, N+1), float64, CPU
     jacobian: Jacobian | None  # None: the operator is linearised at every D
+    fixed_noise: bool  # Gaussian; else the Jacobian is that of the operator alone, scaled at every D
     guidance: BoundGuidance | None  # whose D_y the steps go to; None: the one that belongs to the twist
     batch: int  # items
 
@@ -53,7 +54,7 @@ class Setting:
         else:
             m = n  # at most, once rotated
         each = {"diagonal": 2 * m * n + 5 * m * m, "dense": 6 * n * n + 3 * m * n, "bare": 4 * m * n + 3 * m * m}
-        shared = self.form == "diagonal" and self.coordinates.prior.exact_law
+        shared = self.form == "diagonal" and self.coordinates.prior.exact_law and self.fixed_noise
         if shared and self.jacobian is not None and len(self.jacobian.matrix) == 1:
             return 8 * 16 * (n + m)
         return 8 * (each[self.form] + 16 * n)
@@ -123,9 +124,9 @@ class Level:
         density = torch.zeros_like(twist) if self.density is None else self._log_density(x, u, rows)
         if self.last:
             move = local.guided(u, b).draw(z)
-            linear = problem.linear or self.setting.form == "bare"
+            exact = problem.linear and self.setting.fixed_noise
             increment = torch.zeros_like(twist)
-            if not linear:
+            if not (exact or self.setting.form == "bare"):
                 increment = local.log_likelihood_ratio(problem, coordinates, move)
             return Ready(x=x, density=density, twist=twist, move=move, increment=increment)
         kernel = self._kernel(local, problem, x, u, b, rows)

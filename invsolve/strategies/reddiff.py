@@ -19,8 +19,9 @@ from invsolve.problem import Problem
 from invsolve.samplers import vp_grid
 from invsolve.samplers.base import Level
 from invsolve.strategies.base import Info, Run
+from invsolve.strategies.guided import needs_derivative
 from invsolve.strategies.levels import entry_std
-from invsolve.strategies.likelihood_step import likelihood_gradient, needs_derivative
+from invsolve.strategies.likelihood_step import likelihood_gradient
 from invsolve.strategies.resolvent import DataStep
 from invsolve.strategies.walk import OnLevels, WalkBound, check_optional, root, rows_like
 

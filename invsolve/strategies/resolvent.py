@@ -24,8 +24,6 @@ from invsolve.priors.base import Prior
 from invsolve.problem import Problem
 from invsolve.samplers.base import Level
 
-_MAX_ITER = 200
-
 
 class Resolvent(abc.ABC):
     """For one problem and prior; a row is solved by itself."""
@@ -38,9 +36,13 @@ class Resolvent(abc.ABC):
     def take(self, index: Tensor) -> Self: ...
 
 
-def resolvent(problem: Problem, prior: Prior, operator: LinearOperator | None = None) -> Resolvent:
+def resolvent(
+    problem: Problem, prior: Prior, operator: LinearOperator | None = None, *, rtol: float | None = None,
+    max_iter: int = 200,
+) -> Resolvent:
     """Elementwise where ``A A^H`` is diagonal, by one decomposition where rows share a small operator, else by
-    conjugate gradients. ``operator``: in place of the problem's own, one item a row."""
+    conjugate gradients (to ``rtol``, by default `invsolve.cg.default_rtol`, in at most ``max_iter`` steps). The noise
+    is Gaussian. ``operator``: in place of the problem's own, one item a row."""
     linear = operator or problem.operator
     assert isinstance(linear, LinearOperator) and isinstance(problem.noise, Gaussian)
     white = prior.white_noise
@@ -50,7 +52,8 @@ def resolvent(problem: Problem, prior: Prior, operator: LinearOperator | None = 
     m, n = parts * prod(linear.out_shape), prod(problem.shape) * (2 if problem.signal_dtype.is_complex else 1)
     if white and operator is None and problem.shared and min(m, n) <= DENSE_SIDE and m * n <= DENSE_SIZE:
         return _Dense.of(problem, linear)
-    return _Iterative(problem=problem, prior=prior, operator=linear)
+    rtol = rtol or default_rtol(problem.data.dtype)
+    return _Iterative(problem=problem, prior=prior, operator=linear, rtol=rtol, max_iter=max_iter)
 
 
 @final
@@ -112,6 +115,8 @@ class _Iterative(Resolvent):
     problem: Problem
     prior: Prior
     operator: LinearOperator
+    rtol: float
+    max_iter: int
 
     def back(self, rest: Tensor, v: Level) -> Tensor:
         problem, operator = self.problem, self.operator
@@ -120,8 +125,7 @@ class _Iterative(Resolvent):
             back = self.prior.noise_covariance(operator.adjoint(problem.unwhiten_adjoint(w)))
             return w + problem.whiten(operator(v * back))
 
-        rtol = default_rtol(rest.dtype)
-        w, _ = conjugate_gradients(apply, problem.whiten(rest), rtol=rtol, max_iter=_MAX_ITER)
+        w, _ = conjugate_gradients(apply, problem.whiten(rest), rtol=self.rtol, max_iter=self.max_iter)
         return operator.adjoint(problem.unwhiten_adjoint(w))
 
     def take(self, index: Tensor) -> Self:
@@ -133,22 +137,30 @@ class _Iterative(Resolvent):
 class DataStep:
     """The data's part of a plug-and-play step, bound once: a mean or a draw of ``N(centre, v C)`` given the data.
 
-    Exact for linear operators; others are linearised at the centre (one Gauss-Newton step).
+    Exact for linear operators and Gaussian noise; others are linearised at the centre, and the noise is replaced by its
+    Gaussian there (one Gauss-Newton step).
     """
 
     problem: Problem
     prior: Prior
-    solver: Resolvent | None  # None: the operator is linearised for every row
+    solver: Resolvent | None  # None: made anew for every centre
+    rtol: float | None = None
+    max_iter: int = 200
 
     @classmethod
-    def of(cls, problem: Problem, prior: Prior) -> DataStep:
-        return cls(problem=problem, prior=prior, solver=resolvent(problem, prior) if problem.linear else None)
+    def of(cls, problem: Problem, prior: Prior, *, rtol: float | None = None, max_iter: int = 200) -> DataStep:
+        once = problem.linear and isinstance(problem.noise, Gaussian)
+        solver = resolvent(problem, prior, rtol=rtol, max_iter=max_iter) if once else None
+        return cls(problem=problem, prior=prior, solver=solver, rtol=rtol, max_iter=max_iter)
 
     def back(self, centre: Tensor, v: Level, data: Tensor | None = None) -> Tensor:
         """``A^H (v A C A^H + G)^-1 (y - A centre)``; ``data``: in place of the problem's."""
-        problem = self.problem
-        solver = self.solver or resolvent(problem, self.prior, problem.operator.linearize(centre))
-        return solver.back((problem.data if data is None else data) - problem.operator(centre), v)
+        problem, solver = self.problem, self.solver
+        clean = problem.operator(centre)
+        if solver is None:
+            problem, linear = problem.gaussianised(clean), problem.operator.linearize(centre)
+            solver = resolvent(problem, self.prior, linear, rtol=self.rtol, max_iter=self.max_iter)
+        return solver.back((problem.data if data is None else data) - clean, v)
 
     def mean(self, centre: Tensor, v: Level, data: Tensor | None = None) -> Tensor:
         """``centre + v C A^H (v A C A^H + G)^-1 (y - A centre)``."""

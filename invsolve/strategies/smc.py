@@ -14,12 +14,13 @@ from invsolve.arrays import to_real
 from invsolve.cg import expand
 from invsolve.checks import check_int, check_number
 from invsolve.errors import invalid, invalid_type
+from invsolve.noise import Gaussian
 from invsolve.priors.base import Prior
 from invsolve.problem import Problem
 from invsolve.samplers import log_grid
 from invsolve.strategies.base import Info, Run, Strategy
 from invsolve.strategies.coordinates import Coordinates, linear_jacobian
-from invsolve.strategies.guided import Guidance, needs_gaussian_noise_and_derivative
+from invsolve.strategies.guided import Guidance, needs_derivative
 from invsolve.strategies.levels import noise_levels
 from invsolve.strategies.particles import (
     check_together,
@@ -90,6 +91,10 @@ class SMC(Strategy):
     - else towards the chain whose kernels are the same without data, ``N(r x + (1 - r) D, ...)``, of second order.
 
     The last step draws x0 from ``N(D_y, V_y)``; its weight is the true likelihood over that of the linearised operator.
+    Noise that is not Gaussian is replaced, in steps and twists, by its Gaussian at the clean data that D and y lead to
+    (`Problem.gaussianised`, found by Newton's method from D); the last weight, by the true likelihood, corrects that.
+    Only large signals whose steps have no V have no such weight: there it is an error that vanishes with the last
+    level.
     Particles of an item are resampled (systematic) when their effective number falls below ``resample_below`` of them.
     A particle that becomes NaN has weight zero, and no move to NaN is accepted.
 
@@ -136,7 +141,7 @@ class SMC(Strategy):
             raise invalid_type("SMC", "guidance", "an iv.strategies.Guidance, or None", self.guidance)
 
     def missing(self, problem: Problem, prior: Prior) -> str:
-        if reason := needs_gaussian_noise_and_derivative(problem):
+        if reason := needs_derivative(problem):
             return reason
         coordinates = Coordinates.of(problem, prior)
         n, m = coordinates.size, prod(problem.operator.out_shape) * (2 if problem.data.is_complex() else 1)
@@ -155,6 +160,7 @@ class SMC(Strategy):
             coordinates=coordinates, form=form, batch=len(problem.data),
             grid=self.grid if self.grid is not None else log_grid(*_levels(problem, prior), self.num_steps),
             jacobian=linear_jacobian(problem, coordinates) if problem.linear else None,
+            fixed_noise=isinstance(problem.noise, Gaussian),
             guidance=None if self.guidance is None else self.guidance.bind(problem, prior),
         )
         return _Bound(setting=setting, batch=len(problem.data))

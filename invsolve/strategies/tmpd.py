@@ -12,7 +12,7 @@ from invsolve.priors.base import Prior
 from invsolve.problem import Problem
 from invsolve.samplers import Sampler
 from invsolve.strategies.base import Info
-from invsolve.strategies.guided import BoundGuidance, Guidance, Guided, guided, needs_gaussian_noise_and_derivative
+from invsolve.strategies.guided import BoundGuidance, Guidance, Guided, guided, needs_derivative
 
 
 @final
@@ -22,7 +22,7 @@ class TweedieMoment(Guidance):
 
     ``g = J^H A^H v``, ``v = (y - A D) / (G + A V A^H 1)`` elementwise; two vector-Jacobian products a step. Biased by
     design where the rows of ``A V A^H`` are not nearly diagonal; negative row sums count as 0. Needs a noise std, not a
-    covariance.
+    covariance; of noise that is not Gaussian it takes that of its Gaussian at D.
     """
 
     name: ClassVar[str] = "TMPD"
@@ -30,7 +30,7 @@ class TweedieMoment(Guidance):
     def missing(self, problem: Problem, prior: Prior) -> str:
         if isinstance(problem.noise, Gaussian) and problem.noise.std is None:
             return "a noise std (it divides by the diagonal of the noise covariance)"
-        return needs_gaussian_noise_and_derivative(problem)
+        return needs_derivative(problem)
 
     def bind(self, problem: Problem, prior: Prior) -> BoundGuidance:
         return _TweedieBound(problem=problem, prior=prior)
@@ -43,8 +43,10 @@ class _TweedieBound:
     prior: Prior
 
     def __call__(self, x: Tensor, t: float | Tensor) -> tuple[Tensor, Info]:
-        problem, prior = self.problem, self.prior
+        prior = self.prior
         value, pull = prior.pullback(x, t)
+        clean = self.problem.operator(value)
+        problem = self.problem.gaussianised(clean)
         operator = problem.operator.linearize(value)
 
         def tweedie(v: Tensor) -> Tensor:
@@ -54,7 +56,7 @@ class _TweedieBound:
         sums = problem.whiten(problem.whiten(operator(tweedie(ones)))).real.clamp_min(
             0
         )  # relative to the noise variance
-        white = problem.whiten(problem.data - problem.operator(value)) / (1 + sums)
+        white = problem.whiten(problem.data - clean) / (1 + sums)
         return value + tweedie(problem.unwhiten_adjoint(white)), {}
 
     def take(self, index: Tensor) -> Self:

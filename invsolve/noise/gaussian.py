@@ -1,12 +1,9 @@
-"""Noise models: the law of the data given the clean measurement ``A(x)``. The data term is always -log p.
-
-This module holds `Gaussian`; a float given to `solve` means ``Gaussian(std=...)``. For complex data ``std`` is per real
-component: E|n|^2 = 2 std^2.
+"""Additive Gaussian noise, what a number given to `solve` means. For complex data ``std`` is per real component:
+E|n|^2 = 2 std^2.
 """
 
 from __future__ import annotations
 
-import abc
 import copy
 import math
 from dataclasses import dataclass, field
@@ -15,38 +12,11 @@ from typing import Self, final
 import torch
 from torch import Tensor
 
-from invsolve.checks import Shape, check_finite, check_positive, kind_dtype, quoted
+from invsolve.checks import Shape, check_finite, check_positive, kind_dtype
 from invsolve.distributions import Distribution
 from invsolve.draws import DrawLike
 from invsolve.errors import UnsupportedError, invalid, invalid_type
-
-
-class Noise(abc.ABC):
-    """The law p(y | clean). ``observed`` (bool, broadcastable to y) says which data exist; others do not count."""
-
-    @abc.abstractmethod
-    def log_prob(self, y: Tensor, clean: Tensor, observed: Tensor | None = None) -> Tensor:
-        """log p(y | clean), normalised, ``(rows,)``."""
-
-    @abc.abstractmethod
-    def grad(self, y: Tensor, clean: Tensor, observed: Tensor | None = None) -> Tensor:
-        """Gradient of -log p in ``clean``, shape of ``clean``."""
-
-    @abc.abstractmethod
-    def curvature(self, v: Tensor, clean: Tensor, observed: Tensor | None = None) -> Tensor:
-        """``W v`` with W the Gauss-Newton weight (the Fisher information of ``clean``), shape of ``v``."""
-
-    @abc.abstractmethod
-    def sample(self, clean: Tensor, draw: DrawLike, *, step: int = 0, index: int = 0) -> Tensor:
-        """Data drawn around ``clean`` ``(rows, *out_shape)``, by the keyed source ``draw``."""
-
-    @abc.abstractmethod
-    def check(self, out_shape: Shape, batch: int, dtype: torch.dtype, device: torch.device) -> Self:
-        """The noise with its parameters checked against data ``(batch, *out_shape)``, on their dtype and device."""
-
-    @abc.abstractmethod
-    def take(self, index: Tensor) -> Self:
-        """The noise of the rows ``index``: parameters with an item axis are indexed."""
+from invsolve.noise.base import Noise
 
 
 @final
@@ -94,6 +64,14 @@ class Gaussian(Noise):
     def unknown(self) -> bool:
         """True if the std is a distribution: a scalar to be inferred."""
         return isinstance(self.std, Distribution)
+
+    @classmethod
+    def of_rows(cls, std: Tensor) -> Gaussian:
+        """With a ``std`` ``(rows, *out_shape)`` that nothing looks at: in loops a look would stall."""
+        noise = object.__new__(cls)
+        for name, value in {"std": std, "covariance": None, "_chol": None, "per_item": True}.items():
+            object.__setattr__(noise, name, value)
+        return noise
 
     def at(self, std: float | Tensor) -> Gaussian:
         """The noise with this std: a number, or a tensor as for ``std``."""
@@ -147,6 +125,9 @@ class Gaussian(Noise):
 
     def curvature(self, v: Tensor, clean: Tensor, observed: Tensor | None = None) -> Tensor:
         return self.unwhiten_adjoint(self.whiten(v, observed), observed)
+
+    def residual(self, y: Tensor, clean: Tensor, observed: Tensor | None = None) -> Tensor:
+        return self.whiten(y - clean, observed)
 
     def sample(self, clean: Tensor, draw: DrawLike, *, step: int = 0, index: int = 0) -> Tensor:
         z = draw.normal(tuple(clean.shape[1:]), clean.dtype, step=step, index=index)
@@ -214,15 +195,3 @@ def _cholesky(covariance: Tensor) -> Tensor:
         raise invalid("Gaussian", "covariance", "positive definite", given)
     chol: Tensor = factor
     return chol
-
-
-def as_noise(owner: str, noise: object) -> Noise:
-    """A `Noise`, from a `Noise` or a number (the std of Gaussian noise)."""
-    if isinstance(noise, Noise):
-        return noise
-    if isinstance(noise, Tensor) and noise.ndim > 0:
-        return Gaussian(std=noise)
-    if isinstance(noise, (str, bool)) or noise is None:
-        expected = "a positive number (the std of Gaussian noise) or an iv.noise model"
-        raise invalid_type(owner, "noise", expected, quoted(noise))
-    return Gaussian(std=check_positive(owner, "noise", noise))

@@ -1,0 +1,30 @@
+"""Noise models: the law of the data given the clean measurement ``A(x)``. The data term is always -log p.
+
+A float given to `solve` means ``Gaussian(std=...)``. Subclass `Noise` for a law of your own.
+"""
+
+from invsolve.noise.base import Noise
+from invsolve.noise.convert import as_noise
+from invsolve.noise.gaussian import Gaussian
+from invsolve.noise.laplace import Laplace
+from invsolve.noise.multiplicative import Multiplicative
+from invsolve.noise.poisson import Poisson
+from invsolve.noise.quantised import Quantised
+from invsolve.noise.rician import Rician
+from invsolve.noise.saturated import Saturated
+from invsolve.noise.speckle import Speckle
+from invsolve.noise.transmission import PoissonTransmission
+
+__all__ = [
+    "Gaussian",
+    "Laplace",
+    "Multiplicative",
+    "Noise",
+    "Poisson",
+    "PoissonTransmission",
+    "Quantised",
+    "Rician",
+    "Saturated",
+    "Speckle",
+    "as_noise",
+]

@@ -1,0 +1,22 @@
+"""What `solve` and `Problem` take for a noise model."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from invsolve.checks import check_positive, quoted
+from invsolve.errors import invalid_type
+from invsolve.noise.base import Noise
+from invsolve.noise.gaussian import Gaussian
+
+
+def as_noise(owner: str, noise: object) -> Noise:
+    """A `Noise`, from a `Noise` or a number (the std of Gaussian noise)."""
+    if isinstance(noise, Noise):
+        return noise
+    if isinstance(noise, Tensor) and noise.ndim > 0:
+        return Gaussian(std=noise)
+    if isinstance(noise, (str, bool)) or noise is None:
+        expected = "a positive number (the std of Gaussian noise) or an iv.noise model"
+        raise invalid_type(owner, "noise", expected, quoted(noise))
+    return Gaussian(std=check_positive(owner, "noise", noise))

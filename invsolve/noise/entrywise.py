@@ -1,0 +1,167 @@
+"""Noise that is independent from entry to entry: masks, sums, parameters and precision, once for all such models."""
+
+from __future__ import annotations
+
+import abc
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from invsolve.checks import Shape, check_finite, check_number, check_positive
+from invsolve.draws import DrawLike
+from invsolve.errors import invalid, invalid_type
+from invsolve.noise.base import Noise
+
+Parameter = float | Tensor
+Normal = Callable[[torch.dtype], Tensor]  # float64 or complex128 -> standard normal numbers, one for every datum
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Entrywise(Noise):
+    """A law of real data for every entry by itself, given by a few functions that are elementwise in float64.
+
+    Parameters are numbers, tensors of ``out_shape`` (one per entry), or ``(items, *out_shape)`` where the trailing axes
+    may be 1 (one per item). `log_prob` is returned in float64, whatever the data: it is a sum of large terms that
+    nearly cancel.
+    """
+
+    per_item: bool = field(default=False, init=False, repr=False)
+
+    # --- what a model gives -------------------------------------------------------------------------------------------
+    @abc.abstractmethod
+    def _log_prob(self, y: Tensor, m: Tensor) -> Tensor: ...
+
+    @abc.abstractmethod
+    def _grad(self, y: Tensor, m: Tensor) -> Tensor: ...
+
+    @abc.abstractmethod
+    def _information(self, m: Tensor) -> Tensor:
+        """The Fisher information of m: the mean of the squared gradient over y."""
+
+    @abc.abstractmethod
+    def _sample(self, m: Tensor, normal: Normal) -> Tensor: ...
+
+    def _expansion(self, y: Tensor, m: Tensor) -> tuple[Tensor, Tensor]:
+        return m, self._information(m)
+
+    def _residual(self, y: Tensor, m: Tensor) -> Tensor:
+        weight = self._information(m).clamp_min(torch.finfo(m.dtype).tiny)
+        return -self._grad(y, m) / weight.sqrt()
+
+    def _refused(self, y: Tensor) -> tuple[Tensor, str, str] | None:
+        """Which data are impossible, what they must be, and the likely repair; None: none is."""
+        return None
+
+    # --- the law ------------------------------------------------------------------------------------------------------
+    def log_prob(self, y: Tensor, clean: Tensor, observed: Tensor | None = None) -> Tensor:
+        return _seen(self._log_prob(y.double(), clean.double()), observed).flatten(1).sum(1)
+
+    def grad(self, y: Tensor, clean: Tensor, observed: Tensor | None = None) -> Tensor:
+        return _seen(self._grad(y.double(), clean.double()), observed).to(clean.dtype)
+
+    def curvature(self, v: Tensor, clean: Tensor, observed: Tensor | None = None) -> Tensor:
+        return _seen(self._information(clean.double()) * v.double(), observed).to(v.dtype)
+
+    def residual(self, y: Tensor, clean: Tensor, observed: Tensor | None = None) -> Tensor:
+        return _seen(self._residual(y.double(), clean.double()), observed).to(y.dtype)
+
+    def expansion(self, y: Tensor, clean: Tensor, observed: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        point, weight = self._expansion(y.double(), clean.double())
+        if observed is not None:
+            point, weight = torch.where(observed, point, clean.double()), torch.where(observed, weight, 0.0)
+        return point, weight
+
+    def sample(self, clean: Tensor, draw: DrawLike, *, step: int = 0, index: int = 0) -> Tensor:
+        def normal(dtype: torch.dtype) -> Tensor:
+            return draw.normal(tuple(clean.shape[1:]), dtype, step=step, index=index)
+
+        return self._sample(clean.double(), normal).to(clean.dtype)
+
+    # --- parameters ---------------------------------------------------------------------------------------------------
+    def check(self, out_shape: Shape, batch: int, dtype: torch.dtype, device: torch.device) -> Self:
+        if dtype.is_complex:
+            raise invalid_type(
+                "solve", "noise", "Gaussian for complex data", type(self).__name__,
+                "Its law is that of real data, such as magnitudes or counts.",
+            )
+        found: dict[str, object] = {}
+        rows = 1
+        for name in self._names:
+            value = getattr(self, name)
+            if isinstance(value, Tensor):
+                found[name] = shaped = _shaped(name, value, out_shape, batch).to(device, torch.float64)
+                rows = max(rows, len(shaped))
+        return self._with(**found, per_item=rows > 1)
+
+    def check_data(self, y: Tensor, observed: Tensor | None = None) -> None:
+        found = self._refused(y.double())
+        if found is None:
+            return
+        bad, expected, repair = found
+        bad = bad if observed is None else bad & observed
+        if bool(bad.any()):
+            first = tuple(bad.nonzero()[0].tolist())
+            given = f"{int(bad.sum())} others, the first {float(y[first]):.6g} at index {first}"
+            raise invalid("solve", "y", f"{expected} for {type(self).__name__} noise", given, repair)
+
+    def take(self, index: Tensor) -> Self:
+        rows = {name: getattr(self, name) for name in self._names}
+        return self._with(**{
+            name: value[index.to(value.device)]
+            for name, value in rows.items() if isinstance(value, Tensor) and len(value) > 1
+        })
+
+    @property
+    def _names(self) -> list[str]:
+        return [f.name for f in fields(self) if f.init]
+
+    def _with(self, **values: object) -> Self:
+        """A copy with these fields, which were checked before."""
+        out = copy.copy(self)
+        for name, value in values.items():
+            object.__setattr__(out, name, value)
+        return out
+
+    def _checked(self, name: str, sign: str = "positive") -> None:
+        """Refuse a parameter that is not a finite number or real tensor: "positive", "non-negative" or of "any" sign.
+        """
+        owner, value = type(self).__name__, getattr(self, name)
+        if isinstance(value, Tensor) and value.ndim:
+            if not value.is_floating_point():
+                raise invalid_type(owner, name, "real floating point", str(value.dtype))
+            check_finite(owner, name, value)
+            least = float(value.min()) if value.numel() else 1.0
+            if least < 0 and sign != "any" or least == 0 and sign == "positive":
+                raise invalid(owner, name, sign, least)
+        elif sign == "any":
+            object.__setattr__(self, name, check_number(owner, name, value))
+        else:
+            object.__setattr__(self, name, check_positive(owner, name, value, zero=sign == "non-negative"))
+
+
+def wide(value: Parameter, like: Tensor) -> Tensor:
+    """A parameter as a float64 tensor on the device of ``like``; a number is filled there, a copy would stall a GPU."""
+    if isinstance(value, Tensor):
+        return value.to(like.device, torch.float64)
+    return torch.full((), value, dtype=torch.float64, device=like.device)
+
+
+def _shaped(name: str, value: Tensor, out_shape: Shape, batch: int) -> Tensor:
+    """A parameter as ``(1 or batch, *out_shape)``, trailing axes 1 where they were; one of ``out_shape`` is per entry.
+    """
+    shape = tuple(value.shape)
+    if shape == out_shape:
+        return value[None]
+    per_item = len(shape) == len(out_shape) + 1 and shape[0] in (1, batch)
+    if not (per_item and all(a in (1, b) for a, b in zip(shape[1:], out_shape, strict=True))):
+        shapes = f"a number, or a tensor of shape {out_shape} or {(batch, *out_shape)}"
+        raise invalid("solve", f"noise.{name}", shapes, shape)
+    return value
+
+
+def _seen(value: Tensor, observed: Tensor | None) -> Tensor:
+    return value if observed is None else torch.where(observed, value, 0.0)

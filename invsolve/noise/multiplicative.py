@@ -1,0 +1,57 @@
+"""Relative errors: noise in proportion to the signal."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor
+
+from invsolve.noise.entrywise import Entrywise, Normal, Parameter, wide
+
+_FLOOR = 1e-12  # of the datum: a clean measurement below has the gradient there
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Multiplicative(Entrywise):
+    """``log y = log clean + std * N(0, 1)``: log-normal noise, a relative error of about ``std``.
+
+    Data and clean measurement are positive, in any unit; the median of y is ``clean``. ``std`` > 0 has no unit: a
+    number, a tensor of ``out_shape``, or ``(items, *out_shape)``. A clean measurement <= 0 has probability zero
+    (`log_prob` is minus infinity), the gradient at 1e-12 of the datum, and no information. A Gaussian stands in for it
+    at most a factor ``exp(1/2 + 3 std)`` away from the datum.
+
+    Raises InputError for data that are not positive.
+    """
+
+    std: Parameter
+
+    def __post_init__(self) -> None:
+        self._checked("std")
+
+    def _log_prob(self, y: Tensor, m: Tensor) -> Tensor:
+        std = wide(self.std, m)
+        white = (y.log() - m.log()) / std
+        log = -y.log() - std.log() - 0.5 * math.log(2 * math.pi) - 0.5 * white**2
+        return torch.where(m <= 0, -math.inf, log)
+
+    def _grad(self, y: Tensor, m: Tensor) -> Tensor:
+        m = torch.maximum(m, _FLOOR * y)
+        return (m.log() - y.log()) / (m * self.std * self.std)
+
+    def _information(self, m: Tensor) -> Tensor:
+        return torch.where(m <= 0, 0.0, (m * self.std) ** -2)
+
+    def _expansion(self, y: Tensor, m: Tensor) -> tuple[Tensor, Tensor]:
+        reach = torch.exp(wide(0.5 + 3 * self.std, m))
+        point = torch.minimum(torch.maximum(m, y / reach), y * reach)
+        return point, self._information(point)
+
+    def _sample(self, m: Tensor, normal: Normal) -> Tensor:
+        return m * torch.exp(self.std * normal(torch.float64))
+
+    def _refused(self, y: Tensor) -> tuple[Tensor, str, str]:
+        return y <= 0, "positive", "Leave out data that are 0 with iv.operators.Mask or Subsample."

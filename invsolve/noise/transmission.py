@@ -1,0 +1,73 @@
+"""Counts of photons that are left behind an absorber: computed tomography, radiography."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor
+
+from invsolve.noise.counts import log_poisson, poisson_quantile
+from invsolve.noise.entrywise import Entrywise, Normal, Parameter
+from invsolve.noise.poisson import not_counts
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PoissonTransmission(Entrywise):
+    """Counts ``y ~ Poisson(i0 exp(-clean) + background)``, ``clean`` a line integral of attenuation (Beer-Lambert).
+
+    ``y`` in counts, whole numbers >= 0. ``i0`` > 0: expected counts without an absorber. ``background`` >= 0, in counts
+    (scatter, dark current). Each a number, a tensor of ``out_shape``, or ``(items, *out_shape)``. ``clean`` has no
+    unit; with background, -log p is not convex everywhere in it (imaging card 9e).
+
+    A Gaussian stands in for it at most ``1/2 + 3 (y + 1)^-1/2`` away from ``log(i0 / (y - background))``: from further
+    a parabola of exp would lead far beyond the data.
+
+    Raises InputError for data that are negative or no whole numbers.
+    """
+
+    i0: Parameter
+    background: Parameter = 0.0
+
+    def __post_init__(self) -> None:
+        self._checked("i0")
+        self._checked("background", "non-negative")
+
+    def expected(self, m: Tensor) -> Tensor:
+        """The mean number of counts of a clean measurement."""
+        return self.i0 * torch.exp(-m) + self.background
+
+    def exposed(self, factor: float) -> PoissonTransmission:
+        """The law of counts from ``factor`` times the exposure: of a thinned measurement, or of several added up."""
+        return self._with(i0=self.i0 * factor, background=self.background * factor)
+
+    def _log_prob(self, y: Tensor, m: Tensor) -> Tensor:
+        return log_poisson(y, self.expected(m))
+
+    def _grad(self, y: Tensor, m: Tensor) -> Tensor:
+        return self._share(m) * y - self.i0 * torch.exp(-m)
+
+    def _information(self, m: Tensor) -> Tensor:
+        return self._share(m) * self.i0 * torch.exp(-m)
+
+    def _share(self, m: Tensor) -> Tensor:
+        """Of the expected counts those that passed the absorber, ``1 / (1 + background exp(m) / i0)``."""
+        return 1 / (1 + self.background / self.i0 * torch.exp(m))
+
+    def _expansion(self, y: Tensor, m: Tensor) -> tuple[Tensor, Tensor]:
+        likely = -torch.log((y - self.background).clamp_min(0.5) / self.i0)
+        reach = 0.5 + 3 * (y + 1).rsqrt()
+        point = torch.minimum(torch.maximum(m, likely - reach), likely + reach)
+        return point, self._information(point)
+
+    def _residual(self, y: Tensor, m: Tensor) -> Tensor:
+        mu = self.expected(m)
+        return (y - mu) / mu.clamp_min(torch.finfo(mu.dtype).tiny).sqrt()
+
+    def _sample(self, m: Tensor, normal: Normal) -> Tensor:
+        return poisson_quantile(normal(torch.float64), self.expected(m))
+
+    def _refused(self, y: Tensor) -> tuple[Tensor, str, str]:
+        return not_counts(y)
