@@ -56,6 +56,36 @@ def _solve(case: Case, prior: Prior, strategy: object, n: int, seed: int) -> Res
 
 
 COSTLY = {"MMPS(), the prior a denoiser only"}  # hundreds of products with its Jacobian
+S = iv.strategies
+# Each with its defaults, and in the form of its paper or of InverseBench where that differs; grids of papers are in
+# units of the std of an entry. Spectral methods have no form for complex coils.
+PUBLISHED: dict[str, Callable[[Case], S.Strategy]] = {
+    "TMPD()": lambda case: S.TMPD(),
+    "PiGDM()": lambda case: S.PiGDM(),
+    'PiGDM(form="published"), 100 poly-7 levels': lambda case: S.PiGDM(
+        form="published", grid=case.std * iv.samplers.karras_grid(100.0, 0.01, 100)),
+    "DPS()": lambda case: S.DPS(),
+    "DPS of the paper, zeta 0.3": lambda case: S.DPS.published("super_resolution", unit=case.std),
+    "LGD()": lambda case: S.LGD(),
+    "DDNM()": lambda case: S.DDNM(),
+    "DDNM, InverseBench": lambda case: S.DDNM(
+        form="inversebench", grid=case.std * iv.samplers.karras_grid(100.0, 0.01, 100)),
+    "DDRM()": lambda case: S.DDRM(),
+    "DDRM, InverseBench": lambda case: S.DDRM.published(unit=case.std),
+    "DiffPIR()": lambda case: S.DiffPIR(),
+    "DiffPIR, InverseBench": lambda case: S.DiffPIR.published(unit=case.std),
+    "REDDiff()": lambda case: S.REDDiff(),
+    "RED-diff of the paper": lambda case: S.REDDiff.published(unit=case.std),
+    "DAPS()": lambda case: S.DAPS(),
+    "DAPS of the paper": lambda case: S.DAPS.published("inpainting", unit=case.std),
+    "PnPDM()": lambda case: S.PnPDM(),
+    "PnP-DM of the paper": lambda case: S.PnPDM.published(unit=case.std),
+    "LanPaint()": lambda case: S.LanPaint(),
+    "MCGDiff()": lambda case: S.MCGDiff(),
+    "FPS()": lambda case: S.FPS(),
+    "NoiseMCMC started by DPS()": lambda case: S.NoiseMCMC(start=S.DPS()),
+    "SMC with PiGDM as proposal": lambda case: S.SMC(guidance=S.PseudoinverseGuidance()),
+}
 METHODS: dict[str, Callable[[Case, int, int], Result]] = {
     "auto": lambda case, n, seed: _solve(case, case.prior(), "auto", n, seed),
     "MMPS()": lambda case, n, seed: _solve(case, case.prior(), iv.strategies.MMPS(), n, seed),
@@ -63,3 +93,10 @@ METHODS: dict[str, Callable[[Case, int, int], Result]] = {
         case, DenoiserOnly.of(case), iv.strategies.MMPS(), n, seed
     ),
 }
+
+
+def _published(make: Callable[[Case], S.Strategy]) -> Callable[[Case, int, int], Result]:
+    return lambda case, n, seed: _solve(case, case.prior(), make(case), n, seed)
+
+
+METHODS |= {name: _published(make) for name, make in PUBLISHED.items()}

@@ -33,6 +33,13 @@ STRATEGIES: dict[str, Callable[[], iv.strategies.Strategy | str]] = {
     "MMPS": iv.strategies.MMPS,
     "TMPD": iv.strategies.TMPD,
     "PiGDM": iv.strategies.PiGDM,
+    "DPS": iv.strategies.DPS,
+    "LGD": iv.strategies.LGD,
+    "DiffPIR": iv.strategies.DiffPIR,
+    "REDDiff": iv.strategies.REDDiff,
+    "DAPS": iv.strategies.DAPS,
+    "PnPDM": lambda: iv.strategies.PnPDM(num_steps=200),
+    "NoiseMCMC, started by DPS": lambda: iv.strategies.NoiseMCMC(start=iv.strategies.DPS()),
 }
 
 

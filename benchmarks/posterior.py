@@ -3,6 +3,7 @@
     python benchmarks/posterior.py                    # everything, 15 minutes on one core; writes docs/posterior.*
     python benchmarks/posterior.py --quick            # few samples, prints only
     python benchmarks/posterior.py --only A1 azula    # these problems, methods with these words; prints only
+    python benchmarks/posterior.py --only DPS --out docs    # replaces these rows, keeps the others
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import torch
@@ -23,6 +24,8 @@ from _problems import PROBLEMS, Case, components
 from _scores import Scores, score
 from torch import Tensor
 
+from invsolve.checking.samples import unweighted
+from invsolve.errors import UnsupportedError
 from invsolve.result import Result
 
 PACKAGES = ("invsolve", "torch", "deepinv", "azula")
@@ -71,7 +74,10 @@ def ours(solve: Callable[[Case, int, int], Result]) -> Callable[[Case, int, int]
         start = time.perf_counter()
         result = solve(case, n, seed)
         seconds = time.perf_counter() - start
-        return Draws(samples=components(result.samples, 2), forwards=result.nfe, vjps=result.vjps, seconds=seconds)
+        samples = result.samples
+        if result.log_weights is not None:  # particles
+            samples = unweighted(samples, result.weights, n)
+        return Draws(samples=components(samples, 2), forwards=result.nfe, vjps=result.vjps, seconds=seconds)
 
     return run
 
@@ -113,7 +119,8 @@ def methods() -> list[Method]:
     import _peers_deepinv
 
     found = [Method(package="exact", name="independent draws", run=exact, samples=many)]
-    found += [Method(package="invsolve", name=name, run=ours(solve), samples=some if name in _ours.COSTLY else many)
+    counts = dict.fromkeys(_ours.COSTLY, some) | dict.fromkeys(_ours.PUBLISHED, few)
+    found += [Method(package="invsolve", name=name, run=ours(solve), samples=counts.get(name, many))
               for name, solve in _ours.METHODS.items()]
     found += [Method(package="deepinv", name=name, run=peer(draw), samples=few if name in _peers_deepinv.SLOW else some)
               for name, draw in _peers_deepinv.METHODS.items()]
@@ -154,7 +161,8 @@ What each method was told:
 
 - invsolve: defaults, float32, data in the units of the problem. "auto" and "MMPS()" are given the prior as what it is,
   a `GaussianPrior`: "auto" then takes the closed form, MMPS() the stated covariance. "A denoiser only" hides all that
-  but the mean and the scale, as peers have it.
+  but the mean and the scale, as peers have it. Published methods run with their defaults, which know the noise level
+  and the units, and in the forms of their papers or of InverseBench, whose levels are given in stds of an entry.
 - deepinv assumes images in [0, 1]. `PosteriorDiffusion` can be told otherwise (`minus_one_one=False`, and noise levels
   in the units of the data) and is: the rows with VE have sigma from 0.005 to 20 (on A250 in its units) at 100 times.
   "DPS, annealed" and "DPS, weight sqrt(m)/noise" (m data; the scaling that deepinv's documentation states) are told
@@ -221,6 +229,30 @@ def write_csv(rows: list[Row], path: Path) -> None:
             writer.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in flat.items()})
 
 
+def read_csv(path: Path) -> dict[tuple[str, str, str], Row]:
+    """The rows of an earlier run, which this one replaces or completes."""
+    if not path.exists():
+        return {}
+    rows = {}
+    with path.open(newline="") as file:
+        for line in csv.DictReader(file):
+            scores = Scores(**{f.name: int(line[f.name]) if f.name == "samples" else float(line[f.name])
+                               for f in fields(Scores)})
+            row = Row(problem=line["problem"], package=line["package"], method=line["method"], scores=scores,
+                      forwards=float(line["forwards"]), vjps=float(line["vjps"]), seconds=float(line["seconds"]))
+            rows[row.problem, row.package, row.method] = row
+    return rows
+
+
+def written(out: Path, found: dict[tuple[str, str, str], Row]) -> None:
+    """Page and table, in the order of problems and methods."""
+    order = [(m.package, m.name) for m in methods()]
+    rows = [found[p, *m] for p in PROBLEMS for m in order if (p, *m) in found]
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "posterior.md").write_text(markdown(rows, {name: make() for name, make in PROBLEMS.items()}), "utf-8")
+    write_csv(rows, out / "posterior.csv")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="64 samples; prints unless --out is given")
@@ -235,17 +267,21 @@ def main() -> None:
         parser.error(f"no method or problem has a name with {words}")
     out = options.out or (None if options.quick or options.only else Path(__file__).parents[1] / "docs")
 
-    cases, rows, start = {name: PROBLEMS[name]() for name in names}, [], time.perf_counter()
-    for case in cases.values():
+    start = time.perf_counter()
+    found = {} if out is None else read_csv(out / "posterior.csv")
+    for case in (PROBLEMS[name]() for name in names):
         print(f"{case.name}: {case.text}", flush=True)
         for method in chosen:
-            rows.append(measure(case, method, quick=options.quick))
-            print("   " + "  ".join(cells(rows[-1])), flush=True)
+            try:
+                row = measure(case, method, quick=options.quick)
+            except UnsupportedError as error:
+                print(f"   {method.label}: refused, {error}", flush=True)
+                continue
+            found[row.problem, row.package, row.method] = row
+            print("   " + "  ".join(cells(row)), flush=True)
+            if out is not None:
+                written(out, found)
     print(f"total: {time.perf_counter() - start:.0f} s")
-    if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / "posterior.md").write_text(markdown(rows, cases), encoding="utf-8")
-        write_csv(rows, out / "posterior.csv")
 
 
 if __name__ == "__main__":

@@ -39,6 +39,19 @@ def test_published_methods_are_corrected_to_the_exact_posterior(start, prior):
     assert float(r.info["moves"].max()) < 200  # not tempered
 
 
+def test_pseudoinverse_guidance_is_corrected_as_a_proposal_of_particles():
+    """PiGDM's score is 0.19 posterior stds off on B (guidance card 1); SMC weights it to the posterior."""
+    C, A, std, y = case("B")
+    mean, P = conditioned(C, A, std, y)
+    sd = P.diagonal().sqrt()
+    alone = posterior(ivs.PiGDM(prior_std=1.0), gaussian(C), "B", 8192).samples
+    assert ((alone.mean(0) - mean).abs() / sd).max() > 0.08
+    r = posterior(ivs.SMC(guidance=ivs.PseudoinverseGuidance(prior_std=1.0)), gaussian(C), "B", 8192)
+    error = 5 / float(r.info["ess"].flatten()[0]) ** 0.5
+    assert ((r.mean - mean).abs() / sd).max() < error
+    assert (r.std / sd - 1).abs().max() < error
+
+
 def test_a_sparse_prior_is_inverted():
     """T of inverse T is the signal, for laws with a closed form and for a bisection."""
     g = torch.Generator().manual_seed(0)
