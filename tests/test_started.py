@@ -40,12 +40,12 @@ def test_published_methods_are_corrected_to_the_exact_posterior(start, prior):
 
 
 def test_pseudoinverse_guidance_is_corrected_as_a_proposal_of_particles():
-    """PiGDM's score is 0.19 posterior stds off on B (guidance card 1); SMC weights it to the posterior."""
+    """PiGDM's score is biased on B (guidance card 1: hidden mean 1.132 of 1.188 with the ancestral step); SMC weights it to the posterior."""
     C, A, std, y = case("B")
     mean, P = conditioned(C, A, std, y)
     sd = P.diagonal().sqrt()
     alone = posterior(ivs.PiGDM(prior_std=1.0), gaussian(C), "B", 8192).samples
-    assert ((alone.mean(0) - mean).abs() / sd).max() > 0.08
+    assert ((alone.mean(0) - mean).abs() / sd).max() > 5 / 8192**0.5
     r = posterior(ivs.SMC(guidance=ivs.PseudoinverseGuidance(prior_std=1.0)), gaussian(C), "B", 8192)
     error = 5 / float(r.info["ess"].flatten()[0]) ** 0.5
     assert ((r.mean - mean).abs() / sd).max() < error
