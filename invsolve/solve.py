@@ -354,7 +354,7 @@ def _strategy(strategy: Any, problem: Problem, prior: Prior) -> Strategy | str:
     if lacking := strategy.missing(problem, prior):
         raise UnsupportedError(
             f"solve: strategy {strategy.name} needs what is not there: {lacking}. "
-            f"What would do here: {alternatives(problem, prior)}."
+            f"What would do here: {alternatives(problem, prior)}; all of them: iv.strategies.advise(A, prior, noise)."
         )
     return strategy
 

@@ -132,21 +132,29 @@ def from_basis(operator: LinearOperator, basis: LinearOperator, values: Tensor) 
     return Spectrum(values=values, signal_basis=basis, data_basis=data_basis)
 
 
-def dense(operator: LinearOperator, dtype: torch.dtype, device: torch.device) -> Spectrum:
-    """By LAPACK on the matrix of real numbers, in float64; coordinates are real, in descending order of the values."""
-    owner = type(operator).__name__
+def too_large(operator: LinearOperator) -> str:
+    """Why an operator has no dense decomposition; '' if it has one."""
     n, m = (
         (2 if kind == "complex" else 1) * torch.Size(shape).numel()
         for shape, kind in ((operator.in_shape, operator.in_kind), (operator.out_shape, operator.out_kind))
     )
     items = operator.batch or 1
-    if max(n, m) > LIMIT or items * (n**2 + m**2) > 2 * LIMIT**2:
-        raise UnsupportedError(
-            f"{owner}.svd: no closed form is known for this operator, and a dense one is for up to {LIMIT} unknowns "
-            f"and {LIMIT} data, real numbers, of all items together; got {n} unknowns and {m} data of {items} item(s). "
-            "Take fewer items at a time (A.take), use a smaller grid, or a strategy that needs no decomposition: "
-            "MMPS, SMC, NoiseMCMC."
-        )
+    if max(n, m) <= LIMIT and items * (n**2 + m**2) <= 2 * LIMIT**2:
+        return ""
+    return (
+        f"{type(operator).__name__}.svd: no closed form is known for this operator, and a dense one is for up to "
+        f"{LIMIT} unknowns and {LIMIT} data, real numbers, of all items together; got {n} unknowns and {m} data of {items} "
+        "item(s). Take fewer items at a time (A.take), use a smaller grid, or a strategy that needs no decomposition: "
+        "MMPS, SMC, NoiseMCMC."
+    )
+
+
+def dense(operator: LinearOperator, dtype: torch.dtype, device: torch.device) -> Spectrum:
+    """By LAPACK on the matrix of real numbers, in float64; coordinates are real, in descending order of the values."""
+    if reason := too_large(operator):
+        raise UnsupportedError(reason)
+    n = (2 if operator.in_kind == "complex" else 1) * torch.Size(operator.in_shape).numel()
+    m = (2 if operator.out_kind == "complex" else 1) * torch.Size(operator.out_shape).numel()
     left, values, right = torch.linalg.svd(dense_matrix(operator, dtype=dtype), full_matrices=n > m)  # V is square
     # Below this a value is rounding, of the operator's own precision.
     floor = values.amax(-1, keepdim=True) * torch.finfo(dtype).eps * max(n, m)

@@ -8,10 +8,9 @@ from typing import Self, final
 import torch
 from torch import Tensor
 
-from invsolve.errors import UnsupportedError
 from invsolve.noise import Gaussian
 from invsolve.operators.base import LinearOperator
-from invsolve.operators.spectrum import Spectrum
+from invsolve.operators.spectrum import Spectrum, too_large
 from invsolve.priors.base import Prior
 from invsolve.problem import Problem
 
@@ -27,10 +26,8 @@ def needs_spectrum(problem: Problem, prior: Prior) -> str:
         return "one noise std for all data of an item"
     if not prior.white_noise:
         return f"white diffusion noise (that of {type(prior).__name__} is not)"
-    try:
-        problem.operator.svd(like=problem.data.real)
-    except UnsupportedError as error:
-        return str(error)
+    if type(problem.operator)._svd is LinearOperator._svd:  # no closed form: only a small one is decomposed
+        return too_large(problem.operator)
     return ""
 
 
