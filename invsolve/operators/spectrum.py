@@ -143,8 +143,9 @@ def too_large(operator: LinearOperator) -> str:
         return ""
     return (
         f"{type(operator).__name__}.svd: no closed form is known for this operator, and a dense one is for up to "
-        f"{LIMIT} unknowns and {LIMIT} data, real numbers, of all items together; got {n} unknowns and {m} data of {items} "
-        "item(s). Take fewer items at a time (A.take), use a smaller grid, or a strategy that needs no decomposition: "
+        f"{LIMIT} unknowns and {LIMIT} data, real numbers, of all items together; got {n} unknowns and {m} data of "
+        f"{items} item(s). Take fewer items at a time (A.take), use a smaller grid, or a strategy that needs no "
+        "decomposition: "
         "MMPS, SMC, NoiseMCMC."
     )
 
