@@ -55,7 +55,7 @@ class DDRM(Walk):
         tools: SpectralData = run.bound.tools
         x = super().first(run)
         top = run.bound.level(0, x)
-        z = tools.spectrum.to_spectrum(run.noise(-1))
+        z = tools.spectrum.to_spectrum(run.noise(-1, 1))  # draw 0 is in x
         coordinates = tools.spectrum.to_spectrum(x)
         left = (top * top - torch.where(tools.seen, tools.noise, 0.0) ** 2).clamp_min(0).sqrt()
         known = tools.data + left * z
