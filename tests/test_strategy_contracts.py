@@ -194,3 +194,27 @@ def test_a_checkpoint_holds_the_whole_state(name, tmp_path):
         run(name, data(), checkpoint=saved, progress=Cut())
     assert (tmp_path / "run.ckpt").exists()
     assert torch.equal(run(name, data(), checkpoint=saved), run(name, data()))
+
+
+@each
+def test_counts_are_followed_or_refused(name):
+    """Poisson data of 20 counts a unit: the posterior mean of chains, which know the law, within half a posterior std."""
+    law = iv.priors.GaussianPrior(mean=torch.full((N,), 3.0, dtype=torch.float64), covariance=0.36 * prior().covariance)
+    A = iv.operators.Mask(mask=torch.ones(N, dtype=torch.bool))
+    noise = iv.noise.Poisson(counts_per_unit=20.0)
+    y = torch.poisson(20 * law.sample(1, seed=3), generator=torch.Generator().manual_seed(0)).double()
+    if name in SPECTRAL or name == "REDDiff, published":
+        with pytest.raises(iv.errors.UnsupportedError, match="Gaussian noise"):
+            run(name, y, A, prior=law, noise=noise)
+        return
+    chains = iv.solve(A, y, law, noise=noise, strategy=ivs.NoiseMCMC(chains=128, islands=4), num_samples=512)
+    x = run(name, y, A, prior=law, noise=noise, num_samples=256)
+    assert bool(x.isfinite().all())
+    away = ((x.mean(0) - chains.mean) / chains.std).square().mean().sqrt()
+    few = {"DPS, paper": 3.0, "PnPDM, sampler": 1.5}  # no noise level; few moves
+    assert away < few.get(name, 0.5)
+
+
+def test_the_papers_form_of_dps_knows_two_laws_of_noise():
+    with pytest.raises(iv.errors.UnsupportedError, match="Gaussian or Poisson noise, or form='widened'"):
+        run("DPS, paper", data(), noise=iv.noise.Laplace(scale=0.3))

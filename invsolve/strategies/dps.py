@@ -8,6 +8,7 @@ from typing import Literal, Self, final
 from torch import Tensor
 
 from invsolve.checks import check_choice, check_positive
+from invsolve.noise import Gaussian, Poisson
 from invsolve.priors.base import Prior
 from invsolve.problem import Problem
 from invsolve.samplers import vp_grid
@@ -38,9 +39,9 @@ class DPS(Walk):
     - ``form="likelihood"``: the same without ``1 + v K^2``: D stands for the signal. Needs about ``u^2 K^2`` steps.
     - ``form="paper"``: ``x' - scale u sqrt(1 + (a/u)^2) sqrt(1 + (b/u)^2) C grad_x ||y - A D(x)||_2``, the published
       step of constant length in variance-preserving coordinates, where no noise level appears. `DPS.published` has the
-      authors' zeta and grid.
+      authors' zeta and grid. Counts y are weighted by 1 / (2 y), as in the paper.
 
-    Any noise with a gradient. Biased by design: no form knows which directions D leaves open. One evaluation and one
+    Any noise with a gradient (the paper's form: Gaussian or Poisson). Biased by design: no form knows which directions D leaves open. One evaluation and one
     vector-Jacobian product a step. For one number of variance 1 and noise 0.5 the paper's form has 0.1 to 1.3 times the
     right std, for zeta from 0.1 to 1.
     """
@@ -64,6 +65,8 @@ class DPS(Walk):
         return cls(form="paper", scale=_PUBLISHED[task], unit=unit, grid=unit * vp_grid(1000))
 
     def missing(self, problem: Problem, prior: Prior) -> str:
+        if self.form == "paper" and not isinstance(problem.noise, (Gaussian, Poisson)):
+            return "Gaussian or Poisson noise, or form='widened'"
         return needs_derivative(problem)
 
     def prepare(self, problem: Problem, prior: Prior) -> PerRow | None:

@@ -81,6 +81,8 @@ class REDDiff(OnLevels):
                    grid=unit * vp_grid(1000))
 
     def missing(self, problem: Problem, prior: Prior) -> str:
+        if self.loss == "published" and not isinstance(problem.noise, Gaussian):
+            return "Gaussian noise, or loss='likelihood'"
         return needs_derivative(problem)
 
     def init(self, run: Run) -> REDDiffState:
