@@ -41,9 +41,9 @@ class DPS(Walk):
       step of constant length in variance-preserving coordinates, where no noise level appears. `DPS.published` has the
       authors' zeta and grid. Counts y are weighted by 1 / (2 y), as in the paper.
 
-    Any noise with a gradient (the paper's form: Gaussian or Poisson). Biased by design: no form knows which directions D leaves open. One evaluation and one
-    vector-Jacobian product a step. For one number of variance 1 and noise 0.5 the paper's form has 0.1 to 1.3 times the
-    right std, for zeta from 0.1 to 1.
+    Any noise with a gradient (the paper's form: Gaussian or Poisson). Biased by design: no form knows which directions
+    D leaves open. One evaluation and one vector-Jacobian product a step. For one number of variance 1 and noise 0.5 the
+    paper's form has 0.1 to 1.3 times the right std, for zeta from 0.1 to 1.
     """
 
     form: Literal["widened", "likelihood", "paper"] = "widened"
