@@ -73,7 +73,7 @@ PUBLISHED: dict[str, Callable[[Case], S.Strategy]] = {
     "DDRM()": lambda case: S.DDRM(),
     "DDRM, InverseBench": lambda case: S.DDRM.published(unit=case.std),
     "DiffPIR()": lambda case: S.DiffPIR(),
-    "DiffPIR, InverseBench": lambda case: S.DiffPIR.published(unit=case.std),
+    "DiffPIR, InverseBench": lambda case: S.DiffPIR.published("inversebench", unit=case.std),
     "REDDiff()": lambda case: S.REDDiff(),
     "RED-diff of the paper": lambda case: S.REDDiff.published(unit=case.std),
     "DAPS()": lambda case: S.DAPS(),

@@ -218,3 +218,70 @@ def test_counts_are_followed_or_refused(name):
 def test_the_papers_form_of_dps_knows_two_laws_of_noise():
     with pytest.raises(iv.errors.UnsupportedError, match="Gaussian or Poisson noise, or form='widened'"):
         run("DPS, paper", data(), noise=iv.noise.Laplace(scale=0.3))
+
+
+@pytest.mark.parametrize(
+    "strategy",
+    [ivs.DPS.published("inpainting"), ivs.DDNM.published(), ivs.DDRM.published(num_steps=50), ivs.REDDiff.published(),
+     ivs.DiffPIR.published("super_resolution"), ivs.DiffPIR.published("inversebench"), ivs.DAPS.published("motion_blur"),
+     ivs.PnPDM.published(rho_min=0.1)],
+    ids=lambda s: s.name,
+)
+def test_published_settings_run_and_are_in_units(strategy):
+    """In units of the signal: twice the unit is twice the levels, and twice the samples."""
+    assert strategy.num_steps >= 20
+    if strategy.name in ("DAPS", "PnPDM"):
+        return  # minutes; their steps are tested elsewhere
+    y, unit = data(), 4.0
+    one = iv.solve(masks(), y, prior(), noise=0.3, strategy=strategy, num_samples=2)
+    options = {"DPS": ("inpainting",), "DDRM": (), "DDNM": (), "REDDiff": (), "DiffPIR": None}[strategy.name]
+    if options is None:
+        options = ("super_resolution",) if strategy.num_steps < 1000 else ("inversebench",)
+    more = {"num_steps": 50} if strategy.name == "DDRM" else {}
+    other = type(strategy).published(*options, unit=unit, **more)
+    two = iv.solve(masks(), unit * y, prior(unit=unit), noise=0.3 * unit, strategy=other, num_samples=2)
+    assert torch.allclose(two.samples / unit, one.samples, atol=1e-4)
+
+
+@pytest.mark.parametrize("make", [
+    lambda: ivs.DPS.published("a task"), lambda: ivs.DAPS.published("a task"), lambda: ivs.DiffPIR.published("a task"),
+    lambda: ivs.DPS(form="mine"), lambda: ivs.DPS(scale=0.0), lambda: ivs.DPS(unit=-1.0), lambda: ivs.LGD(clouds=0),
+    lambda: ivs.LGD(trust=-1.0), lambda: ivs.DDNM(eta=1.5), lambda: ivs.DDNM(form="mine"), lambda: ivs.DDRM(eta_b=-0.1),
+    lambda: ivs.DiffPIR(zeta=2.0), lambda: ivs.DiffPIR(lam=0.0), lambda: ivs.REDDiff(weight="mine"),
+    lambda: ivs.REDDiff(loss="mine"), lambda: ivs.REDDiff(lam=-1.0), lambda: ivs.REDDiff(learning_rate=0.0),
+    lambda: ivs.DAPS(inner="mine"), lambda: ivs.DAPS(ode_steps=0), lambda: ivs.DAPS(tau=-1.0),
+    lambda: ivs.PnPDM(prior_step="mine"), lambda: ivs.PnPDM(data_step="mine"), lambda: ivs.PnPDM(rho_min=0.0),
+    lambda: ivs.PnPDM(num_steps=0), lambda: ivs.LanPaint(inner=-1), lambda: ivs.LanPaint(lam=-1.0),
+    lambda: ivs.LanPaint(eta=0.0), lambda: ivs.MCGDiff(kappa=0.0), lambda: ivs.MCGDiff(resample_below=2.0),
+    lambda: ivs.FPS(eta=-0.5), lambda: ivs.DPS(num_steps=1), lambda: ivs.PiGDM(form="mine"),
+    lambda: ivs.PiGDM(form="published", sampler=iv.samplers.Euler()), lambda: ivs.PiGDM(form="published", eta=3.0),
+    lambda: ivs.DPS(grid=torch.ones(2, 3)), lambda: iv.samplers.vp_grid(4, last=2.0),
+    lambda: iv.samplers.ddpm_grid(1), lambda: iv.samplers.ddpm_grid(4, spacing="mine"),
+    lambda: iv.samplers.ddpm_grid(4, beta_max=2.0),
+])
+def test_wrong_options_are_refused_where_they_are_written(make):
+    with pytest.raises(iv.errors.InputError):
+        make()
+
+
+def test_what_a_prior_or_problem_lacks_is_said():
+    box = iv.operators.from_callable(lambda x: x, (N,), (N,), kind="black box")
+    for name in ("DPS", "LGD", "DiffPIR", "REDDiff", "DAPS", "PnPDM"):
+        with pytest.raises(iv.errors.UnsupportedError, match="black box.*advise"):
+            run(name, data()[:1], box)
+    law = prior()
+    denoiser = iv.priors.from_denoiser(lambda x, s: law._denoise(x, s), shape=(N,), mean=law.mean, scale=law.scale)
+    with pytest.raises(iv.errors.UnsupportedError, match="closed-form posterior.*prior_step='sde'"):
+        iv.solve(masks(), data(), denoiser, noise=0.3, strategy=ivs.PnPDM(prior_step="exact"), num_samples=1)
+    for strategy in (ivs.DAPS(inner="exact"), ivs.PnPDM(data_step="exact")):
+        with pytest.raises(iv.errors.UnsupportedError, match="not a LinearOperator.*langevin"):
+            iv.solve(Bent(), data(), prior(), noise=0.3, strategy=strategy, num_samples=1)
+    field = iv.priors.GaussianFieldPrior(shape=(N,), spectrum=iv.priors.Matern(std=1.0, length=0.3)).to(
+        dtype=torch.float64)
+    assert field.white_noise or "white" in ivs.DDRM().missing(iv.Problem(masks(), data(), noise=0.3), field)
+    wide = iv.operators.Matrix(matrix=torch.zeros(2, 5000))
+    assert "4096" in ivs.DDRM().missing(
+        iv.Problem(wide, torch.zeros(1, 2), noise=1.0),
+        iv.priors.from_denoiser(lambda x, s: x, shape=(5000,), mean=torch.zeros(5000), scale=1.0))
+    per_entry = iv.Problem(masks(), data(), noise=torch.rand(N, dtype=torch.float64) + 0.5)
+    assert "one noise std" in ivs.DDRM().missing(per_entry, prior())

@@ -7,7 +7,7 @@ from invsolve.samplers.deis import DEIS
 from invsolve.samplers.dpm_solver import DPMSolver2M, DPMSolver3M
 from invsolve.samplers.er_sde import ERSDE
 from invsolve.samplers.euler import Euler
-from invsolve.samplers.grids import check_grid, custom_grid, karras_grid, log_grid, vp_grid
+from invsolve.samplers.grids import check_grid, custom_grid, ddpm_grid, karras_grid, log_grid, vp_grid
 from invsolve.samplers.heun import Heun
 from invsolve.samplers.plan import Plan
 from invsolve.samplers.predictor_corrector import PredictorCorrector
@@ -36,6 +36,7 @@ __all__ = [
     "check_grid",
     "custom_grid",
     "karras_grid",
+    "ddpm_grid",
     "log_grid",
     "prior_range",
     "sample_prior",

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from invsolve.checks import check_finite, check_int, check_number, check_positive
+from invsolve.checks import check_choice, check_finite, check_int, check_number, check_positive
 from invsolve.errors import invalid, invalid_type
 
 
@@ -44,8 +45,8 @@ def vp_grid(num_steps: int, *, beta_min: float = 0.1, beta_max: float = 20.0, la
     """Levels ``sigma = sqrt(exp(B(t)) - 1)``, ``B = beta_min t + (beta_max - beta_min) t^2 / 2``, for even times from 1
     to ``last``, then 0: the variance-preserving schedule (Song et al. 2011.13456), for signals of unit variance.
 
-    >>> vp_grid(3)[[0, -1]]
-    tensor([152.1668,   0.0000], dtype=torch.float64)
+    >>> [round(level, 2) for level in vp_grid(3).tolist()]
+    [152.17, 3.42, 0.01, 0.0]
     """
     count = check_int("vp_grid", "num_steps", num_steps, minimum=1)
     low, high, end = (
@@ -56,6 +57,31 @@ def vp_grid(num_steps: int, *, beta_min: float = 0.1, beta_max: float = 20.0, la
         raise invalid("vp_grid", "last", "below 1", end)
     t = torch.linspace(1, end, count, dtype=torch.float64)
     return custom_grid(torch.expm1(low * t + (high - low) * t**2 / 2).sqrt())
+
+
+def ddpm_grid(
+    num_steps: int, *, spacing: Literal["even", "quadratic"] = "even", beta_min: float = 1e-4, beta_max: float = 0.02,
+    timesteps: int = 1000,
+) -> Tensor:
+    """Levels ``sqrt((1 - abar) / abar)`` of DDPM's linear schedule (Ho et al. 2006.11239), then 0, for unit variance.
+
+    ``num_steps`` of the ``timesteps``: evenly spaced, or (``"quadratic"``, the spacing of DiffPIR's public code) at
+    ``sqrt(T^2 i / (N - 1))`` from the noisiest down, so that most of them have little noise. Steps that fall together
+    are taken once.
+
+    >>> [round(level, 2) for level in ddpm_grid(3, spacing="quadratic").tolist()]
+    [157.41, 1.19, 0.01, 0.0]
+    """
+    count = check_int("ddpm_grid", "num_steps", num_steps, minimum=2)
+    total = check_int("ddpm_grid", "timesteps", timesteps, minimum=count)
+    check_choice("ddpm_grid", "spacing", spacing, ("even", "quadratic"))
+    low, high = (check_positive("ddpm_grid", n, v) for n, v in (("beta_min", beta_min), ("beta_max", beta_max)))
+    if not low < high < 1:
+        raise invalid("ddpm_grid", "beta_max", f"between beta_min = {low:g} and 1", high)
+    u = torch.linspace(0, 1, count, dtype=torch.float64)
+    down = (total * (u.sqrt() if spacing == "quadratic" else u)).long().clamp_max(total - 1)
+    log_kept = torch.log1p(-torch.linspace(low, high, total, dtype=torch.float64)).cumsum(0)
+    return custom_grid(torch.expm1(-log_kept[total - 1 - torch.unique(down)]).sqrt())
 
 
 def custom_grid(levels: Sequence[float] | Tensor) -> Tensor:

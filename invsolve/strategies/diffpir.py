@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Self, final
+from typing import Literal, Self, final
 
 from torch import Tensor
 
-from invsolve.checks import check_positive
+from invsolve.checks import check_choice, check_positive
 from invsolve.priors.base import Prior
 from invsolve.problem import Problem
-from invsolve.samplers import karras_grid
+from invsolve.samplers import ddpm_grid, karras_grid
 from invsolve.samplers.base import Level
 from invsolve.strategies.base import Info, Run
 from invsolve.strategies.guided import needs_derivative
 from invsolve.strategies.resolvent import DataStep
 from invsolve.strategies.walk import Walk, check_share, fixed_eta
+
+# lam, zeta and steps: guidance card 6, and main_ddpir_deblur.py of the authors for the spacing and the scale of lambda.
+_PUBLISHED = {
+    "blur": (0.25, 0.1, 100), "super_resolution": (0.25, 0.25, 100), "inpainting": (0.25, 1.0, 20),
+    "inversebench": (8.0, 1.0, 1000),
+}
 
 
 @final
@@ -40,9 +46,19 @@ class DiffPIR(Walk):
         check_share("DiffPIR", "zeta", self.zeta)
 
     @classmethod
-    def published(cls, *, unit: float = 1.0) -> Self:
-        """InverseBench's: lam 8, zeta 1, 1000 levels from 100 to 0.01 in units of ``unit``, the std of an entry."""
-        return cls(lam=8.0, zeta=1.0, grid=unit * karras_grid(100.0, 0.01, 1000))
+    def published(
+        cls, task: Literal["blur", "super_resolution", "inpainting", "inversebench"], *, unit: float = 1.0
+    ) -> Self:
+        """The authors' settings for a task, 100 DDPM levels (20 for inpainting) with quadratic spacing; or those of
+        InverseBench, lam 8, zeta 1 and 1000 levels. Levels are in units of ``unit``, the std of an entry.
+
+        The authors' lambda of 1 is a ``lam`` of 1/4: their noise level is that of images in [0, 1], their a of [-1, 1].
+        """
+        check_choice("DiffPIR.published", "task", task, tuple(_PUBLISHED))
+        check_positive("DiffPIR.published", "unit", unit)
+        lam, zeta, steps = _PUBLISHED[task]
+        grid = karras_grid(100.0, 0.01, steps) if task == "inversebench" else ddpm_grid(steps, spacing="quadratic")
+        return cls(lam=lam, zeta=zeta, grid=unit * grid)
 
     def missing(self, problem: Problem, prior: Prior) -> str:
         return needs_derivative(problem)

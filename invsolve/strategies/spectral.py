@@ -22,7 +22,7 @@ def needs_spectrum(problem: Problem, prior: Prior) -> str:
         return f"a linear operator ({type(problem.operator).__name__} is not)"
     if not isinstance(noise, Gaussian) or not isinstance(noise.std, (float, Tensor)):
         return "Gaussian noise of a known std"
-    if isinstance(noise.std, Tensor) and noise.std[0].numel() > 1:
+    if isinstance(noise.std, Tensor) and (noise.std[0] if noise.per_item else noise.std).numel() > 1:
         return "one noise std for all data of an item"
     if not prior.white_noise:
         return f"white diffusion noise (that of {type(prior).__name__} is not)"
