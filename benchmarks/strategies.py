@@ -113,7 +113,7 @@ STRATEGIES: dict[str, ivs.Strategy | str] = {name: strategy or "auto" for name, 
 STRATEGIES["NoiseMCMC()"] = ivs.NoiseMCMC(chains=128, islands=4)
 
 
-# "auto" runs thousands of chains for every problem until its certificate passes: docs/exactness.md tests it in full.
+# "auto" runs thousands of chains for every problem until its certificate passes; docs/exactness.md tests it in full.
 FEWER = {"auto": 48}
 
 
@@ -140,7 +140,8 @@ def measured(name: str, strategy: ivs.Strategy | str, kind: Kind) -> Row:
     nan = float("nan")
     started = time.perf_counter()
     try:
-        report = iv.calibrate(kind.operator, kind.prior, noise=kind.noise, strategy=strategy, runs=FEWER.get(name, kind.runs),
+        runs = FEWER.get(name, kind.runs)
+        report = iv.calibrate(kind.operator, kind.prior, noise=kind.noise, strategy=strategy, runs=runs,
                               num_samples=SAMPLES)
     except iv.errors.UnsupportedError as error:
         why = str(error).split("there: ")[-1].split(". What would do")[0]
@@ -185,7 +186,7 @@ def page(rows: dict[tuple[str, str], Row]) -> str:
     return f"""# Which strategy, when
 
 Written by `python benchmarks/strategies.py`: `iv.calibrate` on small problems of every kind, {RUNS} draws of the prior
-with {SAMPLES} samples each, every strategy with its defaults and the exact denoiser of the prior.
+with {SAMPLES} samples each ("auto": {FEWER['auto']}), every strategy with its defaults and the exact denoiser.
 `iv.strategies.advise(A, prior, noise)` reads this table for the kind of your problem; `iv.calibrate` is the same test
 on the problem itself.
 
