@@ -9,21 +9,9 @@
 torch.Size([8, 3])
 """
 
-from invsolve import (
-    baselines,
-    datasets,
-    errors,
-    metrics,
-    noise,
-    operators,
-    plotting,
-    posterior_metrics,
-    priors,
-    progress,
-    samplers,
-    strategies,
-    testing,
-)
+from typing import TYPE_CHECKING
+
+from invsolve import errors, metrics, noise, operators, priors, progress, samplers, strategies
 from invsolve.calibrate import calibrate
 from invsolve.calibration import Calibration
 from invsolve.certificate import Certificate
@@ -34,11 +22,14 @@ from invsolve.compare import Comparison, compare
 from invsolve.distributions import Distribution, LogNormal, LogUniform, Normal, Uniform
 from invsolve.hierarchical import Hierarchy
 from invsolve.layout import Layout, Part
-from invsolve.likelihood import log_likelihood
 from invsolve.problem import Problem
 from invsolve.result import Result, Status
-from invsolve.result_io import load_result
 from invsolve.solve import sample, solve
+
+if TYPE_CHECKING:  # imported where they are first used: the package must not cost seconds that nobody asked for
+    from invsolve import baselines, datasets, plotting, posterior_metrics, testing
+    from invsolve.likelihood import log_likelihood
+    from invsolve.result_io import load_result
 
 __all__ = [
     "Budget",
@@ -79,3 +70,22 @@ __all__ = [
     "strategies",
     "testing",
 ]
+
+_LATER = {"load_result": "result_io", "log_likelihood": "likelihood"}
+_MODULES = ("baselines", "datasets", "plotting", "posterior_metrics", "testing")
+
+
+def __getattr__(name: str) -> object:
+    """What `_LATER` and `_MODULES` name, on first use."""
+    from importlib import import_module
+
+    if name in _MODULES:
+        return import_module(f"invsolve.{name}")
+    if name in _LATER:
+        value: object = getattr(import_module(f"invsolve.{_LATER[name]}"), name)
+        return value
+    raise AttributeError(f"module 'invsolve' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

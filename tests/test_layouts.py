@@ -14,11 +14,11 @@ from safetensors.torch import save_file
 import invsolve as iv
 from invsolve.errors import FileError, InputError, InputTypeError
 from invsolve.priors import DDPM, EDM, VP, Flow, Scheduled
-from invsolve.priors.layouts import ADMLayout, DiffusersLayout, EDMLayout
-from invsolve.priors.layouts.adm import ADMConfig, ADMNetwork
+from invsolve.priors.layouts.adm import ADMConfig, ADMLayout, ADMNetwork
 from invsolve.priors.layouts.base import count, key_differences
-from invsolve.priors.layouts.diffusers import network_config, prediction_of
+from invsolve.priors.layouts.diffusers import DiffusersLayout, network_config, prediction_of
 from invsolve.priors.layouts.diffusers_network import DiffusersConfig, DiffusersNetwork
+from invsolve.priors.layouts.edm import EDMLayout
 from invsolve.priors.layouts.edm_network import EDMConfig, EDMNetwork
 
 

@@ -19,7 +19,6 @@ from invsolve.errors import FileError, InvsolveError, UnsupportedError, invalid,
 from invsolve.files import atomic_write
 from invsolve.priors.bases import SpectralModes
 from invsolve.priors.layouts.base import LARGEST, Layout, key_differences
-from invsolve.priors.layouts.foreign import Stated, load_foreign
 from invsolve.priors.modes import DenseModes, GaussianLaw
 from invsolve.priors.network import NetworkPrior
 from invsolve.priors.networks import UNet, UNetConfig
@@ -105,6 +104,8 @@ def load(
     Raises FileError naming what is wrong with a file; no code of a file is ever run. InputError for what was stated.
     """
     path = _path(name)
+    from invsolve.priors.layouts.foreign import Stated, load_foreign  # networks of others, where they are asked for
+
     stated = Stated(layout=layout, shape=shape, kind=kind, prediction=prediction, offset=offset, unit=unit,
                     sigma_range=sigma_range, mean=mean, scale=scale, detail=detail, law=law)
     if Path(path).is_dir() or not _is_own(path):

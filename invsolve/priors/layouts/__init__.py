@@ -1,8 +1,6 @@
-"""Layouts of other people's weight files: what `invsolve.priors.load` reads besides its own."""
+"""Layouts of other people's weight files: what `invsolve.priors.load` reads besides its own, one a module.
 
-from invsolve.priors.layouts.adm import ADMLayout
-from invsolve.priors.layouts.base import Layout
-from invsolve.priors.layouts.diffusers import DiffusersLayout
-from invsolve.priors.layouts.edm import EDMLayout
+Nothing is imported here: a layout is wanted by few, and networks of others cost every import a hundredth of a second.
+"""
 
-__all__ = ["ADMLayout", "DiffusersLayout", "EDMLayout", "Layout"]
+__all__: list[str] = []
