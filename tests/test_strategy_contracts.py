@@ -285,3 +285,98 @@ def test_what_a_prior_or_problem_lacks_is_said():
         iv.priors.from_denoiser(lambda x, s: x, shape=(5000,), mean=torch.zeros(5000), scale=1.0))
     per_entry = iv.Problem(masks(), data(), noise=torch.rand(N, dtype=torch.float64) + 0.5)
     assert "one noise std" in ivs.DDRM().missing(per_entry, prior())
+
+
+# --- what a review found ----------------------------------------------------------------------------------------------
+AWARE = [n for n in WALKS if n not in NOT_NOISE_AWARE | {"MCGDiff", "FPS", "PnPDM, sampler", "DAPS, Langevin"}]
+
+
+@pytest.mark.parametrize("name", AWARE)
+@pytest.mark.parametrize("kind", ["blur", "downsample"])
+def test_smooth_images_do_not_run_away(name, kind):
+    """A field whose top mode has ten times the std of an entry, seen through an operator that sees that mode."""
+    field = iv.priors.GaussianFieldPrior(shape=(16, 16), spectrum=iv.priors.Matern(std=1.0, length=0.3)).to(
+        dtype=torch.float64)
+    kernel = torch.ones(3, 3, dtype=torch.float64) / 9
+    A: iv.operators.LinearOperator = iv.operators.Blur(kernel=kernel, in_shape=(16, 16), boundary="periodic")
+    if kind == "downsample":
+        A = iv.operators.Downsample(in_shape=(16, 16), factor=4)
+    x = field.sample(1, seed=5)
+    y = A(x) + 0.05 * torch.randn(1, *A.out_shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    r = iv.solve(A, y, field, noise=0.05, strategy=WALKS[name], num_samples=2)
+    # A prior draw has 400 on the blur; REDDiff has few steps, LGD few points.
+    limit = {"LGD": 60.0, "REDDiff": 30.0}.get(name, 10.0)
+    assert float(r.chi2.max()) < limit
+
+
+@pytest.mark.parametrize("strategy", [ivs.PiGDM(), ivs.MMPS(), ivs.DPS()], ids=lambda s: s.name)
+def test_defaults_do_not_run_away_on_smooth_images(strategy):
+    field = iv.priors.GaussianFieldPrior(shape=(32, 32), spectrum=iv.priors.Matern(std=1.0, length=0.3))
+    kernel = torch.ones(5, 5) / 25
+    A = iv.operators.Blur(kernel=kernel, in_shape=(32, 32), boundary="periodic")
+    y = A(field.sample(1, seed=5)) + 0.05 * torch.randn(1, 32, 32, generator=torch.Generator().manual_seed(0))
+    assert float(iv.solve(A, y, field, noise=0.05, strategy=strategy, num_samples=2).chi2.max()) < 4
+
+
+@pytest.mark.parametrize("strategy", [ivs.PnPDM(), ivs.REDDiff(), ivs.DAPS()], ids=lambda s: s.name)
+def test_moduli_of_a_prior_of_mean_zero_are_fitted(strategy):
+    """The Jacobian of |B x| vanishes at the mean, where the levels and steps were once taken from."""
+    B = torch.randn(24, N, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    A = iv.operators.PhaseRetrieval(operator=iv.operators.Matrix(matrix=B))
+    law = iv.priors.GaussianPrior(mean=torch.zeros(N, dtype=torch.float64), covariance=prior().covariance)
+    x = law.sample(1, seed=2)
+    y = A(x) + 0.1 * torch.randn(1, 24, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    r = iv.solve(A, y, law, noise=0.1, strategy=strategy, num_samples=16, throw=False)
+    # Of 500 of prior draws; an optimiser finds a mode from some of its starts only.
+    assert float(r.chi2.min() if strategy.name == "REDDiff" else r.chi2.nanmedian()) < 40
+    assert float(r.samples.abs().max()) > 0.1
+
+
+@pytest.mark.parametrize("name", sorted(SPECTRAL))
+def test_items_of_images_with_a_dense_decomposition(name):
+    """Levels of their own for every item, coordinates with fewer axes than the signal."""
+    shape = (3, 4)
+    law = iv.priors.GaussianPrior(mean=torch.zeros(shape, dtype=torch.float64),
+                                  covariance=torch.eye(12, dtype=torch.float64))
+    matrix = torch.randn(7, 12, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    flat = iv.operators.from_callable(lambda x: x.flatten(1) @ matrix.mT, shape, (7,), kind="linear")
+    y = torch.randn(3, 7, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    noise = torch.tensor([0.1, 0.3, 1.0], dtype=torch.float64).view(3, 1)
+    r = iv.solve(flat, y, law, noise=noise, strategy=WALKS[name], num_samples=4)
+    assert r.samples.shape == (4, 3, 3, 4) and bool(r.samples.isfinite().all())
+
+
+@each
+def test_no_number_is_drawn_twice(name):
+    """Every use of the keyed numbers has a (step, index) of its own."""
+    seen: list[tuple[int, int, tuple[int, ...]]] = []
+
+    class Recorded:
+        def __init__(self, inner) -> None:
+            self.inner = inner
+
+        def normal(self, shape, dtype, *, step, index=0):
+            seen.append((step, index, tuple(shape)))
+            return self.inner.normal(shape, dtype, step=step, index=index)
+
+        def take(self, rows):
+            return Recorded(self.inner.take(rows))
+
+    from invsolve.draws import Draws
+
+    def draws(items, samples):
+        return Recorded(Draws.for_rows(0, list(items), list(samples), torch.device("cpu")))
+
+    run(name, data(), draws=draws)
+    if name == "FPS":  # the path is drawn from the rows of the first samples, with an index of its own
+        assert len({i for _, i, _ in seen}) >= 2
+    assert len(seen) == len(set(seen))
+
+
+def test_options_that_would_have_no_effect_are_refused():
+    with pytest.raises(iv.errors.InputError, match="eta"):
+        ivs.PiGDM(eta=0.5)
+    with pytest.raises(iv.errors.InputError, match="num_steps"):
+        ivs.PiGDM(num_steps=0)
+    with pytest.raises(iv.errors.UnsupportedError, match="Gaussian noise, or tau=None"):
+        iv.solve(masks(), data(), prior(), noise=iv.noise.Laplace(scale=0.2), strategy=ivs.DAPS(tau=0.1), num_samples=1)

@@ -56,6 +56,8 @@ def _half(counts: Tensor, z: Tensor) -> Tensor:
     """``Binomial(counts, 1/2)`` numbers of the ranks of the standard normal ``z``: exact, by the smaller tail."""
     from scipy.stats import binom
 
+    # What is not observed may be anything.
+    counts = torch.where((counts >= 0) & (counts == counts.round()), counts, 0.0)
     tail = torch.special.ndtr(-z.abs()).cpu().numpy()
     low = torch.as_tensor(binom.ppf(tail, counts.double().cpu().numpy(), 0.5)).to(counts)
     return torch.where(z > 0, counts - low, low)

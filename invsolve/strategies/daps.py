@@ -43,8 +43,9 @@ class DAPS(Walk):
     over the levels, by default, at every level, 0.3 of the largest stable one; no drift is longer than a. ``tau``: a
     noise std in place of the problem's own; the paper's 0.01 is not the noise level.
 
-    Biased by design: a^2 is not the variance of the signal given x, so unobserved directions spread too far; with the
-    published step size they hardly move. ``ode_steps`` evaluations a step, no derivative of the denoiser.
+    Biased by design: a^2 is not the variance of the signal given x, so unobserved directions spread too far (without
+    any data a prior of variance 1 comes out with 1.8); with the published step size they hardly move. ``ode_steps``
+    evaluations a step, no derivative of the denoiser.
     """
 
     inner: Literal["auto", "exact", "langevin"] = "auto"
@@ -75,6 +76,8 @@ class DAPS(Walk):
     def missing(self, problem: Problem, prior: Prior) -> str:
         if reason := needs_derivative(problem):
             return reason
+        if self.tau is not None and not isinstance(problem.noise, Gaussian):
+            return "Gaussian noise, or tau=None"
         lacking = not_linear_gaussian(problem) if self.inner == "exact" else ""
         return f"{lacking}: inner='langevin'" if lacking else ""
 
@@ -99,6 +102,10 @@ class DAPS(Walk):
 
     def _flow(self, run: Run, x: Tensor, a: Level) -> Tensor:
         floor = self.floor or 0.1 * run.bound.level(self.num_steps - 1, x)
+        if isinstance(a, Tensor):
+            floor = torch.minimum(a, torch.as_tensor(floor, dtype=a.dtype, device=a.device))
+        else:
+            floor = min(a, floor)
         low, high = floor ** (1 / _RHO), a ** (1 / _RHO)
         levels = [(high + j / max(1, self.ode_steps - 1) * (low - high)) ** _RHO for j in range(self.ode_steps)]
         for j, here in enumerate(levels):
@@ -118,7 +125,7 @@ class DAPS(Walk):
         for k in range(self.langevin_steps):
             force = prior.noise_covariance(likelihood_gradient(problem, x))
             drift = size * ((x - centre) / (a * a) + force)
-            x = x - tamed(drift, a) + spread * run.noise(i, 1 + k)
+            x = x - tamed(drift, a * run.bound.noise) + spread * run.noise(i, 1 + k)
         return x
 
 

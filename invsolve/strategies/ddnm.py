@@ -60,6 +60,7 @@ class DDNM(Walk):
         to = tools.spectrum.to_spectrum
         value = run.prior.denoise(x, a)
         D, X = to(value), to(x)
+        a, b = tools.level(a), tools.level(b)
         noise = tools.noise if self.form == "spectral" else tools.std
         share = (b / noise).clamp_max(1.0)  # 0 where nothing is seen
         known = torch.where(tools.seen, share, 0.0)

@@ -54,7 +54,7 @@ class DDRM(Walk):
     def first(self, run: Run) -> Tensor:
         tools: SpectralData = run.bound.tools
         x = super().first(run)
-        top = run.bound.level(0, x)
+        top = tools.level(run.bound.level(0, x))
         z = tools.spectrum.to_spectrum(run.noise(-1, 1))  # draw 0 is in x
         coordinates = tools.spectrum.to_spectrum(x)
         left = (top * top - torch.where(tools.seen, tools.noise, 0.0) ** 2).clamp_min(0).sqrt()
@@ -68,6 +68,7 @@ class DDRM(Walk):
         tools: SpectralData = run.bound.tools
         to = tools.spectrum.to_spectrum
         D, X, z = to(value), to(x), to(run.noise(i))
+        a, b = tools.level(a), tools.level(b)
         keep = (1 - self.eta**2) ** 0.5
         std = torch.where(tools.seen, tools.noise, 1.0)
         free = keep * (b / a) * (X - D)

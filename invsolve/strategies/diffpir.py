@@ -33,8 +33,8 @@ class DiffPIR(Walk):
     share of fresh noise. Linear operators and Gaussian noise have the exact proximal point, others the one of their
     linearisation and Gaussian at D. The last step returns D. No derivative of the denoiser; one evaluation a step.
 
-    Where the prior is Gaussian with independent entries of variance 1 it tends to the posterior as steps grow and zeta
-    falls; with ``zeta = 1`` or ``lam = 8`` it does not: see `docs/strategies.md`.
+    For Gaussian priors of independent entries it tends to the posterior as steps grow and then zeta falls; with
+    ``zeta = 1`` or ``lam = 8`` it does not: see `docs/strategies.md`.
     """
 
     lam: float = 1.0

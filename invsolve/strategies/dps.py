@@ -15,7 +15,7 @@ from invsolve.samplers import vp_grid
 from invsolve.samplers.base import Level
 from invsolve.strategies.base import Info, Run
 from invsolve.strategies.guided import needs_derivative
-from invsolve.strategies.levels import PerRow, entry_std, information
+from invsolve.strategies.levels import PerRow, information
 from invsolve.strategies.likelihood_step import residual_norm
 from invsolve.strategies.walk import Walk, ancestral, check_optional, root
 
@@ -31,15 +31,15 @@ _PUBLISHED = {
 class DPS(Walk):
     """An ancestral step, then a step down the misfit of ``D(x)`` (Chung et al. 2023, arXiv 2209.14687).
 
-    With u the std of an entry of the signal (``unit``, by default the prior's root mean variance):
+    With u the std that the paper has as 1, ``unit``:
 
     - ``form="widened"`` (ours): ``x' - scale (a^2 - b^2) / (1 + v K^2) C grad_x -log p(y | A D(x))``,
-      ``v = a^2 u^2 / (a^2 + u^2)``, K the norm of ``G^-1/2 A C^1/2``: the noise is widened by what D leaves open in the
-      best measured direction. Stable for any number of steps.
+      ``v = a^2 u^2 / (a^2 + u^2)``, K the norm of ``G^-1/2 A C^1/2`` and u by default the prior's scale: the noise is
+      widened by the most that D can leave open. Stable for any number of steps.
     - ``form="likelihood"``: the same without ``1 + v K^2``: D stands for the signal. Needs about ``u^2 K^2`` steps.
     - ``form="paper"``: ``x' - scale u sqrt(1 + (a/u)^2) sqrt(1 + (b/u)^2) C grad_x ||y - A D(x)||_2``, the published
-      step of constant length in variance-preserving coordinates, where no noise level appears. `DPS.published` has the
-      authors' zeta and grid. Counts y are weighted by 1 / (2 y), as in the paper.
+      step of constant length in variance-preserving coordinates, where no noise level appears; u by default the std of
+      an entry. `DPS.published` has the authors' zeta and grid. Counts y are weighted by 1 / (2 y), as in the paper.
 
     Any noise with a gradient (the paper's form: Gaussian or Poisson). Biased by design: no form knows which directions
     D leaves open. One evaluation and one vector-Jacobian product a step. For one number of variance 1 and noise 0.5 the
@@ -77,13 +77,17 @@ class DPS(Walk):
         value, pull = prior.pullback(x, a)
         clean, back = problem.operator.vjp(value)
         out = ancestral(x, value, a, b, run, i)
-        unit = self.unit or entry_std(prior)
         if self.form == "paper":
-            size = self.scale * unit * root(1 + (a / unit) ** 2) * root(1 + (b / unit) ** 2)
+            unit = self.unit or run.bound.unit
+            size = self.scale * unit * root(1 + (a / unit) ** 2) * root(1 + (b / unit) ** 2) / run.bound.noise
             slope = residual_norm(problem, clean)[1]
-        else:
+        elif self.form == "likelihood":
             size = self.scale * (a * a - b * b)
             slope = problem.noise.grad(problem.data, clean, problem.operator.observed)
-        if self.form == "widened":
-            size = size / (1 + a * a * unit**2 / (a * a + unit**2) * run.bound.tools.like(x) ** 2)
+        else:
+            # Noise that is not Gaussian by its Gaussian at A(D), whose gradient is finite where log p is not.
+            local, s = problem.gaussianised(clean), self.unit or prior.scale
+            open_ = a * a * s**2 / (a * a + s**2)
+            size = self.scale * (a * a - b * b) / (1 + open_ * run.bound.tools.like(x) ** 2)
+            slope = local.noise.grad(local.data, clean, local.operator.observed)
         return out - size * prior.noise_covariance(pull(back(slope))), {}

@@ -13,7 +13,6 @@ from invsolve.priors.base import Prior
 from invsolve.problem import Problem
 from invsolve.samplers.base import Level
 from invsolve.strategies.base import Info, Run
-from invsolve.strategies.levels import entry_std
 from invsolve.strategies.spectral import SpectralData, needs_spectrum
 from invsolve.strategies.walk import Walk, check_optional, root
 
@@ -56,12 +55,13 @@ class LanPaint(Walk):
     def move(self, run: Run, x: Tensor, a: Level, b: Level, i: int) -> tuple[Tensor, Info]:
         tools: SpectralData = run.bound.tools
         to, back, seen, y = tools.spectrum.to_spectrum, tools.spectrum.from_spectrum, tools.seen, tools.data
-        unit = self.unit or entry_std(run.prior)
+        unit, level = self.unit or run.bound.unit, a
+        a, b = tools.level(a), tools.level(b)
         stretch = root(1 + (a / unit) ** 2)  # x = stretch u
         width = (a / unit / stretch) ** 2  # 1 - abar
         X = torch.where(seen, y + a * to(run.noise(i)), to(x))
         for k in range(self.inner):
-            D = to(run.prior.denoise(back(X), a)) / stretch
+            D = to(run.prior.denoise(back(X), level)) / stretch
             u = X / stretch
             pull = torch.where(seen, (1 + self.lam) * (y / stretch - u) - self.lam * (D - u), D - u)  # (1 - abar) g
             stiff = 1 + self.lam * seen  # (1 - abar) times the stiffness
@@ -69,5 +69,5 @@ class LanPaint(Walk):
             spread = (unit * root(width)) * ((1 - decay**2) / stiff).sqrt()
             u = decay * u + (1 - decay) / stiff * (pull + stiff * u) + spread * to(run.noise(i, 1 + k))
             X = stretch * u
-        D = torch.where(seen, y, to(run.prior.denoise(back(X), a)))
+        D = torch.where(seen, y, to(run.prior.denoise(back(X), level)))
         return back(D + (b / a) * (X - D)), {}

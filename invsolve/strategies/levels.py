@@ -21,6 +21,7 @@ from invsolve.samplers import log_grid, prior_range
 _TOP = 10.0  # in units of the prior's scale: the law of x_t no longer knows the signal
 _BOTTOM = 0.1  # in units of the smallest posterior std: what stopping there removes is 0.5 % of that std
 
+_POINTS = 4  # of the prior's size, where the Jacobian at its mean says nothing
 _DETAIL = 0.05  # in units of the scale: what samples of a prior that does not say are taken to resolve
 
 
@@ -66,6 +67,15 @@ def entry_std(prior: Prior) -> float:
     return prior.scale if prior.law is None else sqrt(float(prior.law.variances.double().mean()))
 
 
+def noise_size(prior: Prior) -> float:
+    """The root mean square of an entry of diffusion noise of level 1, in units of the signal: 1 where it is white."""
+    if prior.white_noise:
+        return 1.0
+    rng = torch.Generator().manual_seed(0)
+    z = torch.randn(16, *prior.shape, generator=rng, dtype=prior.mean.dtype).to(prior.device)
+    return float((prior.noise(z).abs().square().mean() / z.abs().square().mean()).sqrt())
+
+
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PerRow:
@@ -88,19 +98,36 @@ class PerRow:
 
 def information(problem: Problem, prior: Prior, *, max_iter: int = 30, rtol: float = 0.02) -> Tensor:
     """``|G^-1/2 A C^1/2|`` per item, (batch,) or (1,) where shared, float64 on CPU, by power iteration on ``A^H G^-1
-    A C``.
+    A C``. A non-linear operator counts through its Jacobian at the prior's mean; where that vanishes there (moduli,
+    squares), through the largest at a few points of the prior's size.
     """
     if isinstance(problem.operator, BlackBox):
         raise UnsupportedError(
             f"solve: {type(problem.operator).__name__} is a black box, guidance needs its derivative."
         )
     one = problem.take(torch.zeros(1, dtype=torch.int64, device=problem.data.device)) if _alike(problem) else problem
+    found = _information_at(one, prior, prior.mean, max_iter, rtol)
+    if (problem.linear and isinstance(problem.noise, Gaussian)) or bool((found > 0).all()):
+        return found
+    rng = torch.Generator().manual_seed(1)
+    for _ in range(_POINTS):
+        if prior.law is not None:
+            u = torch.randn(1, *prior.law.modes.mode_shape, generator=rng, dtype=problem.signal_dtype)
+            point = prior.law.sample(u.to(problem.data.device))[0]
+        else:
+            z = torch.randn(1, *prior.shape, generator=rng, dtype=problem.signal_dtype).to(problem.data.device)
+            point = prior.mean + prior.scale * prior.noise(z)[0]
+        found = torch.maximum(found, _information_at(one, prior, point, max_iter, rtol))
+    return found
+
+
+def _information_at(one: Problem, prior: Prior, point: Tensor, max_iter: int, rtol: float) -> Tensor:
     rows = len(one.data)
-    mean = prior.mean.expand(rows, *prior.shape).clone()  # forward mode refuses rows that share their memory
+    mean = point.expand(rows, *prior.shape).clone()  # forward mode refuses rows that share their memory
     operator = one.operator.linearize(mean)
     one = one.gaussianised(one.operator(mean))
     rng = torch.Generator().manual_seed(0)
-    x = torch.randn(1, *prior.shape, generator=rng, dtype=problem.signal_dtype).to(problem.data.device)
+    x = torch.randn(1, *prior.shape, generator=rng, dtype=one.signal_dtype).to(one.data.device)
     x = direction(x).expand(rows, *prior.shape).clone()
     value = torch.zeros(rows, dtype=torch.float64, device=x.device)
     done = torch.zeros(rows, dtype=torch.bool, device=x.device)

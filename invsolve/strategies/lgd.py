@@ -14,7 +14,6 @@ from invsolve.problem import Problem
 from invsolve.samplers.base import Level
 from invsolve.strategies.base import Info, Run
 from invsolve.strategies.guided import needs_derivative
-from invsolve.strategies.levels import entry_std
 from invsolve.strategies.likelihood_step import tamed
 from invsolve.strategies.walk import Walk, ancestral, check_optional, root
 
@@ -47,7 +46,7 @@ class LGD(Walk):
     def move(self, run: Run, x: Tensor, a: Level, b: Level, i: int) -> tuple[Tensor, Info]:
         prior, rows, count = run.prior, run.rows, self.clouds
         value, pull = prior.pullback(x, a)
-        unit = self.unit or entry_std(prior)
+        unit = self.unit or run.bound.unit
         width = a / root(1 + (a / unit) ** 2)
         points = torch.cat([value + width * run.noise(i, 1 + k) for k in range(count)])  # draw 0 is the step's
         many = run.problem.take(torch.arange(rows, device=x.device).repeat(count))
@@ -58,4 +57,4 @@ class LGD(Walk):
         slope = (weights.to(slopes.real.dtype).view(count, rows, *[1] * (x.ndim - 1)) * slopes).sum(0)
         out = ancestral(x, value, a, b, run, i)
         step = (a * a - b * b) * prior.noise_covariance(pull(slope))
-        return out - (step if self.trust is None else tamed(step, self.trust * a)), {}
+        return out - (step if self.trust is None else tamed(step, self.trust * a * run.bound.noise)), {}

@@ -14,7 +14,6 @@ from invsolve.priors.base import Prior
 from invsolve.problem import Problem
 from invsolve.samplers.base import Level
 from invsolve.strategies.base import Info, Run
-from invsolve.strategies.levels import entry_std
 from invsolve.strategies.particles import check_together, effective, in_place, log_mean_exp, normalised, systematic
 from invsolve.strategies.spectral import SpectralData, needs_spectrum
 from invsolve.strategies.walk import OnLevels, WalkBound, check_optional, check_share, first_signals
@@ -126,12 +125,12 @@ class MCGDiff(_Population):
     def init(self, run: Run) -> Particles:
         tools: SpectralData = run.bound.tools.spectral
         x = first_signals(run, run.bound.grid[..., 0])
-        top = run.bound.level(0, x)
+        top = tools.level(run.bound.level(0, x))
         X = tools.spectrum.to_spectrum(x)
         counted, v = self._guide(run, top, X)
         # The product of the start, taken as N(mean, a^2 + u^2), and the first likelihood: equal weights.
         m = tools.spectrum.to_spectrum(run.prior.mean.expand_as(x))
-        width = top * top + (self.unit or entry_std(run.prior)) ** 2
+        width = top * top + (self.unit or run.bound.unit) ** 2
         gain = torch.where(counted, width / (width + v), 0.0)
         X = m + gain * (tools.data - m) + (1 - gain).sqrt() * (X - m)
         return self._start(run, tools.spectrum.from_spectrum(X), X.new_zeros(X.shape))
@@ -139,12 +138,13 @@ class MCGDiff(_Population):
     def step(self, run: Run, state: Particles, i: int) -> tuple[Particles, Info]:
         bound: WalkBound = run.bound
         tools: SpectralData = bound.tools.spectral
-        a, b = bound.level(i, state.x), bound.level(i + 1, state.x)
+        level = bound.level(i, state.x)
+        a, b = tools.level(level), tools.level(bound.level(i + 1, state.x))
         to = tools.spectrum.to_spectrum
         X = to(state.x)
         counted, v = self._guide(run, a, X)
         before = _log_normal(tools.data - X, v, counted)
-        value = run.prior.denoise(state.x, a)
+        value = run.prior.denoise(state.x, level)
         if isinstance(b, float) and b == 0.0:
             away = tools.data - to(value)
             last = _log_normal(away, tools.noise.expand(away.shape) ** 2, tools.seen)
@@ -168,7 +168,7 @@ class MCGDiff(_Population):
     def _guide(self, run: Run, level: Level, like: Tensor) -> tuple[Tensor, Tensor]:
         """Which data count at a level, and their variances there; ``(rows, *coordinates)``."""
         tools: SpectralData = run.bound.tools.spectral
-        unit = self.unit or entry_std(run.prior)
+        unit = self.unit or run.bound.unit
         noise = torch.where(tools.seen, tools.noise, 0.0)
         v = level * level - noise**2 + self.kappa * (unit**2 + noise**2)
         return (tools.seen & (tools.noise <= level)).expand(like.shape), v.expand(like.shape)
@@ -194,14 +194,15 @@ class FPS(_Population):
     def init(self, run: Run) -> Particles:
         tools: SpectralData = run.bound.tools.spectral
         x = first_signals(run, run.bound.grid[..., 0])
-        top = run.bound.level(0, x)
+        top = tools.level(run.bound.level(0, x))
         return self._start(run, x, tools.data + top * self._shared(run, -1))
 
     def step(self, run: Run, state: Particles, i: int) -> tuple[Particles, Info]:
         bound: WalkBound = run.bound
         tools: SpectralData = bound.tools.spectral
-        a, b = bound.level(i, state.x), bound.level(i + 1, state.x)
-        value = run.prior.denoise(state.x, a)
+        level = bound.level(i, state.x)
+        a, b = tools.level(level), tools.level(bound.level(i + 1, state.x))
+        value = run.prior.denoise(state.x, level)
         if isinstance(b, float) and b == 0.0:
             state = replace(state, x=value)
             return state, self._info(run, state)

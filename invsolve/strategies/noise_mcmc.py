@@ -103,7 +103,7 @@ class NoiseMCMC(Strategy):
 
     ``start``: chains start where this strategy ends (`DPS`, `DiffPIR`, `MMPS` ...), one run a chain, mapped to noise by
     the inverse of T, and are not tempered: they correct its mean and spread, and find no mode that it missed. There is
-    no evidence then (NaN).
+    no evidence then (NaN). Items of which a tenth of the runs failed, or all coincide, are tempered after all.
 
     ``result.info``, the same for all samples of an item: ``log_evidence`` and ``log_evidence_se`` (nats); ``rhat``
     (split R-hat) and ``nested_rhat`` (of the islands), the worst component, and ``ess``, the least, over components,
@@ -173,7 +173,7 @@ class NoiseMCMC(Strategy):
         if bound.start is None:
             u = _first(run).normal((chains, n), like.dtype, step=0)
         else:
-            u = bound.start.noise(run, bound.map, items, chains)
+            u, begun = bound.start.noise(run, bound.map, items, chains)
         zeros = like.new_zeros(items, dtype=torch.float64)  # one number an item
         sums = zeros[:, None, None].repeat(1, chains, n + 2)
         x = torch.zeros(run.rows, *run.problem.shape, dtype=run.problem.signal_dtype, device=like.device)
@@ -195,8 +195,11 @@ class NoiseMCMC(Strategy):
             state.log_likelihood[group], state.grad[group] = value, grad
         if bound.start is None:
             return state
+        # Where no chain has a likelihood the start is none.
+        begun = begun & torch.isfinite(state.log_likelihood).any(1)
         even = torch.full_like(state.log_likelihood, 1 / chains)
-        return self._measured(run.problem, replace(state, beta=torch.ones_like(zeros)), even)
+        measured = self._measured(run.problem, replace(state, beta=torch.ones_like(zeros)), even)
+        return _only(begun, measured, state)
 
     def step(self, run: Run, state: NoiseMCMCState, i: int) -> tuple[NoiseMCMCState, Info]:
         active = (state.done < self.rounds).nonzero()[:, 0]

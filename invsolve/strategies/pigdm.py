@@ -15,7 +15,6 @@ from invsolve.samplers import Sampler
 from invsolve.samplers.base import combine
 from invsolve.strategies.base import Info, Strategy
 from invsolve.strategies.guided import BoundGuidance, Guidance, guided, needs_derivative
-from invsolve.strategies.levels import entry_std
 from invsolve.strategies.pigdm_published import PublishedPiGDM
 from invsolve.strategies.resolvent import DataStep
 
@@ -26,8 +25,9 @@ class PseudoinverseGuidance(Guidance):
     """PiGDM in its score form (Song et al. 2023): ``g = J^H A^H (r^2 A A^H + G)^-1 (y - A D)`` (guidance card 3).
 
     ``r^2 = t^2 s^2 / (s^2 + t^2)`` takes the signal for independent entries of std s; ``prior_std`` is s in the units
-    of the signal, 1 in the paper, by default the root mean variance of the prior's law (its scale, without one). Exact
-    only for such signals: correlated priors are given too wide or too narrow posteriors. Noise that is not Gaussian is
+    of the signal, 1 in the paper, by default the prior's scale, the largest std of any direction: with less the walk
+    diverges where the data see that direction. Exact only for independent entries: correlated priors are given too wide
+    posteriors. Noise that is not Gaussian is
     replaced by its Gaussian at D.
     """
 
@@ -49,7 +49,7 @@ class PseudoinverseGuidance(Guidance):
 
     def bind(self, problem: Problem, prior: Prior) -> BoundGuidance:
         step = DataStep.of(problem, prior, rtol=self.rtol, max_iter=self.max_iter)
-        return _PseudoinverseBound(step=step, prior=prior, prior_std=self.prior_std or entry_std(prior))
+        return _PseudoinverseBound(step=step, prior=prior, prior_std=self.prior_std or prior.scale)
 
 
 @final
@@ -76,17 +76,23 @@ def PiGDM(
     sampler: Sampler | None = None,
     num_steps: int | None = None,
     grid: Tensor | None = None,
-    eta: float = 0.2,
+    eta: float | None = None,
 ) -> Strategy:
     """Pseudoinverse-guided diffusion.
 
     ``form="score"``: `PseudoinverseGuidance` with a sampler, by default a second-order stochastic one and 50 steps.
     ``"published"``: the step of the paper and the public codes (`PublishedPiGDM`, 100 steps), with plain D, fresh noise
-    of share ``eta``, and r^2 times the guidance added: it goes too far, the more so the more steps are taken.
+    of share ``eta`` (0.2 unless given), and r^2 times the guidance added: it goes too far, the more so the more steps
+    are taken.
     """
     check_choice("PiGDM", "form", form, ("score", "published"))
     if form == "published":
         if sampler is not None:
             raise invalid("PiGDM", "sampler", "left out: the published form has its own step", sampler)
-        return PublishedPiGDM(eta=eta, prior_std=prior_std, num_steps=num_steps or 100, grid=grid)
-    return guided(PseudoinverseGuidance(prior_std=prior_std), sampler, num_steps or 50, grid)
+        return PublishedPiGDM(
+            eta=0.2 if eta is None else eta, prior_std=prior_std, num_steps=100 if num_steps is None else num_steps,
+            grid=grid,
+        )
+    if eta is not None:
+        raise invalid("PiGDM", "eta", "left out: the score form has a sampler instead", eta)
+    return guided(PseudoinverseGuidance(prior_std=prior_std), sampler, 50 if num_steps is None else num_steps, grid)

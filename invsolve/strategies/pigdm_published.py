@@ -12,7 +12,6 @@ from invsolve.problem import Problem
 from invsolve.samplers.base import Level
 from invsolve.strategies.base import Info, Run
 from invsolve.strategies.guided import needs_derivative
-from invsolve.strategies.levels import entry_std
 from invsolve.strategies.resolvent import DataStep
 from invsolve.strategies.walk import Walk, check_optional, check_share, fixed_eta
 
@@ -45,7 +44,7 @@ class PublishedPiGDM(Walk):
 
     def move(self, run: Run, x: Tensor, a: Level, b: Level, i: int) -> tuple[Tensor, Info]:
         value, pull = run.prior.pullback(x, a)
-        std = self.prior_std or entry_std(run.prior)
+        std = self.prior_std or run.bound.unit
         r2 = a * a * std**2 / (std**2 + a * a)
         out = fixed_eta(value, x - value, a, b, self.eta, run, i)
         return out + r2 * run.prior.noise_covariance(pull(run.bound.tools.back(value, r2))), {}

@@ -20,13 +20,14 @@ from invsolve.samplers import Euler, Plan, SDEDPMSolver2M, log_grid
 from invsolve.samplers.base import SamplerState
 from invsolve.strategies.base import Info, Run, Strategy
 from invsolve.strategies.guided import needs_derivative
-from invsolve.strategies.levels import information
+from invsolve.strategies.levels import information, noise_size
 from invsolve.strategies.likelihood_step import likelihood_gradient, tamed
 from invsolve.strategies.resolvent import DataStep
 from invsolve.strategies.walk import check_optional, first_signals
 
 _TIGHT = 0.3  # rho at the end, in stds of the best measured direction: its noise variance grows by 9 %
 _FLOOR = 0.02  # of rho: where the prior step's levels end
+_LATER = 10**6  # indices of draws that know of no iterations
 _STABLE = 0.3  # of the largest step of Langevin dynamics that is stable, 2 / curvature
 
 
@@ -95,6 +96,7 @@ class PnPDM(Strategy):
         last = low[:, None].expand(-1, max(0, self.num_steps - rho.shape[1]))
         return PnPDMBound(
             rho=torch.cat([rho, last], 1)[:, : self.num_steps], shared=problem.shared, information=known,
+            noise=noise_size(prior),
             data_step=DataStep.of(problem, prior) if exact and self.data_step != "langevin" else None,
         )
 
@@ -118,7 +120,7 @@ class PnPDM(Strategy):
         z = x
         for k in range(self.langevin_steps):
             force = run.prior.noise_covariance(likelihood_gradient(run.problem, z)) + (z - x) / rho**2
-            z = z - tamed(size * force, rho) + (2 * size) ** 0.5 * run.noise(i, 3 + k)
+            z = z - tamed(size * force, rho * bound.noise) + (2 * size) ** 0.5 * run.noise(i, 3 + k)
         return z
 
     def _prior(self, run: Run, bound: PnPDMBound, z: Tensor, rho: Tensor, i: int) -> Tensor:
@@ -162,7 +164,7 @@ class _Later:
     step: int
 
     def normal(self, shape: tuple[int, ...], dtype: torch.dtype, *, step: int, index: int = 0) -> Tensor:
-        return self.draws.normal(shape, dtype, step=self.step, index=1000 + 1000 * step + index)
+        return self.draws.normal(shape, dtype, step=self.step, index=_LATER * (1 + step) + index)
 
     def take(self, rows: Tensor) -> DrawLike:
         return _Later(self.draws.take(rows), self.step)
@@ -178,6 +180,7 @@ class PnPDMBound:
     rho: Tensor  # (rows, num_steps), float64, CPU
     shared: bool  # all rows have the same rho
     information: Tensor  # (rows,), CPU
+    noise: float  # the root mean square of diffusion noise of level 1
     data_step: DataStep | None
 
     def take(self, index: Tensor) -> Self:

@@ -13,17 +13,16 @@ from torch import Tensor
 
 from invsolve.checks import check_choice, check_positive
 from invsolve.noise import Gaussian
-from invsolve.operators.base import BlackBox, LinearOperator
+from invsolve.operators.base import LinearOperator
 from invsolve.priors.base import Prior
 from invsolve.problem import Problem
 from invsolve.samplers import vp_grid
 from invsolve.samplers.base import Level
 from invsolve.strategies.base import Info, Run
 from invsolve.strategies.guided import needs_derivative
-from invsolve.strategies.levels import entry_std
 from invsolve.strategies.likelihood_step import likelihood_gradient
 from invsolve.strategies.resolvent import DataStep
-from invsolve.strategies.walk import OnLevels, WalkBound, check_optional, root, rows_like
+from invsolve.strategies.walk import OnLevels, WalkBound, check_optional, first_signals, root, rows_like
 
 _BETAS, _EPS = (0.9, 0.99), 1e-8  # of Adam
 _RATE = 0.05  # in stds of an entry
@@ -53,8 +52,9 @@ class REDDiff(OnLevels):
     ``"const"``.
 
     An estimate, not a sample: runs differ by the optimiser's noise only. Starts (published) from ``A^+ y``, or from the
-    data's answer to a white prior of that std. ``learning_rate``: in units of the signal, by default 0.05 stds of an
-    entry. One evaluation (ours: two) and one gradient of the misfit a step, no derivative of the denoiser.
+    data's answer to a white prior of that std; from a draw of the prior's law where the operator is not linear.
+    ``learning_rate``: in units of the signal, by default 0.05 stds of an entry. One evaluation (ours: two) and one
+    gradient of the misfit a step, no derivative of the denoiser.
     """
 
     num_steps: int = 500
@@ -83,24 +83,29 @@ class REDDiff(OnLevels):
     def missing(self, problem: Problem, prior: Prior) -> str:
         if self.loss == "published" and not isinstance(problem.noise, Gaussian):
             return "Gaussian noise, or loss='likelihood'"
+        if self.loss == "published" and not prior.white_noise:
+            return "white diffusion noise, or loss='likelihood'"
         return needs_derivative(problem)
 
     def init(self, run: Run) -> REDDiffState:
         A, y, prior = run.problem.operator, run.problem.data, run.prior
         x = prior.mean.expand(run.rows, *prior.shape).clone()
-        if isinstance(A, LinearOperator) and self.loss == "published":
+        if not isinstance(A, LinearOperator):  # the mean may be a stationary point, as zero is of moduli
+            x = first_signals(run, torch.zeros((), dtype=torch.float64))
+        elif self.loss == "published":
             x = x + A.pinv(y - A(x))
-        elif isinstance(run.problem.noise, Gaussian) and not isinstance(A, BlackBox):
-            x = DataStep.of(run.problem, prior).mean(x, entry_std(prior) ** 2)
+        else:
+            x = DataStep.of(run.problem, prior).mean(x, run.bound.unit**2)
         return REDDiffState(x=x, first=torch.zeros_like(x), second=torch.zeros_like(x))
 
     def step(self, run: Run, state: REDDiffState, i: int) -> tuple[REDDiffState, Info]:
         bound: WalkBound = run.bound
+        scale = bound.unit * bound.noise
         grad = _real(self._gradient(run, state.x, bound.level(i, state.x), i))
         first = torch.lerp(grad, _real(state.first), _BETAS[0])
         second = torch.lerp(grad.square(), _real(state.second), _BETAS[1])
-        size = (second / (1 - _BETAS[1] ** (i + 1))).sqrt() + _EPS / entry_std(run.prior)
-        rate = self.learning_rate or _RATE * entry_std(run.prior)
+        size = (second / (1 - _BETAS[1] ** (i + 1))).sqrt() + _EPS / scale
+        rate = self.learning_rate or _RATE * scale
         if self.loss == "likelihood":
             rate *= 0.5 * (1 + math.cos(math.pi * i / self.num_steps))
         x = _real(state.x) - rate / (1 - _BETAS[0] ** (i + 1)) * first / size
@@ -108,7 +113,7 @@ class REDDiff(OnLevels):
 
     def _gradient(self, run: Run, x: Tensor, t: Level, i: int) -> Tensor:
         prior, problem = run.prior, run.problem
-        unit = self.unit or entry_std(prior)
+        unit = self.unit or run.bound.unit
         e = run.noise(i)
         if self.loss == "likelihood":
             # (e_hat - e) / t is (C + t^2)^-1 (mu - m) plus noise of size 1/t, which drowns it; e and -e cancel that.

@@ -13,6 +13,7 @@ from invsolve.operators.base import LinearOperator
 from invsolve.operators.spectrum import Spectrum, too_large
 from invsolve.priors.base import Prior
 from invsolve.problem import Problem
+from invsolve.samplers.base import Level
 
 
 def needs_spectrum(problem: Problem, prior: Prior) -> str:
@@ -53,6 +54,10 @@ class SpectralData:
         std = torch.as_tensor(noise.std, dtype=values.dtype, device=values.device)
         std = std.reshape(-1, *([1] * len(spectrum.shape)))
         return cls(spectrum=spectrum, data=data, noise=torch.where(seen, std / values, torch.inf), std=std)
+
+    def level(self, level: Level) -> Level:
+        """With the axes of the coordinates, which a dense decomposition has fewer of than the signal."""
+        return level.view(-1, *([1] * len(self.spectrum.shape))) if isinstance(level, Tensor) else level
 
     @property
     def seen(self) -> Tensor:

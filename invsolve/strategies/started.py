@@ -23,13 +23,15 @@ class Started:
     strategy: Strategy
     bound: Bound | None
 
-    def noise(self, run: Run, noise_map: NoiseMap, items: int, chains: int) -> Tensor:
-        """One run for every chain, as the noise that makes its signal: ``(items, chains, n)``.
+    def noise(self, run: Run, noise_map: NoiseMap, items: int, chains: int) -> tuple[Tensor, Tensor]:
+        """One run for every chain, as the noise that makes its signal, ``(items, chains, n)``; and the items
+        ``(items,)`` that have a start.
 
-        A run that failed, and noise that no draw would have, is replaced by the draw it started from.
+        A run that failed, and noise that no draw would have, is replaced by a draw. Items of which more than a tenth
+        failed, or whose runs all coincide, have draws only, and are tempered as without a start.
         """
         size = max(1, _AT_ONCE // max(1, items * run.problem.data[0].numel() + items * run.prior.mean.numel()))
-        parts = []
+        parts, failed = [], torch.zeros(items, device=run.problem.data.device)
         for first in range(0, chains, size):
             count = min(size, chains - first)
             rows = torch.arange(items, device=run.problem.data.device).repeat(count)
@@ -46,10 +48,15 @@ class Started:
             u = to_real(noise_map.inverse(self.strategy.samples(mine, state)))
             fresh = to_real(mine.normal(-1, _OWN))
             bad = ~(u.isfinite() & (u.abs() < _FAR)).all(1)
-            parts.append(torch.where(bad[:, None], fresh, u).view(count, items, -1).transpose(0, 1))
-        return torch.cat(parts, 1)
+            failed = failed + bad.view(count, items).sum(0)
+            both = torch.stack([torch.where(bad[:, None], fresh, u), fresh])
+            parts.append(both.view(2, count, items, -1).transpose(1, 2))
+        u, fresh = torch.cat(parts, 2).unbind()
+        good = (failed <= _TOLERATED * chains) & (u.std(1).amax(1) > _SPREAD)
+        return torch.where(good[:, None, None], u, fresh), good
 
 
+_TOLERATED, _SPREAD = 0.1, 1e-6  # share of failed runs; std of the noise, of which a draw's is 1
 _OWN = 10**6  # the index of a draw that no strategy asks for
 
 
@@ -65,7 +72,7 @@ class _ForChains:
 
     def normal(self, shape: tuple[int, ...], dtype: torch.dtype, *, step: int, index: int = 0) -> Tensor:
         each = [
-            self.draws.normal(shape, dtype, step=step, index=_OWN * (2 + self.first + k) + index)
+            self.draws.normal(shape, dtype, step=step, index=_OWN * (2 + 2 * (self.first + k)) + index)
             for k in range(self.count)
         ]
         return torch.cat(each)

@@ -16,7 +16,7 @@ from invsolve.problem import Problem
 from invsolve.samplers import custom_grid
 from invsolve.samplers.base import Level, SamplerState
 from invsolve.strategies.base import Bound, Info, Run, Strategy
-from invsolve.strategies.levels import solver_grid
+from invsolve.strategies.levels import entry_std, noise_size, solver_grid
 
 
 def shared_grid(owner: str, grid: Tensor) -> Tensor:
@@ -46,6 +46,8 @@ class WalkBound:
 
     grid: Tensor  # (N + 1,) on the CPU, or (rows, N + 1) on the device of the data; float64
     tools: Any
+    unit: float  # the std of an entry of the signal, in units of the diffusion noise
+    noise: float  # the root mean square of diffusion noise of level 1: 1 if it is white
 
     def take(self, index: Tensor) -> Self:
         grid = self.grid if self.grid.ndim == 1 else self.grid[index.to(self.grid.device)]
@@ -88,7 +90,9 @@ class OnLevels(Strategy):
             grid = solver_grid(problem, prior, self.num_steps)
         if grid.ndim > 1:
             grid = grid.to(problem.data.device)
-        return WalkBound(grid=grid, tools=self.prepare(problem, prior))
+        return WalkBound(
+            grid=grid, tools=self.prepare(problem, prior), unit=entry_std(prior), noise=noise_size(prior)
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
