@@ -43,9 +43,9 @@ class PnPDM(Strategy):
 
     ``data_step="exact"``: in closed form (linear operators, Gaussian noise); ``"langevin"``: ``langevin_steps``
     unadjusted steps from x, of ``step_size``, by default 0.3 of the largest stable one; no drift is longer than rho.
-    ``prior_step="exact"``: in closed form, for priors that have posteriors; ``"sde"``: ``prior_steps`` evaluations of a
-    stochastic sampler; ``"ode"``: of Euler's method, which the public code offers and which is no Gibbs step: spreads
-    come out too small. No derivative of the denoiser.
+    ``prior_step="exact"``: in closed form, for priors that have posteriors (what ``"auto"`` takes for Gaussian laws);
+    ``"sde"``: ``prior_steps`` evaluations of a stochastic sampler; ``"ode"``: of Euler's method, which the public code
+    offers and which is no Gibbs step: spreads come out too small. No derivative of the denoiser.
     """
 
     num_steps: int = 100
@@ -125,7 +125,8 @@ class PnPDM(Strategy):
 
     def _prior(self, run: Run, bound: PnPDMBound, z: Tensor, rho: Tensor, i: int) -> Tensor:
         prior = run.prior
-        if self.prior_step == "exact" or (self.prior_step == "auto" and _knows_itself(prior)):
+        # Of mixtures the closed form is one factorisation a row: only where it is asked for.
+        if self.prior_step == "exact" or (self.prior_step == "auto" and prior.exact_law):
             return _exact_draw(run, z, rho, i)
         high = bound.rho[:1, i] if bound.shared else bound.rho[:, i]
         floor = torch.maximum(_FLOOR * high, torch.full_like(high, prior.sigma_range[0]))
