@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, is_dataclass
 from typing import final
 
-from invsolve.errors import invalid_type
+from invsolve.errors import invalid, invalid_type
 from invsolve.priors.base import Prior
 from invsolve.result import Result
 from invsolve.samplers.base import Sampler
@@ -107,7 +107,7 @@ _PAPERS = {
             "zheng2025lanpaint",
             "Candi Zheng and Yuan Lan and Yang Wang",
             "LanPaint: Training-Free Diffusion Inpainting with Asymptotically Exact and Fast Conditional Sampling",
-            "arXiv 2025",
+            "Transactions on Machine Learning Research 2025",
             "2502.03491",
         ),
         _paper(
@@ -312,8 +312,9 @@ def cite(*what: Result | Strategy | Guidance | Sampler | Prior | str) -> tuple[C
     """The references behind a result, each once: of its strategy with guidance and sampler, and of its prior.
 
     Also of strategies, samplers and priors themselves, and of names: ``"DPS"``, or ``"t1_slice"`` for the embedded
-    sample, which a result does not remember. What is yours, or is not known here, gives nothing. A result that was read
-    from a file knows the name of its strategy only. ``print(*iv.cite(result), sep="\\n\\n")`` is a BibTeX file.
+    sample, which a result does not remember. What is yours gives nothing; a name that is not known is an error. A
+    result that was read from a file knows the name of its strategy only. ``print(*iv.cite(result), sep="\\n\\n")`` is a
+    BibTeX file.
 
     >>> from invsolve.samplers import UniPC
     >>> [c.arxiv for c in cite(UniPC())]
@@ -323,6 +324,8 @@ def cite(*what: Result | Strategy | Guidance | Sampler | Prior | str) -> tuple[C
     for one in what:
         if not isinstance(one, (Result, Strategy, Guidance, Sampler, Prior, str)):
             raise invalid_type("cite", "what", "results, strategies, samplers, priors or names", one)
+        if isinstance(one, str) and one not in SOURCES and one not in OWN:
+            raise invalid("cite", "what", f"names such as {', '.join(sorted(SOURCES))}", repr(one))
         for name in _names(one):
             keys |= dict.fromkeys(SOURCES.get(name, ()))
     return tuple(_PAPERS[key] for key in keys)

@@ -54,6 +54,16 @@ def test_every_kind_is_recognised_and_its_best_strategy_solves(kind, A, prior, n
         assert "Gaussian noise" in advice.refused["DDRM()"]
 
 
+def test_noise_of_any_law_and_black_boxes_are_advised():
+    for noise in (iv.noise.Saturated(std=0.1, low=2.0, high=3.0), iv.noise.Rician(std=0.1), iv.noise.Quantised(
+            std=0.1, step=0.7), iv.noise.Multiplicative(std=0.2)):
+        assert iv.strategies.advise(MASK, GAUSSIAN, noise).kind == "counts"
+    box = iv.operators.from_callable(lambda x: x**2, (6,), (6,), kind="black box")
+    advice = iv.strategies.advise(box, GAUSSIAN, 0.1)
+    assert advice.kind == "black box" and {s.verdict for s in advice} == {"untested"}
+    assert {s.name for s in advice} >= {"auto", "NoiseMCMC()"} and "black box" in advice.refused["DPS()"]
+
+
 def test_problems_are_taken_and_wrong_calls_refused():
     problem = iv.Problem(MASK, torch.zeros(6), noise=0.1)
     assert str(iv.strategies.advise(problem, GAUSSIAN)) == str(iv.strategies.advise(MASK, GAUSSIAN, 0.1))
@@ -63,5 +73,9 @@ def test_problems_are_taken_and_wrong_calls_refused():
         iv.strategies.advise(problem, None)
     with pytest.raises(ValueError, match="advise.*shape"):
         iv.strategies.advise(MASK, iv.priors.GaussianPrior(mean=torch.zeros(2), covariance=torch.eye(2)), 0.1)
+    with pytest.raises(ValueError, match="advise.*noise.*left out"):
+        iv.strategies.advise(problem, GAUSSIAN, noise=0.1)
+    with pytest.raises(TypeError, match="advise.*noise"):
+        iv.strategies.advise(MASK, GAUSSIAN)
     with pytest.raises(TypeError, match="Operator"):
         iv.strategies.advise("A", GAUSSIAN, 0.1)

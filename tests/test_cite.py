@@ -88,7 +88,9 @@ def test_what_is_not_known_gives_nothing():
         def step(self, run, state, i):
             raise AssertionError
 
-    assert iv.cite(DPS(), "my own", PRIOR) == () and iv.cite() == ()
+    assert iv.cite(DPS(), PRIOR) == () and iv.cite() == ()
+    with pytest.raises(ValueError, match="DDRM, .*'DSP'"):
+        iv.cite("DSP")
 
 
 def test_bibtex():

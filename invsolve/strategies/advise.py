@@ -12,9 +12,9 @@ from typing import Any, final
 
 import torch
 
-from invsolve.errors import InputError, UnsupportedError
-from invsolve.noise import Gaussian
-from invsolve.operators.base import LinearOperator, Operator
+from invsolve.errors import UnsupportedError, invalid
+from invsolve.noise import Gaussian, as_noise
+from invsolve.operators.base import BlackBox, LinearOperator, Operator
 from invsolve.priors.base import Prior
 from invsolve.problem import Problem
 from invsolve.strategies.base import Strategy
@@ -65,7 +65,7 @@ class Advice:
 
     def __str__(self) -> str:
         lines = [f"Kind of problem: {self.kind} ({self.because})", *(f"  {s}" for s in self.strategies)]
-        lines += [f"  {name} cannot: it needs {why}" for name, why in self.refused.items()]
+        lines += [f"  {name} cannot: {why}" for name, why in self.refused.items()]
         return "\n".join([*lines, "Test the choice on your problem: iv.calibrate(A, prior, noise=..., strategy=...)"])
 
 
@@ -78,6 +78,8 @@ def advise(A: Operator | Problem, prior: Prior, noise: Any = None) -> Advice:
 
     Raises InputError or InputTypeError as `iv.solve` does.
     """
+    if isinstance(A, Problem) and noise is not None:
+        raise invalid("advise", "noise", "left out when the first argument is a Problem", noise)
     problem = A if isinstance(A, Problem) else _problem(A, prior, noise)
     from invsolve.solve import check_pair, not_a_prior
 
@@ -91,7 +93,7 @@ def advise(A: Operator | Problem, prior: Prior, noise: Any = None) -> Advice:
         if strategy is None:
             lacking = _auto_lacks(problem, prior)
         if lacking:
-            refused[name] = lacking
+            refused[name] = lacking if lacking.startswith(("the ", "solve:")) else f"it needs {lacking}"
             continue
         row = measured().get((name, kind), {})
         verdict = row.get("verdict", "untested")
@@ -122,17 +124,18 @@ def _problem(A: object, prior: object, noise: object) -> Problem:
     shape = getattr(A, "out_shape", ())
     kind = getattr(A, "out_kind", "real")
     dtype = torch.promote_types(prior.dtype, torch.complex64) if kind == "complex" else prior.dtype
-    # Data that say nothing: only shapes and kinds are asked for. Some noise allows no zeros, some no ones.
-    zeros = torch.zeros(getattr(A, "batch", None) or 1, *shape, dtype=dtype, device=prior.device)
-    try:
-        return Problem(A, zeros, noise=noise)  # type: ignore[arg-type]  # what is wrong with A is said there
-    except InputError:
-        return Problem(A, zeros + 1, noise=noise)  # type: ignore[arg-type]
+    batch = getattr(A, "batch", None) or 1
+    y = torch.zeros(batch, *shape, dtype=dtype, device=prior.device)
+    problem = Problem(A, y, noise=1.0)  # type: ignore[arg-type]  # what is wrong with A is said there
+    model = as_noise("advise", noise).check(tuple(shape), batch, dtype, prior.device)
+    return problem._with(noise=model)  # the data say nothing, and need not be such as the noise can give
 
 
 def _kind(problem: Problem, prior: Prior) -> tuple[str, str]:
     if not isinstance(problem.noise, Gaussian):
         return "counts", f"{type(problem.noise).__name__} noise"
+    if isinstance(problem.operator, BlackBox):
+        return "black box", "no derivative: nothing of this kind was measured"
     if not isinstance(problem.operator, LinearOperator):
         return "curved", f"{type(problem.operator).__name__} is not linear"
     if prior.exact_law:
