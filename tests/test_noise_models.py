@@ -510,3 +510,11 @@ def test_refusals(call, kind, words):
 def test_what_is_not_observed_may_be_anything():
     y = torch.tensor([[3.0, -0.5]], dtype=F64)
     assert Problem(Mask(mask=torch.tensor([True, False])), y, noise=Poisson(counts_per_unit=1.0)).num_data.tolist() == [1]
+
+
+def test_transmission_far_behind_an_absorber_has_finite_slopes():
+    """No background: whatever was counted passed the absorber, however unlikely."""
+    noise = iv.noise.PoissonTransmission(i0=100.0).check((1,), 1, torch.float64, torch.device("cpu"))
+    y, m = torch.ones(1, 1, dtype=torch.float64), torch.full((1, 1), 720.0, dtype=torch.float64)
+    assert torch.allclose(noise.grad(y, m), torch.ones(1, 1, dtype=torch.float64))
+    assert bool(noise.curvature(y, m).isfinite().all())

@@ -33,7 +33,7 @@ WALKS: dict[str, ivs.Strategy] = {
 }
 SPECTRAL = {"DDNM", "DDNM, official", "DDNM, inversebench", "DDRM", "LanPaint", "MCGDiff", "FPS"}
 # By design (card 1, property v): no noise level enters, data are taken as exact, or what is drowned gets no noise.
-NOT_NOISE_AWARE = {"DPS, paper", "REDDiff, published", "LanPaint", "DDNM", "DDNM, official", "DDNM, inversebench", "DDRM"}
+NOT_NOISE_AWARE = {"DPS, paper", "REDDiff, published", "DDNM", "DDNM, official", "DDNM, inversebench", "DDRM"}
 
 each = pytest.mark.parametrize("name", WALKS)
 
@@ -288,7 +288,7 @@ def test_what_a_prior_or_problem_lacks_is_said():
 
 
 # --- what a review found ----------------------------------------------------------------------------------------------
-AWARE = [n for n in WALKS if n not in NOT_NOISE_AWARE | {"MCGDiff", "FPS", "PnPDM, sampler", "DAPS, Langevin"}]
+AWARE = [n for n in WALKS if n not in NOT_NOISE_AWARE | {"LanPaint", "MCGDiff", "FPS", "PnPDM, sampler", "DAPS, Langevin"}]
 
 
 @pytest.mark.parametrize("name", AWARE)
@@ -380,3 +380,15 @@ def test_options_that_would_have_no_effect_are_refused():
         ivs.PiGDM(num_steps=0)
     with pytest.raises(iv.errors.UnsupportedError, match="Gaussian noise, or tau=None"):
         iv.solve(masks(), data(), prior(), noise=iv.noise.Laplace(scale=0.2), strategy=ivs.DAPS(tau=0.1), num_samples=1)
+
+
+@pytest.mark.parametrize("name", [n for n in WALKS if n not in SPECTRAL and n != "REDDiff, published"])
+def test_units_do_not_matter_where_the_diffusion_noise_is_coloured(name):
+    def solved(unit: float) -> Tensor:
+        field = iv.priors.GaussianFieldPrior(
+            shape=(N,), spectrum=iv.priors.Matern(std=unit, length=0.3),
+            noise_spectrum=iv.priors.Matern(std=unit, length=0.05)).to(dtype=torch.float64)
+        return run(name, unit * data(), prior=field, noise=0.3 * unit) / unit
+
+    one, two = solved(1.0), solved(1e4)
+    assert torch.allclose(two, one, atol=1e-4)

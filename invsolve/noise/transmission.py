@@ -54,7 +54,8 @@ class PoissonTransmission(Entrywise):
 
     def _share(self, m: Tensor) -> Tensor:
         """Of the expected counts those that passed the absorber, ``1 / (1 + background exp(m) / i0)``."""
-        return 1 / (1 + self.background / self.i0 * torch.exp(m))
+        # Clamped: nothing times infinity is no share.
+        return 1 / (1 + self.background / self.i0 * torch.exp(m).clamp_max(torch.finfo(m.dtype).max))
 
     def _expansion(self, y: Tensor, m: Tensor) -> tuple[Tensor, Tensor]:
         likely = -torch.log((y - self.background).clamp_min(0.5) / self.i0)

@@ -28,9 +28,9 @@ class LanPaint(Walk):
     being ``sqrt(abar)`` times D and y, ``abar = 1 / (1 + a^2)``; steps ``eta (1 - abar)`` by an exponential integrator.
     Known coordinates start each level as y with noise of that level.
 
-    Coordinates are the singular ones of the operator. It takes the data as exact: the noise level does not enter, and
-    data with noise that matters are fitted as they are. Exact as inner steps and levels grow. ``inner + 1`` evaluations
-    a step; linear operators with a decomposition.
+    Coordinates are the singular ones of the operator; those whose data have more noise than an entry has spread are
+    taken as unknown, the others as exact: noise that matters is fitted. Exact as inner steps and levels grow. ``inner +
+    1`` evaluations a step; linear operators with a decomposition.
     """
 
     num_steps: int = 30
@@ -54,8 +54,9 @@ class LanPaint(Walk):
 
     def move(self, run: Run, x: Tensor, a: Level, b: Level, i: int) -> tuple[Tensor, Info]:
         tools: SpectralData = run.bound.tools
-        to, back, seen, y = tools.spectrum.to_spectrum, tools.spectrum.from_spectrum, tools.seen, tools.data
+        to, back, y = tools.spectrum.to_spectrum, tools.spectrum.from_spectrum, tools.data
         unit, level = self.unit or run.bound.unit, a
+        seen = tools.noise < unit  # data with more noise than the signal has, or of tiny singular values, say nothing
         a, b = tools.level(a), tools.level(b)
         stretch = root(1 + (a / unit) ** 2)  # x = stretch u
         width = (a / unit / stretch) ** 2  # 1 - abar
