@@ -259,18 +259,6 @@ def test_seeds_single_precision_and_complex_signals():
         assert (part.std(0) - 1).abs().max() < 5 / math.sqrt(2 * n) + 0.015
 
 
-class Counts(iv.noise.Noise):
-    """A noise model that is not Gaussian."""
-
-    log_prob = grad = curvature = sample = None
-
-    def check(self, out_shape, batch, dtype, device):
-        return self
-
-    def take(self, index):
-        return self
-
-
 BAD = {
     "guidance": (lambda: AdaptiveSDE(guidance="MMPS"), "`guidance` must be an iv.strategies.Guidance"),
     "rtol": (lambda: AdaptiveSDE(rtol=-0.1), "`rtol` must be non-negative"),
@@ -281,9 +269,10 @@ BAD = {
     "order": (lambda: AdaptiveSDE(levels=(1.0, 2.0)), r"high above low, got \(1.0, 2.0\)"),
     "zero": (lambda: AdaptiveSDE(levels=(1.0, 0.0)), r"`levels\[1\]` must be positive"),
     "operator": (
-        lambda: iv.solve(*blind(2), gaussian(torch.eye(2, dtype=F64)), noise=Counts(),
-                         strategy=AdaptiveSDE(guidance=MomentMatching())),
-        "Gaussian noise",
+        lambda: iv.solve(
+            iv.operators.from_callable(lambda x: x, (2,), (2,), kind="black box"), torch.zeros(2, dtype=F64),
+            gaussian(torch.eye(2, dtype=F64)), noise=0.1, strategy=AdaptiveSDE(guidance=MomentMatching())),
+        "an operator with a derivative",
     ),
 }  # fmt: skip
 
