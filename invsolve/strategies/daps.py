@@ -14,7 +14,7 @@ from invsolve.posterior import not_linear_gaussian
 from invsolve.priors.base import Prior
 from invsolve.problem import Problem
 from invsolve.samplers import karras_grid
-from invsolve.samplers.base import Level
+from invsolve.samplers.base import Level, is_zero
 from invsolve.strategies.base import Info, Run
 from invsolve.strategies.guided import needs_derivative
 from invsolve.strategies.levels import PerRow, information
@@ -98,7 +98,7 @@ class DAPS(Walk):
             x = tools.exact.draw(clean, a * a, run.noise(i, 1), noise)
         else:
             x = self._langevin(run, tools, clean, a, i)
-        return (x if isinstance(b, float) and b == 0.0 else x + b * run.noise(i)), {}
+        return (x if is_zero(b) else x + b * run.noise(i)), {}
 
     def _flow(self, run: Run, x: Tensor, a: Level) -> Tensor:
         floor = self.floor or 0.1 * run.bound.level(self.num_steps - 1, x)

@@ -9,18 +9,16 @@ import torch
 from torch import Tensor
 
 from invsolve.checks import check_choice
-from invsolve.priors.base import Prior
-from invsolve.problem import Problem
 from invsolve.samplers import vp_grid
-from invsolve.samplers.base import Level
+from invsolve.samplers.base import Level, is_zero
 from invsolve.strategies.base import Info, Run
-from invsolve.strategies.spectral import SpectralData, needs_spectrum
-from invsolve.strategies.walk import Walk, check_share
+from invsolve.strategies.spectral import SpectralData, SpectralWalk
+from invsolve.strategies.walk import check_share
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class DDNM(Walk):
+class DDNM(SpectralWalk):
     """``x0 = D - Lambda A^+ (A D - y)``, then ``x0 + gamma (sqrt(1 - eta^2) (x - D)/a + eta e)`` (DDNM+).
 
     Wang et al. 2022 (arXiv 2212.00490), in the singular coordinates of the operator, where datum i has noise n_i:
@@ -49,12 +47,6 @@ class DDNM(Walk):
         """The authors' eta 0.85 and 100 variance-preserving levels, in units of ``unit``, the std of an entry."""
         return cls(form="official", grid=unit * vp_grid(100))
 
-    def missing(self, problem: Problem, prior: Prior) -> str:
-        return needs_spectrum(problem, prior)
-
-    def prepare(self, problem: Problem, prior: Prior) -> SpectralData:
-        return SpectralData.of(problem)
-
     def move(self, run: Run, x: Tensor, a: Level, b: Level, i: int) -> tuple[Tensor, Info]:
         tools: SpectralData = run.bound.tools
         to = tools.spectrum.to_spectrum
@@ -65,7 +57,7 @@ class DDNM(Walk):
         share = (b / noise).clamp_max(1.0)  # 0 where nothing is seen
         known = torch.where(tools.seen, share, 0.0)
         point = D + known * (tools.data - D)
-        if isinstance(b, float) and b == 0.0:
+        if is_zero(b):
             return tools.spectrum.from_spectrum(point), {}
         added = torch.where(noise.isfinite(), share * noise, 0.0)
         fresh = (b * b - added**2).clamp_min(0).sqrt()

@@ -9,18 +9,16 @@ import torch
 from torch import Tensor
 
 from invsolve.checks import check_int
-from invsolve.priors.base import Prior
-from invsolve.problem import Problem
 from invsolve.samplers import log_grid
-from invsolve.samplers.base import Level
+from invsolve.samplers.base import Level, is_zero
 from invsolve.strategies.base import Info, Run
-from invsolve.strategies.spectral import SpectralData, needs_spectrum
-from invsolve.strategies.walk import Walk, check_share
+from invsolve.strategies.spectral import SpectralData, SpectralWalk
+from invsolve.strategies.walk import check_share
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class DDRM(Walk):
+class DDRM(SpectralWalk):
     """Kawar et al. 2022 (arXiv 2201.11793), in coordinates where datum i is ``x_i`` plus noise of std n_i:
 
     - not seen: ``D + sqrt(1 - eta^2) b (x - D)/a + eta b e``
@@ -45,12 +43,6 @@ class DDRM(Walk):
         """InverseBench's levels: log-spaced from 100 to 0.01, in units of ``unit``, the std of an entry."""
         return cls(grid=unit * log_grid(100.0, 0.01, check_int("DDRM.published", "num_steps", num_steps, minimum=2)))
 
-    def missing(self, problem: Problem, prior: Prior) -> str:
-        return needs_spectrum(problem, prior)
-
-    def prepare(self, problem: Problem, prior: Prior) -> SpectralData:
-        return SpectralData.of(problem)
-
     def first(self, run: Run) -> Tensor:
         tools: SpectralData = run.bound.tools
         x = super().first(run)
@@ -63,7 +55,7 @@ class DDRM(Walk):
 
     def move(self, run: Run, x: Tensor, a: Level, b: Level, i: int) -> tuple[Tensor, Info]:
         value = run.prior.denoise(x, a)
-        if isinstance(b, float) and b == 0.0:
+        if is_zero(b):
             return value, {}
         tools: SpectralData = run.bound.tools
         to = tools.spectrum.to_spectrum

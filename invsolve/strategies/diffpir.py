@@ -11,7 +11,7 @@ from invsolve.checks import check_choice, check_positive
 from invsolve.priors.base import Prior
 from invsolve.problem import Problem
 from invsolve.samplers import ddpm_grid, karras_grid
-from invsolve.samplers.base import Level
+from invsolve.samplers.base import Level, is_zero
 from invsolve.strategies.base import Info, Run
 from invsolve.strategies.guided import needs_derivative
 from invsolve.strategies.resolvent import DataStep
@@ -68,7 +68,7 @@ class DiffPIR(Walk):
 
     def move(self, run: Run, x: Tensor, a: Level, b: Level, i: int) -> tuple[Tensor, Info]:
         value = run.prior.denoise(x, a)
-        if isinstance(b, float) and b == 0.0:
+        if is_zero(b):
             return value, {}
         point = run.bound.tools.mean(value, a * a / self.lam)
         return fixed_eta(point, x - point, a, b, self.zeta**0.5, run, i), {}

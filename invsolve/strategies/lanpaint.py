@@ -9,17 +9,15 @@ import torch
 from torch import Tensor
 
 from invsolve.checks import check_int, check_positive
-from invsolve.priors.base import Prior
-from invsolve.problem import Problem
 from invsolve.samplers.base import Level
 from invsolve.strategies.base import Info, Run
-from invsolve.strategies.spectral import SpectralData, needs_spectrum
-from invsolve.strategies.walk import Walk, check_optional, root
+from invsolve.strategies.spectral import SpectralData, SpectralWalk
+from invsolve.strategies.walk import check_optional, root
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class LanPaint(Walk):
+class LanPaint(SpectralWalk):
     """``inner`` Langevin steps at every level, then one deterministic step; no derivative of the denoiser.
 
     Zheng et al. 2025 (arXiv 2502.03491). In ``u = x / sqrt(1 + a^2)`` (in units of ``unit``, the std of an entry of the
@@ -45,12 +43,6 @@ class LanPaint(Walk):
         check_positive("LanPaint", "lam", self.lam, zero=True)
         check_positive("LanPaint", "eta", self.eta)
         check_optional("LanPaint", "unit", self.unit)
-
-    def missing(self, problem: Problem, prior: Prior) -> str:
-        return needs_spectrum(problem, prior)
-
-    def prepare(self, problem: Problem, prior: Prior) -> SpectralData:
-        return SpectralData.of(problem)
 
     def move(self, run: Run, x: Tensor, a: Level, b: Level, i: int) -> tuple[Tensor, Info]:
         tools: SpectralData = run.bound.tools

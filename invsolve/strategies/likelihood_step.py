@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from invsolve.cg import expand
 from invsolve.noise import Poisson
 from invsolve.problem import Problem
 from invsolve.samplers.base import Level
@@ -13,7 +14,8 @@ _TINY = 1e-30
 
 def tamed(step: Tensor, length: Level) -> Tensor:
     """``step`` ``(rows, *shape)``, shortened per row to a root mean square of ``length`` (a number or one a row)."""
-    size = step.flatten(1).abs().square().mean(1).sqrt().view(-1, *([1] * (step.ndim - 1)))
+    size = step.flatten(1).abs().square().mean(1).sqrt()
+    size = expand(size, step)
     return step * (length / size.clamp_min(_TINY)).clamp_max(1.0)
 
 
@@ -37,5 +39,5 @@ def residual_norm(problem: Problem, clean: Tensor) -> tuple[Tensor, Tensor]:
     observed = problem.operator.observed
     rest = rest if observed is None else rest * observed
     size = rest.flatten(1).abs().square().sum(1).sqrt()
-    wide = size.view(-1, *([1] * (rest.ndim - 1)))
+    wide = expand(size, rest)
     return size, -slope * rest / wide.clamp_min(_TINY) * (wide > 0)

@@ -12,7 +12,7 @@ from torch import Tensor
 from invsolve.checks import check_positive
 from invsolve.priors.base import Prior
 from invsolve.problem import Problem
-from invsolve.samplers.base import Level
+from invsolve.samplers.base import Level, is_zero
 from invsolve.strategies.base import Info, Run
 from invsolve.strategies.particles import check_together, effective, in_place, log_mean_exp, normalised, systematic
 from invsolve.strategies.spectral import SpectralData, needs_spectrum
@@ -40,7 +40,7 @@ class _Tools:
     batch: int
 
     def take(self, index: Tensor) -> Self:
-        check_together("MCGDiff", index, self.batch)
+        check_together("particles", index, self.batch)
         return replace(self, spectral=self.spectral.take(index))
 
 
@@ -145,7 +145,7 @@ class MCGDiff(_Population):
         counted, v = self._guide(run, a, X)
         before = _log_normal(tools.data - X, v, counted)
         value = run.prior.denoise(state.x, level)
-        if isinstance(b, float) and b == 0.0:
+        if is_zero(b):
             away = tools.data - to(value)
             last = _log_normal(away, tools.noise.expand(away.shape) ** 2, tools.seen)
             state = replace(state, x=value, log_weights=state.log_weights + last - before)
@@ -203,7 +203,7 @@ class FPS(_Population):
         level = bound.level(i, state.x)
         a, b = tools.level(level), tools.level(bound.level(i + 1, state.x))
         value = run.prior.denoise(state.x, level)
-        if isinstance(b, float) and b == 0.0:
+        if is_zero(b):
             state = replace(state, x=value)
             return state, self._info(run, state)
         to = tools.spectrum.to_spectrum

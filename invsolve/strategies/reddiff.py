@@ -11,6 +11,7 @@ from typing import Literal, Self, final
 import torch
 from torch import Tensor
 
+from invsolve.cg import expand
 from invsolve.checks import check_choice, check_positive
 from invsolve.noise import Gaussian
 from invsolve.operators.base import LinearOperator
@@ -22,7 +23,7 @@ from invsolve.strategies.base import Info, Run
 from invsolve.strategies.guided import needs_derivative
 from invsolve.strategies.likelihood_step import likelihood_gradient
 from invsolve.strategies.resolvent import DataStep
-from invsolve.strategies.walk import OnLevels, WalkBound, check_optional, first_signals, root, rows_like
+from invsolve.strategies.walk import OnLevels, WalkBound, check_optional, first_signals, root
 
 _BETAS, _EPS = (0.9, 0.99), 1e-8  # of Adam
 _RATE = 0.05  # in stds of an entry
@@ -128,7 +129,7 @@ class REDDiff(OnLevels):
         observed = problem.operator.observed
         rest = rest if observed is None else rest * observed
         numbers = problem.num_data.clamp_min(1)
-        share = rows_like(numbers, x) / (prod(x.shape[1:]) * (2 if x.is_complex() else 1))
+        share = expand(numbers.to(x.real.dtype), x) / (prod(x.shape[1:]) * (2 if x.is_complex() else 1))
         return back(rest) / unit**2 + share * pull  # both times the number of data: Adam sees no common factor
 
 

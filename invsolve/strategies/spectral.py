@@ -14,6 +14,7 @@ from invsolve.operators.spectrum import Spectrum, too_large
 from invsolve.priors.base import Prior
 from invsolve.problem import Problem
 from invsolve.samplers.base import Level
+from invsolve.strategies.walk import Walk
 
 
 def needs_spectrum(problem: Problem, prior: Prior) -> str:
@@ -67,3 +68,14 @@ class SpectralData:
         index = index.to(self.data.device)
         noise, std = (v if len(v) == 1 else v[index] for v in (self.noise, self.std))
         return replace(self, spectrum=self.spectrum.take(index), data=self.data[index], noise=noise, std=std)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpectralWalk(Walk):
+    """A walk in singular coordinates: ``run.bound.tools`` is `SpectralData`."""
+
+    def missing(self, problem: Problem, prior: Prior) -> str:
+        return needs_spectrum(problem, prior)
+
+    def prepare(self, problem: Problem, prior: Prior) -> SpectralData:
+        return SpectralData.of(problem)

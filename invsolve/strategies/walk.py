@@ -14,7 +14,7 @@ from invsolve.errors import invalid
 from invsolve.priors.base import Prior
 from invsolve.problem import Problem
 from invsolve.samplers import custom_grid
-from invsolve.samplers.base import Level, SamplerState
+from invsolve.samplers.base import Level, SamplerState, is_zero
 from invsolve.strategies.base import Bound, Info, Run, Strategy
 from invsolve.strategies.levels import entry_std, noise_size, solver_grid
 
@@ -125,7 +125,7 @@ def root(v: Level) -> Level:
 
 def ancestral(x: Tensor, value: Tensor, a: Level, b: Level, run: Run, i: int) -> Tensor:
     """DDPM's step from x with the denoised ``value``: ``D + (b/a)^2 (x - D) + b sqrt(1 - b^2/a^2) e``."""
-    if isinstance(b, float) and b == 0.0:
+    if is_zero(b):
         return value
     ratio = (b / a) ** 2
     return value + ratio * (x - value) + b * root(1 - ratio) * run.noise(i)
@@ -137,7 +137,7 @@ def fixed_eta(value: Tensor, residual: Tensor, a: Level, b: Level, eta: float, r
     With a fixed eta > 0 it is no reverse step of the diffusion for any number of steps: without data a signal of
     variance c ends with ``c (1 + sqrt(1 - eta^2)) / 2`` (guidance card, F2).
     """
-    if isinstance(b, float) and b == 0.0:
+    if is_zero(b):
         return value
     out = value + math.sqrt(1 - eta * eta) * (b / a) * residual
     return out if eta == 0 else out + eta * b * run.noise(i)
@@ -154,9 +154,3 @@ def check_share(owner: str, name: str, eta: float) -> float:
     if not 0 <= value <= 1:
         raise invalid(owner, name, "between 0 and 1", value)
     return value
-
-
-def rows_like(v: Tensor, like: Tensor) -> Tensor:
-    """(rows,) -> (rows, 1, ..., 1) with the axes of ``like`` and its precision."""
-    return v.to(real_dtype(like.dtype)).view(-1, *([1] * (like.ndim - 1)))
-
