@@ -392,3 +392,10 @@ def test_units_do_not_matter_where_the_diffusion_noise_is_coloured(name):
 
     one, two = solved(1.0), solved(1e4)
     assert torch.allclose(two, one, atol=1e-4)
+
+
+@each
+def test_data_that_do_not_exist_may_hold_anything(name):
+    y = data()
+    junk = torch.where(masks().mask, y, 100.0)
+    assert torch.equal(run(name, junk), run(name, y))
