@@ -11,14 +11,18 @@ from torch import Tensor
 _BENT = 0.05  # cosine of two residuals beyond which the map is not taken for Hermitian
 
 Map = Callable[[Tensor], Tensor]
+Pair = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class CGInfo:
-    """What a solve did: ``iterations`` run for the batch, ``residual`` (rows,) relative to the right side."""
+    """What a solve did: ``iterations`` run for the batch, ``residual`` (rows,) relative to the right side; ``image``
+    of the solution where ``apply`` returns pairs and was called.
+    """
 
     iterations: int
     residual: Tensor
+    image: Tensor | None = None
 
 
 def inner(u: Tensor, v: Tensor) -> Tensor:
@@ -46,7 +50,7 @@ def expand(row: Tensor, like: Tensor) -> Tensor:
 
 
 def conjugate_gradients(
-    apply: Map,
+    apply: Map | Pair,
     rhs: Tensor,
     *,
     start: Tensor | None = None,
@@ -66,6 +70,8 @@ def conjugate_gradients(
     ``trusted``: for an ``apply`` that may not be Hermitian, as derivatives of networks: a row takes so many steps, and
     goes on only while its residual is smaller than the right side and orthogonal to the first one, as those of a
     Hermitian map are (until rounding ends that in long solves, which then stop early: no harm to who asks for this).
+    ``apply`` may return a pair: its product, and another linear map of the same vector that it needed on the way.
+    `CGInfo.image` is that map of the solution, put together from its steps: no further product. Not with ``start``.
     Whether all rows are done is read every ``check_every`` iterations (default: every one on a CPU, every tenth
     elsewhere, because a read stalls a GPU).
 
@@ -77,7 +83,7 @@ def conjugate_gradients(
     unit = expand(_unit(rhs), rhs)
     rhs = rhs / unit
     x = torch.zeros_like(rhs) if start is None else start / unit
-    r = rhs if start is None else rhs - apply(x)
+    r = rhs if start is None else rhs - _product(apply, x)[0]
     size = inner(rhs, rhs)
     floor = (atol / unit.view(-1)) ** 2 if atol else torch.zeros_like(size)
     goal = torch.where(size > 0, torch.maximum((rtol**2) * size, floor), torch.inf)  # zero and NaN rows are done
@@ -87,15 +93,18 @@ def conjugate_gradients(
     rr = rz if precondition is None else inner(r, r)
     iterations = 0
     bent = torch.zeros_like(size, dtype=torch.bool)
+    image: Tensor | None = None
     for i in range(max_iter):
         if i % every == 0 and not bool((rr > goal).any()):
             break
         iterations += 1
         active = rr > goal
-        q = apply(p)
+        q, seen = _product(apply, p)
         pq = inner(p, q)
         step = torch.where(active & (pq > 0), rz / pq, 0.0)
         x = x + expand(step, x) * p
+        if seen is not None:
+            image = expand(step, seen) * seen + (0 if image is None else image)
         r = r - expand(step, x) * q
         z = r if precondition is None else precondition(r)
         rz_next = inner(r, z)
@@ -109,8 +118,18 @@ def conjugate_gradients(
                 goal = torch.where(bent | (rr > size), torch.inf, goal)
     residual = torch.where(size > 0, (rr / size).clamp_min(0).sqrt(), torch.where(size == 0, 0.0, torch.nan))
     good = (size > 0) & torch.isfinite(residual)
-    x = torch.where(expand(good, x), x * unit, expand(torch.where(size == 0, 0.0, torch.nan), x))
-    return x, CGInfo(iterations=iterations, residual=residual)
+    empty = torch.where(size == 0, 0.0, torch.nan)
+
+    def kept(v: Tensor) -> Tensor:
+        return torch.where(expand(good, v), v * expand(unit.view(-1), v), expand(empty, v))
+
+    image = None if image is None else kept(image)
+    return kept(x), CGInfo(iterations=iterations, residual=residual, image=image)
+
+
+def _product(apply: Map | Pair, p: Tensor) -> tuple[Tensor, Tensor | None]:
+    found = apply(p)
+    return found if isinstance(found, tuple) else (found, None)
 
 
 def _unit(rhs: Tensor) -> Tensor:

@@ -135,16 +135,20 @@ class _JacobianBound:
         def tweedie(w: Tensor) -> Tensor:  # V A^H G^-H/2 w
             return (t * t) * prior.noise_covariance(pull(operator.adjoint(problem.unwhiten_adjoint(w))))
 
-        white = problem.whiten(problem.data - clean)
+        def product(w: Tensor) -> tuple[Tensor, Tensor]:
+            seen = tweedie(w)
+            return w + problem.whiten(operator(seen)), seen
+
         w, info = conjugate_gradients(
-            lambda w: w + problem.whiten(operator(tweedie(w))),
-            white,
+            product,
+            problem.whiten(problem.data - clean),
             rtol=self.tolerance,
             max_iter=self.max_iter,
             trusted=_TRUSTED if prior.learned else None,
             check_every=None if prior.cheap_pullback else 1,  # a product with a network costs more than a look
         )
-        return value + tweedie(w), {"cg_residual": info.residual}
+        step = tweedie(w) if info.image is None else info.image  # a product with a network saved in every step
+        return value + step, {"cg_residual": info.residual}
 
     def take(self, index: Tensor) -> Self:
         return replace(self, problem=self.problem.take(index))
