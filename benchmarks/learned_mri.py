@@ -51,7 +51,7 @@ class Row:
     psnr_se: float
     gain: float  # of PSNR over TV, scan by scan
     gain_se: float
-    limit: float  # PSNR over TV of the mean magnitude of ever more samples, estimated without bias from these
+    limit: float  # the same of the mean of infinitely many samples, estimated from these
     limit_se: float
     nrmse: float
     crps: float
@@ -88,12 +88,15 @@ def psnrs(scans: Scans, image: Tensor) -> Tensor:
 
 
 def psnrs_of_many(scans: Scans, samples: Tensor) -> Tensor:
-    """dB of the mean magnitude of infinitely many samples, from ``(n, scans, H, W)``: the products of the errors of two
-    different samples have its squared error as their mean, whatever n is.
+    """dB of the magnitude of the mean of infinitely many samples, from ``(n, scans, H, W)``.
+
+    A mean of n has the squared error of that of many, and a variance besides, an n-th of that of the samples; to first
+    order in the magnitude counts what lies along the mean's phase.
     """
-    n = len(samples)
-    error = (samples.abs() - scans.truth.abs()).double()
-    squared = (error.sum(0).square() - error.square().sum(0)).flatten(1).mean(1) / (n * (n - 1))
+    mean = samples.mean(0)
+    along = ((samples - mean) * torch.sgn(mean).conj()).real.double()
+    excess = along.square().sum(0) / (len(samples) * (len(samples) - 1))
+    squared = ((mean.abs() - scans.truth.abs()).double().square() - excess).flatten(1).mean(1)
     return 10 * torch.log10(scans.peak.double().square() / squared)
 
 
@@ -106,8 +109,9 @@ def scored(
     nan = float("nan")
     if not bool(torch.view_as_real(image).isfinite().all()):  # a strategy that fails has no score
         return Row(objects=objects, acceleration=acceleration, method=method, scans=n, samples=count, psnr=nan,
-                   psnr_se=nan, gain=nan, gain_se=nan, limit=nan, limit_se=nan, nrmse=nan, crps=nan, crps_se=nan, covered=nan, covered_se=nan,
-                   nominal=nan, chi2=nan, seconds=cost.seconds, nfe=cost.nfe, vjps=cost.vjps)
+                   psnr_se=nan, gain=nan, gain_se=nan, limit=nan, limit_se=nan, nrmse=nan, crps=nan, crps_se=nan,
+                   covered=nan, covered_se=nan, nominal=nan, chi2=nan, seconds=cost.seconds, nfe=cost.nfe,
+                   vjps=cost.vjps)
     nrmse, crps, covered = [], [], []
     for b in range(n):
         truth, head = scans.truth[b], scans.head[b]
@@ -132,7 +136,8 @@ def scored(
 
     return Row(
         objects=objects, acceleration=acceleration, method=method, scans=n, samples=count, psnr=mean(psnr),
-        psnr_se=error(psnr), gain=mean(gain), gain_se=error(gain), limit=mean(limit), limit_se=error(limit), nrmse=mean(nrmse), crps=mean(crps),
+        psnr_se=error(psnr), gain=mean(gain), gain_se=error(gain), limit=mean(limit), limit_se=error(limit),
+        nrmse=mean(nrmse), crps=mean(crps),
         crps_se=error(crps), covered=mean(covered), covered_se=error(covered),
         nominal=(count - 1) / (count + 1) if count else float("nan"), chi2=cost.chi2, seconds=cost.seconds,
         nfe=cost.nfe, vjps=cost.vjps,
@@ -229,10 +234,10 @@ weight is the one of least error on six other phantoms. Field prior: exact draws
 training images. Learned prior: `head-mr-128`, guided by `MMPS()` of 40 steps, which is what `strategy="auto"` runs
 (in 50).
 
-- **PSNR**: magnitudes, whole image, peak of the truth; of the mean of so many samples. **over TV**: the difference, scan
-  by scan. **of many**: that difference for the mean magnitude of infinitely many samples, which is what a mean of few
-  falls short of; estimated without bias from pairs of the samples. **NRMSE**, **CRPS**, **covered**: real and
-  imaginary parts inside the head. The CRPS of a single image is its mean absolute error.
+- **PSNR**: magnitudes, whole image, peak of the truth; of the mean of so many samples. **over TV**: the difference,
+  scan by scan. **of many**: that difference for the mean of infinitely many samples: what is known of the variance of
+  the mean of few is taken from its squared error. **NRMSE**, **CRPS**, **covered**: real and imaginary parts inside the
+  head. The CRPS of a single image is its mean absolute error.
 - **covered**: the share of truths between the smallest and the largest sample; **nominal**: what it should be.
   +-: standard errors. **s**: of an image or a sample, on two CPU cores that other work shared.
 """
@@ -243,7 +248,8 @@ HEAD = ("objects", "R", "method", "scans x samples", "PSNR, dB", "over TV", "of 
 def cells(r: Row) -> list[str]:
     cells = [
         r.objects, f"{r.acceleration:g}", r.method, f"{r.scans} x {r.samples or 1}", f"{r.psnr:.2f} +- {r.psnr_se:.2f}",
-        f"{r.gain:+.2f} +- {r.gain_se:.2f}", f"{r.limit:+.2f} +- {r.limit_se:.2f}", f"{r.nrmse:.4f}", f"{r.crps:.5f} +- {r.crps_se:.5f}",
+        f"{r.gain:+.2f} +- {r.gain_se:.2f}", f"{r.limit:+.2f} +- {r.limit_se:.2f}", f"{r.nrmse:.4f}",
+        f"{r.crps:.5f} +- {r.crps_se:.5f}",
         f"{r.covered:.3f} +- {r.covered_se:.3f}", f"{r.nominal:.3f}", f"{r.chi2:.3f}", f"{r.seconds:.2f}",
         f"{r.nfe:.4g}", f"{r.vjps:.4g}",
     ]

@@ -58,11 +58,13 @@ def steps_for(strategy: Callable[[int], ivs.Strategy], scans: Scans, prior: iv.p
 
 
 def table(rows: list[Row]) -> str:
-    lines = [["strategy", "evaluations", "vjps", "s a sample", "PSNR, dB", "over TV", "of many", "CRPS", "covered", "chi^2"]]
+    lines = [["strategy", "evaluations", "vjps", "s a sample", "PSNR, dB", "over TV", "of many", "CRPS", "covered",
+              "chi^2"]]
     for r in sorted(rows, key=lambda r: r.crps if r.crps == r.crps else 1e9):
         score = ["failed", *[""] * 5]
         if r.crps == r.crps:
-            score = [f"{r.psnr:.2f}", f"{r.gain:+.2f} +- {r.gain_se:.2f}", f"{r.limit:+.2f} +- {r.limit_se:.2f}", f"{r.crps:.5f} +- {r.crps_se:.5f}",
+            score = [f"{r.psnr:.2f}", f"{r.gain:+.2f} +- {r.gain_se:.2f}", f"{r.limit:+.2f} +- {r.limit_se:.2f}",
+                     f"{r.crps:.5f} +- {r.crps_se:.5f}",
                      f"{r.covered:.3f} +- {r.covered_se:.3f}" if r.samples else "", f"{r.chi2:.2f}"]
         lines.append([r.method, f"{r.nfe:.4g}", f"{r.vjps:.4g}", f"{r.seconds:.2f}", *score])
     return ruled(lines)
