@@ -251,3 +251,34 @@ def test_inner_and_expand():
 
 def test_default_rtol():
     assert [default_rtol(d) for d in DTYPES] == [1e-5, 1e-12, 1e-5, 1e-12]
+
+
+@pytest.mark.parametrize("trusted", [None, 3])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_the_image_of_the_solution_costs_no_product(dtype, trusted):
+    M, b = systems(4, dtype)
+    b[1] = 0
+    b[2] = math.nan
+    b[3] *= 1e-30  # units: the solve is scaled inside
+    L = random(N, 5, dtype=dtype, seed=9)
+    calls = 0
+
+    def apply(x):
+        nonlocal calls
+        calls += 1
+        return product(M)(x), x @ L
+
+    x, info = conjugate_gradients(apply, b, rtol=1e-3, trusted=trusted)
+    plain, same = conjugate_gradients(product(M), b, rtol=1e-3, trusted=trusted)
+    assert calls == info.iterations == same.iterations
+    assert torch.equal(x.nan_to_num(), plain.nan_to_num())
+    assert same.image is None
+    assert bool(info.image[2].isnan().all())
+    assert not bool(info.image[1].any())
+    # Each is a sum of as many rounded terms as there were steps, of N products each.
+    assert relative(info.image[::3], (x @ L)[::3]) < 4 * N * info.iterations * torch.finfo(dtype).eps
+
+
+def test_a_solve_without_a_step_has_no_image():
+    _, info = conjugate_gradients(lambda x: (x, x), torch.zeros(2, N))
+    assert info.image is None

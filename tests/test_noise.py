@@ -295,3 +295,12 @@ REFUSED = {
 def test_refusals(call, kind, words):
     with pytest.raises(kind, match=words):
         call()
+
+
+@pytest.mark.parametrize("conjugate", [False, True])
+def test_complex_data_are_whitened_part_by_part(conjugate):
+    noise, y, _ = make("per item and entry", C128)
+    y = y.conj() if conjugate else y
+    white = noise.whiten(y)
+    assert torch.equal(white.real, y.real / noise.std)
+    assert torch.equal(white.imag, y.imag / noise.std)

@@ -89,7 +89,7 @@ class Gaussian(Noise):
             white: Tensor = torch.linalg.solve_triangular(self._chol.to(r.dtype), r.flatten(1).mT, upper=False)
             return white.mT.reshape(r.shape)
         std = self._row_std(r)
-        if r.is_complex():  # part by part, which is the same number: torch's complex division takes four times as long
+        if r.is_complex():  # part by part: torch would divide complex by complex, which takes four times as long
             out = torch.view_as_complex(torch.view_as_real(r.resolve_conj()) / std.unsqueeze(-1))
         else:
             out = r / std
