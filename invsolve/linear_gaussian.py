@@ -124,7 +124,7 @@ class IterativeSystem(System):
     tol: float
     max_iter: int
     level: Tensor  # () or (rows,): mean diagonal of B^H B, for the preconditioner
-    precision: float | None = None  # 1 / std^2 where B^H B is S^H A^H A S times it, else None
+    precision: Tensor | float | None = None  # 1 / std^2 (a number, or a row's) where B^H B is S^H A^H A S times it
     tolerated: float = math.inf  # a row whose residual per mode ends above this becomes NaN: no answer, not a wrong one
 
     def factor(self, variances: Tensor) -> Update:
@@ -175,14 +175,16 @@ class IterativeSystem(System):
         """``B^H B u``, by the operator's own ``A^H A`` where noise is white: half of the work for MRI."""
         if self.precision is None:
             return self.adjoint(self._forward(u))
-        return self.precision * self.modes.adjoint(self.operator.normal(self.modes.synthesis(u)))
+        found = self.modes.adjoint(self.operator.normal(self.modes.synthesis(u)))
+        return found * (expand(self.precision, found) if isinstance(self.precision, Tensor) else self.precision)
 
     def take(self, index: Tensor) -> Self:
         """The system of the rows ``index``."""
         problem = self.problem.take(index)
         assert isinstance(problem.operator, LinearOperator)
         level = self.level[index] if self.level.ndim else self.level
-        return replace(self, problem=problem, operator=problem.operator, level=level)
+        precision = self.precision[index] if isinstance(self.precision, Tensor) else self.precision
+        return replace(self, problem=problem, operator=problem.operator, level=level, precision=precision)
 
 
 def _kind_of(dtype: torch.dtype, like: Tensor) -> torch.dtype:
@@ -190,7 +192,7 @@ def _kind_of(dtype: torch.dtype, like: Tensor) -> torch.dtype:
     return kind_dtype(dtype, "complex" if like.is_complex() else "real")
 
 
-def probe(problem: Problem, operator: LinearOperator, modes: Modes) -> tuple[Tensor, float | None]:
+def probe(problem: Problem, operator: LinearOperator, modes: Modes) -> tuple[Tensor, Tensor | float | None]:
     """``tr(B^H B) / n`` by one random signal (Hutchinson), with a fixed generator; and `IterativeSystem.precision`.
 
     The first is () where one operator and noise serve all rows, else (items,): rows must not see each other.
@@ -201,13 +203,21 @@ def probe(problem: Problem, operator: LinearOperator, modes: Modes) -> tuple[Ten
     z = torch.randn(1, *modes.mode_shape, generator=rng, dtype=problem.signal_dtype).to(problem.data.device)
     clean = operator(modes.synthesis(z.expand(rows, *modes.mode_shape)))
     level = problem.whiten(clean).abs().square().flatten(1).sum(1) / z.abs().square().sum()
-    std = problem.noise.std if isinstance(problem.noise, Gaussian) else None
-    observed = problem.operator.observed
     # An operator should be zero where nothing is observed. Whitening makes it so, A^H A does not.
+    observed = problem.operator.observed
+    hidden = observed is not None and bool((clean[~observed.expand(clean.shape)] != 0).any())
     shared = level[0] if rows == 1 and problem.shared and operator.batch is None else level
-    if not isinstance(std, float) or (observed is not None and bool((clean[~observed.expand(clean.shape)] != 0).any())):
-        return shared, None
-    return shared, 1 / std**2
+    return shared, None if hidden else _white_precision(problem)
+
+
+def _white_precision(problem: Problem) -> Tensor | float | None:
+    """``1 / std^2`` of noise that is the same for all data, or for all of a row (rows,); else None."""
+    std = problem.noise.std if isinstance(problem.noise, Gaussian) else None
+    if isinstance(std, float):
+        return 1 / std**2
+    if isinstance(std, Tensor) and std.numel() == len(std) == len(problem.data) and std.ndim == problem.data.ndim:
+        return std.flatten() ** -2
+    return None
 
 
 def make_system(

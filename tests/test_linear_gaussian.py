@@ -243,9 +243,24 @@ def test_the_operators_own_normal_is_used_only_where_that_is_right():
     mask = Mask(mask=torch.tensor([True, False, True, True, False, True]))
     assert probe(problem(operator=mask, noise=0.5), mask, WHITE.modes)[1] == 4.0
     assert probe(problem(noise=0.5), problem().operator, WHITE.modes)[1] == 4.0
-    for noise in (random(4, seed=5).exp(), random(ROWS, 1).exp(), Gaussian(covariance=torch.eye(4, dtype=F64))):
+    std = random(ROWS, 1).exp()
+    assert torch.equal(probe(problem(noise=std), problem().operator, WHITE.modes)[1], std[:, 0] ** -2)
+    for noise in (random(4, seed=5).exp(), random(ROWS, 4).exp(), Gaussian(covariance=torch.eye(4, dtype=F64))):
         assert probe(problem(noise=noise), problem().operator, WHITE.modes)[1] is None
     assert probe(problem(operator=Leaky()), Leaky(), WHITE.modes)[1] is None
+
+
+def test_every_row_has_the_precision_of_its_noise():
+    """The normal map is adjoint and forward, for all rows and for those that are taken."""
+    p = problem(noise=random(ROWS, 1).exp())
+    level, precision = probe(p, p.operator, WHITE.modes)
+    system = IterativeSystem(problem=p, operator=p.operator, modes=WHITE.modes, tol=1e-12, max_iter=100, level=level,
+                             precision=precision)
+    taken = system.take(torch.tensor([2, 0]))
+    for one in (system, taken):
+        u = random(len(one.problem.data), N, seed=3)
+        assert torch.allclose(one.normal(u), one.adjoint(one.forward(u)), rtol=1e-12, atol=1e-12)
+    assert torch.equal(taken.precision, precision[[2, 0]])
 
 
 def test_an_operator_that_leaks_where_nothing_is_observed(monkeypatch):
