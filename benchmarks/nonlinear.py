@@ -151,7 +151,7 @@ Written by `python benchmarks/nonlinear.py`: {samples} samples, {seeds} seeds, f
 far apart, whose weights the data do not decide; weights, means and stds are known by quadrature
 (`benchmarks/_nonlinear.py`; a test compares it with importance sampling and Hamiltonian Monte Carlo). Independent
 draws, as many, would have standard errors of {weight_se:.3f} in a weight and {mean_se:.3f} posterior stds in a mean.
-MMPS, TMPD and PiGDM are given as they are, without the weights or chains that correct them.
+Guidances and published methods are given as they are, without the weights or chains that correct them.
 
 {problems}
 
