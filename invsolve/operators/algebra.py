@@ -10,6 +10,7 @@ from torch import Tensor
 
 from invsolve.checks import Kind, Shape, check_number
 from invsolve.errors import invalid
+from invsolve.operators.alike import Alike
 from invsolve.operators.base import LinearOperator, Operator, Pullback, _field_names
 
 if TYPE_CHECKING:
@@ -136,30 +137,10 @@ class ComposedLinear(_Chain, LinearOperator):
         return self.inner._adjoint(self.outer._normal(self.inner._apply(x)))
 
 
-class _Same(_Wrapper, LinearOperator):
-    """A wrapper of one operator with its shapes and kinds."""
+class _Same(Alike, _Wrapper, LinearOperator):
+    """A linear wrapper of one operator with its shapes and kinds."""
 
     operator: LinearOperator
-
-    @property
-    def in_shape(self) -> Shape:  # type: ignore[override]
-        return self.operator.in_shape
-
-    @property
-    def out_shape(self) -> Shape:  # type: ignore[override]
-        return self.operator.out_shape
-
-    @property
-    def in_kind(self) -> Kind:  # type: ignore[override]
-        return self.operator.in_kind
-
-    @property
-    def out_kind(self) -> Kind:  # type: ignore[override]
-        return self.operator.out_kind
-
-    @property
-    def observed(self) -> Tensor | None:
-        return self.operator.observed
 
 
 @final

@@ -8,13 +8,13 @@ from typing import Self, final
 import torch
 from torch import Tensor
 
-from invsolve.checks import Kind, Shape
+from invsolve.operators.alike import Alike
 from invsolve.operators.base import LinearOperator, Operator, Pullback
 
 
 @final
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class Linearized(LinearOperator):
+class Linearized(Alike, LinearOperator):
     """``dx -> J(at) dx`` with ``at`` ``(batch, *in_shape)``: one item for every row of ``at``."""
 
     operator: Operator
@@ -28,28 +28,8 @@ class Linearized(LinearOperator):
         object.__setattr__(self, "_pull", pull)
 
     @property
-    def in_shape(self) -> Shape:  # type: ignore[override]
-        return self.operator.in_shape
-
-    @property
-    def out_shape(self) -> Shape:  # type: ignore[override]
-        return self.operator.out_shape
-
-    @property
-    def in_kind(self) -> Kind:  # type: ignore[override]
-        return self.operator.in_kind
-
-    @property
-    def out_kind(self) -> Kind:  # type: ignore[override]
-        return self.operator.out_kind
-
-    @property
     def batch(self) -> int | None:
         return len(self.at)
-
-    @property
-    def observed(self) -> Tensor | None:
-        return self.operator.observed
 
     def take(self, index: Tensor) -> Self:
         return replace(self, operator=self.operator.take(index), at=self.at[index])

@@ -8,15 +8,16 @@ from typing import Literal, final
 import torch
 from torch import Tensor
 
-from invsolve.checks import Kind, Shape, check_choice
+from invsolve.checks import check_choice
 from invsolve.errors import invalid_type
 from invsolve.operators.algebra import _Wrapper
+from invsolve.operators.alike import Alike
 from invsolve.operators.base import LinearOperator, Pullback
 
 
 @final
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class PhaseRetrieval(_Wrapper):
+class PhaseRetrieval(Alike, _Wrapper):
     """``y = |B x|`` (``measure="amplitude"``) or ``|B x|^2`` (``"intensity"``), entry by entry; data are real.
 
     ``operator`` is any linear B, real or complex: `Diffraction` for far-field patterns (oversampled, behind coded
@@ -44,22 +45,6 @@ class PhaseRetrieval(_Wrapper):
         if not isinstance(self.operator, LinearOperator):
             raise invalid_type("PhaseRetrieval", "operator", "a LinearOperator", self.operator)
         check_choice("PhaseRetrieval", "measure", self.measure, ("amplitude", "intensity"))
-
-    @property
-    def in_shape(self) -> Shape:  # type: ignore[override]
-        return self.operator.in_shape
-
-    @property
-    def out_shape(self) -> Shape:  # type: ignore[override]
-        return self.operator.out_shape
-
-    @property
-    def in_kind(self) -> Kind:  # type: ignore[override]
-        return self.operator.in_kind
-
-    @property
-    def observed(self) -> Tensor | None:
-        return self.operator.observed
 
     def _apply(self, x: Tensor) -> Tensor:
         return self._modulus(self.operator._apply(x))
