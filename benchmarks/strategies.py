@@ -24,6 +24,7 @@ from torch import Tensor
 
 import invsolve as iv
 from invsolve import strategies as ivs
+from invsolve.strategies.advise import KINDS as TEXTS
 from invsolve.strategies.advise import candidates
 
 D = torch.float64
@@ -35,7 +36,6 @@ MEASURED = Path(__file__).parents[1] / "invsolve" / "strategies" / "measured.csv
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Kind:
     name: str
-    text: str
     operator: iv.operators.Operator
     prior: iv.priors.Prior
     noise: iv.noise.Noise | float
@@ -56,15 +56,22 @@ def _seen(n: int, share: float, seed: int = 0) -> Tensor:
 
 
 def mask() -> Kind:
-    return Kind(name="mask", text="Gaussian prior, 16 correlated numbers, half of them seen, noise 0.2",
-                operator=iv.operators.Mask(mask=_seen(16, 0.5)), prior=_gaussian(16), noise=0.2)
+    return Kind(name="mask", operator=iv.operators.Mask(mask=_seen(16, 0.5)), prior=_gaussian(16), noise=0.2)
+
+
+def smooth() -> Kind:
+    """The README's first problem."""
+    t = torch.linspace(0, 1, 64, dtype=D)
+    covariance = torch.exp(-0.5 * ((t[:, None] - t) / 0.05) ** 2) + 1e-3 * torch.eye(64, dtype=D)
+    prior = iv.priors.GaussianPrior(mean=torch.zeros(64, dtype=D), covariance=covariance)
+    seen = iv.operators.Mask(mask=torch.arange(64) % 3 == 0)
+    return Kind(name="smooth", operator=seen, prior=prior, noise=0.1, runs=128)
 
 
 def blur() -> Kind:
     kernel = torch.exp(-torch.arange(-3, 4, dtype=D) ** 2 / 4)
-    return Kind(name="blur", text="Gaussian prior, 16 correlated numbers, blurred, noise 0.1",
-                operator=iv.operators.Blur(kernel=kernel / kernel.sum(), in_shape=(16,), boundary="periodic"),
-                prior=_gaussian(16), noise=0.1)
+    operator = iv.operators.Blur(kernel=kernel / kernel.sum(), in_shape=(16,), boundary="periodic")
+    return Kind(name="blur", operator=operator, prior=_gaussian(16), noise=0.1)
 
 
 def modes() -> Kind:
@@ -76,14 +83,12 @@ def modes() -> Kind:
     prior = iv.priors.GaussianMixturePrior(weights=torch.tensor([0.3, 0.3, 0.4], dtype=D), means=means,
                                            covariances=covariances)
     matrix = torch.randn(1, 4, generator=rng, dtype=D)
-    return Kind(name="modes", text="mixture of three Gaussians of 4 numbers, one datum, noise 0.5 (1024 draws)",
-                operator=iv.operators.Matrix(matrix=matrix), prior=prior, noise=0.5, runs=1024)
+    return Kind(name="modes", operator=iv.operators.Matrix(matrix=matrix), prior=prior, noise=0.5, runs=1024)
 
 
 def sparse() -> Kind:
     prior = iv.priors.SparsePrior(shape=(16,), transform="haar", coefficients=iv.priors.Laplace(scale=0.7), dtype=D)
-    return Kind(name="sparse", text="16 numbers, Laplace coefficients of Haar wavelets, 60 % seen, noise 0.2",
-                operator=iv.operators.Mask(mask=_seen(16, 0.6, 2)), prior=prior, noise=0.2)
+    return Kind(name="sparse", operator=iv.operators.Mask(mask=_seen(16, 0.6, 2)), prior=prior, noise=0.2)
 
 
 def curved() -> Kind:
@@ -94,18 +99,18 @@ def curved() -> Kind:
         u = x @ matrix.mT
         return u + 0.3 * u**2
 
-    return Kind(name="curved", text="Gaussian prior, 4 correlated numbers, u + 0.3 u^2 of 4 mixtures, noise 0.2",
-                operator=iv.operators.from_callable(bent, (4,), (4,), kind="nonlinear"), prior=_gaussian(4), noise=0.2)
+    operator = iv.operators.from_callable(bent, (4,), (4,), kind="nonlinear")
+    return Kind(name="curved", operator=operator, prior=_gaussian(4), noise=0.2)
 
 
 def counts() -> Kind:
-    return Kind(name="counts", text="Gaussian prior of mean 3, 8 correlated numbers, Poisson counts of 2 a unit",
-                operator=iv.operators.Mask(mask=torch.ones(8, dtype=torch.bool)), prior=_gaussian(8, 3.0, 0.6),
-                noise=iv.noise.Poisson(counts_per_unit=2.0))
+    operator = iv.operators.Mask(mask=torch.ones(8, dtype=torch.bool))
+    noise = iv.noise.Poisson(counts_per_unit=2.0)
+    return Kind(name="counts", operator=operator, prior=_gaussian(8, 3.0, 0.6), noise=noise)
 
 
 KINDS: dict[str, Callable[[], Kind]] = {
-    "mask": mask, "blur": blur, "modes": modes, "sparse": sparse, "curved": curved, "counts": counts,
+    "mask": mask, "smooth": smooth, "blur": blur, "modes": modes, "sparse": sparse, "curved": curved, "counts": counts,
 }
 
 STRATEGIES: dict[str, ivs.Strategy | str] = {name: strategy or "auto" for name, strategy in candidates()}
@@ -182,7 +187,7 @@ def page(rows: dict[tuple[str, str], Row]) -> str:
             continue
         nfe = [r.nfe for r in mine if r is not None and math.isfinite(r.nfe)]
         table.append([f"`{name}`", *map(cell, mine), f"{max(nfe):.4g}" if nfe else ""])
-    texts = "\n".join(f"- **{k}**: {KINDS[k]().text}." for k in kinds)
+    texts = "\n".join(f"- **{k}**: {TEXTS[k]}." for k in kinds)
     return f"""# Which strategy, when
 
 Written by `python benchmarks/strategies.py`: `iv.calibrate` on small problems of every kind, {RUNS} draws of the prior

@@ -71,7 +71,7 @@ def conjugate_gradients(
     goes on only while its residual is smaller than the right side and orthogonal to the first one, as those of a
     Hermitian map are (until rounding ends that in long solves, which then stop early: no harm to who asks for this).
     ``apply`` may return a pair: its product, and another linear map of the same vector that it needed on the way.
-    `CGInfo.image` is that map of the solution, put together from its steps: no further product. Not with ``start``.
+    `CGInfo.image` is that map of the solution, put together from its steps: no further product.
     Whether all rows are done is read every ``check_every`` iterations (default: every one on a CPU, every tenth
     elsewhere, because a read stalls a GPU).
 
@@ -82,8 +82,12 @@ def conjugate_gradients(
     every = check_every or (1 if rhs.device.type == "cpu" else 10)
     unit = expand(_unit(rhs), rhs)
     rhs = rhs / unit
-    x = torch.zeros_like(rhs) if start is None else start / unit
-    r = rhs if start is None else rhs - _product(apply, x)[0]
+    x, r = torch.zeros_like(rhs), rhs
+    image: Tensor | None = None
+    if start is not None:
+        x = start / unit
+        q, image = _product(apply, x)
+        r = rhs - q
     size = inner(rhs, rhs)
     floor = (atol / unit.view(-1)) ** 2 if atol else torch.zeros_like(size)
     goal = torch.where(size > 0, torch.maximum((rtol**2) * size, floor), torch.inf)  # zero and NaN rows are done
@@ -93,7 +97,6 @@ def conjugate_gradients(
     rr = rz if precondition is None else inner(r, r)
     iterations = 0
     bent = torch.zeros_like(size, dtype=torch.bool)
-    image: Tensor | None = None
     for i in range(max_iter):
         if i % every == 0 and not bool((rr > goal).any()):
             break

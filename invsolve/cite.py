@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, is_dataclass
+from difflib import get_close_matches
 from typing import final
 
 from invsolve.errors import invalid, invalid_type
@@ -313,8 +314,8 @@ def cite(*what: Result | Strategy | Guidance | Sampler | Prior | str) -> tuple[C
 
     Also of strategies, samplers and priors themselves, and of names: ``"DPS"``, or ``"t1_slice"`` for the embedded
     sample, which a result does not remember. What is yours gives nothing; a name that is not known is an error. A
-    result that was read from a file knows the name of its strategy only. ``print(*iv.cite(result), sep="\\n\\n")`` is a
-    BibTeX file.
+    result that was read from a file knows the names of its strategy and guidance only.
+    ``print(*iv.cite(result), sep="\\n\\n")`` is a BibTeX file.
 
     >>> from invsolve.samplers import UniPC
     >>> [c.arxiv for c in cite(UniPC())]
@@ -325,7 +326,9 @@ def cite(*what: Result | Strategy | Guidance | Sampler | Prior | str) -> tuple[C
         if not isinstance(one, (Result, Strategy, Guidance, Sampler, Prior, str)):
             raise invalid_type("cite", "what", "results, strategies, samplers, priors or names", one)
         if isinstance(one, str) and one not in SOURCES and one not in OWN:
-            raise invalid("cite", "what", f"names such as {', '.join(sorted(SOURCES))}", repr(one))
+            near = get_close_matches(one, [*SOURCES, *OWN], n=1)
+            raise invalid("cite", "what", f"names such as {', '.join(sorted(SOURCES))}", repr(one),
+                          f"Did you mean {near[0]!r}?" if near else "")
         for name in _names(one):
             keys |= dict.fromkeys(SOURCES.get(name, ()))
     return tuple(_PAPERS[key] for key in keys)
@@ -336,7 +339,9 @@ def _names(value: object) -> list[str]:
     if isinstance(value, str):
         return [value]
     if isinstance(value, Result):
-        parts = [value.strategy_object or value.strategy, value.prior]
+        parts = [value.strategy_object, value.prior]
+        if value.strategy_object is None:  # a file keeps names: "DeqParallel, MMPS"
+            parts += value.strategy.split(", ")
         return [name for part in parts if part is not None for name in _names(part)]
     names = [type(value).__name__] if type(value).__module__.split(".")[0] == "invsolve" else []
     if is_dataclass(value):

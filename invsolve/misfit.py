@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from torch import Tensor
 
 _MISFIT = 5.0  # median chi^2 per datum above which the samples are said not to fit
+_HOPELESS, _FEW = 100.0, 0.01  # chi^2 that no posterior sample has (as of counts that are impossible), and the share
+# of samples with it that is mentioned
 _RESIDUAL = 1e-2  # relative residual of a guidance's linear solve that is mentioned
 
 
@@ -17,9 +19,11 @@ def fit_warnings(chi2: Tensor, info: Mapping[str, Tensor]) -> tuple[str, ...]:
 
 def misfit(chi2: Tensor) -> tuple[str, ...]:
     """Whether the samples fit the data, by their chi^2 per datum, any shape."""
-    median = float(chi2.nanmedian())
+    median, lost = float(chi2.nanmedian()), float((chi2 > _HOPELESS).double().mean())
     if not median > _MISFIT:
-        return ()
+        if lost < _FEW:
+            return ()
+        return (f"{lost:.2g} of the samples do not fit the data: chi^2 per datum above {_HOPELESS:g}, expected 1",)
     return (
         f"the samples do not fit the data: chi^2 per datum {median:.3g}, expected 1. Operator, noise level, "
         "prior or the number of steps is wrong for these data; see result.check()",

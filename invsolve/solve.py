@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from invsolve import strategies
 from invsolve.arrays import as_tensor
 from invsolve.call import Call
 from invsolve.cg import expand
@@ -32,7 +33,7 @@ from invsolve.progress import NoProgress, Progress
 from invsolve.result import Result, Status
 from invsolve.strategies.auto import Rung, alternatives, ladder
 from invsolve.strategies.base import Strategy
-from invsolve.strategies.guided import Guided
+from invsolve.strategies.guided import Guidance, Guided
 from invsolve.unknowns import Unknowns
 
 _DOT_ERROR, _DOT_WARN = 1e-3, 3e-5  # adjoint gaps of a user's operator that are refused, mentioned
@@ -136,7 +137,7 @@ def solve(
     )
     certificate = None
     if isinstance(strategy, Strategy):
-        rung = Rung(strategy=strategy, why="Chosen by the caller.")
+        rung = Rung(strategy=strategy, why=f"Chosen by the caller. {strategy.note}".strip())
         found = call.run(rung)
     else:
         found, rung, certificate = climb(call, ladder(problem, prior, num_samples, rows_alone=reproducible), limit)
@@ -336,17 +337,16 @@ def check_budget(owner: str, budget: Any, strategy: Strategy | str) -> Budget | 
 def _strategy(strategy: Any, problem: Problem, prior: Prior) -> Strategy | str:
     if isinstance(strategy, str):
         if strategy != "auto":
-            raise invalid(
-                "solve",
-                "strategy",
-                "'auto' or an iv.strategies object",
-                repr(strategy),
-                "For example iv.strategies.MMPS().",
-            )
+            known = strategy if strategy in strategies.__all__ else "MMPS"
+            hint = f"For example iv.strategies.{known}()."
+            raise invalid("solve", "strategy", "'auto' or an iv.strategies object", repr(strategy), hint)
         return "auto"
     if not isinstance(strategy, Strategy):
-        hint = "Call it: strategy=MMPS()." if callable(strategy) else ""
-        raise invalid_type("solve", "strategy", "'auto' or an iv.strategies object", strategy, hint)
+        name = getattr(strategy, "__name__", "")
+        hint = f"Call it: strategy={name}()." if callable(strategy) and name else ""
+        if isinstance(strategy, Guidance):
+            hint = "A guidance needs a sampler: iv.strategies.Guided(guidance=..., sampler=iv.samplers.DPMSolver2M())."
+        raise invalid_type("solve", "strategy", "'auto' or an iv.strategies object", name or strategy, hint)
     if not isinstance(getattr(strategy, "num_steps", None), int):
         raise invalid_type(
             strategy.name, "num_steps", "an integer, how often `step` is called", getattr(strategy, "num_steps", None)

@@ -10,7 +10,7 @@ import torch
 
 import invsolve as iv
 from invsolve.draws import Draws
-from invsolve.strategies import AdaptiveSDE, MomentMatching, Run
+from invsolve.strategies import AdaptiveSDE, MomentMatching, NoGuidance, Run
 from invsolve.strategies.adaptive_sde import _DEPTH, _next_stretch, trial
 
 F64 = torch.float64
@@ -86,7 +86,7 @@ def running(covariance, strategy, rows=3, seed=0):
 
 def test_a_refused_step_keeps_the_path_that_it_has_seen():
     """Its first part comes from the Brownian bridge, the rest is remembered, and both add up to what was seen."""
-    _, state = running(torch.eye(2, dtype=F64), AdaptiveSDE())
+    _, state = running(torch.eye(2, dtype=F64), AdaptiveSDE(guidance=NoGuidance()))
     wish, z = 0.25 * state.size, torch.tensor([[0.0, 1.0]] * 3, dtype=F64)
     refused = torch.tensor([True, False, True])
     new = _next_stretch(state, refused, wish, z)
@@ -106,7 +106,7 @@ def test_a_refused_step_keeps_the_path_that_it_has_seen():
 
 
 def test_a_full_memory_of_the_path_loses_no_length_and_no_increment():
-    _, state = running(torch.eye(2, dtype=F64), AdaptiveSDE())
+    _, state = running(torch.eye(2, dtype=F64), AdaptiveSDE(guidance=NoGuidance()))
     total, kick = state.size.clone(), state.kick.clone()
     all_rows = torch.ones(3, dtype=torch.bool)
     for i in range(_DEPTH + 4):
@@ -127,7 +127,7 @@ def test_one_dimension_where_redrawn_noise_fails(rtol, atol):
     With new noise after a rejection, as the method was published, the std was 1.6 to 1.9 times too large here.
     """
     prior, n = gaussian(torch.full((1, 1), 0.25, dtype=F64), torch.tensor([2.0], dtype=F64)), 4000
-    strategy = AdaptiveSDE(rtol=rtol, atol=atol, levels=(5.0, 0.005))
+    strategy = AdaptiveSDE(guidance=NoGuidance(), rtol=rtol, atol=atol, levels=(5.0, 0.005))
     result = iv.solve(*blind(1), prior, noise=1.0, strategy=strategy, num_samples=n, seed=2)
     assert float(result.info["rejected"].mean()) > 3  # there was something to be redrawn
     assert abs(float(result.std) / 0.5 - 1) < 5 / math.sqrt(2 * n) + 0.01
@@ -143,13 +143,13 @@ def test_guided_posterior_has_its_closed_form():
     mean, std = torch.tensor([1.48515, 1.18812], dtype=F64), torch.tensor([0.00990, 0.36634], dtype=F64).sqrt()
     assert ((result.mean - mean).abs() / std).max() < 5 / math.sqrt(n) + 0.02
     assert (result.std / std - 1).abs().max() < 5 / math.sqrt(2 * n) + 0.02
-    assert result.strategy == "MMPS"
+    assert result.strategy == "AdaptiveSDE, MMPS"
 
 
 def test_a_tighter_tolerance_takes_more_steps():
     counts = []
     for rtol in (0.2, 0.05, 0.01):
-        strategy = AdaptiveSDE(rtol=rtol, atol=rtol / 5)
+        strategy = AdaptiveSDE(guidance=NoGuidance(), rtol=rtol, atol=rtol / 5)
         counts.append(iv.solve(*blind(2), gaussian(torch.eye(2, dtype=F64)), noise=1.0, strategy=strategy).info["accepted"].mean())
     assert counts[0] < counts[1] < counts[2]
 
@@ -185,7 +185,7 @@ def test_items_may_have_levels_of_their_own():
 
 
 def test_finished_rows_stand_still_until_all_are_done():
-    strategy = AdaptiveSDE(rtol=0.1, atol=0.02)
+    strategy = AdaptiveSDE(guidance=NoGuidance(), rtol=0.1, atol=0.02)
     run, state = running(torch.diag(VARIANCES), strategy, rows=8)
     ended = {}
     for i in range(strategy.num_steps):
@@ -202,21 +202,21 @@ def test_finished_rows_stand_still_until_all_are_done():
 
 def test_two_evaluations_a_trial():
     prior = gaussian(torch.eye(3, dtype=F64))
-    result = iv.solve(*blind(3), prior, noise=1.0, strategy=AdaptiveSDE(), num_samples=1)
+    result = iv.solve(*blind(3), prior, noise=1.0, strategy=AdaptiveSDE(guidance=NoGuidance()), num_samples=1)
     trials = float(result.info["accepted"] + result.info["rejected"])
     assert result.nfe == 2 * (trials + 1)  # and D at the lowest level
 
 
 def test_a_row_that_does_not_arrive_or_diverges_has_failed():
     A, y, prior = problem_of_three()
-    late = iv.solve(A, y, prior, noise=0.3, strategy=AdaptiveSDE(num_steps=5), num_samples=2, throw=False)
+    late = iv.solve(A, y, prior, noise=0.3, strategy=AdaptiveSDE(guidance=NoGuidance(), num_steps=5), num_samples=2, throw=False)
     assert late.status is iv.Status.ALL_FAILED
     sick = iv.priors.from_denoiser(
         lambda x, sigma: torch.where(x[:, :1] > 0, x / (1 + sigma**2), math.nan),
         shape=(2,), mean=torch.zeros(2, dtype=F64), scale=1.0,
     )  # fmt: skip
     clean = iv.priors.from_denoiser(lambda x, sigma: x / (1 + sigma**2), shape=(2,), mean=torch.zeros(2, dtype=F64), scale=1.0)
-    strategy = AdaptiveSDE(levels=(3.0, 0.1))
+    strategy = AdaptiveSDE(guidance=NoGuidance(), levels=(3.0, 0.1))
     some, good = (iv.solve(*blind(2), p, noise=1.0, strategy=strategy, num_samples=12, throw=False) for p in (sick, clean))
     assert some.status is iv.Status.SOME_FAILED and good.status is iv.Status.SUCCESS
     torch.testing.assert_close(some.samples[~some.failed], good.samples[~some.failed], rtol=1e-9, atol=1e-9)
@@ -238,7 +238,7 @@ def test_units_and_offsets_do_not_matter(fitted):
         return iv.priors.from_denoiser(denoise, shape=(2,), mean=mean, scale=1.2 * unit)
 
     near, far = (
-        iv.solve(*blind(2), prior(unit, offset), noise=1.0, strategy=AdaptiveSDE(), num_samples=5, seed=3)
+        iv.solve(*blind(2), prior(unit, offset), noise=1.0, strategy=AdaptiveSDE(guidance=NoGuidance()), num_samples=5, seed=3)
         for unit, offset in ((1.0, 0.0), (250.0, 1e4))
     )
     # Beside 1e4 a signal of 250 has roundings of 1e-14; each of a hundred steps is chosen by a difference of two of them.
@@ -254,20 +254,20 @@ def test_seeds_single_precision_and_complex_signals():
     rotated = iv.priors.GaussianPrior(mean=torch.zeros(2, dtype=torch.complex128), covariance=torch.eye(2, dtype=F64))
     A = iv.operators.Mask(mask=torch.tensor([False, False]), kind="complex")
     n = 2000
-    x = iv.solve(A, torch.zeros(2, dtype=torch.complex128), rotated, noise=1.0, strategy=AdaptiveSDE(), num_samples=n).samples
+    x = iv.solve(A, torch.zeros(2, dtype=torch.complex128), rotated, noise=1.0, strategy=AdaptiveSDE(guidance=NoGuidance()), num_samples=n).samples
     for part in (x.real, x.imag):  # std 1 for each component
         assert (part.std(0) - 1).abs().max() < 5 / math.sqrt(2 * n) + 0.015
 
 
 BAD = {
     "guidance": (lambda: AdaptiveSDE(guidance="MMPS"), "`guidance` must be an iv.strategies.Guidance"),
-    "rtol": (lambda: AdaptiveSDE(rtol=-0.1), "`rtol` must be non-negative"),
-    "atol": (lambda: AdaptiveSDE(atol=0.0), "`atol` must be positive"),
-    "steps": (lambda: AdaptiveSDE(num_steps=0), "`num_steps` must be at least 1"),
-    "levels": (lambda: AdaptiveSDE(levels=5.0), r"`levels` must be a pair \(high, low\), got float"),
-    "three": (lambda: AdaptiveSDE(levels=(3.0, 2.0, 1.0)), r"`levels` must be a pair"),
-    "order": (lambda: AdaptiveSDE(levels=(1.0, 2.0)), r"high above low, got \(1.0, 2.0\)"),
-    "zero": (lambda: AdaptiveSDE(levels=(1.0, 0.0)), r"`levels\[1\]` must be positive"),
+    "rtol": (lambda: AdaptiveSDE(guidance=NoGuidance(), rtol=-0.1), "`rtol` must be non-negative"),
+    "atol": (lambda: AdaptiveSDE(guidance=NoGuidance(), atol=0.0), "`atol` must be positive"),
+    "steps": (lambda: AdaptiveSDE(guidance=NoGuidance(), num_steps=0), "`num_steps` must be at least 1"),
+    "levels": (lambda: AdaptiveSDE(guidance=NoGuidance(), levels=5.0), r"`levels` must be a pair \(high, low\), got float"),
+    "three": (lambda: AdaptiveSDE(guidance=NoGuidance(), levels=(3.0, 2.0, 1.0)), r"`levels` must be a pair"),
+    "order": (lambda: AdaptiveSDE(guidance=NoGuidance(), levels=(1.0, 2.0)), r"high above low, got \(1.0, 2.0\)"),
+    "zero": (lambda: AdaptiveSDE(guidance=NoGuidance(), levels=(1.0, 0.0)), r"`levels\[1\]` must be positive"),
     "operator": (
         lambda: iv.solve(
             iv.operators.from_callable(lambda x: x, (2,), (2,), kind="black box"), torch.zeros(2, dtype=F64),

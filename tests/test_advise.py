@@ -9,8 +9,9 @@ import invsolve as iv
 from invsolve.strategies.advise import candidates, measured
 
 GAUSSIAN = iv.priors.GaussianPrior(mean=torch.zeros(6), covariance=torch.eye(6))
+SMOOTH = iv.priors.GaussianPrior(mean=torch.zeros(6), covariance=torch.logspace(0, -3, 6).diag())
 MASK = iv.operators.Mask(mask=torch.tensor([True, False, True, True, False, True]))
-KINDS = {"mask", "blur", "modes", "sparse", "curved", "counts"}
+KINDS = {"mask", "smooth", "blur", "modes", "sparse", "curved", "counts"}
 
 
 def test_the_table_has_a_row_for_every_candidate_and_kind():
@@ -30,11 +31,14 @@ def test_the_most_trustworthy_come_first_and_what_cannot_is_said():
     assert advice.strategies[0].name == "auto" and advice.best == "auto"
     assert "DDRM" in str(advice) and "not to be trusted" in str(advice) and "iv.calibrate" in str(advice)
     assert not advice.refused
+    assert "Measured on: Gaussian prior, 16 correlated numbers" in str(advice)
 
 
 @pytest.mark.parametrize(
     ("kind", "A", "prior", "noise"),
     [
+        ("smooth", MASK, SMOOTH, 0.1),
+        ("smooth", iv.operators.Blur(kernel=torch.ones(3) / 3, in_shape=(6,), boundary="periodic"), SMOOTH, 0.1),
         ("blur", iv.operators.Blur(kernel=torch.ones(3) / 3, in_shape=(6,), boundary="periodic"), GAUSSIAN, 0.1),
         ("modes", MASK, iv.priors.from_denoiser(lambda x, s: x / (1 + s**2), shape=(6,), mean=torch.zeros(6), scale=1.0),
          0.1),

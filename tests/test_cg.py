@@ -280,6 +280,15 @@ def test_the_image_of_the_solution_costs_no_product(dtype, trusted):
     assert relative(found, expected) < 4 * N * info.iterations * torch.finfo(dtype).eps
 
 
+def test_the_image_of_a_solution_that_starts_elsewhere():
+    M, b = systems(4, torch.float64)
+    L, start = random(N, 5, dtype=torch.float64, seed=9), random(4, N, dtype=torch.float64, seed=8)
+    for steps in (0, 2, 100):
+        x, info = conjugate_gradients(lambda v: (product(M)(v), v @ L), b, start=start, max_iter=steps)
+        expected = x @ L
+        assert relative(info.image, expected) < 4 * N * (steps + 1) * torch.finfo(torch.float64).eps
+
+
 def test_a_solve_without_a_step_has_no_image():
     _, info = conjugate_gradients(lambda x: (x, x), torch.zeros(2, N))
     assert info.image is None

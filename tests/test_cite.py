@@ -1,7 +1,7 @@
 """References of results: every public strategy and sampler has one, or is the package's own."""
 
 import inspect
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import final
 
 import pytest
@@ -11,6 +11,7 @@ import invsolve as iv
 from invsolve.cite import _PAPERS, OWN, SOURCES
 from invsolve.samplers import Sampler
 from invsolve.strategies import Guidance, Strategy
+from invsolve.strategies.advise import candidates
 
 A, Y = iv.operators.Mask(mask=torch.tensor([True, False])), torch.tensor([1.0, 0.0])
 PRIOR = iv.priors.GaussianPrior(mean=torch.zeros(2), covariance=torch.eye(2))
@@ -74,6 +75,19 @@ def test_a_result_read_from_a_file_knows_its_strategys_name(tmp_path):
     assert keys(iv.load_result(tmp_path / "r.nc")) == ["boys2024tmpd"]
 
 
+@pytest.mark.parametrize(("name", "strategy"), [*candidates(), (
+    "DeqParallel", iv.strategies.DeqParallel(guidance=iv.strategies.MomentMatching()),
+), ("AdaptiveSDE", iv.strategies.AdaptiveSDE(guidance=iv.strategies.MomentMatching()))])
+def test_the_name_in_a_file_is_enough_for_the_strategys_papers(name, strategy):
+    """All of them but the sampler's, which a name does not tell."""
+    if strategy is None:
+        return
+    papers = {paper for source in iv.samplers.__all__ for paper in SOURCES.get(source, ())} - {"song2021ddim"}
+    result = iv.solve(A, Y, PRIOR, noise=0.5, num_samples=2)
+    saved = replace(result, strategy=strategy.name, strategy_object=None)
+    assert set(keys(saved)) >= set(keys(strategy)) - papers
+
+
 def test_what_is_not_known_gives_nothing():
     @final
     @dataclass(frozen=True, kw_only=True)
@@ -89,8 +103,10 @@ def test_what_is_not_known_gives_nothing():
             raise AssertionError
 
     assert iv.cite(DPS(), PRIOR) == () and iv.cite() == ()
-    with pytest.raises(ValueError, match="DDRM, .*'DSP'"):
+    with pytest.raises(ValueError, match="DDRM, .*'DSP'. Did you mean 'DPS'"):
         iv.cite("DSP")
+    with pytest.raises(ValueError, match=r"'\?\?\?'\.$"):
+        iv.cite("???")
 
 
 def test_bibtex():

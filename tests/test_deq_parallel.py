@@ -46,7 +46,7 @@ def worst(x, reference):
 @pytest.mark.parametrize(("acceleration", "most"), [("picard", 12), ("anderson", 9)])
 def test_sweeps_of_the_card(acceleration, most):
     """25 steps to 1e-5 in at most 12 sweeps (the card's acceptance); with Anderson fewer."""
-    result = solved(DeqParallel(grid=GRID, acceleration=acceleration, rtol=1e-5))
+    result = solved(DeqParallel(guidance=NoGuidance(), grid=GRID, acceleration=acceleration, rtol=1e-5))
     assert worst(result.samples, chain(NoGuidance())) < 1e-5
     sweeps = result.info["sweeps"]
     assert sweeps.max() <= most and (result.info["change"] <= 1e-5).all()
@@ -61,7 +61,7 @@ GUIDANCES = {"prior": NoGuidance(), "MMPS law": MomentMatching(), "MMPS jacobian
 def test_converged_trajectories_are_the_chain(guidance, options):
     result = solved(DeqParallel(guidance=guidance, grid=GRID, rtol=1e-10, **options))
     assert worst(result.samples, chain(guidance)) < 1e-8
-    assert result.info["sweeps"].max() <= 25 and result.strategy == guidance.name
+    assert result.info["sweeps"].max() <= 25 and result.strategy == f"DeqParallel, {guidance.name}"
 
 
 @pytest.mark.parametrize("acceleration", ["picard", "anderson"])
@@ -120,7 +120,7 @@ def running(strategy, rows=6):
 
 @pytest.mark.parametrize("acceleration", ["picard", "anderson"])
 def test_converged_rows_stay_as_they_are(acceleration):
-    strategy = DeqParallel(grid=GRID, rtol=1e-10, acceleration=acceleration)
+    strategy = DeqParallel(guidance=NoGuidance(), grid=GRID, rtol=1e-10, acceleration=acceleration)
     run, state = running(strategy, rows=12)
     done = {}
     for i in range(25):
@@ -136,7 +136,7 @@ def test_converged_rows_stay_as_they_are(acceleration):
 
 
 def test_a_nan_row_stays_alone_and_holds_nobody_up():
-    strategy = DeqParallel(grid=GRID)
+    strategy = DeqParallel(guidance=NoGuidance(), grid=GRID)
     run, state = running(strategy)
     sick = state.trajectory.clone()
     sick[2] = math.nan
@@ -202,16 +202,16 @@ def test_fewer_sweeps_give_what_is_there_and_say_so():
     reference = chain(NoGuidance())
     errors = []
     for most in (3, 6, 9):
-        result = solved(DeqParallel(grid=GRID, rtol=1e-12, max_sweeps=most))
+        result = solved(DeqParallel(guidance=NoGuidance(), grid=GRID, rtol=1e-12, max_sweeps=most))
         errors.append(worst(result.samples, reference))
         assert (result.info["sweeps"] == most).all() and (result.info["change"] > 1e-12).all()
     assert errors[0] > 10 * errors[1] > 100 * errors[2]
 
 
 def test_a_window_that_does_not_reach_the_end_is_a_failure():
-    late = solved(DeqParallel(grid=GRID, window=2, max_sweeps=3), throw=False)
+    late = solved(DeqParallel(guidance=NoGuidance(), grid=GRID, window=13, max_sweeps=2), throw=False)
     assert late.status is iv.Status.ALL_FAILED and late.info["change"].isinf().all()
-    assert solved(DeqParallel(grid=GRID, window=23, max_sweeps=4)).status is iv.Status.SUCCESS
+    assert solved(DeqParallel(guidance=NoGuidance(), grid=GRID, window=23, max_sweeps=4)).status is iv.Status.SUCCESS
 
 
 def test_resuming_from_a_checkpoint_is_bitwise(tmp_path):
@@ -240,13 +240,15 @@ def test_resuming_from_a_checkpoint_is_bitwise(tmp_path):
 
 BAD = {
     "guidance": (lambda: DeqParallel(guidance="MMPS"), "DeqParallel: `guidance` must be an iv.strategies.Guidance"),
-    "steps": (lambda: DeqParallel(num_steps=1), "`num_steps` must be at least 2"),
-    "grid": (lambda: DeqParallel(grid=torch.tensor([[2.0, 1.0]])), "`grid` must be one grid for all rows"),
-    "sweeps": (lambda: DeqParallel(max_sweeps=0), "DeqParallel: `max_sweeps` must be at least 1"),
-    "window": (lambda: DeqParallel(window=0), "DeqParallel: `window` must be at least 1"),
-    "rtol": (lambda: DeqParallel(rtol=0.0), "DeqParallel: `rtol` must be positive"),
-    "acceleration": (lambda: DeqParallel(acceleration="newton"), "`acceleration` must be one of 'picard', 'anderson'"),
-    "both": (lambda: DeqParallel(acceleration="anderson", window=3), "`window` must be None with acceleration='anderson', got 3"),
+    "steps": (lambda: DeqParallel(guidance=NoGuidance(), num_steps=1), "`num_steps` must be at least 2"),
+    "grid": (lambda: DeqParallel(guidance=NoGuidance(), grid=torch.tensor([[2.0, 1.0]])), "`grid` must be one grid for all rows"),
+    "sweeps": (lambda: DeqParallel(guidance=NoGuidance(), max_sweeps=0), "DeqParallel: `max_sweeps` must be at least 1"),
+    "window": (lambda: DeqParallel(guidance=NoGuidance(), window=0), "DeqParallel: `window` must be at least 1"),
+    "rtol": (lambda: DeqParallel(guidance=NoGuidance(), rtol=0.0), "DeqParallel: `rtol` must be positive"),
+    "acceleration": (lambda: DeqParallel(guidance=NoGuidance(), acceleration="newton"), "`acceleration` must be one of 'picard', 'anderson'"),
+    "too few sweeps": (lambda: DeqParallel(guidance=NoGuidance(), window=5, max_sweeps=4),
+                       "`max_sweeps` must be at least 5, for 25 steps in windows of 5, got 4"),
+    "both": (lambda: DeqParallel(guidance=NoGuidance(), acceleration="anderson", window=3), "`window` must be None with acceleration='anderson', got 3"),
 }
 
 

@@ -247,6 +247,8 @@ def test_the_operators_own_normal_is_used_only_where_that_is_right():
     assert torch.equal(probe(problem(noise=std), problem().operator, WHITE.modes)[1], std[:, 0] ** -2)
     for noise in (random(4, seed=5).exp(), random(ROWS, 4).exp(), Gaussian(covariance=torch.eye(4, dtype=F64))):
         assert probe(problem(noise=noise), problem().operator, WHITE.modes)[1] is None
+    # As many data as rows: (ROWS,) is of data.
+    assert probe(problem(m=ROWS, noise=random(ROWS).exp()), problem(m=ROWS).operator, WHITE.modes)[1] is None
     assert probe(problem(operator=Leaky()), Leaky(), WHITE.modes)[1] is None
 
 

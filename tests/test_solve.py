@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import invsolve as iv
+from invsolve.misfit import misfit
 
 N = 6
 
@@ -220,6 +221,20 @@ def test_what_does_not_fit_is_said():
     short = iv.strategies.MMPS(covariance="jacobian", max_iter=1)
     assert any("raise max_iter" in w for w in iv.solve(A, Y, prior(), noise=0.1, num_samples=2, strategy=short).warnings)
     assert iv.solve(iv.operators.from_callable(lambda x: x + 0.1 * x**3, (N,), (N,)), Y, prior(), noise=0.1, num_samples=1).warnings == ()
+
+
+def test_a_few_samples_that_no_datum_allows_are_said():
+    chi2 = torch.ones(200)
+    assert misfit(chi2) == ()
+    assert misfit(torch.where(torch.arange(200) < 1, 1e6, chi2)) == ()  # fewer than one in a hundred
+    (text,) = misfit(torch.where(torch.arange(200) < 20, 1e6, torch.where(torch.arange(200) > 100, torch.nan, chi2)))
+    assert text.startswith("0.1 of the samples do not fit the data: chi^2 per datum above 100")
+
+
+def test_an_optimiser_says_what_its_spread_is():
+    optimised = iv.solve(A, Y, prior(), noise=0.3, num_samples=2, strategy=iv.strategies.REDDiff(num_steps=20))
+    assert optimised.why == "Chosen by the caller. An optimiser: the spread of its answers is not that of the posterior."
+    assert iv.solve(A, Y, prior(), noise=0.3, num_samples=2, strategy=iv.strategies.MMPS()).why == "Chosen by the caller."
 
 
 def test_gradients_do_not_leak():

@@ -251,7 +251,7 @@ def test_published_settings_run_and_are_in_units(strategy):
     lambda: ivs.REDDiff(loss="mine"), lambda: ivs.REDDiff(lam=-1.0), lambda: ivs.REDDiff(learning_rate=0.0),
     lambda: ivs.DAPS(inner="mine"), lambda: ivs.DAPS(ode_steps=0), lambda: ivs.DAPS(tau=-1.0),
     lambda: ivs.PnPDM(prior_step="mine"), lambda: ivs.PnPDM(data_step="mine"), lambda: ivs.PnPDM(rho_min=0.0),
-    lambda: ivs.PnPDM(num_steps=0), lambda: ivs.LanPaint(inner=-1), lambda: ivs.LanPaint(lam=-1.0),
+    lambda: ivs.PnPDM(decay=1.5), lambda: ivs.PnPDM(rho_max=0.1, rho_min=1.0), lambda: ivs.PnPDM(num_steps=0), lambda: ivs.LanPaint(inner=-1), lambda: ivs.LanPaint(lam=-1.0),
     lambda: ivs.LanPaint(eta=0.0), lambda: ivs.MCGDiff(kappa=0.0), lambda: ivs.MCGDiff(resample_below=2.0),
     lambda: ivs.FPS(eta=-0.5), lambda: ivs.DPS(num_steps=1), lambda: ivs.PiGDM(form="mine"),
     lambda: ivs.PiGDM(form="published", sampler=iv.samplers.Euler()), lambda: ivs.PiGDM(form="published", eta=3.0),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import final
 
 import torch
@@ -17,7 +17,7 @@ from invsolve.errors import invalid, invalid_type
 from invsolve.priors.base import Prior
 from invsolve.problem import Problem
 from invsolve.strategies.base import Info, Run, Strategy
-from invsolve.strategies.guided import BoundGuidance, Guidance, NoGuidance
+from invsolve.strategies.guided import BoundGuidance, Guidance
 from invsolve.strategies.levels import noise_levels
 from invsolve.strategies.walk import first_signals
 
@@ -79,8 +79,8 @@ class AdaptiveSDE(Strategy):
     rms((x2 - x1) / max(atol u, rtol max(|x1|, |x1 before|)))`` over the entries of the row alone; x2 is taken if ``E <=
     1``, and the next trial has ``h <- min(what is left, 0.9 h E^-0.9)``. Sizes are measured from the prior's mean, and
     u is the rms of its signals, so that neither an offset nor the units matter (the paper's images fill [-1, 1]). At
-    the lowest level a row takes D and stands still. ``guidance``: any `iv.strategies.Guidance`; the prior alone unless
-    given. ``levels``: the highest and the lowest noise level, in the units of the signal; as `Guided` chooses them
+    the lowest level a row takes D and stands still. ``guidance``: any `iv.strategies.Guidance` (`NoGuidance` ignores
+    the data). ``levels``: the highest and the lowest noise level, in the units of the signal; as `Guided` chooses them
     unless given. ``num_steps``: how many trials are run at most; a row that has not arrived by then has failed (NaN).
 
     One change: a rejected step keeps the Brownian path that it has seen, and the shorter one is drawn from the bridge.
@@ -89,7 +89,7 @@ class AdaptiveSDE(Strategy):
     below 1 %). It takes 9 more tensors of the size of x a row. Info: "accepted", "rejected", trials of each row.
     """
 
-    guidance: Guidance = field(default_factory=NoGuidance)
+    guidance: Guidance
     rtol: float = 0.05
     atol: float = 0.01
     levels: tuple[float, float] | None = None
@@ -110,7 +110,7 @@ class AdaptiveSDE(Strategy):
 
     @property
     def name(self) -> str:
-        return self.guidance.name
+        return f"AdaptiveSDE, {self.guidance.name}"
 
     def missing(self, problem: Problem, prior: Prior) -> str:
         return self.guidance.missing(problem, prior)

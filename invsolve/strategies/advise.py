@@ -25,6 +25,18 @@ _WORDS = {
     "untested": "not measured on this kind of problem",
 }
 
+# The problems that benchmarks/strategies.py measures.
+KINDS = {
+    "mask": "Gaussian prior, 16 correlated numbers, half of them seen, noise 0.2",
+    "smooth": "Gaussian prior, a smooth curve of 64 points, every third seen, noise 0.1 (128 draws)",
+    "blur": "Gaussian prior, 16 correlated numbers, blurred, noise 0.1",
+    "modes": "mixture of three Gaussians of 4 numbers, one datum, noise 0.5 (1024 draws)",
+    "sparse": "16 numbers, Laplace coefficients of Haar wavelets, 60 % seen, noise 0.2",
+    "curved": "Gaussian prior, 4 correlated numbers, u + 0.3 u^2 of 4 mixtures, noise 0.2",
+    "counts": "Gaussian prior of mean 3, 8 correlated numbers, Poisson counts of 2 a unit",
+}
+_SMOOTH = 600.0  # largest over smallest variance of the prior's modes: 50 of the mask's prior, 8000 of the smooth one
+
 
 @final
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +76,9 @@ class Advice:
         return iter(self.strategies)
 
     def __str__(self) -> str:
-        lines = [f"Kind of problem: {self.kind} ({self.because})", *(f"  {s}" for s in self.strategies)]
+        lines = [f"Kind of problem: {self.kind} ({self.because})"]
+        lines += [f"Measured on: {KINDS[self.kind]}"] if self.kind in KINDS else []
+        lines += [f"  {s}" for s in self.strategies]
         lines += [f"  {name} cannot: {why}" for name, why in self.refused.items()]
         return "\n".join([*lines, "Test the choice on your problem: iv.calibrate(A, prior, noise=..., strategy=...)"])
 
@@ -139,6 +153,10 @@ def _kind(problem: Problem, prior: Prior) -> tuple[str, str]:
     if not isinstance(problem.operator, LinearOperator):
         return "curved", f"{type(problem.operator).__name__} is not linear"
     if prior.exact_law:
+        assert prior.law is not None
+        variances = prior.law.variances
+        if float(variances.max()) > _SMOOTH * float(variances.min()):
+            return "smooth", "Gaussian prior whose modes differ much in size, linear"
         if problem.operator.gram is not None:
             return "mask", "Gaussian prior, data of unmixed entries"
         return "blur", "Gaussian prior, linear"

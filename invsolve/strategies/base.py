@@ -63,6 +63,7 @@ class Strategy(abc.ABC):
 
     couples: ClassVar[Literal["nothing", "samples"]] = "nothing"  # "samples": all samples of an item stay in one chunk
     gives_evidence: ClassVar[bool] = False  # the last info holds "log_evidence" and "log_evidence_se"
+    note: ClassVar[str] = ""  # what who reads the samples must know; a sentence that goes into `Result.why`
     num_steps: int  # how often `step` is called
 
     @abc.abstractmethod

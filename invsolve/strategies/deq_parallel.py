@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal, final
 
 import torch
@@ -16,7 +16,7 @@ from invsolve.priors.base import Prior
 from invsolve.problem import Problem
 from invsolve.samplers import Euler
 from invsolve.strategies.base import Bound, Info, Run, Strategy
-from invsolve.strategies.guided import BoundGuidance, Guidance, Guided, NoGuidance
+from invsolve.strategies.guided import BoundGuidance, Guidance, Guided
 from invsolve.strategies.walk import first_signals
 
 _MEMORY = 5  # sweeps that Anderson's mixing looks back on
@@ -88,7 +88,7 @@ class DeqParallel(Strategy):
     The fixed point of the stacked chain (Cao et al. 2311.11600; Shih et al. 2305.16317, with a sliding window) is what
     ``Guided(guidance, Euler())`` computes one level after the other; that needs num_steps calls of rows, this some 10
     calls of ``rows * num_steps``: less waiting where a device has room for them, more work everywhere. ``guidance``:
-    any `iv.strategies.Guidance`; the prior alone unless given. ``grid`` as in `Guided`.
+    any `iv.strategies.Guidance` (`NoGuidance` ignores the data). ``grid`` as in `Guided`.
 
     A sweep makes at least one more state of every row exact. A row's states become final, from the first one on, where
     none changes by more than ``rtol`` of its distance from the prior's mean, and the row is left alone once all are:
@@ -99,7 +99,7 @@ class DeqParallel(Strategy):
     Info: "sweeps" and "change" (of the last state, in the last sweep, relative) of each row.
     """
 
-    guidance: Guidance = field(default_factory=NoGuidance)
+    guidance: Guidance
     num_steps: int = 25
     max_sweeps: int | None = None
     rtol: float = 1e-4
@@ -121,10 +121,14 @@ class DeqParallel(Strategy):
         if self.acceleration == "anderson" and self.window is not None:
             raise invalid("DeqParallel", "window", "None with acceleration='anderson'", self.window,
                           "Mixing takes whole trajectories.")
+        if self.window is not None and self.max_sweeps is not None and self.window * self.max_sweeps < self.num_steps:
+            least = -(-self.num_steps // self.window)
+            raise invalid("DeqParallel", "max_sweeps", f"at least {least}, for {self.num_steps} steps in windows of "
+                          f"{self.window}", self.max_sweeps)
 
     @property
     def name(self) -> str:
-        return self.guidance.name
+        return f"DeqParallel, {self.guidance.name}"
 
     def missing(self, problem: Problem, prior: Prior) -> str:
         return self.guidance.missing(problem, prior)

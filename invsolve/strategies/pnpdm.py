@@ -11,6 +11,7 @@ from torch import Tensor
 
 from invsolve.checks import check_choice, check_int, check_positive
 from invsolve.draws import DrawLike
+from invsolve.errors import invalid
 from invsolve.noise import Gaussian
 from invsolve.operators.mask import Mask
 from invsolve.posterior import not_linear_gaussian
@@ -23,7 +24,7 @@ from invsolve.strategies.guided import needs_derivative
 from invsolve.strategies.levels import information, noise_size
 from invsolve.strategies.likelihood_step import likelihood_gradient, tamed
 from invsolve.strategies.resolvent import DataStep
-from invsolve.strategies.walk import check_optional, first_signals
+from invsolve.strategies.walk import check_optional, check_share, first_signals
 
 _TIGHT = 0.3  # rho at the end, in stds of the best measured direction: its noise variance grows by 9 %
 _FLOOR = 0.02  # of rho: where the prior step's levels end
@@ -63,6 +64,9 @@ class PnPDM(Strategy):
             check_int("PnPDM", name, getattr(self, name), minimum=1)
         for name in ("rho_max", "rho_min", "decay", "step_size"):
             check_optional("PnPDM", name, getattr(self, name))
+        check_share("PnPDM", "decay", 1.0 if self.decay is None else self.decay)
+        if self.rho_max is not None and self.rho_min is not None and not self.rho_min <= self.rho_max:
+            raise invalid("PnPDM", "rho_min", f"at most rho_max, {self.rho_max:g}", self.rho_min)
         check_choice("PnPDM", "data_step", self.data_step, ("auto", "exact", "langevin"))
         check_choice("PnPDM", "prior_step", self.prior_step, ("auto", "exact", "sde", "ode"))
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
-from typing import Literal, Self, final
+from typing import ClassVar, Literal, Self, final
 
 import torch
 from torch import Tensor
@@ -44,13 +44,13 @@ class REDDiff(OnLevels):
     """Adam on ``mu``, one step a level t from high to low: gradient of the misfit plus ``lam w(t) (e_hat - e)``, with
     ``x = mu + t e`` and ``e_hat = (x - D(x, t)) / t`` (Mardani et al. 2023, arXiv 2305.04391).
 
-    ``loss="likelihood"`` (ours): the misfit is -log p(y | A mu). With ``weight="score"``, w = 1/t, and lam = 1 the mean
-    of the second term is ``(C + t^2)^-1 (mu - m)`` for a Gaussian prior: as t falls, mu goes to the posterior mode. It
-    is taken at e and at -e, and the rate falls to 0 as a cosine.
+    ``loss="likelihood"`` (ours): the misfit is -log p(y | A mu). With its ``weight="score"``, w = 1/t, and lam = 1 the
+    mean of the second term is ``(C + t^2)^-1 (mu - m)`` for a Gaussian prior: as t falls, mu goes to the posterior
+    mode. It is taken at e and at -e, and the rate falls to 0 as a cosine.
     ``loss="published"``: half the mean square residual over the m data, ``lam w`` divided by the n entries, in units of
     ``unit`` (the std of an entry that the paper has as 1, by default the prior's root mean variance); no noise level
-    appears. Its weights: ``"linear"`` t, ``"sqrt"``, ``"square"``, ``"log"`` log(1 + t), ``"trunc"`` min(t, 1),
-    ``"const"``.
+    appears, and the weight is ``"linear"``, t, unless given. Others, of either loss: ``"sqrt"``, ``"square"``,
+    ``"log"`` log(1 + t), ``"trunc"`` min(t, 1), ``"const"``.
 
     An estimate, not a sample: runs differ by the optimiser's noise only. Starts (published) from ``A^+ y``, or from the
     data's answer to a white prior of that std; from a draw of the prior's law where the operator is not linear.
@@ -58,9 +58,10 @@ class REDDiff(OnLevels):
     gradient of the misfit a step, no derivative of the denoiser.
     """
 
+    note: ClassVar[str] = "An optimiser: the spread of its answers is not that of the posterior."
     num_steps: int = 500
     loss: Literal["likelihood", "published"] = "likelihood"
-    weight: Weight = "score"
+    weight: Weight | None = None
     lam: float = 1.0
     learning_rate: float | None = None
     unit: float | None = None
@@ -69,6 +70,8 @@ class REDDiff(OnLevels):
         super().__post_init__()
         check_choice("REDDiff", "loss", self.loss, ("likelihood", "published"))
         names = ("score", "linear", "sqrt", "square", "log", "trunc", "const")
+        if self.weight is None:
+            object.__setattr__(self, "weight", "score" if self.loss == "likelihood" else "linear")
         check_choice("REDDiff", "weight", self.weight, names)
         check_positive("REDDiff", "lam", self.lam)
         for name in ("learning_rate", "unit"):
@@ -121,6 +124,7 @@ class REDDiff(OnLevels):
             force = (x - (prior.denoise(x + t * e, t) + prior.denoise(x - t * e, t)) / 2) / t
         else:
             force = (x - prior.denoise(x + t * e, t)) / t
+        assert self.weight is not None
         pull = self.lam * _WEIGHTS[self.weight](t / unit) / unit * force
         if self.loss == "likelihood":
             return prior.noise_covariance(likelihood_gradient(problem, x)) + pull
