@@ -91,12 +91,14 @@ def psnrs_of_many(scans: Scans, samples: Tensor) -> Tensor:
     """dB of the magnitude of the mean of infinitely many samples, from ``(n, scans, H, W)``.
 
     A mean of n has the squared error of that of many, and a variance besides, an n-th of that of the samples; to first
-    order in the magnitude counts what lies along the mean's phase.
+    order in the magnitude counts what lies along the mean's phase. Where the mean is small beside its own error, as in
+    air, half of that variance stays in: the figure is then too low. NaN for one sample, and where nothing is left.
     """
     mean = samples.mean(0)
     along = ((samples - mean) * torch.sgn(mean).conj()).real.double()
     excess = along.square().sum(0) / (len(samples) * (len(samples) - 1))
     squared = ((mean.abs() - scans.truth.abs()).double().square() - excess).flatten(1).mean(1)
+    squared = torch.where(squared > 0, squared, torch.nan)
     return 10 * torch.log10(scans.peak.double().square() / squared)
 
 
@@ -236,8 +238,8 @@ training images. Learned prior: `head-mr-128`, guided by `MMPS()` of 40 steps, w
 
 - **PSNR**: magnitudes, whole image, peak of the truth; of the mean of so many samples. **over TV**: the difference,
   scan by scan. **of many**: that difference for the mean of infinitely many samples: what is known of the variance of
-  the mean of few is taken from its squared error. **NRMSE**, **CRPS**, **covered**: real and imaginary parts inside the
-  head. The CRPS of a single image is its mean absolute error.
+  the mean of few is taken from its squared error (of air only half of it: rather too low). **NRMSE**, **CRPS**,
+  **covered**: real and imaginary parts inside the head. The CRPS of a single image is its mean absolute error.
 - **covered**: the share of truths between the smallest and the largest sample; **nominal**: what it should be.
   +-: standard errors. **s**: of an image or a sample, on two CPU cores that other work shared.
 """
@@ -306,13 +308,14 @@ def main() -> None:
 
 
 def read(path: Path) -> dict[Key, Row]:
-    """The rows of an earlier run, which this one replaces or completes."""
+    """The rows of an earlier run, which this one replaces or completes; NaN in columns that it did not have."""
     if not path.exists():
         return {}
-    kinds = {f.name: f.type for f in fields(Row)}
+    kinds = {f.name: str(f.type) for f in fields(Row)}
     casts: dict[str, Callable[[str], object]] = {"str": str, "int": int, "float": float}
     with path.open(newline="") as file:
-        lines = [Row(**{k: casts[str(kinds[k])](v) for k, v in line.items()}) for line in csv.DictReader(file)]  # type: ignore[arg-type]
+        lines = [Row(**{k: casts[kind](line.get(k, "nan")) for k, kind in kinds.items()})  # type: ignore[arg-type]
+                 for line in csv.DictReader(file)]
     return {(r.objects, r.acceleration, r.method, r.samples): r for r in lines}
 
 

@@ -22,6 +22,7 @@ LEGEND = """# Guidances of a learned prior, for their seconds
 Written by `python benchmarks/learned_pareto.py`. `head-mr-128` on {count} held-out phantoms, {acceleration:g}-fold,
 4 samples each (nominal coverage of their range: 0.6); scans and scores are those of `benchmarks/learned_mri.py`.
 *MMPS*: the stated covariance in much noise, the network's Jacobian below.
+*of many*: over TV, with the mean of infinitely many samples, estimated from these.
 *front*: no other row has a lower CRPS in less time.
 Methods took turns; other work shared the two cores.
 """

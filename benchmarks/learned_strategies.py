@@ -45,7 +45,8 @@ LEGEND = """# Strategies with a learned prior, each with the same seconds
 Written by `python benchmarks/learned_strategies.py`. `head-mr-128` on {count} held-out phantoms, eightfold, 4 samples
 each: {seconds:g} s a phantom, in so many steps as fit. Scans and scores are those of `benchmarks/learned_mri.py`; the
 nominal coverage of the range of 4 samples is 0.6. DDNM, DDRM, LanPaint, MCGDiff and FPS need a singular value
-decomposition of the operator, which eight coils do not have.
+decomposition of the operator, which eight coils do not have. *of many*: over TV, with the mean of infinitely many
+samples, estimated from these; REDDiff is an optimiser, whose answers hardly differ.
 """
 
 
