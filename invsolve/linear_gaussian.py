@@ -192,19 +192,21 @@ def _kind_of(dtype: torch.dtype, like: Tensor) -> torch.dtype:
     return kind_dtype(dtype, "complex" if like.is_complex() else "real")
 
 
-def probe(problem: Problem, operator: LinearOperator, modes: Modes) -> tuple[Tensor, Tensor | float | None]:
+def probe(problem: Problem, modes: Modes) -> tuple[Tensor, Tensor | float | None]:
     """``tr(B^H B) / n`` by one random signal (Hutchinson), with a fixed generator; and `IterativeSystem.precision`.
 
     The first is () where one operator and noise serve all rows, else (items,): rows must not see each other.
     """
     # Noise that differs from item to item needs a row for each, too.
+    operator = problem.operator
+    assert isinstance(operator, LinearOperator)
     rows = operator.batch or (1 if problem.shared else len(problem.data))
     rng = torch.Generator().manual_seed(0)
     z = torch.randn(1, *modes.mode_shape, generator=rng, dtype=problem.signal_dtype).to(problem.data.device)
     clean = operator(modes.synthesis(z.expand(rows, *modes.mode_shape)))
     level = problem.whiten(clean).abs().square().flatten(1).sum(1) / z.abs().square().sum()
     # An operator should be zero where nothing is observed. Whitening makes it so, A^H A does not.
-    observed = problem.operator.observed
+    observed = operator.observed
     hidden = observed is not None and bool((clean[~observed.expand(clean.shape)] != 0).any())
     shared = level[0] if rows == 1 and problem.shared and operator.batch is None else level
     return shared, None if hidden else _white_precision(problem)
@@ -221,15 +223,14 @@ def _white_precision(problem: Problem) -> Tensor | float | None:
 
 
 def make_system(
-    problem: Problem, law: GaussianLaw, *, operator: LinearOperator | None = None, tol: float, max_iter: int,
-    tolerated: float = math.inf,
+    problem: Problem, law: GaussianLaw, *, tol: float, max_iter: int, tolerated: float = math.inf
 ) -> System:
     """Dense where the operator and noise are shared by the rows and one side is small, else iterative."""
-    linear = operator or problem.operator
+    linear = problem.operator
     assert isinstance(linear, LinearOperator)
     n = prod(law.modes.mode_shape) * (2 if law.mean.is_complex() else 1)
     m = prod(linear.out_shape) * (2 if problem.data.is_complex() else 1)
-    if operator is None and problem.shared and min(m, n) <= DENSE_SIDE and m * n <= DENSE_SIZE:
+    if problem.shared and min(m, n) <= DENSE_SIDE and m * n <= DENSE_SIZE:
         matrix = dense_matrix(problem, linear, law.modes)
         return DenseSystem(
             matrix=matrix, out_shape=tuple(linear.out_shape), mode_shape=tuple(law.modes.mode_shape),
@@ -238,19 +239,13 @@ def make_system(
             gram=matrix.mT @ matrix if n < m else None,
         )
     modes = law.modes
-    if operator is None and (wide := _widened(problem, modes)) is not None:
+    if (wide := _widened(problem, modes)) is not None:
         problem, modes = wide
         linear = problem.operator
         assert isinstance(linear, LinearOperator)
-    level, precision = probe(problem, linear, modes)
+    level, precision = probe(problem, modes)
     return IterativeSystem(
-        problem=problem,
-        operator=linear,
-        modes=modes,
-        tol=tol,
-        max_iter=max_iter,
-        level=level,
-        precision=precision,
+        problem=problem, operator=linear, modes=modes, tol=tol, max_iter=max_iter, level=level, precision=precision,
         tolerated=tolerated,
     )
 

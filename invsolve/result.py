@@ -304,8 +304,9 @@ class Result:
         number = int(self.failed.sum())
         failed = f", failed={number} of {self.failed.numel()}" if number else ""
         name = str(self.samples.dtype).removeprefix("torch.")
+        said = f", {len(self.warnings)} in `warnings`" if self.warnings else ""
         return (f"Result(samples={tuple(self.samples.shape)} {name}, {self.status.name}{failed}, "
-                f"strategy={' '.join(self.strategy.split())}, nfe={self.nfe:g}, {self.seconds:.3g} s)")
+                f"strategy={' '.join(self.strategy.split())}, nfe={self.nfe:g}, {self.seconds:.3g} s{said})")
 
     def summary(self) -> str:
         """What was assumed and what it cost, in several lines of text."""
