@@ -60,6 +60,7 @@ def conjugate_gradients(
     check_every: int | None = None,
     precondition: Map | None = None,
     trusted: int | None = None,
+    least: float = 0.0,
 ) -> tuple[Tensor, CGInfo]:
     """Solve ``apply(x) = rhs`` for a Hermitian positive definite ``apply`` acting on each row by itself.
 
@@ -70,6 +71,8 @@ def conjugate_gradients(
     ``trusted``: for an ``apply`` that may not be Hermitian, as derivatives of networks: a row takes so many steps, and
     goes on only while its residual is smaller than the right side and orthogonal to the first one, as those of a
     Hermitian map are (until rounding ends that in long solves, which then stop early: no harm to who asks for this).
+    ``least``: what all eigenvalues of ``apply`` reach. A row whose next direction shows less (a derivative that is not
+    Hermitian, or noise of rounding) ends before it: that step would be too long by as much as one likes.
     ``apply`` may return a pair: its product, and another linear map of the same vector that it needed on the way.
     `CGInfo.image` is that map of the solution, put together from its steps: no further product.
     Whether all rows are done is read every ``check_every`` iterations (default: every one on a CPU, every tenth
@@ -104,6 +107,9 @@ def conjugate_gradients(
         active = rr > goal
         q, seen = _product(apply, p)
         pq = inner(p, q)
+        if least:
+            weak = pq < least * inner(p, p)
+            active, goal = active & ~weak, torch.where(weak, torch.inf, goal)
         step = torch.where(active & (pq > 0), rz / pq, 0.0)
         x = x + expand(step, x) * p
         if seen is not None:

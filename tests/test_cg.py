@@ -289,6 +289,22 @@ def test_the_image_of_a_solution_that_starts_elsewhere():
         assert relative(info.image, expected) < 4 * N * (steps + 1) * torch.finfo(torch.float64).eps
 
 
+def test_a_row_ends_before_a_direction_that_cannot_be():
+    """Rows with an eigenvalue below `least` stop; the others, and all that lies above, go on as before."""
+    good, bad = torch.linspace(1, 4, N, dtype=torch.float64), torch.linspace(1, 4, N, dtype=torch.float64)
+    bad[0] = 1e-9  # its component would be multiplied by a thousand million
+    M = torch.stack([good.diag(), bad.diag()])
+    b = torch.ones(2, N, dtype=torch.float64)
+    free, _ = conjugate_gradients(product(M), b, rtol=1e-12)
+    held, info = conjugate_gradients(product(M), b, rtol=1e-12, least=1.0)
+    assert torch.equal(held[0], free[0]) and info.residual[0] < 1e-12
+    assert free[1].abs().max() > 1e8 and held[1].abs().max() < 10
+    alone, _ = conjugate_gradients(product(M[1:]), b[1:], rtol=1e-12, least=1.0)
+    assert torch.equal(alone[0], held[1])  # a row does not see the others
+    none, info = conjugate_gradients(lambda x: 0.5 * x, b, least=1.0)
+    assert not none.any() and bool((info.residual == 1).all())
+
+
 def test_a_solve_without_a_step_has_no_image():
     _, info = conjugate_gradients(lambda x: (x, x), torch.zeros(2, N))
     assert info.image is None

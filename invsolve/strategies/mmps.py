@@ -145,6 +145,8 @@ class _JacobianBound:
             rtol=self.tolerance,
             max_iter=self.max_iter,
             trusted=_TRUSTED if prior.learned else None,
+            # Of I + G^-1/2 A V A^H G^-1/2 it is 1, but for rounding; the V of a network may give less.
+            least=0.99 if prior.learned else 0.0,
             check_every=None if prior.cheap_pullback else 1,  # a product with a network costs more than a look
         )
         step = tweedie(w) if info.image is None else info.image  # a product with a network saved in every step
