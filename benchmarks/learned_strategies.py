@@ -71,6 +71,21 @@ def table(rows: list[Row]) -> str:
     return ruled(lines)
 
 
+def verdict(rows: list[Row]) -> str:
+    """In words: the best, and whose ranges hold what they should, within three standard errors."""
+    scored = [r for r in rows if r.crps == r.crps]
+    best = min(scored, key=lambda r: r.crps)
+    honest = [r.method for r in scored if abs(r.covered - r.nominal) < 3 * r.covered_se]
+    narrow = [r.method for r in scored if r.covered - r.nominal <= -3 * r.covered_se]
+    wide = [r.method for r in scored if r.covered - r.nominal >= 3 * r.covered_se]
+    failed = [r.method for r in rows if r.crps != r.crps]
+    lines = [f"Best: **{best.method}**, CRPS {best.crps:.4f}.", f"Ranges right within three standard errors: "
+             f"{'; '.join(honest) or 'none'}."]
+    lines += [f"{word}: {'; '.join(names)}." for word, names in
+              (("Too narrow", narrow), ("Too wide", wide), ("Ends in NaN", failed)) if names]
+    return "\n".join(f"- {line}" for line in lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--prior", default="head-mr-128")
@@ -90,8 +105,8 @@ def main() -> None:
         rows[(row.objects, row.acceleration, row.method, row.samples)] = row
         print(name, count, "steps", row, flush=True)
         if options.out:
-            text = LEGEND.format(count=options.phantoms, seconds=options.seconds)
-            save(options.out, "learned-strategies", f"{text}\n{table(list(rows.values()))}", list(rows.values()))
+            text, every = LEGEND.format(count=options.phantoms, seconds=options.seconds), list(rows.values())
+            save(options.out, "learned-strategies", f"{text}\n{verdict(every)}\n\n{table(every)}", every)
 
 
 if __name__ == "__main__":
