@@ -150,7 +150,7 @@ def solving(name: str, module: nn.Module, batch: int, *, compiled: bool = False)
     """`iv.solve` without data: everything that a step of the package does beyond the network."""
     module = torch.compile(module.eval()) if compiled else module.eval()  # type: ignore[assignment]
     prior = NetworkPrior(network=module, shape=(SIDE, SIDE), kind="complex", scale=10.0, sigma_range=(2e-3, 200.0))
-    nothing = iv.operators.Mask(mask=torch.zeros(SIDE, SIDE, dtype=torch.bool))
+    nothing = iv.operators.Mask(mask=torch.zeros(SIDE, SIDE, dtype=torch.bool), kind="complex")
     data = torch.zeros(1, SIDE, SIDE, dtype=torch.complex64)
     strategy = iv.strategies.Unconditional(sampler=iv.samplers.UniPC(order=1), num_steps=STEPS)
 
