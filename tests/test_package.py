@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import pkgutil
 import subprocess
 import sys
@@ -32,9 +33,10 @@ def git(*arguments: str) -> str:
     return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True).stdout
 
 
-def run_python(code: str) -> str:
+def run_python(code: str, **variables: str) -> str:
     """The output of a fresh interpreter, started where this package is the one that is found."""
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True,
+                          env={**os.environ, **variables})
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -61,12 +63,15 @@ def version() -> str:
     return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
 
 
-def test_import_costs_little_more_than_torch():
-    """The minimum of five processes is within the limit exactly if one is, so the first such one ends the test."""
+def test_import_costs_little_more_than_torch(tmp_path):
+    """The minimum of five processes is within the limit exactly if one is, so the first such one ends the test.
+
+    Bytecode is kept, as where the package is installed, whatever the environment says: compiling takes as long again.
+    """
     code = "import time, torch; start = time.process_time(); import invsolve; print(time.process_time() - start)"
     costs: list[float] = []
     while len(costs) < 5 and (not costs or costs[-1] > IMPORT_LIMIT):
-        costs.append(float(run_python(code)))
+        costs.append(float(run_python(code, PYTHONDONTWRITEBYTECODE="", PYTHONPYCACHEPREFIX=str(tmp_path))))
     assert min(costs) <= IMPORT_LIMIT, costs
 
 
