@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import invsolve as iv
+from invsolve.cg import conjugate_gradients
 from invsolve.errors import InputError, InputTypeError
 from invsolve.priors import NetworkPrior
 from invsolve.priors.networks import UNet, UNetConfig
@@ -139,6 +140,23 @@ def test_solve_counts_and_reproduces():
     assert all(p.grad is None and not p.requires_grad for p in made.network.parameters())
     again = iv.solve(A, y[:1], made, noise=0.3, strategy=strategy, num_samples=2)
     assert torch.allclose(again.samples[:, 0], result.samples[:, 0], atol=1e-3)
+
+
+def test_solves_through_a_network_know_the_least_curvature(monkeypatch):
+    """Without it a sample can go astray (docs/design/learned.md); exact denoisers have no need of it."""
+    known = []
+
+    def recorded(*args, **options):
+        known.append(options["least"])
+        return conjugate_gradients(*args, **options)
+
+    monkeypatch.setattr("invsolve.strategies.mmps.conjugate_gradients", recorded)
+    A = iv.operators.Mask(mask=torch.ones(8, 12, dtype=torch.bool))
+    exact = iv.priors.GaussianFieldPrior(shape=(8, 12), spectrum=iv.priors.Matern(std=1.0, length=0.2))
+    for one in (prior(), exact):
+        strategy = iv.strategies.MMPS(covariance="jacobian", num_steps=2)
+        iv.solve(A, torch.ones(1, 8, 12), one, noise=0.3, strategy=strategy, num_samples=1)
+    assert known == [0.99, 0.99, 0.0, 0.0]
 
 
 def test_a_law_is_checked():
