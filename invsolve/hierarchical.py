@@ -30,7 +30,7 @@ from invsolve.misfit import fit_warnings, misfit, shortfalls
 from invsolve.priors.base import Prior
 from invsolve.problem import Problem
 from invsolve.progress import Progress, metered
-from invsolve.result import Result, Status
+from invsolve.result import Result, Status, blanked
 from invsolve.scan import WIDEST, WIDEST_SAMPLED, Node
 from invsolve.strategies.auto import ladder
 from invsolve.strategies.base import Strategy
@@ -171,9 +171,7 @@ def solve_unknowns(job: Job, progress: Progress) -> Result:
     }
     return replace(
         drawn.like,
-        samples=torch.where(failed.view(-1, *([1] * len(problem.shape))), torch.nan, drawn.samples).view(
-            *lead, *problem.shape
-        ),
+        samples=blanked(drawn.samples, failed).view(*lead, *problem.shape),
         status=Status.of(failed), failed=failed.view(lead), batched=problem.batched, shape=problem.shape,
         chi2=torch.where(failed, torch.nan, drawn.chi2).view(lead), log_weights=None,
         why=f"{job.why} {drawn.how}", nfe=calls["denoise"] / job.rows, vjps=calls["vjp"] / job.rows,

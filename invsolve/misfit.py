@@ -6,10 +6,13 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+from invsolve.strategies.particles import effective, normalised
+
 _MISFIT = 5.0  # median chi^2 per datum above which the samples are said not to fit
 _HOPELESS, _FEW = 100.0, 0.01  # chi^2 that no posterior sample has (as of counts that are impossible), and the share
 # of samples with it that is mentioned
 _RESIDUAL = 1e-2  # relative residual of a guidance's linear solve that is mentioned
+_THIN, _FEWEST = 0.1, 1.5  # share and number of effective samples below which weights are mentioned
 
 
 def fit_warnings(chi2: Tensor, info: Mapping[str, Tensor]) -> tuple[str, ...]:
@@ -28,6 +31,18 @@ def misfit(chi2: Tensor) -> tuple[str, ...]:
         f"the samples do not fit the data: chi^2 per datum {median:.3g}, expected 1. Operator, noise level, "
         "prior or the number of steps is wrong for these data; see result.check()",
     )
+
+
+def thinned(log_weights: Tensor) -> tuple[str, ...]:
+    """Whether weights ``(samples, items)`` leave enough of a population; -inf where a row failed."""
+    count = len(log_weights)
+    if count == 1:
+        return ("a population of one has nothing to be weighed against, and is biased: raise num_samples",)
+    least = float(effective(normalised(log_weights)).nan_to_num(count).min())
+    if least >= max(_FEWEST, _THIN * count):
+        return ()
+    return (f"their weights leave {least:.2g} of {count} samples (effective number, least of any item): "
+            "raise num_samples, or take another strategy",)
 
 
 def shortfalls(info: Mapping[str, Tensor]) -> tuple[str, ...]:

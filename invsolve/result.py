@@ -47,6 +47,12 @@ class Status(enum.Enum):
         return cls.SUCCESS if number == 0 else cls.ALL_FAILED if number == failed.numel() else cls.SOME_FAILED
 
 
+def blanked(samples: Tensor, failed: Tensor) -> Tensor:
+    """Samples ``(rows, ...)`` with every entry NaN in the rows that ``failed``; of complex ones, both parts."""
+    nothing = complex(math.nan, math.nan) if samples.is_complex() else math.nan
+    return torch.where(failed.view(-1, *([1] * (samples.ndim - 1))), nothing, samples)
+
+
 class Interval(NamedTuple):
     """A rank interval: ``low`` and ``high`` ``([batch,] *shape)``, and the ``level`` that its ranks carry exactly."""
 

@@ -15,7 +15,6 @@ import torch
 from invsolve import strategies
 from invsolve.arrays import as_tensor
 from invsolve.call import Call
-from invsolve.cg import expand
 from invsolve.checkpoint import Checkpoint
 from invsolve.checks import check_int, kind_dtype
 from invsolve.climb import Budget, climb
@@ -24,13 +23,13 @@ from invsolve.draws import DrawLike, Draws, item_key
 from invsolve.errors import OperatorError, SolveError, UnsupportedError, invalid, invalid_type
 from invsolve.hierarchical import Hierarchy, Job, choose, solve_unknowns
 from invsolve.loop import DrawFactory
-from invsolve.misfit import fit_warnings
+from invsolve.misfit import fit_warnings, thinned
 from invsolve.noise import Gaussian
 from invsolve.operators.base import BlackBox, LinearOperator, Operator
 from invsolve.priors.base import Prior
 from invsolve.problem import Problem, signal_dims
 from invsolve.progress import NoProgress, Progress
-from invsolve.result import Result, Status
+from invsolve.result import Result, Status, blanked
 from invsolve.strategies.auto import Rung, alternatives, ladder
 from invsolve.strategies.base import Strategy
 from invsolve.strategies.guided import Guidance, Guided
@@ -150,10 +149,12 @@ def solve(
     # mean.
     unit = prior.noise(torch.ones(1, *problem.shape, dtype=samples.dtype, device=samples.device)).abs()
     failed |= ((samples - prior.mean).abs() > _RUNAWAY * prior.scale * unit.amax()).flatten(1).any(1)
-    samples = torch.where(expand(failed, samples), torch.nan, samples)
+    samples = blanked(samples, failed)
     status = Status.of(failed)
     warnings += _level_warnings(prior, rung.strategy)
     warnings += fit_warnings(torch.where(failed, torch.nan, chi2), found.info)
+    if weights is not None:
+        warnings += thinned(torch.where(failed, -torch.inf, weights).view(num_samples, batch))
     result = Result(
         samples=samples.view(*lead, *problem.shape),
         status=status,

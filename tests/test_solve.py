@@ -12,7 +12,8 @@ import pytest
 import torch
 
 import invsolve as iv
-from invsolve.misfit import misfit
+from invsolve.misfit import misfit, thinned
+from invsolve.result import blanked
 
 N = 6
 
@@ -125,6 +126,15 @@ def test_all_rows_failed():
     assert (result.info["diverged_at"] == 9).all()  # seen at the first look
 
 
+def test_a_failed_complex_sample_is_nan_in_both_parts():
+    sick = iv.priors.from_denoiser(lambda x, sigma: x * math.nan, shape=(N,), kind="complex", scale=1.0)
+    y = torch.complex(Y, Y)
+    operator = iv.operators.Mask(mask=A.mask, kind="complex")
+    result = iv.solve(operator, y, sick, noise=0.1, num_samples=2, throw=False, strategy=iv.strategies.MMPS())
+    assert result.samples.real.isnan().all() and result.samples.imag.isnan().all()
+    assert torch.equal(blanked(y[None], torch.tensor([False])), y[None])
+
+
 def test_a_nearly_right_adjoint_is_mentioned():
     matrix = torch.eye(N)
     nearly = iv.operators.from_callable(
@@ -229,6 +239,20 @@ def test_a_few_samples_that_no_datum_allows_are_said():
     assert misfit(torch.where(torch.arange(200) < 1, 1e6, chi2)) == ()  # fewer than one in a hundred
     (text,) = misfit(torch.where(torch.arange(200) < 20, 1e6, torch.where(torch.arange(200) > 100, torch.nan, chi2)))
     assert text.startswith("0.1 of the samples do not fit the data: chi^2 per datum above 100")
+
+
+def test_weights_that_leave_few_samples_are_said():
+    """With equal weights nothing; where one of an item's sixteen has them all, the number; of one sample, that it is one."""
+    weights = torch.zeros(16, 2)
+    assert thinned(weights) == ()
+    weights[1:, 1] = -math.inf
+    (text,) = thinned(weights)
+    assert text.startswith("their weights leave 1 of 16 samples")
+    assert thinned(torch.full((16, 2), -math.inf)) == ()  # every row failed, which is said elsewhere
+    for strategy in (iv.strategies.SMC(num_steps=4), iv.strategies.FPS(num_steps=4)):
+        one = iv.solve(A, Y, prior(), noise=0.3, num_samples=1, strategy=strategy)
+        assert any("a population of one" in w for w in one.warnings)
+    assert iv.solve(A, Y, prior(), noise=0.3, num_samples=8, strategy=iv.strategies.SMC()).warnings == ()
 
 
 def test_an_optimiser_says_what_its_spread_is():
