@@ -23,7 +23,9 @@ from invsolve.priors.bases import SpectralModes
 from invsolve.priors.networks import UNetConfig
 from invsolve.priors.training import Made, NoiseLaw, Options, Signals, Stored, estimate_law, train
 from invsolve.priors.training.command import _compiles, command
+from invsolve.priors.training.data import _order, split
 from invsolve.priors.training.ema import Snapshot, combine, exponent, update
+from invsolve.priors.training.heads import Heads
 from invsolve.priors.training.loss import Uncertainty, denoising_loss
 
 D = torch.float64
@@ -161,6 +163,60 @@ def test_a_finite_source_is_shuffled_by_epochs():
     assert all(torch.equal(e.sort().values, torch.arange(10.0)) for e in epochs) and not torch.equal(epochs[0], epochs[1])
     assert torch.equal(source.read([25, 4], 3)[:, 0], torch.stack([epochs[2, 5], epochs[0, 4]]))
     assert not torch.equal(source.read(range(10), 4)[:, 0], epochs[0])
+
+
+def test_held_out_signals_are_never_trained_on():
+    values = torch.arange(50.0)[:, None]
+    kept, held = split(Signals(values), 128, 3)
+    assert held is not None and held.size == 5 and kept.size == 45 and kept.shape == (1,) and not held.complex
+    seen = [set(part.read(range(2 * part.size), 1)[:, 0].tolist()) for part in (kept, held)]
+    assert not seen[0] & seen[1] and seen[0] | seen[1] == set(range(50))
+    assert split(Signals(values), 2, 3)[1].size == 2 and not set(split(Signals(values), 5, 4)[1].places) == set(held.places)
+    few, none = Signals(values[:19]), Made(lambda numbers, seed: values[list(numbers)])
+    assert split(few, 128, 3) == (few, None) and split(none, 128, 3) == (none, None)
+    # Heads keep their random phases: of number and seed, not of place.
+    heads = Heads(grid=16, size=20)
+    part = split(heads, 128, 0)[0]
+    assert part.complex and torch.equal(part.read([3], 1), heads.at([part.places[_order([3], 18, 1)[0]]], [3], 1))
+
+
+def test_over_fitting_is_on_the_card():
+    """A network that knows the training signals by heart, and one that knows no signal."""
+    values = normal(400, 4, 4)
+    kept = split(Signals(values), 128, 0)[0]
+    options = Options(batch=4, warmup=0, skip="white", levels=NoiseLaw(low=0.3, high=3.0))
+    for network, learnt in ((ByHeart(kept.read(range(kept.size), 0)), True), (Flat(torch.nn.Linear(17, 16)), False)):
+        card = train(values, steps=1, network=network, options=options).card["training"]
+        assert card["held out"] == 40 and (card["lower on training signals"] > 5 * card["standard error"]) is learnt
+    fresh = Made(lambda numbers, seed: torch.stack([normal(4, 4, seed=100_000 * seed + i) for i in numbers]))
+    card = train(fresh, steps=1, network=network, options=options).card["training"]
+    assert card["held out"] == 0 and 0 < abs(card["lower on training signals"]) < 4 * card["standard error"]
+
+
+class ByHeart(torch.nn.Module):
+    """The mean of the signals that it holds, given a noisy one."""
+
+    def __init__(self, signals):
+        super().__init__()
+        self.signals = torch.nn.Parameter((signals - signals.mean()) / signals.std())
+
+    def forward(self, x, c):
+        sigma = torch.exp(4 * c)[:, None]
+        w = x.flatten(1) * (1 + sigma**2) ** 0.5
+        known = self.signals.flatten(1)
+        mean = torch.softmax(-torch.cdist(w, known) ** 2 / (2 * sigma**2), 1) @ known
+        return ((mean - w / (1 + sigma**2)) * (1 + sigma**2) ** 0.5 / sigma).view(x.shape)
+
+
+class Flat(torch.nn.Module):
+    """A network of flat signals and the level."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x, c):
+        return self.inner(torch.cat([x.flatten(1), c[:, None]], 1)).view(x.shape)
 
 
 def test_files_are_read_in_pieces(tmp_path):

@@ -1,7 +1,8 @@
 """Where training signals come from: a tensor, a function that makes them, a file larger than memory.
 
 A source gives the signals of a stream by their numbers 0, 1, 2, ...: batch k of b signals are the numbers
-``k b .. k b + b - 1``, whatever process asks. Finite sources are shuffled anew in every epoch, by a keyed permutation.
+``k b .. k b + b - 1``, whatever process asks. Finite sources are shuffled anew in every epoch, by a keyed permutation,
+and a part of them is held out (`split`).
 """
 
 from __future__ import annotations
@@ -32,6 +33,56 @@ class Source(abc.ABC):
         """The signals with these numbers of the stream of ``seed``, ``(n, *shape)``."""
 
 
+class Finite(Source):
+    """Signals at places 0 .. ``size`` - 1, which streams of numbers go through in epochs."""
+
+    size: int
+
+    @abc.abstractmethod
+    def at(self, places: Sequence[int], numbers: Sequence[int], seed: int) -> Tensor:
+        """The signals at these places, ``(n, *shape)``; what is random about them is keyed by ``numbers`` and
+        ``seed``."""
+
+    def read(self, numbers: Sequence[int], seed: int) -> Tensor:
+        return self.at(_order(numbers, self.size, seed), numbers, seed)
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Part(Finite):
+    """The signals of ``source`` at ``places``."""
+
+    source: Finite
+    places: Sequence[int]
+
+    @property
+    def size(self) -> int:  # type: ignore[override]
+        return len(self.places)
+
+    @property
+    def shape(self) -> Shape:  # type: ignore[override]
+        return self.source.shape
+
+    @property
+    def complex(self) -> bool:  # type: ignore[override]
+        return self.source.complex
+
+    def at(self, places: Sequence[int], numbers: Sequence[int], seed: int) -> Tensor:
+        return self.source.at([self.places[i] for i in places], numbers, seed)
+
+
+def split(source: Source, n: int, seed: int) -> tuple[Source, Source | None]:
+    """What to train on, and ``n`` signals that are held out of it: at random, at most a tenth of all.
+
+    None is held out of a source without end, whose other streams are other signals, nor of fewer than 20.
+    """
+    if not isinstance(source, Finite) or source.size < 20:
+        return source, None
+    places = np.random.default_rng([seed & 0xFFFFFFFF, 1 << 32]).permutation(source.size).tolist()
+    n = min(n, source.size // 10)
+    return Part(source, places[n:]), Part(source, places[:n])
+
+
 def _order(numbers: Sequence[int], size: int, seed: int) -> list[int]:
     """Places in a finite source: number i is place ``permutation_of_epoch(i // size)[i % size]``."""
     orders: dict[int, list[int]] = {}
@@ -43,7 +94,7 @@ def _order(numbers: Sequence[int], size: int, seed: int) -> list[int]:
 
 @final
 @dataclass(frozen=True, eq=False)
-class Signals(Source):
+class Signals(Finite):
     """A tensor ``(n, *shape)`` of signals, real or complex, finite."""
 
     values: Tensor
@@ -68,14 +119,18 @@ class Signals(Source):
     def complex(self) -> bool:  # type: ignore[override]
         return self.values.is_complex()
 
-    def read(self, numbers: Sequence[int], seed: int) -> Tensor:
-        return self.values[torch.tensor(_order(numbers, len(self.values), seed))]
+    def at(self, places: Sequence[int], numbers: Sequence[int], seed: int) -> Tensor:
+        return self.values[torch.tensor(places)]
 
 
 @final
 @dataclass(frozen=True, eq=False)
 class Made(Source):
-    """Signals made as they are needed: ``function(numbers, seed)`` returns ``(n, *shape)``, each from its number."""
+    """Signals made as they are needed: ``function(numbers, seed)`` returns ``(n, *shape)``, each from its number.
+
+    Streams of other seeds must be other signals, by which averages are chosen. torch's generators on a CPU keep the
+    low 32 bits of a seed: ``seed << 32`` in it is lost; ``numpy.random.default_rng([seed, number])`` mixes both.
+    """
 
     function: Callable[[Sequence[int], int], Tensor]
     shape: Shape = field(init=False)
@@ -99,7 +154,7 @@ class Made(Source):
 
 @final
 @dataclass(frozen=True, eq=False)
-class Stored(Source):
+class Stored(Finite):
     """A variable ``(n, *shape)`` in an HDF5, NetCDF-4 or Zarr file, read piece by piece.
 
     ``path`` ends in .h5, .hdf5, .nc or .zarr (which needs the package zarr); ``name`` is the variable, and may be left
@@ -131,8 +186,7 @@ class Stored(Source):
             object.__setattr__(self, "shape", tuple(int(n) for n in variable.shape[1:]))
             object.__setattr__(self, "complex", np.dtype(variable.dtype).kind == "c")
 
-    def read(self, numbers: Sequence[int], seed: int) -> Tensor:
-        places = _order(numbers, self.size, seed)
+    def at(self, places: Sequence[int], numbers: Sequence[int], seed: int) -> Tensor:
         unique = sorted(set(places))  # in the order of the file
         with _opened(self.path) as file:
             values = np.stack([np.asarray(file[self.name][place]) for place in unique])

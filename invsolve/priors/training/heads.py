@@ -17,7 +17,7 @@ from invsolve.checks import Shape, check_choice, check_int
 from invsolve.datasets import band_limited, heads
 from invsolve.errors import FileError, invalid
 from invsolve.files import atomic_write
-from invsolve.priors.training.data import Source, _order
+from invsolve.priors.training.data import Finite
 
 _FINE = 256  # cells a side of the objects; what is learnt is what a scan on the grid shows of them
 _CHUNK = 32
@@ -27,7 +27,7 @@ _GAIN = 0.15  # of the logarithm
 
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Heads(Source):
+class Heads(Finite):
     """``size`` random heads on ``grid`` x ``grid`` pixels of a head-sized field of view.
 
     ``"mr"``: complex images of any contrast, half of them stripped to the brain, with a smooth and an arbitrary
@@ -37,7 +37,7 @@ class Heads(Source):
     """
 
     grid: int = 128
-    size: int | None = 8192
+    size: int | None = 8192  # type: ignore[assignment]  # a number once constructed
     what: Literal["mr", "ct"] = "mr"
     seed: int = 0
     cache: str | os.PathLike[str] | None = None
@@ -61,8 +61,7 @@ class Heads(Source):
     def complex(self) -> bool:  # type: ignore[override]
         return self.what == "mr"
 
-    def read(self, numbers: Sequence[int], seed: int) -> Tensor:
-        places = _order(numbers, len(self.pool), seed)
+    def at(self, places: Sequence[int], numbers: Sequence[int], seed: int) -> Tensor:
         images = self.pool[torch.tensor(places)].float()
         draws = torch.from_numpy(np.stack([np.random.default_rng([seed & 0xFFFFFFFF, i]).random(16) for i in numbers]))
         flip = draws[:, 0] < 0.5

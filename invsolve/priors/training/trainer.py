@@ -24,13 +24,13 @@ from invsolve.priors.network import NetworkPrior
 from invsolve.priors.networks import UNet, UNetConfig
 from invsolve.priors.predictions import EDM, BesideLaw
 from invsolve.priors.training.covariance import estimate_law
-from invsolve.priors.training.data import Source, as_source, sample_of
+from invsolve.priors.training.data import Source, as_source, sample_of, split
 from invsolve.priors.training.ema import WIDTHS, Snapshot, combine, update
 from invsolve.priors.training.loss import NoiseLaw, Uncertainty, denoising_loss
 from invsolve.priors.weights import save_prior
 
 _MEASURED = 512  # signals from which mean, unit and covariance are taken
-_VALIDATION = 128  # signals on which the length of the average is chosen
+_VALIDATION = 128  # signals, held out where they can be, on which the length of the average is chosen
 _SNAPSHOTS = 8  # over a run
 _TRIED = (0.02, 0.035, 0.05, 0.075, 0.10, 0.14)  # relative widths of averages that are compared at the end
 
@@ -99,10 +99,11 @@ def train(
     optimiser: progressive resolution. ``out``: a folder for ``log.jsonl``, ``state.safetensors`` (found there, the
     training goes on bit for bit on a CPU when ``steps`` is given), snapshots and ``prior.safetensors``.
 
-    The prior's weights are a power-function average whose length is chosen on signals of another stream (of tensors and
-    files: the same signals with other noise, which does not see over-fitting). Its law is the stationary covariance of
-    512 signals. ``prior.safetensors`` is written for the U-Net only; of other modules save the state yourself. Under
-    ``torchrun`` every process takes its part of each batch.
+    The prior's weights are a power-function average whose length is chosen on signals that are not trained on: up to
+    128 of a tensor or file, at most a tenth of it (none of fewer than 20 signals), or another stream of a function.
+    The card's training entry has their loss, and by how much that of training signals is lower: over-fitting. The
+    prior's law is the stationary covariance of 512 signals. ``prior.safetensors`` is written for the U-Net only; of
+    other modules save the state yourself. Under ``torchrun`` every process takes its part of each batch.
 
     Raises InputError or InputTypeError for wrong arguments, CheckpointError where ``out`` holds another training,
     SolveError where the weights do not stay finite.
@@ -132,6 +133,7 @@ def train(
 @dataclass(kw_only=True)
 class _Training:
     source: Source
+    held: Source | None  # never trained on
     options: Options
     steps: int | None
     seconds: float | None
@@ -161,6 +163,8 @@ class _Training:
         rank, world = _processes()
         if options.batch % world:
             raise invalid("train", "options.batch", f"a multiple of the {world} processes", options.batch)
+        size = source.size
+        source, held = split(source, _VALIDATION, options.seed)
         measured = sample_of(source, _MEASURED, options.seed + 1)
         real = kind_dtype(measured.dtype, "real")
         if real not in (torch.float32, torch.float64):
@@ -196,14 +200,14 @@ class _Training:
         if folder is not None and rank == 0:
             folder.mkdir(parents=True, exist_ok=True)
         made = cls(
-            source=source, options=options, steps=steps, seconds=None if hours is None else 3600 * hours,
+            source=source, held=held, options=options, steps=steps, seconds=None if hours is None else 3600 * hours,
             template=template, law=_standard(template) if options.skip == "law" else None, network=module,
             forward=_compiled(module) if options.compile else module, uncertainty=uncertainty,
             optimiser=torch.optim.Adam([*module.parameters(), *uncertainty.parameters()], betas=(0.9, 0.99)),
             averages={r: {k: v.detach().clone() for k, v in module.state_dict().items()} for r in WIDTHS},
             folder=folder, device=device, rank=rank, world=world,
             identity={
-                "data": fingerprint([list(source.shape), source.complex, unit]), "network": repr(module),
+                "data": fingerprint([list(source.shape), source.complex, size, unit]), "network": repr(module),
                 "options": fingerprint(
                     replace(options, log_every=1, save_every=0.0, precision="full", compile=False)
                 ), "steps": str(steps),
@@ -370,19 +374,24 @@ class _Training:
         if len({s.step for s in self.snapshots}) >= 2:
             for r in _TRIED:
                 candidates[f"average of width {r}, from snapshots"] = combine(self.snapshots, self.step, r)
-        signals = sample_of(self.source, _VALIDATION, self.options.seed + 2)
-        losses = {name: self._validation(weights, signals) for name, weights in candidates.items()}
+        signals = sample_of(self.held or self.source, _VALIDATION, self.options.seed + 2)
+        each = {name: self._validation(weights, signals) for name, weights in candidates.items()}
+        losses = {name: float(loss.mean()) for name, loss in each.items()}
         finite = {name: loss for name, loss in losses.items() if math.isfinite(loss)}
         if not finite:
             raise SolveError("train: the weights are no longer finite: the learning rate, "
                              f"{self.options.learning_rate:g}, is too large, or the data are not on one scale.")
         best = min(finite, key=finite.__getitem__)
+        seen = sample_of(self.source, len(signals), self.options.seed + 3)
+        lower = each[best] - self._validation(candidates[best], seen)
         self.network.load_state_dict(candidates[best])
         network = self.network.eval().requires_grad_(False)
         recipe = {
             "signals": self.step * self.options.batch, "steps": self.step, "weights": best,
-            "validation loss": losses[best], "parameters": sum(p.numel() for p in network.parameters()),
-            "options": repr(self.options),
+            "validation loss": losses[best], "held out": self.held.size if self.held else 0,
+            "lower on training signals": float(lower.mean()),
+            "standard error": float(lower.std()) / len(lower) ** 0.5,
+            "parameters": sum(p.numel() for p in network.parameters()), "options": repr(self.options),
         }
         prior = replace(self.template, network=network, card={**self.template.card, "training": recipe})
         if self.folder is not None and self.rank == 0 and isinstance(network, UNet):
@@ -390,7 +399,8 @@ class _Training:
         return prior
 
     @torch.no_grad()
-    def _validation(self, weights: Mapping[str, Tensor], signals: Tensor) -> float:
+    def _validation(self, weights: Mapping[str, Tensor], signals: Tensor) -> Tensor:
+        """Logarithms of the losses of these signals, ``(n,)``: every level counts alike, as under the uncertainty."""
         kept = {k: v.clone() for k, v in self.network.state_dict().items()}
         self.network.load_state_dict(weights)
         self.network.eval()
@@ -404,8 +414,7 @@ class _Training:
         ]
         self.network.load_state_dict(kept)
         self.network.train()
-        # Every level counts alike, as under the uncertainty: the mean logarithm.
-        return float(torch.cat(losses).double().log().mean())
+        return torch.cat(losses).double().log()
 
 
 def check_card(card: Mapping[str, Any]) -> None:
