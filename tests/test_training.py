@@ -172,7 +172,7 @@ def test_held_out_signals_are_never_trained_on():
     seen = [set(part.read(range(2 * part.size), 1)[:, 0].tolist()) for part in (kept, held)]
     assert not seen[0] & seen[1] and seen[0] | seen[1] == set(range(50))
     assert split(Signals(values), 2, 3)[1].size == 2 and not set(split(Signals(values), 5, 4)[1].places) == set(held.places)
-    few, none = Signals(values[:19]), Made(lambda numbers, seed: values[list(numbers)])
+    few, none = Signals(values[:19]), Made(lambda numbers, seed: values[list(numbers)] + seed)
     assert split(few, 128, 3) == (few, None) and split(none, 128, 3) == (none, None)
     # Heads keep their random phases: of number and seed, not of place.
     heads = Heads(grid=16, size=20)
@@ -268,6 +268,7 @@ def test_files_that_cannot_be(tmp_path):
     [
         (3, InputTypeError, "a tensor"), (torch.zeros(3, dtype=torch.int64), InputTypeError, "a real or complex tensor"),
         (torch.zeros(3), InputError, r"\(n, \*shape\)"), (torch.full((2, 3), math.nan), InputError, "finite|NaN"),
+        (lambda numbers, seed: torch.zeros(1, 3), InputError, "other signals for another seed"),
         (lambda numbers, seed: 3, InputTypeError, "a function"), (lambda numbers, seed: torch.zeros(2, 3), InputTypeError, "for one number"),
     ],
 )
@@ -275,7 +276,7 @@ def test_data_that_cannot_be(data, error, message):
     with pytest.raises(error, match=message):
         train(data, steps=1)
     with pytest.raises(InputError, match="returning shape"):
-        Made(lambda numbers, seed: torch.zeros(1, 3)).read([0, 1], 0)
+        Made(lambda numbers, seed: torch.full((1, 3), seed)).read([0, 1], 0)
 
 
 # --- the law ----------------------------------------------------------------------------------------------------------

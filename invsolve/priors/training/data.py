@@ -141,6 +141,9 @@ class Made(Source):
         if not isinstance(first, Tensor) or first.ndim < 2 or len(first) != 1:
             given = tuple(first.shape) if isinstance(first, Tensor) else first
             raise invalid_type("train", "data", "a function (numbers, seed) -> (n, *shape)", f"{given} for one number")
+        if torch.equal(first, self.function([0], 1)):
+            advice = "Averages are chosen on a stream that is not trained on: numpy.random.default_rng([seed, number])."
+            raise invalid("train", "data", "a function with other signals for another seed", "the same of two", advice)
         object.__setattr__(self, "shape", tuple(first.shape[1:]))
         object.__setattr__(self, "complex", first.is_complex())
 
