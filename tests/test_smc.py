@@ -16,8 +16,7 @@ from invsolve.errors import InputError, InputTypeError, UnsupportedError
 from invsolve.priors.base import Prior, Pullback
 from invsolve.progress import NoProgress
 from invsolve.strategies import SMC
-from invsolve.strategies.coordinates import _positive
-from invsolve.strategies.kernels import cholesky
+from invsolve.strategies.kernels import cholesky, positive
 from invsolve.strategies.particles import relative_variance, systematic
 
 D = torch.float64
@@ -382,11 +381,21 @@ def test_moments_of_complex_signals() -> None:
 def test_indefinite_covariances_are_mended_row_by_row() -> None:
     good, bad = torch.eye(2, dtype=D), torch.tensor([[1.0, 2.0], [2.0, 1.0]], dtype=D)
     lost = torch.full((2, 2), torch.nan, dtype=D)
-    out = _positive(torch.stack([good, bad, lost]), torch.tensor(1e-9, dtype=D))
+    out = positive(torch.stack([good, bad, lost]), torch.tensor(1e-9, dtype=D))
     assert torch.equal(out[0], good) and bool(torch.isnan(out[2]).all())
     torch.testing.assert_close(out[1], torch.full((2, 2), 1.5, dtype=D))  # eigenvalue 3 on (1, 1) / sqrt 2
     roots = cholesky(torch.stack([good, bad]))
     assert torch.equal(roots[0], good) and bool(torch.isnan(roots[1].diagonal()).all())
+
+
+def test_a_denoiser_with_a_falling_direction_fails_no_row() -> None:
+    """As of a network: in some direction D falls, and ``1 + H V H^T`` is no covariance. Too large for dense forms."""
+    n = 140
+    sign = torch.where(torch.arange(n) < 10, -1.0, 1.0)
+    falling = iv.priors.from_denoiser(lambda x, sigma: sign * x / (1 + sigma**2), shape=(n,), scale=1.0)
+    operator, y = iv.operators.Mask(mask=torch.arange(n) < 40), torch.zeros(n)
+    result = iv.solve(operator, y, falling, noise=0.3, strategy=SMC(num_steps=4), num_samples=3, seed=0)
+    assert result.status is iv.Status.SUCCESS and bool(result.weights.isfinite().all())
 
 
 # --- what is refused -------------------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from invsolve.operators.base import LinearOperator
 from invsolve.priors.base import Prior
 from invsolve.priors.modes import Modes
 from invsolve.problem import Problem
+from invsolve.strategies.kernels import positive
 from invsolve.tally import count
 
 
@@ -86,7 +87,7 @@ class Coordinates:
         if self.modes is None:
             value, covariance = self.prior.moments(x, level)
             if not self.prior.cheap_pullback:
-                covariance = _positive(covariance, 1e-9 * level**2)
+                covariance = positive(covariance, 1e-9 * level**2)
             return value, to_real(value).double(), covariance
         if isinstance(self.prior, HasModeMoments):
             value, variances = self.prior.mode_moments(x, level)
@@ -186,17 +187,3 @@ def adjoint_matrix(problem: Problem, coordinates: Coordinates, operator: LinearO
         w = from_real(e.expand(len(y), m), tuple(y.shape[1:]), y.dtype if y.is_complex() else None)
         rows.append(coordinates.adjoint(operator.adjoint(problem.unwhiten_adjoint(w))))
     return torch.stack(rows, 1)
-
-
-def _positive(covariance: Tensor, floor: Tensor) -> Tensor:
-    """Covariances with eigenvalues below 0 (a network's Jacobian) set to 0; rows that are NaN stay."""
-    total = covariance.clone()
-    total.diagonal(dim1=-2, dim2=-1).add_(floor.view(-1, 1))
-    failed = torch.linalg.cholesky_ex(total).info != 0
-    failed &= torch.isfinite(covariance).flatten(1).all(1)
-    if not bool(failed.any()):
-        return covariance
-    values, vectors = torch.linalg.eigh(covariance[failed])
-    out = covariance.clone()
-    out[failed] = (vectors * values.clamp_min(0)[:, None]) @ vectors.mT
-    return out

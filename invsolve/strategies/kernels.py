@@ -125,3 +125,18 @@ def cholesky(matrix: Tensor) -> Tensor:
     root: Tensor = factor.L
     root.diagonal(dim1=-2, dim2=-1).add_(torch.where(factor.info == 0, 0.0, torch.nan)[..., None])
     return root
+
+
+def positive(matrix: Tensor, floor: Tensor) -> Tensor:
+    """Symmetric matrices with eigenvalues below 0 (of a network's Jacobian) set to 0, where one is below -``floor``
+    (rows,); rows that are NaN stay."""
+    total = matrix.clone()
+    total.diagonal(dim1=-2, dim2=-1).add_(floor.view(-1, 1))
+    failed = torch.linalg.cholesky_ex(total).info != 0
+    failed &= torch.isfinite(matrix).flatten(1).all(1)
+    if not bool(failed.any()):
+        return matrix
+    values, vectors = torch.linalg.eigh(matrix[failed])
+    out = matrix.clone()
+    out[failed] = (vectors * values.clamp_min(0)[:, None]) @ vectors.mT
+    return out

@@ -21,6 +21,7 @@ from invsolve.strategies.kernels import (
     UpdatedKernel,
     cholesky,
     log_diagonal,
+    positive,
     solve,
     solve_transposed,
     times,
@@ -30,6 +31,7 @@ _Form = TypeVar("_Form", bound="Local")
 
 _POINTS = 8  # pairs of points at which the curvature of an operator is felt
 _EXPANSIONS = 2  # of noise that is not Gaussian, after the one at D
+_IMPOSSIBLE = 1e-2  # below minus this, in units of the noise, an eigenvalue of H V H^T is no rounding
 _JITTER = 1e-10  # of the last level's variance: directions that the prior knows have no spread of their own
 
 
@@ -285,7 +287,8 @@ class BareLocal(Local):
         value, mean, product = coordinates.products(x, level)
 
         def given(linear: Linear) -> BareLocal:
-            guided_mean, log_twist, _ = _condition(linear, mean, product(linear.jacobian.matrix))
+            cross = product(linear.jacobian.matrix)
+            guided_mean, log_twist, _ = _condition(linear, mean, cross, sure=coordinates.prior.cheap_pullback)
             return cls(level=level, mean=mean, linear=linear, guided_mean=guided_mean, log_twist=log_twist)
 
         linear = Linear.at(problem, coordinates, jacobian, value, None)
@@ -315,12 +318,18 @@ def _settled(
     return local
 
 
-def _condition(linear: Linear, mean: Tensor, cross: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """``D_y``, the log twist and ``R^-1 H V`` from ``cross = H V`` ``(rows, m, n)``."""
+def _condition(linear: Linear, mean: Tensor, cross: Tensor, *, sure: bool = True) -> tuple[Tensor, Tensor, Tensor]:
+    """``D_y``, the log twist and ``R^-1 H V`` from ``cross = H V`` ``(rows, m, n)``.
+
+    V that are not ``sure`` to be positive are those of a network: what they have below zero is left out of R.
+    """
     residual = linear.rotated
     system = _product(cross, linear.jacobian.matrix.mT)
+    system = (system + system.mT) / 2
+    if not sure:
+        system = positive(system, torch.full_like(system[:, 0, 0], _IMPOSSIBLE))
     system.diagonal(dim1=-2, dim2=-1).add_(1.0)
-    R = cholesky((system + system.mT) / 2)
+    R = cholesky(system)
     z = solve(R, residual)
     scaled = torch.linalg.solve_triangular(R, cross, upper=False)
     return mean + times(scaled.mT, z), linear.log_density(z, residual, R), scaled
