@@ -32,6 +32,7 @@ from invsolve.noise import Gaussian
 from invsolve.progress import Progress, metered
 from invsolve.result import Result
 from invsolve.scan import Node
+from invsolve.strategies.base import Strategy
 from invsolve.strategies.levels import noise_levels
 from invsolve.unknowns import NOISE
 
@@ -70,6 +71,11 @@ def draw_by_gibbs(job: Job, progress: Progress) -> Drawn:
 
 def _refuse(job: Job) -> None:
     unknowns = job.unknowns
+    if type(job.strategy).log_weights is not Strategy.log_weights:
+        raise UnsupportedError(
+            f"solve: Gibbs sweeps draw one signal at a time, and {job.strategy.name} weighs many against each other. "
+            "Take a strategy without weights, such as iv.strategies.MMPS()."
+        )
     for part in ("prior", "operator"):
         if len(unknowns.columns(part)) > MAX_DIMS:
             raise UnsupportedError(f"solve: at most {MAX_DIMS} scalars of the {part} can be inferred together.")

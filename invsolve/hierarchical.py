@@ -26,7 +26,7 @@ from invsolve.draws import Draws
 from invsolve.errors import UnsupportedError, invalid
 from invsolve.evidence import Evidence
 from invsolve.lattice import MAX_DIMS, Lattice, explore, run
-from invsolve.misfit import fit_warnings, misfit, shortfalls
+from invsolve.misfit import fit_warnings, misfit, shortfalls, thinned
 from invsolve.priors.base import Prior
 from invsolve.problem import Problem
 from invsolve.progress import Progress, metered
@@ -220,8 +220,10 @@ def draw_by_lattice(job: Job, progress: Progress) -> Drawn:
             x, chi2, info, result = evidences.draw(node, theta, rows_)
             pieces.append((rows_, x, chi2, theta.expand(len(rows_), -1)))
             # How well rows fit is said of those that are drawn, all together: other items may have no weight here, and
-            # a noise level that few rows have may fit them badly.
+            # a noise level that few rows have may fit them badly, or be worth few particles.
             of_all = fit_warnings(result.chi2, result.info)
+            if result.log_weights is not None:
+                of_all += thinned(result.log_weights, result.failed)
             warnings |= dict.fromkeys(text for text in result.warnings if text not in of_all)
             for name, value in info.items():
                 said.setdefault(name, []).append(value)

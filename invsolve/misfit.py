@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from torch import Tensor
@@ -33,15 +34,25 @@ def misfit(chi2: Tensor) -> tuple[str, ...]:
     )
 
 
-def thinned(log_weights: Tensor) -> tuple[str, ...]:
-    """Whether weights ``(samples, items)`` leave enough of a population; -inf where a row failed."""
+def thinned(log_weights: Tensor, failed: Tensor) -> tuple[str, ...]:
+    """Whether the last weights of populations ``(samples, items)`` leave enough of them; rows that ``failed`` have none.
+
+    Weights that are equal are no certificate: a population that was resampled often descends from few of its members.
+    """
     count = len(log_weights)
+    logs = log_weights.masked_fill(failed, -math.inf)[:, ~failed.all(0)]
+    if not logs.numel():  # which is said elsewhere
+        return ()
     if count == 1:
         return ("a population of one has nothing to be weighed against, and is biased: raise num_samples",)
-    least = float(effective(normalised(log_weights)).nan_to_num(count).min())
+    best = logs.amax(0)
+    if lost := int((best == -math.inf).sum()):
+        return (f"no sample of {lost} of {log_weights.shape[1]} items has a weight, so that there is no mean: raise "
+                "num_samples, or take another strategy",)
+    least = float(effective(normalised(logs)).min())
     if least >= max(_FEWEST, _THIN * count):
         return ()
-    return (f"their weights leave {least:.2g} of {count} samples (effective number, least of any item): "
+    return (f"weights are uneven: the {count} samples of an item are worth {least:.2g} (1 / sum of squared weights): "
             "raise num_samples, or take another strategy",)
 
 

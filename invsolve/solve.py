@@ -154,7 +154,7 @@ def solve(
     warnings += _level_warnings(prior, rung.strategy)
     warnings += fit_warnings(torch.where(failed, torch.nan, chi2), found.info)
     if weights is not None:
-        warnings += thinned(torch.where(failed, -torch.inf, weights).view(num_samples, batch))
+        warnings += thinned(weights.view(num_samples, batch), failed.view(num_samples, batch))
     result = Result(
         samples=samples.view(*lead, *problem.shape),
         status=status,

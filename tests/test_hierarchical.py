@@ -515,6 +515,17 @@ def test_scalars_of_a_prior_without_density_need_the_evidence():
         iv.solve(A, torch.ones(1, 3, dtype=F64), family, noise=0.5, strategy=iv.strategies.MMPS())
 
 
+@pytest.mark.parametrize("strategy", [iv.strategies.SMC(), iv.strategies.FPS()], ids=lambda s: s.name)
+def test_gibbs_takes_no_population(strategy):
+    """Of one particle, which nothing corrects."""
+    prior = iv.priors.GaussianPrior(mean=torch.zeros(2, dtype=F64), covariance=torch.eye(2, dtype=F64))
+    A = iv.operators.Matrix(matrix=torch.eye(2, dtype=F64))
+    noise = iv.noise.Gaussian(std=iv.LogNormal(median=0.5, factor=2.0))
+    with pytest.raises(UnsupportedError, match=f"one signal at a time, and {strategy.name} weighs many"):
+        iv.solve(A, torch.ones(1, 2, dtype=F64), prior, noise=noise, strategy=strategy,
+                 hierarchy=iv.Hierarchy(method="gibbs"))
+
+
 # --- families and the hook ------------------------------------------------------------------------------------------
 def test_a_family_of_priors():
     assert FAMILY.shape == (6,) and FAMILY.dtype == F64 and "length=LogUniform" in repr(FAMILY)

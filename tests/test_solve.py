@@ -242,17 +242,42 @@ def test_a_few_samples_that_no_datum_allows_are_said():
 
 
 def test_weights_that_leave_few_samples_are_said():
-    """With equal weights nothing; where one of an item's sixteen has them all, the number; of one sample, that it is one."""
-    weights = torch.zeros(16, 2)
-    assert thinned(weights) == ()
-    weights[1:, 1] = -math.inf
-    (text,) = thinned(weights)
-    assert text.startswith("their weights leave 1 of 16 samples")
-    assert thinned(torch.full((16, 2), -math.inf)) == ()  # every row failed, which is said elsewhere
+    """Two items, of which the worse counts; failed rows and items apart."""
+    none = torch.zeros(16, 2, dtype=torch.bool)
+
+    def heavy(count, of=16):
+        """Item 1 with ``count`` equal weights, the others zero: worth ``count``."""
+        weights = torch.zeros(of, 2)
+        weights[count:, 1] = -math.inf
+        return weights
+
+    assert thinned(torch.zeros(16, 2), none) == thinned(heavy(2), none) == ()
+    (text,) = thinned(heavy(1), none)
+    assert text.startswith("weights are uneven: the 16 samples of an item are worth 1 ")
+    many = torch.zeros(100, 2, dtype=torch.bool)
+    assert thinned(heavy(11, 100), many) == () and "are worth 9 " in thinned(heavy(9, 100), many)[0]
+    (text,) = thinned(heavy(0), none)
+    assert text.startswith("no sample of 1 of 2 items has a weight")
+    # A failed row has no weight, whatever number stands there; an item of failed rows is said elsewhere.
+    failed = none.clone()
+    failed[1:, 1] = True
+    assert "worth 1 " in thinned(torch.zeros(16, 2), failed)[0]
+    assert thinned(heavy(0), torch.ones(1, 2).bool() & torch.tensor([False, True]).expand(16, 2)) == ()
+    assert thinned(heavy(0), torch.ones(16, 2).bool()) == ()
+
+
+def test_uneven_weights_of_a_solve_are_said():
+    """Of the second item only: its datum is out of reach of particles that the data do not guide."""
+    operator = iv.operators.Mask(mask=torch.ones(1).bool())
+    one = iv.priors.GaussianPrior(mean=torch.zeros(1), covariance=torch.eye(1))
     for strategy in (iv.strategies.SMC(num_steps=4), iv.strategies.FPS(num_steps=4)):
-        one = iv.solve(A, Y, prior(), noise=0.3, num_samples=1, strategy=strategy)
-        assert any("a population of one" in w for w in one.warnings)
+        warnings = iv.solve(A, Y, prior(), noise=0.3, num_samples=1, strategy=strategy).warnings
+        assert any("a population of one" in w for w in warnings)
     assert iv.solve(A, Y, prior(), noise=0.3, num_samples=8, strategy=iv.strategies.SMC()).warnings == ()
+    blind = iv.strategies.MCGDiff(num_steps=10, resample_below=0.0)
+    y = torch.tensor([[0.0], [6.0]])
+    found = iv.solve(operator, y, one, noise=1e-3, num_samples=32, strategy=blind)
+    assert any(w.startswith("weights are uneven: the 32 samples") for w in found.warnings), (found.warnings, found.ess)
 
 
 def test_an_optimiser_says_what_its_spread_is():
