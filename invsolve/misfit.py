@@ -35,7 +35,7 @@ def misfit(chi2: Tensor) -> tuple[str, ...]:
 
 
 def thinned(log_weights: Tensor, failed: Tensor) -> tuple[str, ...]:
-    """Whether the last weights of populations ``(samples, items)`` leave enough of them; rows that ``failed`` have none.
+    """Whether the last weights of populations ``(samples, items)`` leave enough, rows that ``failed`` apart.
 
     Weights that are equal are no certificate: a population that was resampled often descends from few of its members.
     """
