@@ -180,6 +180,23 @@ def test_held_out_signals_are_never_trained_on():
     assert part.complex and torch.equal(part.read([3], 1), heads.at([part.places[_order([3], 18, 1)[0]]], [3], 1))
 
 
+def test_signals_are_made_on_one_core_beside_the_networks_threads():
+    seen, before = [], torch.get_num_threads()
+
+    def make(numbers, seed):
+        seen.append(torch.get_num_threads())
+        return torch.stack([normal(8, 8, seed=1000 * seed + i) for i in numbers])
+
+    torch.set_num_threads(2)
+    try:
+        source = Made(make)
+        seen.clear()
+        train(source, steps=3, network=SMALL, options=FEW)
+        assert torch.get_num_threads() == 2 and seen.count(1) >= 3
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_over_fitting_is_on_the_card():
     """A network that knows the training signals by heart, and one that knows no signal."""
     values = normal(400, 4, 4)
