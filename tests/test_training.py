@@ -21,12 +21,13 @@ from invsolve.errors import CheckpointError, FileError, InputError, InputTypeErr
 from invsolve.priors import GaussianFieldPrior, Matern, NetworkPrior
 from invsolve.priors.bases import SpectralModes
 from invsolve.priors.networks import UNetConfig
-from invsolve.priors.training import Made, NoiseLaw, Options, Signals, Stored, estimate_law, train
+from invsolve.priors.training import Finite, Made, NoiseLaw, Options, Signals, Stored, estimate_law, train
 from invsolve.priors.training.command import _compiles, command
 from invsolve.priors.training.data import _order, split
-from invsolve.priors.training.ema import Snapshot, combine, exponent, update
+from invsolve.priors.training.ema import WIDTHS, Snapshot, combine, exponent, update
 from invsolve.priors.training.heads import Heads
 from invsolve.priors.training.loss import Uncertainty, denoising_loss
+from invsolve.priors.training.pictures import card_text
 
 D = torch.float64
 SMALL = UNetConfig(width=8, multipliers=(1, 2), blocks=1, attention=False)
@@ -165,16 +166,17 @@ def test_a_finite_source_is_shuffled_by_epochs():
     assert not torch.equal(source.read(range(10), 4)[:, 0], epochs[0])
 
 
-def test_held_out_signals_are_never_trained_on():
+def test_what_is_held_out(monkeypatch):
     values = torch.arange(50.0)[:, None]
     kept, held = split(Signals(values), 128, 3)
     assert held is not None and held.size == 5 and kept.size == 45 and kept.shape == (1,) and not held.complex
     seen = [set(part.read(range(2 * part.size), 1)[:, 0].tolist()) for part in (kept, held)]
     assert not seen[0] & seen[1] and seen[0] | seen[1] == set(range(50))
     assert split(Signals(values), 2, 3)[1].size == 2 and not set(split(Signals(values), 5, 4)[1].places) == set(held.places)
-    few, none = Signals(values[:19]), Made(lambda numbers, seed: values[list(numbers)] + seed)
+    few, none = Signals(values[:19]), Made(lambda numbers, seed: values[list(numbers)] + seed / 2)
     assert split(few, 128, 3) == (few, None) and split(none, 128, 3) == (none, None)
     # Heads keep their random phases: of number and seed, not of place.
+    monkeypatch.setattr("invsolve.priors.training.heads._FINE", 32)
     heads = Heads(grid=16, size=20)
     part = split(heads, 128, 0)[0]
     assert part.complex and torch.equal(part.read([3], 1), heads.at([part.places[_order([3], 18, 1)[0]]], [3], 1))
@@ -197,17 +199,70 @@ def test_signals_are_made_on_one_core_beside_the_networks_threads():
         torch.set_num_threads(before)
 
 
-def test_over_fitting_is_on_the_card():
-    """A network that knows the training signals by heart, and one that knows no signal."""
-    values = normal(400, 4, 4)
-    kept = split(Signals(values), 128, 0)[0]
-    options = Options(batch=4, warmup=0, skip="white", levels=NoiseLaw(low=0.3, high=3.0))
-    for network, learnt in ((ByHeart(kept.read(range(kept.size), 0)), True), (Flat(torch.nn.Linear(17, 16)), False)):
-        card = train(values, steps=1, network=network, options=options).card["training"]
-        assert card["held out"] == 40 and (card["lower on training signals"] > 5 * card["standard error"]) is learnt
-    fresh = Made(lambda numbers, seed: torch.stack([normal(4, 4, seed=100_000 * seed + i) for i in numbers]))
-    card = train(fresh, steps=1, network=network, options=options).card["training"]
-    assert card["held out"] == 0 and 0 < abs(card["lower on training signals"]) < 4 * card["standard error"]
+def test_held_out_signals_are_never_trained_on():
+    read: dict[int, set[int]] = {}
+
+    class Watched(Finite):
+        shape, complex, size = (8, 8), False, 40
+
+        def at(self, places, numbers, seed):
+            read.setdefault(seed, set()).update(places)
+            return normal(40, 8, 8)[list(places)]
+
+    card = train(Watched(), steps=30, network=SMALL, options=replace(FEW, seed=5)).card["training"]
+    held = split(Watched(), 128, 5)[1]
+    assert card["held out"] == 4 and read[7] == set(held.places)  # seed + 2: what chooses the average
+    assert read[5] == read[6] == set(range(40)) - read[7]  # of the training, and of its covariance
+
+
+@pytest.mark.parametrize("n", [400, 60])
+def test_over_fitting_is_on_the_card(n):
+    """A network that knows the training signals by heart: against its loss on thousands of signals."""
+    values = normal(n, 4, 4)
+    kept, held = split(Signals(values), 128, 0)
+    levels = NoiseLaw(low=0.3, high=3.0)
+    options = Options(batch=64, warmup=0, skip="white", levels=levels, learning_rate=1e-9)
+    network = ByHeart(kept.read(range(kept.size), 0))
+    prior = train(values, steps=5, network=network, options=options)
+    card = prior.card["training"]
+    assert card["held out"] == held.size and card["over-fitting"] > 4 * card["over-fitting error"]
+    rng, losses = torch.Generator().manual_seed(9), []
+    for signals in (normal(3000, 4, 4, seed=8), kept.read(range(3000), 0)):
+        w = ((signals - prior.offset) / prior.unit)[:, None]
+        sigma = levels.draw(3000, torch.Generator().manual_seed(7))
+        losses.append(denoising_loss(network, w, sigma, torch.randn(w.shape, generator=rng)).double().log())
+    gap = (losses[0] - losses[1]).detach()
+    error = (card["over-fitting error"] ** 2 + float(gap.var()) / 3000) ** 0.5
+    assert abs(card["over-fitting"] - float(gap.mean())) < 4 * error
+    assert f"error of {held.size} signals held out; +{card['over-fitting']:.3f} +- " in card_text(prior, "mine")
+
+
+def test_over_fitting_to_a_pool_inside_a_function():
+    def pool(numbers, seed):
+        return torch.stack([normal(4, 4, seed=1000 * seed + i % 30) for i in numbers])
+
+    options = Options(batch=64, warmup=0, skip="white", levels=NoiseLaw(low=0.3, high=3.0), learning_rate=1e-9)
+    card = train(pool, steps=2, network=ByHeart(pool(range(30), 0)), options=options).card["training"]
+    assert card["held out"] == 0 and card["over-fitting"] > 4 * card["over-fitting error"]
+
+
+def test_of_few_signals_none_is_held_out():
+    prior = train(normal(19, 8, 8), steps=2, network=SMALL, options=FEW)
+    assert prior.card["training"]["held out"] == 0 and "over-fitting" not in prior.card["training"]
+    assert "denoising error of the training signals\n" in card_text(prior, "mine")
+
+
+def test_the_average_of_least_validation_loss_is_taken(monkeypatch):
+    given = iter([3.0, 1.0, 2.0, 7.0])  # of the last weights and two averages, and on training signals
+
+    def loss(self, weights, signals):
+        return torch.full((len(signals),), next(given), dtype=D)
+
+    monkeypatch.setattr("invsolve.priors.training.trainer._Training._validation", loss)
+    monkeypatch.setattr("invsolve.priors.training.trainer._SNAPSHOTS", 1)
+    card = train(normal(40, 8, 8), steps=2, network=SMALL, options=FEW).card["training"]
+    assert card["weights"] == f"average of width {WIDTHS[0]}" and card["validation loss"] == 1.0
+    assert card["over-fitting"] == -6.0
 
 
 class ByHeart(torch.nn.Module):
@@ -285,7 +340,14 @@ def test_files_that_cannot_be(tmp_path):
     [
         (3, InputTypeError, "a tensor"), (torch.zeros(3, dtype=torch.int64), InputTypeError, "a real or complex tensor"),
         (torch.zeros(3), InputError, r"\(n, \*shape\)"), (torch.full((2, 3), math.nan), InputError, "finite|NaN"),
-        (lambda numbers, seed: torch.zeros(1, 3), InputError, "other signals for another seed"),
+        (lambda numbers, seed: torch.full((1, 3), numbers[0]), InputError, r"same for \(0, 0\) and \(0, 1\)"),
+        (lambda numbers, seed: torch.full((1, 3), seed), InputError, r"same for \(0, 0\) and \(1, 0\)"),
+        (lambda numbers, seed: torch.full((1, 3), numbers[0] - seed), InputError, r"same for \(0, 0\) and \(1, 1\)"),
+        (lambda numbers, seed: torch.full((1, 3), numbers[0] + seed), InputError, r"same for \(1, 0\) and \(0, 1\)"),
+        (lambda numbers, seed: torch.rand(1, 3), InputError, "the same for the same number and seed"),
+        (lambda numbers, seed: torch.zeros(1, 3) if seed == 0 else None, InputTypeError, "a function"),
+        (lambda numbers, seed: torch.full((1, 3), math.nan), InputError, "finite|NaN"),
+        (np.zeros((3, 3)), InputTypeError, "torch.from_numpy"),
         (lambda numbers, seed: 3, InputTypeError, "a function"), (lambda numbers, seed: torch.zeros(2, 3), InputTypeError, "for one number"),
     ],
 )
@@ -293,7 +355,7 @@ def test_data_that_cannot_be(data, error, message):
     with pytest.raises(error, match=message):
         train(data, steps=1)
     with pytest.raises(InputError, match="returning shape"):
-        Made(lambda numbers, seed: torch.full((1, 3), seed)).read([0, 1], 0)
+        Made(lambda numbers, seed: torch.full((1, 3), 3 * seed + numbers[0])).read([0, 1], 0)
 
 
 # --- the law ----------------------------------------------------------------------------------------------------------
@@ -371,6 +433,11 @@ def test_another_training_in_the_folder_is_refused(tmp_path):
         train(data, steps=2, network=SMALL, options=Options(batch=8), out=tmp_path)
     with pytest.raises(CheckpointError, match="steps"):
         train(data, steps=3, network=SMALL, options=FEW, out=tmp_path)
+    held = split(Signals(data), 128, 0)[1].places[0]
+    for other, text in ((data[:40], "64 signals of shape .* in the file, 40 signals"), (data.clone(), "held out")):
+        other[held % len(other)] *= 2
+        with pytest.raises(CheckpointError, match=text):
+            train(other, steps=2, network=SMALL, options=FEW, out=tmp_path)
 
 
 KILLED = """

@@ -22,19 +22,21 @@ from invsolve.errors import FileError, invalid, invalid_type
 
 
 class Source(abc.ABC):
-    """``shape`` (no batch axis) and real or complex signals of it; ``size``: how many there are, None without end."""
+    """Real or complex signals of ``shape`` (no batch axis), without end; a `Finite` one ends."""
 
     shape: Shape
     complex: bool
-    size: int | None = None
 
     @abc.abstractmethod
     def read(self, numbers: Sequence[int], seed: int) -> Tensor:
         """The signals with these numbers of the stream of ``seed``, ``(n, *shape)``."""
 
 
+_KEYED = "numpy.random.default_rng([seed, number]) keys every signal by both."
+
+
 class Finite(Source):
-    """Signals at places 0 .. ``size`` - 1, which streams of numbers go through in epochs."""
+    """Signals at places 0 .. ``size`` - 1, which streams of numbers go through in epochs. Subclasses say `at`."""
 
     size: int
 
@@ -71,13 +73,14 @@ class Part(Finite):
         return self.source.at([self.places[i] for i in places], numbers, seed)
 
 
-def split(source: Source, n: int, seed: int) -> tuple[Source, Source | None]:
+def split(source: Source, n: int, seed: int) -> tuple[Source, Part | None]:
     """What to train on, and ``n`` signals that are held out of it: at random, at most a tenth of all.
 
     None is held out of a source without end, whose other streams are other signals, nor of fewer than 20.
     """
     if not isinstance(source, Finite) or source.size < 20:
         return source, None
+    # No epoch has this number, so that no epoch has this order.
     places = np.random.default_rng([seed & 0xFFFFFFFF, 1 << 32]).permutation(source.size).tolist()
     n = min(n, source.size // 10)
     return Part(source, places[n:]), Part(source, places[:n])
@@ -137,13 +140,24 @@ class Made(Source):
     complex: bool = field(init=False)
 
     def __post_init__(self) -> None:
-        first = self.function([0], 0)
-        if not isinstance(first, Tensor) or first.ndim < 2 or len(first) != 1:
-            given = tuple(first.shape) if isinstance(first, Tensor) else first
-            raise invalid_type("train", "data", "a function (numbers, seed) -> (n, *shape)", f"{given} for one number")
-        if torch.equal(first, self.function([0], 1)):
-            advice = "Averages are chosen on a stream that is not trained on: numpy.random.default_rng([seed, number])."
-            raise invalid("train", "data", "a function with other signals for another seed", "the same of two", advice)
+        probes = {(i, seed): self.function([i], seed) for i in (0, 1) for seed in (0, 1)}
+        first = probes[0, 0]
+        for probe in probes.values():
+            if not isinstance(probe, Tensor) or probe.ndim < 2 or len(probe) != 1 or probe.shape != first.shape:
+                given = tuple(probe.shape) if isinstance(probe, Tensor) else probe
+                raise invalid_type("train", "data", "a function (numbers, seed) -> (n, *shape)",
+                                   f"{given} for one number")
+            check_finite("train", "data", probe)
+        if not torch.equal(first, self.function([0], 0)):
+            raise invalid("train", "data", "a function that returns the same for the same number and seed", "another",
+                          f"{_KEYED} A training could not be resumed.")
+        for other in ((1, 0), (0, 1), (1, 1)):
+            if torch.equal(first, probes[other]):
+                raise invalid("train", "data", "a function with other signals for every number and seed",
+                              f"the same for (0, 0) and {other}", _KEYED)
+        if torch.equal(probes[1, 0], probes[0, 1]):
+            raise invalid("train", "data", "a function with other signals for every number and seed",
+                          "the same for (1, 0) and (0, 1)", f"{_KEYED} Averages are chosen on another stream.")
         object.__setattr__(self, "shape", tuple(first.shape[1:]))
         object.__setattr__(self, "complex", first.is_complex())
 
@@ -232,13 +246,15 @@ def as_source(data: object) -> Source:
         return Stored(data)
     if callable(data):
         return Made(data)
-    raise invalid_type("train", "data", "a tensor (n, *shape), a function, a file or a Source", data)
+    advice = "torch.from_numpy(data).float()" if isinstance(data, np.ndarray) else ""
+    given = "an array of numpy" if advice else data
+    raise invalid_type("train", "data", "a tensor (n, *shape), a function, a file or a Source", given, advice)
 
 
 def sample_of(source: Source, n: int, seed: int) -> Tensor:
     """``n`` signals to measure, or all that there are: from a stream of its own."""
     check_int("train", "n", n, minimum=1)
-    n = n if source.size is None else min(n, source.size)  # none twice: it would count as two
+    n = min(n, source.size) if isinstance(source, Finite) else n  # none twice: it would count as two
     if n < 2:
         raise invalid("train", "data", "at least two signals", n)
     return source.read(range(n), seed)

@@ -65,8 +65,13 @@ def card_text(prior: NetworkPrior, name: str) -> str:
     training = card.get("training", {})
     shape, loss = " x ".join(map(str, prior.shape)), training.get("validation loss", float("nan"))
     low, high = prior.sigma_range
-    overfit = training.get("lower on training signals")
-    fit = "" if overfit is None else f"; lower by {overfit:.3f} +- {training['standard error']:.3f} on training signals"
+    others = f"{held} signals held out" if (held := training.get("held out")) else "other signals"
+    fit = ""
+    if "over-fitting" in training:
+        over, error = training["over-fitting"], training["over-fitting error"]
+        fit = f"; {over:+.3f} +- {error:.3f} above that of training signals"
+    elif held == 0:
+        others = "the training signals"
     counts = f"{training.get('steps', 0):,} steps, {training.get('signals', 0):,} signals"
     lines = [
         f"# {name}", "",
@@ -75,7 +80,7 @@ def card_text(prior: NetworkPrior, name: str) -> str:
         f"- **Data**: {card.get('data', 'not stated')}",
         f"- **Recipe**: {card.get('recipe', 'iv.priors.training.train')}",
         f"- **Training**: {counts} in the last stage; {card.get('stages', 'one stage')}",
-        f"- **Loss**: {loss:.3f}, the mean log of the weighted denoising error of other signals{fit}",
+        f"- **Loss**: {loss:.3f}, the mean log of the weighted denoising error of {others}{fit}",
         f"- **Weights**: {training.get('weights', 'not stated')}",
         f"- **Noise levels**: {low:.3g} to {high:.3g}; rms of a component {prior.unit:.3g}",
         f"- **Licence**: {card.get('licence', 'that of the data')}",

@@ -24,7 +24,7 @@ from invsolve.priors.network import NetworkPrior
 from invsolve.priors.networks import UNet, UNetConfig
 from invsolve.priors.predictions import EDM, BesideLaw
 from invsolve.priors.training.covariance import estimate_law
-from invsolve.priors.training.data import Source, as_source, sample_of, split
+from invsolve.priors.training.data import Finite, Part, Source, as_source, sample_of, split
 from invsolve.priors.training.ema import WIDTHS, Snapshot, combine, update
 from invsolve.priors.training.loss import NoiseLaw, Uncertainty, denoising_loss
 from invsolve.priors.weights import save_prior
@@ -41,13 +41,13 @@ class Options:
     """How to train.
 
     ``batch`` over all processes; Adam (0.9, 0.99) with ``learning_rate``, a linear ``warmup`` of so many steps and a
-    cosine to zero at the end; gradients clipped to the norm ``clip``; ``levels``: noise levels; ``seed`` keys data
-    order, levels, noise and the first weights. ``precision``: of the network's products (bfloat16 is 1.5 times as fast
-    on some CPUs and slower on others, faster on accelerators; weights stay in full precision). ``skip``: what the
-    network is added to, the Wiener filter of the covariance of the data (`BesideLaw`) or EDM's multiple of the noisy
-    signal (`EDM`, a law without correlations). ``compile``: the network, with torch.compile (1.3 times as fast on a
-    CPU, after half a minute; needs a C++ compiler). ``log_every`` steps a line is written, ``save_every`` seconds a
-    checkpoint.
+    cosine to zero at the end; gradients clipped to the norm ``clip``; ``levels``: noise levels; ``seed`` keys what is
+    held out, the order of the data, levels, noise and the first weights. ``precision``: of the network's products
+    (bfloat16 is 1.5 times as fast on some CPUs and slower on others, faster on accelerators; weights stay in full
+    precision). ``skip``: what the network is added to, the Wiener filter of the covariance of the data (`BesideLaw`) or
+    EDM's multiple of the noisy signal (`EDM`, a law without correlations). ``compile``: the network, with torch.compile
+    (1.3 times as fast on a CPU, after half a minute; needs a C++ compiler). ``log_every`` steps a line is written,
+    ``save_every`` seconds a checkpoint.
     """
 
     batch: int = 32
@@ -100,9 +100,12 @@ def train(
     training goes on bit for bit on a CPU when ``steps`` is given), snapshots and ``prior.safetensors``.
 
     The prior's weights are a power-function average whose length is chosen on signals that are not trained on: up to
-    128 of a tensor or file, at most a tenth of it (none of fewer than 20 signals), or another stream of a function.
-    The card's training entry has their loss, and by how much that of training signals is lower: over-fitting. The
-    prior's law is the stationary covariance of 512 signals. ``prior.safetensors`` is written for the U-Net only; of
+    128 of a tensor or file, at most a tenth of it, or another stream of a function; below 20 signals those of the
+    training. The card's training entry has their mean log loss (``validation loss``), how many were ``held out``, and
+    how much higher it is than that of signals that were trained on (``over-fitting``, with its standard error over
+    signals; not below 20 signals). Signals that belong together, as slices of a volume, are not kept together.
+
+    The prior's law is the stationary covariance of 512 signals. ``prior.safetensors`` is written for the U-Net only; of
     other modules save the state yourself. Under ``torchrun`` every process takes its part of each batch.
 
     Raises InputError or InputTypeError for wrong arguments, CheckpointError where ``out`` holds another training,
@@ -133,7 +136,7 @@ def train(
 @dataclass(kw_only=True)
 class _Training:
     source: Source
-    held: Source | None  # never trained on
+    held: Part | None  # never trained on
     options: Options
     steps: int | None
     seconds: float | None
@@ -163,7 +166,7 @@ class _Training:
         rank, world = _processes()
         if options.batch % world:
             raise invalid("train", "options.batch", f"a multiple of the {world} processes", options.batch)
-        size = source.size
+        whole = source
         source, held = split(source, _VALIDATION, options.seed)
         measured = sample_of(source, _MEASURED, options.seed + 1)
         real = kind_dtype(measured.dtype, "real")
@@ -207,7 +210,7 @@ class _Training:
             averages={r: {k: v.detach().clone() for k, v in module.state_dict().items()} for r in WIDTHS},
             folder=folder, device=device, rank=rank, world=world,
             identity={
-                "data": fingerprint([list(source.shape), source.complex, size, unit]), "network": repr(module),
+                "data": _identity(whole, unit, held), "network": repr(module),
                 "options": fingerprint(
                     replace(options, log_every=1, save_every=0.0, precision="full", compile=False)
                 ), "steps": str(steps),
@@ -377,7 +380,7 @@ class _Training:
         if len({s.step for s in self.snapshots}) >= 2:
             for r in _TRIED:
                 candidates[f"average of width {r}, from snapshots"] = combine(self.snapshots, self.step, r)
-        signals = sample_of(self.held or self.source, _VALIDATION, self.options.seed + 2)
+        signals, different = self._others()
         each = {name: self._validation(weights, signals) for name, weights in candidates.items()}
         losses = {name: float(loss.mean()) for name, loss in each.items()}
         finite = {name: loss for name, loss in losses.items() if math.isfinite(loss)}
@@ -385,21 +388,33 @@ class _Training:
             raise SolveError("train: the weights are no longer finite: the learning rate, "
                              f"{self.options.learning_rate:g}, is too large, or the data are not on one scale.")
         best = min(finite, key=finite.__getitem__)
-        seen = sample_of(self.source, len(signals), self.options.seed + 3)
-        lower = each[best] - self._validation(candidates[best], seen)
+        over: dict[str, float] = {}
+        if self.held or not isinstance(self.source, Finite):  # else nothing is there to compare with
+            count = max(1, min(len(signals), self.step * self.options.batch))
+            trained = self.source.read([i % count for i in range(len(signals))], self.options.seed)
+            # Row by row at one level: what levels and noise do cancels. Then signal by signal.
+            gap = (each[best] - self._validation(candidates[best], trained)).view(-1, different).mean(0)
+            over = {"over-fitting": float(gap.mean()), "over-fitting error": float(gap.std()) / different**0.5}
         self.network.load_state_dict(candidates[best])
         network = self.network.eval().requires_grad_(False)
         recipe = {
             "signals": self.step * self.options.batch, "steps": self.step, "weights": best,
-            "validation loss": losses[best], "held out": self.held.size if self.held else 0,
-            "lower on training signals": float(lower.mean()),
-            "standard error": float(lower.std()) / len(lower) ** 0.5,
+            "validation loss": losses[best], "held out": self.held.size if self.held else 0, **over,
             "parameters": sum(p.numel() for p in network.parameters()), "options": repr(self.options),
         }
         prior = replace(self.template, network=network, card={**self.template.card, "training": recipe})
         if self.folder is not None and self.rank == 0 and isinstance(network, UNet):
             save_prior(prior, self.folder / "prior.safetensors")
         return prior
+
+    def _others(self) -> tuple[Tensor, int]:
+        """Signals to choose an average on, and how many are different: few are used again, with other noise."""
+        if self.held is None:
+            signals = sample_of(self.source, _VALIDATION, self.options.seed + 2)
+            return signals, len(signals)
+        n = self.held.size
+        rows = range(n * -(-_VALIDATION // n))
+        return self.held.at([i % n for i in rows], rows, self.options.seed + 2), n
 
     @torch.no_grad()
     def _validation(self, weights: Mapping[str, Tensor], signals: Tensor) -> Tensor:
@@ -462,6 +477,13 @@ def _module(
 def _compiled(module: nn.Module) -> nn.Module:
     made: nn.Module = torch.compile(module)  # type: ignore[assignment]
     return made
+
+
+def _identity(source: Source, unit: float, held: Part | None) -> str:
+    """What tells data apart: their number, shape and rms, the rms of what is held out too; to the last digit."""
+    number = f"{source.size} signals" if isinstance(source, Finite) else "signals made"
+    kept = "" if held is None else f", held out {float(sample_of(held, held.size, 0).abs().square().mean().sqrt())!r}"
+    return f"{number} of shape {source.shape}, {'complex' if source.complex else 'real'}, rms {unit!r}{kept}"
 
 
 def _standard(prior: NetworkPrior) -> GaussianLaw:
