@@ -39,7 +39,9 @@ class Budget:
 
 def climb(call: Call, rungs: Sequence[Rung], budget: Budget | None) -> tuple[Found, Rung, Certificate]:
     """Run the strategies in order, each on the items that are not certified yet, until none is left or the next would
-    leave the budget. Of every item the best is kept; the rung is the last one that an item was taken from.
+    leave the budget. Of every item the best is kept; the rung is the last one that an item was taken from. Items of
+    which chains saw less than half of the likelihood's power are left to guidance, if that is among the rungs: samples
+    near the prior are no answer.
 
     Without a budget the default one decides what is begun, and what was begun is finished: the answer then does not
     depend on the speed of the machine unless it takes a second try.
@@ -51,7 +53,7 @@ def climb(call: Call, rungs: Sequence[Rung], budget: Budget | None) -> tuple[Fou
     spent, missing = 0, ""
     best: _Best | None = None
     first: dict[str, tuple[float, int, float]] = {}  # seconds, evaluations and relative cost of a kind's first rung
-    for number, rung in enumerate(rungs):
+    for number, rung in enumerate(r for r in rungs if not r.instead):
         share = len(items) / batch
         if best and (over := _over(rung, first, budget, time.perf_counter() - started, spent, share)):
             missing = f"{missing}; {over}"
@@ -77,6 +79,13 @@ def climb(call: Call, rungs: Sequence[Rung], budget: Budget | None) -> tuple[Fou
         if not len(items) or found.stopped:
             break
     assert best is not None
+    lost = (~best.passed & (best.power < _LOST)).nonzero()[:, 0]
+    for rung in (r for r in rungs if r.instead and len(lost)):
+        found = call.on(lost).run(rung, len(rungs))
+        attempts.append(Attempt(strategy=short(rung.strategy), items=len(lost), reached=0, seconds=found.seconds,
+                                evaluations=found.evaluations, text="an approximation that was not tested"))
+        best = best.updated(found, rung, torch.zeros(len(lost), dtype=torch.bool), {}, lost, all_of_them=True)
+        missing = f"{missing}; the samples are those of {short(rung.strategy)}, an approximation that was not tested"
     return best.found, best.rung, best.certificate(call.problem.batched, tuple(attempts), missing)
 
 
@@ -95,10 +104,23 @@ class _Best:
     def of(cls, found: Found, rung: Rung, passed: Tensor, tests: dict[str, Tensor]) -> _Best:
         return cls(found=found, rung=rung, passed=passed, tests=tests, exact=isinstance(rung.strategy, Exact))
 
-    def updated(self, found: Found, rung: Rung, passed: Tensor, tests: dict[str, Tensor], items: Tensor) -> _Best:
+    @property
+    def power(self) -> Tensor:
+        """Of the likelihood, that the samples of every item saw, (items,)."""
+        if "beta" not in self.found.info:
+            return torch.ones(self.passed.shape, dtype=torch.float64)
+        return self.found.info["beta"].view(-1, len(self.passed))[0].double().cpu().nan_to_num(nan=1.0)
+
+    def updated(
+        self, found: Found, rung: Rung, passed: Tensor, tests: dict[str, Tensor], items: Tensor, *,
+        all_of_them: bool = False,
+    ) -> _Best:
+        """With what was ``found`` for ``items`` where that is better, or ``all_of_them``."""
         batch, old = len(self.passed), self.found
-        error = tests[_ERROR].nan_to_num(nan=math.inf)
-        better = passed | (error < self.tests[_ERROR][items].nan_to_num(nan=math.inf))
+        better = torch.ones_like(passed)
+        if not all_of_them:
+            error = tests[_ERROR].nan_to_num(nan=math.inf)
+            better = passed | (error < self.tests[_ERROR][items].nan_to_num(nan=math.inf))
         chosen = items[better]
 
         def merged(a: Tensor, b: Tensor) -> Tensor:
@@ -148,6 +170,7 @@ class _Best:
         )
 
 
+_LOST = 0.5  # power of the likelihood
 _ERROR = "error"  # what the best is chosen by
 
 

@@ -53,10 +53,10 @@ BIG = iv.priors.from_denoiser(lambda x, s: x / (1 + s**2), shape=(4096,), scale=
     [
         (LINEAR, prior(), ["Exact"], "closed-form"),
         (LINEAR, mixture(), ["Exact"], "closed-form"),
-        (LINEAR, LAPLACE, ["NoiseMCMC"] * 3, "with gradients"),
+        (LINEAR, LAPLACE, ["NoiseMCMC"] * 3 + ["MMPS"], "with gradients"),
         (BENT, prior(), ["NoiseMCMC"] * 3, "not a LinearOperator"),
         (Box(), prior(), ["NoiseMCMC"] * 3, "without a gradient"),
-        (LINEAR, hidden(mixture()), ["SMC"] * 2 + ["NoiseMCMC"] * 3, "weights correct"),
+        (LINEAR, hidden(mixture()), ["SMC"] * 2 + ["NoiseMCMC"] * 3 + ["MMPS"], "weights correct"),
         (BENT, mixture(), ["SMC"] * 2 + ["NoiseMCMC"] * 3, "weights correct"),
         (Box(), mixture(), ["NoiseMCMC"] * 3, "without a gradient"),
     ],
@@ -65,6 +65,44 @@ def test_the_ladder_is_decided_by_what_is_known(operator, law, names, word):
     problem = iv.Problem(operator, torch.zeros(N, dtype=D), noise=0.1)
     rungs = ladder(problem, law, 16)
     assert [r.strategy.name for r in rungs] == names and word in rungs[0].why
+
+
+def test_chains_through_a_network_are_run_where_nothing_else_can_be():
+    class Big(Box):
+        in_shape = out_shape = (160,)
+
+    free = iv.priors.from_denoiser(lambda x, s: x / (1 + s**2), shape=(160,), scale=1.0, dtype=D)
+    network = iv.priors.NetworkPrior(
+        network=Zero().double(), shape=(160,), scale=1.0, sigma_range=(0.01, 10.0)
+    )
+    for law, operator, name in ((free, None, "NoiseMCMC"), (network, None, "MMPS"), (network, Big(), "NoiseMCMC")):
+        operator = operator or iv.operators.Mask(mask=torch.arange(160) < 80)
+        assert ladder(iv.Problem(operator, torch.zeros(160, dtype=D), noise=0.1), law, 4)[0].strategy.name == name
+
+
+class Zero(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+
+    def forward(self, x, c):
+        return self.weight * x
+
+
+def test_chains_that_were_not_led_to_the_data_are_replaced_by_guidance():
+    """Of an item that a budget left near the prior: a denoiser without a law, which only chains could be exact about."""
+    n = 160
+    A = iv.operators.Mask(mask=torch.arange(n) < 120)
+    slow = iv.priors.from_denoiser(lambda x, s: x / (1 + s**2), shape=(n,), scale=1.0)
+    y = torch.where(torch.arange(n) < 120, 3.0, 0.0).repeat(2, 1)
+    result = iv.solve(A, y, slow, noise=0.1, num_samples=4, budget=iv.Budget(evaluations=1))
+    assert result.strategy == "MMPS" and "not led to the data" in result.why and not result.certificate.reached
+    assert "samples are those of MMPS(), an approximation" in result.certificate.missing
+    assert [a.strategy for a in result.certificate.attempts] == ["NoiseMCMC()", "MMPS()"]
+    # The prior is a Gaussian, of which guidance is exact: mean 3 / 1.01, std 0.1 / 1.01^(1/2).
+    seen = result.samples[..., :120]
+    assert abs(float(seen.mean()) - 3 / 1.01) < 5 * 0.1 / seen.numel() ** 0.5
+    assert not any("power" in text for text in result.warnings)
 
 
 def test_large_signals_known_by_a_denoiser_are_guided_and_not_certified():

@@ -8,6 +8,7 @@ from typing import final
 
 from invsolve.errors import UnsupportedError
 from invsolve.operators.base import BlackBox
+from invsolve.posterior import not_linear_gaussian
 from invsolve.priors.base import Prior
 from invsolve.problem import Problem
 from invsolve.strategies.base import Strategy
@@ -18,6 +19,7 @@ from invsolve.strategies.smc import DENSE_SIZE, SMC
 
 ISLANDS = 8  # independent runs of an SMC whose disagreement is the error
 _CHAIN_NUMBERS = 2**24  # numbers of the chains of one item at most
+_EXACTNESS = "exact for Gaussian priors and linear operators, an approximation here"
 _LARGEST = 2**16  # unknowns beyond which chains would take hours
 
 
@@ -32,6 +34,7 @@ class Rung:
     particles: int = 0
     tested: bool = True  # its info says how right it is
     cost: float = 1.0  # expected, relative to the first rung of its kind
+    instead: bool = False  # taken for items of which chains saw less than half of the likelihood's power
 
 
 def ladder(problem: Problem, prior: Prior, num_samples: int, *, rows_alone: bool = False) -> list[Rung]:
@@ -46,7 +49,7 @@ def ladder(problem: Problem, prior: Prior, num_samples: int, *, rows_alone: bool
     if not rows_alone:
         rungs = [*_populations(problem, prior, num_samples, lacking), *_chains(problem, prior, lacking)]
         if rungs:
-            return rungs
+            return [*rungs, *_instead(problem, prior, lacking)]
     guided = MMPS()
     if missing := guided.missing(problem, prior):
         chains = (
@@ -56,9 +59,18 @@ def ladder(problem: Problem, prior: Prior, num_samples: int, *, rows_alone: bool
             f"solve: strategy 'auto' finds none that would do: not Exact, because {lacking}; not NoiseMCMC, because "
             f"{chains}; not MMPS, which needs {missing}."
         )
-    exactness = "exact for Gaussian priors and linear operators, an approximation here"
-    why = f"No closed form ({lacking}), so moment-matching guidance: {exactness}."
+    why = f"No closed form ({lacking}), so moment-matching guidance: {_EXACTNESS}."
     return [Rung(strategy=guided, why=why, tested=False)]
+
+
+def _instead(problem: Problem, prior: Prior, lacking: str) -> list[Rung]:
+    """Guidance, where a linear operator and Gaussian noise make it a better answer than chains near the prior."""
+    guided = MMPS()
+    if not_linear_gaussian(problem) or guided.missing(problem, prior):
+        return []
+    why = (f"No closed form ({lacking}), and the chains were not led to the data, so moment-matching guidance: "
+           f"{_EXACTNESS}.")
+    return [Rung(strategy=guided, why=why, tested=False, instead=True)]
 
 
 def _populations(problem: Problem, prior: Prior, num_samples: int, lacking: str) -> list[Rung]:
@@ -79,6 +91,8 @@ def _populations(problem: Problem, prior: Prior, num_samples: int, lacking: str)
 def _chains(problem: Problem, prior: Prior, lacking: str) -> list[Rung]:
     n = _size(problem)
     affordable = prior.has_transport or n <= 4 * DENSE_SIZE  # a flow costs 25 evaluations and as many pullbacks a step
+    if prior.learned and n > DENSE_SIZE:  # of a network: hours, and so only where there is nothing else
+        affordable = affordable and bool(MMPS().missing(problem, prior))
     if n > _LARGEST or not affordable or NoiseMCMC().missing(problem, prior):
         return []
     most = max(64, min(16384, _CHAIN_NUMBERS // n) // 64 * 64)
