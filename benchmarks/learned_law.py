@@ -69,7 +69,7 @@ class Posterior:
 
 def trained(law: Law, skip: Literal["law", "white"], minutes: float, folder: Path) -> tuple[NetworkPrior, int]:
     """A prior trained on draws of the law for so many minutes; goes on with what ``folder`` holds."""
-    made = Made(lambda numbers, seed: law.prior.sample(len(numbers), seed=(seed << 32) + numbers[0]))
+    made = Made(lambda numbers, seed: torch.cat([law.prior.sample(1, seed=(seed << 32) + i) for i in numbers]))
     options = Options(batch=64, skip=skip, learning_rate=2e-3)
     where = folder / f"{law.name}-{skip}".replace(" ", "-")
     prior = train(made, hours=minutes / 60, network=UNetConfig(width=WIDTH), options=options, out=where)

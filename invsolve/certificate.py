@@ -14,6 +14,7 @@ STD_ERROR = 0.15  # relative: the same of every std
 EVIDENCE_SE = 1.0  # nats: above it islands disagree by factors, and one of them may be all that counts
 MEAN_TEST = "bound on the mean's error (posterior std)"
 STD_TEST = "bound on the std's relative error"
+POWER = "power of the likelihood that was reached"
 
 
 @final
@@ -106,6 +107,11 @@ class Certificate:
         return f"Certificate({found}, {len(self.attempts)} attempt(s))"
 
 
+def worst(name: str, value: Tensor) -> float:
+    """The worst item's value of a test, ``(items,)``, NaN being worse than any: of powers the least, else the most."""
+    return float(value.nan_to_num(0.0).min() if name == POWER else value.nan_to_num(torch.inf).max())
+
+
 def judged(info: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor], str]:
     """From the info of a population ``(items,)`` each: which items pass, the tests, and what failed, in words."""
     tests = {
@@ -116,11 +122,11 @@ def judged(info: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor], str]:
     limits = (MEAN_ERROR, STD_ERROR, EVIDENCE_SE)
     good = [value <= limit for value, limit in zip(tests.values(), limits, strict=True)]  # False for NaN
     if "beta" in info:
-        tests["power of the likelihood that was reached"] = info["beta"]
+        tests[POWER] = info["beta"]
         good.append(info["beta"] >= 1)
     passed = torch.stack(good).all(0)
     wrong = [
-        f"{name} {float(value.nan_to_num(torch.inf).max()):.2g}"
+        f"{name} {worst(name, value):.2g}"
         for (name, value), fine in zip(tests.items(), good, strict=True)
         if not bool(fine.all())
     ]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from invsolve.call import Call, Found
-from invsolve.certificate import MEAN_TEST, STD_TEST, Attempt, Certificate, judged
+from invsolve.certificate import MEAN_TEST, STD_TEST, Attempt, Certificate, judged, worst
 from invsolve.checks import check_int, check_positive
 from invsolve.strategies.auto import Rung
 from invsolve.strategies.base import Strategy
@@ -25,7 +25,8 @@ class Budget:
     """What ``strategy="auto"`` may spend: ``seconds``, and ``evaluations`` of denoiser and operator together, in rows.
 
     Another strategy is begun only if it is expected to end within the budget. Markov chains that run out of it stop
-    where they are, and are not certified; other strategies have no answer before their end, and are finished.
+    where they are, and are not certified; other strategies have no answer before their end, and are finished. Chains
+    that had hardly met the data by then give way to guidance, which takes its time after the budget.
     """
 
     seconds: float = 60.0
@@ -40,8 +41,8 @@ class Budget:
 def climb(call: Call, rungs: Sequence[Rung], budget: Budget | None) -> tuple[Found, Rung, Certificate]:
     """Run the strategies in order, each on the items that are not certified yet, until none is left or the next would
     leave the budget. Of every item the best is kept; the rung is the last one that an item was taken from. Items of
-    which chains saw less than half of the likelihood's power are left to guidance, if that is among the rungs: samples
-    near the prior are no answer.
+    which chains saw less than a fifth of the likelihood's power are left to guidance, if that is among the rungs:
+    samples that hardly know the data are no answer.
 
     Without a budget the default one decides what is begun, and what was begun is finished: the answer then does not
     depend on the speed of the machine unless it takes a second try.
@@ -79,13 +80,14 @@ def climb(call: Call, rungs: Sequence[Rung], budget: Budget | None) -> tuple[Fou
         if not len(items) or found.stopped:
             break
     assert best is not None
-    lost = (~best.passed & (best.power < _LOST)).nonzero()[:, 0]
+    lost = (~best.passed & (_power(best.found, batch) < _LOST)).nonzero()[:, 0]
     for rung in (r for r in rungs if r.instead and len(lost)):
         found = call.on(lost).run(rung, len(rungs))
         attempts.append(Attempt(strategy=short(rung.strategy), items=len(lost), reached=0, seconds=found.seconds,
                                 evaluations=found.evaluations, text="an approximation that was not tested"))
         best = best.updated(found, rung, torch.zeros(len(lost), dtype=torch.bool), {}, lost, all_of_them=True)
-        missing = f"{missing}; the samples are those of {short(rung.strategy)}, an approximation that was not tested"
+        whose = "the samples" if len(lost) == batch else f"the samples of {len(lost)} of {batch} items"
+        missing = f"{missing}; {whose} are those of {short(rung.strategy)}, an approximation that was not tested"
     return best.found, best.rung, best.certificate(call.problem.batched, tuple(attempts), missing)
 
 
@@ -104,13 +106,6 @@ class _Best:
     def of(cls, found: Found, rung: Rung, passed: Tensor, tests: dict[str, Tensor]) -> _Best:
         return cls(found=found, rung=rung, passed=passed, tests=tests, exact=isinstance(rung.strategy, Exact))
 
-    @property
-    def power(self) -> Tensor:
-        """Of the likelihood, that the samples of every item saw, (items,)."""
-        if "beta" not in self.found.info:
-            return torch.ones(self.passed.shape, dtype=torch.float64)
-        return self.found.info["beta"].view(-1, len(self.passed))[0].double().cpu().nan_to_num(nan=1.0)
-
     def updated(
         self, found: Found, rung: Rung, passed: Tensor, tests: dict[str, Tensor], items: Tensor, *,
         all_of_them: bool = False,
@@ -119,8 +114,9 @@ class _Best:
         batch, old = len(self.passed), self.found
         better = torch.ones_like(passed)
         if not all_of_them:
-            error = tests[_ERROR].nan_to_num(nan=math.inf)
-            better = passed | (error < self.tests[_ERROR][items].nan_to_num(nan=math.inf))
+            error, before = (e.nan_to_num(nan=math.inf) for e in (tests[_ERROR], self.tests[_ERROR][items]))
+            nearer = (error == before) & (_power(found, len(items)) > _power(self.found, batch)[items])
+            better = passed | (error < before) | nearer
         chosen = items[better]
 
         def merged(a: Tensor, b: Tensor) -> Tensor:
@@ -166,12 +162,19 @@ class _Best:
         return Certificate(
             reached=reached, passed=per_item(self.passed), exact=self.exact, mean_error=bound(MEAN_TEST),
             std_error=bound(STD_TEST), attempts=attempts, missing="" if reached else missing,
-            tests={k: float(v[~v.isnan()].max()) for k, v in self.tests.items() if k != _ERROR and not v.isnan().all()},
+            tests={k: worst(k, v[~v.isnan()]) for k, v in self.tests.items() if k != _ERROR and not v.isnan().all()},
         )
 
 
-_LOST = 0.5  # power of the likelihood
+_LOST = 0.2  # power of the likelihood, at which data count with more than twice the std of their noise
 _ERROR = "error"  # what the best is chosen by
+
+
+def _power(found: Found, items: int) -> Tensor:
+    """Of the likelihood, that the samples of every item saw, (items,)."""
+    if "beta" not in found.info:
+        return torch.ones(items, dtype=torch.float64)
+    return found.info["beta"].view(-1, items)[0].double().cpu().nan_to_num(nan=1.0)
 
 
 def _never(calls: int) -> bool:

@@ -32,7 +32,6 @@ from invsolve.noise import Gaussian
 from invsolve.progress import Progress, metered
 from invsolve.result import Result
 from invsolve.scan import Node
-from invsolve.strategies.base import Strategy
 from invsolve.strategies.levels import noise_levels
 from invsolve.unknowns import NOISE
 
@@ -71,7 +70,7 @@ def draw_by_gibbs(job: Job, progress: Progress) -> Drawn:
 
 def _refuse(job: Job) -> None:
     unknowns = job.unknowns
-    if type(job.strategy).log_weights is not Strategy.log_weights:
+    if job.strategy.weighs:
         raise UnsupportedError(
             f"solve: Gibbs sweeps draw one signal at a time, and {job.strategy.name} weighs many against each other. "
             "Take a strategy without weights, such as iv.strategies.MMPS()."

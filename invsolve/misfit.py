@@ -45,21 +45,24 @@ def thinned(log_weights: Tensor, failed: Tensor) -> tuple[str, ...]:
         return ()
     if count == 1:
         return ("a population of one has nothing to be weighed against, and is biased: raise num_samples",)
-    best = logs.amax(0)
-    if lost := int((best == -math.inf).sum()):
-        return (f"no sample of {lost} of {log_weights.shape[1]} items has a weight, so that there is no mean: raise "
-                "num_samples, or take another strategy",)
-    least = float(effective(normalised(logs)).min())
-    if least >= max(_FEWEST, _THIN * count):
-        return ()
-    return (f"weights are uneven: the {count} samples of an item are worth {least:.2g} (1 / sum of squared weights): "
-            "raise num_samples, or take another strategy",)
+    weighed = logs.amax(0) > -math.inf
+    advice = "raise num_samples, or take another strategy"
+    found: list[str] = []
+    if lost := int((~weighed).sum()):
+        whose = f"{lost} of {log_weights.shape[1]} items"
+        found.append(f"no sample of {whose} has a weight, so that there is no mean: {advice}")
+    least = float(effective(normalised(logs[:, weighed])).min()) if bool(weighed.any()) else math.inf
+    if least < max(_FEWEST, _THIN * count):
+        worth = f"the {count} samples of an item are worth {least:.2g} (1 / sum of squared weights)"
+        found.append(f"weights are uneven: {worth}: {advice}")
+    return tuple(found)
 
 
 def shortfalls(info: Mapping[str, Tensor]) -> tuple[str, ...]:
     """What a strategy did not reach, from its ``info`` of these rows."""
     found = []
-    power = float(info["beta"].min()) if "beta" in info and info["beta"].numel() else 1.0
+    # NaN: of items whose samples are not of chains.
+    power = float(info["beta"].nan_to_num(nan=1.0).min()) if "beta" in info and info["beta"].numel() else 1.0
     if power < 1:
         found.append(f"the chains reached the power {power:.2g} of the likelihood only: raise num_steps")
     for name, value in info.items():

@@ -114,8 +114,12 @@ def solve(
         for name, given in (("checkpoint", saved), ("draws", draws), ("budget", budget)):
             if given is not None:
                 raise UnsupportedError(f"solve: `{name}` does not work with unknown scalars ({unknowns.names[0]}).")
-        chosen, why = (strategy, "Chosen by the caller.") if isinstance(strategy, Strategy) else choose(*typical)
-        job = Job(unknowns=unknowns, strategy=chosen, why=why, hierarchy=_hierarchy(hierarchy), seed=seed, keys=keys,
+        how = _hierarchy(hierarchy)
+        if isinstance(strategy, Strategy):
+            chosen, why = strategy, "Chosen by the caller."
+        else:
+            chosen, why = choose(*typical, how, len(unknowns.names))
+        job = Job(unknowns=unknowns, strategy=chosen, why=why, hierarchy=how, seed=seed, keys=keys,
                   num_samples=num_samples, chunk=chunk, reproducible=reproducible)
         return _returned(solve_unknowns(job, progress or NoProgress()), throw)
     if hierarchy is not None:

@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
@@ -105,6 +106,34 @@ def test_chains_that_were_not_led_to_the_data_are_replaced_by_guidance():
     assert not any("power" in text for text in result.warnings)
 
 
+def test_of_a_batch_only_the_items_far_from_the_data_are_guided(tmp_path):
+    """Item 0 is led to its data, item 1 is stopped on the way; with a checkpoint the same, and again."""
+    n = 64
+    laplace = iv.priors.SparsePrior(shape=(n,), coefficients=iv.priors.Laplace(scale=0.5), dtype=D)
+    A = iv.operators.Mask(mask=torch.arange(n) < 48)
+    y = torch.zeros(2, n, dtype=D)
+    y[1, :48] = 6 * torch.randn(48, generator=torch.Generator().manual_seed(0), dtype=D)
+    options = {"noise": 0.2, "num_samples": 4, "budget": iv.Budget(evaluations=250_000)}
+    result = iv.solve(A, y, laplace, **options)
+    beta = result.info["beta"][0]
+    assert 0.2 < float(beta[0]) < 1 and beta[1].isnan()
+    certificate = result.certificate
+    assert "the samples of 1 of 2 items are those of MMPS()" in certificate.missing
+    assert certificate.tests["power of the likelihood that was reached"] == float(beta[0])
+    assert [a.items for a in certificate.attempts] == [2, 1] and any("power" in text for text in result.warnings)
+    assert float(result.chi2[:, 1].mean()) < 2  # the chains' are at hundreds
+    for _ in range(2):
+        again = iv.solve(A, y, laplace, checkpoint=tmp_path / "c", **options)
+        assert torch.equal(again.samples, result.samples)
+
+
+def test_a_try_that_came_further_is_kept():
+    """Neither of two tries knows its error."""
+    call = Scripted([math.nan, math.nan], powers=[0.1, 0.9])
+    _, rung, certificate = climb(call, [*rungs(1, 1), replace(rungs(1)[0], instead=True)], iv.Budget(seconds=1e9))
+    assert call.ran == [0, 1] and rung.why == "rung 1" and "those of" not in certificate.missing
+
+
 def test_large_signals_known_by_a_denoiser_are_guided_and_not_certified():
     A = iv.operators.Mask(mask=torch.arange(4096) % 2 == 0)
     result = iv.solve(A, torch.zeros(4096), BIG, noise=0.1, num_samples=2)
@@ -191,17 +220,19 @@ def test_without_a_budget_what_was_begun_is_finished(monkeypatch):
 class Scripted:
     """A call whose strategies find what the test says."""
 
-    def __init__(self, errors):
-        self.errors, self.ran = list(errors), []
+    def __init__(self, errors, powers=None):
+        self.errors, self.powers, self.ran = list(errors), powers, []
         self.problem = iv.Problem(LINEAR, torch.zeros(1, N, dtype=D), noise=0.1)
 
     def on(self, items):
         return self
 
-    def run(self, rung, number, over):
+    def run(self, rung, number, over=None):
         self.ran.append(number)
         error = torch.full((2,), self.errors[number], dtype=D)
         info = {"mean_error": error, "std_error": error, "log_evidence_se": error}
+        if self.powers:
+            info["beta"] = torch.full((2,), self.powers[number], dtype=D)
         return Found(
             samples=torch.zeros(2, N, dtype=D), chi2=torch.ones(2, dtype=D), log_weights=None, info=info, calls=Counter(denoise=1000),
             processed=2, seconds=1.0, chunk=2, warnings=(),

@@ -393,7 +393,7 @@ def test_auto_takes_populations_where_there_is_no_closed_form():
 
     sparse = iv.priors.SparsePrior(shape=(4,), coefficients=iv.priors.Laplace(scale=1.0))
     problem = iv.Problem(iv.operators.Mask(mask=torch.ones(4, dtype=torch.bool)), torch.zeros(4), noise=0.1)
-    strategy, why = choose(problem, sparse)
+    strategy, why = choose(problem, sparse, iv.Hierarchy(), 1)
     assert strategy.name == "NoiseMCMC" and "populations that give evidence" in why
 
 
@@ -524,6 +524,15 @@ def test_gibbs_takes_no_population(strategy):
     with pytest.raises(UnsupportedError, match=f"one signal at a time, and {strategy.name} weighs many"):
         iv.solve(A, torch.ones(1, 2, dtype=F64), prior, noise=noise, strategy=strategy,
                  hierarchy=iv.Hierarchy(method="gibbs"))
+
+
+def test_auto_under_gibbs_takes_guidance_rather_than_a_population():
+    hidden = iv.priors.from_denoiser(lambda x, s: x / (1 + s**2), shape=(3,), scale=1.0, dtype=F64)
+    A = iv.operators.Matrix(matrix=torch.eye(3, dtype=F64))
+    noise = iv.noise.Gaussian(std=iv.LogNormal(median=0.5, factor=2.0))
+    result = iv.solve(A, torch.ones(1, 3, dtype=F64), hidden, noise=noise, num_samples=2,
+                      hierarchy=iv.Hierarchy(method="gibbs", num_sweeps=2))
+    assert result.strategy == "MMPS" and "one signal at a time" in result.why
 
 
 # --- families and the hook ------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from invsolve.errors import CheckpointError, FileError, InputError, InputTypeErr
 from invsolve.priors import GaussianFieldPrior, Matern, NetworkPrior
 from invsolve.priors.bases import SpectralModes
 from invsolve.priors.networks import UNetConfig
-from invsolve.priors.training import Finite, Made, NoiseLaw, Options, Signals, Stored, estimate_law, train
+from invsolve.priors.training import Finite, Made, NoiseLaw, Options, Signals, Source, Stored, estimate_law, train
 from invsolve.priors.training.command import _compiles, command
 from invsolve.priors.training.data import _order, split
 from invsolve.priors.training.ema import WIDTHS, Snapshot, combine, exponent, update
@@ -36,6 +36,10 @@ FEW = Options(batch=4, warmup=2, log_every=2, save_every=1e6)
 
 def normal(*shape, seed=0, dtype=torch.float32):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+def rows(values):
+    return torch.tensor(list(values), dtype=torch.float32)[:, None].expand(-1, 3) ** 2 + 1
 
 
 def weights(prior):
@@ -174,12 +178,19 @@ def test_what_is_held_out(monkeypatch):
     assert not seen[0] & seen[1] and seen[0] | seen[1] == set(range(50))
     assert split(Signals(values), 2, 3)[1].size == 2 and not set(split(Signals(values), 5, 4)[1].places) == set(held.places)
     few, none = Signals(values[:19]), Made(lambda numbers, seed: values[list(numbers)] + seed / 2)
+    some = Made(pool_of_blanks)  # keyed, though most of its signals are alike
+    assert some.shape == (2, 2)
     assert split(few, 128, 3) == (few, None) and split(none, 128, 3) == (none, None)
     # Heads keep their random phases: of number and seed, not of place.
     monkeypatch.setattr("invsolve.priors.training.heads._FINE", 32)
     heads = Heads(grid=16, size=20)
     part = split(heads, 128, 0)[0]
     assert part.complex and torch.equal(part.read([3], 1), heads.at([part.places[_order([3], 18, 1)[0]]], [3], 1))
+
+
+def pool_of_blanks(numbers, seed):
+    pool = torch.cat([torch.zeros(9, 2, 2), torch.arange(84.0).view(21, 2, 2)])
+    return pool[[int(np.random.default_rng([seed, i]).integers(30)) for i in numbers]]
 
 
 def test_signals_are_made_on_one_core_beside_the_networks_threads():
@@ -215,7 +226,7 @@ def test_held_out_signals_are_never_trained_on():
     assert read[5] == read[6] == set(range(40)) - read[7]  # of the training, and of its covariance
 
 
-@pytest.mark.parametrize("n", [400, 60])
+@pytest.mark.parametrize("n", [400, 100])
 def test_over_fitting_is_on_the_card(n):
     """A network that knows the training signals by heart: against its loss on thousands of signals."""
     values = normal(n, 4, 4)
@@ -244,6 +255,15 @@ def test_over_fitting_to_a_pool_inside_a_function():
     options = Options(batch=64, warmup=0, skip="white", levels=NoiseLaw(low=0.3, high=3.0), learning_rate=1e-9)
     card = train(pool, steps=2, network=ByHeart(pool(range(30), 0)), options=options).card["training"]
     assert card["held out"] == 0 and card["over-fitting"] > 4 * card["over-fitting error"]
+    few = train(pool, steps=1, network=ByHeart(pool(range(30), 0)), options=replace(options, batch=4)).card["training"]
+    assert "over-fitting" not in few  # of four signals that were trained on nothing can be said
+
+
+class Sized(Source):
+    shape, complex, size = (3,), False, 9
+
+    def read(self, numbers, seed):
+        return torch.zeros(len(numbers), 3)
 
 
 def test_of_few_signals_none_is_held_out():
@@ -260,7 +280,7 @@ def test_the_average_of_least_validation_loss_is_taken(monkeypatch):
 
     monkeypatch.setattr("invsolve.priors.training.trainer._Training._validation", loss)
     monkeypatch.setattr("invsolve.priors.training.trainer._SNAPSHOTS", 1)
-    card = train(normal(40, 8, 8), steps=2, network=SMALL, options=FEW).card["training"]
+    card = train(normal(80, 8, 8), steps=2, network=SMALL, options=FEW).card["training"]
     assert card["weights"] == f"average of width {WIDTHS[0]}" and card["validation loss"] == 1.0
     assert card["over-fitting"] == -6.0
 
@@ -340,14 +360,14 @@ def test_files_that_cannot_be(tmp_path):
     [
         (3, InputTypeError, "a tensor"), (torch.zeros(3, dtype=torch.int64), InputTypeError, "a real or complex tensor"),
         (torch.zeros(3), InputError, r"\(n, \*shape\)"), (torch.full((2, 3), math.nan), InputError, "finite|NaN"),
-        (lambda numbers, seed: torch.full((1, 3), numbers[0]), InputError, r"same for \(0, 0\) and \(0, 1\)"),
-        (lambda numbers, seed: torch.full((1, 3), seed), InputError, r"same for \(0, 0\) and \(1, 0\)"),
-        (lambda numbers, seed: torch.full((1, 3), numbers[0] - seed), InputError, r"same for \(0, 0\) and \(1, 1\)"),
-        (lambda numbers, seed: torch.full((1, 3), numbers[0] + seed), InputError, r"same for \(1, 0\) and \(0, 1\)"),
-        (lambda numbers, seed: torch.rand(1, 3), InputError, "the same for the same number and seed"),
-        (lambda numbers, seed: torch.zeros(1, 3) if seed == 0 else None, InputTypeError, "a function"),
+        (lambda numbers, seed: rows(numbers), InputError, "the same, or a number further"),
+        (lambda numbers, seed: rows(i - seed for i in numbers), InputError, "the same, or a number further"),
+        (lambda numbers, seed: rows(i + seed for i in numbers), InputError, "the same, or a number further"),
+        (lambda numbers, seed: normal(len(numbers), 3, seed=seed), InputError, "from its own number"),
+        (lambda numbers, seed: normal(len(numbers), 3, seed=9 * seed + numbers[0]), InputError, "from its own number"),
+        (lambda numbers, seed: torch.rand(len(numbers), 3), InputError, "same signals for the same numbers and seed"),
         (lambda numbers, seed: torch.full((1, 3), math.nan), InputError, "finite|NaN"),
-        (np.zeros((3, 3)), InputTypeError, "torch.from_numpy"),
+        (np.zeros((3, 3)), InputTypeError, "torch.from_numpy"), (Sized(), InputTypeError, "a Finite source"),
         (lambda numbers, seed: 3, InputTypeError, "a function"), (lambda numbers, seed: torch.zeros(2, 3), InputTypeError, "for one number"),
     ],
 )
@@ -355,7 +375,7 @@ def test_data_that_cannot_be(data, error, message):
     with pytest.raises(error, match=message):
         train(data, steps=1)
     with pytest.raises(InputError, match="returning shape"):
-        Made(lambda numbers, seed: torch.full((1, 3), 3 * seed + numbers[0])).read([0, 1], 0)
+        Made(lambda numbers, seed: torch.zeros(1, 3)).read([0, 1], 0)
 
 
 # --- the law ----------------------------------------------------------------------------------------------------------

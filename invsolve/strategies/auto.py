@@ -34,7 +34,7 @@ class Rung:
     particles: int = 0
     tested: bool = True  # its info says how right it is
     cost: float = 1.0  # expected, relative to the first rung of its kind
-    instead: bool = False  # taken for items of which chains saw less than half of the likelihood's power
+    instead: bool = False  # taken for items of which chains saw less than a fifth of the likelihood's power
 
 
 def ladder(problem: Problem, prior: Prior, num_samples: int, *, rows_alone: bool = False) -> list[Rung]:
@@ -64,7 +64,7 @@ def ladder(problem: Problem, prior: Prior, num_samples: int, *, rows_alone: bool
 
 
 def _instead(problem: Problem, prior: Prior, lacking: str) -> list[Rung]:
-    """Guidance, where a linear operator and Gaussian noise make it a better answer than chains near the prior."""
+    """Guidance, where a linear operator and Gaussian noise make it a better answer than chains far from the data."""
     guided = MMPS()
     if not_linear_gaussian(problem) or guided.missing(problem, prior):
         return []
@@ -91,8 +91,8 @@ def _populations(problem: Problem, prior: Prior, num_samples: int, lacking: str)
 def _chains(problem: Problem, prior: Prior, lacking: str) -> list[Rung]:
     n = _size(problem)
     affordable = prior.has_transport or n <= 4 * DENSE_SIZE  # a flow costs 25 evaluations and as many pullbacks a step
-    if prior.learned and n > DENSE_SIZE:  # of a network: hours, and so only where there is nothing else
-        affordable = affordable and bool(MMPS().missing(problem, prior))
+    if prior.learned and n > DENSE_SIZE:  # of a network: hours, and so only where guidance would be a guess
+        affordable = affordable and bool(not_linear_gaussian(problem) or MMPS().missing(problem, prior))
     if n > _LARGEST or not affordable or NoiseMCMC().missing(problem, prior):
         return []
     most = max(64, min(16384, _CHAIN_NUMBERS // n) // 64 * 64)

@@ -93,6 +93,11 @@ class Strategy(abc.ABC):
         """Unnormalised log weights of the rows, (rows,), or None where all count the same."""
         return None
 
+    @property
+    def weighs(self) -> bool:
+        """Whether rows have weights (`log_weights`), so that one alone is no draw."""
+        return type(self).log_weights is not Strategy.log_weights
+
     def bind(self, problem: Problem, prior: Prior) -> Bound | None:
         """What can be computed once for all rows: factorisations, grids. Must not mix items."""
         return None

@@ -87,7 +87,7 @@ class Coordinates:
         if self.modes is None:
             value, covariance = self.prior.moments(x, level)
             if not self.prior.cheap_pullback:
-                covariance = positive(covariance, 1e-9 * level**2)
+                covariance, _ = positive(covariance, 1e-9 * level**2)
             return value, to_real(value).double(), covariance
         if isinstance(self.prior, HasModeMoments):
             value, variances = self.prior.mode_moments(x, level)

@@ -127,16 +127,19 @@ def cholesky(matrix: Tensor) -> Tensor:
     return root
 
 
-def positive(matrix: Tensor, floor: Tensor) -> Tensor:
+def positive(matrix: Tensor, floor: Tensor, cross: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
     """Symmetric matrices with eigenvalues below 0 (of a network's Jacobian) set to 0, where one is below -``floor``
-    (rows,); rows that are NaN stay."""
+    (rows,); rows that are NaN stay. ``cross`` ``(rows, n, ...)`` loses what it has along their eigenvectors."""
     total = matrix.clone()
     total.diagonal(dim1=-2, dim2=-1).add_(floor.view(-1, 1))
     failed = torch.linalg.cholesky_ex(total).info != 0
     failed &= torch.isfinite(matrix).flatten(1).all(1)
     if not bool(failed.any()):
-        return matrix
+        return matrix, cross
     values, vectors = torch.linalg.eigh(matrix[failed])
     out = matrix.clone()
     out[failed] = (vectors * values.clamp_min(0)[:, None]) @ vectors.mT
-    return out
+    if cross is not None:
+        cross = cross.clone()
+        cross[failed] = (vectors * (values > 0)[:, None]) @ (vectors.mT @ cross[failed])
+    return out, cross

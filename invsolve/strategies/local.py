@@ -321,13 +321,15 @@ def _settled(
 def _condition(linear: Linear, mean: Tensor, cross: Tensor, *, sure: bool = True) -> tuple[Tensor, Tensor, Tensor]:
     """``D_y``, the log twist and ``R^-1 H V`` from ``cross = H V`` ``(rows, m, n)``.
 
-    V that are not ``sure`` to be positive are those of a network: what they have below zero is left out of R.
+    V that are not ``sure`` to be positive are those of a network: data along which H V H^T is negative say nothing.
     """
     residual = linear.rotated
     system = _product(cross, linear.jacobian.matrix.mT)
     system = (system + system.mT) / 2
     if not sure:
-        system = positive(system, torch.full_like(system[:, 0, 0], _IMPOSSIBLE))
+        system, kept = positive(system, torch.full_like(system[:, 0, 0], _IMPOSSIBLE), cross)
+        assert kept is not None
+        cross = kept
     system.diagonal(dim1=-2, dim2=-1).add_(1.0)
     R = cholesky(system)
     z = solve(R, residual)

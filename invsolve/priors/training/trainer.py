@@ -31,6 +31,7 @@ from invsolve.priors.weights import save_prior
 
 _MEASURED = 512  # signals from which mean, unit and covariance are taken
 _VALIDATION = 128  # signals, held out where they can be, on which the length of the average is chosen
+_COMPARED = 8  # signals, below which a standard error of over-fitting says little
 _SNAPSHOTS = 8  # over a run
 _TRIED = (0.02, 0.035, 0.05, 0.075, 0.10, 0.14)  # relative widths of averages that are compared at the end
 
@@ -101,9 +102,10 @@ def train(
 
     The prior's weights are a power-function average whose length is chosen on signals that are not trained on: up to
     128 of a tensor or file, at most a tenth of it, or another stream of a function; below 20 signals those of the
-    training. The card's training entry has their mean log loss (``validation loss``), how many were ``held out``, and
-    how much higher it is than that of signals that were trained on (``over-fitting``, with its standard error over
-    signals; not below 20 signals). Signals that belong together, as slices of a volume, are not kept together.
+    training. The card's training entry has their mean log loss (``validation loss``, the least of some ten averages),
+    how many were ``held out``, and how much higher it is than that of signals that were trained on (``over-fitting``,
+    with its standard error over signals; from 80 signals on). Signals that belong together, as slices of a volume, are
+    not kept together.
 
     The prior's law is the stationary covariance of 512 signals. ``prior.safetensors`` is written for the U-Net only; of
     other modules save the state yourself. Under ``torchrun`` every process takes its part of each batch.
@@ -389,12 +391,15 @@ class _Training:
                              f"{self.options.learning_rate:g}, is too large, or the data are not on one scale.")
         best = min(finite, key=finite.__getitem__)
         over: dict[str, float] = {}
-        if self.held or not isinstance(self.source, Finite):  # else nothing is there to compare with
-            count = max(1, min(len(signals), self.step * self.options.batch))
+        count = max(1, min(len(signals), self.step * self.options.batch))
+        compared = self.held or not isinstance(self.source, Finite)  # else with the same signals
+        if compared and min(different, count) >= _COMPARED:
             trained = self.source.read([i % count for i in range(len(signals))], self.options.seed)
-            # Row by row at one level: what levels and noise do cancels. Then signal by signal.
-            gap = (each[best] - self._validation(candidates[best], trained)).view(-1, different).mean(0)
-            over = {"over-fitting": float(gap.mean()), "over-fitting error": float(gap.std()) / different**0.5}
+            # Row by row at one level: what levels and noise do cancels. Then signal by signal of the fewer.
+            fewer = min(different, count)
+            rows = len(signals) // fewer * fewer
+            gap = (each[best] - self._validation(candidates[best], trained))[:rows].view(-1, fewer).mean(0)
+            over = {"over-fitting": float(gap.mean()), "over-fitting error": float(gap.std()) / fewer**0.5}
         self.network.load_state_dict(candidates[best])
         network = self.network.eval().requires_grad_(False)
         recipe = {
