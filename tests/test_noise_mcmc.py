@@ -397,3 +397,11 @@ def test_samples_of_an_item_stay_together():
     bound = NoiseMCMC().bind(iv.Problem(iv.operators.Matrix(matrix=torch.eye(6, dtype=D)), torch.zeros(2, 6, dtype=D), noise=1.0), gaussian())
     with pytest.raises(iv.errors.UnsupportedError, match="must run together"):
         bound.take(torch.tensor([0, 1, 0]))
+
+
+def test_whitening_undoes_both_kinds_of_roots():
+    """Lower factors of covariances and upper ones of scores, side by side; `unwhiten` multiplies with either."""
+    lower = torch.eye(5, dtype=torch.float64) + torch.randn(5, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64).tril() / 4
+    metric = Metric(mean=torch.ones(2, 2, 5, dtype=torch.float64), root=torch.stack([torch.stack([lower, lower.mT])] * 2))
+    z = torch.randn(2, 6, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    torch.testing.assert_close(metric.whiten(metric.unwhiten(z)), z)

@@ -125,8 +125,11 @@ class Metric:
         away = _halves(u) - self.mean[:, :, None]
         if self.root.ndim == 3:
             return (away / self.root[:, :, None]).flatten(1, 2)
-        white: Tensor = torch.linalg.solve(self.root, away.mT)
-        return white.mT.flatten(1, 2)
+        # Roots of covariances are lower triangular, those of scores upper. A general solve would do for both, but hangs
+        # on a CPU after torch.set_num_threads (torch 2.14.1).
+        below, above = (torch.linalg.solve_triangular(self.root, away.mT, upper=upper) for upper in (False, True))
+        upper = ~self.root.tril(-1).flatten(2).any(2)[..., None, None]
+        return torch.where(upper, above, below).mT.flatten(1, 2)
 
     def unwhiten(self, white: Tensor) -> Tensor:
         """``mean + L white``."""

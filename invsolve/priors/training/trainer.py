@@ -6,9 +6,10 @@ import json
 import math
 import os
 import time
-from collections.abc import Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, final
 
@@ -251,13 +252,17 @@ class _Training:
         since, saved = started, started
         bins: list[tuple[Tensor, Tensor]] = []
         with ThreadPoolExecutor(1) as pool:
-            threads = torch.get_num_threads()
-            pool.submit(_on_one_core).result()
-            torch.set_num_threads(threads)  # for this thread, and those to come
-            ahead: Future[Tensor] = pool.submit(self._signals, self.step)
+            def fetch(step: int) -> Callable[[], Tensor]:
+                # Ahead, while an accelerator works. On a CPU in turn: a second team of threads beside the network's
+                # makes every step of that wait (measured on two cores: 1.6 times as long).
+                if self.device.type == "cpu":
+                    return partial(self._signals, step)
+                return pool.submit(self._signals, step).result
+
+            ahead = fetch(self.step)
             while (progress := self._progress(time.perf_counter() - started)) < 1:
-                signals = ahead.result()
-                ahead = pool.submit(self._signals, self.step + 1)
+                signals = ahead()
+                ahead = fetch(self.step + 1)
                 sigma, loss = self._one(signals, self._rate(progress))
                 bins.append((sigma, loss))
                 self.step += 1
@@ -507,13 +512,6 @@ def _key(seed: int, step: int) -> int:
     import hashlib
 
     return int.from_bytes(hashlib.blake2b(f"train {seed} {step}".encode(), digest_size=8).digest(), "big") >> 1
-
-
-def _on_one_core() -> None:
-    """Keep the operations of this thread to one core: a second team of threads beside the network's makes every step
-    of that wait (measured on two cores: 1.6 times as long)."""
-    torch.set_num_threads(1)
-    torch.get_num_threads()  # a thread takes the number over when it is first asked for it
 
 
 def _processes() -> tuple[int, int]:
