@@ -11,7 +11,7 @@ torch.Size([8, 3])
 
 from typing import TYPE_CHECKING
 
-from invsolve import errors, metrics, noise, operators, priors, progress, samplers, strategies
+from invsolve import elementary, errors, metrics, noise, operators, priors, progress, samplers, strategies
 from invsolve.calibrate import calibrate
 from invsolve.calibration import Calibration
 from invsolve.certificate import Certificate
@@ -70,6 +70,8 @@ __all__ = [
     "strategies",
     "testing",
 ]
+
+elementary.settle()  # before the program that imports this computes anything
 
 _LATER = {"load_result": "result_io", "log_likelihood": "likelihood"}
 _MODULES = ("baselines", "datasets", "plotting", "posterior_metrics", "testing")
