@@ -19,6 +19,7 @@ from invsolve.priors.field import GaussianFieldPrior
 from invsolve.priors.network import NetworkPrior
 from invsolve.priors.spectra import Matern
 from invsolve.priors.training.data import Made, Source
+from invsolve.priors.training.loss import NoiseLaw
 from invsolve.priors.training.pictures import card_text, loss_figure, samples_figure
 from invsolve.priors.training.trainer import Options, train
 from invsolve.priors.weights import save_prior
@@ -29,6 +30,8 @@ _SHARES = {1: (1.0,), 2: (0.3, 0.7), 3: (0.1, 0.25, 0.65)}  # of the time, by th
 _IMAGE_SHARE = 0.2  # of the time, that the pools of all stages may take
 _TIMED, _FEWEST = 4, 128  # images that are made to see how long it takes, and the fewest to train on
 _WORTH_COMPILING = 0.5  # hours of a stage
+# CT numbers of brain differ by one per cent of the rms of an image, which bone and air make.
+_LEVELS = {"heads-ct": NoiseLaw(mean=-2.0, std=1.8)}
 _CARDS = {
     "heads": (
         "random heads made of formulas (iv.datasets.heads): MR of any contrast, half of them stripped to the brain, "
@@ -81,7 +84,7 @@ def command(
     for size, share in zip(sizes, _SHARES[len(sizes)], strict=True):
         source = _source(data, size, hours, len(sizes), folder, seed, say)
         batch = 64 if size <= 32 else 32 if size <= 64 else 16
-        options = Options(batch=batch, seed=seed, precision=precision,
+        options = Options(batch=batch, seed=seed, precision=precision, levels=_LEVELS.get(data, NoiseLaw()),
                           compile=hours * share > _WORTH_COMPILING and _compiles())
         say(f"{size} x {size}: {60 * hours * share:.1f} minutes, batches of {batch}")
         more: dict[str, Any] = {"network": UNetConfig(width=width)} if prior is None else {"start": prior}

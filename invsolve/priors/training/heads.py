@@ -32,8 +32,8 @@ class Heads(Finite):
 
     ``"mr"``: complex images of any contrast, half of them stripped to the brain, with a smooth and an arbitrary
     constant phase; ``"ct"``: real, in Hounsfield units. They are made at 256 x 256 (about 50 ms each), seen as a scan
-    on the grid shows them, and kept in ``cache`` (a .npy file, made if it is not there) for the next run; ``size`` None
-    takes all that it holds.
+    on the grid shows them (MR: band-limited, edges ring; CT: means over the pixels), and kept in ``cache`` (a .npy
+    file, made if it is not there) for the next run; ``size`` None takes all that it holds.
     """
 
     grid: int = 128
@@ -102,6 +102,8 @@ class Heads(Finite):
         return pool
 
     def _images(self, first: int, n: int) -> Tensor:
-        make = heads.slices if self.what == "mr" else heads.ct
-        fine = make(n, (_FINE, _FINE), seed=self.seed, first=first)
+        if self.what == "ct":
+            fine = heads.ct(n, (_FINE, _FINE), seed=self.seed, first=first)
+            return torch.nn.functional.adaptive_avg_pool2d(fine, (self.grid, self.grid)).half()
+        fine = heads.slices(n, (_FINE, _FINE), seed=self.seed, first=first)
         return band_limited(fine, self.shape).real.half()  # type: ignore[arg-type]
