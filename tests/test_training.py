@@ -28,7 +28,7 @@ from invsolve.priors.training.data import _order, split
 from invsolve.priors.training.ema import WIDTHS, Snapshot, combine, exponent, update
 from invsolve.priors.training.heads import Heads
 from invsolve.priors.training.loss import Uncertainty, denoising_loss
-from invsolve.priors.training.pictures import card_text
+from invsolve.priors.training.pictures import card_text, samples_figure
 
 D = torch.float64
 SMALL = UNetConfig(width=8, multipliers=(1, 2), blocks=1, attention=False)
@@ -611,6 +611,22 @@ def test_the_command_is_one_process(monkeypatch, tmp_path):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(UnsupportedError, match="one process"):
         command("gaussian-field", resolution=16, hours=0.001, out=tmp_path)
+
+
+def test_the_command_shows_ct_in_the_windows_of_bone_and_of_brain(monkeypatch, tmp_path):
+    """And trains on lower noise than elsewhere: brain differs by one per cent of what bone and air make."""
+    from invsolve.priors.training import command as module
+
+    seen, drawn = [], []
+    monkeypatch.setattr(module, "train", lambda *a, options, **k: seen.append(options) or train(*a, options=options, **k))
+    monkeypatch.setattr(module, "samples_figure", lambda *a: drawn.append(samples_figure(*a)) or drawn[-1])
+    images = np.random.default_rng(0).normal(size=(24, 16, 16)).astype(np.float16)
+    np.save(tmp_path / "heads-ct-16.npy", images)
+    command("heads-ct", resolution=16, hours=1e-4, out=tmp_path, width=8, say=lambda text: None)
+    assert seen[0].levels.mean < NoiseLaw().mean - 1
+    limits = [ax.images[0].get_clim() for ax in drawn[0].axes]
+    assert limits[::6] == [(-1000, 1500)] * 2 + [(-20, 80)] * 2 and len(limits) == 24
+    assert [ax.get_ylabel() for ax in drawn[0].axes[::6]][-1] == "training\n-20 to 80"
 
 
 @pytest.mark.skipif(not _compiles(), reason="torch.compile needs a C++ compiler")

@@ -32,6 +32,7 @@ _TIMED, _FEWEST = 4, 128  # images that are made to see how long it takes, and t
 _WORTH_COMPILING = 0.5  # hours of a stage
 # CT numbers of brain differ by one per cent of the rms of an image, which bone and air make.
 _LEVELS = {"heads-ct": NoiseLaw(mean=-2.0, std=1.8)}
+_WINDOWS = {"heads-ct": ((-1000.0, 1500.0), (-20.0, 80.0))}  # of the pictures: bone, brain
 _CARDS = {
     "heads": (
         "random heads made of formulas (iv.datasets.heads): MR of any contrast, half of them stripped to the brain, "
@@ -97,7 +98,8 @@ def command(
     save_prior(prior, folder / "prior.safetensors")
     shown = 6
     figures = {
-        "samples.png": samples_figure(prior.sample(shown, seed=seed), source.read(range(shown), seed + 2)),
+        "samples.png": samples_figure(prior.sample(shown, seed=seed), source.read(range(shown), seed + 2),
+                                      _WINDOWS.get(data, ())),
         "loss.png": loss_figure(folder / f"{resolution}"),
     }
     for name, figure in figures.items():

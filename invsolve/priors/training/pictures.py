@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,21 +42,26 @@ def _smooth(values: list[float], share: float = 0.1) -> list[float]:
     return out
 
 
-def samples_figure(samples: Tensor, signals: Tensor) -> Figure:
-    """Samples of a prior above signals that it was trained on, ``(n, H, W)`` each; magnitudes if complex."""
+def samples_figure(samples: Tensor, signals: Tensor, windows: Sequence[tuple[float, float]] = ()) -> Figure:
+    """Samples of a prior above signals that it was trained on, ``(n, H, W)`` each; magnitudes if complex.
+
+    ``windows``: what is black and what is white; both rows are drawn again for each. Without, nearly the whole range.
+    """
     from matplotlib.figure import Figure
 
-    rows = [("samples", samples), ("training", signals)]
     n = min(len(samples), len(signals))
-    top = float(torch.quantile(signals.abs().float().flatten()[:100_000], 0.995))
-    low = 0.0 if signals.is_complex() else float(signals.min())
-    figure = Figure(figsize=(1.6 * n, 3.4), layout="constrained")
-    axes = figure.subplots(2, n, squeeze=False)
-    for (name, values), line in zip(rows, axes, strict=True):
+    if not windows:
+        top = float(torch.quantile(signals.abs().float().flatten()[:100_000], 0.995))
+        windows = ((0.0 if signals.is_complex() else float(signals.min()), top),)
+    parts = (("samples", samples), ("training", signals))
+    rows = [(name, values, window) for window in windows for name, values in parts]
+    figure = Figure(figsize=(1.6 * n, 1.7 * len(rows)), layout="constrained")
+    axes = figure.subplots(len(rows), n, squeeze=False)
+    for (name, values, (low, high)), line in zip(rows, axes, strict=True):
         for ax, value in zip(line, values[:n], strict=True):
-            ax.imshow((value.abs() if value.is_complex() else value).float().numpy(), cmap="gray", vmin=low, vmax=top)
+            ax.imshow((value.abs() if value.is_complex() else value).float().numpy(), cmap="gray", vmin=low, vmax=high)
             ax.set(xticks=[], yticks=[])
-        line[0].set_ylabel(name)
+        line[0].set_ylabel(name if len(windows) == 1 else f"{name}\n{low:g} to {high:g}")
     return figure
 
 
