@@ -11,16 +11,15 @@ noise. Weights of TV and the spectrum of the field prior come from other phantom
 from __future__ import annotations
 
 import argparse
-import csv
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import final
 
 import torch
 from _heads_scans import GRID, TUNING, Scans, phantoms, slices
-from _tables import ruled, save
+from _tables import read, ruled, save
 from torch import Tensor
 
 import invsolve as iv
@@ -32,8 +31,6 @@ TV_WEIGHTS = tuple(0.1 * 1.5**k for k in range(10))  # noise stds
 TV_ITERATIONS = 200
 CHUNK = 8  # scans reconstructed at once
 FEW, MANY = 4, 19  # samples
-
-Key = tuple[str, float, str, int]
 
 
 @final
@@ -277,7 +274,8 @@ def main() -> None:
     options = parser.parse_args()
     prior = iv.priors.load(options.prior)
     assert tuple(prior.shape) == (GRID, GRID)
-    rows = read(options.out / "learned-mri.csv") if options.out else {}
+    before = read(options.out / "learned-mri.csv", Row) if options.out else []
+    rows = {(r.objects, r.acceleration, r.method, r.samples): r for r in before}
 
     def add(row: Row) -> None:
         rows[(row.objects, row.acceleration, row.method, row.samples)] = row
@@ -305,18 +303,6 @@ def main() -> None:
                 found, cost = sampled(scans, prior, strategy, [MANY] * most + [FEW] * (total - most))
                 for n in (FEW, MANY) if most else (FEW,):
                     add(of_samples(objects, acceleration, f"learned prior, {name}", scans, found, n, image, cost))
-
-
-def read(path: Path) -> dict[Key, Row]:
-    """The rows of an earlier run, which this one replaces or completes; NaN in columns that it did not have."""
-    if not path.exists():
-        return {}
-    kinds = {f.name: str(f.type) for f in fields(Row)}
-    casts: dict[str, Callable[[str], object]] = {"str": str, "int": int, "float": float}
-    with path.open(newline="") as file:
-        lines = [Row(**{k: casts[kind](line.get(k, "nan")) for k, kind in kinds.items()})  # type: ignore[arg-type]
-                 for line in csv.DictReader(file)]
-    return {(r.objects, r.acceleration, r.method, r.samples): r for r in lines}
 
 
 if __name__ == "__main__":
