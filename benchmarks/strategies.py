@@ -10,16 +10,15 @@ the prior, and is tested on data of 256 draws of it with 63 samples each.
 from __future__ import annotations
 
 import argparse
-import csv
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import final
 
 import torch
-from _tables import ruled, save
+from _tables import read, ruled, save
 from torch import Tensor
 
 import invsolve as iv
@@ -211,23 +210,12 @@ Evaluations: of the denoiser, per sample, the most of any kind.
 """
 
 
-def read(path: Path) -> dict[tuple[str, str], Row]:
-    if not path.exists():
-        return {}
-    kinds = {f.name: f.type for f in fields(Row)}
-    with path.open(newline="") as file:
-        found = [
-            Row(**{k: float(v) if kinds[k] == "float" else v for k, v in line.items()}) for line in csv.DictReader(file)  # type: ignore[arg-type]
-        ]
-    return {(r.strategy, r.kind): r for r in found}
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", default=[], metavar="WORD", help="strategies with these words")
     parser.add_argument("--kinds", nargs="+", choices=list(KINDS), help="of these kinds only")
     options = parser.parse_args()
-    rows = read(MEASURED)
+    rows = {(r.strategy, r.kind): r for r in read(MEASURED, Row)}
     for kind in (KINDS[k]() for k in options.kinds or KINDS):
         for name, strategy in STRATEGIES.items():
             if options.only and not any(word.lower() in name.lower() for word in options.only):
