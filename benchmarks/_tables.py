@@ -27,7 +27,7 @@ def save(folder: Path, name: str, text: str, rows: Sequence[Any]) -> None:
 
 
 def read(path: Path, kind: type[_T]) -> list[_T]:
-    """The rows of an earlier run, none where there is no file; NaN in columns that it did not have."""
+    """The rows of an earlier run, none where there is no file; NaN in columns of numbers that it did not have."""
     if not path.exists():
         return []
     casts: dict[str, Callable[[str], object]] = {"str": str, "int": int, "float": float}

@@ -15,8 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from _heads_scans import Scans, phantoms
-from _tables import ruled, save
-from learned_mri import FEW, Key, Row, of_samples, read, sampled, tuned_tv
+from _tables import read, ruled, save
+from learned_mri import FEW, Row, of_samples, sampled, tuned_tv
 
 import invsolve as iv
 from invsolve import strategies as ivs
@@ -101,7 +101,8 @@ def main() -> None:
     prior = iv.priors.load(options.prior)
     scans = phantoms(options.phantoms, 8.0)
     image = tuned_tv(8.0)[1](scans)
-    rows: dict[Key, Row] = read(options.out / "learned-strategies.csv") if options.out else {}
+    before = read(options.out / "learned-strategies.csv", Row) if options.out else []
+    rows = {(r.objects, r.acceleration, r.method, r.samples): r for r in before}
     for name in options.only or STRATEGIES:
         count = steps_for(STRATEGIES[name], scans, prior, options.seconds)
         found, cost = sampled(scans, prior, STRATEGIES[name](count), [FEW] * options.phantoms)

@@ -71,7 +71,7 @@ __all__ = [
     "testing",
 ]
 
-elementary.settle()  # before the program that imports this computes anything
+elementary.settle()  # at import, so that it comes before the first computation of most programs
 
 _LATER = {"load_result": "result_io", "log_likelihood": "likelihood"}
 _MODULES = ("baselines", "datasets", "plotting", "posterior_metrics", "testing")

@@ -12,7 +12,7 @@ FUNCTIONS = (
 
 
 def settle() -> None:
-    """Call every function of `FUNCTIONS` on this thread, in one or two milliseconds.
+    """Call every function of `FUNCTIONS` on this thread, in about a millisecond.
 
     MKL 2024.2, which torch brings, looks its kernel up during a function's first call. Where several threads make that
     call at once (more than 2048 entries), one of them may compute its part with the least accurate kernel that MKL has:

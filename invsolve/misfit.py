@@ -69,7 +69,8 @@ def shortfalls(info: Mapping[str, Tensor]) -> tuple[str, ...]:
         worst = float(value.nan_to_num(0).max()) if "residual" in name and value.numel() else 0.0
         if worst > _RESIDUAL:
             found.append(
-                f"{name}: a linear solve of the guidance stopped at {worst:.2g} of its right side: raise max_iter, or, "
-                "where the prior is learned, take it that its derivative is not symmetric enough for more"
+                f"{name}: a linear solve of the guidance stopped at {worst:.2g} of its right side: raise max_iter or, "
+                "where the prior is learned and its derivative not symmetric enough for more, num_steps; whether it "
+                "mattered, result.chi2 and check() say"
             )
     return tuple(found)

@@ -12,7 +12,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
-from learned_mri import Row, psnrs, psnrs_of_many, read  # noqa: E402
+from _tables import read  # noqa: E402
+from learned_mri import Row, psnrs, psnrs_of_many  # noqa: E402
 
 SCANS, SIDE, STD = 50, 32, 0.03
 
@@ -55,6 +56,6 @@ def test_tables_of_fewer_columns_are_read(tmp_path):
     values = {"objects": "phantoms", "method": "TV", "scans": "2", "samples": "0"}
     table = [",".join(names), ",".join(values.get(name, "1.5") for name in names)]
     (tmp_path / "t.csv").write_text("\n".join(table))
-    (row,) = read(tmp_path / "t.csv").values()
+    (row,) = read(tmp_path / "t.csv", Row)
     assert math.isnan(row.limit) and (row.scans, row.psnr, row.method) == (2, 1.5, "TV")
-    assert read(tmp_path / "none.csv") == {}
+    assert read(tmp_path / "none.csv", Row) == []

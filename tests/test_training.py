@@ -618,7 +618,7 @@ def test_the_command_shows_ct_in_the_windows_of_bone_and_of_brain(monkeypatch, t
     from invsolve.priors.training import command as module
 
     seen, drawn = [], []
-    monkeypatch.setattr(module, "train", lambda *a, options, **k: seen.append(options) or train(*a, options=options, **k))
+    monkeypatch.setattr(module, "train", lambda *a, **k: seen.append(k["options"]) or train(*a, **k))
     monkeypatch.setattr(module, "samples_figure", lambda *a: drawn.append(samples_figure(*a)) or drawn[-1])
     images = np.random.default_rng(0).normal(size=(24, 16, 16)).astype(np.float16)
     np.save(tmp_path / "heads-ct-16.npy", images)
