@@ -21,13 +21,12 @@ from typing import final
 import numpy as np
 import torch
 from _tables import read, ruled, save
+from learned_mri import FEW, MANY, field_of
 from torch import Tensor
 
 import invsolve as iv
 from invsolve.baselines import total_variation, tune_weight
 from invsolve.operators import LinearOperator, from_scipy
-from invsolve.priors import GaussianFieldPrior
-from invsolve.priors.bases import SpectralModes
 
 GRID, FINE, BINS = 128, 256, 184  # pixels a side, of the objects; detector bins of a pixel's width
 EXTENT = 240.0  # mm, the field of view
@@ -37,7 +36,6 @@ HELD_OUT, TUNING = 10_000, 20_000  # seeds of heads
 TV_WEIGHTS = tuple(0.05 * 1.6**k for k in range(9))
 TV_ITERATIONS = 1000  # after 300 errors are still 5 % larger
 METHODS = ("TV", "field prior", "learned prior")
-FEW, MANY = 4, 19
 CHUNK = 4  # scans at once
 
 
@@ -132,14 +130,6 @@ def tv(A: LinearOperator, y: Tensor, *, weight: float) -> Tensor:
     views = A.out_shape[0]
     unit = STD * WATER / 1000 * EXTENT / GRID * views**0.5
     return total_variation(A, y, weight=weight * unit, iterations=TV_ITERATIONS)
-
-
-def field_of(prior: iv.priors.Prior) -> GaussianFieldPrior:
-    """The stationary Gaussian field with the covariance that was estimated from the training images."""
-    law = prior.law
-    assert law is not None and isinstance(law.modes, SpectralModes) and law.modes.transform.name == "fourier"
-    return GaussianFieldPrior(shape=prior.shape, spectrum=law.variances.double() / law.variances.numel(),
-                              basis="periodic", mean=law.mean)
 
 
 def sampled(

@@ -175,7 +175,7 @@ def field_of(prior: iv.priors.Prior) -> GaussianFieldPrior:
     assert law is not None and isinstance(law.modes, SpectralModes) and law.modes.transform.name == "fourier"
     return GaussianFieldPrior(
         shape=prior.shape, spectrum=law.variances.double() / law.variances.numel(), basis="periodic", mean=law.mean,
-        kind="complex",
+        kind=prior.kind,
     )
 
 

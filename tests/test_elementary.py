@@ -6,9 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from invsolve.elementary import FUNCTIONS
-
 ROOT = Path(__file__).resolve().parent.parent
+# torch 2.14.1 carries these of MKL's vector functions (vms*, vmd*), and no others.
+VECTOR = "acos asin atan cos erf erfc erfinv exp log log10 log2 sin sqrt tan tanh trunc".split()
 
 SEEN = """
 import torch
@@ -33,6 +33,6 @@ def test_every_function_is_called_in_both_precisions_before_any_is_large_enough_
     first: dict[tuple[str, str, str], int] = {}
     for name, dtype, entries, device in (line.split() for line in done.stdout.splitlines()):
         first.setdefault((name, dtype, device), int(entries))
-    for name in FUNCTIONS:
+    for name in VECTOR:
         for dtype in ("torch.float32", "torch.float64"):
             assert 1 < first[name, dtype, "cpu"] < 2048, (name, dtype)  # whatever the default device
