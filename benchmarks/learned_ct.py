@@ -14,7 +14,6 @@ import argparse
 import math
 import time
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import final
 
@@ -212,7 +211,7 @@ def main() -> None:
         print(f"{views} views: TV weight {found.weight:.3g}{', at the edge' if found.at_edge else ''}")
         scans = scan(options.phantoms, views, seed=HELD_OUT)
         started = time.perf_counter()
-        image = partial(tv, weight=found.weight)(scans.problem.operator, scans.problem.data)
+        image = tv(scans.problem.operator, scans.problem.data, weight=found.weight)
         seconds = (time.perf_counter() - started) / options.phantoms
         add(scored(views, METHODS[0], scans, image[None], seconds, math.nan))
         add(scored(views, METHODS[1], scans, *sampled(scans, field_of(prior), iv.strategies.Exact(), FEW)))
