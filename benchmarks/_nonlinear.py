@@ -16,7 +16,7 @@ import torch
 from _gold_curved import Grid, plane
 from torch import Tensor
 
-from invsolve.checks import Shape
+from invsolve.core.validation import Shape
 from invsolve.operators import Matrix, Operator, PhaseRetrieval
 from invsolve.priors import GaussianMixturePrior, GaussianPrior, Prior
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 import invsolve as iv
 from invsolve.priors.base import Prior
-from invsolve.result import Result
+from invsolve.results.result import Result
 
 
 @final

@@ -25,7 +25,7 @@ from torch import Tensor
 import invsolve as iv
 from invsolve.baselines import total_variation, tune_weight
 from invsolve.priors import GaussianFieldPrior
-from invsolve.priors.bases import SpectralModes
+from invsolve.priors.fields.bases import SpectralModes
 
 TV_WEIGHTS = tuple(0.1 * 1.5**k for k in range(10))  # noise stds
 TV_ITERATIONS = 200

@@ -348,8 +348,9 @@ is the same, tuned by hand. Vector-Jacobian products are by autograd, as through
 
 `solve` runs as many rows at once as fit a CPU's cache: at 256x256, half of the batch and then the other half, while the
 loops and the peers run all of it. The row "chunk={batch}" runs all of it, too. It also tells the C library's allocator
-to keep the memory that a step frees (`invsolve.allocator`). All methods run in one process and have that from it; in a
-process of their own, the loops and the peers were measured to take 1.1 to 1.5 times as long a step at 256x256.
+to keep the memory that a step frees (`invsolve.core.torch_workarounds`). All methods run in one process and have that
+from it; in a process of their own, the loops and the peers were measured to take 1.1 to 1.5 times as long a step at
+256x256.
 
 deepinv: `PosteriorDiffusion` with `AncestralSolver` and `VarianceExplodingDiffusion`, without its last denoising step;
 float64 is its default. Its "DPS annealed" and "MomentMatching" (3 CG) and azula's `MMPSDenoiser` (1 GMRES, with

@@ -19,8 +19,8 @@ from _tables import ruled, save
 from torch import Tensor
 
 import invsolve as iv
-from invsolve.strategies.deq_parallel import mixing_weights, relative_ridge, sweep
-from invsolve.strategies.guided import BoundGuidance, Guidance
+from invsolve.strategies.guidance.guided import BoundGuidance, Guidance
+from invsolve.strategies.integrators.deq_parallel import mixing_weights, relative_ridge, sweep
 
 STEPS, SAMPLES, MEMORY = 25, 20, 5
 GRID = iv.samplers.log_grid(10.0, 0.01, STEPS)

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import invsolve as iv
-from invsolve.draws import Draws
+from invsolve.core.random import Draws
 from invsolve.strategies.base import Strategy
 
 D = torch.float64

@@ -24,9 +24,9 @@ from _problems import PROBLEMS, Case, components
 from _scores import Scores, score
 from torch import Tensor
 
-from invsolve.checking.samples import unweighted
+from invsolve.diagnostics.residuals import unweighted
 from invsolve.errors import UnsupportedError
-from invsolve.result import Result
+from invsolve.results.result import Result
 
 PACKAGES = ("invsolve", "torch", "deepinv", "azula")
 

@@ -21,7 +21,7 @@ from _exactness_problems import pressure
 from mixtures import random_mixture
 
 import invsolve as iv
-from invsolve.ranks import UniformBand
+from invsolve.calibration.uniformity import UniformBand
 
 D = torch.float64
 NUM_SAMPLES = 255

@@ -23,12 +23,12 @@ from torch import Tensor
 
 import invsolve as iv
 from invsolve import strategies as ivs
-from invsolve.strategies.advise import KINDS as TEXTS
-from invsolve.strategies.advise import candidates
+from invsolve.strategies.choice.advise import KINDS as TEXTS
+from invsolve.strategies.choice.advise import candidates
 
 D = torch.float64
 RUNS, SAMPLES = 256, 63
-MEASURED = Path(__file__).parents[1] / "invsolve" / "strategies" / "measured.csv"
+MEASURED = Path(__file__).parents[1] / "invsolve" / "strategies" / "choice" / "measured.csv"
 
 
 @final

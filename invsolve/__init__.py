@@ -11,25 +11,26 @@ torch.Size([8, 3])
 
 from typing import TYPE_CHECKING
 
-from invsolve import elementary, errors, metrics, noise, operators, priors, progress, samplers, strategies
-from invsolve.calibrate import calibrate
-from invsolve.calibration import Calibration
-from invsolve.certificate import Certificate
-from invsolve.checkpoint import Checkpoint
-from invsolve.cite import Citation, cite
-from invsolve.climb import Budget
-from invsolve.compare import Comparison, compare
-from invsolve.distributions import Distribution, LogNormal, LogUniform, Normal, Uniform
-from invsolve.hierarchical import Hierarchy
-from invsolve.layout import Layout, Part
+from invsolve import errors, metrics, noise, operators, priors, progress, samplers, strategies
+from invsolve.calibration.calibrate import calibrate
+from invsolve.calibration.report import Calibration
+from invsolve.core.checkpoint import Checkpoint
+from invsolve.core.distributions import Distribution, LogNormal, LogUniform, Normal, Uniform
+from invsolve.core.packing import Layout, Part
+from invsolve.core.torch_workarounds import warm_up_mkl
+from invsolve.hyperparameters.hierarchical import Hierarchy
 from invsolve.problem import Problem
-from invsolve.result import Result, Status
-from invsolve.solve import sample, solve
+from invsolve.results.certificate import Certificate
+from invsolve.results.citations import Citation, cite
+from invsolve.results.model_comparison import Comparison, compare
+from invsolve.results.result import Result, Status
+from invsolve.solving.escalation import Budget
+from invsolve.solving.solve import sample, solve
 
 if TYPE_CHECKING:  # imported where they are first used: the package must not cost seconds that nobody asked for
     from invsolve import baselines, datasets, plotting, posterior_metrics, testing
-    from invsolve.likelihood import log_likelihood
-    from invsolve.result_io import load_result
+    from invsolve.priors.density import log_likelihood
+    from invsolve.results.result_io import load_result
 
 __all__ = [
     "Budget",
@@ -71,9 +72,9 @@ __all__ = [
     "testing",
 ]
 
-elementary.settle()  # at import, so that it comes before the first computation of most programs
+warm_up_mkl()  # at import, so that it comes before the first computation of most programs
 
-_LATER = {"load_result": "result_io", "log_likelihood": "likelihood"}
+_LATER = {"load_result": "results.result_io", "log_likelihood": "priors.density"}
 _MODULES = ("baselines", "datasets", "plotting", "posterior_metrics", "testing")
 
 

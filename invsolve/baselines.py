@@ -14,12 +14,12 @@ from typing import Protocol, final
 import torch
 from torch import Tensor
 
-from invsolve.cg import direction, expand
-from invsolve.checks import check_finite, check_int, check_positive, check_shape, kind_dtype
+from invsolve.core.conjugate_gradients import direction, expand
+from invsolve.core.validation import check_finite, check_int, check_positive, check_shape, kind_dtype
 from invsolve.errors import invalid, invalid_type
 from invsolve.metrics import nrmse
 from invsolve.operators.base import LinearOperator
-from invsolve.operators.phase_retrieval import PhaseRetrieval
+from invsolve.operators.optics.phase_retrieval import PhaseRetrieval
 
 
 def zero_filled(A: LinearOperator, y: Tensor) -> Tensor:

@@ -15,8 +15,8 @@ from typing import final
 import torch
 from torch import Tensor
 
-from invsolve.checks import check_int, check_number, check_positive
-from invsolve.draws import Draws
+from invsolve.core.random import Draws
+from invsolve.core.validation import check_int, check_number, check_positive
 from invsolve.errors import invalid, invalid_type
 
 _SSIM_SIGMA = 1.5  # Wang et al. 2004: Gaussian window of 11 points, sigma 1.5

@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from invsolve.checks import check_choice, check_int
+from invsolve.core.validation import check_choice, check_int
 from invsolve.errors import invalid, invalid_type
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from invsolve.result import Result
+    from invsolve.results.result import Result
 
 Array = np.ndarray[Any, Any]
 Scale = tuple[str, float, float]  # colour map, lowest, highest

@@ -15,11 +15,11 @@ import math
 import torch
 from torch import Tensor
 
-from invsolve.checks import check_int, check_number
+from invsolve.core.validation import check_int, check_number
 from invsolve.errors import invalid, invalid_type
 from invsolve.metrics import _checked
-from invsolve.priors.field import GaussianFieldPrior
-from invsolve.priors.spectra import Spectrum
+from invsolve.priors.fields.field import GaussianFieldPrior
+from invsolve.priors.fields.spectra import Spectrum
 
 MMD_SCALES = (0.2, 0.5, 1.0, 2.0, 5.0)
 _ALPHA, _TAU = 2.0, 3.0  # of the random directions

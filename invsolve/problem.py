@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Self, final
 import torch
 from torch import Tensor
 
-from invsolve.arrays import as_tensor
-from invsolve.checks import Shape, check_finite, check_kind, check_shape, kind_dtype, quoted
+from invsolve.core.arrays import as_tensor
+from invsolve.core.validation import Shape, check_finite, check_kind, check_shape, kind_dtype, quoted
 from invsolve.errors import invalid, invalid_type
 from invsolve.noise import Gaussian, Noise, as_noise
 from invsolve.operators.base import LinearOperator, Operator

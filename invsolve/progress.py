@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO, final
 
-from invsolve.checks import check_positive
+from invsolve.core.validation import check_positive
 from invsolve.errors import UnsupportedError
 
 

@@ -13,8 +13,8 @@ from typing import final
 import torch
 from torch import Tensor
 
-from invsolve.cg import inner
-from invsolve.checks import Kind, Shape, check_int, check_positive, kind_dtype
+from invsolve.core.conjugate_gradients import inner
+from invsolve.core.validation import Kind, Shape, check_int, check_positive, kind_dtype
 from invsolve.errors import InvsolveError, OperatorError, invalid_type
 from invsolve.operators.base import BlackBox, LinearOperator, Operator
 

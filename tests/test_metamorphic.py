@@ -11,11 +11,11 @@ from scipy import stats
 from torch import Tensor
 
 import invsolve as iv
-from invsolve.cg import direction, norm
+from invsolve.core.conjugate_gradients import direction, norm
 from invsolve.operators import Matrix
 from invsolve.priors import GaussianFieldPrior, GaussianMixturePrior, GaussianPrior, Laplace, Matern, SparsePrior
 from invsolve.strategies import MMPS, SMC, TMPD, Exact, NoiseMCMC, PiGDM
-from invsolve.strategies.levels import information, noise_levels
+from invsolve.strategies.noise_levels import information, noise_levels
 
 DTYPE = torch.float64
 STRATEGIES = {

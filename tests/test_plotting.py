@@ -16,7 +16,7 @@ from torch import Tensor
 
 from invsolve.errors import InputError, InputTypeError
 from invsolve.plotting import central_image, comparison_figure, plot_result
-from invsolve.result import Result, Status
+from invsolve.results.result import Result, Status
 
 
 def make(

@@ -290,7 +290,7 @@ def test_memory_that_runs_out_for_one_row_is_an_error():
 
 def test_a_grid_does_not_depend_on_the_neighbours():
     """Levels come from a power iteration: a row that is done must not move because another is not."""
-    from invsolve.strategies.levels import information
+    from invsolve.strategies.noise_levels import information
 
     rng = torch.Generator().manual_seed(0)
     matrices = torch.randn(3, 20, 64, generator=rng, dtype=torch.float64) * torch.tensor([1.0, 5.0, 0.1])[:, None, None]

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from invsolve.checks import check_int, check_positive
+from invsolve.core.validation import check_int, check_positive
 from invsolve.datasets.continuum import cell_centres, check_plane, check_real_dtype, check_seed, normals, uniforms
 
 _RING = 0.78  # distance of the coils from the centre, in fields of view: outside of every corner (0.71)

@@ -9,8 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from invsolve.checks import Shape, check_dims, check_int
-from invsolve.draws import Draws, item_key
+from invsolve.core.random import Draws, item_key
+from invsolve.core.validation import Shape, check_dims, check_int
 from invsolve.errors import invalid, invalid_type
 
 

@@ -9,11 +9,11 @@ from typing import Literal, final
 import torch
 from torch import Tensor
 
-from invsolve.checks import check_choice, check_finite, check_int, check_number, check_positive
+from invsolve.core.validation import check_choice, check_finite, check_int, check_number, check_positive
 from invsolve.datasets.coils import coil_maps, smooth_phase
 from invsolve.datasets.continuum import check_plane, check_real_dtype, check_seed, normals, uniforms
 from invsolve.errors import invalid, invalid_type
-from invsolve.operators.mri import MRI
+from invsolve.operators.mri.cartesian import MRI
 
 _PLANE = (-2, -1)
 

@@ -14,20 +14,20 @@ import torch
 from torch import Tensor
 
 from invsolve.baselines import tikhonov, zero_filled
-from invsolve.check import CheckReport
-from invsolve.checks import check_int
+from invsolve.core.files import atomic_write
+from invsolve.core.validation import check_int
 from invsolve.datasets import MRIScan, simulate_mri, t1_slice
 from invsolve.demo.page import page
 from invsolve.demo.phantoms import FULL, Size, head_spectrum, phantom_scan, tune_baselines, tv_solver
 from invsolve.demo.report import assumed, coverage_line, draw, verdict
 from invsolve.demo.scores import FIELD, LEARNED, Row, score, table
+from invsolve.diagnostics.check_result import CheckReport
 from invsolve.errors import invalid_type
-from invsolve.files import atomic_write
 from invsolve.noise import Gaussian
 from invsolve.priors import GaussianFieldPrior, load
 from invsolve.problem import Problem
-from invsolve.result import Result
-from invsolve.solve import solve
+from invsolve.results.result import Result
+from invsolve.solving.solve import solve
 from invsolve.strategies import MMPS
 
 _ROWS = 4  # samples of a network at once: 128 x 128 pixels of them fill a CPU's cache

@@ -7,7 +7,7 @@ import html
 import io
 from typing import TYPE_CHECKING
 
-from invsolve.result import Result
+from invsolve.results.result import Result
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

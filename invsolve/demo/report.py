@@ -10,13 +10,13 @@ from torch import Tensor
 
 from invsolve import metrics
 from invsolve.baselines import TunedWeight
-from invsolve.check import CheckReport
 from invsolve.datasets import MRIScan
 from invsolve.demo.phantoms import FINE, Size
 from invsolve.demo.scores import FIELD, LEARNED, Row, in_head, parts
+from invsolve.diagnostics.check_result import CheckReport
 from invsolve.priors import Prior
 from invsolve.problem import Problem
-from invsolve.result import Result
+from invsolve.results.result import Result
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from invsolve import metrics
 from invsolve.datasets import MRIScan
-from invsolve.result import Result
+from invsolve.results.result import Result
 
 FIELD, LEARNED = "posterior mean, field prior", "posterior mean, learned prior"  # the rows with samples
 

@@ -8,8 +8,8 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from invsolve.checks import Shape
-from invsolve.draws import DrawLike
+from invsolve.core.random import DrawLike
+from invsolve.core.validation import Shape
 
 _LEAST = 1e-30  # information below which a datum says nothing: its Gaussian has a std of 1e15
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from invsolve.checks import check_positive, quoted
+from invsolve.core.validation import check_positive, quoted
 from invsolve.errors import invalid_type
 from invsolve.noise.base import Noise
 from invsolve.noise.gaussian import Gaussian

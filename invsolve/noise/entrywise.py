@@ -11,8 +11,8 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from invsolve.checks import Shape, check_finite, check_number, check_positive
-from invsolve.draws import DrawLike
+from invsolve.core.random import DrawLike
+from invsolve.core.validation import Shape, check_finite, check_number, check_positive
 from invsolve.errors import invalid, invalid_type
 from invsolve.noise.base import Noise
 

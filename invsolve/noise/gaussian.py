@@ -12,9 +12,9 @@ from typing import Self, final
 import torch
 from torch import Tensor
 
-from invsolve.checks import Shape, check_finite, check_positive, kind_dtype
-from invsolve.distributions import Distribution
-from invsolve.draws import DrawLike
+from invsolve.core.distributions import Distribution
+from invsolve.core.random import DrawLike
+from invsolve.core.validation import Shape, check_finite, check_positive, kind_dtype
 from invsolve.errors import UnsupportedError, invalid, invalid_type
 from invsolve.noise.base import Noise
 

@@ -9,7 +9,7 @@ from typing import Self, final
 import torch
 from torch import Tensor
 
-from invsolve.checks import Shape, kind_dtype
+from invsolve.core.validation import Shape, kind_dtype
 from invsolve.errors import invalid
 from invsolve.noise.entrywise import Entrywise, Normal, Parameter, wide
 

@@ -1,22 +1,22 @@
 """Forward models: what the data are of the signal. Bring your own by subclassing, or with `from_callable`."""
 
+from invsolve.operators.algebra.stack import NonlinearStack, Stack
 from invsolve.operators.base import BlackBox, LinearOperator, Operator
-from invsolve.operators.blur import Blur, GaussianBlur
+from invsolve.operators.bridges.deepinv import from_deepinv, to_deepinv
+from invsolve.operators.bridges.scipy import from_scipy, to_scipy
 from invsolve.operators.callable import from_callable
-from invsolve.operators.deepinv_bridge import from_deepinv, to_deepinv
-from invsolve.operators.diffraction import Diffraction, random_codes
-from invsolve.operators.downsample import Downsample
 from invsolve.operators.family import Family
 from invsolve.operators.mask import Mask, Subsample
 from invsolve.operators.matrix import Matrix
-from invsolve.operators.mri import MRI
-from invsolve.operators.nonlinear_blur import NonlinearBlur
-from invsolve.operators.phase_retrieval import PhaseRetrieval
-from invsolve.operators.saturation import Saturation
-from invsolve.operators.scipy_bridge import from_scipy, to_scipy
+from invsolve.operators.mri.cartesian import MRI
+from invsolve.operators.optics.blur import Blur, GaussianBlur
+from invsolve.operators.optics.diffraction import Diffraction, random_codes
+from invsolve.operators.optics.downsample import Downsample
+from invsolve.operators.optics.nonlinear_blur import NonlinearBlur
+from invsolve.operators.optics.phase_retrieval import PhaseRetrieval
+from invsolve.operators.optics.saturation import Saturation
 from invsolve.operators.sparse import Sparse
 from invsolve.operators.spectrum import Spectrum
-from invsolve.operators.stack import NonlinearStack, Stack
 
 __all__ = [
     "BlackBox",

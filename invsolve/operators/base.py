@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Self
 import torch
 from torch import Tensor
 
-from invsolve.cg import conjugate_gradients, direction, inner
-from invsolve.checks import Kind, Shape, check_kind, check_positive, check_shape, kind_dtype
+from invsolve.core.conjugate_gradients import conjugate_gradients, direction, inner
+from invsolve.core.counting import count
+from invsolve.core.fingerprint import fingerprint
+from invsolve.core.validation import Kind, Shape, check_kind, check_positive, check_shape, kind_dtype
 from invsolve.errors import invalid, invalid_type
-from invsolve.fingerprint import fingerprint
-from invsolve.tally import count
 
 if TYPE_CHECKING:
-    from invsolve.operators.algebra import Adjoint, Scaled, Sum
+    from invsolve.operators.algebra.algebra import Adjoint, Scaled, Sum
     from invsolve.operators.spectrum import Spectrum
 
 Pullback = Callable[[Tensor], Tensor]
@@ -106,7 +106,7 @@ class Operator(abc.ABC):
 
     def linearize(self, x: Tensor) -> LinearOperator:
         """The Jacobian at ``x`` ``(batch, *in_shape)`` as a linear operator with one item for every row."""
-        from invsolve.operators.linearized import Linearized
+        from invsolve.operators.algebra.linearized import Linearized
 
         self._check("x", x, self.in_shape, self.in_kind)
         return Linearized(operator=self, at=x)
@@ -134,7 +134,7 @@ class Operator(abc.ABC):
 
     def __matmul__(self, inner_: Operator) -> Operator:
         """``(B @ A)(x) = B(A(x))``; linear if both are."""
-        from invsolve.operators.algebra import compose
+        from invsolve.operators.algebra.algebra import compose
 
         if not isinstance(inner_, Operator):
             return NotImplemented
@@ -237,7 +237,7 @@ class LinearOperator(Operator):
     @property
     def H(self) -> Adjoint:
         """The adjoint as an operator."""
-        from invsolve.operators.algebra import Adjoint
+        from invsolve.operators.algebra.algebra import Adjoint
 
         return Adjoint(operator=self)
 
@@ -306,12 +306,12 @@ class LinearOperator(Operator):
         return self
 
     def __rmul__(self, factor: float) -> Scaled:
-        from invsolve.operators.algebra import Scaled
+        from invsolve.operators.algebra.algebra import Scaled
 
         return Scaled(operator=self, factor=factor)
 
     def __add__(self, other: LinearOperator) -> Sum:
-        from invsolve.operators.algebra import Sum
+        from invsolve.operators.algebra.algebra import Sum
 
         if not isinstance(other, LinearOperator):
             return NotImplemented

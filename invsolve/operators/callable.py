@@ -9,10 +9,10 @@ from typing import Literal, Self, final
 import torch
 from torch import Tensor
 
-from invsolve.checks import Kind, Shape, check_choice, check_dims, kind_dtype
+from invsolve.core.validation import Kind, Shape, check_choice, check_dims, kind_dtype
 from invsolve.errors import OperatorError, invalid, invalid_type
+from invsolve.operators.algebra.matched import matched
 from invsolve.operators.base import BlackBox, LinearOperator, Operator
-from invsolve.operators.matched import matched
 
 Map = Callable[[Tensor], Tensor]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from invsolve.checks import check_int, kind_dtype
+from invsolve.core.validation import check_int, kind_dtype
 from invsolve.errors import invalid_type
 from invsolve.operators.base import LinearOperator
 

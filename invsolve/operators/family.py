@@ -10,8 +10,8 @@ from typing import Any, NoReturn, Self, final
 import torch
 from torch import Tensor
 
-from invsolve.checks import Kind, Shape
-from invsolve.distributions import Distribution, check_distribution
+from invsolve.core.distributions import Distribution, check_distribution
+from invsolve.core.validation import Kind, Shape
 from invsolve.errors import UnsupportedError, invalid, invalid_type
 from invsolve.operators.base import Operator
 

@@ -8,9 +8,9 @@ from typing import final
 import torch
 from torch import Tensor
 
-from invsolve.checks import Kind, Shape
+from invsolve.core.validation import Kind, Shape
 from invsolve.operators.base import OneKind
-from invsolve.operators.fft import mirrored, of_rows
+from invsolve.operators.fourier import mirrored, of_rows
 
 
 @final

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, final
 import torch
 from torch import Tensor
 
-from invsolve.checks import Kind, Shape, check_choice, check_dims
+from invsolve.core.validation import Kind, Shape, check_choice, check_dims
 from invsolve.errors import invalid, invalid_type
 from invsolve.operators.base import OneKind
 

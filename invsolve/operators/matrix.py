@@ -8,7 +8,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from invsolve.checks import Kind, Shape, check_choice, check_finite
+from invsolve.core.validation import Kind, Shape, check_choice, check_finite
 from invsolve.errors import invalid, invalid_type
 from invsolve.operators.base import LinearOperator
 

@@ -11,10 +11,10 @@ from typing import final
 import torch
 from torch import Tensor
 
-from invsolve.checks import Kind, Shape, check_choice, check_dims, check_finite
+from invsolve.core.validation import Kind, Shape, check_choice, check_dims, check_finite
 from invsolve.errors import invalid, invalid_type
+from invsolve.operators.algebra.matched import matched
 from invsolve.operators.base import LinearOperator
-from invsolve.operators.matched import matched
 
 
 def csr_tensor(crow: Tensor, col: Tensor, values: Tensor, shape: tuple[int, int]) -> Tensor:

@@ -1,20 +1,20 @@
 """Priors: laws over signals, known through their denoisers. The exact ones are also the references of the tests."""
 
+from invsolve.gaussian.law import DenseModes, GaussianLaw, Modes
 from invsolve.priors.base import Prior
+from invsolve.priors.exact.gaussian import GaussianPrior
+from invsolve.priors.exact.mixture import GaussianMixturePrior
+from invsolve.priors.exact.sparse import Laplace, SparsePrior, SpikeSlab, Student
 from invsolve.priors.family import Family
-from invsolve.priors.field import GaussianFieldPrior
+from invsolve.priors.fields.field import GaussianFieldPrior
+from invsolve.priors.fields.spectra import Matern, Spectrum
 from invsolve.priors.function import FunctionPrior, from_denoiser
-from invsolve.priors.gaussian import GaussianPrior
-from invsolve.priors.mixture import GaussianMixturePrior
-from invsolve.priors.modes import DenseModes, GaussianLaw, Modes
-from invsolve.priors.network import NetworkPrior
-from invsolve.priors.predictions import EDM, BesideLaw, Direct, Scheduled
-from invsolve.priors.resampled import ResampledPrior
-from invsolve.priors.schedules import DDPM, VE, VP, Cosine, Flow
-from invsolve.priors.sparse import Laplace, SparsePrior, SpikeSlab, Student
-from invsolve.priors.spectra import Matern, Spectrum
-from invsolve.priors.weights import load, save_prior, shipped
-from invsolve.priors.wrapping import from_deepinv, from_network
+from invsolve.priors.learned.files import load, save_prior, shipped
+from invsolve.priors.learned.network import NetworkPrior
+from invsolve.priors.learned.parameterization import EDM, BesideLaw, Direct, Scheduled
+from invsolve.priors.learned.resampled import ResampledPrior
+from invsolve.priors.learned.schedules import DDPM, VE, VP, Cosine, Flow
+from invsolve.priors.learned.wrappers import from_deepinv, from_network
 
 __all__ = [
     "BesideLaw",

@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, Self
 import torch
 from torch import Tensor
 
-from invsolve.arrays import as_tensor, from_real, to_real
-from invsolve.checks import Kind, Shape, check_int, check_kind, check_number, check_shape, kind_dtype
-from invsolve.draws import DrawLike, Draws
+from invsolve.core.arrays import as_tensor, from_real, to_real
+from invsolve.core.counting import count
+from invsolve.core.fingerprint import fingerprint
+from invsolve.core.random import DrawLike, Draws
+from invsolve.core.validation import Kind, Shape, check_int, check_kind, check_number, check_shape, kind_dtype
 from invsolve.errors import invalid, invalid_type
-from invsolve.fingerprint import fingerprint
-from invsolve.priors.modes import GaussianLaw
-from invsolve.tally import count
+from invsolve.gaussian.law import GaussianLaw
 
 if TYPE_CHECKING:
+    from invsolve.gaussian.posterior import Posterior
     from invsolve.operators.base import Operator
-    from invsolve.posterior import Posterior
     from invsolve.problem import Problem
 
 Pullback = Callable[[Tensor], Tensor]
@@ -178,8 +178,8 @@ class Prior(abc.ABC):
         Raises UnsupportedError where there is no closed form: the message says why.
         """
         from invsolve.errors import UnsupportedError
+        from invsolve.gaussian.posterior import closed_form_problem
         from invsolve.operators.base import Operator
-        from invsolve.posterior import closed_form_problem
 
         owner = f"{type(self).__name__}.posterior"
         if not self.has_posterior:

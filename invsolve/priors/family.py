@@ -10,9 +10,9 @@ from typing import Any, Self, final
 import torch
 from torch import Tensor
 
-from invsolve.checks import Kind, Shape, check_int
-from invsolve.distributions import Distribution, check_distribution
-from invsolve.draws import DrawLike, Draws
+from invsolve.core.distributions import Distribution, check_distribution
+from invsolve.core.random import DrawLike, Draws
+from invsolve.core.validation import Kind, Shape, check_int
 from invsolve.errors import InputError, UnsupportedError, invalid, invalid_type
 from invsolve.priors.base import Prior
 

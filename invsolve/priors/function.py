@@ -10,7 +10,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from invsolve.checks import (
+from invsolve.core.validation import (
     Kind,
     Shape,
     check_choice,
@@ -21,8 +21,8 @@ from invsolve.checks import (
     kind_dtype,
 )
 from invsolve.errors import InputError, UnsupportedError, invalid, invalid_type
+from invsolve.gaussian.law import GaussianLaw
 from invsolve.priors.base import Prior, Pullback
-from invsolve.priors.modes import GaussianLaw
 
 Denoiser = Callable[[Tensor, Tensor], Tensor]
 

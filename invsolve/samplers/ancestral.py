@@ -8,7 +8,7 @@ from typing import final
 
 from torch import Tensor
 
-from invsolve.checks import check_positive
+from invsolve.core.validation import check_positive
 from invsolve.samplers.base import (
     Denoise,
     Level,

@@ -10,7 +10,7 @@ from typing import Self, final
 import torch
 from torch import Tensor
 
-from invsolve.checks import check_positive
+from invsolve.core.validation import check_positive
 from invsolve.errors import invalid
 from invsolve.samplers.base import Denoise, Level, Noise, Sampler, SamplerState, add_noise
 from invsolve.samplers.heun import HEUN_LAST, heun_columns, heun_step

@@ -10,7 +10,7 @@ from typing import Literal, final
 import torch
 from torch import Tensor
 
-from invsolve.checks import check_choice, check_int
+from invsolve.core.validation import check_choice, check_int
 from invsolve.errors import invalid
 from invsolve.samplers.base import Denoise, Level, Noise, Sampler, SamplerState, combine, inner_steps, with_last
 from invsolve.samplers.phi import phi

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from invsolve.checks import check_int, check_positive
+from invsolve.core.validation import check_int, check_positive
 from invsolve.errors import invalid
 from invsolve.samplers.base import (
     Denoise,

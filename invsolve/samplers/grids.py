@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from invsolve.checks import check_choice, check_finite, check_int, check_number, check_positive
+from invsolve.core.validation import check_choice, check_finite, check_int, check_number, check_positive
 from invsolve.errors import invalid, invalid_type
 
 

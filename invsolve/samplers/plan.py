@@ -10,7 +10,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from invsolve.checks import real_dtype
+from invsolve.core.validation import real_dtype
 from invsolve.errors import invalid, invalid_type
 from invsolve.samplers.base import Denoise, Level, Noise, Sampler, SamplerState
 from invsolve.samplers.grids import check_grid

@@ -10,8 +10,8 @@ from typing import Literal, final
 import torch
 from torch import Tensor
 
-from invsolve.cg import expand
-from invsolve.checks import check_choice, check_int, check_positive
+from invsolve.core.conjugate_gradients import expand
+from invsolve.core.validation import check_choice, check_int, check_positive
 from invsolve.errors import invalid, invalid_type
 from invsolve.samplers.ancestral import Ancestral
 from invsolve.samplers.base import Denoise, Level, Noise, Sampler, SamplerState, combine, is_zero

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from invsolve.checks import check_int, kind_dtype
-from invsolve.draws import DrawLike
+from invsolve.core.random import DrawLike
+from invsolve.core.validation import check_int, kind_dtype
 from invsolve.samplers.base import Sampler
 from invsolve.samplers.grids import log_grid
 from invsolve.samplers.plan import Plan

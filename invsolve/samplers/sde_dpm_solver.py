@@ -9,7 +9,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from invsolve.checks import check_positive
+from invsolve.core.validation import check_positive
 from invsolve.samplers.base import (
     Denoise,
     Level,

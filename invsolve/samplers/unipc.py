@@ -10,7 +10,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from invsolve.checks import check_int
+from invsolve.core.validation import check_int
 from invsolve.errors import invalid
 from invsolve.samplers.base import Denoise, Level, Noise, Sampler, SamplerState, combine, inner_steps
 from invsolve.samplers.phi import phi

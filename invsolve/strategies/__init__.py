@@ -3,31 +3,31 @@ and the base class for your own."""
 
 from typing import TYPE_CHECKING
 
-from invsolve.strategies.advise import Advice, Advised, advise
 from invsolve.strategies.base import Bound, Info, Run, Strategy
+from invsolve.strategies.choice.advise import Advice, Advised, advise
 from invsolve.strategies.exact import Exact
-from invsolve.strategies.guided import BoundGuidance, Guidance, Guided, NoGuidance
-from invsolve.strategies.mmps import MMPS, MomentMatching
-from invsolve.strategies.noise_mcmc import NoiseMCMC
-from invsolve.strategies.pigdm import PiGDM, PseudoinverseGuidance
-from invsolve.strategies.pigdm_published import PublishedPiGDM
-from invsolve.strategies.smc import SMC
-from invsolve.strategies.tmpd import TMPD, TweedieMoment
-from invsolve.strategies.unconditional import Unconditional
+from invsolve.strategies.guidance.guided import BoundGuidance, Guidance, Guided, NoGuidance
+from invsolve.strategies.guidance.mmps import MMPS, MomentMatching
+from invsolve.strategies.guidance.pigdm import PiGDM, PseudoinverseGuidance
+from invsolve.strategies.guidance.tmpd import TMPD, TweedieMoment
+from invsolve.strategies.guidance.unconditional import Unconditional
+from invsolve.strategies.mcmc.noise_mcmc import NoiseMCMC
+from invsolve.strategies.published.pigdm_published import PublishedPiGDM
+from invsolve.strategies.smc.smc import SMC
 
 if TYPE_CHECKING:  # imported where they are first used: a dozen modules that most programs do not need
-    from invsolve.strategies.adaptive_sde import AdaptiveSDE
-    from invsolve.strategies.daps import DAPS
-    from invsolve.strategies.ddnm import DDNM
-    from invsolve.strategies.ddrm import DDRM
-    from invsolve.strategies.deq_parallel import DeqParallel
-    from invsolve.strategies.diffpir import DiffPIR
-    from invsolve.strategies.dps import DPS
-    from invsolve.strategies.lanpaint import LanPaint
-    from invsolve.strategies.lgd import LGD
-    from invsolve.strategies.mcg_diff import FPS, MCGDiff
-    from invsolve.strategies.pnpdm import PnPDM
-    from invsolve.strategies.reddiff import REDDiff
+    from invsolve.strategies.integrators.adaptive_sde import AdaptiveSDE
+    from invsolve.strategies.integrators.deq_parallel import DeqParallel
+    from invsolve.strategies.published.daps import DAPS
+    from invsolve.strategies.published.ddnm import DDNM
+    from invsolve.strategies.published.ddrm import DDRM
+    from invsolve.strategies.published.diffpir import DiffPIR
+    from invsolve.strategies.published.dps import DPS
+    from invsolve.strategies.published.lanpaint import LanPaint
+    from invsolve.strategies.published.lgd import LGD
+    from invsolve.strategies.published.pnpdm import PnPDM
+    from invsolve.strategies.published.reddiff import REDDiff
+    from invsolve.strategies.smc.mcg_diff import FPS, MCGDiff
 
 __all__ = [
     "AdaptiveSDE",
@@ -68,19 +68,19 @@ __all__ = [
 ]
 
 _LATER = {
-    "AdaptiveSDE": "adaptive_sde",
-    "DAPS": "daps",
-    "DDNM": "ddnm",
-    "DDRM": "ddrm",
-    "DPS": "dps",
-    "DeqParallel": "deq_parallel",
-    "DiffPIR": "diffpir",
-    "FPS": "mcg_diff",
-    "LGD": "lgd",
-    "LanPaint": "lanpaint",
-    "MCGDiff": "mcg_diff",
-    "PnPDM": "pnpdm",
-    "REDDiff": "reddiff",
+    "AdaptiveSDE": "integrators.adaptive_sde",
+    "DAPS": "published.daps",
+    "DDNM": "published.ddnm",
+    "DDRM": "published.ddrm",
+    "DPS": "published.dps",
+    "DeqParallel": "integrators.deq_parallel",
+    "DiffPIR": "published.diffpir",
+    "FPS": "smc.mcg_diff",
+    "LGD": "published.lgd",
+    "LanPaint": "published.lanpaint",
+    "MCGDiff": "smc.mcg_diff",
+    "PnPDM": "published.pnpdm",
+    "REDDiff": "published.reddiff",
 }
 
 

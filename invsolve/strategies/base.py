@@ -14,9 +14,9 @@ from typing import Any, ClassVar, Literal, Protocol, Self, final
 
 from torch import Tensor
 
-from invsolve.draws import DrawLike
+from invsolve.core.fingerprint import fingerprint
+from invsolve.core.random import DrawLike
 from invsolve.errors import invalid_type
-from invsolve.fingerprint import fingerprint
 from invsolve.priors.base import Prior
 from invsolve.problem import Problem
 

@@ -7,8 +7,8 @@ from typing import Self, final
 
 from torch import Tensor
 
-from invsolve.evidence import Evidence
-from invsolve.posterior import Posterior, not_linear_gaussian
+from invsolve.gaussian.evidence import Evidence
+from invsolve.gaussian.posterior import Posterior, not_linear_gaussian
 from invsolve.priors.base import Prior
 from invsolve.problem import Problem
 from invsolve.strategies.base import Info, Run, Strategy
@@ -42,7 +42,7 @@ class Exact(Strategy):
 
     No network evaluations. Exact up to rounding and, for problems too large to factorise, the residual of a linear
     solve (`GaussianPosterior`). ``result.log_evidence`` is log p(y) in closed form, and its standard error a bound of
-    the rounding (`invsolve.evidence.rounding`); None where the posterior cannot be factorised within about a second.
+    the rounding (`gaussian.evidence.rounding`); None where the posterior cannot be factorised within about a second.
     """
 
     num_steps = 1

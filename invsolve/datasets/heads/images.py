@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from invsolve.checks import check_choice, check_int
+from invsolve.core.validation import check_choice, check_int
 from invsolve.datasets.continuum import check_plane, check_seed, uniforms
 from invsolve.datasets.heads.anatomy import TISSUES, Head
 from invsolve.datasets.heads.fields import PERIOD, lattice, rotation, seen

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from invsolve.checks import check_choice, check_int
+from invsolve.core.validation import check_choice, check_int
 from invsolve.errors import invalid, invalid_type
 
 _UNIT = 8  # widths are multiples of it

@@ -12,17 +12,17 @@ from typing import Any, Literal
 
 import torch
 
-from invsolve.checks import check_choice, check_int, check_positive
+from invsolve.core.files import atomic_write
+from invsolve.core.validation import check_choice, check_int, check_positive
 from invsolve.errors import UnsupportedError, invalid
-from invsolve.files import atomic_write
-from invsolve.priors.field import GaussianFieldPrior
-from invsolve.priors.network import NetworkPrior
-from invsolve.priors.spectra import Matern
+from invsolve.priors.fields.field import GaussianFieldPrior
+from invsolve.priors.fields.spectra import Matern
+from invsolve.priors.learned.files import save_prior
+from invsolve.priors.learned.network import NetworkPrior
 from invsolve.priors.training.data import Made, Source
 from invsolve.priors.training.loss import NoiseLaw
 from invsolve.priors.training.pictures import card_text, loss_figure, samples_figure
 from invsolve.priors.training.trainer import Options, train
-from invsolve.priors.weights import save_prior
 
 DATA = ("heads", "heads-ct", "gaussian-field")
 _COARSEST = 32  # pixels a side of the first stage

@@ -7,11 +7,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from invsolve.checks import check_choice, check_finite, check_int, kind_dtype
+from invsolve.core.validation import check_choice, check_finite, check_int, kind_dtype
 from invsolve.errors import invalid
-from invsolve.priors.bases import SpectralModes
-from invsolve.priors.modes import DenseModes, GaussianLaw
-from invsolve.priors.transforms import Transform
+from invsolve.gaussian.law import DenseModes, GaussianLaw
+from invsolve.priors.fields.bases import SpectralModes
+from invsolve.priors.fields.transforms import Transform
 
 _SIGNIFICANT = 4.0  # a mean image counts if its variance over the grid is this many times that of its own noise
 _DENSE = 2048  # real numbers of a signal up to which a low-rank covariance is decomposed

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from invsolve.checks import Shape, check_finite, check_int
+from invsolve.core.validation import Shape, check_finite, check_int
 from invsolve.errors import FileError, invalid, invalid_type
 
 

@@ -16,7 +16,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from invsolve.checks import check_number
+from invsolve.core.validation import check_number
 from invsolve.errors import invalid
 
 WIDTHS = (0.05, 0.10)  # relative widths of the averages that are kept

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from invsolve.checks import Shape, check_choice, check_int
+from invsolve.core.files import atomic_write
+from invsolve.core.validation import Shape, check_choice, check_int
 from invsolve.datasets import band_limited, heads
 from invsolve.errors import FileError, invalid
-from invsolve.files import atomic_write
 from invsolve.priors.training.data import Finite
 
 _FINE = 256  # cells a side of the objects; what is learnt is what a scan on the grid shows of them

@@ -10,9 +10,9 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from invsolve.checks import check_number, check_positive
+from invsolve.core.validation import check_number, check_positive
 from invsolve.errors import invalid
-from invsolve.priors.modes import GaussianLaw
+from invsolve.gaussian.law import GaussianLaw
 
 _FREQUENCIES = 16
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from invsolve.priors.network import NetworkPrior
+from invsolve.priors.learned.network import NetworkPrior
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

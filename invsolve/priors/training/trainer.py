@@ -16,19 +16,19 @@ from typing import Any, Literal, final
 import torch
 from torch import Tensor, nn
 
-from invsolve.checkpoint import check_fingerprint, load_state, save_state
-from invsolve.checks import Kind, check_choice, check_int, check_positive, kind_dtype
+from invsolve.core.checkpoint import check_fingerprint, load_state, save_state
+from invsolve.core.fingerprint import fingerprint
+from invsolve.core.validation import Kind, check_choice, check_int, check_positive, kind_dtype
 from invsolve.errors import SolveError, invalid, invalid_type
-from invsolve.fingerprint import fingerprint
-from invsolve.priors.modes import GaussianLaw
-from invsolve.priors.network import NetworkPrior
+from invsolve.gaussian.law import GaussianLaw
+from invsolve.priors.learned.files import save_prior
+from invsolve.priors.learned.network import NetworkPrior
+from invsolve.priors.learned.parameterization import EDM, BesideLaw
 from invsolve.priors.networks import UNet, UNetConfig
-from invsolve.priors.predictions import EDM, BesideLaw
 from invsolve.priors.training.covariance import estimate_law
 from invsolve.priors.training.data import Finite, Part, Source, as_source, sample_of, split
 from invsolve.priors.training.ema import WIDTHS, Snapshot, combine, update
 from invsolve.priors.training.loss import NoiseLaw, Uncertainty, denoising_loss
-from invsolve.priors.weights import save_prior
 
 _MEASURED = 512  # signals from which mean, unit and covariance are taken
 _VALIDATION = 128  # signals, held out where they can be, on which the length of the average is chosen

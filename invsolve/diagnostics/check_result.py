@@ -1,0 +1,158 @@
+"""`result.check()`: is *this* posterior right for *this* data?
+
+Each test states what it measured and what it would notice, and fails at its share of 2 % false alarms over the whole
+report. The tests are in `invsolve.diagnostics`: of the samples, of the data in closed form (Gaussian priors) or against
+data simulated from the prior, and of the solver, which is run again on data of known relation to the given ones.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from invsolve.diagnostics.exchangeability import REPLICATES
+from invsolve.diagnostics.prior_data_conflict import evidence_tests
+from invsolve.diagnostics.repeated_values import repeats_test
+from invsolve.diagnostics.report import LEVEL, Check, CheckReport, Measured, judge
+from invsolve.diagnostics.residuals import LOOKED_AT, sample_tests, unweighted
+from invsolve.diagnostics.resolve import Again
+from invsolve.errors import UnsupportedError, invalid_type
+from invsolve.noise import Gaussian
+from invsolve.priors.base import Prior
+from invsolve.problem import Problem
+from invsolve.strategies.base import Strategy
+from invsolve.strategies.mcmc.noise_mcmc import NoiseMCMC
+from invsolve.strategies.smc.smc import SMC
+
+if TYPE_CHECKING:
+    from invsolve.results.result import Result
+
+__all__ = ["LEVEL", "Check", "CheckReport", "check_result"]
+
+_NUMBERS = 4096  # of signal or data: larger ones are solved again only if asked for
+_ITEMS = 8  # tests by replicates look at this many items, spread over the batch (one by default if it takes a denoiser)
+_CHAINS = 256
+_PARTICLES = 4 * REPLICATES  # of strategies that give weights
+
+
+@torch.no_grad()  # an operator may hold a network
+def check_result(result: Result, *, solves: bool | None = None) -> CheckReport:
+    """The report of a result that still holds its problem and prior (one loaded from a file does not).
+
+    ``solves`` says whether to simulate data and to solve again with the result's strategy: some 700 posterior samples
+    an item for Gaussian priors, 1,800 for others. None: only where that is cheap, that is for priors whose denoiser is
+    a closed form and up to 4,096 numbers of signal and data. Deterministic in ``result.seed``. Noise that is not
+    Gaussian: tests that need its exact law are left out, and named in ``notes``; counts are split by thinning.
+
+    Raises UnsupportedError without problem and prior, or where scalars of the model were inferred.
+    """
+    problem, prior = result.problem, result.prior
+    if solves is not None and not isinstance(solves, bool):
+        raise invalid_type("Result.check", "solves", "True, False or None", solves)
+    if not isinstance(problem, Problem) or not isinstance(prior, Prior):
+        raise UnsupportedError(
+            "Result.check: the problem and prior are not in a loaded or derived result. Call check() on "
+            "what `solve` returned, before saving or mapping it."
+        )
+    if result.parameters:
+        names = ", ".join(result.parameters)
+        raise UnsupportedError(
+            f"Result.check: the tests are for a model whose scalars are known, and {names} vary from sample to sample. "
+            "Solve with them fixed at their posterior mean, and check that result."
+        )
+    checks, samples, alive = _rows(result)
+    problem = problem.take(alive)
+    found: list[Measured] = []
+    notes: list[str] = []
+    if bool(problem.num_data.all()) and len(alive):
+        found += sample_tests(problem, prior, samples) if len(samples) else []
+        closed: list[Measured] = []
+        if isinstance(problem.noise, Gaussian):
+            closed = evidence_tests(problem, prior, seed=result.seed)
+            found += [*repeats_test(problem), *closed]
+        more, notes = _by_replicates(result, problem, prior, samples, bool(closed), solves)
+        found += more
+    elif len(samples):
+        found += sample_tests(problem, prior, samples)
+    if not isinstance(problem.noise, Gaussian):
+        kind = type(problem.noise).__name__
+        tests = "noise level, outliers, structure, repeated values, held-out sensors"
+        notes = [f"left out for {kind} noise: {tests}", *notes]
+    return CheckReport(checks=(*checks, *map(judge, found)), level=LEVEL, notes=tuple(notes))
+
+
+def _rows(result: Result) -> tuple[list[Check], Tensor, Tensor]:
+    """What became of the samples; up to 32 good ones ``(n, items, *shape)``; the items that have any."""
+    samples = result.samples if result.batched else result.samples[:, None]
+    failed = result.failed if result.batched else result.failed[:, None]
+    # The first samples that are good for every item: the tests are one per item and sample.
+    alive = torch.nonzero(~failed.all(0))[:, 0]  # an item without any sample says nothing about the others
+    samples, failed = samples[:, alive], failed[:, alive]
+    lost, rows = int(result.failed.sum()), result.failed.numel()
+    text = f"{lost} of {rows} samples are not finite"
+    checks = [Check(name="rows", passed=lost == 0, value=float(lost), p_value=None, text=text)]
+    if result.log_weights is not None:
+        weights = result.weights if result.batched else result.weights[:, None]
+        ess = float(result.ess.min())
+        text = f"effective sample size {ess:.0f} of {len(samples)} (16 are needed for an interval)"
+        checks.append(Check(name="ess", passed=ess >= 16, value=ess, p_value=None, text=text))
+        return checks, unweighted(samples, weights[:, alive]), alive
+    good = torch.nonzero(~failed.any(1))[:LOOKED_AT, 0]
+    return checks, samples[good], alive
+
+
+def _lighter(strategy: Strategy) -> Strategy:
+    """Fewer chains: ranks among a few hundred samples need no more, and there are dozens of solves."""
+    if isinstance(strategy, NoiseMCMC):
+        return replace(strategy, chains=min(strategy.chains, _CHAINS), islands=min(strategy.islands, 4), rounds=4)
+    return strategy
+
+
+def _by_replicates(
+    result: Result, problem: Problem, prior: Prior, samples: Tensor, closed: bool, solves: bool | None
+) -> tuple[list[Measured], list[str]]:
+    """The tests that simulate and solve again, and what to say about those left out."""
+    from invsolve.diagnostics.data_fission import can_split
+    from invsolve.diagnostics.held_out import FOLDS, held_out_test
+    from invsolve.diagnostics.posterior_sbc import replicated_data_test, sizes
+    from invsolve.diagnostics.prior_predictive import prior_predictive_test
+    from invsolve.diagnostics.split_data import split_data_test
+
+    strategy: Any = result.strategy_object
+    if not isinstance(strategy, Strategy):
+        return [], ["not solved again: the result does not hold its strategy"]
+    items = min(len(problem.data), _ITEMS if solves or result.nfe == 0 else 1)
+    gaussian, splits = isinstance(problem.noise, Gaussian), can_split(problem)
+    folds = FOLDS if gaussian and not closed else 0
+    asked = items * REPLICATES * (splits + folds) + splits * prod(sizes(strategy))
+    if solves is None:
+        cheap = result.nfe == 0 or prior.cheap_pullback
+        solves = cheap and max(prod(problem.shape), prod(problem.operator.out_shape)) <= _NUMBERS
+    if not solves:
+        cost = asked * result.seconds / max(1, result.failed.numel())
+        return [], [
+            f"not simulated or solved again; check(solves=True) would draw {asked} more samples (about {cost:.0f} s)"
+        ]
+    notes = []
+    chosen = torch.arange(items, device=problem.data.device) * len(problem.data) // items
+    if items < len(problem.data):
+        notes.append(f"simulated and solved again for {items} of {len(problem.data)} items")
+    weighted = result.log_weights is not None
+    again = Again(
+        problem=problem.take(chosen), prior=prior, strategy=_lighter(strategy), seed=result.seed,
+        particles=max(_PARTICLES, result.num_samples) if weighted or isinstance(strategy, SMC) else 0,
+    )
+    found = [*([] if closed else prior_predictive_test(again)), *(held_out_test(again) if folds else [])]
+    if not splits:
+        notes.append("no split and no replicated data: this noise has no known split into two measurements")
+        return found, notes
+    found += split_data_test(again)
+    if weighted:
+        notes.append("no replicated data: ranks among weighted samples have no exact law")
+    elif len(samples):
+        found += replicated_data_test(again, samples[:, chosen])
+    return found, notes

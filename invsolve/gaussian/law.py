@@ -1,0 +1,137 @@
+"""A linear basis of "modes" in which a Gaussian law is independent.
+
+A Gaussian law of the signal is ``x = mean + S u`` with independent modes ``u_k`` of variance ``variances_k``, and the
+diffusion noise of level t is ``t S z``: in mode space everything about it is elementwise (denoiser, Tweedie covariance,
+flow map, whitening). Exact priors *are* such a law; a learned prior may carry one as a fit.
+"""
+
+from __future__ import annotations
+
+import abc
+from dataclasses import dataclass, replace
+from math import prod
+from typing import Self, final
+
+import torch
+from torch import Tensor
+
+from invsolve.core.validation import Kind, Shape, kind_dtype
+
+
+class Modes(abc.ABC):
+    """The maps between signals ``(rows, *shape)`` and mode coefficients ``(rows, *mode_shape)``, batch first."""
+
+    shape: Shape
+    mode_shape: Shape
+
+    @abc.abstractmethod
+    def synthesis(self, u: Tensor) -> Tensor:
+        """``S u``: modes to signal (without the mean)."""
+
+    @abc.abstractmethod
+    def adjoint(self, x: Tensor) -> Tensor:
+        """``S^H x``: the adjoint of `synthesis` in Re<u, v>."""
+
+    @abc.abstractmethod
+    def analysis(self, x: Tensor) -> Tensor:
+        """``S^-1 x``: signal to modes. With white diffusion noise S is orthonormal and this is the adjoint."""
+
+    @abc.abstractmethod
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self: ...
+
+    @property
+    @abc.abstractmethod
+    def log_det(self) -> float:
+        """log |det S| as a real map of one real component (0 for an orthonormal basis)."""
+
+    @abc.abstractmethod
+    def marginal_variances(self, variances: Tensor) -> Tensor:
+        """The variance of every entry of the signal, ``(*shape)``, in units of the diffusion noise of that entry."""
+
+    @property
+    @abc.abstractmethod
+    def orthonormal(self) -> bool:
+        """True if ``S^-1 = S^H``: the diffusion noise is white."""
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False)
+class DenseModes(Modes):
+    """``S = scale * Q`` with Q an orthonormal matrix ``(n, n)`` and ``scale`` ``(*shape)`` (diagonal noise) or None."""
+
+    shape: Shape
+    matrix: Tensor  # Q, real
+    scale: Tensor | None = None
+
+    @property
+    def mode_shape(self) -> Shape:  # type: ignore[override]
+        return (prod(self.shape),)
+
+    def synthesis(self, u: Tensor) -> Tensor:
+        x = (u @ self._as(u).mT).view(len(u), *self.shape)
+        return x if self.scale is None else x * self.scale
+
+    def adjoint(self, x: Tensor) -> Tensor:
+        x = x if self.scale is None else x * self.scale
+        return x.flatten(1) @ self._as(x)
+
+    def analysis(self, x: Tensor) -> Tensor:
+        x = x if self.scale is None else x / self.scale
+        return x.flatten(1) @ self._as(x)
+
+    def marginal_variances(self, variances: Tensor) -> Tensor:
+        return (self.matrix.square() @ variances).view(self.shape)
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
+        real = None if dtype is None else kind_dtype(dtype, "real")
+        scale = None if self.scale is None else self.scale.to(device=device, dtype=real)
+        return replace(self, matrix=self.matrix.to(device=device, dtype=real), scale=scale)
+
+    @property
+    def orthonormal(self) -> bool:
+        return self.scale is None
+
+    @property
+    def log_det(self) -> float:
+        return 0.0 if self.scale is None else float(self.scale.double().log().sum())
+
+    def _as(self, like: Tensor) -> Tensor:
+        return self.matrix.to(like.dtype) if like.is_complex() else self.matrix
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False)
+class GaussianLaw:
+    """``x = mean + S u``, ``u_k ~ N(0, variances_k)`` independent; complex signals: per real component, independent."""
+
+    mean: Tensor  # (*shape)
+    modes: Modes
+    variances: Tensor  # (*mode_shape), real, >= 0
+
+    def posterior_variances(self, t: Tensor | float) -> Tensor:
+        """Variances of the modes given the signal plus noise of level t > 0: ``l t^2 / (l + t^2)`` (Tweedie)."""
+        t2 = t * t
+        return self.variances * (t2 / (self.variances + t2))  # the product of both small numbers could underflow
+
+    def denoise(self, x: Tensor, t: Tensor) -> Tensor:
+        """The Wiener filter: E[x0 | x] for signals ``x`` ``(rows, *shape)`` with noise of levels ``t`` ``(rows,)``."""
+        gain = self.variances / (self.variances + self._rows(t) ** 2)
+        return self.mean + self.modes.synthesis(gain * self.modes.analysis(x - self.mean))
+
+    def left(self, t: Tensor) -> Tensor:
+        """The rms of ``x0 - E[x0 | x]`` over the entries, per real component, for levels ``t`` ``(rows,)``."""
+        return self.posterior_variances(self._rows(t)).flatten(1).mean(1).sqrt()
+
+    def _rows(self, t: Tensor) -> Tensor:
+        return t.to(self.variances.dtype).view(-1, *([1] * self.variances.ndim))
+
+    def sample(self, z: Tensor, t: Tensor | float = 0.0) -> Tensor:
+        """``mean + S sqrt(l + t^2) z`` for standard normal modes ``z`` ``(rows, *mode_shape)``."""
+        return self.mean + self.modes.synthesis((self.variances + t * t).sqrt() * z)
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
+        kind: Kind = "complex" if self.mean.is_complex() else "real"
+        real = None if dtype is None else kind_dtype(dtype, "real")
+        mean = self.mean.to(device=device, dtype=None if dtype is None else kind_dtype(dtype, kind))
+        variances = self.variances.to(device=device, dtype=real)
+        return replace(self, mean=mean, modes=self.modes.to(device, real), variances=variances)

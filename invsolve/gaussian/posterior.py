@@ -1,0 +1,219 @@
+"""Posteriors in closed form: what `prior.posterior(A, y, noise)` returns and what `Exact` draws from."""
+
+from __future__ import annotations
+
+import abc
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Self, final
+
+import torch
+from torch import Tensor
+
+from invsolve.core.arrays import from_real, to_real
+from invsolve.core.random import DrawLike, Draws
+from invsolve.core.validation import check_int, kind_dtype
+from invsolve.errors import UnsupportedError, invalid
+from invsolve.gaussian.evidence import Evidence, rounding
+from invsolve.gaussian.law import GaussianLaw
+from invsolve.gaussian.systems import DenseSystem, IterativeSystem, System, Update, make_system
+from invsolve.noise import Gaussian
+from invsolve.operators.base import LinearOperator, Operator
+from invsolve.problem import Problem
+
+_TOLERATED = 1e-2  # residual of a linear solve, in posterior sd of a mode, above which a draw is no draw
+_CHEAP = 2**33  # floating point operations of a factorisation that every solve may spend on its evidence: about 1 s
+
+
+class Posterior(abc.ABC):
+    """A posterior that is known: one law for every item of the data."""
+
+    problem: Problem
+    mean: Tensor  # (batch, *shape)
+
+    @abc.abstractmethod
+    def draw(self, draws: DrawLike) -> Tensor:
+        """One exact draw for every row, ``(rows, *shape)``; rows are items here, use `take` for other rows."""
+
+    @abc.abstractmethod
+    def take(self, index: Tensor) -> Self:
+        """The posterior of the rows ``index``."""
+
+    def evidence(self) -> Evidence | None:
+        """log p(y) of every item with a bound of its rounding; None where it is not known, or costs seconds."""
+        return None
+
+    def sample(self, n: int, *, seed: int = 0) -> Tensor:
+        """``n`` draws for every item, ``(n, batch, *shape)``; draw k of item b depends on (seed, b, k) only."""
+        n = check_int(type(self).__name__, "n", n, minimum=1)
+        batch = len(self.problem.data)
+        items = list(range(batch)) * n
+        samples = [k for k in range(n) for _ in range(batch)]
+        draws = Draws.for_rows(check_int(type(self).__name__, "seed", seed), items, samples, self.problem.data.device)
+        index = torch.tensor(items, device=self.problem.data.device)
+        return self.take(index).draw(draws).reshape(n, batch, *self.problem.shape)
+
+
+def closed_form_problem(owner: str, A: Operator | Problem, y: Any, noise: Any) -> Problem:
+    """The problem of a closed form: refuses what is not linear with Gaussian noise."""
+    for name, value in (("y", y), ("noise", noise)):
+        if isinstance(A, Problem) and value is not None:
+            raise invalid(owner, name, "left out when the first argument is a Problem", type(value).__name__)
+    problem = A if isinstance(A, Problem) else Problem(A, y, noise=noise)
+    if reason := not_linear_gaussian(problem):
+        raise UnsupportedError(f"{owner}: no closed-form posterior, because {reason}. Use strategy='auto' or MMPS().")
+    return problem
+
+
+def not_linear_gaussian(problem: Problem) -> str:
+    """Why a problem is not linear with Gaussian noise; '' if it is."""
+    if not isinstance(problem.operator, LinearOperator):
+        return f"the operator {type(problem.operator).__name__} is not a LinearOperator"
+    if not isinstance(problem.noise, Gaussian):
+        return f"the noise is {type(problem.noise).__name__}, not Gaussian"
+    return ""
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class GaussianPosterior(Posterior):
+    """``N(mean, covariance)`` of a `GaussianLaw` seen through linear data with Gaussian noise.
+
+    Draws are perturb-and-solve (Papandreou & Yuille 2010): a prior draw plus the update of its simulated residual;
+    exact whatever the size, one linear solve a draw. Dense where one side of the problem is small, else conjugate
+    gradients in float64 until the error is at most ``tol`` posterior standard deviations of a mode (root mean square;
+    `IterativeSystem`). A draw whose solve ends above a hundredth is NaN, and so a failed row of the result.
+    """
+
+    problem: Problem
+    law: GaussianLaw
+    system: System
+    update: Update
+
+    @classmethod
+    def of(
+        cls, law: GaussianLaw, problem: Problem, *, tol: float | None = None, max_iter: int = 5000
+    ) -> GaussianPosterior:
+        """Condition ``law`` on ``problem`` (linear, Gaussian noise); ``tol`` is 1e-4 in float32, 1e-10 in float64."""
+        if tol is None:
+            tol = 1e-10 if kind_dtype(problem.data.dtype, "real") == torch.float64 else 1e-4
+        system = make_system(problem, law, tol=tol, max_iter=max_iter, tolerated=_TOLERATED)
+        return cls(problem=problem, law=law, system=system, update=system.factor(law.variances))
+
+    @cached_property
+    def mean(self) -> Tensor:  # type: ignore[override]
+        """``(batch, *shape)``; one linear solve an item, when it is first asked for."""
+        mean = self.law.mean + self.law.modes.synthesis(self.update(self._residual(self.law.mean)))
+        return mean.expand(len(self.problem.data), *self.problem.shape)
+
+    def draw(self, draws: DrawLike) -> Tensor:
+        law, rows = self.law, len(self.problem.data)
+        dtype = self.problem.signal_dtype
+        u = law.variances.sqrt() * draws.normal(tuple(law.modes.mode_shape), dtype, step=0, index=0)
+        error = draws.normal(tuple(self.problem.operator.out_shape), self.problem.data.dtype, step=0, index=1)
+        if self.problem.operator.observed is not None:
+            error = error * self.problem.operator.observed
+        white = self._residual(law.mean) - self.system.forward(u) - error
+        assert len(white) == rows
+        return law.mean + law.modes.synthesis(u + self.update(white))
+
+    def take(self, index: Tensor) -> Self:
+        problem = self.problem.take(index)
+        if isinstance(self.system, DenseSystem):
+            return replace(self, problem=problem)
+        assert isinstance(self.system, IterativeSystem)
+        system = self.system.take(index)
+        return replace(self, problem=problem, system=system, update=system.factor(self.law.variances))
+
+    @property
+    def covariance(self) -> Tensor:
+        """``(n, n)`` over the flattened signal (complex: over pairs re, im), float64; only where B is dense.
+
+        Raises UnsupportedError for problems too large to form it: use draws.
+        """
+        factor = self._mode_factor()
+        return factor @ factor.mT
+
+    @property
+    def std(self) -> Tensor:
+        """Posterior standard deviation ``(batch, *shape)``, here the same for every item (complex: of |x - mean|);
+        dense only.
+        """
+        variance = self._mode_factor().square().sum(1)
+        if self.law.mean.is_complex():
+            variance = variance.view(-1, 2).sum(1)
+        std = variance.sqrt().reshape(self.problem.shape).to(self.law.variances.dtype)
+        return std.expand(len(self.problem.data), *self.problem.shape)
+
+    @property
+    def log_evidence(self) -> Tensor:
+        """log p(y), (batch,), float64; dense only."""
+        return self._evidence(self._dense()).log
+
+    def evidence(self) -> Evidence | None:
+        if not isinstance(self.system, DenseSystem):
+            return None
+        m, n = self.system.matrix.shape
+        return self._evidence(self.system) if 2 * (m + n) * min(m, n) ** 2 <= _CHEAP else None
+
+    def _evidence(self, dense: DenseSystem) -> Evidence:
+        scaled = dense.matrix * self._root()
+        white = to_real(self._residual(self.law.mean)).double()
+        # w^T (I + K K^T)^-1 w = |u|^2 + |w - K u|^2 with u = K^T (I + K K^T)^-1 w: nothing cancels. The determinants of
+        # I + K K^T and I + K^T K are equal; the smaller one is factorised.
+        if len(scaled) <= scaled.shape[1]:
+            root = _root_of_one_plus(scaled.mT)
+            u = torch.cholesky_solve(white.mT, root, upper=True).mT @ scaled
+        else:
+            root = _root_of_one_plus(scaled)
+            u = torch.cholesky_solve((white @ scaled).mT, root, upper=True).mT
+        left = white - u @ scaled.mT  # (I + K K^T)^-1 w
+        size = u.square().sum(1) + left.square().sum(1)
+        problem = self.problem
+        # log N(w; 0, I + K K^T) is over all entries; the noise's own log_prob knows the units and what was observed.
+        own = problem.noise.log_prob(problem.data, problem.data, problem.operator.observed).double()
+        logs = root.diagonal().abs().log()
+        data = to_real(problem.whiten(problem.data)).double()
+        se = rounding(
+            kind_dtype(problem.data.dtype, "real"), matrix=torch.linalg.matrix_norm(scaled), side=len(root),
+            law=self.law.variances.double().max() * dense.matrix.square().sum(),
+            ends=data.norm(dim=1) + (data - white).norm(dim=1), shift=u.norm(dim=1), left=left.norm(dim=1),
+            terms=own.abs() + 2 * data.shape[1] + 0.5 * size + logs.abs().sum(),
+        )
+        return Evidence(own - 0.5 * size - logs.sum(), se)
+
+    def _residual(self, mean: Tensor) -> Tensor:
+        A = self.problem.operator
+        return self.problem.whiten(self.problem.data - A(mean.expand(A.batch or 1, *mean.shape)))
+
+    def _dense(self) -> DenseSystem:
+        if not isinstance(self.system, DenseSystem):
+            raise UnsupportedError(
+                "GaussianPosterior: the covariance is too large to form, or differs from item to item. "
+                "Estimate what you need from draws: posterior.sample(n).")
+        return self.system
+
+    def _root(self) -> Tensor:
+        root = self.law.variances.double().sqrt().reshape(-1)
+        return root.repeat_interleave(2) if self.law.mean.is_complex() else root
+
+    def _mode_factor(self) -> Tensor:
+        """F with ``covariance = F F^T``: signals of the columns of ``sqrt(v) R^-1``, ``R^T R = I + K^T K``."""
+        dense, root = self._dense(), self._root()
+        n = len(root)
+        if n > 8192:
+            raise UnsupportedError(f"GaussianPosterior: the covariance of {n} numbers is too large to form. Use draws.")
+        upper = _root_of_one_plus(dense.matrix * root)
+        eye = torch.eye(n, dtype=root.dtype, device=root.device)
+        columns = torch.linalg.solve_triangular(upper, eye, upper=True).mT * root  # rows: R^-T with each mode scaled
+        modes = self.law.modes.to(dtype=torch.float64)
+        complex_ = torch.complex128 if self.law.mean.is_complex() else None
+        return to_real(modes.synthesis(from_real(columns, tuple(modes.mode_shape), complex_))).mT
+
+
+def _root_of_one_plus(matrix: Tensor) -> Tensor:
+    """Upper triangular R with ``R^T R = I + K^T K``, by QR of K over I: nothing is squared, so that nearly exact data,
+    whose ``K^T K`` drowns the I in rounding, are no trouble."""
+    eye = torch.eye(matrix.shape[1], dtype=matrix.dtype, device=matrix.device)
+    root: Tensor = torch.linalg.qr(torch.cat([matrix, eye]), mode="r").R
+    return root

@@ -1,0 +1,3 @@
+"""Unknown scalars, inferred with the signal."""
+
+__all__: list[str] = []

@@ -1,0 +1,3 @@
+"""Operators made of operators: sums, products, stacks, linearisations."""
+
+__all__: list[str] = []

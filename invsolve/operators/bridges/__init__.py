@@ -1,0 +1,3 @@
+"""Operators of other libraries as ours, and ours as theirs."""
+
+__all__: list[str] = []

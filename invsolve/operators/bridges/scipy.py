@@ -1,0 +1,161 @@
+"""From and to scipy: sparse matrices become `Sparse`, a ``LinearOperator`` is called on the CPU, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any, final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from invsolve.core.validation import Kind, Shape, check_choice, check_dims, kind_dtype, real_dtype
+from invsolve.errors import OperatorError, invalid, invalid_type
+from invsolve.operators.algebra.matched import matched
+from invsolve.operators.base import LinearOperator
+from invsolve.operators.sparse import Sparse
+
+_REPAIR = "Convert it first, for instance .astype(np.float32)."
+
+
+def from_scipy(
+    operator: Any,
+    in_shape: Sequence[int] | None = None,
+    out_shape: Sequence[int] | None = None,
+    *,
+    in_kind: Kind | None = None,
+) -> LinearOperator:
+    """An operator from a scipy sparse matrix or array, or from a ``scipy.sparse.linalg.LinearOperator``, of shape (m,
+    n).
+
+    ``in_shape`` and ``out_shape`` (default ``(n,)`` and ``(m,)``) give the signal and the data their axes:
+    prod(in_shape) = n, prod(out_shape) = m, in C order. A sparse matrix keeps its precision and runs in torch on any
+    device. A scipy operator runs on the CPU in its own precision, which needs ``rmatvec``; gradients flow through both.
+    ``in_kind`` defaults to the kind of the operator.
+    """
+    import scipy.sparse  # here, not above: half of `import invsolve` otherwise
+    from scipy.sparse.linalg import LinearOperator as ScipyOperator
+
+    if not (scipy.sparse.issparse(operator) or isinstance(operator, ScipyOperator)):
+        raise invalid_type(
+            "from_scipy",
+            "operator",
+            "a scipy.sparse matrix or scipy.sparse.linalg.LinearOperator",
+            operator,
+            "For a dense matrix use Matrix.",
+        )
+    if operator.ndim != 2:
+        raise invalid("from_scipy", "operator", "of shape (m, n)", operator.shape)
+    if np.dtype(operator.dtype).char not in "fdFD":
+        raise invalid_type(
+            "from_scipy", "operator", "of float32, float64, complex64 or complex128", str(operator.dtype), _REPAIR
+        )
+    shapes = []
+    for name, shape, size in (("in_shape", in_shape, operator.shape[1]), ("out_shape", out_shape, operator.shape[0])):
+        dims = (size,) if shape is None else check_dims("from_scipy", name, shape)
+        if prod(dims) != size:
+            raise invalid(
+                "from_scipy", name, f"of {size} entries in all, as the operator has", f"{dims}, {prod(dims)} entries"
+            )
+        shapes.append(dims)
+    if in_kind is not None:
+        check_choice("from_scipy", "in_kind", in_kind, ("real", "complex"))
+    kind: Kind = "complex" if np.dtype(operator.dtype).kind == "c" else "real"
+    if isinstance(operator, ScipyOperator):
+        if kind == "real" and in_kind == "complex":
+            raise invalid("from_scipy", "in_kind", "'real' for a real scipy LinearOperator", repr(in_kind))
+        return ScipyLinear(
+            operator=operator, in_shape=shapes[0], out_shape=shapes[1], in_kind=in_kind or kind, out_kind=kind
+        )
+    matrix = operator.tocsr()
+    return Sparse(
+        crow=torch.tensor(matrix.indptr),
+        col=torch.tensor(matrix.indices),
+        values=torch.tensor(matrix.data),
+        in_shape=shapes[0],
+        out_shape=shapes[1],
+        in_kind=in_kind or kind,
+    )
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class ScipyLinear(LinearOperator):
+    """A scipy ``LinearOperator`` called on the CPU, in its own precision, whatever that of the data; see
+    `from_scipy`.
+    """
+
+    operator: Any
+    in_shape: Shape
+    out_shape: Shape
+    in_kind: Kind = "real"
+    out_kind: Kind = "real"
+
+    def _apply(self, x: Tensor) -> Tensor:
+        return matched(x, self._forward, self._backward)
+
+    def _adjoint(self, y: Tensor) -> Tensor:
+        return matched(y, self._backward, self._forward)
+
+    def _forward(self, x: Tensor) -> Tensor:
+        return self._call("matvec", self.operator.matmat, x, self.out_shape, self.out_kind)
+
+    def _backward(self, y: Tensor) -> Tensor:
+        return self._call("rmatvec", self.operator.rmatmat, y, self.in_shape, self.in_kind)
+
+    def _call(self, name: str, product: Any, x: Tensor, shape: Shape, kind: Kind) -> Tensor:
+        columns = np.ascontiguousarray(x.detach().resolve_conj().cpu().flatten(1).numpy().T, dtype=self.operator.dtype)
+        try:
+            out = product(columns)
+        except (NotImplementedError, TypeError) as error:
+            if isinstance(error, TypeError) and "NoneType" not in str(error):
+                raise  # of the product itself; scipy calls a missing one as None, or raises the other
+            raise OperatorError(
+                f"from_scipy: the scipy operator has no `{name}`, so its adjoint is not known. "
+                "Give LinearOperator(..., rmatvec=)."
+            ) from error
+        out = out.real if kind == "real" else out
+        result = torch.from_numpy(np.ascontiguousarray(out.T)).to(x.device, kind_dtype(x.dtype, kind))
+        return result.view(len(x), *shape)
+
+
+def to_scipy(A: LinearOperator) -> Any:
+    """``A`` as a ``scipy.sparse.linalg.LinearOperator`` on flattened vectors of float64 or complex128.
+
+    The products run on the device and in the precision of ``A`` (float64 if it has none of its own), in C order.
+    Refused: item axes of more than one item (take one: ``A.take(torch.tensor([0]))``), and operators between real and
+    complex, which are not linear over the numbers that scipy would use.
+    """
+    from scipy.sparse.linalg import LinearOperator as ScipyOperator
+
+    if not isinstance(A, LinearOperator):
+        raise invalid_type("to_scipy", "A", "a LinearOperator", A, "Linearise it: A.linearize(x).")
+    if A.batch not in (None, 1):
+        raise invalid("to_scipy", "A", "one operator", f"{A.batch} items", "Take one: A.take(torch.tensor([0])).")
+    if A.in_kind != A.out_kind:
+        raise invalid("to_scipy", "A", "real to real or complex to complex", f"{A.in_kind} to {A.out_kind}")
+    work = kind_dtype(A.dtype or torch.float64, A.in_kind)
+
+    def product(f: Any, shape: Shape, rows: int) -> Any:
+        def run(columns: Any) -> Any:
+            x = torch.from_numpy(np.ascontiguousarray(columns.T)).to(A.device, work).reshape(-1, *shape)
+            with torch.no_grad():
+                y = f(x) if A.batch is None else torch.cat([f(row[None]) for row in x])
+            return y.flatten(1).resolve_conj().cpu().numpy().T.astype(dtype)
+
+        return run
+
+    n, m = prod(A.in_shape), prod(A.out_shape)
+    dtype = np.dtype(np.complex128 if A.in_kind == "complex" else np.float64)
+    assert real_dtype(work).is_floating_point
+    forward, backward = product(A, A.in_shape, n), product(A.adjoint, A.out_shape, m)
+    return ScipyOperator(
+        shape=(m, n),
+        dtype=dtype,
+        matmat=forward,
+        rmatmat=backward,
+        matvec=lambda v: forward(v.reshape(-1, 1))[:, 0],
+        rmatvec=lambda v: backward(v.reshape(-1, 1))[:, 0],
+    )

@@ -1,0 +1,3 @@
+"""Magnetic resonance imaging."""
+
+__all__: list[str] = []

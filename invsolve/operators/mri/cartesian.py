@@ -1,0 +1,232 @@
+"""Cartesian MRI: one coil or several, two or three dimensions, real or complex images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import final
+
+import torch
+from torch import Tensor
+
+from invsolve.core.counting import count
+from invsolve.core.validation import Kind, Shape, check_choice, check_dims, check_finite, check_positive, kind_dtype
+from invsolve.errors import invalid, invalid_type
+from invsolve.operators.base import LinearOperator
+from invsolve.operators.fourier import mirrored, of_rows, shift_phases
+from invsolve.operators.harmonics import Harmonics
+from invsolve.operators.mask import Mask
+from invsolve.operators.spectrum import Spectrum, from_basis
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class MRI(LinearOperator):
+    """``y_c = M F (S_c x)``: coil maps S, centred orthonormal Fourier transform F, sampling mask M; zero where not
+    sampled.
+
+    - ``in_shape``: ``(H, W)`` or ``(D, H, W)``; the transform is over all of its axes.
+    - ``mask``: bool, broadcastable to ``in_shape`` (``(1, W)``: whole columns), or ``(items, ...)`` with as many axes
+      more; the origin of k-space is at index n // 2.
+    - ``maps``: None (one coil, data ``(batch, *in_shape)``), or complex ``(coils, *in_shape)`` or ``(items, coils,
+      *in_shape)``
+      (data ``(batch, coils, *in_shape)``). With sum_c |S_c|^2 <= 1, as usual, the norm of the operator is at most 1;
+      that is not required. Without maps the precision is that of the data.
+    - ``in_kind="real"``: a real image; its adjoint is the real part.
+
+    `observed` is the mask, over coils. The convention is that of fastMRI and of deepinv; `pinv` and `solve_normal`
+    are closed forms for one coil.
+    """
+
+    in_shape: Shape
+    mask: Tensor
+    maps: Tensor | None = None
+    in_kind: Kind = "complex"
+
+    out_kind = "complex"
+
+    def __post_init__(self) -> None:
+        shape = check_dims("MRI", "in_shape", self.in_shape)
+        object.__setattr__(self, "in_shape", shape)
+        if len(shape) not in (2, 3):
+            raise invalid("MRI", "in_shape", "(H, W) or (D, H, W)", shape)
+        check_choice("MRI", "in_kind", self.in_kind, ("real", "complex"))
+        if not isinstance(self.mask, Tensor) or self.mask.dtype != torch.bool:
+            given = str(self.mask.dtype) if isinstance(self.mask, Tensor) else self.mask
+            raise invalid_type("MRI", "mask", "a bool tensor", given, "Write mask.bool(), or mask > 0.5.")
+        if self.mask.ndim < len(shape):
+            object.__setattr__(self, "mask", self.mask.reshape(*[1] * (len(shape) - self.mask.ndim), *self.mask.shape))
+        fits = all(a in (1, n) for a, n in zip(self.mask.shape[-len(shape) :], shape, strict=True))
+        if self.mask.ndim > len(shape) + 1 or not fits:
+            raise invalid(
+                "MRI",
+                "mask",
+                f"broadcastable to {shape} or (items, {', '.join(map(str, shape))})",
+                tuple(self.mask.shape),
+            )
+        if self.maps is not None:
+            self._check_maps(self.maps)
+
+    def _check_maps(self, maps: Tensor) -> None:
+        if not isinstance(maps, Tensor) or not maps.is_complex():
+            given = str(maps.dtype) if isinstance(maps, Tensor) else maps
+            raise invalid_type("MRI", "maps", "a complex tensor", given, "Convert them: torch.complex(maps, 0 * maps).")
+        dim = len(self.in_shape)
+        if maps.ndim not in (dim + 1, dim + 2) or tuple(maps.shape[-dim:]) != self.in_shape or 0 in maps.shape:
+            want = ", ".join(map(str, ("coils", *self.in_shape)))
+            raise invalid("MRI", "maps", f"of shape ({want}) or (items, {want})", tuple(maps.shape))
+        if maps.device != self.mask.device:
+            raise invalid("MRI", "maps", f"on the device of `mask`, {self.mask.device}", maps.device)
+        check_finite("MRI", "maps", maps)
+        _ = self.batch  # raises if mask and maps have different numbers of items
+
+    def _item_axes(self) -> dict[str, int]:
+        return {"mask": len(self.in_shape), "maps": len(self.in_shape) + 1}
+
+    @property
+    def out_shape(self) -> Shape:  # type: ignore[override]
+        return self.in_shape if self.maps is None else (self.maps.shape[-len(self.in_shape) - 1], *self.in_shape)
+
+    @property
+    def observed(self) -> Tensor:
+        mask = self.mask if self.maps is None else self.mask.unsqueeze(-len(self.in_shape) - 1)
+        items = self.mask.shape[:1] if "mask" in self._items() else ()
+        return mask.expand(*items, *self.out_shape)
+
+    # --- plans: computed once
+    # ------------------------------------------------------------------------------------------
+    @property
+    def _dims(self) -> tuple[int, ...]:
+        return tuple(range(-len(self.in_shape), 0))
+
+    @cached_property
+    def _phases(self) -> tuple[Tensor, Tensor]:
+        """``F = q fftn p``, in float64 or complex128 on the operator's device."""
+        before, after = shift_phases(self.in_shape)
+        return before.to(self.mask.device), after.to(self.mask.device)
+
+    @cached_property
+    def _encode(self) -> dict[torch.dtype, tuple[Tensor, Tensor]]:
+        return {}
+
+    def _encoding(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """``p S`` ``([items,] coils, *in_shape)`` and ``M q`` ``([items, 1,] *in_shape)``, in the precision of
+        ``dtype``.
+        """
+        real = kind_dtype(dtype, "real")
+        if real not in self._encode:
+            before, after = (_cast(phase, real) for phase in self._phases)
+            maps = before.unsqueeze(0) if self.maps is None else before * self.maps
+            mask = self.mask.unsqueeze(1) if "mask" in self._items() else self.mask
+            self._encode[real] = (maps, mask * after)
+        return self._encode[real]
+
+    @cached_property
+    def _varying(self) -> tuple[int, ...]:
+        """The axes along which the mask changes. Along the others F^-1 M F does nothing, so they are not
+        transformed.
+        """
+        return tuple(a for a in self._dims if bool((self.mask != self.mask.narrow(a, 0, 1)).any()))
+
+    # --- the operator
+    # ----------------------------------------------------------------------------------------------------
+    def _apply(self, x: Tensor) -> Tensor:
+        maps, mask = self._encoding(x.dtype)
+        k = of_rows(torch.fft.fftn, x.unsqueeze(1) * maps, dim=self._dims, norm="ortho")
+        k = k.mul_(mask)  # in place: a temporary of this size costs more than the product
+        return k.squeeze(1) if self.maps is None else k
+
+    def _adjoint(self, y: Tensor) -> Tensor:
+        maps, mask = self._encoding(y.dtype)
+        k = (y.unsqueeze(1) if self.maps is None else y) * mask.conj()
+        return self._combine(of_rows(torch.fft.ifftn, k, dim=self._dims, norm="ortho"), maps)
+
+    def _normal(self, x: Tensor) -> Tensor:
+        """``sum_c conj(S_c) F^-1 M F S_c x``: the phases q cancel, and so do the transforms along axes M is constant
+        on.
+        """
+        maps, _ = self._encoding(x.dtype)
+        coils = x.unsqueeze(1) * maps
+        mask = self.mask
+        for a in self._dims:
+            mask = mask if a in self._varying else mask.narrow(a, 0, 1)
+        mask = mask.unsqueeze(1) if "mask" in self._items() else mask
+        if self._varying:
+            k = of_rows(torch.fft.fftn, coils, dim=self._varying, norm="ortho").mul_(mask)
+            coils = of_rows(torch.fft.ifftn, k, dim=self._varying, norm="ortho")
+        else:
+            coils = torch.complex(coils, torch.zeros_like(coils)) if not coils.is_complex() else coils
+            coils = coils * mask
+        return self._combine(coils, maps)
+
+    def _combine(self, coils: Tensor, maps: Tensor) -> Tensor:
+        """``sum_c conj(p S_c) coils_c``; ``coils`` is a fresh tensor and is overwritten."""
+        x = coils.mul_(maps.conj()).sum(1)
+        return x.real.contiguous() if self.in_kind == "real" else x
+
+    # --- closed forms for one coil
+    # -----------------------------------------------------------------------------------------
+    def _multiplier(self, gain: Tensor) -> Tensor:
+        """``M~`` with A^H diag(gain) A = F^-1 M~ F, in the order of fftn.
+
+        On real images only the part of the gain that is even in k acts: Re F^-1 g F x = F^-1 ((g(k) + g(-k)) / 2) F x.
+        """
+        gain = torch.fft.ifftshift(gain, self._dims)
+        if self.in_kind == "complex":
+            return gain
+        return 0.5 * (gain + mirrored(gain, self._dims))
+
+    def _filter(self, x: Tensor, multiplier: Tensor) -> Tensor:
+        spectrum = of_rows(torch.fft.fftn, x, dim=self._dims) * multiplier
+        out = of_rows(torch.fft.ifftn, spectrum, dim=self._dims)
+        return out.real.contiguous() if self.in_kind == "real" else out
+
+    def pinv(self, y: Tensor, *, rtol: float = 1e-6, max_iter: int = 500) -> Tensor:
+        """``A^+ y``: A^H y for one coil and complex images, closed form for real ones; CG-SENSE for several coils."""
+        if self.maps is not None:
+            return super().pinv(y, rtol=rtol, max_iter=max_iter)
+        x = self.adjoint(y)
+        if self.in_kind == "complex":
+            return x
+        gain = self._multiplier(
+            self.observed.to(x.dtype)
+        )  # 0, 1/2 or 1: a frequency may be known from its mirror image
+        return self._filter(x, torch.where(gain > 0, 1 / gain, 0.0))
+
+    def _svd(self, dtype: torch.dtype, device: torch.device) -> Spectrum:
+        """One coil: values 0 and 1 in k-space; of real images 0, 1/sqrt(2) and 1 in real harmonics."""
+        if self.maps is not None:
+            return super()._svd(dtype, device)
+        sampled = self.observed
+        if self.in_kind == "real":
+            values = self._multiplier(sampled.to(dtype)).sqrt()
+            return from_basis(self, Harmonics(in_shape=self.in_shape), values)
+        everywhere = torch.ones((), dtype=torch.bool, device=self.mask.device).expand(self.in_shape)
+        return Spectrum(
+            values=sampled.to(dtype),
+            signal_basis=MRI(in_shape=self.in_shape, mask=everywhere),
+            data_basis=Mask(mask=sampled, in_shape=self.in_shape, kind="complex"),
+        )
+
+    def solve_normal(
+        self,
+        rhs: Tensor,
+        *,
+        weight: Tensor | float = 1.0,
+        tau: float,
+        start: Tensor | None = None,
+        rtol: float = 1e-6,
+        max_iter: int = 200,
+    ) -> Tensor:
+        """``(A^H W A + tau I)^-1 rhs``; one coil: exact, by division in k-space, whatever the weights."""
+        if self.maps is not None:
+            return super().solve_normal(rhs, weight=weight, tau=tau, start=start, rtol=rtol, max_iter=max_iter)
+        self._check("rhs", rhs, self.in_shape, self.in_kind)
+        tau = check_positive("MRI", "tau", tau)
+        count("operator", len(rhs))
+        count("adjoint", len(rhs))
+        return self._filter(rhs, 1 / (self._multiplier(weight * self.observed.to(rhs.real.dtype)) + tau))
+
+
+def _cast(phase: Tensor, real: torch.dtype) -> Tensor:
+    return phase.to(kind_dtype(real, "complex" if phase.is_complex() else "real"))

@@ -1,0 +1,3 @@
+"""Blur, resolution, diffraction, saturation, phase retrieval."""
+
+__all__: list[str] = []

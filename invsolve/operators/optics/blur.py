@@ -1,0 +1,264 @@
+"""Convolution with a known kernel, with four boundary rules and exact adjoints, in Fourier space."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal, final
+
+import torch
+from torch import Tensor
+
+from invsolve.core.counting import count
+from invsolve.core.validation import Kind, Shape, check_choice, check_dims, check_finite, check_positive, kind_dtype
+from invsolve.errors import invalid, invalid_type
+from invsolve.operators.base import OneKind
+from invsolve.operators.fourier import fast_length, mirrored, of_rows
+from invsolve.operators.harmonics import Harmonics
+from invsolve.operators.spectrum import Spectrum
+
+Boundary = Literal["periodic", "zero", "reflect", "valid"]
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Blur(OneKind):
+    """``y = h * x``, true convolution: ``y[i] = sum_j h[j] x[i + c - j]`` with the kernel's centre at ``c = k // 2``.
+
+    ``kernel`` has one axis for every axis of ``in_shape`` (1 to 3; length 1 where nothing is blurred), or one more in
+    front: one kernel per item. Real, or complex for ``kind="complex"``. Beyond the edge the signal is, by ``boundary``,
+
+    - ``"periodic"``: repeated (the kernel may be longer than the signal; `pinv` and `solve_normal` are closed forms);
+    - ``"zero"``: zero;
+    - ``"reflect"``: mirrored about the centre of the outermost entry, which is not repeated (numpy's "reflect");
+    - ``"valid"``: not needed: only outputs that see the signal alone, ``n - k + 1`` along each axis.
+
+    scipy.signal's mode "same" puts the centre of an even kernel at (k - 1) // 2, one entry away.
+    """
+
+    kernel: Tensor
+    in_shape: Shape
+    boundary: Boundary = "periodic"
+    kind: Kind = "real"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "in_shape", check_dims("Blur", "in_shape", self.in_shape))
+        check_choice("Blur", "boundary", self.boundary, ("periodic", "zero", "reflect", "valid"))
+        check_choice("Blur", "kind", self.kind, ("real", "complex"))
+        dim = len(self.in_shape)
+        if not 1 <= dim <= 3:
+            raise invalid("Blur", "in_shape", "of 1 to 3 axes", self.in_shape)
+        if not isinstance(self.kernel, Tensor) or not (self.kernel.is_floating_point() or self.kernel.is_complex()):
+            given = str(self.kernel.dtype) if isinstance(self.kernel, Tensor) else self.kernel
+            raise invalid_type("Blur", "kernel", "a floating or complex tensor", given)
+        if self.kernel.is_complex() and self.kind == "real":
+            raise invalid_type("Blur", "kernel", "real for kind='real'", str(self.kernel.dtype), "Say kind='complex'.")
+        if self.kernel.ndim not in (dim, dim + 1) or 0 in self.kernel.shape:
+            raise invalid(
+                "Blur",
+                "kernel",
+                f"non-empty, of {dim} axes, or {dim + 1} with one kernel per item",
+                tuple(self.kernel.shape),
+                "Give length 1 to the axes that are not blurred.",
+            )
+        check_finite("Blur", "kernel", self.kernel)
+        if self.boundary == "valid" and any(k > n for k, n in zip(self._lengths, self.in_shape, strict=True)):
+            raise invalid("Blur", "kernel", f"at most {self.in_shape} long for boundary='valid'", self._lengths)
+        if self.boundary == "reflect" and any(k // 2 >= n for k, n in zip(self._lengths, self.in_shape, strict=True)):
+            # Mirroring once gives n - 1 new entries; k // 2 are needed on the longer side.
+            raise invalid(
+                "Blur", "kernel", f"less than twice {self.in_shape} long for boundary='reflect'", self._lengths
+            )
+
+    def _item_axes(self) -> dict[str, int]:
+        return {"kernel": len(self.in_shape)}
+
+    @property
+    def out_shape(self) -> Shape:  # type: ignore[override]
+        if self.boundary != "valid":
+            return self.in_shape
+        return tuple(n - k + 1 for n, k in zip(self.in_shape, self._lengths, strict=True))
+
+    # --- every boundary is crop . periodic convolution of length `_fft_shape` . extend --------------------------------
+    @property
+    def _lengths(self) -> Shape:
+        return tuple(self.kernel.shape[-len(self.in_shape) :])
+
+    @cached_property
+    def _axes(self) -> tuple[int, ...]:
+        """The axes that are transformed, counted from the end: those along which the kernel is longer than 1."""
+        return tuple(a - len(self.in_shape) for a, k in enumerate(self._lengths) if k > 1)
+
+    @cached_property
+    def _fft_shape(self) -> Shape:
+        """The transform's length along `_axes`: long enough that what wraps around is cropped."""
+        lengths = []
+        for a in self._axes:
+            n, k = self.in_shape[a], self._lengths[a]
+            needed = {"periodic": n, "valid": n, "zero": n + max(k // 2, k - 1 - k // 2), "reflect": n + k - 1}
+            lengths.append(n if self.boundary == "periodic" else fast_length(needed[self.boundary]))
+        return tuple(lengths)
+
+    @cached_property
+    def _spectrum(self) -> Tensor:
+        """Transform of the kernel, ``([items,] *transformed shape)``; half of it for real signals."""
+        return self._transform(self._padded)
+
+    @property
+    def _padded(self) -> Tensor:
+        """The kernel on the transform's grid, its origin at index 0."""
+        kernel = self.kernel
+        for a, size in zip(self._axes, self._fft_shape, strict=True):
+            k = kernel.shape[a]
+            # 'valid' and 'reflect' crop the k - 1 entries where the kernel sticks out in front: no centring there.
+            origin = k // 2 if self.boundary in ("periodic", "zero") else 0
+            index = (torch.arange(k, device=kernel.device) - origin) % size
+            shape = list(kernel.shape)
+            shape[a] = size
+            kernel = kernel.new_zeros(shape).index_add(a, index, kernel)  # adds: a long periodic kernel overlaps itself
+        return kernel
+
+    def _transform(self, x: Tensor) -> Tensor:
+        if not self._axes:
+            return x
+        transform = torch.fft.rfftn if self.kind == "real" else torch.fft.fftn
+        return of_rows(transform, x, s=self._fft_shape, dim=self._axes)
+
+    def _inverse(self, x: Tensor) -> Tensor:
+        if not self._axes:
+            return x
+        transform = torch.fft.irfftn if self.kind == "real" else torch.fft.ifftn
+        return of_rows(transform, x, s=self._fft_shape, dim=self._axes)
+
+    def _apply(self, x: Tensor) -> Tensor:
+        y = self._inverse(self._transform(self._extend(x)) * self._spectrum)
+        for a in self._axes:
+            y = y.narrow(a, self._first(a), self.out_shape[a])
+        return y
+
+    def _adjoint(self, y: Tensor) -> Tensor:
+        for a, size in zip(self._axes, self._fft_shape, strict=True):
+            if first := self._first(a):  # behind the data, `_transform` pads by itself
+                y = torch.cat([y.new_zeros(*y.shape[:a], first, *y.shape[a + 1 :] if a != -1 else ()), y], dim=a)
+            assert y.shape[a] <= size
+        x = self._inverse(self._transform(y) * self._spectrum.conj())
+        for a in self._axes:
+            x = x.narrow(a, 0, self.in_shape[a] + (self._lengths[a] - 1 if self.boundary == "reflect" else 0))
+        return self._fold(x)
+
+    def _normal(self, x: Tensor) -> Tensor:
+        if self.boundary != "periodic":
+            return self._adjoint(self._apply(x))
+        return self._inverse(self._transform(x) * self._spectrum.abs().square())
+
+    def _first(self, a: int) -> int:
+        """The first output along axis ``a`` that is kept."""
+        return self._lengths[a] - 1 if self.boundary in ("valid", "reflect") else 0
+
+    def _mirror(self, a: int) -> Tensor:
+        """Which entry of the signal each entry of the mirrored one is: k - 1 - c more in front, c more behind."""
+        n, k = self.in_shape[a], self._lengths[a]
+        index = torch.arange(-(k - 1 - k // 2), n + k // 2, device=self.kernel.device).abs()
+        return (n - 1) - ((n - 1) - index).abs()
+
+    def _extend(self, x: Tensor) -> Tensor:
+        if self.boundary == "reflect":
+            for a in self._axes:
+                x = x.index_select(a, self._mirror(a))
+        return x
+
+    def _fold(self, x: Tensor) -> Tensor:
+        """The adjoint of `_extend`: what was mirrored is added back."""
+        if self.boundary == "reflect":
+            for a in self._axes:
+                shape = list(x.shape)
+                shape[a] = self.in_shape[a]
+                x = x.new_zeros(shape).index_add(a, self._mirror(a), x)
+        return x
+
+    # --- closed forms
+    # ---------------------------------------------------------------------------------------------------
+    def pinv(self, y: Tensor, *, rtol: float = 1e-6, max_iter: int = 500) -> Tensor:
+        """``A^+ y``; periodic: division by the spectrum where it exceeds rounding (its maximum times eps times
+        length).
+        """
+        if self.boundary != "periodic":
+            return super().pinv(y, rtol=rtol, max_iter=max_iter)
+        self._check("y", y, self.out_shape, self.out_kind)
+        count("adjoint", len(y))
+        power = self._spectrum.abs()
+        dims = tuple(range(-len(self.in_shape), 0))
+        floor = power.amax(dims, keepdim=True) * torch.finfo(power.dtype).eps * max(self.in_shape)
+        inverse = torch.where(power > floor, self._spectrum.conj() / power.square(), 0.0)
+        return self._inverse(self._transform(y) * inverse)
+
+    def solve_normal(
+        self,
+        rhs: Tensor,
+        *,
+        weight: Tensor | float = 1.0,
+        tau: float,
+        start: Tensor | None = None,
+        rtol: float = 1e-6,
+        max_iter: int = 200,
+    ) -> Tensor:
+        """``(A^H W A + tau I)^-1 rhs``; periodic with one weight: exact, by division in Fourier space."""
+        if self.boundary != "periodic" or isinstance(weight, Tensor):
+            return super().solve_normal(rhs, weight=weight, tau=tau, start=start, rtol=rtol, max_iter=max_iter)
+        self._check("rhs", rhs, self.in_shape, self.in_kind)
+        tau = check_positive("Blur", "tau", tau)
+        count("operator", len(rhs))
+        count("adjoint", len(rhs))
+        return self._inverse(self._transform(rhs) / (weight * self._spectrum.abs().square() + tau))
+
+    def _svd(self, dtype: torch.dtype, device: torch.device) -> Spectrum:
+        """Periodic: harmonics, with the modulus of the kernel's spectrum as values and its phase in U."""
+        if self.boundary != "periodic":
+            return super()._svd(dtype, device)
+        dims = tuple(range(-len(self.in_shape), 0))
+        padded = self._padded.to(torch.complex128)
+        gain = torch.fft.fftn(padded, dim=dims)  # of size 1 along the axes that are not blurred
+        if self.kind == "real":  # symmetric to the last bit, so that frequencies k and -k share their value
+            gain = (gain + mirrored(gain, dims).conj()) / 2
+        values = gain.abs()
+        # Zero is what this precision cannot tell from it, and what the transform in float64 rounds.
+        floor = max(torch.finfo(dtype).eps, 64 * torch.finfo(values.dtype).eps) * values.amax(dims, keepdim=True)
+        values = torch.where(values > floor, values, 0.0)
+        phase = torch.where(values > 0, gain / values, 0.0)
+        return Spectrum(
+            values=values.to(dtype).expand(*values.shape[: -len(dims)], *self.in_shape),
+            signal_basis=Harmonics(in_shape=self.in_shape, kind=self.kind),
+            data_basis=Harmonics(in_shape=self.in_shape, kind=self.kind, phase=phase.to(kind_dtype(dtype, "complex"))),
+        )
+
+
+def GaussianBlur(
+    *,
+    std: float | Sequence[float],
+    in_shape: Sequence[int],
+    boundary: Boundary = "periodic",
+    kind: Kind = "real",
+    dtype: torch.dtype = torch.float32,
+    truncate: float = 4.0,
+) -> Blur:
+    """`Blur` with a Gaussian of ``std`` pixels (one for all axes, or one each; 0: no blur along that axis).
+
+    The kernel is sampled at whole pixels out to ``truncate`` standard deviations, and sums to 1.
+    """
+    shape = check_dims("GaussianBlur", "in_shape", in_shape)
+    stds = list(std) if isinstance(std, Sequence) else [std] * len(shape)
+    if len(stds) != len(shape):
+        raise invalid("GaussianBlur", "std", f"a number, or {len(shape)} of them, one for each axis", f"{len(stds)}")
+    reach = check_positive("GaussianBlur", "truncate", truncate)
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+        raise invalid_type("GaussianBlur", "dtype", "a floating torch.dtype", str(dtype))
+    kernel = torch.ones((), dtype=torch.float64)
+    for axis, value in enumerate(stds):
+        width = check_positive("GaussianBlur", f"std[{axis}]", value, zero=True)
+        radius = math.ceil(reach * width)
+        offset = torch.arange(-radius, radius + 1, dtype=torch.float64)
+        line = torch.exp(-0.5 * (offset / width) ** 2) if width else torch.ones(1, dtype=torch.float64)
+        kernel = kernel.unsqueeze(-1) * (line / line.sum())
+    return Blur(kernel=kernel.to(dtype), in_shape=shape, boundary=boundary, kind=kind)

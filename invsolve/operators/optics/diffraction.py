@@ -1,0 +1,160 @@
+"""Diffraction in the far field: the oversampled Fourier transform of a signal, behind coded masks if there are any."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from typing import final
+
+import torch
+from torch import Tensor
+
+from invsolve.core.counting import count
+from invsolve.core.validation import (
+    Kind,
+    Shape,
+    check_choice,
+    check_dims,
+    check_finite,
+    check_int,
+    check_positive,
+    kind_dtype,
+)
+from invsolve.errors import invalid, invalid_type
+from invsolve.operators.base import LinearOperator
+from invsolve.operators.fourier import of_rows
+from invsolve.operators.spectrum import Spectrum, entries, from_basis
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Diffraction(LinearOperator):
+    """``y_l = F P (c_l x)``: codes c, zero padding P by ``oversampling``, orthonormal Fourier transform F.
+
+    - ``in_shape``: 1 to 3 axes, each padded at its end to ``oversampling`` times its length and transformed. The
+      signal's origin is index 0, that of the frequencies index n // 2 of the n after padding.
+    - ``codes``: None (one pattern, data ``(batch, *padded)``), or complex ``(patterns, *in_shape)`` or ``(items,
+      patterns, *in_shape)`` (data ``(batch, patterns, *padded)``): see `random_codes`. Without codes the precision is
+      that of the data.
+    - ``in_kind="real"``: a real signal; its adjoint is the real part.
+
+    ``A^H A = diag(sum_l |c_l|^2)``, 1 without codes: `pinv`, `solve_normal` with one weight, and `svd` are closed
+    forms. Its modulus is what `PhaseRetrieval` sees: the pattern with ``oversampling=2`` determines the autocorrelation
+    of the signal (Fienup 1982, Applied Optics 21, 2758), several codes in general the signal up to one phase (Candes,
+    Li & Soltanolkotabi 2015, Appl. Comput. Harmon. Anal. 39, 277).
+    """
+
+    in_shape: Shape
+    codes: Tensor | None = None
+    oversampling: int = 2
+    in_kind: Kind = "complex"
+
+    out_kind = "complex"
+
+    def __post_init__(self) -> None:
+        shape = check_dims("Diffraction", "in_shape", self.in_shape)
+        object.__setattr__(self, "in_shape", shape)
+        if not 1 <= len(shape) <= 3:
+            raise invalid("Diffraction", "in_shape", "of 1 to 3 axes", shape)
+        object.__setattr__(
+            self, "oversampling", check_int("Diffraction", "oversampling", self.oversampling, minimum=1)
+        )
+        check_choice("Diffraction", "in_kind", self.in_kind, ("real", "complex"))
+        codes = self.codes
+        if codes is None:
+            return
+        if not isinstance(codes, Tensor) or not codes.is_complex():
+            given = str(codes.dtype) if isinstance(codes, Tensor) else codes
+            raise invalid_type("Diffraction", "codes", "a complex tensor", given, "Convert: torch.complex(c, 0 * c).")
+        fits = tuple(codes.shape[-len(shape) :]) == shape and codes.ndim - len(shape) in (1, 2)
+        if not fits or 0 in codes.shape:
+            want = ", ".join(map(str, ("patterns", *shape)))
+            raise invalid("Diffraction", "codes", f"of shape ({want}) or (items, {want})", tuple(codes.shape))
+        check_finite("Diffraction", "codes", codes)
+
+    def _item_axes(self) -> dict[str, int]:
+        return {"codes": len(self.in_shape) + 1}
+
+    @property
+    def out_shape(self) -> Shape:  # type: ignore[override]
+        return self._padded if self.codes is None else (self.codes.shape[-len(self.in_shape) - 1], *self._padded)
+
+    @property
+    def _padded(self) -> Shape:
+        return tuple(self.oversampling * n for n in self.in_shape)
+
+    @property
+    def _dims(self) -> tuple[int, ...]:
+        return tuple(range(-len(self.in_shape), 0))
+
+    @property
+    def _power(self) -> Tensor:
+        """``sum_l |c_l|^2``, the diagonal of ``A^H A``: ``([items,] *in_shape)``, or 0-d."""
+        if self.codes is None:
+            return torch.ones(())
+        return self.codes.abs().square().sum(-len(self.in_shape) - 1)
+
+    def _apply(self, x: Tensor) -> Tensor:
+        z = x if self.codes is None else x.unsqueeze(1) * self.codes
+        y = of_rows(torch.fft.fftn, z, s=self._padded, dim=self._dims, norm="ortho")
+        centred: Tensor = torch.fft.fftshift(y, self._dims)
+        return centred
+
+    def _adjoint(self, y: Tensor) -> Tensor:
+        z = of_rows(torch.fft.ifftn, torch.fft.ifftshift(y, self._dims), dim=self._dims, norm="ortho")
+        for axis, n in zip(self._dims, self.in_shape, strict=True):
+            z = z.narrow(axis, 0, n)
+        x = z if self.codes is None else (z * self.codes.conj()).sum(1)
+        return x.real.contiguous() if self.in_kind == "real" else x.contiguous()
+
+    def _normal(self, x: Tensor) -> Tensor:
+        return x * self._power.to(x.device, x.real.dtype)
+
+    def pinv(self, y: Tensor, *, rtol: float = 1e-6, max_iter: int = 500) -> Tensor:
+        """``A^+ y = A^H y / sum_l |c_l|^2``; 0 where no code lets light through."""
+        x = self.adjoint(y)
+        power = self._power.to(x.device, x.real.dtype)
+        return x * torch.where(power > 0, 1 / power, 0.0)
+
+    def solve_normal(
+        self,
+        rhs: Tensor,
+        *,
+        weight: Tensor | float = 1.0,
+        tau: float,
+        start: Tensor | None = None,
+        rtol: float = 1e-6,
+        max_iter: int = 200,
+    ) -> Tensor:
+        """``(A^H W A + tau I)^-1 rhs``; with one weight: exact, by division."""
+        if isinstance(weight, Tensor):
+            return super().solve_normal(rhs, weight=weight, tau=tau, start=start, rtol=rtol, max_iter=max_iter)
+        self._check("rhs", rhs, self.in_shape, self.in_kind)
+        tau = check_positive("Diffraction", "tau", tau)
+        count("operator", len(rhs))
+        count("adjoint", len(rhs))
+        return rhs / (weight * self._power.to(rhs.device, rhs.real.dtype) + tau)
+
+    def _svd(self, dtype: torch.dtype, device: torch.device) -> Spectrum:
+        values = self._power.to(device, dtype).sqrt()
+        return from_basis(self, entries(self, device), values.expand(*values.shape[: self._leading], *self.in_shape))
+
+    @property
+    def _leading(self) -> int:
+        return 0 if self.batch is None else 1
+
+
+def random_codes(number: int, shape: Shape, *, seed: int = 0, dtype: torch.dtype = torch.complex64) -> Tensor:
+    """``number`` coded masks ``(number, *shape)`` for `Diffraction`: entries 1, -1, i, -i, equally likely.
+
+    ``dtype``: complex. The same seed gives the same codes on every machine.
+    """
+    shape = check_dims("random_codes", "shape", shape)
+    number = check_int("random_codes", "number", number, minimum=1)
+    if not isinstance(dtype, torch.dtype) or not dtype.is_complex:
+        raise invalid_type("random_codes", "dtype", "a complex torch.dtype", str(dtype))
+    rng = torch.Generator().manual_seed(check_int("random_codes", "seed", seed))
+    turns = torch.randint(4, (number * prod(shape),), generator=rng).view(number, *shape)
+    real = kind_dtype(dtype, "real")
+    quarter = torch.tensor([1.0, 0.0, -1.0, 0.0], dtype=real)
+    return torch.complex(quarter[turns], quarter[(turns - 1) % 4])

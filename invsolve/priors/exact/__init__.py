@@ -1,0 +1,3 @@
+"""Priors whose denoiser is known in closed form."""
+
+__all__: list[str] = []

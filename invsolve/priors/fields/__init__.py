@@ -1,0 +1,3 @@
+"""Gaussian random fields: bases, spectra, transforms."""
+
+__all__: list[str] = []

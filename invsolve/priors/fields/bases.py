@@ -1,0 +1,137 @@
+"""Laplace eigenfunctions on a box, the grids on which they are orthogonal, and the modes of a Gaussian field in them.
+
+The box is ``[0, extent]`` along every axis. The eigenfunctions phi_k are products of one-dimensional ones, scaled to a
+mean square of 1 over the box (function-space card F1):
+
+=========  ==========================  =======================  ==========  =======================
+basis      phi_k, x in [0, L]          nodes, i = 0..n-1        transform   scale of the coefficients
+=========  ==========================  =======================  ==========  =======================
+neumann    1, sqrt2 cos(pi k x / L)    cells, (i + 1/2) L / n   cosine      sqrt(n)
+dirichlet  sqrt2 sin(pi k x / L)       (i + 1) L / (n + 1)      sine        sqrt(n + 1)
+periodic   1, sqrt2 cos and sin of     i L / n                  fourier     sqrt(n)
+           2 pi k x / L
+=========  ==========================  =======================  ==========  =======================
+
+A coefficient of phi_k times the scale (per axis) is the coefficient in the orthonormal transform of the grid: this is
+what makes a law in the phi_k the same law on every grid. On an even periodic grid the mode (-1)^i stands for the pair
+of the Nyquist frequency, of which the grid sees one combination.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from math import prod
+from typing import Literal, Self, final
+
+import torch
+from torch import Tensor
+
+from invsolve.core.validation import Shape
+from invsolve.gaussian.law import Modes
+from invsolve.priors.fields.transforms import Transform, TransformName
+
+Basis = Literal["neumann", "dirichlet", "periodic"]
+BASES: dict[str, TransformName] = {"neumann": "cosine", "dirichlet": "sine", "periodic": "fourier"}
+
+
+def frequencies(basis: Basis, n: int) -> Tensor:
+    """The integer k of every mode of an axis of n nodes, ``(n,)`` float64."""
+    j = torch.arange(n, dtype=torch.float64)
+    if basis == "periodic":
+        return torch.div(j + 1, 2, rounding_mode="floor")
+    return j + 1 if basis == "dirichlet" else j
+
+
+def laplace_eigenvalues(basis: Basis, shape: Shape, extent: tuple[float, ...]) -> Tensor:
+    """``lambda_k`` of -Laplace, ``(*shape)`` float64, in 1 / length^2: the squared angular wavenumber of every mode."""
+    total = torch.zeros((), dtype=torch.float64)
+    for axis, (n, length) in enumerate(zip(shape, extent, strict=True)):
+        root = frequencies(basis, n) * ((2 if basis == "periodic" else 1) * math.pi / length)
+        total = total + (root**2).view(-1, *([1] * (len(shape) - axis - 1)))
+    return total
+
+
+def grid_factor(basis: Basis, shape: Shape) -> int:
+    """The squared norm of every phi_k over the nodes: what variances of coefficients are multiplied with."""
+    return prod(n + 1 if basis == "dirichlet" else n for n in shape)
+
+
+def nodes(basis: Basis, n: int, length: float = 1.0) -> Tensor:
+    """Where the n nodes of an axis lie, ``(n,)`` float64, in the unit of ``length``."""
+    i = torch.arange(n, dtype=torch.float64)
+    if basis == "dirichlet":
+        return (i + 1) * (length / (n + 1))
+    return (i + (0.5 if basis == "neumann" else 0.0)) * (length / n)
+
+
+def resize_modes(values: Tensor, basis: Basis, shape: Shape, *, power: int) -> Tensor:
+    """Coefficients of the phi_k, one per mode, carried to the modes of another grid: cut, or filled with zeros.
+
+    ``power`` is 1 for coefficients and 2 for their variances. The Nyquist mode of an even periodic grid has mean square
+    1 at the nodes, where its cosine on another grid has it in the mean: the factor sqrt 2 between them is put right.
+    """
+    for axis, n in enumerate(shape):
+        old = values.shape[axis]
+        if old == n:
+            continue
+        values = values.movedim(axis, -1)
+        if basis == "periodic" and (edge := min(old, n)) % 2 == 0:
+            values = values.clone()
+            values[..., edge - 1] *= (0.5 if n > old else 2.0) ** (power / 2)
+        pad = values.new_zeros(*values.shape[:-1], max(n - old, 0))
+        values = torch.cat([values[..., :n], pad], -1).movedim(-1, axis)
+    return values.contiguous()
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SpectralModes(Modes):
+    """``S = T^-1 diag(colour)``: an orthonormal transform T, and the std of the diffusion noise in its coefficients.
+
+    ``colour`` ``(*shape)`` > 0; None for white noise, when S is orthonormal.
+    """
+
+    transform: Transform
+    colour: Tensor | None = None
+
+    @property
+    def shape(self) -> Shape:  # type: ignore[override]
+        return self.transform.shape
+
+    @property
+    def mode_shape(self) -> Shape:  # type: ignore[override]
+        return self.transform.shape
+
+    def synthesis(self, u: Tensor) -> Tensor:
+        return self.transform.inverse(u if self.colour is None else self.colour * u)
+
+    def adjoint(self, x: Tensor) -> Tensor:
+        u = self.transform.forward(x)
+        return u if self.colour is None else self.colour * u
+
+    def analysis(self, x: Tensor) -> Tensor:
+        u = self.transform.forward(x)
+        return u if self.colour is None else u / self.colour
+
+    def analysis_adjoint(self, u: Tensor) -> Tensor:
+        """``S^-H u``."""
+        return self.transform.inverse(u if self.colour is None else u / self.colour)
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
+        colour = None if self.colour is None else self.colour.to(device=device, dtype=dtype)
+        return replace(self, transform=self.transform.to(device, dtype), colour=colour)
+
+    def marginal_variances(self, variances: Tensor) -> Tensor:
+        if self.colour is None:
+            return self.transform.squared_inverse(variances)
+        power = self.colour**2
+        return self.transform.squared_inverse(power * variances) / self.transform.squared_inverse(power)
+
+    @property
+    def log_det(self) -> float:
+        return 0.0 if self.colour is None else float(self.colour.double().log().sum())
+
+    @property
+    def orthonormal(self) -> bool:
+        return self.colour is None

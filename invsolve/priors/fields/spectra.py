@@ -1,0 +1,121 @@
+"""Spectra of Gaussian fields: the variance of the coefficient of every Laplace eigenfunction (`bases` defines them)."""
+
+from __future__ import annotations
+
+import abc
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import final
+
+import torch
+from torch import Tensor
+
+from invsolve.core.validation import check_positive
+from invsolve.errors import invalid, invalid_type
+from invsolve.priors.fields.bases import Basis
+
+
+class FieldSpectrum(abc.ABC):
+    """Variances of the coefficients of the eigenfunctions phi_k, which do not depend on a grid."""
+
+    @abc.abstractmethod
+    def variances(self, eigenvalues: Tensor, basis: Basis, extent: tuple[float, ...]) -> Tensor:
+        """Variances at the Laplace ``eigenvalues`` (float64, 1 / length^2) of modes of the box; the shape is kept."""
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Matern(FieldSpectrum):
+    """The Whittle-Matern field: variances ``A (kappa^2 + lambda_k)^-(smoothness + d/2)``.
+
+    kappa = sqrt(8 smoothness) / length, d the number of axes, lambda_k the Laplace eigenvalues.
+    ``std`` > 0, in the unit of the signal (complex: per real component): the root of the variance averaged over the
+    box and summed over *all* modes of the continuum. A is fixed by that alone, never by a grid, so that a grid of n
+    nodes holds the same field cut at its highest mode, with a little less variance (function-space card F1).
+    ``length`` > 0, in the unit of the extent: where the correlation has fallen to about 0.14. ``smoothness`` > 0: nu of
+    the Matern family; 1/2 is rough.
+
+    Lindgren, Rue & Lindstrom 2011 (JRSS B 73(4), 423-498).
+    """
+
+    std: float
+    length: float
+    smoothness: float = 1.5
+
+    def __post_init__(self) -> None:
+        for name in ("std", "length", "smoothness"):
+            object.__setattr__(self, name, check_positive("Matern", name, getattr(self, name)))
+
+    def variances(self, eigenvalues: Tensor, basis: Basis, extent: tuple[float, ...]) -> Tensor:
+        kappa2 = 8 * self.smoothness / self.length**2
+        alpha = self.smoothness + len(extent) / 2
+        log_sum = _log_mode_sum(basis, extent, kappa2, alpha)
+        return torch.exp(2 * math.log(self.std) - log_sum - alpha * torch.log1p(eigenvalues / kappa2))
+
+
+@final
+@dataclass(frozen=True)
+class Spectrum(FieldSpectrum):
+    """A free spectrum: ``function`` maps a float64 tensor of Laplace eigenvalues to variances >= 0, elementwise.
+
+    >>> Spectrum(lambda k2: (k2 < 100.0) / (1.0 + k2))  # doctest: +ELLIPSIS
+    Spectrum(function=...)
+    """
+
+    function: Callable[[Tensor], Tensor]
+
+    def __post_init__(self) -> None:
+        if not callable(self.function):
+            raise invalid_type("Spectrum", "function", "a function of the Laplace eigenvalues", self.function)
+
+    def variances(self, eigenvalues: Tensor, basis: Basis, extent: tuple[float, ...]) -> Tensor:
+        values = self.function(eigenvalues)
+        if not isinstance(values, Tensor) or values.shape != eigenvalues.shape:
+            given = tuple(values.shape) if isinstance(values, Tensor) else values
+            want = f"a map to a tensor of the same shape, {tuple(eigenvalues.shape)}"
+            raise invalid("Spectrum", "function", want, given)
+        if values.is_complex():
+            raise invalid_type("Spectrum", "function", "a map to real values", str(values.dtype))
+        return values.double()
+
+
+@lru_cache(maxsize=256)
+def _log_mode_sum(basis: Basis, extent: tuple[float, ...], kappa2: float, alpha: float) -> float:
+    """``log sum_k (1 + lambda_k / kappa^2)^-alpha`` over all modes of the box, alpha > d / 2, to about 1e-13.
+
+    From (1 + l)^-alpha = Gamma(alpha)^-1 int t^alpha e^(-t - l t) dt / t the sum over modes becomes a product over axes
+    of theta functions. The trapezoid rule in ln t is exact to rounding at this step, as the integrand is analytic in
+    |Im ln t| < pi / 2 and falls off exponentially on both sides.
+    """
+    dim = len(extent)
+    # In units of 1 / kappa^2: below `low` the integrand falls like t^(alpha - d/2), above 800 like e^-t.
+    low = min(0.0, *(math.log(kappa2 * length**2) for length in extent)) - 40 / (alpha - dim / 2) - 5
+    high = math.log(800 + 4 * alpha)
+    # The peak of t^alpha e^-t has width alpha^-1/2 in ln t.
+    step = 0.1 / max(1.0, math.sqrt(alpha / 4))
+    s = torch.arange(low, high, step, dtype=torch.float64)
+    t = s.exp()
+    log_f = alpha * s - t - math.lgamma(alpha)
+    for length in extent:
+        log_f = log_f + _log_theta(basis, s + math.log((math.pi / length) ** 2 / kappa2))
+    return float(torch.logsumexp(log_f, 0)) + math.log(step)
+
+
+def _log_theta(basis: Basis, log_r: Tensor) -> Tensor:
+    """``log sum_k exp(-lambda_k t)`` of one axis, r = pi^2 t / L^2, which a rough field takes below the least float."""
+    log_r = log_r + math.log(4) if basis == "periodic" else log_r
+    r = log_r.exp()
+    k = torch.arange(1, 9, dtype=torch.float64)[:, None]
+    # Jacobi: sum_Z exp(-k^2 r) = sqrt(pi / r) sum_Z exp(-(pi k)^2 / r); the eight terms of one of the two are enough.
+    tail = torch.exp(-(k**2) * r.clamp_min(1.0)).sum(0)  # sum over k >= 1, for r >= 1
+    log_dual = 0.5 * (math.log(math.pi) - log_r) + torch.log1p(2 * torch.exp(-((math.pi * k) ** 2) / r).sum(0))
+    inverse = torch.exp(-log_dual)
+    if basis == "dirichlet":
+        # For large r only k = 1 is left, and its logarithm stays finite.
+        far = torch.where(r > 50, -r, tail.clamp_min(1e-300).log())
+        return torch.where(r >= 1, far, log_dual + torch.log1p(-inverse.clamp_max(0.9)) - math.log(2))
+    if basis == "neumann":
+        return torch.where(r >= 1, torch.log1p(tail), log_dual + torch.log1p(inverse) - math.log(2))
+    return torch.where(r >= 1, torch.log1p(2 * tail), log_dual)

@@ -1,0 +1,178 @@
+"""A prior known through a neural network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal, final
+
+import torch
+from torch import Tensor
+
+from invsolve.core.validation import Kind, Shape, check_choice, check_dims, check_finite, check_positive, kind_dtype
+from invsolve.errors import invalid, invalid_type
+from invsolve.gaussian.law import GaussianLaw
+from invsolve.priors.base import Prior
+from invsolve.priors.learned.parameterization import EDM, Prediction
+
+if TYPE_CHECKING:
+    from invsolve.priors.learned.resampled import ResampledPrior
+    from invsolve.problem import Problem
+
+_OWNER = "NetworkPrior"
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class NetworkPrior(Prior):
+    """A network on standardised signals: ``D(x, sigma) = offset + unit D_w((x - offset) / unit, sigma / unit)``.
+
+    ``network`` maps ``(batch, channels, *grid)`` and one number a row to the same shape; ``prediction`` says what its
+    output means (`EDM`, `BesideLaw`, `Direct`, or `Scheduled` for noise, score, signal, v and velocity networks).
+    ``shape``: with ``channels`` "hidden", the grid: real signals are given to the network with one channel, complex
+    ones with two, and the axis is removed again; with "first", its first axis is the channels. The network sees
+    standardised values; ``offset`` (a number or ``(*shape)``) and ``unit`` > 0 lead back to the units of the signal.
+    ``sigma_range``: the levels of training, in units of the signal; outside of them the network is told the nearest
+    one, the rest stays exact.
+
+    ``mean`` ``(*shape)``, ``scale`` (the largest standard deviation of any direction) and ``detail`` (the smallest that
+    samples must show) tell solvers how to choose their levels; ``law``: a Gaussian with about this prior's mean and
+    covariance, which guidance uses in place of derivatives of the network. ``card``: what it was trained on, for
+    people; ``notes``: what was done to fit it to a problem (`on`).
+
+    The network is used as it is: put it in evaluation mode; its parameters get no gradients. `priors.training` makes
+    such priors, `priors.load` reads them.
+    """
+
+    network: torch.nn.Module
+    shape: Shape
+    scale: float
+    prediction: Prediction = field(default_factory=EDM)
+    kind: Kind = "real"
+    channels: str = "hidden"
+    offset: Tensor | float = 0.0
+    unit: float = 1.0
+    sigma_range: tuple[float, float]
+    mean: Tensor | float | None = None  # type: ignore[assignment]  # a tensor once constructed; the offset unless given
+    detail: float | None = None
+    law: GaussianLaw | None = None
+    card: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.network, torch.nn.Module):
+            raise invalid_type(_OWNER, "network", "a torch.nn.Module", self.network)
+        if not isinstance(self.prediction, Prediction):
+            raise invalid_type(_OWNER, "prediction", "EDM(...) or Scheduled(...)", self.prediction)
+        shape = check_dims(_OWNER, "shape", self.shape)
+        check_choice(_OWNER, "kind", self.kind, ("real", "complex"))
+        check_choice(_OWNER, "channels", self.channels, ("hidden", "first"))
+        if self.prediction.beside_law and self.law is None:
+            advice = "The network is added to its denoiser."
+            raise invalid(_OWNER, "law", f"given with {self.prediction}", "None", advice)
+        if self.channels == "first" and (self.kind == "complex" or len(shape) < 2):
+            raise invalid(_OWNER, "channels", "'hidden' for complex signals and for one axis", self.channels)
+        check_positive(_OWNER, "scale", self.scale)
+        check_positive(_OWNER, "unit", self.unit)
+        if self.detail is not None:
+            check_positive(_OWNER, "detail", self.detail)
+        low, high = self.sigma_range
+        check_positive(_OWNER, "sigma_range[0]", low)
+        if not low < high:
+            raise invalid(_OWNER, "sigma_range", "(low, high) with low < high", self.sigma_range)
+        weights = [p for p in (*self.network.parameters(), *self.network.buffers()) if p.is_floating_point()]
+        first = weights[0] if weights else torch.zeros(())
+        device, dtype = first.device, kind_dtype(first.dtype, self.kind)
+
+        def on_grid(name: str, value: Tensor | float) -> Tensor:
+            t = torch.as_tensor(value, device=device).to(dtype)
+            if t.ndim and tuple(t.shape) != shape:
+                raise invalid(_OWNER, name, f"a number or of shape {shape}", tuple(t.shape))
+            return check_finite(_OWNER, name, t)
+
+        if self.law is not None:
+            if not isinstance(self.law, GaussianLaw):
+                raise invalid_type(_OWNER, "law", "an iv.priors.GaussianLaw", self.law)
+            if tuple(self.law.mean.shape) != shape or tuple(self.law.modes.shape) != shape:
+                raise invalid(_OWNER, "law", f"of signals of shape {shape}", tuple(self.law.mean.shape))
+            if self.law.mean.is_complex() != dtype.is_complex:
+                raise invalid_type(_OWNER, "law", f"of {self.kind} signals", str(self.law.mean.dtype))
+            object.__setattr__(self, "law", self.law.to(device, first.dtype))
+        offset = on_grid("offset", self.offset)
+        mean = offset if self.mean is None else on_grid("mean", self.mean)
+        for name, value in (("shape", shape), ("offset", offset), ("mean", mean.broadcast_to(shape).clone())):
+            object.__setattr__(self, name, value)
+        self.network.requires_grad_(False)
+
+    # --- the law ------------------------------------------------------------------------------------------------------
+    def _denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
+        if sigma.ndim and sigma.shape[1:].numel() > 1:
+            raise invalid(_OWNER, "sigma", "one noise level for every row, not one for every entry",
+                          tuple(sigma.shape), "A network is told one level.")
+        levels = (sigma.flatten() / self.unit).expand(len(x))
+        w = self._channels((x - self.offset) / self.unit)
+        low, high = (s / self.unit for s in self.sigma_range)
+        law = None
+        if self.prediction.beside_law:
+            assert self.law is not None
+            t = self.unit * levels
+            filtered = (self.law.denoise(x, t) - self.offset) / self.unit
+            law = self._channels(filtered), self.law.left(t) / self.unit
+        value = self.prediction.denoise(self.network, w, levels, low, high, law)
+        return self.offset + self.unit * self._signal(value, x)
+
+    def _channels(self, x: Tensor) -> Tensor:
+        if x.is_complex():
+            return torch.view_as_real(x).movedim(-1, 1)
+        return x if self.channels == "first" else x[:, None]
+
+    def _signal(self, w: Tensor, like: Tensor) -> Tensor:
+        if like.is_complex():
+            return torch.view_as_complex(w.movedim(1, -1).contiguous())
+        return w if self.channels == "first" else w[:, 0]
+
+    @property
+    def learned(self) -> bool:
+        return True
+
+    def on(
+        self, problem: Problem, *, keep: Literal["pixel", "field of view"] | None = None
+    ) -> NetworkPrior | ResampledPrior:
+        """This prior on the grid and in the units of ``problem``; `notes` of what comes back say what was done.
+
+        On another grid, ``keep`` must say what it shares with the prior's. ``"field of view"``: the prior is resampled
+        to finer pixels (`ResampledPrior`; detail beyond its own is Gaussian, its spectrum continued). ``"pixel"``: the
+        network works on another number of pixels of the same size, a patch (half of its grid at least) or more than it
+        was trained on. The scale is inferred from the energy of the data beyond their noise, and changed where signals
+        of the prior would be more than twice as large or small.
+
+        Raises InputError or UnsupportedError where that cannot be: real against complex, a coarser grid, a mean image,
+        items on different scales.
+        """
+        from invsolve.priors.learned.adapt import on_problem
+
+        return on_problem(self, problem, keep)
+
+    # --- the same law elsewhere ---------------------------------------------------------------------------------------
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> NetworkPrior:
+        import copy
+
+        real = kind_dtype(dtype or self.dtype, "real")
+        network = copy.deepcopy(self.network).to(device=device, dtype=real)
+        law = None if self.law is None else self.law.to(device, real)
+        own = kind_dtype(real, self.kind)
+        assert isinstance(self.mean, Tensor) and isinstance(self.offset, Tensor)
+        return replace(self, network=network, law=law, mean=self.mean.to(device=device, dtype=own),
+                       offset=self.offset.to(device=device, dtype=own))
+
+    def rescaled(self, factor: float) -> NetworkPrior:
+        """The law of ``factor`` times the signal: the same signals in another unit."""
+        f = check_positive(_OWNER, "factor", factor)
+        law, (low, high) = self.law, self.sigma_range
+        if law is not None:
+            law = replace(law, mean=f * law.mean, variances=f**2 * law.variances)
+        assert isinstance(self.mean, Tensor)
+        return replace(
+            self, offset=f * self.offset, unit=f * self.unit, mean=f * self.mean, scale=f * self.scale, law=law,
+            detail=None if self.detail is None else f * self.detail, sigma_range=(f * low, f * high),
+        )

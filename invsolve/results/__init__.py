@@ -1,0 +1,3 @@
+"""What `solve` returns: statistics, files, summaries, certificates, comparison, citations."""
+
+__all__: list[str] = []

@@ -1,0 +1,131 @@
+"""A result in words: the lines of ``summary()`` and the table of a notebook."""
+
+from __future__ import annotations
+
+import base64
+import html as markup
+import io
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from invsolve.plotting import central_image
+from invsolve.progress import duration
+
+if TYPE_CHECKING:
+    from invsolve.results.result import Result
+
+_THUMBNAILS = 4  # items shown
+
+
+def summary(result: Result) -> str:
+    """Several lines: what the result is, what was assumed, how it fits the data, what it cost."""
+    return "\n".join([_heading(result), *(f"  {key}: {value}" for key, value in _rows(result))])
+
+
+def _heading(result: Result) -> str:
+    items = f" for each of {result.samples.shape[1]} items" if result.batched else ""
+    kind = "complex" if result.samples.is_complex() else "real"
+    shape = " x ".join(map(str, result.shape)) or "one number"
+    name = str(result.samples.dtype).removeprefix("torch.")
+    return f"Posterior: {result.num_samples} samples{items} of a {kind} signal, {shape} ({name})"
+
+
+def _rows(result: Result) -> list[tuple[str, str]]:
+    rows = [("status", f"{result.status.name}. {result.status.value}")]
+    if bool(result.failed.any()):
+        rows.append(("failed", f"{int(result.failed.sum())} of {result.failed.numel()} samples"))
+    rows.append(("strategy", f"{result.strategy}: {result.why}"))
+    if result.problem is not None:
+        rows.append(("problem", repr(result.problem)))
+    if result.prior is not None:
+        rows.append(("prior", repr(result.prior)))
+    if result.units:
+        rows.append(("units", result.units))
+    rows.append(("chi^2 per datum", _chi2(result)))
+    rows.extend((name, _parameter(result, name)) for name in result.parameters)
+    if (evidence := _evidence(result)) is not None:
+        rows.append(("log evidence", evidence))
+    rows.append(("effective samples", _range(result.ess) + (" per item" if result.batched else "")))
+    calls = ", ".join(f"{name} {number}" for name, number in result.operator_calls.items())
+    each = f"{result.nfe:g} denoiser evaluations and {result.vjps:g} differentiations a sample"
+    cost = f"{each}, {duration(result.seconds)}"
+    rows.append(("cost", cost + (f"; operator rows: {calls}" if calls else "")))
+    rows.append(("seed", str(result.seed)))
+    settings = ", ".join(f"{name}={value!r}" for name, value in result.settings.items())
+    rows.append(("settings", settings or "none"))
+    rows.append(("versions", ", ".join(f"{name} {value}" for name, value in result.versions.items()) or "not recorded"))
+    rows.extend(("warning", warning) for warning in result.warnings)
+    return rows
+
+
+def _chi2(result: Result) -> str:
+    chi2 = result.chi2[~result.failed]
+    chi2 = chi2[torch.isfinite(chi2)]
+    if not len(chi2):
+        return "not known"
+    return f"median {float(chi2.median()):.3g}, {_range(chi2)} (about 1 if model and noise level are right)"
+
+
+def _parameter(result: Result, name: str) -> str:
+    """Mean and std of an unknown scalar: over the samples, and for several items the range of both."""
+    posterior = result[name]
+    if posterior.num_samples < 2:
+        return _range(posterior.mean)
+    words = f"{_range(posterior.mean)}, std {_range(posterior.std)}"
+    return words + (" per item" if result.batched and posterior.mean.numel() > 1 else "")
+
+
+def _evidence(result: Result) -> str | None:
+    log, se = result.log_evidence, result.log_evidence_se
+    if log is None:
+        return None
+    error = "" if se is None else f", standard error at most {float(se.max()):.2g}"
+    return f"{_range(log, digits=6)} nats" + (" per item" if log.numel() > 1 else "") + error
+
+
+def _range(value: Tensor, *, digits: int = 3) -> str:
+    low, high = float(value.min()), float(value.max())
+    return f"{low:.{digits}g}" if low == high else f"{low:.{digits}g} to {high:.{digits}g}"
+
+
+def html(result: Result) -> str:
+    """Self-contained HTML: a table, and for images the mean and std as embedded PNGs. Strings are escaped."""
+    cells = "".join(
+        f"<tr><th style='text-align:left;vertical-align:top'>{markup.escape(key)}</th>"
+        f"<td style='text-align:left'>{markup.escape(value)}</td></tr>"
+        for key, value in _rows(result)
+    )
+    return (f"<div><p><b>{markup.escape(_heading(result))}</b></p>{_thumbnails(result)}"
+            f"<table style='font-size:smaller'>{cells}</table></div>")
+
+
+def _thumbnails(result: Result) -> str:
+    if sum(n > 1 for n in result.shape) < 2:
+        return ""
+    items = min(_THUMBNAILS, result.samples.shape[1]) if result.batched else 1
+    figures = []
+    for item in range(items):
+        for name, value, cmap in (("mean", result.mean, "gray"), ("std", result.std, "magma")):
+            image, where = central_image(value[item] if result.batched else value)
+            words = name + (f", item {item}" if result.batched else "") + (f", {where}" if where else "")
+            figures.append(
+                f"<figure style='display:inline-block;margin:2px;text-align:center;font-size:smaller'>"
+                f"<img alt='{words}' style='width:128px;image-rendering:pixelated' "
+                f"src='data:image/png;base64,{_png(image, cmap)}'><figcaption>{words}</figcaption></figure>"
+            )
+    more = result.samples.shape[1] - items if result.batched else 0
+    return "<div>" + "".join(figures) + (f"<p>and {more} more items</p>" if more else "") + "</div>"
+
+
+def _png(image: Tensor, cmap: str) -> str:
+    from matplotlib.image import imsave
+
+    value = (image.abs() if image.is_complex() else image).detach().cpu().float()
+    value = value[:: max(1, value.shape[0] // 256), :: max(1, value.shape[1] // 256)]  # a thumbnail, not the data
+    finite = value[torch.isfinite(value)]
+    low, high = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0)
+    buffer = io.BytesIO()
+    imsave(buffer, value.numpy(), cmap=cmap, vmin=low, vmax=high if high > low else low + 1, format="png")
+    return base64.b64encode(buffer.getvalue()).decode()

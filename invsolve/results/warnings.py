@@ -1,0 +1,76 @@
+"""What a reader of the samples must know although every number is finite."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from invsolve.strategies.smc.weights import effective, normalised
+
+_MISFIT = 5.0  # median chi^2 per datum above which the samples are said not to fit
+_HOPELESS, _FEW = 100.0, 0.01  # chi^2 that no posterior sample has (as of counts that are impossible), and the share
+# of samples with it that is mentioned
+_RESIDUAL = 1e-2  # relative residual of a guidance's linear solve that is mentioned
+_THIN, _FEWEST = 0.1, 1.5  # share and number of effective samples below which weights are mentioned
+
+
+def fit_warnings(chi2: Tensor, info: Mapping[str, Tensor]) -> tuple[str, ...]:
+    """Of the rows of a solve: their chi^2 per datum (NaN where a row failed), and what the strategy said of them."""
+    return (*misfit(chi2), *shortfalls(info))
+
+
+def misfit(chi2: Tensor) -> tuple[str, ...]:
+    """Whether the samples fit the data, by their chi^2 per datum, any shape."""
+    median, lost = float(chi2.nanmedian()), float((chi2 > _HOPELESS).double().mean())
+    if not median > _MISFIT:
+        if lost < _FEW:
+            return ()
+        return (f"{lost:.2g} of the samples do not fit the data: chi^2 per datum above {_HOPELESS:g}, expected 1",)
+    return (
+        f"the samples do not fit the data: chi^2 per datum {median:.3g}, expected 1. Operator, noise level, "
+        "prior or the number of steps is wrong for these data; see result.check()",
+    )
+
+
+def thinned(log_weights: Tensor, failed: Tensor) -> tuple[str, ...]:
+    """Whether the last weights of populations ``(samples, items)`` leave enough, rows that ``failed`` apart.
+
+    Weights that are equal are no certificate: a population that was resampled often descends from few of its members.
+    """
+    count = len(log_weights)
+    logs = log_weights.masked_fill(failed, -math.inf)[:, ~failed.all(0)]
+    if not logs.numel():  # which is said elsewhere
+        return ()
+    if count == 1:
+        return ("a population of one has nothing to be weighed against, and is biased: raise num_samples",)
+    weighed = logs.amax(0) > -math.inf
+    advice = "raise num_samples, or take another strategy"
+    found: list[str] = []
+    if lost := int((~weighed).sum()):
+        whose = f"{lost} of {log_weights.shape[1]} items"
+        found.append(f"no sample of {whose} has a weight, so that there is no mean: {advice}")
+    least = float(effective(normalised(logs[:, weighed])).min()) if bool(weighed.any()) else math.inf
+    if least < max(_FEWEST, _THIN * count):
+        worth = f"the {count} samples of an item are worth {least:.2g} (1 / sum of squared weights)"
+        found.append(f"weights are uneven: {worth}: {advice}")
+    return tuple(found)
+
+
+def shortfalls(info: Mapping[str, Tensor]) -> tuple[str, ...]:
+    """What a strategy did not reach, from its ``info`` of these rows."""
+    found = []
+    # NaN: of items whose samples are not of chains.
+    power = float(info["beta"].nan_to_num(nan=1.0).min()) if "beta" in info and info["beta"].numel() else 1.0
+    if power < 1:
+        found.append(f"the chains reached the power {power:.2g} of the likelihood only: raise num_steps")
+    for name, value in info.items():
+        worst = float(value.nan_to_num(0).max()) if "residual" in name and value.numel() else 0.0
+        if worst > _RESIDUAL:
+            found.append(
+                f"{name}: a linear solve of the guidance stopped at {worst:.2g} of its right side: raise max_iter or, "
+                "where the prior is learned and its derivative not symmetric enough for more, num_steps; whether it "
+                "mattered, result.chi2 and check() say"
+            )
+    return tuple(found)

@@ -1,0 +1,3 @@
+"""How `solve` runs a strategy: the border, the loop, the budget."""
+
+__all__: list[str] = []

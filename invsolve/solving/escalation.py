@@ -1,0 +1,231 @@
+"""One strategy after another until the certificate is reached or the budget spent."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import final
+
+import torch
+from torch import Tensor
+
+from invsolve.core.validation import check_int, check_positive
+from invsolve.results.certificate import MEAN_TEST, STD_TEST, Attempt, Certificate, judged, worst
+from invsolve.solving.request import Call, Found
+from invsolve.strategies.base import Strategy
+from invsolve.strategies.choice.candidates import Rung
+from invsolve.strategies.exact import Exact
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """What ``strategy="auto"`` may spend: ``seconds``, and ``evaluations`` of denoiser and operator together, in rows.
+
+    Another strategy is begun only if it is expected to end within the budget. Markov chains that run out of it stop
+    where they are, and are not certified; other strategies have no answer before their end, and are finished. Chains
+    that had hardly met the data by then give way to guidance, which takes its time after the budget.
+    """
+
+    seconds: float = 60.0
+    evaluations: int | None = None
+
+    def __post_init__(self) -> None:
+        check_positive("Budget", "seconds", self.seconds)
+        if self.evaluations is not None:
+            check_int("Budget", "evaluations", self.evaluations, minimum=1)
+
+
+def climb(call: Call, rungs: Sequence[Rung], budget: Budget | None) -> tuple[Found, Rung, Certificate]:
+    """Run the strategies in order, each on the items that are not certified yet, until none is left or the next would
+    leave the budget. Of every item the best is kept; the rung is the last one that an item was taken from. Items of
+    which chains saw less than a fifth of the likelihood's power are left to guidance, if that is among the rungs:
+    samples that hardly know the data are no answer.
+
+    Without a budget the default one decides what is begun, and what was begun is finished: the answer then does not
+    depend on the speed of the machine unless it takes a second try.
+    """
+    strict, budget = budget is not None, budget or Budget()
+    batch, started = len(call.problem.data), time.perf_counter()
+    items = torch.arange(batch)
+    attempts: list[Attempt] = []
+    spent, missing = 0, ""
+    best: _Best | None = None
+    first: dict[str, tuple[float, int, float]] = {}  # seconds, evaluations and relative cost of a kind's first rung
+    for number, rung in enumerate(r for r in rungs if not r.instead):
+        share = len(items) / batch
+        if best and (over := _over(rung, first, budget, time.perf_counter() - started, spent, share)):
+            missing = f"{missing}; {over}"
+            break
+        # Rows that see each other run together, whatever the caller's chunk is for others.
+        here = call if rung.strategy.couples == "nothing" else replace(call, chunk=None)
+        found = here.on(items).run(rung, number, _limit(budget, started, spent) if strict else _never)
+        spent += found.evaluations
+        first.setdefault(rung.strategy.name, (found.seconds / share, round(found.evaluations / share), rung.cost))
+        passed, tests, wrong = _judged(rung, found, len(items))
+        if found.stopped and wrong:
+            wrong = f"stopped when the budget was spent: {wrong}"
+        attempts.append(
+            Attempt(
+                strategy=short(rung.strategy), items=len(items), reached=int(passed.sum()), seconds=found.seconds,
+                evaluations=found.evaluations, text=wrong or ("every test passed" if rung.tested else ""),
+            )
+        )
+        best = _Best.of(found, rung, passed, tests) if best is None else best.updated(
+            found, rung, passed, tests, items
+        )
+        items, missing = (~best.passed).nonzero()[:, 0], wrong
+        if not len(items) or found.stopped:
+            break
+    assert best is not None
+    lost = (~best.passed & (_power(best.found, batch) < _LOST)).nonzero()[:, 0]
+    for rung in (r for r in rungs if r.instead and len(lost)):
+        found = call.on(lost).run(rung, len(rungs))
+        attempts.append(Attempt(strategy=short(rung.strategy), items=len(lost), reached=0, seconds=found.seconds,
+                                evaluations=found.evaluations, text="an approximation that was not tested"))
+        best = best.updated(found, rung, torch.zeros(len(lost), dtype=torch.bool), {}, lost, all_of_them=True)
+        whose = "the samples" if len(lost) == batch else f"the samples of {len(lost)} of {batch} items"
+        missing = f"{missing}; {whose} are those of {short(rung.strategy)}, an approximation that was not tested"
+    return best.found, best.rung, best.certificate(call.problem.batched, tuple(attempts), missing)
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Best:
+    """The best so far of every item."""
+
+    found: Found
+    rung: Rung
+    passed: Tensor  # (items,), as all below
+    tests: dict[str, Tensor]
+    exact: bool
+
+    @classmethod
+    def of(cls, found: Found, rung: Rung, passed: Tensor, tests: dict[str, Tensor]) -> _Best:
+        return cls(found=found, rung=rung, passed=passed, tests=tests, exact=isinstance(rung.strategy, Exact))
+
+    def updated(
+        self, found: Found, rung: Rung, passed: Tensor, tests: dict[str, Tensor], items: Tensor, *,
+        all_of_them: bool = False,
+    ) -> _Best:
+        """With what was ``found`` for ``items`` where that is better, or ``all_of_them``."""
+        batch, old = len(self.passed), self.found
+        better = torch.ones_like(passed)
+        if not all_of_them:
+            error, before = (e.nan_to_num(nan=math.inf) for e in (tests[_ERROR], self.tests[_ERROR][items]))
+            nearer = (error == before) & (_power(found, len(items)) > _power(self.found, batch)[items])
+            better = passed | (error < before) | nearer
+        chosen = items[better]
+
+        def merged(a: Tensor, b: Tensor) -> Tensor:
+            a = a.clone()
+            b = b.view(-1, len(items), *b.shape[1:])[:, better.to(b.device)]
+            a.view(-1, batch, *a.shape[1:])[:, chosen.to(a.device)] = b.to(a.dtype)
+            return a
+
+        def per_item(a: dict[str, Tensor], b: dict[str, Tensor]) -> dict[str, Tensor]:
+            out = {}
+            for name in (a | b):
+                whole = a[name].clone() if name in a else torch.full((batch,), math.nan, dtype=torch.float64)
+                whole[chosen] = b[name][better] if name in b else math.nan
+                out[name] = whole
+            return out
+
+        rows, own = len(old.chi2), len(found.chi2)
+        nothing = torch.full((rows,), math.nan, dtype=torch.float64, device=old.chi2.device)
+        info = {
+            name: merged(old.info.get(name, nothing), found.info.get(name, nothing[:own]))
+            for name in (old.info | found.info)
+        }
+        whole = replace(
+            old, samples=merged(old.samples, found.samples), chi2=merged(old.chi2, found.chi2), info=info,
+            calls=old.calls + found.calls, seconds=old.seconds + found.seconds, chunk=found.chunk,
+            warnings=(*old.warnings, *found.warnings), processed=rows,
+        )
+        mark = self.passed.clone()
+        mark[chosen] = passed[better]
+        last = rung if len(chosen) else self.rung
+        return replace(self, found=whole, rung=last, passed=mark, tests=per_item(self.tests, tests))
+
+    def certificate(self, batched: bool, attempts: tuple[Attempt, ...], missing: str) -> Certificate:
+        nan = torch.full(self.passed.shape, math.nan, dtype=torch.float64)
+
+        def per_item(v: Tensor) -> Tensor:
+            return v if batched else v[0]
+
+        def bound(name: str) -> Tensor:
+            return per_item(torch.zeros_like(nan) if self.exact else self.tests.get(name, nan))
+
+        reached = bool(self.passed.all())
+        return Certificate(
+            reached=reached, passed=per_item(self.passed), exact=self.exact, mean_error=bound(MEAN_TEST),
+            std_error=bound(STD_TEST), attempts=attempts, missing="" if reached else missing,
+            tests={k: worst(k, v[~v.isnan()]) for k, v in self.tests.items() if k != _ERROR and not v.isnan().all()},
+        )
+
+
+_LOST = 0.2  # power of the likelihood, at which data count with more than twice the std of their noise
+_ERROR = "error"  # what the best is chosen by
+
+
+def _power(found: Found, items: int) -> Tensor:
+    """Of the likelihood, that the samples of every item saw, (items,)."""
+    if "beta" not in found.info:
+        return torch.ones(items, dtype=torch.float64)
+    return found.info["beta"].view(-1, items)[0].double().cpu().nan_to_num(nan=1.0)
+
+
+def _never(calls: int) -> bool:
+    return False
+
+
+def _limit(budget: Budget, started: float, spent: int) -> Callable[[int], bool]:
+    """Whether a strategy that has made so many calls has left the budget."""
+
+    def over(calls: int) -> bool:
+        late = time.perf_counter() - started > budget.seconds
+        return late or (budget.evaluations is not None and spent + calls > budget.evaluations)
+
+    return over
+
+
+def _judged(rung: Rung, found: Found, batch: int) -> tuple[Tensor, dict[str, Tensor], str]:
+    if isinstance(rung.strategy, Exact):
+        return torch.ones(batch, dtype=torch.bool), {}, ""
+    if not rung.tested:
+        return torch.zeros(batch, dtype=torch.bool), {}, f"{rung.strategy.name} is an approximation that was not tested"
+    info = {k: v.view(-1, batch)[0].double().cpu() for k, v in found.info.items()}
+    passed, tests, wrong = judged(info)
+    return passed, tests | {_ERROR: info["mean_error"] + info["std_error"]}, wrong
+
+
+def _over(
+    rung: Rung, first: dict[str, tuple[float, int, float]], budget: Budget, elapsed: float, spent: int, share: float
+) -> str:
+    """Why this strategy is not begun any more; '' if it is."""
+    seconds, evaluations = 0.0, 0
+    if first:  # of a kind that was not run yet: at least what the last one took
+        took, count, cost = first.get(rung.strategy.name, [*first.values()][-1])
+        cost = cost if rung.strategy.name in first else rung.cost
+        more = share * rung.cost / cost
+        seconds, evaluations = took * more, round(count * more)
+    left = budget.seconds - elapsed
+    if seconds > left or left <= 0:
+        expected = f"about {seconds:.0f} s" if seconds else "an unknown time"
+        rest = f"{max(0.0, left):.0f} s are left of budget={budget.seconds:g}"
+        return f"{short(rung.strategy)} would take {expected}, {rest}"
+    if budget.evaluations is not None and spent + evaluations >= budget.evaluations:
+        left_over = f"{budget.evaluations - spent:,} are left"
+        return f"{short(rung.strategy)} would take about {evaluations:,} evaluations, {left_over}"
+    return ""
+
+
+def short(strategy: Strategy) -> str:
+    """A strategy by its name and the options that are not the default."""
+    if not is_dataclass(strategy) or strategy.name != type(strategy).__name__:
+        return f"{strategy.name}()"
+    options = ((f.name, getattr(strategy, f.name), f.default) for f in fields(strategy) if f.init)
+    given = [f"{name}={value!r}" for name, value, default in options if value is not default and value != default]
+    return f"{strategy.name}({', '.join(given)})"

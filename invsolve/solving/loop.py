@@ -1,0 +1,230 @@
+"""The one loop that runs every strategy: chunks of rows, steps, progress, checkpoints, back-off without memory."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from invsolve.core.checkpoint import Checkpoint, check_fingerprint, fill_state, flatten_state, load_state, save_state
+from invsolve.core.counting import tally
+from invsolve.core.random import DrawLike
+from invsolve.core.torch_workarounds import keep_memory
+from invsolve.errors import invalid
+from invsolve.priors.base import Prior
+from invsolve.problem import Problem
+from invsolve.progress import Progress
+from invsolve.strategies.base import Run, Strategy
+
+_LOOK_EVERY = 10  # steps between looks for NaN; a look at every step costs a third of a tight loop
+
+_Resume = tuple[int, dict[str, Tensor], Counter[str]]  # step, tensors of the state, calls so far of the chunk
+# (item of every row, sample of every row) -> draws
+DrawFactory = Callable[[Sequence[int], Sequence[int]], DrawLike]
+
+
+@dataclass(kw_only=True)
+class Done:
+    """What is finished so far: ``rows`` in order, by name, a list of chunks each; and what they cost."""
+
+    rows: dict[str, list[Tensor]] = field(default_factory=dict)
+    calls: Counter[str] = field(default_factory=Counter)
+    processed: int = 0  # rows run, padding included: what the calls are divided by
+    seconds: float = 0.0  # of earlier processes
+    chunk: int = 0
+    warnings: tuple[str, ...] = ()
+    stopped: bool = False  # before the last step, by `Work.over`
+    saved_at: float = field(default_factory=time.monotonic)  # when a checkpoint was last written
+    steps_since: int = 0  # steps of chunks run since then
+
+    def column(self, name: str) -> Tensor | None:
+        """All finished rows of one quantity: "samples", "chi2", "log_weights" or "info.NAME"; None if there is none."""
+        return torch.cat(self.rows[name]) if name in self.rows else None
+
+    @property
+    def info(self) -> dict[str, Tensor]:
+        return {k.removeprefix("info."): torch.cat(v) for k, v in self.rows.items() if k.startswith("info.")}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Work:
+    problem: Problem
+    prior: Prior
+    strategy: Strategy
+    draws: DrawFactory
+    rows: int
+    chunk: int
+    pad: bool
+    saved: Checkpoint | None
+    identity: dict[str, str]
+    progress: Progress
+    # Told the calls so far after every step: True ends the work, where the strategy has an answer by then.
+    over: Callable[[int], bool] = lambda calls: False
+
+    def run(self) -> Done:
+        keep_memory()
+        chunk, position = self.chunk, 0
+        resume: _Resume | None = None
+        done = Done(chunk=chunk)
+        if self.saved is not None and Path(self.saved.path).exists():
+            done, position, resume = self._load()
+            chunk = done.chunk
+        self.progress.init(self.rows * self.strategy.num_steps)
+        with torch.no_grad():  # what needs a derivative enables it itself
+            return self._run(done, chunk, position, resume)
+
+    def _run(self, done: Done, chunk: int, position: int, resume: _Resume | None) -> Done:
+        started = time.perf_counter()
+        try:
+            bound = None
+            if position < self.rows:
+                with tally() as calls:
+                    bound = self.strategy.bind(self.problem, self.prior)
+                done.calls += calls if resume is None and position == 0 else Counter()
+            while position < self.rows:
+                try:
+                    count = min(chunk, self.rows - position)
+                    self._chunk(done, position, count, bound, resume)
+                except (RuntimeError, MemoryError) as error:
+                    if not _out_of_memory(error) or chunk == 1 or self.pad:
+                        raise
+                    chunk, resume = max(1, chunk // 2), None
+                    done.chunk = chunk
+                    done.warnings = (*done.warnings, f"memory ran out: rows are now run {chunk} at a time")
+                    continue
+                position, resume = position + count, None
+                if self.saved is not None and self._due(done) and position < self.rows:
+                    self._save(done, position, None, 0, Counter(), time.perf_counter() - started)
+            if self.saved is not None:
+                self._save(done, self.rows, None, 0, Counter(), time.perf_counter() - started)
+        finally:
+            self.progress.close()
+        return done
+
+    def _chunk(
+        self,
+        done: Done,
+        position: int,
+        count: int,
+        bound: Any,
+        resume: _Resume | None,
+    ) -> None:
+        started = time.perf_counter()
+        strategy, steps = self.strategy, self.strategy.num_steps
+        batch = len(self.problem.data)
+        numbers = list(range(position, position + count))
+        if self.pad:  # repeat the last row: what stands beside a row must not matter, only how many rows there are
+            numbers += [numbers[-1]] * (self.chunk - count)
+        items, samples = [r % batch for r in numbers], [r // batch for r in numbers]
+        index = torch.tensor(items, device=self.problem.data.device)
+        run = Run(
+            problem=self.problem.take(index),
+            prior=self.prior,
+            draws=self.draws(items, samples),
+            bound=None if bound is None else bound.take(index),
+        )
+        with tally() as calls:
+            state = strategy.init(run)
+            first = 0
+            if resume is not None:
+                first, tensors, before = resume
+                state = fill_state(state, tensors)
+                calls.clear()
+                calls.update(before)
+            info: dict[str, Tensor] = {}
+            diverged = torch.full((len(numbers),), -1, device=index.device)
+            for i in range(first, steps):
+                state, now = strategy.step(run, state, i)
+                # Of residuals the worst of the walk is kept, of everything else the last.
+                info = {k: torch.maximum(info[k], v) if k in info and "residual" in k else v for k, v in now.items()}
+                done.steps_since += 1
+                if i % _LOOK_EVERY == _LOOK_EVERY - 1:
+                    # A sum a row sees every NaN and infinity; nothing is read back here.
+                    bad = ~torch.isfinite(strategy.samples(run, state).flatten(1).sum(1))
+                    diverged = torch.where(bad & (diverged < 0), i, diverged)
+                self.progress.step(position * steps + (i + 1) * count, self.rows * steps)
+                if self.saved is not None and i + 1 < steps and self._due(done):
+                    self._save(done, position, state, i + 1, calls, time.perf_counter() - started)
+                if strategy.finished(run, state):
+                    break
+                if i + 1 < steps and self.over(done.calls.total() + calls.total()):
+                    answer = strategy.stopped(run, state)
+                    if answer is not None:
+                        state, done.stopped = answer[0], True
+                        info |= answer[1]
+                        break
+            x = strategy.samples(run, state)[:count]
+            weights = strategy.log_weights(run, state)
+        if tuple(x.shape) != (count, *self.problem.shape):
+            raise invalid(strategy.name, "samples(state)", f"of shape {(count, *self.problem.shape)}", tuple(x.shape))
+        real = run.problem.take(torch.arange(count, device=index.device))
+        finished = {"samples": x, "chi2": real.chi2(x)}
+        if weights is not None:
+            finished["log_weights"] = weights[:count]
+        finished |= {f"info.{k}": v[:count] for k, v in {"diverged_at": diverged, **info}.items()}
+        for name, value in finished.items():
+            done.rows.setdefault(name, []).append(value)
+        done.calls += calls
+        done.processed += len(numbers)
+
+    # --- checkpoints -----------------------------------------------------------------------------------------------
+    def _due(self, done: Done) -> bool:
+        assert self.saved is not None
+        return self.saved.due(done.steps_since, time.monotonic() - done.saved_at)
+
+    def _save(self, done: Done, position: int, state: Any, step: int, calls: Counter[str], seconds: float) -> None:
+        assert self.saved is not None
+        tensors = {f"done.{name}": torch.cat(chunks) for name, chunks in done.rows.items()}
+        if state is not None:
+            tensors |= flatten_state(state, "state")
+        done.saved_at, done.steps_since = time.monotonic(), 0
+        save_state(
+            self.saved.path,
+            tensors,
+            {
+                "identity": self.identity,
+                "position": position,
+                "step": step,
+                "mid": state is not None,
+                "chunk": done.chunk,
+                "calls": dict(done.calls),
+                "calls_now": dict(calls),
+                "processed": done.processed,
+                "seconds": done.seconds + seconds,
+                "warnings": list(done.warnings),
+                "stopped": done.stopped,
+            },
+        )
+
+    def _load(self) -> tuple[Done, int, _Resume | None]:
+        assert self.saved is not None
+        tensors, meta = load_state(self.saved.path)
+        check_fingerprint(meta.get("identity", {}), self.identity)
+        device = self.problem.data.device
+        tensors = {k: v.to(device) for k, v in tensors.items()}
+        found = Done(
+            rows={k.removeprefix("done."): [v] for k, v in tensors.items() if k.startswith("done.")},
+            calls=Counter(meta["calls"]),
+            processed=meta["processed"],
+            seconds=meta["seconds"],
+            chunk=meta["chunk"],
+            warnings=tuple(meta["warnings"]),
+            stopped=bool(meta.get("stopped", False)),
+        )
+        if not meta["mid"]:
+            return found, meta["position"], None
+        state = {k: v for k, v in tensors.items() if k.startswith("state")}
+        return found, meta["position"], (meta["step"], state, Counter(meta["calls_now"]))
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    text = str(error).lower()
+    return "out of memory" in text or "can't allocate memory" in text or "not enough memory" in text

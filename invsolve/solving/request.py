@@ -1,0 +1,194 @@
+"""A checked call of `solve`, and what one strategy makes of it."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from math import prod
+from typing import final
+
+import torch
+from torch import Tensor
+
+from invsolve.core.arrays import to_real
+from invsolve.core.checkpoint import Checkpoint
+from invsolve.core.fingerprint import fingerprint
+from invsolve.core.random import DrawLike
+from invsolve.errors import invalid
+from invsolve.priors.base import Prior
+from invsolve.problem import Problem
+from invsolve.progress import Progress
+from invsolve.solving.loop import Done, DrawFactory, Work
+from invsolve.strategies.choice.candidates import Rung
+from invsolve.strategies.mcmc.convergence import between_islands
+
+TILE = 8  # rows of a chunk with reproducible=True: constant, so that kernels add in one order whatever the batch is
+# Numbers of a signal batch in one chunk by default: what fits a CPU's cache (8-coil MRI at 192^2: three times faster
+# than all rows at once), and enough to fill an accelerator.
+_CHUNK_NUMBERS = {"cpu": 2**18}
+_CHUNK_NUMBERS_ELSEWHERE = 2**24
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Found:
+    """What one strategy found; rows are sample k of item b, number ``k * batch + b``."""
+
+    samples: Tensor  # (rows, *shape)
+    chi2: Tensor  # (rows,)
+    log_weights: Tensor | None
+    info: dict[str, Tensor]  # (rows,) each
+    calls: Counter[str]
+    processed: int  # rows that the calls are divided by
+    seconds: float
+    chunk: int
+    warnings: tuple[str, ...]
+    stopped: bool = False  # before its last step
+
+    @property
+    def evaluations(self) -> int:
+        return sum(self.calls.values())
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Call:
+    """What the caller of `solve` asked for, checked."""
+
+    problem: Problem
+    prior: Prior
+    num_samples: int
+    seed: int
+    keys: Sequence[int]  # of the items
+    draws: DrawFactory
+    chunk: int | None
+    reproducible: bool
+    saved: Checkpoint | None
+    progress: Progress
+
+    def on(self, items: Tensor) -> Call:
+        """The same call for some of its items; their draws stay theirs."""
+        index = items.tolist()
+        if len(index) == len(self.problem.data):
+            return self
+        own = self.draws
+        return replace(
+            self, problem=self.problem.take(items.to(self.problem.data.device)), keys=[self.keys[b] for b in index],
+            draws=lambda chosen, samples: own([index[b] for b in chosen], samples),
+        )
+
+    def run(self, rung: Rung, number: int = 0, over: Callable[[int], bool] = lambda calls: False) -> Found:
+        """Run one strategy; ``number`` tells the checkpoints of a ladder apart, ``over`` ends it (see `Work`)."""
+        if rung.islands == 1:
+            done, seconds = self._work(rung, self.problem, self.num_samples, self.draws, number, over)
+            columns = {name: done.column(name) for name in ("samples", "chi2", "log_weights")}
+            samples, chi2 = columns["samples"], columns["chi2"]
+            assert samples is not None and chi2 is not None
+            return Found(
+                samples=samples, chi2=chi2, log_weights=columns["log_weights"], info=done.info, calls=done.calls,
+                processed=done.processed, seconds=seconds, chunk=done.chunk, warnings=done.warnings,
+                stopped=done.stopped,
+            )
+        # Item b on island i is item b * islands + i of a larger batch, whose sample k has the stream of sample
+        # k * islands + i of item b.
+        islands, batch = rung.islands, len(self.problem.data)
+        index = torch.arange(batch, device=self.problem.data.device).repeat_interleave(islands)
+
+        def draws(items: Sequence[int], samples: Sequence[int]) -> DrawLike:
+            numbers = [k * islands + r % islands for r, k in zip(items, samples, strict=True)]
+            return self.draws([r // islands for r in items], numbers)
+
+        done, seconds = self._work(rung, self.problem.take(index), rung.particles, draws, number, over)
+        samples, chi2, logs = (done.column(name) for name in ("samples", "chi2", "log_weights"))
+        assert samples is not None and chi2 is not None and logs is not None
+        info = {k: v.view(rung.particles, batch, islands)[0] for k, v in done.info.items()}
+        chosen, info = pooled(samples, chi2, logs, info, self.num_samples)
+        return Found(
+            samples=samples[chosen], chi2=chi2[chosen], log_weights=None, info=info, calls=done.calls,
+            processed=self.num_samples * batch, seconds=seconds, chunk=done.chunk, warnings=done.warnings,
+            stopped=done.stopped,
+        )
+
+    def _work(
+        self, rung: Rung, problem: Problem, samples: int, draws: DrawFactory, number: int, over: Callable[[int], bool]
+    ) -> tuple[Done, float]:
+        strategy, rows = rung.strategy, samples * len(problem.data)
+        chunk = self._chunk_rows(rung, rows)
+        saved = self.saved
+        if saved is not None and number:
+            saved = replace(saved, path=f"{saved.path}.{number}")
+        work = Work(
+            problem=problem, prior=self.prior, strategy=strategy, draws=draws, rows=rows, chunk=chunk,
+            pad=self.reproducible, saved=saved, identity=self._identity(rung, chunk), progress=self.progress, over=over,
+        )
+        started = time.perf_counter()
+        done = work.run()
+        return done, time.perf_counter() - started + done.seconds
+
+    def _identity(self, rung: Rung, chunk: int) -> dict[str, str]:
+        if self.saved is None:
+            return {}
+        return {
+            "y": fingerprint(self.problem.data),
+            "operator": self.problem.operator.fingerprint(),
+            "noise": fingerprint(self.problem.noise),
+            "prior": self.prior.fingerprint(),
+            "strategy": rung.strategy.fingerprint(),
+            "seed": str(self.seed),
+            "dtype": str(self.problem.data.dtype),
+            "num_samples": str(self.num_samples),
+            "item_ids": fingerprint(list(self.keys)),
+            "chunk": f"{chunk}{', tiles' if self.reproducible else ''}",
+        }
+
+    def _chunk_rows(self, rung: Rung, rows: int) -> int:
+        strategy, chunk = rung.strategy, self.chunk
+        if self.reproducible:
+            if chunk not in (None, TILE):
+                raise invalid("solve", "chunk", f"left out (or {TILE}) with reproducible=True", chunk)
+            if strategy.couples != "nothing":
+                raise invalid("solve", "reproducible", f"False for {strategy.name}, whose samples see each other", True)
+            return TILE
+        if strategy.couples != "nothing":
+            if chunk is not None:
+                raise invalid("solve", "chunk", f"left out for {strategy.name}, whose samples see each other", chunk)
+            return rows
+        numbers = max(prod(self.problem.shape), prod(self.problem.operator.out_shape), 1)
+        most = _CHUNK_NUMBERS.get(self.problem.data.device.type, _CHUNK_NUMBERS_ELSEWHERE)
+        return min(rows, chunk or max(1, most // numbers))
+
+
+def pooled(
+    samples: Tensor, chi2: Tensor, log_weights: Tensor, info: dict[str, Tensor], num_samples: int
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Independent weighted runs as one: the rows to take as equally weighted samples, and the info of the whole.
+
+    ``info`` ``(items, islands)`` each, ``log_evidence`` among them; rows are particle k of item b on island i, number
+    ``(k * items + b) * islands + i``. Rows that failed have no weight.
+    """
+    items, islands = info["log_evidence"].shape
+    count = len(samples) // (items * islands)
+    dead = ~torch.isfinite(to_real(samples)).all(1) | log_weights.isnan() | (log_weights == math.inf)
+    logs = log_weights.double().masked_fill(dead, -math.inf).view(count, items, islands)
+    own = torch.softmax(logs, 0).nan_to_num(0.0)
+    evidence = info["log_evidence"].double().nan_to_num(nan=-math.inf)
+    share = torch.softmax(evidence, 1).nan_to_num(1 / islands)
+    real = torch.where(dead[:, None], 0.0, to_real(samples).double())
+    values = torch.cat((real, real.square().sum(1, keepdim=True), chi2.double().nan_to_num(0.0)[:, None]), 1)
+    values = values.view(count, items, islands, -1)
+    each = (own[..., None] * values).sum(0)
+    square = (own[..., None] * values.square()).sum(0)
+    weights = (own * share).permute(1, 2, 0).flatten(1)  # (items, islands * count)
+    comb = (torch.arange(num_samples, dtype=torch.float64, device=weights.device) + 0.5) / num_samples
+    edges = weights.cumsum(1).contiguous()
+    place = torch.searchsorted(edges, comb * edges[:, -1:]).clamp_max(weights.shape[1] - 1)  # (items, num_samples)
+    island, particle = place // count, place % count
+    item = torch.arange(items, device=place.device)[:, None]
+    rows = ((particle * items + item) * islands + island).mT.flatten()
+    found = between_islands(each, square, evidence)
+    found |= {"ess": 1 / weights.square().sum(1)}
+    found |= {k: v.double().amin(1) for k, v in info.items() if k == "founders"}
+    return rows, {k: v.repeat(num_samples) for k, v in found.items()}

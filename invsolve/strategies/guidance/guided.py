@@ -1,0 +1,151 @@
+"""Guidance as a denoiser that has seen the data, composed with any sampler."""
+
+from __future__ import annotations
+
+import abc
+from dataclasses import dataclass
+from typing import ClassVar, Protocol, Self, final
+
+from torch import Tensor
+
+from invsolve.core.validation import check_int
+from invsolve.errors import invalid_type
+from invsolve.operators.base import BlackBox
+from invsolve.priors.base import Prior
+from invsolve.problem import Problem
+from invsolve.samplers import Plan, Sampler, SamplerState, SDEDPMSolver2M
+from invsolve.strategies.base import Info, Run, Strategy
+from invsolve.strategies.noise_levels import solver_grid
+from invsolve.strategies.published.annealed import first_signals, shared_grid
+
+
+class BoundGuidance(Protocol):
+    """A stateless denoiser that has seen the data: ``(x, t) -> (D_y, info)``, x ``(rows, *shape)``."""
+
+    def __call__(self, x: Tensor, t: float | Tensor) -> tuple[Tensor, Info]: ...
+
+    def take(self, index: Tensor) -> Self: ...
+
+
+class Guidance(abc.ABC):
+    """Frozen options of a guidance; ``bind`` gives ``D_y = D + C t^2 grad log p(y | x_t)``.
+
+    ``name`` is what results and messages call it; the class's unless given.
+    """
+
+    name: ClassVar[str]
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if "name" not in vars(cls):
+            cls.name = cls.__name__
+
+    @abc.abstractmethod
+    def bind(self, problem: Problem, prior: Prior) -> BoundGuidance: ...
+
+    def missing(self, problem: Problem, prior: Prior) -> str:
+        """What the operator, noise or prior lacks, as a clause; '' if nothing."""
+        return ""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Bound:
+    denoise: BoundGuidance
+    plan: Plan
+
+    def take(self, index: Tensor) -> _Bound:
+        return _Bound(denoise=self.denoise.take(index), plan=self.plan.take(index))
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Guided(Strategy):
+    """Run ``sampler`` with the guided denoiser down a grid of noise levels.
+
+    ``num_steps`` steps on the solver's own grid: log-spaced from ten times the prior's scale (clipped to its range)
+    down to a tenth of the smallest posterior standard deviation that prior and data allow, then 0. ``grid`` replaces it
+    (`iv.samplers.karras_grid`, `log_grid`, `custom_grid`; levels in the units of the signal). The walk starts at
+    ``mean + sqrt(C_fit + t^2) z`` where the prior states a covariance, else at ``mean + t z``.
+    """
+
+    guidance: Guidance
+    sampler: Sampler
+    num_steps: int = 50
+    grid: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.guidance, Guidance):
+            raise invalid_type("Guided", "guidance", "an iv.strategies.Guidance", self.guidance)
+        if not isinstance(self.sampler, Sampler):
+            raise invalid_type("Guided", "sampler", "an iv.samplers.Sampler", self.sampler)
+        if self.grid is not None:
+            grid = shared_grid("Guided", self.grid)
+            object.__setattr__(self, "grid", grid)
+            object.__setattr__(self, "num_steps", len(grid) - 1)
+        check_int("Guided", "num_steps", self.num_steps, minimum=2)
+
+    @property
+    def name(self) -> str:
+        return self.guidance.name
+
+    def missing(self, problem: Problem, prior: Prior) -> str:
+        return self.guidance.missing(problem, prior)
+
+    def bind(self, problem: Problem, prior: Prior) -> _Bound:
+        grid = self.grid
+        if grid is None:
+            grid = solver_grid(problem, prior, self.num_steps)
+        plan = Plan.make(self.sampler.in_units(prior.scale), grid)
+        return _Bound(denoise=self.guidance.bind(problem, prior), plan=plan)
+
+    def init(self, run: Run) -> SamplerState:
+        bound: _Bound = run.bound
+        return bound.plan.sampler.init(first_signals(run, bound.plan.grid[..., 0]))
+
+    def step(self, run: Run, state: SamplerState, i: int) -> tuple[SamplerState, Info]:
+        bound: _Bound = run.bound
+        info: Info = {}
+
+        def denoise(x: Tensor, t: float | Tensor) -> Tensor:
+            nonlocal info
+            value, info = bound.denoise(x, t)
+            return value
+
+        state = bound.plan.step(denoise, state, i, lambda j: run.noise(i, j))
+        return state, info
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class NoGuidance(Guidance):
+    """The prior's own denoiser: unconditional sampling."""
+
+    name: ClassVar[str] = "Unconditional"
+
+    def bind(self, problem: Problem, prior: Prior) -> BoundGuidance:
+        return _Unguided(prior=prior)
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Unguided:
+    prior: Prior
+
+    def __call__(self, x: Tensor, t: float | Tensor) -> tuple[Tensor, Info]:
+        return self.prior.denoise(x, t), {}
+
+    def take(self, index: Tensor) -> Self:
+        return self
+
+
+def needs_derivative(problem: Problem) -> str:
+    """What a covariance-aware guidance lacks; '' if nothing. Noise of any law is taken by its Gaussian at D."""
+    if isinstance(problem.operator, BlackBox):
+        return f"an operator with a derivative ({type(problem.operator).__name__} is a black box)"
+    return ""
+
+
+def guided(guidance: Guidance, sampler: Sampler | None, num_steps: int, grid: Tensor | None) -> Guided:
+    """The strategy of a guidance with the package's default sampler: second order and stochastic, because stochastic
+    kernels forget the start and the errors of rough guidance (priors card 3)."""
+    return Guided(guidance=guidance, sampler=sampler or SDEDPMSolver2M(), num_steps=num_steps, grid=grid)

@@ -1,0 +1,3 @@
+"""Other ways down the noise levels: adaptive steps, all levels in parallel."""
+
+__all__: list[str] = []

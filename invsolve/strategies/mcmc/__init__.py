@@ -1,0 +1,3 @@
+"""Markov chains in the noise space of the prior."""
+
+__all__: list[str] = []

@@ -1,0 +1,3 @@
+"""Published methods, faithful to their papers."""
+
+__all__: list[str] = []

@@ -1,0 +1,74 @@
+"""DiffPIR: denoise, move to the data by a proximal step, add noise again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Self, final
+
+from torch import Tensor
+
+from invsolve.core.validation import check_choice, check_positive
+from invsolve.priors.base import Prior
+from invsolve.problem import Problem
+from invsolve.samplers import ddpm_grid, karras_grid
+from invsolve.samplers.base import Level, is_zero
+from invsolve.strategies.base import Info, Run
+from invsolve.strategies.guidance.guided import needs_derivative
+from invsolve.strategies.published.annealed import Walk, check_share, fixed_eta
+from invsolve.strategies.published.proximal import DataStep
+
+# lam, zeta and steps: guidance card 6, and main_ddpir_deblur.py of the authors for the spacing and the scale of lambda.
+_PUBLISHED = {
+    "blur": (0.25, 0.1, 100), "super_resolution": (0.25, 0.25, 100), "inpainting": (0.25, 1.0, 20),
+    "inversebench": (8.0, 1.0, 1000),
+}
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class DiffPIR(Walk):
+    """``u = argmin -log p(y | A u) + lam |u - D|^2 / 2a^2``, then ``u + b (sqrt(1 - zeta) (x - u)/a + sqrt(zeta) e)``.
+
+    Zhu et al. 2023 (arXiv 2305.08995). ``lam``: how far D is trusted (1: as a signal of variance a^2); ``zeta``: the
+    share of fresh noise. Linear operators and Gaussian noise have the exact proximal point, others the one of their
+    linearisation and Gaussian at D. The last step returns D. No derivative of the denoiser; one evaluation a step.
+
+    For Gaussian priors of independent entries it tends to the posterior as steps grow and then zeta falls; with
+    ``zeta = 1`` or ``lam = 8`` it does not: see `docs/strategies.md`.
+    """
+
+    lam: float = 1.0
+    zeta: float = 0.1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_positive("DiffPIR", "lam", self.lam)
+        check_share("DiffPIR", "zeta", self.zeta)
+
+    @classmethod
+    def published(
+        cls, task: Literal["blur", "super_resolution", "inpainting", "inversebench"], *, unit: float = 1.0
+    ) -> Self:
+        """The authors' settings for a task, 100 DDPM levels (20 for inpainting) with quadratic spacing; or those of
+        InverseBench, lam 8, zeta 1 and 1000 levels. Levels are in units of ``unit``, the std of an entry.
+
+        The authors' lambda of 1 is a ``lam`` of 1/4: their noise level is that of images in [0, 1], their a of [-1, 1].
+        """
+        check_choice("DiffPIR.published", "task", task, tuple(_PUBLISHED))
+        check_positive("DiffPIR.published", "unit", unit)
+        lam, zeta, steps = _PUBLISHED[task]
+        grid = karras_grid(100.0, 0.01, steps) if task == "inversebench" else ddpm_grid(steps, spacing="quadratic")
+        return cls(lam=lam, zeta=zeta, grid=unit * grid)
+
+    def missing(self, problem: Problem, prior: Prior) -> str:
+        return needs_derivative(problem)
+
+    def prepare(self, problem: Problem, prior: Prior) -> DataStep:
+        return DataStep.of(problem, prior)
+
+    def move(self, run: Run, x: Tensor, a: Level, b: Level, i: int) -> tuple[Tensor, Info]:
+        value = run.prior.denoise(x, a)
+        if is_zero(b):
+            return value, {}
+        point = run.bound.tools.mean(value, a * a / self.lam)
+        return fixed_eta(point, x - point, a, b, self.zeta**0.5, run, i), {}

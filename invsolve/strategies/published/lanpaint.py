@@ -1,0 +1,66 @@
+"""LanPaint: Langevin dynamics at every level, with known and unknown coordinates pulling on each other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor
+
+from invsolve.core.validation import check_int, check_positive
+from invsolve.samplers.base import Level
+from invsolve.strategies.base import Info, Run
+from invsolve.strategies.published.annealed import check_optional, root
+from invsolve.strategies.published.spectral import SpectralData, SpectralWalk
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class LanPaint(SpectralWalk):
+    """``inner`` Langevin steps at every level, then one deterministic step; no derivative of the denoiser.
+
+    Zheng et al. 2025 (arXiv 2502.03491). In ``u = x / sqrt(1 + a^2)`` (in units of ``unit``, the std of an entry of the
+    signal, by default the prior's root mean variance), ``du = g dt + sqrt(2) dW`` with ``g = (D' - u) / (1 - abar)``
+    where nothing is known and ``(1 + lam) (y' - u) / (1 - abar) - lam (D' - u) / (1 - abar)`` where it is, D' and y'
+    being ``sqrt(abar)`` times D and y, ``abar = 1 / (1 + a^2)``; steps ``eta (1 - abar)`` by an exponential integrator.
+    Known coordinates start each level as y with noise of that level.
+
+    Coordinates are the singular ones of the operator; those whose data have more noise than an entry has spread are
+    taken as unknown, the others as exact: noise that matters is fitted. Exact as inner steps and levels grow. ``inner +
+    1`` evaluations a step; linear operators with a decomposition.
+    """
+
+    num_steps: int = 30
+    inner: int = 5
+    lam: float = 5.0
+    eta: float = 0.2
+    unit: float | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_int("LanPaint", "inner", self.inner, minimum=0)
+        check_positive("LanPaint", "lam", self.lam, zero=True)
+        check_positive("LanPaint", "eta", self.eta)
+        check_optional("LanPaint", "unit", self.unit)
+
+    def move(self, run: Run, x: Tensor, a: Level, b: Level, i: int) -> tuple[Tensor, Info]:
+        tools: SpectralData = run.bound.tools
+        to, back, y = tools.spectrum.to_spectrum, tools.spectrum.from_spectrum, tools.data
+        unit, level = self.unit or run.bound.unit, a
+        seen = tools.noise < unit  # data with more noise than the signal has, or of tiny singular values, say nothing
+        a, b = tools.level(a), tools.level(b)
+        stretch = root(1 + (a / unit) ** 2)  # x = stretch u
+        width = (a / unit / stretch) ** 2  # 1 - abar
+        X = torch.where(seen, y + a * to(run.noise(i)), to(x))
+        for k in range(self.inner):
+            D = to(run.prior.denoise(back(X), level)) / stretch
+            u = X / stretch
+            pull = torch.where(seen, (1 + self.lam) * (y / stretch - u) - self.lam * (D - u), D - u)  # (1 - abar) g
+            stiff = 1 + self.lam * seen  # (1 - abar) times the stiffness
+            decay = (-self.eta * stiff).exp()
+            spread = (unit * root(width)) * ((1 - decay**2) / stiff).sqrt()
+            u = decay * u + (1 - decay) / stiff * (pull + stiff * u) + spread * to(run.noise(i, 1 + k))
+            X = stretch * u
+        D = torch.where(seen, y, to(run.prior.denoise(back(X), level)))
+        return back(D + (b / a) * (X - D)), {}

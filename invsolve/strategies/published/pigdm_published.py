@@ -1,0 +1,50 @@
+"""PiGDM as published: a sampler's step with the plain denoiser, then a step along the pseudoinverse guidance."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+
+from torch import Tensor
+
+from invsolve.priors.base import Prior
+from invsolve.problem import Problem
+from invsolve.samplers.base import Level
+from invsolve.strategies.base import Info, Run
+from invsolve.strategies.guidance.guided import needs_derivative
+from invsolve.strategies.published.annealed import Walk, check_optional, check_share, fixed_eta
+from invsolve.strategies.published.proximal import DataStep
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class PublishedPiGDM(Walk):
+    """``x' = D + sqrt(1 - eta^2) (b/a) (x - D) + eta b e + r^2 J^H A^H (r^2 A A^H + G)^-1 (y - A D)``.
+
+    Song et al. 2023 (ICLR), guidance card 3, in the form of the public codes; made by ``PiGDM(form="published")``.
+    """
+
+    eta: float = 0.2
+    prior_std: float | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_share("PiGDM", "eta", self.eta)
+        check_optional("PiGDM", "prior_std", self.prior_std)
+
+    @property
+    def name(self) -> str:
+        return "PiGDM, published"
+
+    def missing(self, problem: Problem, prior: Prior) -> str:
+        return needs_derivative(problem)
+
+    def prepare(self, problem: Problem, prior: Prior) -> DataStep:
+        return DataStep.of(problem, prior)
+
+    def move(self, run: Run, x: Tensor, a: Level, b: Level, i: int) -> tuple[Tensor, Info]:
+        value, pull = run.prior.pullback(x, a)
+        std = self.prior_std or run.bound.unit
+        r2 = a * a * std**2 / (std**2 + a * a)
+        out = fixed_eta(value, x - value, a, b, self.eta, run, i)
+        return out + r2 * run.prior.noise_covariance(pull(run.bound.tools.back(value, r2))), {}

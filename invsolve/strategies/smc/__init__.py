@@ -1,0 +1,3 @@
+"""Sequential Monte Carlo: weighted particles."""
+
+__all__: list[str] = []

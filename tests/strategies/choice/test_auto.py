@@ -1,0 +1,434 @@
+"""`strategy="auto"`: which strategies it tries, when it stops, and what its certificate says."""
+
+import math
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+import torch
+
+import invsolve as iv
+from invsolve.operators import BlackBox
+from invsolve.solving.escalation import climb
+from invsolve.solving.request import Found, pooled
+from invsolve.strategies.choice.candidates import Rung, ladder
+
+D = torch.float64
+N = 4
+EYE = torch.eye(N, dtype=D)
+
+
+def prior():
+    return iv.priors.GaussianPrior(mean=torch.zeros(N, dtype=D), covariance=EYE)
+
+
+def hidden(exact):
+    return iv.priors.from_denoiser(exact._denoise, shape=tuple(exact.shape), mean=exact.mean, scale=exact.scale)
+
+
+def mixture():
+    means = torch.tensor([[-2.0, 0, 0, 1], [1.5, 1, 0, 0]], dtype=D)
+    return iv.priors.GaussianMixturePrior(
+        weights=torch.tensor([0.4, 0.6], dtype=D), means=means, covariances=0.2 * EYE.repeat(2, 1, 1)
+    )
+
+
+class Box(BlackBox):
+    in_shape = out_shape = (N,)
+
+    def _apply(self, x):
+        return x + 0.1 * x**3
+
+    def fingerprint(self):
+        return "box"
+
+
+LINEAR = iv.operators.Matrix(matrix=EYE)
+BENT = iv.operators.from_callable(lambda x: x + 0.1 * x**3, (N,), (N,))
+LAPLACE = iv.priors.SparsePrior(shape=(N,), coefficients=iv.priors.Laplace(scale=0.5), dtype=D)
+BIG = iv.priors.from_denoiser(lambda x, s: x / (1 + s**2), shape=(4096,), scale=1.0)
+
+
+@pytest.mark.parametrize(
+    ("operator", "law", "names", "word"),
+    [
+        (LINEAR, prior(), ["Exact"], "closed-form"),
+        (LINEAR, mixture(), ["Exact"], "closed-form"),
+        (LINEAR, LAPLACE, ["NoiseMCMC"] * 3 + ["MMPS"], "with gradients"),
+        (BENT, prior(), ["NoiseMCMC"] * 3, "not a LinearOperator"),
+        (Box(), prior(), ["NoiseMCMC"] * 3, "without a gradient"),
+        (LINEAR, hidden(mixture()), ["SMC"] * 2 + ["NoiseMCMC"] * 3 + ["MMPS"], "weights correct"),
+        (BENT, mixture(), ["SMC"] * 2 + ["NoiseMCMC"] * 3, "weights correct"),
+        (Box(), mixture(), ["NoiseMCMC"] * 3, "without a gradient"),
+    ],
+)
+def test_the_ladder_is_decided_by_what_is_known(operator, law, names, word):
+    problem = iv.Problem(operator, torch.zeros(N, dtype=D), noise=0.1)
+    rungs = ladder(problem, law, 16)
+    assert [r.strategy.name for r in rungs] == names and word in rungs[0].why
+
+
+def test_chains_through_a_network_are_run_where_nothing_else_can_be():
+    class Big(Box):
+        in_shape = out_shape = (160,)
+
+    free = iv.priors.from_denoiser(lambda x, s: x / (1 + s**2), shape=(160,), scale=1.0, dtype=D)
+    network = iv.priors.NetworkPrior(
+        network=Zero().double(), shape=(160,), scale=1.0, sigma_range=(0.01, 10.0)
+    )
+    for law, operator, name in ((free, None, "NoiseMCMC"), (network, None, "MMPS"), (network, Big(), "NoiseMCMC")):
+        operator = operator or iv.operators.Mask(mask=torch.arange(160) < 80)
+        assert ladder(iv.Problem(operator, torch.zeros(160, dtype=D), noise=0.1), law, 4)[0].strategy.name == name
+
+
+class Zero(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+
+    def forward(self, x, c):
+        return self.weight * x
+
+
+def test_chains_that_were_not_led_to_the_data_are_replaced_by_guidance():
+    """Of an item that a budget left near the prior: a denoiser without a law, which only chains could be exact about."""
+    n = 160
+    A = iv.operators.Mask(mask=torch.arange(n) < 120)
+    slow = iv.priors.from_denoiser(lambda x, s: x / (1 + s**2), shape=(n,), scale=1.0)
+    y = torch.where(torch.arange(n) < 120, 3.0, 0.0).repeat(2, 1)
+    result = iv.solve(A, y, slow, noise=0.1, num_samples=4, budget=iv.Budget(evaluations=1))
+    assert result.strategy == "MMPS" and "not led to the data" in result.why and not result.certificate.reached
+    assert "samples are those of MMPS(), an approximation" in result.certificate.missing
+    assert [a.strategy for a in result.certificate.attempts] == ["NoiseMCMC()", "MMPS()"]
+    # The prior is a Gaussian, of which guidance is exact: mean 3 / 1.01, std 0.1 / 1.01^(1/2).
+    seen = result.samples[..., :120]
+    assert abs(float(seen.mean()) - 3 / 1.01) < 5 * 0.1 / seen.numel() ** 0.5
+    assert not any("power" in text for text in result.warnings)
+
+
+def test_of_a_batch_only_the_items_far_from_the_data_are_guided(tmp_path):
+    """Item 0 is led to its data, item 1 is stopped on the way; with a checkpoint the same, and again."""
+    n = 64
+    laplace = iv.priors.SparsePrior(shape=(n,), coefficients=iv.priors.Laplace(scale=0.5), dtype=D)
+    A = iv.operators.Mask(mask=torch.arange(n) < 48)
+    y = torch.zeros(2, n, dtype=D)
+    y[1, :48] = 6 * torch.randn(48, generator=torch.Generator().manual_seed(0), dtype=D)
+    options = {"noise": 0.2, "num_samples": 4, "budget": iv.Budget(evaluations=250_000)}
+    result = iv.solve(A, y, laplace, **options)
+    beta = result.info["beta"][0]
+    assert 0.2 < float(beta[0]) < 1 and beta[1].isnan()
+    certificate = result.certificate
+    assert "the samples of 1 of 2 items are those of MMPS()" in certificate.missing
+    assert certificate.tests["power of the likelihood that was reached"] == float(beta[0])
+    assert [a.items for a in certificate.attempts] == [2, 1] and any("power" in text for text in result.warnings)
+    assert float(result.chi2[:, 1].mean()) < 2  # the chains' are at hundreds
+    for _ in range(2):
+        again = iv.solve(A, y, laplace, checkpoint=tmp_path / "c", **options)
+        assert torch.equal(again.samples, result.samples)
+
+
+def test_a_try_that_came_further_is_kept():
+    """Neither of two tries knows its error."""
+    call = Scripted([math.nan, math.nan], powers=[0.1, 0.9])
+    _, rung, certificate = climb(call, [*rungs(1, 1), replace(rungs(1)[0], instead=True)], iv.Budget(seconds=1e9))
+    assert call.ran == [0, 1] and rung.why == "rung 1" and "those of" not in certificate.missing
+
+
+def test_large_signals_known_by_a_denoiser_are_guided_and_not_certified():
+    A = iv.operators.Mask(mask=torch.arange(4096) % 2 == 0)
+    result = iv.solve(A, torch.zeros(4096), BIG, noise=0.1, num_samples=2)
+    assert result.strategy == "MMPS" and "approximation" in result.why
+    assert not result.certificate.reached and "not tested" in str(result.certificate)
+    assert math.isnan(result.certificate.mean_error)
+
+
+def test_rows_that_must_be_alone():
+    y = torch.zeros(N, dtype=D)
+    result = iv.solve(BENT, y, prior(), noise=0.1, num_samples=2, reproducible=True)
+    assert result.strategy == "MMPS"
+    with pytest.raises(iv.errors.UnsupportedError, match="its samples see each other; not MMPS, which needs an operator"):
+        iv.solve(Box(), y, prior(), noise=0.1, reproducible=True)
+    assert iv.solve(BENT, y, prior(), noise=0.1, num_samples=2, chunk=1).strategy == "NoiseMCMC"
+
+
+def test_an_exact_result_is_certified():
+    result = iv.solve(LINEAR, torch.zeros(2, N, dtype=D), prior(), noise=0.1, num_samples=2)
+    certificate = result.certificate
+    assert certificate.reached and certificate.exact and certificate.passed.tolist() == [True, True]
+    assert certificate.mean_error.tolist() == [0, 0] and "exact draws" in str(certificate)
+    assert repr(certificate) == "Certificate(exact, 1 attempt(s))"
+
+
+def test_a_chosen_strategy_has_no_certificate():
+    result = iv.solve(LINEAR, torch.zeros(N, dtype=D), prior(), noise=0.1, strategy=iv.strategies.Exact())
+    assert result.certificate is None
+
+
+def test_a_hidden_mixture_is_right_and_certified():
+    exact = mixture()
+    A = iv.operators.Matrix(matrix=torch.tensor([[1.0, -1.0, 0.5, 0.0]], dtype=D))
+    y = torch.tensor([[-0.4], [0.2]], dtype=D)
+    posterior = exact.posterior(A, y, noise=0.8)
+    result = iv.solve(A, y, hidden(exact), noise=0.8, num_samples=4096, seed=3)
+    assert result.strategy == "SMC" and result.certificate.reached and result.log_weights is None
+    bound = result.certificate.mean_error
+    found = ((result.mean - posterior.mean) / posterior.std).abs().amax(1)
+    assert (found < bound + 5 / math.sqrt(4096)).all() and (bound < 0.15).all()
+    assert ((result.std / posterior.std - 1).abs() < 0.08).all()
+    assert ((result.log_evidence - posterior.log_evidence).abs() < 4 * result.log_evidence_se).all()
+
+
+def test_few_samples_come_from_the_same_population():
+    exact = mixture()
+    y = torch.zeros(N, dtype=D)
+    result = iv.solve(LINEAR, y, hidden(exact), noise=2.0, num_samples=3, seed=3)
+    assert result.samples.shape == (3, N) and result.certificate.reached
+    assert len({tuple(x) for x in result.samples.tolist()}) == 3
+
+
+def test_the_ladder_is_climbed_inside_the_budget(monkeypatch):
+    """Nothing is certified to 1e-4 posterior std: the first rung does not pass, the next is too dear."""
+    monkeypatch.setattr(iv.certificate, "MEAN_ERROR", 1e-4)
+    result = iv.solve(BENT, torch.zeros(N, dtype=D), prior(), noise=0.1, num_samples=8, budget=iv.Budget(
+        seconds=1e6, evaluations=10**6
+    ))
+    certificate = result.certificate
+    assert not certificate.reached
+    assert "would take about" in certificate.missing and "are left" in certificate.missing
+    assert "NoiseMCMC(chains=8192" in str(certificate)
+    assert len(certificate.attempts) == 1 and certificate.attempts[0].evaluations > 1000
+
+
+@pytest.mark.parametrize("budget", [1e-6, iv.Budget(evaluations=1)])
+def test_chains_stop_where_the_budget_ends(budget):
+    """After one move: samples there are, but nothing vouches for them."""
+    result = iv.solve(BENT, torch.full((2, N), 3.0, dtype=D), prior(), noise=0.01, num_samples=8, budget=budget)
+    certificate = result.certificate
+    assert result.info["moves"].unique().tolist() == [1] and float(result.info["beta"].max()) < 1
+    assert result.info["mean_error"].isnan().all() and result.samples.isfinite().all()
+    assert not certificate.reached and "stopped when the budget was spent" in certificate.missing
+    assert "power of the likelihood" in certificate.missing
+    assert any("power" in text for text in result.warnings)
+
+
+def test_without_a_budget_what_was_begun_is_finished(monkeypatch):
+    monkeypatch.setattr(iv.climb, "Budget", lambda: iv.Budget(seconds=1e-6))
+    result = iv.solve(BENT, torch.zeros(N, dtype=D), prior(), noise=0.1, num_samples=8)
+    assert result.certificate.reached and float(result.info["moves"].min()) > 8
+
+
+class Scripted:
+    """A call whose strategies find what the test says."""
+
+    def __init__(self, errors, powers=None):
+        self.errors, self.powers, self.ran = list(errors), powers, []
+        self.problem = iv.Problem(LINEAR, torch.zeros(1, N, dtype=D), noise=0.1)
+
+    def on(self, items):
+        return self
+
+    def run(self, rung, number, over=None):
+        self.ran.append(number)
+        error = torch.full((2,), self.errors[number], dtype=D)
+        info = {"mean_error": error, "std_error": error, "log_evidence_se": error}
+        if self.powers:
+            info["beta"] = torch.full((2,), self.powers[number], dtype=D)
+        return Found(
+            samples=torch.zeros(2, N, dtype=D), chi2=torch.ones(2, dtype=D), log_weights=None, info=info, calls=Counter(denoise=1000),
+            processed=2, seconds=1.0, chunk=2, warnings=(),
+        )
+
+
+def rungs(*costs):
+    return [Rung(strategy=iv.strategies.MMPS(num_steps=10 + i), why=f"rung {i}", cost=c) for i, c in enumerate(costs)]
+
+
+def test_the_climb_stops_when_certified():
+    call = Scripted([0.5, 0.01, 0.01])
+    _, rung, certificate = climb(call, rungs(1, 1, 1), iv.Budget(seconds=1e9))
+    assert call.ran == [0, 1] and rung.why == "rung 1" and certificate.reached and certificate.missing == ""
+    assert [a.reached for a in certificate.attempts] == [0, 1]
+    assert "Certified (MMPS()" in str(certificate) and "0.02 posterior std" in str(certificate)
+
+
+def test_the_best_is_returned_when_none_is_certified():
+    call = Scripted([0.5, 0.2, 0.3])
+    _, rung, certificate = climb(call, rungs(1, 1, 1), iv.Budget(seconds=1e9))
+    assert call.ran == [0, 1, 2] and rung.why == "rung 1" and not certificate.reached
+    assert "bound on the mean's error (posterior std) 0.6" in certificate.missing  # of the last attempt
+
+
+def test_a_rung_that_would_not_end_in_time_is_not_begun():
+    call = Scripted([0.5, 0.01])
+    _, _, certificate = climb(call, rungs(1, 100), iv.Budget(seconds=50))
+    assert call.ran == [0] and "would take about 100 s, 50 s are left of budget=50" in certificate.missing
+    call = Scripted([0.5, 0.01])
+    _, _, certificate = climb(call, rungs(1, 8), iv.Budget(evaluations=5000))
+    assert call.ran == [0] and "would take about 8,000 evaluations, 4,000 are left" in certificate.missing
+
+
+def test_nan_is_no_certificate():
+    _, _, certificate = climb(Scripted([math.nan]), rungs(1), iv.Budget())
+    assert not certificate.reached and not bool(certificate.passed.any())
+
+
+def test_pooling_counts_islands_by_their_evidence_and_drops_what_failed():
+    count, items, islands = 50, 2, 4
+    samples = torch.randn(count, items, islands, 1, generator=torch.Generator().manual_seed(0), dtype=D)
+    samples[:, 0, 0] += 10  # an island that found what others did not, of evidence e^2
+    evidence = torch.zeros(items, islands, dtype=D)
+    evidence[0, 0] = 2.0
+    logs = evidence.expand(count, items, islands).clone()
+    samples[0, 1, 2] = math.nan
+    rows, info = pooled(
+        samples.view(-1, 1), torch.ones(count * items * islands, dtype=D), logs.reshape(-1), {"log_evidence": evidence}, 1000
+    )
+    chosen = samples.view(-1, 1)[rows].view(1000, items)
+    share = math.exp(2) / (math.exp(2) + 3)
+    assert float((chosen[:, 0] > 5).double().mean()) == pytest.approx(share, abs=2e-3)
+    assert torch.isfinite(chosen).all()
+    assert info["mean_error"][0] > 0.25 > info["mean_error"][1]
+    assert info["log_evidence"][0] == pytest.approx(math.log((math.exp(2) + 3) / 4))
+    assert info["log_evidence_se"][0] > 0.5 and info["log_evidence_se"][1] == 0
+
+
+def test_only_items_that_are_not_certified_climb_on(monkeypatch):
+    """The second of three fails at first: the others keep what the first rung found, bit for bit."""
+    y = torch.randn(3, N, generator=torch.Generator().manual_seed(0), dtype=D)
+    first = iv.solve(BENT, y, prior(), noise=0.1, num_samples=64, strategy=iv.strategies.NoiseMCMC(chains=4096))
+    honest = iv.climb.judged
+
+    def strict(info):
+        passed, tests, wrong = honest(info)
+        assert bool(passed.all())
+        return (passed & torch.tensor([True, False, True]), tests, "too narrow") if len(passed) == 3 else (passed, tests, wrong)
+
+    monkeypatch.setattr(iv.climb, "judged", strict)
+    result = iv.solve(BENT, y, prior(), noise=0.1, num_samples=64, budget=1e6)
+    attempts = result.certificate.attempts
+    assert [(a.items, a.reached) for a in attempts] == [(3, 2), (1, 1)] and result.certificate.reached
+    assert "2 of 3 items certified" in str(result.certificate) and "longer after" in result.why
+    assert torch.equal(result.samples[:, [0, 2]], first.samples[:, [0, 2]])
+    assert not torch.equal(result.samples[:, 1], first.samples[:, 1])
+    assert torch.equal(result.info["ess"][:, [0, 2]], first.info["ess"][:, [0, 2]])
+
+
+def test_a_killed_climb_goes_on(tmp_path):
+    exact = mixture()
+    y = torch.zeros(N, dtype=D)
+
+    def go(**more):
+        return iv.solve(LINEAR, y, hidden(exact), noise=0.5, num_samples=4, **more)
+
+    whole = go()
+    saved = tmp_path / "run.ckpt"
+    assert torch.equal(go(checkpoint=saved).samples, whole.samples) and saved.exists()
+    assert torch.equal(go(checkpoint=saved).samples, whole.samples)  # from the finished file
+
+
+@pytest.mark.parametrize(
+    ("budget", "message"),
+    [
+        ("long", "`budget` must be a number of seconds or an iv.Budget"),
+        (True, "`budget` must be a number of seconds or an iv.Budget"),
+        (-1, "`seconds` must be non-negative|`seconds` must be positive"),
+        (0, "`seconds` must be positive"),
+    ],
+)
+def test_budgets_are_checked(budget, message):
+    with pytest.raises(iv.errors.InvsolveError, match=message):
+        iv.solve(LINEAR, torch.zeros(N, dtype=D), prior(), noise=0.1, budget=budget)
+
+
+def test_budget_of_evaluations_is_checked():
+    with pytest.raises(iv.errors.InputError, match="`evaluations` must be at least 1"):
+        iv.Budget(evaluations=0)
+
+
+def test_a_budget_is_of_auto_only():
+    with pytest.raises(iv.errors.InputError, match="`budget` must be left out with a strategy of your own"):
+        iv.solve(LINEAR, torch.zeros(N, dtype=D), prior(), noise=0.1, budget=5.0, strategy=iv.strategies.Exact())
+
+
+def test_a_kind_that_was_not_run_yet_is_not_free():
+    call = Scripted([0.5, 0.01])
+    others = [*rungs(1), Rung(strategy=iv.strategies.NoiseMCMC(), why="another kind")]
+    _, _, certificate = climb(call, others, iv.Budget(evaluations=1500))
+    assert call.ran == [0] and "would take about 1,000 evaluations, 500 are left" in certificate.missing
+
+
+def test_a_finished_checkpoint_keeps_its_seconds(tmp_path):
+    def go():
+        return iv.solve(BENT, torch.zeros(N, dtype=D), prior(), noise=0.1, num_samples=4, checkpoint=tmp_path / "c")
+
+    first, again = go(), go()
+    assert 0.5 * first.seconds < again.seconds < 2 * first.seconds + 0.1
+
+
+def test_noise_of_each_item_with_a_curved_operator():
+    noise = iv.noise.Gaussian(std=torch.tensor([[0.3], [0.4]], dtype=D))
+    result = iv.solve(BENT, torch.zeros(2, N, dtype=D), mixture(), noise=noise, num_samples=4, strategy=iv.strategies.SMC())
+    assert torch.isfinite(result.samples).all()
+
+
+def test_one_founder_says_nothing_of_the_evidence():
+    from invsolve.strategies.smc.weights import relative_variance
+
+    weights, zero = torch.full((8, 1), 1 / 8, dtype=D), torch.zeros(8, 1, dtype=torch.int64)
+    assert relative_variance(weights, zero).isinf().all()
+    assert relative_variance(weights, torch.arange(8)[:, None]).item() == 0
+
+
+def test_a_certificate_is_saved_with_its_result(tmp_path):
+    y = torch.zeros(2, N, dtype=D)
+    for law, operator in ((prior(), LINEAR), (prior(), BENT)):
+        result = iv.solve(operator, y, law, noise=0.1, num_samples=8)
+        result.save(tmp_path / "r.nc")
+        back = iv.load_result(tmp_path / "r.nc").certificate
+        assert str(back) == str(result.certificate) and repr(back) == repr(result.certificate)
+        assert torch.equal(back.passed, result.certificate.passed)
+        assert torch.equal(back.mean_error, result.certificate.mean_error.double())
+    chosen = iv.solve(LINEAR, y, prior(), noise=0.1, num_samples=8, strategy=iv.strategies.Exact())
+    chosen.save(tmp_path / "r.nc")
+    assert iv.load_result(tmp_path / "r.nc").certificate is None
+
+
+def test_a_certificate_of_nothing_is_none():
+    value = iv.solve(LINEAR, torch.zeros(N, dtype=D), prior(), noise=0.1).certificate.to_dict()
+    with pytest.raises(ValueError, match="without attempts"):
+        iv.certificate.Certificate.from_dict(value | {"attempts": []})
+    with pytest.raises(KeyError):
+        iv.certificate.Certificate.from_dict({})
+
+
+def test_a_likelihood_that_is_zero_everywhere_fails_soon():
+    """The second item is like any other."""
+
+    class Nowhere(BlackBox):
+        in_shape = out_shape = (N,)
+
+        def _apply(self, x):
+            return x.clone()
+
+        def fingerprint(self):
+            return "nowhere"
+
+    y = torch.tensor([[1e200] * N, [0.1] * N], dtype=D)
+    result = iv.solve(Nowhere(), y, prior(), noise=0.3, num_samples=4, throw=False, strategy=iv.strategies.NoiseMCMC(num_steps=200))
+    assert result.status is iv.result.Status.SOME_FAILED
+    assert result.failed[:, 0].all() and not result.failed[:, 1].any()
+    assert result.info["moves"][0, 0] == 30 and result.info["mean_error"][0, 0].isnan()
+    with pytest.raises(iv.errors.SolveError, match="4 of 8 samples failed"):
+        iv.solve(Nowhere(), y, prior(), noise=0.3, num_samples=4, strategy=iv.strategies.NoiseMCMC(num_steps=200))
+
+
+def test_chains_that_were_stopped_are_so_from_their_checkpoint_too(tmp_path):
+    """The finished file is not taken for an answer that was not certified for another reason."""
+    y = torch.full((N,), 3.0, dtype=D)
+
+    def go():
+        return iv.solve(BENT, y, prior(), noise=0.01, num_samples=8, budget=iv.Budget(evaluations=1), checkpoint=tmp_path / "c")
+
+    first, again = go(), go()
+    assert torch.equal(first.samples, again.samples)
+    assert len(again.certificate.attempts) == 1 and "stopped when the budget was spent" in again.certificate.missing
