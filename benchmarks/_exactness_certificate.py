@@ -67,8 +67,9 @@ def certificate_problems(count: int = 200, seed: int = 0) -> Iterator[Known]:
 
 def denoiser_only(prior: iv.priors.GaussianMixturePrior) -> Prior:
     """The same law, known through its denoiser and nothing else."""
-    return iv.priors.from_denoiser(prior._denoise, shape=tuple(prior.shape), mean=prior.mean, scale=prior.scale,
-                                   detail=prior.detail)
+    return iv.priors.from_denoiser(
+        prior._denoise, shape=tuple(prior.shape), mean=prior.mean, scale=prior.scale, detail=prior.detail
+    )
 
 
 def shown(problem: Known) -> Prior:
@@ -83,21 +84,42 @@ def verdict(problem: Known, *, budget: float, samples: int, seed: int) -> Verdic
     nan = math.nan
     try:
         result = iv.solve(
-            problem.operator, problem.data, shown(problem), noise=problem.noise, num_samples=samples, seed=seed,
-            throw=False, budget=budget,
+            problem.operator,
+            problem.data,
+            shown(problem),
+            noise=problem.noise,
+            num_samples=samples,
+            seed=seed,
+            throw=False,
+            budget=budget,
         )
     except iv.errors.InvsolveError as error:
         return Verdict(
-            problem=problem.name, kind=kind, reached=False, right=False, mean=nan, std_min=nan, std_max=nan, weight=nan,
-            seconds=time.perf_counter() - start, note=f"{type(error).__name__}: {error}"[:120],
+            problem=problem.name,
+            kind=kind,
+            reached=False,
+            right=False,
+            mean=nan,
+            std_min=nan,
+            std_max=nan,
+            weight=nan,
+            seconds=time.perf_counter() - start,
+            note=f"{type(error).__name__}: {error}"[:120],
         )
     seconds = time.perf_counter() - start
     certificate = getattr(result, "certificate", None)
     e = errors(problem, result.samples, result.weights)
     right = e.mean <= LIMITS["mean"] and e.std_min >= LIMITS["low"] and e.std_max <= LIMITS["high"]
     return Verdict(
-        problem=problem.name, kind=kind, reached=None if certificate is None else bool(certificate.reached),
-        right=right, mean=e.mean, std_min=e.std_min, std_max=e.std_max, weight=e.weight, seconds=seconds,
+        problem=problem.name,
+        kind=kind,
+        reached=None if certificate is None else bool(certificate.reached),
+        right=right,
+        mean=e.mean,
+        std_min=e.std_min,
+        std_max=e.std_max,
+        weight=e.weight,
+        seconds=seconds,
     )
 
 
@@ -109,9 +131,14 @@ def summary(verdicts: list[Verdict]) -> list[list[str]]:
         sure = [v for v in group if v.reached]
         rest = [v for v in group if not v.reached]
         seconds = sorted(v.seconds for v in group)[len(group) // 2]
-        rows.append([
-            kind, str(len(group)), f"{len(sure)}" if any(v.reached is not None for v in group) else "no certificate",
-            f"{sum(v.right for v in sure)} of {len(sure)}", f"{sum(v.right for v in rest)} of {len(rest)}",
-            f"{seconds:.1f}",
-        ])
+        rows.append(
+            [
+                kind,
+                str(len(group)),
+                f"{len(sure)}" if any(v.reached is not None for v in group) else "no certificate",
+                f"{sum(v.right for v in sure)} of {len(sure)}",
+                f"{sum(v.right for v in rest)} of {len(rest)}",
+                f"{seconds:.1f}",
+            ]
+        )
     return rows

@@ -108,7 +108,8 @@ def methods() -> dict[str, Callable[[int], Callable[[PeerCase, int, int, PriorNe
         )
 
     return {
-        "azula: MMPS, 16 CG, VE, second order": azula_mmps, "deepinv: MomentMatching, 20 CG, VE, Euler": deepinv_mmps
+        "azula: MMPS, 16 CG, VE, second order": azula_mmps,
+        "deepinv: MomentMatching, 20 CG, VE, Euler": deepinv_mmps,
     }
 
 

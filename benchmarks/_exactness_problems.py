@@ -72,8 +72,16 @@ def mixture(name: str, d: int, k: int, seed: int, part: str = "mixtures") -> Kno
         return mixture_gold(prior.weights, prior.means, prior.covariances, operator.matrix, y, noise, seed)
 
     return Known(
-        name=name, part=part, text=f"{k} modes in {d} dimensions, {len(y)} data, noise {noise:g}", operator=operator,
-        data=y, noise=noise, prior=prior, make=make, matrix=operator.matrix, real_data=y,
+        name=name,
+        part=part,
+        text=f"{k} modes in {d} dimensions, {len(y)} data, noise {noise:g}",
+        operator=operator,
+        data=y,
+        noise=noise,
+        prior=prior,
+        make=make,
+        matrix=operator.matrix,
+        real_data=y,
         modes=lambda x: prior.responsibilities(x, 1e-3),
     )
 
@@ -128,7 +136,7 @@ def seen(task: str, shape: tuple[int, ...], rng: torch.Generator) -> tuple[Opera
         index = torch.randperm(n, generator=rng)[: n // 2].sort().values
         return iv.operators.Subsample(index=index, in_shape=shape), eye[index]
     if task == "deconvolution":  # a periodic Gaussian of std 1, cut at 3
-        one = torch.exp(-torch.arange(-3, 4, dtype=D) ** 2 / 2)
+        one = torch.exp(-(torch.arange(-3, 4, dtype=D) ** 2) / 2)
         one /= one.sum()
         matrix, kernel = torch.ones(1, 1, dtype=D), torch.ones((), dtype=D)
         for size in shape:
@@ -181,14 +189,23 @@ def sparse(
     def make() -> Gold:
         if LAWS[law].family == "spike-slab" and len(T) <= 16:
             return all_supports(matrix, y, noise, T, LAWS[law], seed=seed)
-        return cached(name, key, lambda: gibbs(
-            matrix, y, noise, T, LAWS[law], seed=seed, effort=effort, tempered=tempered
-        ))
+        return cached(
+            name, key, lambda: gibbs(matrix, y, noise, T, LAWS[law], seed=seed, effort=effort, tempered=tempered)
+        )
 
     prior = iv.priors.SparsePrior(shape=shape, coefficients=coefficients(LAWS[law]), transform=transform, dtype=D)
     return Known(
-        name=name, part="sparse", text=f"{law}, {transform}, {task}, {size}, noise {noise:g}", operator=operator,
-        data=data, noise=noise, prior=prior, truth=x, matrix=matrix, real_data=y, make=make,
+        name=name,
+        part="sparse",
+        text=f"{law}, {transform}, {task}, {size}, noise {noise:g}",
+        operator=operator,
+        data=data,
+        noise=noise,
+        prior=prior,
+        truth=x,
+        matrix=matrix,
+        real_data=y,
+        make=make,
     )
 
 
@@ -248,10 +265,14 @@ def elliptic(d: int, count: int, noise: float, length: float, std: float, seed: 
     curved = Curved(f=lambda x: pressure(x, sensors), y=y, noise=sigma, mean=mean, root=root)
     key = digest(VERSION, covariance, sensors, y, sigma, sweeps)
     return Known(
-        name=name, part="nonlinear",
+        name=name,
+        part="nonlinear",
         text=f"elliptic, {d} cells, {count} sensors, noise {100 * noise:g} %, field std {std:g}",
         operator=iv.operators.from_callable(lambda x: pressure(x, sensors), in_shape=(d,), out_shape=(count,)),
-        data=y, noise=sigma, prior=iv.priors.GaussianPrior(mean=mean, covariance=covariance), truth=u,
+        data=y,
+        noise=sigma,
+        prior=iv.priors.GaussianPrior(mean=mean, covariance=covariance),
+        truth=u,
         make=lambda: cached(name, key, lambda: hmc(curved, seed=seed, sweeps=sweeps)),
     )
 
@@ -286,10 +307,16 @@ def phase(d: int, m: int, noise: float, weight: float, seed: int, sweeps: int = 
         return Gold(**{**vars(gold), "weights": torch.stack([first, 1 - first])})
 
     return Known(
-        name=name, part="nonlinear",
+        name=name,
+        part="nonlinear",
         text=f"phase retrieval, {d} real, {m} intensities, noise {noise:g}, weight {weight:g}",
-        operator=iv.operators.from_callable(intensity, in_shape=(d,), out_shape=(m,)), data=y, noise=noise,
-        prior=iv.priors.GaussianPrior(mean=mean, covariance=torch.eye(d, dtype=D)), truth=x, make=make, modes=modes,
+        operator=iv.operators.from_callable(intensity, in_shape=(d,), out_shape=(m,)),
+        data=y,
+        noise=noise,
+        prior=iv.priors.GaussianPrior(mean=mean, covariance=torch.eye(d, dtype=D)),
+        truth=x,
+        make=make,
+        modes=modes,
     )
 
 
@@ -315,9 +342,14 @@ def banana(d: int, bend: float, noise: float, seed: int, *, turned: bool = True)
 
     name = f"banana-{d}-{bend:g}-{noise:g}-s{seed}"
     return Known(
-        name=name, part="nonlinear", text=f"banana, {d} numbers, bend {bend:g}, noise {noise:g}",
-        operator=iv.operators.from_callable(bent, in_shape=(d,), out_shape=(d // 2,)), data=y, noise=noise,
-        prior=iv.priors.GaussianPrior(mean=torch.zeros(d, dtype=D), covariance=torch.eye(d, dtype=D)), truth=R @ z,
+        name=name,
+        part="nonlinear",
+        text=f"banana, {d} numbers, bend {bend:g}, noise {noise:g}",
+        operator=iv.operators.from_callable(bent, in_shape=(d,), out_shape=(d // 2,)),
+        data=y,
+        noise=noise,
+        prior=iv.priors.GaussianPrior(mean=torch.zeros(d, dtype=D), covariance=torch.eye(d, dtype=D)),
+        truth=R @ z,
         make=lambda: cached(name, digest(VERSION, R, y, bend, noise), make),
     )
 
@@ -335,9 +367,14 @@ def funnel_problem(d: int, noise: float, seed: int, *, turned: bool = True) -> K
 
     name = f"funnel-{d}-{noise:g}-s{seed}"
     return Known(
-        name=name, part="nonlinear", text=f"funnel, {d} numbers, noise {noise:g}",
-        operator=iv.operators.from_callable(scaled, in_shape=(d,), out_shape=(d - 1,)), data=y, noise=noise,
-        prior=iv.priors.GaussianPrior(mean=torch.zeros(d, dtype=D), covariance=torch.eye(d, dtype=D)), truth=R @ z,
+        name=name,
+        part="nonlinear",
+        text=f"funnel, {d} numbers, noise {noise:g}",
+        operator=iv.operators.from_callable(scaled, in_shape=(d,), out_shape=(d - 1,)),
+        data=y,
+        noise=noise,
+        prior=iv.priors.GaussianPrior(mean=torch.zeros(d, dtype=D), covariance=torch.eye(d, dtype=D)),
+        truth=R @ z,
         make=lambda: cached(name, digest(VERSION, R, y, noise), lambda: funnel(y, noise, R, seed)),
     )
 

@@ -12,7 +12,10 @@ from torch import Tensor
 Gates = dict[str, tuple[float, float]]  # score -> smallest and largest value that passes
 GATES: dict[str, Gates] = {
     "mixtures": {
-        "mean": (0, 0.1), "std_min": (0.95, math.inf), "std_max": (0, 1.05), "weight": (0, 0.05),
+        "mean": (0, 0.1),
+        "std_min": (0.95, math.inf),
+        "std_max": (0, 1.05),
+        "weight": (0, 0.05),
     },
     "sparse": {"mean": (0, 0.15), "std_min": (0.9, math.inf), "std_max": (0, 1.1), "mmse_gap": (-math.inf, 0.1)},
     "nonlinear": {"mean": (0, 0.15), "std_min": (0.85, math.inf), "std_max": (0, 1.15)},
@@ -67,6 +70,11 @@ def errors(problem: Known, samples: Tensor, weights: Tensor | None = None) -> Er
         share = w @ problem.modes(x.view(-1, *problem.shape)).double()
         weight = float((share - gold.weights).abs().max())
     return Errors(
-        mean=float(gap.abs().max()), mean_rms=float(gap.square().mean().sqrt()), std_min=float(ratio.min()),
-        std_max=float(ratio.max()), mmse_gap=10 * math.log10(1 + excess), weight=weight, effective=effective,
+        mean=float(gap.abs().max()),
+        mean_rms=float(gap.square().mean().sqrt()),
+        std_min=float(ratio.min()),
+        std_max=float(ratio.max()),
+        mmse_gap=10 * math.log10(1 + excess),
+        weight=weight,
+        effective=effective,
     )

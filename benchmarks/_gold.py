@@ -87,8 +87,14 @@ class Chains:
         draws = torch.cat(self.kept)
         pick = torch.linspace(0, len(draws) - 1, min(KEPT, len(draws)), dtype=D).round().long()
         return Gold(
-            mean=centre, std=sd, samples=draws[pick].contiguous(), how=how, mean_error=float(mean_se.max()),
-            std_error=float(std_se.max()), rhat=self.rhat(), gap_mean=float(((m1 - m2) / sd).abs().max()),
+            mean=centre,
+            std=sd,
+            samples=draws[pick].contiguous(),
+            how=how,
+            mean_error=float(mean_se.max()),
+            std_error=float(std_se.max()),
+            rhat=self.rhat(),
+            gap_mean=float(((m1 - m2) / sd).abs().max()),
             gap_std=float(((v1 / v2).sqrt() - 1).abs().max()),
         )
 

@@ -224,6 +224,8 @@ def funnel(y: Tensor, noise: float, rotation: Tensor, seed: int) -> Gold:
     zi = gain[i, None] * y + rest[i, None].sqrt() * torch.randn(KEPT, len(y), generator=rng, dtype=D)
     draws = torch.cat([z0[i, None], zi], 1)
     return Gold(
-        mean=rotation @ mean, std=(rotation @ cov @ rotation.mT).diagonal().sqrt(), samples=draws @ rotation.mT,
+        mean=rotation @ mean,
+        std=(rotation @ cov @ rotation.mT).diagonal().sqrt(),
+        samples=draws @ rotation.mT,
         how="quadrature",
     )

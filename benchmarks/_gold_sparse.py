@@ -59,7 +59,14 @@ def basis(transform: str, shape: tuple[int, ...]) -> Tensor:
 
 
 def gibbs(
-    matrix: Tensor, y: Tensor, noise: float, T: Tensor, law: Law, *, seed: int, effort: float = 1.0,
+    matrix: Tensor,
+    y: Tensor,
+    noise: float,
+    T: Tensor,
+    law: Law,
+    *,
+    seed: int,
+    effort: float = 1.0,
     tempered: bool = True,
 ) -> Gold:
     """The posterior of x, ``matrix`` ``(m, n)`` and ``y`` ``(m,)`` real. ``effort`` scales the number of sweeps;
@@ -157,7 +164,10 @@ def _spike_slab(
     K, gap = matrix @ T.mT, law.scale**2 - law.spike**2
     rates = np.linspace(0.02, 0.98, ladders)[rng.permutation(ladders)].repeat(rungs)[:, None]  # nearly empty to full
     walk = _Supports(
-        on=rng.random((ladders * rungs, n)) < rates, gap=gap, odds=math.log(law.weight / (1 - law.weight)), rng=rng,
+        on=rng.random((ladders * rungs, n)) < rates,
+        gap=gap,
+        odds=math.log(law.weight / (1 - law.weight)),
+        rng=rng,
         power=np.tile(ladder, ladders),
     )
     order = np.arange(ladders * rungs).reshape(ladders, rungs)  # which row is on which rung
@@ -205,9 +215,7 @@ class _Supports:
     """Chains over supports ``(chains, n)``, in place. ``gap``: slab less spike variance; ``odds``: log of the prior's
     odds of the slab; ``power`` of the likelihood in every chain."""
 
-    def __init__(
-        self, *, on: np.ndarray, gap: float, odds: float, rng: np.random.Generator, power: np.ndarray
-    ) -> None:
+    def __init__(self, *, on: np.ndarray, gap: float, odds: float, rng: np.random.Generator, power: np.ndarray) -> None:
         self.on, self.gap, self.odds, self.rng, self.power = on, gap, odds, rng, power
         self.Q, self.q = np.zeros((*on.shape, on.shape[1])), np.zeros(on.shape)
         self.rows = np.arange(len(on))

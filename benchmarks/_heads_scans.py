@@ -38,8 +38,9 @@ class Scans:
 
     def take(self, items: list[int]) -> Scans:
         index = torch.tensor(items)
-        return replace(self, problem=self.problem.take(index), truth=self.truth[index],
-                       names=tuple(self.names[i] for i in items))
+        return replace(
+            self, problem=self.problem.take(index), truth=self.truth[index], names=tuple(self.names[i] for i in items)
+        )
 
 
 def together(scans: list[MRIScan], names: list[str]) -> Scans:
@@ -56,8 +57,10 @@ def together(scans: list[MRIScan], names: list[str]) -> Scans:
 def phantoms(count: int, acceleration: float, *, seed: int = HELD_OUT) -> Scans:
     """Scans of ``count`` phantoms of the generator that the prior was trained on, with other heads."""
     images = iv.datasets.heads.slices(count, (FINE, FINE), seed=seed)
-    scans = [simulate_mri(image, grid=(GRID, GRID), acceleration=acceleration, seed=seed + i)
-             for i, image in enumerate(images)]
+    scans = [
+        simulate_mri(image, grid=(GRID, GRID), acceleration=acceleration, seed=seed + i)
+        for i, image in enumerate(images)
+    ]
     return together(scans, [f"phantom {i}" for i in range(count)])
 
 

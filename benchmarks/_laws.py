@@ -47,12 +47,18 @@ def two_fields() -> Law:
     place = (torch.arange(SIDE, dtype=torch.float64) + 0.5) / SIDE - 0.5
     radius = (place[:, None] ** 2 + place**2).sqrt()
     ring = 1.5 * torch.exp(-(((radius - 0.3) / 0.08) ** 2))
-    stripe = 1.5 * torch.exp(-((place[:, None] + 0.5 * place) / 0.08) ** 2)
+    stripe = 1.5 * torch.exp(-(((place[:, None] + 0.5 * place) / 0.08) ** 2))
     covariances = torch.stack([_covariance(0.5, 0.15), _covariance(0.5, 0.07)])
-    prior = GaussianMixturePrior(weights=torch.tensor([0.4, 0.6], dtype=torch.float64),
-                                 means=torch.stack([ring, stripe]), covariances=covariances)
-    return Law(name="two fields", text="a ring (0.4) or a stripe, each with a field of its own roughness",
-               prior=prior.to(dtype=torch.float32))
+    prior = GaussianMixturePrior(
+        weights=torch.tensor([0.4, 0.6], dtype=torch.float64),
+        means=torch.stack([ring, stripe]),
+        covariances=covariances,
+    )
+    return Law(
+        name="two fields",
+        text="a ring (0.4) or a stripe, each with a field of its own roughness",
+        prior=prior.to(dtype=torch.float32),
+    )
 
 
 def sparse() -> Law:

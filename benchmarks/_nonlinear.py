@@ -71,8 +71,11 @@ def reference(points: Tensor, weights: Tensor, mode: Tensor) -> Reference:
         stds.append((w @ (points - means[-1]).square() / w.sum()).sqrt())
     mean = weights @ points
     return Reference(
-        mean=mean, std=(weights @ (points - mean).square()).sqrt(), weights=torch.stack(shares),
-        means=torch.stack(means), stds=torch.stack(stds),
+        mean=mean,
+        std=(weights @ (points - mean).square()).sqrt(),
+        weights=torch.stack(shares),
+        means=torch.stack(means),
+        stds=torch.stack(stds),
     )
 
 
@@ -111,6 +114,7 @@ def around_modes(target: Callable[[Tensor], Tensor], starts: Tensor, nodes: int)
 
 def _climb(target: Callable[[Tensor], Tensor], start: Tensor) -> Tensor:
     """The maximum near ``start``: Newton's method, with steps halved until they climb."""
+
     def value(v: Tensor) -> Tensor:
         return target(v[None])[0]
 
@@ -145,8 +149,18 @@ class Fold(Operator):
         return torch.stack([(a - 0.4).square() + 0.3 * b, b + 0.5 * torch.sin(2 * a)], 1)
 
 
-def _gaussian(name: str, text: str, operator: Operator, truth: Tensor, noise: float, mean: Tensor, covariance: Tensor,
-              side: Tensor, edge: float, seed: int) -> Bimodal:
+def _gaussian(
+    name: str,
+    text: str,
+    operator: Operator,
+    truth: Tensor,
+    noise: float,
+    mean: Tensor,
+    covariance: Tensor,
+    side: Tensor,
+    edge: float,
+    seed: int,
+) -> Bimodal:
     def log_prior(x: Tensor) -> Tensor:
         return log_gaussian(x, mean, covariance)
 
@@ -154,8 +168,18 @@ def _gaussian(name: str, text: str, operator: Operator, truth: Tensor, noise: fl
     return _problem(name, text, operator, truth, noise, prior, log_prior, side, edge, seed)
 
 
-def _problem(name: str, text: str, operator: Operator, truth: Tensor, noise: float, prior: Prior,
-             log_prior: Callable[[Tensor], Tensor], side: Tensor, edge: float, seed: int) -> Bimodal:
+def _problem(
+    name: str,
+    text: str,
+    operator: Operator,
+    truth: Tensor,
+    noise: float,
+    prior: Prior,
+    log_prior: Callable[[Tensor], Tensor],
+    side: Tensor,
+    edge: float,
+    seed: int,
+) -> Bimodal:
     data = operator(truth[None])[0]
     data = data + noise * torch.randn(data.shape, generator=torch.Generator().manual_seed(seed), dtype=D)
 
@@ -164,8 +188,18 @@ def _problem(name: str, text: str, operator: Operator, truth: Tensor, noise: flo
 
     grid = in_the_plane(target, torch.zeros(2, dtype=D)) if len(truth) == 2 else _both_signs(target, truth)
     exact = reference(grid.points, grid.weights, (grid.points @ side <= edge).long())
-    return Bimodal(name=name, text=text, operator=operator, data=data, noise=noise, prior=prior, log_prior=log_prior,
-                   side=side, edge=edge, exact=exact)
+    return Bimodal(
+        name=name,
+        text=text,
+        operator=operator,
+        data=data,
+        noise=noise,
+        prior=prior,
+        log_prior=log_prior,
+        side=side,
+        edge=edge,
+        exact=exact,
+    )
 
 
 def _both_signs(target: Callable[[Tensor], Tensor], truth: Tensor, nodes: int = 10) -> Grid:
@@ -180,8 +214,18 @@ def phase_plane() -> Bimodal:
     """Amplitudes of two real numbers; the prior's mean prefers a sign."""
     truth, mean = torch.tensor([1.2, -0.7], dtype=D), torch.tensor([0.4, 0.1], dtype=D)
     text = "2 real numbers, 4 amplitudes with noise 0.1, prior N((0.4, 0.1), I)"
-    return _gaussian("phase, 2 numbers", text, PhaseRetrieval(operator=Matrix(matrix=_sensing(4, 2, seed=1))), truth,
-                     0.1, mean, torch.eye(2, dtype=D), truth, 0.0, seed=2)
+    return _gaussian(
+        "phase, 2 numbers",
+        text,
+        PhaseRetrieval(operator=Matrix(matrix=_sensing(4, 2, seed=1))),
+        truth,
+        0.1,
+        mean,
+        torch.eye(2, dtype=D),
+        truth,
+        0.0,
+        seed=2,
+    )
 
 
 def phase_five() -> Bimodal:
@@ -215,10 +259,23 @@ def phase_mixture() -> Bimodal:
 def fold() -> Bimodal:
     """A folded plane, its two sheets of unequal prior probability and width."""
     text = "2 numbers, data ((x0 - 0.4)^2 + 0.3 x1, x1 + 0.5 sin 2 x0) with noise 0.2, prior N(0, I)"
-    return _gaussian("fold", text, Fold(), torch.tensor([1.5, 0.5], dtype=D), 0.2, torch.zeros(2, dtype=D),
-                     torch.eye(2, dtype=D), torch.tensor([1.0, 0.0], dtype=D), 0.4, seed=9)
+    return _gaussian(
+        "fold",
+        text,
+        Fold(),
+        torch.tensor([1.5, 0.5], dtype=D),
+        0.2,
+        torch.zeros(2, dtype=D),
+        torch.eye(2, dtype=D),
+        torch.tensor([1.0, 0.0], dtype=D),
+        0.4,
+        seed=9,
+    )
 
 
 PROBLEMS: dict[str, Callable[[], Bimodal]] = {
-    "phase, 2 numbers": phase_plane, "phase, 5 numbers": phase_five, "phase, mixture": phase_mixture, "fold": fold,
+    "phase, 2 numbers": phase_plane,
+    "phase, 5 numbers": phase_five,
+    "phase, mixture": phase_mixture,
+    "fold": fold,
 }

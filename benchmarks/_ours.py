@@ -51,8 +51,16 @@ class DenoiserOnly(Prior):
 
 def _solve(case: Case, prior: Prior, strategy: object, n: int, seed: int) -> Result:
     data = case.data.to(torch.complex64 if case.data.is_complex() else torch.float32)
-    return iv.solve(case.operator.to(dtype=torch.float32), data, prior, noise=case.noise, strategy=strategy,
-                    num_samples=n, seed=seed, throw=False)
+    return iv.solve(
+        case.operator.to(dtype=torch.float32),
+        data,
+        prior,
+        noise=case.noise,
+        strategy=strategy,
+        num_samples=n,
+        seed=seed,
+        throw=False,
+    )
 
 
 COSTLY = {"MMPS(), the prior a denoiser only"}  # hundreds of products with its Jacobian
@@ -63,13 +71,15 @@ PUBLISHED: dict[str, Callable[[Case], S.Strategy]] = {
     "TMPD()": lambda case: S.TMPD(),
     "PiGDM()": lambda case: S.PiGDM(),
     'PiGDM(form="published"), 100 poly-7 levels': lambda case: S.PiGDM(
-        form="published", grid=case.std * iv.samplers.karras_grid(100.0, 0.01, 100)),
+        form="published", grid=case.std * iv.samplers.karras_grid(100.0, 0.01, 100)
+    ),
     "DPS()": lambda case: S.DPS(),
     "DPS of the paper, zeta 0.3": lambda case: S.DPS.published("super_resolution", unit=case.std),
     "LGD()": lambda case: S.LGD(),
     "DDNM()": lambda case: S.DDNM(),
     "DDNM, InverseBench": lambda case: S.DDNM(
-        form="inversebench", grid=case.std * iv.samplers.karras_grid(100.0, 0.01, 100)),
+        form="inversebench", grid=case.std * iv.samplers.karras_grid(100.0, 0.01, 100)
+    ),
     "DDRM()": lambda case: S.DDRM(),
     "DDRM, InverseBench": lambda case: S.DDRM.published(unit=case.std),
     "DiffPIR()": lambda case: S.DiffPIR(),

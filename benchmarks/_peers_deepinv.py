@@ -57,7 +57,8 @@ def physics(case: Case, item: int) -> tuple[dinv.physics.DecomposablePhysics, Te
         U_adjoint=lambda v: pad(v.flatten(1) @ u.to(v.dtype), (0, n - m)).view(-1, *shape),
         V=lambda c: (c.flatten(1) @ vh.to(c.dtype)).view(-1, *shape),
         V_adjoint=lambda x: (x.flatten(1) @ vh.to(x.dtype).mT).view(-1, *shape),
-        mask=pad(s, (0, n - m)).view(1, *shape), noise_model=noise,
+        mask=pad(s, (0, n - m)).view(1, *shape),
+        noise_model=noise,
     )
     return decomposed, y.view(1, 1, 1, m)
 
@@ -106,8 +107,9 @@ def _posterior_diffusion(fidelity: Callable[[], torch.nn.Module], *, euler: bool
         unit = case.unit / 2 if case.unit != 1 else 1.0  # A250 is A, whose state spans two units
         sde = VarianceExplodingDiffusion(alpha=1, sigma_min=0.005 * unit, sigma_max=20 * unit)
         solver = (EulerSolver if euler else AncestralSolver)(timesteps=torch.linspace(1, 1e-3 if euler else 0, steps))
-        return PosteriorDiffusion(data_fidelity=fidelity(), denoiser=denoiser, sde=sde, solver=solver,
-                                  minus_one_one=case.unit_interval)
+        return PosteriorDiffusion(
+            data_fidelity=fidelity(), denoiser=denoiser, sde=sde, solver=solver, minus_one_one=case.unit_interval
+        )
 
     return _run(model, init_shape=True)
 

@@ -147,9 +147,18 @@ def _field(name: str, text: str, *, mean: float, std: float) -> Case:
     e = 0.1 * torch.randn(2, side, side, generator=rng, dtype=torch.float64)
     mask = torch.rand(side, side, generator=rng) < 0.5
     y = mask * (x.view(2, side, side) + e)
-    return Case(name=name, text=text, operator=Mask(mask=mask), data=y, noise=0.1, covariance=covariance,
-                mean=torch.full((side, side), mean, dtype=torch.float64), unit_interval=mean == 0.5,
-                peer_samples=1024, slow_samples=512)
+    return Case(
+        name=name,
+        text=text,
+        operator=Mask(mask=mask),
+        data=y,
+        noise=0.1,
+        covariance=covariance,
+        mean=torch.full((side, side), mean, dtype=torch.float64),
+        unit_interval=mean == 0.5,
+        peer_samples=1024,
+        slow_samples=512,
+    )
 
 
 def problem_a() -> Case:
@@ -163,9 +172,18 @@ def problem_b() -> Case:
 
 def _scalar(name: str, variance: float) -> Case:
     one = torch.ones(1, 1, dtype=torch.float64)
-    return Case(name=name, text=f"scalar, prior N(0, {variance:g}), y = 1, noise 0.5", operator=Matrix(matrix=one),
-                data=one, noise=0.5, mean=torch.zeros(1, dtype=torch.float64), covariance=variance * one,
-                samples=65_536, peer_samples=65_536, slow_samples=16_384)
+    return Case(
+        name=name,
+        text=f"scalar, prior N(0, {variance:g}), y = 1, noise 0.5",
+        operator=Matrix(matrix=one),
+        data=one,
+        noise=0.5,
+        mean=torch.zeros(1, dtype=torch.float64),
+        covariance=variance * one,
+        samples=65_536,
+        peer_samples=65_536,
+        slow_samples=16_384,
+    )
 
 
 def problem_a1() -> Case:
@@ -177,11 +195,18 @@ def problem_a4() -> Case:
 
 
 def problem_pair() -> Case:
-    return Case(name="pair", text="two numbers of correlation 0.8, the first seen as 1.5 with noise 0.1",
-                operator=Matrix(matrix=torch.tensor([[1.0, 0.0]], dtype=torch.float64)),
-                data=torch.tensor([[1.5]], dtype=torch.float64), noise=0.1, mean=torch.zeros(2, dtype=torch.float64),
-                covariance=torch.tensor([[1.0, 0.8], [0.8, 1.0]], dtype=torch.float64),
-                samples=65_536, peer_samples=65_536, slow_samples=16_384)
+    return Case(
+        name="pair",
+        text="two numbers of correlation 0.8, the first seen as 1.5 with noise 0.1",
+        operator=Matrix(matrix=torch.tensor([[1.0, 0.0]], dtype=torch.float64)),
+        data=torch.tensor([[1.5]], dtype=torch.float64),
+        noise=0.1,
+        mean=torch.zeros(2, dtype=torch.float64),
+        covariance=torch.tensor([[1.0, 0.8], [0.8, 1.0]], dtype=torch.float64),
+        samples=65_536,
+        peer_samples=65_536,
+        slow_samples=16_384,
+    )
 
 
 def problem_c() -> Case:
@@ -189,10 +214,18 @@ def problem_c() -> Case:
     y = torch.sin(2 * torch.pi * index[::2].double() / 32)
     covariance = 0.9 ** (index[:, None] - index[None, :]).abs().double()
     text = "32 numbers of correlation 0.9^|i-j|, the even ones seen with noise 0.1 (the data are a sine)"
-    return Case(name="C", text=text,
-                operator=Subsample(index=index[::2], in_shape=(32,)), data=y[None], noise=0.1,
-                mean=torch.zeros(32, dtype=torch.float64), covariance=covariance,
-                samples=16_384, peer_samples=8192, slow_samples=4096)
+    return Case(
+        name="C",
+        text=text,
+        operator=Subsample(index=index[::2], in_shape=(32,)),
+        data=y[None],
+        noise=0.1,
+        mean=torch.zeros(32, dtype=torch.float64),
+        covariance=covariance,
+        samples=16_384,
+        peer_samples=8192,
+        slow_samples=4096,
+    )
 
 
 def problem_g64() -> Case:
@@ -207,9 +240,17 @@ def problem_g64() -> Case:
         kept.append(keep)
         data.append(x[keep] + 0.1 * torch.randn(32, generator=rng, dtype=torch.float64))
     text = "64 numbers, Matern 3/2 of length 6, 32 random ones seen with noise 0.1, 4 items with their own 32"
-    return Case(name="G64", text=text,
-                operator=Subsample(index=torch.stack(kept), in_shape=(64,)), data=torch.stack(data), noise=0.1,
-                mean=torch.zeros(64, dtype=torch.float64), covariance=covariance, peer_samples=1024, slow_samples=512)
+    return Case(
+        name="G64",
+        text=text,
+        operator=Subsample(index=torch.stack(kept), in_shape=(64,)),
+        data=torch.stack(data),
+        noise=0.1,
+        mean=torch.zeros(64, dtype=torch.float64),
+        covariance=covariance,
+        peer_samples=1024,
+        slow_samples=512,
+    )
 
 
 def problem_mri() -> Case:
@@ -226,18 +267,42 @@ def problem_mri() -> Case:
     x = mean + (z @ torch.linalg.cholesky(covariance).mT.to(z.dtype)).view(2, side, side)
     e = 0.1 * torch.complex(*torch.randn(2, 2, side, side, generator=rng, dtype=torch.float64).unbind())
     text = "complex 16x16 field, 7 of 16 columns of k-space, noise 0.1 per real component, 2 items"
-    return Case(name="MRI", text=text, operator=operator, data=operator(x) + columns * e, noise=0.1, mean=mean,
-                covariance=covariance, peer_samples=512, slow_samples=256)
+    return Case(
+        name="MRI",
+        text=text,
+        operator=operator,
+        data=operator(x) + columns * e,
+        noise=0.1,
+        mean=mean,
+        covariance=covariance,
+        peer_samples=512,
+        slow_samples=256,
+    )
 
 
 def rescaled(case: Case, factor: float, name: str) -> Case:
     """The same problem in units ``factor`` times smaller: all its numbers are ``factor`` times larger."""
-    return replace(case, name=name, text=f"{case.name} in other units: every number {factor:g} times larger",
-                   data=factor * case.data, noise=factor * case.noise, mean=factor * case.mean,
-                   covariance=factor**2 * case.covariance, unit_interval=False, unit=factor)
+    return replace(
+        case,
+        name=name,
+        text=f"{case.name} in other units: every number {factor:g} times larger",
+        data=factor * case.data,
+        noise=factor * case.noise,
+        mean=factor * case.mean,
+        covariance=factor**2 * case.covariance,
+        unit_interval=False,
+        unit=factor,
+    )
 
 
 PROBLEMS: dict[str, Callable[[], Case]] = {
-    "A": problem_a, "B": problem_b, "A1": problem_a1, "A4": problem_a4, "pair": problem_pair, "C": problem_c,
-    "G64": problem_g64, "MRI": problem_mri, "A250": lambda: rescaled(problem_a(), 250.0, "A250"),
+    "A": problem_a,
+    "B": problem_b,
+    "A1": problem_a1,
+    "A4": problem_a4,
+    "pair": problem_pair,
+    "C": problem_c,
+    "G64": problem_g64,
+    "MRI": problem_mri,
+    "A250": lambda: rescaled(problem_a(), 250.0, "A250"),
 }

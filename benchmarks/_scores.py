@@ -37,17 +37,39 @@ def score(samples: Tensor, mean: Tensor, std: Tensor, prior_mean: Tensor) -> Sco
     n = len(samples)
     if n < 2 * GROUPS:
         nan = float("nan")
-        return Scores(samples=total, finite=n / total, e_mean=nan, e_mean_se=nan, floor=nan, mean_relative=nan,
-                      std_ratio=nan, std_ratio_se=nan, std_min=nan, std_max=nan, cov90=nan, cov90_se=nan)
+        return Scores(
+            samples=total,
+            finite=n / total,
+            e_mean=nan,
+            e_mean_se=nan,
+            floor=nan,
+            mean_relative=nan,
+            std_ratio=nan,
+            std_ratio_se=nan,
+            std_min=nan,
+            std_max=nan,
+            cov90=nan,
+            cov90_se=nan,
+        )
     ratios = samples.std(0) / std
     gap = (samples.mean(0) - mean).norm(dim=1) / (mean - prior_mean).norm(dim=1)
     e_mean, e_se = _with_error(lambda s: mean_error(s, mean, std), samples)
     ratio, ratio_se = _with_error(lambda s: float((s.std(0).mean(1) / std.mean(1)).mean()), samples)
     mass, mass_se = _with_error(lambda s: coverage(s, mean, std, 0.9), samples)
-    return Scores(samples=total, finite=n / total, e_mean=e_mean, e_mean_se=e_se, floor=n**-0.5,
-                  mean_relative=float(gap.mean()), std_ratio=ratio, std_ratio_se=ratio_se,
-                  std_min=float(ratios.min()), std_max=float(ratios.max()),
-                  cov90=mass, cov90_se=mass_se)
+    return Scores(
+        samples=total,
+        finite=n / total,
+        e_mean=e_mean,
+        e_mean_se=e_se,
+        floor=n**-0.5,
+        mean_relative=float(gap.mean()),
+        std_ratio=ratio,
+        std_ratio_se=ratio_se,
+        std_min=float(ratios.min()),
+        std_max=float(ratios.max()),
+        cov90=mass,
+        cov90_se=mass_se,
+    )
 
 
 def mean_error(samples: Tensor, mean: Tensor, std: Tensor) -> float:

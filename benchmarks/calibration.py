@@ -1,7 +1,7 @@
 """Does `iv.calibrate` pass what is right and flag what is wrong? Exact posteriors, and exact ones with a known fault.
 
-    python benchmarks/calibration.py            # 9 minutes of one core; writes docs/calibration.md and .csv
-    python benchmarks/calibration.py --quick    # 5 seeds, prints only
+python benchmarks/calibration.py            # 9 minutes of one core; writes docs/calibration.md and .csv
+python benchmarks/calibration.py --quick    # 5 seeds, prints only
 """
 
 from __future__ import annotations
@@ -96,17 +96,28 @@ def study(d: int, seeds: int) -> list[dict[str, object]]:
         reports = [iv.calibrate(A, prior, noise=0.3, strategy=strategy, seed=seed) for seed in range(seeds)]
         flagged = sum(not r.passed for r in reports)
         low, high = wilson(flagged, seeds)
-        rows.append({
-            "d": d, "posterior": name, "seeds": seeds, "flagged": flagged, "rate": flagged / seeds,
-            "low": round(low, 3), "high": round(high, 3),
-            **{f"by {test}": sum(not r[test].passed for r in reports)
-               for test in ("bias", "spread", "spread of components", "components", "projections")},
-            "by functionals": sum(any(not r[t].passed for t in ("energy", "max", "log-likelihood", "TARP distance",
-                                                                "spread ECDF")) for r in reports),
-            "std ratio": round(sum(r.scores["std ratio"].value for r in reports) / seeds, 3),
-            "bias, sd": round(sum(r["bias"].value for r in reports) / seeds, 3),
-            "CPU seconds each": round((time.process_time() - started) / seeds, 2),
-        })
+        rows.append(
+            {
+                "d": d,
+                "posterior": name,
+                "seeds": seeds,
+                "flagged": flagged,
+                "rate": flagged / seeds,
+                "low": round(low, 3),
+                "high": round(high, 3),
+                **{
+                    f"by {test}": sum(not r[test].passed for r in reports)
+                    for test in ("bias", "spread", "spread of components", "components", "projections")
+                },
+                "by functionals": sum(
+                    any(not r[t].passed for t in ("energy", "max", "log-likelihood", "TARP distance", "spread ECDF"))
+                    for r in reports
+                ),
+                "std ratio": round(sum(r.scores["std ratio"].value for r in reports) / seeds, 3),
+                "bias, sd": round(sum(r["bias"].value for r in reports) / seeds, 3),
+                "CPU seconds each": round((time.process_time() - started) / seeds, 2),
+            }
+        )
         print(rows[-1], flush=True)
     return rows
 
@@ -118,20 +129,33 @@ def write(rows: list[dict[str, object]], folder: Path) -> None:
         table.writerows(rows)
     tests = [key.removeprefix("by ") for key in rows[0] if key.startswith("by ")]
     lines = [
-        "# What `iv.calibrate` notices", "", "Written by `python benchmarks/calibration.py`.", "",
+        "# What `iv.calibrate` notices",
+        "",
+        "Written by `python benchmarks/calibration.py`.",
+        "",
         "Gaussian priors of d correlated numbers seen through d / 2 random rows (noise std 0.3); 200 runs of 255 "
         "samples, the default. The posterior is exact, or exact with a known fault. `flagged` counts reports with "
         "`passed == False`, one for each seed, with the 95 % Wilson interval; for the exact posterior these are false "
         "alarms, at most 2 % by design. Behind it: by which tests (several may fail at once). `claimed` faults are of "
-        "the size that a passing report names as noticed 9 times in 10.", "",
-        "| d | posterior | flagged | rate | 95 % interval | " + " | ".join(tests)
+        "the size that a passing report names as noticed 9 times in 10.",
+        "",
+        "| d | posterior | flagged | rate | 95 % interval | "
+        + " | ".join(tests)
         + " | std ratio, mean | bias found, sd | CPU seconds |",
         "|" + "---|" * (len(tests) + 8),
     ]
     for r in rows:
-        cells = [r["d"], r["posterior"], f"{r['flagged']} of {r['seeds']}", f"{r['rate']:.2f}",
-                 f"{r['low']:.3f} to {r['high']:.3f}", *(r[f"by {t}"] for t in tests), r["std ratio"], r["bias, sd"],
-                 r["CPU seconds each"]]
+        cells = [
+            r["d"],
+            r["posterior"],
+            f"{r['flagged']} of {r['seeds']}",
+            f"{r['rate']:.2f}",
+            f"{r['low']:.3f} to {r['high']:.3f}",
+            *(r[f"by {t}"] for t in tests),
+            r["std ratio"],
+            r["bias, sd"],
+            r["CPU seconds each"],
+        ]
         lines.append("| " + " | ".join(map(str, cells)) + " |")
     (folder / "calibration.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 

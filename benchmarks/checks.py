@@ -70,8 +70,13 @@ def kept(seed: int) -> Tensor:
 
 
 def measured(
-    name: str, seed: int, *, x: Tensor | None = None, truth: iv.operators.LinearOperator | None = None,
-    assumed_noise: float = 1.0, dead: str = "",
+    name: str,
+    seed: int,
+    *,
+    x: Tensor | None = None,
+    truth: iv.operators.LinearOperator | None = None,
+    assumed_noise: float = 1.0,
+    dead: str = "",
 ) -> tuple[iv.Problem, iv.priors.Prior]:
     """The problem as it is stated, with data from a truth that may differ in signal, operator, noise or sensors."""
     n = BLUR if name == "blur" else MASK
@@ -186,9 +191,14 @@ def study(case: Case, seeds: range, num_samples: int) -> dict[str, object]:
         by.update(c.name for c in report.checks if not c.passed)
     low, high = wilson(alarms, len(seeds))
     return {
-        "measurement": case.measurement, "fault": case.fault or "none (right model)",
-        "seeds": len(seeds), "alarms": alarms, "rate": alarms / len(seeds),
-        "low": low, "high": high, "seconds per call": seconds / len(seeds),
+        "measurement": case.measurement,
+        "fault": case.fault or "none (right model)",
+        "seeds": len(seeds),
+        "alarms": alarms,
+        "rate": alarms / len(seeds),
+        "low": low,
+        "high": high,
+        "seconds per call": seconds / len(seeds),
         "raised by": ", ".join(f"{name} {count}" for name, count in by.most_common()),
     }
 
@@ -231,18 +241,20 @@ def main() -> None:
             print(table(rows[-1:]).splitlines()[-1], flush=True)
     if options.quick or options.seeds or options.only or options.first:
         return
-    text = "\n\n".join([
-        "# How often `result.check()` raises an alarm",
-        "Written by `python benchmarks/checks.py`.",
-        f"{number} seeds a row; 16 exact draws of the posterior, then one call of `result.check()` with all its tests "
-        f"(seconds on one core). *blur*: a {BLUR} x {BLUR} field through an anisotropic blur, 256 data; *mask*: a "
-        f"{MASK} x {MASK} field at 75 % of its pixels, about 300 data. Signal-to-noise ratio 10; Matern prior of "
-        f"smoothness 3/2 and correlation length {LENGTH:g} pixels. A row without a fault is a right model: there the "
-        "alarms are false, and the report is made for 2 %. *raised by* counts the tests that failed.",
-        table(rows),
-        _CHOSEN,
-        "",
-    ])
+    text = "\n\n".join(
+        [
+            "# How often `result.check()` raises an alarm",
+            "Written by `python benchmarks/checks.py`.",
+            f"{number} seeds a row; 16 exact draws of the posterior, then one call of `result.check()` with all its tests "
+            f"(seconds on one core). *blur*: a {BLUR} x {BLUR} field through an anisotropic blur, 256 data; *mask*: a "
+            f"{MASK} x {MASK} field at 75 % of its pixels, about 300 data. Signal-to-noise ratio 10; Matern prior of "
+            f"smoothness 3/2 and correlation length {LENGTH:g} pixels. A row without a fault is a right model: there the "
+            "alarms are false, and the report is made for 2 %. *raised by* counts the tests that failed.",
+            table(rows),
+            _CHOSEN,
+            "",
+        ]
+    )
     (options.out / "checks.md").write_text(text)
     with (options.out / "checks.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")

@@ -100,10 +100,17 @@ def evidence(name: str, strategy: iv.strategies.Strategy, samples: int, cases: I
         seconds += result.seconds
     error, se = torch.cat(errors).abs(), torch.cat(stated)
     return {
-        "problems": name, "strategy": strategy.name, "samples": samples, "number": len(error),
-        "error <= 2 s.e.": float((error <= 2 * se).double().mean()), "error, median": float(error.median()),
-        "error, largest": float(error.max()), "s.e., median": float(se.median()), "s.e., largest": float(se.max()),
-        "s.e. <= 0.3": float((se <= 0.3).double().mean()), "seconds": seconds,
+        "problems": name,
+        "strategy": strategy.name,
+        "samples": samples,
+        "number": len(error),
+        "error <= 2 s.e.": float((error <= 2 * se).double().mean()),
+        "error, median": float(error.median()),
+        "error, largest": float(error.max()),
+        "s.e., median": float(se.median()),
+        "s.e., largest": float(se.max()),
+        "s.e. <= 0.3": float((se <= 0.3).double().mean()),
+        "seconds": seconds,
     }
 
 
@@ -120,8 +127,7 @@ def evidences(groups: int, items: int) -> list[Row]:
         evidence("linear-Gaussian, d = 64, 32 data", smc, 64, cases(gaussian, 64, 32)),
         evidence("mixtures, d = 2, 3 modes", smc, 1024, cases(mixture, 2, 3)),
         evidence("mixtures, d = 8, 3 modes", smc, 1024, cases(mixture, 8, 3)),
-        evidence("linear-Gaussian, d = 256, 64 data", iv.strategies.SMC(), 256,
-                 cases(gaussian, 256, 64)),
+        evidence("linear-Gaussian, d = 256, 64 data", iv.strategies.SMC(), 256, cases(gaussian, 256, 64)),
     ]
 
 
@@ -167,13 +173,23 @@ def scalars(
         mean = float((weight * value).sum())
         sd = math.sqrt(float((weight * (value - mean) ** 2).sum()))
         drawn = result[name]
-        rows.append({
-            "unknown": " and ".join(result.parameters), "scalar": name, "strategy": strategy.name,
-            "method": "lattice" if "lattice" in result.why else "Gibbs", "seed": seed, "samples": samples,
-            "true": std if name == "noise.std" else true_length, "mean": mean, "std": sd,
-            "error of the mean / std": (float(drawn.mean) - mean) / sd, "ratio of the std": float(drawn.std) / sd,
-            "warned": "yes" if result.warnings else "", "seconds": result.seconds,
-        })
+        rows.append(
+            {
+                "unknown": " and ".join(result.parameters),
+                "scalar": name,
+                "strategy": strategy.name,
+                "method": "lattice" if "lattice" in result.why else "Gibbs",
+                "seed": seed,
+                "samples": samples,
+                "true": std if name == "noise.std" else true_length,
+                "mean": mean,
+                "std": sd,
+                "error of the mean / std": (float(drawn.mean) - mean) / sd,
+                "ratio of the std": float(drawn.std) / sd,
+                "warned": "yes" if result.warnings else "",
+                "seconds": result.seconds,
+            }
+        )
     return rows
 
 
@@ -203,21 +219,23 @@ def main() -> None:
         second += scalars(seed, iv.strategies.MMPS(), iv.Hierarchy(num_sweeps=20), 64, length=False)
     second += scalars(0, iv.strategies.Exact(), iv.Hierarchy(method="gibbs", num_sweeps=30), 48, length=True)
     second += scalars(0, iv.strategies.MMPS(num_steps=30), iv.Hierarchy(num_sweeps=20), 24, length=True)
-    text = "\n\n".join([
-        "# Evidence, and scalars that are not known",
-        "Written by `python benchmarks/evidence.py`"
-        + f" ({(time.perf_counter() - started) / 60:.1f} minutes with {torch.get_num_threads()} thread(s)).",
-        "## Log-evidence against dense formulas\n\nErrors in nats. `Exact` states a bound of its rounding; `SMC` does "
-        "not use the closed form of the posterior, but the density of the noisy prior where its dense kernels reach "
-        "(up to 128 numbers). Gaussian laws keep their covariance as a diagonal in modes: weights are then constant, "
-        "and the stated error is a bound of rounding.",
-        table(first),
-        "## Noise level and correlation length\n\nA Matern field (smoothness 3/2, std 1) of 64 nodes seen at 48 of "
-        "them; priors LogNormal(0.1, factor 3) of the noise std, LogUniform(2, 40) of the length in nodes; reference: "
-        "quadrature on 401 x 401 points. `warned`: the solve said that its chains had not mixed.",
-        table(second),
-        "",
-    ])
+    text = "\n\n".join(
+        [
+            "# Evidence, and scalars that are not known",
+            "Written by `python benchmarks/evidence.py`"
+            + f" ({(time.perf_counter() - started) / 60:.1f} minutes with {torch.get_num_threads()} thread(s)).",
+            "## Log-evidence against dense formulas\n\nErrors in nats. `Exact` states a bound of its rounding; `SMC` does "
+            "not use the closed form of the posterior, but the density of the noisy prior where its dense kernels reach "
+            "(up to 128 numbers). Gaussian laws keep their covariance as a diagonal in modes: weights are then constant, "
+            "and the stated error is a bound of rounding.",
+            table(first),
+            "## Noise level and correlation length\n\nA Matern field (smoothness 3/2, std 1) of 64 nodes seen at 48 of "
+            "them; priors LogNormal(0.1, factor 3) of the noise std, LogUniform(2, 40) of the length in nodes; reference: "
+            "quadrature on 401 x 401 points. `warned`: the solve said that its chains had not mixed.",
+            table(second),
+            "",
+        ]
+    )
     print(text)
     if not options.quick:
         (options.out / "evidence.md").write_text(text)

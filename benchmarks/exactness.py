@@ -29,7 +29,9 @@ from _exactness_scores import GATES, Errors, errors
 import invsolve as iv
 
 PARTS: dict[str, Callable[[], list[Known]]] = {
-    "mixtures": mixture_problems, "sparse": sparse_problems, "nonlinear": nonlinear_problems,
+    "mixtures": mixture_problems,
+    "sparse": sparse_problems,
+    "nonlinear": nonlinear_problems,
 }
 HIDDEN = "auto, denoiser only"  # of mixtures, whose closed form it would take otherwise
 STRATEGIES = ["auto", HIDDEN, "MMPS", "SMC", "NoiseMCMC"]
@@ -67,12 +69,27 @@ def ours(problem: Known, name: str, n: int, seed: int, budget: float | None) -> 
     start = time.perf_counter()
     try:
         result = iv.solve(
-            problem.operator, problem.data, prior, noise=problem.noise, strategy=strategy, num_samples=n,
-            seed=seed, throw=False, **options,
+            problem.operator,
+            problem.data,
+            prior,
+            noise=problem.noise,
+            strategy=strategy,
+            num_samples=n,
+            seed=seed,
+            throw=False,
+            **options,
         )
     except iv.errors.InvsolveError as error:
-        return Row(**row, scores=nothing(), passed=False, nfe=0, vjps=0, operator_calls=0,
-                   seconds=time.perf_counter() - start, note=f"{type(error).__name__}: {error}"[:160])
+        return Row(
+            **row,
+            scores=nothing(),
+            passed=False,
+            nfe=0,
+            vjps=0,
+            operator_calls=0,
+            seconds=time.perf_counter() - start,
+            note=f"{type(error).__name__}: {error}"[:160],
+        )
     seconds = time.perf_counter() - start
     scores = errors(problem, result.samples, result.weights)
     certificate = getattr(result, "certificate", None)
@@ -81,8 +98,14 @@ def ours(problem: Known, name: str, n: int, seed: int, budget: float | None) -> 
         notes += [f"{len(certificate.attempts)} tries"]
     notes += [] if certificate is None else [f"certificate {'reached' if certificate.reached else 'not reached'}"]
     return Row(
-        **row, scores=scores, passed=scores.passed(problem.part), nfe=result.nfe, vjps=result.vjps,
-        operator_calls=sum(result.operator_calls.values()) / n, seconds=seconds, note=", ".join(notes),
+        **row,
+        scores=scores,
+        passed=scores.passed(problem.part),
+        nfe=result.nfe,
+        vjps=result.vjps,
+        operator_calls=sum(result.operator_calls.values()) / n,
+        seconds=seconds,
+        note=", ".join(notes),
     )
 
 
@@ -90,8 +113,19 @@ def gold_draws(problem: Known, n: int) -> Row:
     """The draws of the gold standard, scored as if they were a method's: what the Monte Carlo error alone does."""
     x = problem.gold.samples[:n]
     scores = errors(problem, x.view(-1, *problem.shape))
-    return Row(part=problem.part, problem=problem.name, method=EXACT, seed=0, samples=len(x), scores=scores,
-               passed=scores.passed(problem.part), nfe=0, vjps=0, operator_calls=0, seconds=problem.gold.seconds)
+    return Row(
+        part=problem.part,
+        problem=problem.name,
+        method=EXACT,
+        seed=0,
+        samples=len(x),
+        scores=scores,
+        passed=scores.passed(problem.part),
+        nfe=0,
+        vjps=0,
+        operator_calls=0,
+        seconds=problem.gold.seconds,
+    )
 
 
 def peers(problem: Known, n: int, seed: int, words: list[str], matched: float) -> list[Row]:
@@ -109,10 +143,21 @@ def peers(problem: Known, n: int, seed: int, words: list[str], matched: float) -
             draws = _exactness_peers.draw(build(steps), problem, n, seed)
             seconds = time.perf_counter() - start
             scores = errors(problem, draws.samples)
-            rows.append(Row(
-                part=problem.part, problem=problem.name, method=label, seed=seed, samples=n, scores=scores,
-                passed=scores.passed(problem.part), nfe=draws.nfe, vjps=draws.vjps, operator_calls=0, seconds=seconds,
-            ))
+            rows.append(
+                Row(
+                    part=problem.part,
+                    problem=problem.name,
+                    method=label,
+                    seed=seed,
+                    samples=n,
+                    scores=scores,
+                    passed=scores.passed(problem.part),
+                    nfe=draws.nfe,
+                    vjps=draws.vjps,
+                    operator_calls=0,
+                    seconds=seconds,
+                )
+            )
             factor = matched / max(draws.nfe + draws.vjps, 1)
             if label != name or not factor > 1.5:
                 break
@@ -162,9 +207,18 @@ HEAD = ("problem", "method", "mean", "std", "gap", "weight", "passed", "nfe", "v
 def cells(row: Row) -> list[str]:
     s = row.scores
     return [
-        row.problem, row.method, number(s.mean), f"{number(s.std_min, 2)} to {number(s.std_max, 2)}",
-        number(s.mmse_gap, 2), number(s.weight), "yes" if row.passed else "no", f"{row.nfe:.4g}", f"{row.vjps:.4g}",
-        f"{row.operator_calls:.4g}", f"{row.seconds:.1f}", row.note,
+        row.problem,
+        row.method,
+        number(s.mean),
+        f"{number(s.std_min, 2)} to {number(s.std_max, 2)}",
+        number(s.mmse_gap, 2),
+        number(s.weight),
+        "yes" if row.passed else "no",
+        f"{row.nfe:.4g}",
+        f"{row.vjps:.4g}",
+        f"{row.operator_calls:.4g}",
+        f"{row.seconds:.1f}",
+        row.note,
     ]
 
 
@@ -181,15 +235,26 @@ def overview(rows: list[Row]) -> list[list[str]]:
         count, passed = len(group), sum(r.passed for r in group)
         seconds = sorted(r.seconds for r in group)[count // 2]
         worst = [
-            max((s.mean for s in good), default=math.nan), min((s.std_min for s in good), default=math.nan),
-            max((s.std_max for s in good), default=math.nan), max((s.mmse_gap for s in good), default=math.nan),
+            max((s.mean for s in good), default=math.nan),
+            min((s.std_min for s in good), default=math.nan),
+            max((s.std_max for s in good), default=math.nan),
+            max((s.mmse_gap for s in good), default=math.nan),
             max((s.weight for s in good if not math.isnan(s.weight)), default=math.nan),
         ]
-        out.append([
-            part, method, f"{passed} of {count}", "yes" if passed >= NEEDED.get(part, 1) * count - 1e-9 else "no",
-            number(worst[0]), f"{number(worst[1], 2)} to {number(worst[2], 2)}", number(worst[3], 2), number(worst[4]),
-            f"{count - len(good)}", f"{seconds:.1f}",
-        ])
+        out.append(
+            [
+                part,
+                method,
+                f"{passed} of {count}",
+                "yes" if passed >= NEEDED.get(part, 1) * count - 1e-9 else "no",
+                number(worst[0]),
+                f"{number(worst[1], 2)} to {number(worst[2], 2)}",
+                number(worst[3], 2),
+                number(worst[4]),
+                f"{count - len(good)}",
+                f"{seconds:.1f}",
+            ]
+        )
     return out
 
 
@@ -198,37 +263,85 @@ def gold_table(problems: list[Known]) -> str:
     rows = []
     for p in problems:
         g = p.gold
-        rows.append([p.name, p.text, g.how, number(g.mean_error, 4), number(g.std_error, 4), number(g.rhat, 4),
-                     number(g.gap_mean), number(g.gap_std)])
+        rows.append(
+            [
+                p.name,
+                p.text,
+                g.how,
+                number(g.mean_error, 4),
+                number(g.std_error, 4),
+                number(g.rhat, 4),
+                number(g.gap_mean),
+                number(g.gap_std),
+            ]
+        )
     return table(head, rows)
 
 
 def markdown(rows: list[Row], problems: dict[str, list[Known]], verdicts: list[Verdict], budget: float) -> str:
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES)
-    lines = ["# Exactness beyond Gaussian priors", "", LEGEND.format(threads=torch.get_num_threads()),
-             f"Versions: {versions}.", ""]
+    lines = [
+        "# Exactness beyond Gaussian priors",
+        "",
+        LEGEND.format(threads=torch.get_num_threads()),
+        f"Versions: {versions}.",
+        "",
+    ]
     if rows:
-        head = ("part", "method", "passed", "gate", "worst mean", "worst std", "worst gap", "worst weight", "refused",
-                "median seconds")
+        head = (
+            "part",
+            "method",
+            "passed",
+            "gate",
+            "worst mean",
+            "worst std",
+            "worst gap",
+            "worst weight",
+            "refused",
+            "median seconds",
+        )
         lines += ["## Overview", "", table(head, overview(rows)), ""]
     for part, known in problems.items():
         here = [r for r in rows if r.part == part]
-        lines += [f"## {part.capitalize()}", "", f"Gate of a problem: {gate_text(part)}.", "", gold_table(known), "",
-                  table(HEAD, [cells(r) for r in here]), ""]
+        lines += [
+            f"## {part.capitalize()}",
+            "",
+            f"Gate of a problem: {gate_text(part)}.",
+            "",
+            gold_table(known),
+            "",
+            table(HEAD, [cells(r) for r in here]),
+            "",
+        ]
     if verdicts:
         head = ("kind", "problems", "certified", "of these right", "right without", "median seconds")
-        lines += ["## Certificate", "",
-                  f'`strategy="auto"` with a budget of {budget:g} s; right: mean within 0.15 sd, std ratios in 0.85 to '
-                  "1.15, at the worst component.", "", table(head, summary(verdicts)), ""]
+        lines += [
+            "## Certificate",
+            "",
+            f'`strategy="auto"` with a budget of {budget:g} s; right: mean within 0.15 sd, std ratios in 0.85 to '
+            "1.15, at the worst component.",
+            "",
+            table(head, summary(verdicts)),
+            "",
+        ]
     return "\n".join(lines)
 
 
 def write_csv(rows: list[Row], verdicts: list[Verdict], path: Path) -> None:
     flat = [{k: v for k, v in {**asdict(r), **asdict(r.scores)}.items() if k != "scores"} for r in rows]
     flat += [
-        {"part": "certificate", "problem": v.problem, "method": "invsolve: auto", "passed": v.right, "mean": v.mean,
-         "std_min": v.std_min, "std_max": v.std_max, "weight": v.weight, "seconds": v.seconds,
-         "note": " ".join(["no certificate" if v.reached is None else f"reached {v.reached}", v.note]).strip()}
+        {
+            "part": "certificate",
+            "problem": v.problem,
+            "method": "invsolve: auto",
+            "passed": v.right,
+            "mean": v.mean,
+            "std_min": v.std_min,
+            "std_max": v.std_max,
+            "weight": v.weight,
+            "seconds": v.seconds,
+            "note": " ".join(["no certificate" if v.reached is None else f"reached {v.reached}", v.note]).strip(),
+        }
         for v in verdicts
     ]
     names = list(dict.fromkeys(k for row in flat for k in row))
@@ -242,8 +355,11 @@ def run_part(known: list[Known], options: argparse.Namespace) -> list[Row]:
     rows: list[Row] = []
     for problem in known:
         gold = problem.gold
-        print(f"{problem.name}: {problem.text}; {gold.how}, errors {gold.mean_error:.4f} sd, {gold.std_error:.4f}, "
-              f"R-hat {gold.rhat:.4f}", flush=True)
+        print(
+            f"{problem.name}: {problem.text}; {gold.how}, errors {gold.mean_error:.4f} sd, {gold.std_error:.4f}, "
+            f"R-hat {gold.rhat:.4f}",
+            flush=True,
+        )
         found = [gold_draws(problem, options.samples)]
         matched = 0.0
         for seed in options.seeds:
@@ -295,21 +411,30 @@ def main() -> None:
             if options.only and not any(word in problem.name for word in options.only):
                 continue
             if options.gold:
-                print(f"{problem.name}: {problem.gold.seconds:.1f} s, {problem.gold.mean_error:.4f}, "
-                      f"{problem.gold.std_error:.4f}, R-hat {problem.gold.rhat:.4f}", flush=True)
+                print(
+                    f"{problem.name}: {problem.gold.seconds:.1f} s, {problem.gold.mean_error:.4f}, "
+                    f"{problem.gold.std_error:.4f}, R-hat {problem.gold.rhat:.4f}",
+                    flush=True,
+                )
                 continue
             verdicts.append(verdict(problem, budget=budget, samples=options.certificate_samples, seed=0))
             v = verdicts[-1]
-            print(f"{v.problem}: reached {v.reached}, right {v.right}, mean {v.mean:.3f}, std {v.std_min:.2f} to "
-                  f"{v.std_max:.2f}, {v.seconds:.1f} s {v.note}", flush=True)
+            print(
+                f"{v.problem}: reached {v.reached}, right {v.right}, mean {v.mean:.3f}, std {v.std_min:.2f} to "
+                f"{v.std_max:.2f}, {v.seconds:.1f} s {v.note}",
+                flush=True,
+            )
     print(f"total: {time.perf_counter() - start:.0f} s")
     if options.gold:
         return
     text = markdown(rows, {k: v for k, v in chosen.items() if v}, verdicts, budget)
     if out is None:
         if rows:
-            print(table(("part", "method", "passed", "gate", "mean", "std", "gap", "weight", "refused", "s"),
-                        overview(rows)))
+            print(
+                table(
+                    ("part", "method", "passed", "gate", "mean", "std", "gap", "weight", "refused", "s"), overview(rows)
+                )
+            )
         if verdicts:
             print(table(("kind", "problems", "certified", "right", "right without", "s"), summary(verdicts)))
         return

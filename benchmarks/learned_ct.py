@@ -109,8 +109,11 @@ def scored(views: int, method: str, scans: Scans, samples: Tensor, seconds: floa
         error = values.mean(0) - truth
         found["head"].append(float(error[head].square().mean().sqrt()))
         found["brain"].append(float(error[brain].square().mean().sqrt()))
-        found["crps"].append(float(iv.metrics.crps(values[:, None, head], truth[None, head]))
-                             if len(values) > 1 else float(error[head].abs().mean()))
+        found["crps"].append(
+            float(iv.metrics.crps(values[:, None, head], truth[None, head]))
+            if len(values) > 1
+            else float(error[head].abs().mean())
+        )
         inside = ((values.amin(0) <= truth) & (truth <= values.amax(0))).double()
         for name, where in (("covered", head), ("covered_brain", brain)):
             found[name].append(float(inside[where].mean()) if len(values) > 1 else math.nan)
@@ -120,8 +123,16 @@ def scored(views: int, method: str, scans: Scans, samples: Tensor, seconds: floa
         numbers[name] = float(v.mean())
         numbers[f"{name}_se"] = float(v.std() / len(v) ** 0.5) if len(v) > 1 else math.nan
     n = len(samples)
-    return Row(views=views, method=method, scans=len(scans.truth), samples=n, **numbers,
-               nominal=(n - 1) / (n + 1) if n > 1 else math.nan, chi2=chi2, seconds=seconds)
+    return Row(
+        views=views,
+        method=method,
+        scans=len(scans.truth),
+        samples=n,
+        **numbers,
+        nominal=(n - 1) / (n + 1) if n > 1 else math.nan,
+        chi2=chi2,
+        seconds=seconds,
+    )
 
 
 def tv(A: LinearOperator, y: Tensor, *, weight: float) -> Tensor:
@@ -160,15 +171,35 @@ covariance of the training images. Learned prior: `head-ct-128`, guided by `MMPS
   should be. +-: standard errors over scans. **chi^2**: squared misfit per datum in units of the noise, mean over
   samples; **s**: of an image or a sample, on one core; both of the scans with {MANY} samples.
 """
-HEAD = ("views", "method", "scans x samples", "head, HU", "brain, HU", "CRPS, HU", "covered", "covered, brain",
-        "nominal", "chi^2", "s")
+HEAD = (
+    "views",
+    "method",
+    "scans x samples",
+    "head, HU",
+    "brain, HU",
+    "CRPS, HU",
+    "covered",
+    "covered, brain",
+    "nominal",
+    "chi^2",
+    "s",
+)
 
 
 def cells(r: Row) -> list[str]:
-    line = [f"{r.views}", r.method, f"{r.scans} x {r.samples}", f"{r.head:.1f} +- {r.head_se:.1f}",
-            f"{r.brain:.1f} +- {r.brain_se:.1f}", f"{r.crps:.2f} +- {r.crps_se:.2f}",
-            f"{r.covered:.3f} +- {r.covered_se:.3f}", f"{r.covered_brain:.3f} +- {r.covered_brain_se:.3f}",
-            f"{r.nominal:.3f}", f"{r.chi2:.3f}", f"{r.seconds:.2f}"]
+    line = [
+        f"{r.views}",
+        r.method,
+        f"{r.scans} x {r.samples}",
+        f"{r.head:.1f} +- {r.head_se:.1f}",
+        f"{r.brain:.1f} +- {r.brain_se:.1f}",
+        f"{r.crps:.2f} +- {r.crps_se:.2f}",
+        f"{r.covered:.3f} +- {r.covered_se:.3f}",
+        f"{r.covered_brain:.3f} +- {r.covered_brain_se:.3f}",
+        f"{r.nominal:.3f}",
+        f"{r.chi2:.3f}",
+        f"{r.seconds:.2f}",
+    ]
     if r.samples == 1:  # a single image covers nothing
         line[6:10] = [""] * 4
     return [cell.replace(" +- nan", "") for cell in line]
@@ -206,8 +237,9 @@ def main() -> None:
     for views in options.views:
         train = scan(4, views, seed=TUNING)
         problem = train.problem
-        found = tune_weight(tv, [(problem.operator, problem.data[b : b + 1], train.truth[b : b + 1]) for b in range(4)],
-                            TV_WEIGHTS)
+        found = tune_weight(
+            tv, [(problem.operator, problem.data[b : b + 1], train.truth[b : b + 1]) for b in range(4)], TV_WEIGHTS
+        )
         print(f"{views} views: TV weight {found.weight:.3g}{', at the edge' if found.at_edge else ''}")
         scans = scan(options.phantoms, views, seed=HELD_OUT)
         started = time.perf_counter()

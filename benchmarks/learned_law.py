@@ -90,8 +90,16 @@ def compared(law: Law, prior: NetworkPrior, skip: str, minutes: float, signals: 
     others = [law.prior.sample(UNCONDITIONAL, seed=s) for s in (2, 3)]
     truth = rings(torch.cat([law.prior.sample(2048, seed=100 + s) for s in range(16)]))
     spectrum, exact = (max(float((rings(x) / truth - 1).abs().max()) for x in xs) for xs in ([samples], others))
-    return Denoiser(law=law.name, skip=skip, minutes=minutes, signals=signals, worst=max(errors), errors=tuple(errors),
-                    spectrum=spectrum, spectrum_exact=exact)
+    return Denoiser(
+        law=law.name,
+        skip=skip,
+        minutes=minutes,
+        signals=signals,
+        worst=max(errors),
+        errors=tuple(errors),
+        spectrum=spectrum,
+        spectrum_exact=exact,
+    )
 
 
 def rings(x: Tensor) -> Tensor:
@@ -126,11 +134,19 @@ def posteriors(law: Law, learned: NetworkPrior) -> list[Posterior]:
         gap = (samples.mean(0) - reference.mean(0)) / reference.std(0)
         low, high = samples.quantile(torch.tensor([0.05, 0.95], dtype=torch.float64), 0)
         inside = ((low <= reference) & (reference <= high)).double().mean()
-        rows.append(Posterior(
-            law=law.name, prior=name, method=method, samples=SAMPLES, e_mean=float(gap.square().mean().sqrt()),
-            floor=(2 / SAMPLES) ** 0.5, std_ratio=float(samples.std(0).mean() / reference.std(0).mean()),
-            cov90=float(inside), seconds=seconds,
-        ))
+        rows.append(
+            Posterior(
+                law=law.name,
+                prior=name,
+                method=method,
+                samples=SAMPLES,
+                e_mean=float(gap.square().mean().sqrt()),
+                floor=(2 / SAMPLES) ** 0.5,
+                std_ratio=float(samples.std(0).mean() / reference.std(0).mean()),
+                cov90=float(inside),
+                seconds=seconds,
+            )
+        )
     return rows
 
 
@@ -153,11 +169,31 @@ are measured with noise of std {NOISE}, under the network and under the law itse
 
 def tables(denoisers: list[Denoiser], rows: list[Posterior]) -> str:
     lines = [["law", "skip", "minutes", "images seen", "worst", *(f"{s:g}" for s in SIGMAS), "spectrum"]]
-    lines += [[d.law, d.skip, f"{d.minutes:g}", f"{d.signals:,}", f"{d.worst:.4f}", *(f"{e:.4f}" for e in d.errors),
-               f"{d.spectrum:.3f} ({d.spectrum_exact:.3f})"] for d in denoisers]
+    lines += [
+        [
+            d.law,
+            d.skip,
+            f"{d.minutes:g}",
+            f"{d.signals:,}",
+            f"{d.worst:.4f}",
+            *(f"{e:.4f}" for e in d.errors),
+            f"{d.spectrum:.3f} ({d.spectrum_exact:.3f})",
+        ]
+        for d in denoisers
+    ]
     others = [["law", "prior", "method", "mean", "std", "cov90", "s"]]
-    others += [[r.law, r.prior, r.method, f"{r.e_mean:.3f} ({r.floor:.3f})", f"{r.std_ratio:.3f}", f"{r.cov90:.3f}",
-                f"{r.seconds:.0f}"] for r in rows]
+    others += [
+        [
+            r.law,
+            r.prior,
+            r.method,
+            f"{r.e_mean:.3f} ({r.floor:.3f})",
+            f"{r.std_ratio:.3f}",
+            f"{r.cov90:.3f}",
+            f"{r.seconds:.0f}",
+        ]
+        for r in rows
+    ]
 
     return f"## rms(D - D_exact)\n\n{ruled(lines)}\n\n## Posteriors\n\n{ruled(others)}"
 

@@ -79,8 +79,10 @@ def parts(x: Tensor, head: Tensor) -> Tensor:
 
 def psnrs(scans: Scans, image: Tensor) -> Tensor:
     """dB, one a scan, float64: magnitudes over the whole image, peak of the truth."""
-    found = [float(iv.metrics.psnr(image[b].abs()[None], truth.abs()[None], data_range=float(scans.peak[b])))
-             for b, truth in enumerate(scans.truth)]
+    found = [
+        float(iv.metrics.psnr(image[b].abs()[None], truth.abs()[None], data_range=float(scans.peak[b])))
+        for b, truth in enumerate(scans.truth)
+    ]
     return torch.tensor(found, dtype=torch.float64)
 
 
@@ -100,17 +102,42 @@ def psnrs_of_many(scans: Scans, samples: Tensor) -> Tensor:
 
 
 def scored(
-    objects: str, acceleration: float, method: str, scans: Scans, image: Tensor, samples: Tensor | None,
-    beside: Tensor, cost: Cost,
+    objects: str,
+    acceleration: float,
+    method: str,
+    scans: Scans,
+    image: Tensor,
+    samples: Tensor | None,
+    beside: Tensor,
+    cost: Cost,
 ) -> Row:
     """``beside``: the image that PSNRs are compared with, scan by scan."""
     n, count = len(scans.truth), 0 if samples is None else len(samples)
     nan = float("nan")
     if not bool(torch.view_as_real(image).isfinite().all()):  # a strategy that fails has no score
-        return Row(objects=objects, acceleration=acceleration, method=method, scans=n, samples=count, psnr=nan,
-                   psnr_se=nan, gain=nan, gain_se=nan, limit=nan, limit_se=nan, nrmse=nan, crps=nan, crps_se=nan,
-                   covered=nan, covered_se=nan, nominal=nan, chi2=nan, seconds=cost.seconds, nfe=cost.nfe,
-                   vjps=cost.vjps)
+        return Row(
+            objects=objects,
+            acceleration=acceleration,
+            method=method,
+            scans=n,
+            samples=count,
+            psnr=nan,
+            psnr_se=nan,
+            gain=nan,
+            gain_se=nan,
+            limit=nan,
+            limit_se=nan,
+            nrmse=nan,
+            crps=nan,
+            crps_se=nan,
+            covered=nan,
+            covered_se=nan,
+            nominal=nan,
+            chi2=nan,
+            seconds=cost.seconds,
+            nfe=cost.nfe,
+            vjps=cost.vjps,
+        )
     nrmse, crps, covered = [], [], []
     for b in range(n):
         truth, head = scans.truth[b], scans.head[b]
@@ -134,12 +161,27 @@ def scored(
         return float(torch.as_tensor(v, dtype=torch.float64).std() / len(v) ** 0.5) if len(v) > 1 else float("nan")
 
     return Row(
-        objects=objects, acceleration=acceleration, method=method, scans=n, samples=count, psnr=mean(psnr),
-        psnr_se=error(psnr), gain=mean(gain), gain_se=error(gain), limit=mean(limit), limit_se=error(limit),
-        nrmse=mean(nrmse), crps=mean(crps),
-        crps_se=error(crps), covered=mean(covered), covered_se=error(covered),
-        nominal=(count - 1) / (count + 1) if count else float("nan"), chi2=cost.chi2, seconds=cost.seconds,
-        nfe=cost.nfe, vjps=cost.vjps,
+        objects=objects,
+        acceleration=acceleration,
+        method=method,
+        scans=n,
+        samples=count,
+        psnr=mean(psnr),
+        psnr_se=error(psnr),
+        gain=mean(gain),
+        gain_se=error(gain),
+        limit=mean(limit),
+        limit_se=error(limit),
+        nrmse=mean(nrmse),
+        crps=mean(crps),
+        crps_se=error(crps),
+        covered=mean(covered),
+        covered_se=error(covered),
+        nominal=(count - 1) / (count + 1) if count else float("nan"),
+        chi2=cost.chi2,
+        seconds=cost.seconds,
+        nfe=cost.nfe,
+        vjps=cost.vjps,
     )
 
 
@@ -154,7 +196,8 @@ def tuned_tv(acceleration: float, count: int = 6) -> tuple[float, Callable[[Scan
     std = float(sum(float(p.noise.std) for p in singles) / count)
     found = tune_weight(
         lambda A, y, /, *, weight: solver(A, y, weight=weight, std=std),
-        [(p.operator, p.data, train.truth[b : b + 1]) for b, p in enumerate(singles)], TV_WEIGHTS,
+        [(p.operator, p.data, train.truth[b : b + 1]) for b, p in enumerate(singles)],
+        TV_WEIGHTS,
     )
     if found.at_edge:
         print(f"TV weight {found.weight} lies at the edge of what was tried")
@@ -174,13 +217,19 @@ def field_of(prior: iv.priors.Prior) -> GaussianFieldPrior:
     law = prior.law
     assert law is not None and isinstance(law.modes, SpectralModes) and law.modes.transform.name == "fourier"
     return GaussianFieldPrior(
-        shape=prior.shape, spectrum=law.variances.double() / law.variances.numel(), basis="periodic", mean=law.mean,
+        shape=prior.shape,
+        spectrum=law.variances.double() / law.variances.numel(),
+        basis="periodic",
+        mean=law.mean,
         kind=prior.kind,
     )
 
 
 def sampled(
-    scans: Scans, prior: iv.priors.Prior, strategy: iv.strategies.base.Strategy, counts: list[int],
+    scans: Scans,
+    prior: iv.priors.Prior,
+    strategy: iv.strategies.base.Strategy,
+    counts: list[int],
     chunk: int | None = None,
 ) -> tuple[list[Tensor], Cost]:
     """For every scan as many samples ``(n, H, W)`` as ``counts`` says, some scans at a time; costs are of a sample."""
@@ -193,8 +242,9 @@ def sampled(
         while last < min(first + CHUNK, total) and counts[last] == counts[first]:
             last += 1
         some = scans.take(list(range(first, last)))
-        result = iv.solve(some.problem, prior, strategy=strategy, num_samples=counts[first], seed=first, chunk=chunk,
-                          throw=False)
+        result = iv.solve(
+            some.problem, prior, strategy=strategy, num_samples=counts[first], seed=first, chunk=chunk, throw=False
+        )
         found += list(result.samples.unbind(1))
         nfe += [result.nfe] * (last - first)
         vjps += [result.vjps] * (last - first)
@@ -205,7 +255,13 @@ def sampled(
 
 
 def of_samples(
-    objects: str, acceleration: float, method: str, scans: Scans, found: list[Tensor], n: int, beside: Tensor,
+    objects: str,
+    acceleration: float,
+    method: str,
+    scans: Scans,
+    found: list[Tensor],
+    n: int,
+    beside: Tensor,
     cost: Cost,
 ) -> Row:
     """The row of the scans that have ``n`` samples, and of their first ``n``."""
@@ -240,17 +296,42 @@ training images. Learned prior: `head-mr-128`, guided by `MMPS()` of 40 steps, w
 - **covered**: the share of truths between the smallest and the largest sample; **nominal**: what it should be.
   +-: standard errors. **s**: of an image or a sample, on two CPU cores that other work shared.
 """
-HEAD = ("objects", "R", "method", "scans x samples", "PSNR, dB", "over TV", "of many", "NRMSE", "CRPS", "covered",
-        "nominal", "chi^2", "s", "nfe", "vjps")
+HEAD = (
+    "objects",
+    "R",
+    "method",
+    "scans x samples",
+    "PSNR, dB",
+    "over TV",
+    "of many",
+    "NRMSE",
+    "CRPS",
+    "covered",
+    "nominal",
+    "chi^2",
+    "s",
+    "nfe",
+    "vjps",
+)
 
 
 def cells(r: Row) -> list[str]:
     cells = [
-        r.objects, f"{r.acceleration:g}", r.method, f"{r.scans} x {r.samples or 1}", f"{r.psnr:.2f} +- {r.psnr_se:.2f}",
-        f"{r.gain:+.2f} +- {r.gain_se:.2f}", f"{r.limit:+.2f} +- {r.limit_se:.2f}", f"{r.nrmse:.4f}",
+        r.objects,
+        f"{r.acceleration:g}",
+        r.method,
+        f"{r.scans} x {r.samples or 1}",
+        f"{r.psnr:.2f} +- {r.psnr_se:.2f}",
+        f"{r.gain:+.2f} +- {r.gain_se:.2f}",
+        f"{r.limit:+.2f} +- {r.limit_se:.2f}",
+        f"{r.nrmse:.4f}",
         f"{r.crps:.5f} +- {r.crps_se:.5f}",
-        f"{r.covered:.3f} +- {r.covered_se:.3f}", f"{r.nominal:.3f}", f"{r.chi2:.3f}", f"{r.seconds:.2f}",
-        f"{r.nfe:.4g}", f"{r.vjps:.4g}",
+        f"{r.covered:.3f} +- {r.covered_se:.3f}",
+        f"{r.nominal:.3f}",
+        f"{r.chi2:.3f}",
+        f"{r.seconds:.2f}",
+        f"{r.nfe:.4g}",
+        f"{r.vjps:.4g}",
     ]
     # No coverage of a single image, no error of a single scan; a score that is not a number is a failure, and says so.
     blank = {"of many": not r.samples, "covered": not r.samples, "nominal": not r.samples, "chi^2": not r.samples}

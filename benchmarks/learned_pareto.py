@@ -33,17 +33,29 @@ def front(rows: list[Row]) -> list[Row]:
 
 
 def table(rows: list[Row]) -> str:
-    lines = [["method", "steps", "s a sample", "vjps", "PSNR, dB", "over TV", "of many", "CRPS", "covered", "chi^2",
-              "front"]]
+    lines = [
+        ["method", "steps", "s a sample", "vjps", "PSNR, dB", "over TV", "of many", "CRPS", "covered", "chi^2", "front"]
+    ]
     best = front(rows)
     for r in sorted(rows, key=lambda r: (r.method, r.nfe)):
         if r.crps != r.crps:
             lines.append([r.method, f"{r.nfe:.0f}", f"{r.seconds:.2f}", f"{r.vjps:.0f}", "failed", *[""] * 6])
             continue
-        lines.append([r.method, f"{r.nfe:.0f}", f"{r.seconds:.2f}", f"{r.vjps:.0f}", f"{r.psnr:.2f}",
-                      f"{r.gain:+.2f} +- {r.gain_se:.2f}", f"{r.limit:+.2f} +- {r.limit_se:.2f}",
-                      f"{r.crps:.5f} +- {r.crps_se:.5f}", f"{r.covered:.3f}",
-                      f"{r.chi2:.3f}", "yes" if r in best else ""])
+        lines.append(
+            [
+                r.method,
+                f"{r.nfe:.0f}",
+                f"{r.seconds:.2f}",
+                f"{r.vjps:.0f}",
+                f"{r.psnr:.2f}",
+                f"{r.gain:+.2f} +- {r.gain_se:.2f}",
+                f"{r.limit:+.2f} +- {r.limit_se:.2f}",
+                f"{r.crps:.5f} +- {r.crps_se:.5f}",
+                f"{r.covered:.3f}",
+                f"{r.chi2:.3f}",
+                "yes" if r in best else "",
+            ]
+        )
     return ruled(lines)
 
 

@@ -60,14 +60,20 @@ def steps_for(strategy: Callable[[int], ivs.Strategy], scans: Scans, prior: iv.p
 
 
 def table(rows: list[Row]) -> str:
-    lines = [["strategy", "evaluations", "vjps", "s a sample", "PSNR, dB", "over TV", "of many", "CRPS", "covered",
-              "chi^2"]]
+    lines = [
+        ["strategy", "evaluations", "vjps", "s a sample", "PSNR, dB", "over TV", "of many", "CRPS", "covered", "chi^2"]
+    ]
     for r in sorted(rows, key=lambda r: r.crps if r.crps == r.crps else 1e9):
         score = ["failed", *[""] * 5]
         if r.crps == r.crps:
-            score = [f"{r.psnr:.2f}", f"{r.gain:+.2f} +- {r.gain_se:.2f}", f"{r.limit:+.2f} +- {r.limit_se:.2f}",
-                     f"{r.crps:.5f} +- {r.crps_se:.5f}",
-                     f"{r.covered:.3f} +- {r.covered_se:.3f}" if r.samples else "", f"{r.chi2:.2f}"]
+            score = [
+                f"{r.psnr:.2f}",
+                f"{r.gain:+.2f} +- {r.gain_se:.2f}",
+                f"{r.limit:+.2f} +- {r.limit_se:.2f}",
+                f"{r.crps:.5f} +- {r.crps_se:.5f}",
+                f"{r.covered:.3f} +- {r.covered_se:.3f}" if r.samples else "",
+                f"{r.chi2:.2f}",
+            ]
         lines.append([r.method, f"{r.nfe:.4g}", f"{r.vjps:.4g}", f"{r.seconds:.2f}", *score])
     return ruled(lines)
 
@@ -77,8 +83,11 @@ def verdict(rows: list[Row]) -> str:
     scored = [r for r in rows if r.crps == r.crps]
     best = min(scored, key=lambda r: r.crps)
     groups: dict[str, list[str]] = {
-        "Ranges right within three standard errors": [], "Too narrow": [], "Too wide": [],
-        f"Do not fit the data (chi^2 above {_MISFIT:g})": [], "End in NaN": [],
+        "Ranges right within three standard errors": [],
+        "Too narrow": [],
+        "Too wide": [],
+        f"Do not fit the data (chi^2 above {_MISFIT:g})": [],
+        "End in NaN": [],
     }
     right, narrow, wide, lost, failed = groups
     for r in rows:

@@ -69,13 +69,40 @@ class Row:
 
 def score(problem: Bimodal, name: str, seed: int) -> Row:
     nan = float("nan")
-    base = {"problem": problem.name, "strategy": name, "seed": seed, "samples": SAMPLES,
-            "exact_weight": float(problem.exact.weights[0])}
-    blank = dict.fromkeys(("finite", "weight", "e_mean", "std_min", "std_max", "mode_e_mean", "mode_std_min",
-                           "mode_std_max", "nfe", "vjps", "seconds"), nan)
+    base = {
+        "problem": problem.name,
+        "strategy": name,
+        "seed": seed,
+        "samples": SAMPLES,
+        "exact_weight": float(problem.exact.weights[0]),
+    }
+    blank = dict.fromkeys(
+        (
+            "finite",
+            "weight",
+            "e_mean",
+            "std_min",
+            "std_max",
+            "mode_e_mean",
+            "mode_std_min",
+            "mode_std_max",
+            "nfe",
+            "vjps",
+            "seconds",
+        ),
+        nan,
+    )
     try:
-        result = iv.solve(problem.operator, problem.data, problem.prior, noise=problem.noise,
-                          strategy=STRATEGIES[name](), num_samples=SAMPLES, seed=seed, throw=False)
+        result = iv.solve(
+            problem.operator,
+            problem.data,
+            problem.prior,
+            noise=problem.noise,
+            strategy=STRATEGIES[name](),
+            num_samples=SAMPLES,
+            seed=seed,
+            throw=False,
+        )
     except iv.errors.UnsupportedError as error:
         return Row(**base | blank, certified="-", note=str(error))  # type: ignore[arg-type]
     kept = ~result.failed
@@ -95,10 +122,14 @@ def errors(problem: Bimodal, x: Tensor, weights: Tensor) -> dict[str, float]:
     ratio, inside = found.std / exact.std, found.stds / exact.stds
     apart = ((found.means - exact.means) / exact.stds).square().mean(1).sqrt()
     return {
-        "finite": len(x) / SAMPLES, "weight": float(found.weights[0]),
+        "finite": len(x) / SAMPLES,
+        "weight": float(found.weights[0]),
         "e_mean": float(((found.mean - exact.mean) / exact.std).square().mean().sqrt()),
-        "std_min": float(ratio.min()), "std_max": float(ratio.max()), "mode_e_mean": float(apart.max()),
-        "mode_std_min": float(inside.min()), "mode_std_max": float(inside.max()),
+        "std_min": float(ratio.min()),
+        "std_max": float(ratio.max()),
+        "mode_e_mean": float(apart.max()),
+        "mode_std_min": float(inside.min()),
+        "mode_std_max": float(inside.max()),
     }
 
 
@@ -109,25 +140,44 @@ def number(values: list[float], worst: Callable[[list[float]], float]) -> str:
 
 def table(rows: list[Row]) -> str:
     """A line for each problem and strategy: weights of all seeds, the worst of the other errors."""
-    lines = [["problem", "strategy", "weight of mode 0, by seed", "exact", "largest error", "mean off by (sd)",
-              "std ratios", "in a mode: mean off by", "in a mode: std ratios", "certified", "evaluations", "vjps",
-              "seconds"]]
+    lines = [
+        [
+            "problem",
+            "strategy",
+            "weight of mode 0, by seed",
+            "exact",
+            "largest error",
+            "mean off by (sd)",
+            "std ratios",
+            "in a mode: mean off by",
+            "in a mode: std ratios",
+            "certified",
+            "evaluations",
+            "vjps",
+            "seconds",
+        ]
+    ]
     for key in dict.fromkeys((r.problem, r.strategy) for r in rows):
         group = [r for r in rows if (r.problem, r.strategy) == key]
         if group[0].note:
             lines.append([*key, f"does not run: {group[0].note}", *["-"] * 10])
             continue
-        lines.append([
-            *key, ", ".join(f"{r.weight:.3f}" for r in group), f"{group[0].exact_weight:.3f}",
-            number([abs(r.weight - r.exact_weight) for r in group], max),
-            number([r.e_mean for r in group], max),
-            f"{number([r.std_min for r in group], min)} to {number([r.std_max for r in group], max)}",
-            number([r.mode_e_mean for r in group], max),
-            f"{number([r.mode_std_min for r in group], min)} to {number([r.mode_std_max for r in group], max)}",
-            "/".join(dict.fromkeys(r.certified for r in group)),
-            number([r.nfe for r in group], max), number([r.vjps for r in group], max),
-            number([r.seconds for r in group], max),
-        ])
+        lines.append(
+            [
+                *key,
+                ", ".join(f"{r.weight:.3f}" for r in group),
+                f"{group[0].exact_weight:.3f}",
+                number([abs(r.weight - r.exact_weight) for r in group], max),
+                number([r.e_mean for r in group], max),
+                f"{number([r.std_min for r in group], min)} to {number([r.std_max for r in group], max)}",
+                number([r.mode_e_mean for r in group], max),
+                f"{number([r.mode_std_min for r in group], min)} to {number([r.mode_std_max for r in group], max)}",
+                "/".join(dict.fromkeys(r.certified for r in group)),
+                number([r.nfe for r in group], max),
+                number([r.vjps for r in group], max),
+                number([r.seconds for r in group], max),
+            ]
+        )
     return ruled(lines)
 
 
@@ -178,9 +228,14 @@ def main() -> None:
             rows += [score(problem, name, seed) for seed in seeds]
             print(rows[-1], flush=True)
     text = TEXT.format(
-        samples=SAMPLES, seeds=len(seeds), weight_se=0.5 / math.sqrt(SAMPLES), mean_se=1 / math.sqrt(SAMPLES),
-        problems="\n".join(f"- {p.name}: {p.text}." for p in problems), tolerance=TOLERANCE,
-        summary=summary(rows), table=table(rows),
+        samples=SAMPLES,
+        seeds=len(seeds),
+        weight_se=0.5 / math.sqrt(SAMPLES),
+        mean_se=1 / math.sqrt(SAMPLES),
+        problems="\n".join(f"- {p.name}: {p.text}." for p in problems),
+        tolerance=TOLERANCE,
+        summary=summary(rows),
+        table=table(rows),
     )
     print(text)
     if not options.quick:

@@ -124,8 +124,17 @@ def strategy_rows() -> list[list[str]]:
                 result = iv.solve(one, prior, strategy=strategy, num_samples=SAMPLES)
                 error = ((result.samples - exact).norm(dim=-1) / exact.norm(dim=-1)).max()
                 words = ", ".join(f"{k}={v}" for k, v in options.items()) or "picard"
-                lines.append([name, words, f"{rtol:g}", f"{int(result.info['sweeps'].max())}",
-                              f"{options.get('window', STEPS)}", f"{result.nfe:g}", f"{float(error):.1e}"])
+                lines.append(
+                    [
+                        name,
+                        words,
+                        f"{rtol:g}",
+                        f"{int(result.info['sweeps'].max())}",
+                        f"{options.get('window', STEPS)}",
+                        f"{result.nfe:g}",
+                        f"{float(error):.1e}",
+                    ]
+                )
     return lines
 
 
@@ -133,7 +142,8 @@ GUIDANCES: dict[str, Guidance] = {"prior": iv.strategies.NoGuidance(), "MMPS": i
 
 
 def page(rows: list[Row]) -> str:
-    parts = ["""# A chain of 25 levels, all at once
+    parts = [
+        """# A chain of 25 levels, all at once
 
 Written by `python benchmarks/parallel_in_time.py`: Euler (DDIM) from sigma 10 to 0.01, a Gaussian prior in 8
 dimensions, float64. The error is that of the last state against the chain run level after level, relative, the largest
@@ -143,16 +153,27 @@ with the level; `iv.strategies.DeqParallel` uses "level" and "+ 1e-10 trace".
 
 Every sweep evaluates the denoiser at all 25 levels in one call: 10 sweeps are 250 evaluations instead of 25, and 10
 calls instead of 25. That is a gain only where a device has room for the larger batch, and none on a CPU.
-"""]
+"""
+    ]
     for name in dict.fromkeys(r.problem for r in rows):
         parts += [f"## {name}", "", table([r for r in rows if r.problem == name], "error"), ""]
     known = [r for r in rows if r.problem == "prior, first guess: start"]
-    parts += ["## Beside the card", "",
-              "Errors of the whole trajectory, and in brackets the card's,\n"
-              "which were measured with another matrix: compare how the rows fall, not the figures.",
-              "", table(known, "whole"), ""]
-    parts += ["## The strategy", "", "Rows stop by themselves; states that have converged are frozen.", "",
-              ruled(strategy_rows())]
+    parts += [
+        "## Beside the card",
+        "",
+        "Errors of the whole trajectory, and in brackets the card's,\n"
+        "which were measured with another matrix: compare how the rows fall, not the figures.",
+        "",
+        table(known, "whole"),
+        "",
+    ]
+    parts += [
+        "## The strategy",
+        "",
+        "Rows stop by themselves; states that have converged are frozen.",
+        "",
+        ruled(strategy_rows()),
+    ]
     return "\n".join(parts)
 
 

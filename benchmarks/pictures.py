@@ -1,6 +1,6 @@
 """The pictures of docs/exactness-explained.md: what guidance gets wrong, what the certificate bounds.
 
-    python benchmarks/pictures.py     # writes docs/pictures/*.png from new solves and from docs/exactness.csv
+python benchmarks/pictures.py     # writes docs/pictures/*.png from new solves and from docs/exactness.csv
 """
 
 from __future__ import annotations
@@ -33,19 +33,35 @@ def marginals() -> None:
     figure, axes = plt.subplots(1, 3, figsize=(11, 3.2), constrained_layout=True)
     grid = torch.linspace(-4, 4, 2001, dtype=D)
 
-    law = iv.priors.SparsePrior(
-        shape=(1,), coefficients=iv.priors.SpikeSlab(weight=0.3, slab=1.5, spike=0.1), dtype=D
-    )
+    law = iv.priors.SparsePrior(shape=(1,), coefficients=iv.priors.SpikeSlab(weight=0.3, slab=1.5, spike=0.1), dtype=D)
     A = iv.operators.Matrix(matrix=torch.eye(1, dtype=D))
     truth = law.log_prob(grid[:, None]) - 0.5 * ((0.8 - grid) / 0.4) ** 2
-    draw(axes[0], A, torch.tensor([0.8], dtype=D), law, 0.4, grid, grid_posterior(truth, grid),
-         "spike and slab, y = x + 0.4 noise = 0.8", (-1, 2.2))
+    draw(
+        axes[0],
+        A,
+        torch.tensor([0.8], dtype=D),
+        law,
+        0.4,
+        grid,
+        grid_posterior(truth, grid),
+        "spike and slab, y = x + 0.4 noise = 0.8",
+        (-1, 2.2),
+    )
 
     normal = iv.priors.GaussianPrior(mean=torch.tensor([0.2], dtype=D), covariance=torch.eye(1, dtype=D))
     square = iv.operators.from_callable(lambda x: x**2, (1,), (1,))
     truth = -0.5 * (grid - 0.2) ** 2 - 0.5 * ((1.5 - grid**2) / 0.3) ** 2
-    draw(axes[1], square, torch.tensor([1.5], dtype=D), normal, 0.3, grid, grid_posterior(truth, grid),
-         "x ~ N(0.2, 1), y = x^2 + 0.3 noise = 1.5", (-2, 2))
+    draw(
+        axes[1],
+        square,
+        torch.tensor([1.5], dtype=D),
+        normal,
+        0.3,
+        grid,
+        grid_posterior(truth, grid),
+        "x ~ N(0.2, 1), y = x^2 + 0.3 noise = 1.5",
+        (-2, 2),
+    )
 
     plane = iv.priors.GaussianPrior(mean=torch.zeros(2, dtype=D), covariance=torch.eye(2, dtype=D))
     bend = iv.operators.from_callable(lambda x: x[:, 1:] + x[:, :1] ** 2, (2,), (1,))
@@ -53,15 +69,31 @@ def marginals() -> None:
     joint = -0.5 * (u**2 + v**2) - 0.5 * ((1.0 - v - u**2) / 0.1) ** 2
     marginal = (joint - joint.max()).exp().sum(1)
     density = marginal / marginal.sum() / float(grid[4] - grid[0])
-    draw(axes[2], bend, torch.tensor([1.0], dtype=D), plane, 0.1, grid[::4], density,
-         "banana: x2 + x1^2 = 1, first component", (-2.2, 2.2))
+    draw(
+        axes[2],
+        bend,
+        torch.tensor([1.0], dtype=D),
+        plane,
+        0.1,
+        grid[::4],
+        density,
+        "banana: x2 + x1^2 = 1, first component",
+        (-2.2, 2.2),
+    )
     axes[0].legend(frameon=False, fontsize=8)
     save(figure, "marginals.png")
 
 
 def draw(
-    axis: plt.Axes, A: iv.operators.Operator, y: Tensor, prior: iv.priors.Prior, noise: float, grid: Tensor,
-    truth: Tensor, title: str, span: tuple[float, float],
+    axis: plt.Axes,
+    A: iv.operators.Operator,
+    y: Tensor,
+    prior: iv.priors.Prior,
+    noise: float,
+    grid: Tensor,
+    truth: Tensor,
+    title: str,
+    span: tuple[float, float],
 ) -> None:
     edges = torch.linspace(*span, 61).tolist()
     for strategy, colour, name in ((iv.strategies.MMPS(), GUIDED, "guidance alone (MMPS)"), ("auto", OURS, "auto")):

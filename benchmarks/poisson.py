@@ -63,15 +63,28 @@ def moments(log_likelihood: Callable[[Array], Array]) -> tuple[Array, Array]:
 
 
 def compared(
-    counts: float, background: float, method: str, samples: int, found: tuple[Array, Array], truth: tuple[Array, Array],
-    chi2: float, seconds: float,
+    counts: float,
+    background: float,
+    method: str,
+    samples: int,
+    found: tuple[Array, Array],
+    truth: tuple[Array, Array],
+    chi2: float,
+    seconds: float,
 ) -> Row:
     error, ratio = (found[0] - truth[0]) / truth[1], found[1] / truth[1]
     return Row(
-        counts=counts, background=background, method=method, samples=samples,
-        mean_error=float(np.sqrt((error**2).mean())), worst_mean_error=float(np.abs(error).max()),
-        std_ratio=float(ratio.mean()), std_ratio_min=float(ratio.min()), std_ratio_max=float(ratio.max()),
-        chi2=chi2, seconds=seconds,
+        counts=counts,
+        background=background,
+        method=method,
+        samples=samples,
+        mean_error=float(np.sqrt((error**2).mean())),
+        worst_mean_error=float(np.abs(error).max()),
+        std_ratio=float(ratio.mean()),
+        std_ratio_min=float(ratio.min()),
+        std_ratio_max=float(ratio.max()),
+        chi2=chi2,
+        seconds=seconds,
     )
 
 
@@ -111,8 +124,14 @@ def table(found: list[Row]) -> str:
     head = ["counts", "method", "mean error (rms)", "worst", "std ratio (mean)", "least", "largest", "chi^2", "seconds"]
     lines = [
         [
-            f"{r.counts:g}", r.method, f"{r.mean_error:.3f}", f"{r.worst_mean_error:.2f}", f"{r.std_ratio:.3f}",
-            f"{r.std_ratio_min:.2f}", f"{r.std_ratio_max:.2f}", "" if np.isnan(r.chi2) else f"{r.chi2:.2f}",
+            f"{r.counts:g}",
+            r.method,
+            f"{r.mean_error:.3f}",
+            f"{r.worst_mean_error:.2f}",
+            f"{r.std_ratio:.3f}",
+            f"{r.std_ratio_min:.2f}",
+            f"{r.std_ratio_max:.2f}",
+            "" if np.isnan(r.chi2) else f"{r.chi2:.2f}",
             f"{r.seconds:.0f}" if r.samples else "",
         ]
         for r in found
@@ -128,20 +147,22 @@ def main() -> None:
     torch.set_num_threads(1)
     samples = 128 if options.quick else 1024
     found = [row for counts in (COUNTS[1:2] if options.quick else COUNTS) for row in rows(counts, samples)]
-    text = "\n\n".join([
-        "# Counts",
-        "Written by `python benchmarks/poisson.py`; one thread.",
-        f"{SIZE} log-normal intensities (std of the logarithm {SPREAD:g}), each seen by one detector of gain 0.5 to 2, "
-        f"in {ITEMS} data sets. `counts`: expected at an intensity and a gain of 1; a fifth of that is background. "
-        "Against quadrature: errors of the posterior mean in posterior standard deviations, ratios of the standard "
-        f"deviation. {samples} samples by each strategy: an exact sampler of independent draws has a mean error of "
-        f"{samples**-0.5:.3f} and std ratios within about {3 * (2 * samples) ** -0.5:.0%} (more where the posterior "
-        "has heavy tails).",
-        table(found),
-        "*Gaussian noise, exactly* is the posterior, by quadrature and so without any sampling error, under noise of "
-        "std sqrt(y), at least 1: what replaces a Poisson likelihood where there is none. MMPS linearises exp at every "
-        "step, and is an approximation; so is what SMC's weights must correct, in all entries at once.",
-    ])
+    text = "\n\n".join(
+        [
+            "# Counts",
+            "Written by `python benchmarks/poisson.py`; one thread.",
+            f"{SIZE} log-normal intensities (std of the logarithm {SPREAD:g}), each seen by one detector of gain 0.5 to 2, "
+            f"in {ITEMS} data sets. `counts`: expected at an intensity and a gain of 1; a fifth of that is background. "
+            "Against quadrature: errors of the posterior mean in posterior standard deviations, ratios of the standard "
+            f"deviation. {samples} samples by each strategy: an exact sampler of independent draws has a mean error of "
+            f"{samples**-0.5:.3f} and std ratios within about {3 * (2 * samples) ** -0.5:.0%} (more where the posterior "
+            "has heavy tails).",
+            table(found),
+            "*Gaussian noise, exactly* is the posterior, by quadrature and so without any sampling error, under noise of "
+            "std sqrt(y), at least 1: what replaces a Poisson likelihood where there is none. MMPS linearises exp at every "
+            "step, and is an approximation; so is what SMC's weights must correct, in all entries at once.",
+        ]
+    )
     print(text)
     if not options.quick:
         save(options.out, "poisson", text, found)

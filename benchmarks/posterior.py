@@ -1,9 +1,9 @@
 """How right is the posterior, on problems where it is known: invsolve beside deepinv and azula, in one run.
 
-    python benchmarks/posterior.py                    # everything, 15 minutes on one core; writes docs/posterior.*
-    python benchmarks/posterior.py --quick            # few samples, prints only
-    python benchmarks/posterior.py --only A1 azula    # these problems, methods with these words; prints only
-    python benchmarks/posterior.py --only DPS --out docs    # replaces these rows, keeps the others
+python benchmarks/posterior.py                    # everything, 15 minutes on one core; writes docs/posterior.*
+python benchmarks/posterior.py --quick            # few samples, prints only
+python benchmarks/posterior.py --only A1 azula    # these problems, methods with these words; prints only
+python benchmarks/posterior.py --only DPS --out docs    # replaces these rows, keeps the others
 """
 
 from __future__ import annotations
@@ -95,8 +95,12 @@ def peer(draw: Callable[[Case, int, int, Network], Tensor]) -> Callable[[Case, i
                 out.append(draw(case, item, n, network))
             seconds = time.perf_counter() - start
         rows = n * case.items
-        return Draws(samples=torch.stack(out, dim=1), forwards=network.calls.forward / rows,
-                     vjps=network.calls.vjp / rows, seconds=seconds)
+        return Draws(
+            samples=torch.stack(out, dim=1),
+            forwards=network.calls.forward / rows,
+            vjps=network.calls.vjp / rows,
+            seconds=seconds,
+        )
 
     return run
 
@@ -120,12 +124,17 @@ def methods() -> list[Method]:
 
     found = [Method(package="exact", name="independent draws", run=exact, samples=many)]
     counts = dict.fromkeys(_ours.COSTLY, some) | dict.fromkeys(_ours.PUBLISHED, few)
-    found += [Method(package="invsolve", name=name, run=ours(solve), samples=counts.get(name, many))
-              for name, solve in _ours.METHODS.items()]
-    found += [Method(package="deepinv", name=name, run=peer(draw), samples=few if name in _peers_deepinv.SLOW else some)
-              for name, draw in _peers_deepinv.METHODS.items()]
-    found += [Method(package="azula", name=name, run=peer(draw), samples=some)
-              for name, draw in _peers_azula.METHODS.items()]
+    found += [
+        Method(package="invsolve", name=name, run=ours(solve), samples=counts.get(name, many))
+        for name, solve in _ours.METHODS.items()
+    ]
+    found += [
+        Method(package="deepinv", name=name, run=peer(draw), samples=few if name in _peers_deepinv.SLOW else some)
+        for name, draw in _peers_deepinv.METHODS.items()
+    ]
+    found += [
+        Method(package="azula", name=name, run=peer(draw), samples=some) for name, draw in _peers_azula.METHODS.items()
+    ]
     return found
 
 
@@ -134,8 +143,15 @@ def measure(case: Case, method: Method, *, quick: bool) -> Row:
     draws = method.run(case, n, 0)
     mean, _ = case.posterior
     scores = score(draws.samples, mean, case.posterior_std, case.prior_mean)
-    return Row(problem=case.name, package=method.package, method=method.name, scores=scores, forwards=draws.forwards,
-               vjps=draws.vjps, seconds=draws.seconds)
+    return Row(
+        problem=case.name,
+        package=method.package,
+        method=method.name,
+        scores=scores,
+        forwards=draws.forwards,
+        vjps=draws.vjps,
+        seconds=draws.seconds,
+    )
 
 
 # --- what is written --------------------------------------------------------------------------------------------------
@@ -189,22 +205,39 @@ def cells(row: Row) -> list[str]:
     if s.finite < 1:
         name += f" ({100 * (1 - s.finite):.3g} % not finite)"
     return [
-        name, str(s.samples), f"{number(s.e_mean, 4)} ± {number(s.e_mean_se, 4)}", number(s.floor, 4),
-        f"{number(s.std_ratio, 3)} ± {number(s.std_ratio_se, 3)}", f"{number(s.std_min, 2)} to {number(s.std_max, 2)}",
+        name,
+        str(s.samples),
+        f"{number(s.e_mean, 4)} ± {number(s.e_mean_se, 4)}",
+        number(s.floor, 4),
+        f"{number(s.std_ratio, 3)} ± {number(s.std_ratio_se, 3)}",
+        f"{number(s.std_min, 2)} to {number(s.std_max, 2)}",
         f"{number(s.cov90, 3)} ± {number(s.cov90_se, 3)}",
-        f"{row.forwards:.4g}", f"{row.vjps:.4g}", f"{row.seconds:.1f}",
+        f"{row.forwards:.4g}",
+        f"{row.vjps:.4g}",
+        f"{row.seconds:.1f}",
     ]
 
 
 def markdown(rows: list[Row], cases: dict[str, Case]) -> str:
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES if installed(name))
-    lines = ["# Posterior accuracy where the posterior is known", "", LEGEND.format(threads=torch.get_num_threads()),
-             f"Versions: {versions}."]
+    lines = [
+        "# Posterior accuracy where the posterior is known",
+        "",
+        LEGEND.format(threads=torch.get_num_threads()),
+        f"Versions: {versions}.",
+    ]
     for name, case in cases.items():
         chosen = [row for row in rows if row.problem == name]
         if chosen:
-            lines += ["", f"## {name}", "", f"{case.text[0].upper()}{case.text[1:]}.", "",
-                      "| " + " | ".join(COLUMNS) + " |", "|" + "|".join(["---", *["---:"] * (len(COLUMNS) - 1)]) + "|"]
+            lines += [
+                "",
+                f"## {name}",
+                "",
+                f"{case.text[0].upper()}{case.text[1:]}.",
+                "",
+                "| " + " | ".join(COLUMNS) + " |",
+                "|" + "|".join(["---", *["---:"] * (len(COLUMNS) - 1)]) + "|",
+            ]
             lines += ["| " + " | ".join(cells(row)) + " |" for row in chosen]
     return "\n".join(lines) + "\n"
 
@@ -221,8 +254,15 @@ def write_csv(rows: list[Row], path: Path) -> None:
     with path.open("w", newline="") as file:
         writer: csv.DictWriter[str] | None = None
         for row in rows:
-            flat = {"problem": row.problem, "package": row.package, "method": row.method, **asdict(row.scores),
-                    "forwards": row.forwards, "vjps": row.vjps, "seconds": row.seconds}
+            flat = {
+                "problem": row.problem,
+                "package": row.package,
+                "method": row.method,
+                **asdict(row.scores),
+                "forwards": row.forwards,
+                "vjps": row.vjps,
+                "seconds": row.seconds,
+            }
             if writer is None:
                 writer = csv.DictWriter(file, list(flat), lineterminator="\n")
                 writer.writeheader()
@@ -236,10 +276,18 @@ def read_csv(path: Path) -> dict[tuple[str, str, str], Row]:
     rows = {}
     with path.open(newline="") as file:
         for line in csv.DictReader(file):
-            scores = Scores(**{f.name: int(line[f.name]) if f.name == "samples" else float(line[f.name])
-                               for f in fields(Scores)})
-            row = Row(problem=line["problem"], package=line["package"], method=line["method"], scores=scores,
-                      forwards=float(line["forwards"]), vjps=float(line["vjps"]), seconds=float(line["seconds"]))
+            scores = Scores(
+                **{f.name: int(line[f.name]) if f.name == "samples" else float(line[f.name]) for f in fields(Scores)}
+            )
+            row = Row(
+                problem=line["problem"],
+                package=line["package"],
+                method=line["method"],
+                scores=scores,
+                forwards=float(line["forwards"]),
+                vjps=float(line["vjps"]),
+                seconds=float(line["seconds"]),
+            )
             rows[row.problem, row.package, row.method] = row
     return rows
 
@@ -256,8 +304,13 @@ def written(out: Path, found: dict[tuple[str, str, str], Row]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="64 samples; prints unless --out is given")
-    parser.add_argument("--only", nargs="+", metavar="NAME", default=[],
-                        help="problems by name, methods by a part of theirs; prints unless --out is given")
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        metavar="NAME",
+        default=[],
+        help="problems by name, methods by a part of theirs; prints unless --out is given",
+    )
     parser.add_argument("--out", type=Path, help="folder of posterior.md and posterior.csv; of a full run: docs/")
     options = parser.parse_args()
     names = [name for name in PROBLEMS if name in options.only] or list(PROBLEMS)

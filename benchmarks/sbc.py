@@ -69,8 +69,14 @@ def banana() -> Problem:
     return iv.operators.from_callable(bent, in_shape=(4,), out_shape=(2,)), prior, 0.2, "two bananas in 4-D"
 
 
-PROBLEMS = {"field": field, "mixture": hidden_mixture, "laplace": laplace, "student": student,
-            "elliptic": elliptic, "banana": banana}
+PROBLEMS = {
+    "field": field,
+    "mixture": hidden_mixture,
+    "laplace": laplace,
+    "student": student,
+    "elliptic": elliptic,
+    "banana": banana,
+}
 
 
 def main() -> None:
@@ -86,15 +92,29 @@ def main() -> None:
         A, prior, noise, text = PROBLEMS[name]()
         start = time.perf_counter()
         report = iv.calibrate(
-            A, prior, noise=noise, runs=options.runs, num_samples=NUM_SAMPLES, seed=options.seed,
+            A,
+            prior,
+            noise=noise,
+            runs=options.runs,
+            num_samples=NUM_SAMPLES,
+            seed=options.seed,
             checkpoint=folder / f"{name}-{options.seed}.ckpt",
         )
         band = UniformBand(runs=report.runs, num_samples=NUM_SAMPLES)
         p_values = [band.p_value(gamma) for gamma in band.gammas(report.ranks)]
         print(f"{name}: {report}\n  {time.perf_counter() - start:.0f} s", flush=True)
         for functional, p in zip(report.names, p_values, strict=True):
-            rows.append({"problem": name, "text": text, "functional": functional, "p": p,
-                         "strategy": report.strategy, "seconds": report.seconds, "runs": report.runs})
+            rows.append(
+                {
+                    "problem": name,
+                    "text": text,
+                    "functional": functional,
+                    "p": p,
+                    "strategy": report.strategy,
+                    "seconds": report.seconds,
+                    "runs": report.runs,
+                }
+            )
         figure = report.plot()
         figure.savefig(folder / f"{name}.png", dpi=80)
     if set(options.only) == set(PROBLEMS) and options.runs >= 300:
@@ -104,11 +124,13 @@ def main() -> None:
 def write(rows: list[dict[str, object]], out: Path) -> None:
     limit = 0.01 / len(rows)
     lines = [
-        "# Simulation-based calibration of `auto`", "",
+        "# Simulation-based calibration of `auto`",
+        "",
         f"Written by `python benchmarks/sbc.py`: {rows[0]['runs']} prior draws for each problem, {NUM_SAMPLES} samples "
         "each. Ranked are components, energy, largest entry, log-likelihood, distance to a random point, spread and "
         f"projections: {len(rows)} rank ECDFs in all. An ECDF is inside its exact simultaneous band at level "
-        f"1 - 0.01 / {len(rows)} if its p-value is above {limit:.2g}.", "",
+        f"1 - 0.01 / {len(rows)} if its p-value is above {limit:.2g}.",
+        "",
         "| problem | strategy | ECDFs | outside | smallest p | of | p of energy, max, log p(y given x) | s |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
@@ -120,8 +142,14 @@ def write(rows: list[dict[str, object]], out: Path) -> None:
         seconds = float(str(group[0]["seconds"]))
         total += seconds
         cells = [
-            group[0]["text"], group[0]["strategy"], len(group), sum(v < limit for v in p.values()), f"{p[worst]:.2g}",
-            worst, ", ".join(f"{p[f]:.2g}" for f in ("energy", "max", "log-likelihood")), f"{seconds:.0f}",
+            group[0]["text"],
+            group[0]["strategy"],
+            len(group),
+            sum(v < limit for v in p.values()),
+            f"{p[worst]:.2g}",
+            worst,
+            ", ".join(f"{p[f]:.2g}" for f in ("energy", "max", "log-likelihood")),
+            f"{seconds:.0f}",
         ]
         lines.append(f"| {' | '.join(map(str, cells))} |")
     lines += ["", f"Seconds in all: {total:.0f}, {torch.get_num_threads()} thread(s)."]

@@ -68,7 +68,7 @@ def smooth() -> Kind:
 
 
 def blur() -> Kind:
-    kernel = torch.exp(-torch.arange(-3, 4, dtype=D) ** 2 / 4)
+    kernel = torch.exp(-(torch.arange(-3, 4, dtype=D) ** 2) / 4)
     operator = iv.operators.Blur(kernel=kernel / kernel.sum(), in_shape=(16,), boundary="periodic")
     return Kind(name="blur", operator=operator, prior=_gaussian(16), noise=0.1)
 
@@ -79,8 +79,9 @@ def modes() -> Kind:
     means = 2 * torch.randn(3, 4, generator=rng, dtype=D)
     roots = torch.randn(3, 4, 4, generator=rng, dtype=D) * 0.3
     covariances = roots @ roots.mT + 0.05 * torch.eye(4, dtype=D)
-    prior = iv.priors.GaussianMixturePrior(weights=torch.tensor([0.3, 0.3, 0.4], dtype=D), means=means,
-                                           covariances=covariances)
+    prior = iv.priors.GaussianMixturePrior(
+        weights=torch.tensor([0.3, 0.3, 0.4], dtype=D), means=means, covariances=covariances
+    )
     matrix = torch.randn(1, 4, generator=rng, dtype=D)
     return Kind(name="modes", operator=iv.operators.Matrix(matrix=matrix), prior=prior, noise=0.5, runs=1024)
 
@@ -109,7 +110,13 @@ def counts() -> Kind:
 
 
 KINDS: dict[str, Callable[[], Kind]] = {
-    "mask": mask, "smooth": smooth, "blur": blur, "modes": modes, "sparse": sparse, "curved": curved, "counts": counts,
+    "mask": mask,
+    "smooth": smooth,
+    "blur": blur,
+    "modes": modes,
+    "sparse": sparse,
+    "curved": curved,
+    "counts": counts,
 }
 
 STRATEGIES: dict[str, ivs.Strategy | str] = {name: strategy or "auto" for name, strategy in candidates()}
@@ -145,16 +152,39 @@ def measured(name: str, strategy: ivs.Strategy | str, kind: Kind) -> Row:
     started = time.perf_counter()
     try:
         runs = FEWER.get(name, kind.runs)
-        report = iv.calibrate(kind.operator, kind.prior, noise=kind.noise, strategy=strategy, runs=runs,
-                              num_samples=SAMPLES)
+        report = iv.calibrate(
+            kind.operator, kind.prior, noise=kind.noise, strategy=strategy, runs=runs, num_samples=SAMPLES
+        )
     except iv.errors.UnsupportedError as error:
         why = str(error).split("there: ")[-1].split(". What would do")[0]
-        return Row(strategy=name, kind=kind.name, verdict="refused", std=nan, std_min=nan, std_max=nan, bias=nan,
-                   nfe=nan, vjps=nan, seconds=nan, why=why)
+        return Row(
+            strategy=name,
+            kind=kind.name,
+            verdict="refused",
+            std=nan,
+            std_min=nan,
+            std_max=nan,
+            bias=nan,
+            nfe=nan,
+            vjps=nan,
+            seconds=nan,
+            why=why,
+        )
     seconds = time.perf_counter() - started
     if not report.runs:
-        return Row(strategy=name, kind=kind.name, verdict="off", std=nan, std_min=nan, std_max=nan, bias=nan,
-                   nfe=report.nfe, vjps=nan, seconds=seconds, why=report.verdict)
+        return Row(
+            strategy=name,
+            kind=kind.name,
+            verdict="off",
+            std=nan,
+            std_min=nan,
+            std_max=nan,
+            bias=nan,
+            nfe=report.nfe,
+            vjps=nan,
+            seconds=seconds,
+            why=report.verdict,
+        )
     ratio = report.scores["std ratio"].value
     low, high = float(report.stds.min()), float(report.stds.max())
     # The mean over runs of a right posterior has the variance 1 / runs.
@@ -162,8 +192,19 @@ def measured(name: str, strategy: ivs.Strategy | str, kind: Kind) -> Row:
     noise = 3 / math.sqrt(2 * report.runs)  # three standard errors of a std of one component
     close = 0.85 - noise < low and high < 1.15 + noise and abs(ratio - 1) < 0.15 and bias < 0.15
     verdict = "right" if report.passed else "close" if close else "off"
-    return Row(strategy=name, kind=kind.name, verdict=verdict, std=ratio, std_min=low, std_max=high, bias=bias,
-               nfe=report.nfe, vjps=nan, seconds=seconds, why=report.verdict)
+    return Row(
+        strategy=name,
+        kind=kind.name,
+        verdict=verdict,
+        std=ratio,
+        std_min=low,
+        std_max=high,
+        bias=bias,
+        nfe=report.nfe,
+        vjps=nan,
+        seconds=seconds,
+        why=report.verdict,
+    )
 
 
 def cell(row: Row | None) -> str:
@@ -190,7 +231,7 @@ def page(rows: dict[tuple[str, str], Row]) -> str:
     return f"""# Which strategy, when
 
 Written by `python benchmarks/strategies.py`: `iv.calibrate` on small problems of every kind, {RUNS} draws of the prior
-with {SAMPLES} samples each ("auto": {FEWER['auto']}), every strategy with its defaults and the exact denoiser.
+with {SAMPLES} samples each ("auto": {FEWER["auto"]}), every strategy with its defaults and the exact denoiser.
 `iv.strategies.advise(A, prior, noise)` reads this table for the kind of your problem; `iv.calibrate` is the same test
 on the problem itself.
 
@@ -221,8 +262,11 @@ def main() -> None:
             if options.only and not any(word.lower() in name.lower() for word in options.only):
                 continue
             row = rows[(name, kind.name)] = measured(name, strategy, kind)
-            print(f"{kind.name:8s} {name:30s} {row.verdict:8s} std {row.std:.3f} ({row.std_min:.2f} to "
-                  f"{row.std_max:.2f}) bias {row.bias:.3f} nfe {row.nfe:.4g} {row.seconds:.1f} s", flush=True)
+            print(
+                f"{kind.name:8s} {name:30s} {row.verdict:8s} std {row.std:.3f} ({row.std_min:.2f} to "
+                f"{row.std_max:.2f}) bias {row.bias:.3f} nfe {row.nfe:.4g} {row.seconds:.1f} s",
+                flush=True,
+            )
             found = [rows[n, k] for n in STRATEGIES for k in KINDS if (n, k) in rows]
             save(MEASURED.parent, "measured", "", found)
             (MEASURED.parent / "measured.md").unlink()

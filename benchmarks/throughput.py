@@ -72,8 +72,15 @@ class Inner(nn.Module):
             self.net = dinv.models.DiffUNet(in_channels=CHANNELS, out_channels=CHANNELS, pretrained=None)
         else:  # 1.9 million parameters, as ours of width 40; dropout as ours, none
             self.net = dinv.models.ADMUNet(
-                img_resolution=SIDE, in_channels=CHANNELS, out_channels=CHANNELS, model_channels=32,
-                channel_mult=(1, 2, 2), num_blocks=2, attn_resolutions=(16,), dropout=0.0, pretrained=None,
+                img_resolution=SIDE,
+                in_channels=CHANNELS,
+                out_channels=CHANNELS,
+                model_channels=32,
+                channel_mult=(1, 2, 2),
+                num_blocks=2,
+                attn_resolutions=(16,),
+                dropout=0.0,
+                pretrained=None,
             )
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
@@ -120,8 +127,9 @@ def package(width: int, batch: int, *, compiled: bool) -> Method:
 
         with tempfile.TemporaryDirectory() as folder:
             # Of a long training, so that none of the steps writes one of its eight snapshots.
-            train(data, steps=100 * steps, network=UNetConfig(width=width), options=options, out=folder,
-                  stop_after=steps)
+            train(
+                data, steps=100 * steps, network=UNetConfig(width=width), options=options, out=folder, stop_after=steps
+            )
             lines = [json.loads(line) for line in (Path(folder) / "log.jsonl").read_text().splitlines()]
         return batch / statistics.median(line["signals_per_second"] for line in lines)
 
@@ -227,8 +235,9 @@ def table(found: list[Row]) -> str:
     first: dict[Any, float] = {}
     for r in found:
         base = first.setdefault((r.task, r.batch), r.rate)
-        lines.append([r.task, f"{r.parameters / 1e6:.1f} M", r.method, str(r.batch), f"{r.rate:.3g}",
-                      f"{r.rate / base:.2f}"])
+        lines.append(
+            [r.task, f"{r.parameters / 1e6:.1f} M", r.method, str(r.batch), f"{r.rate:.3g}", f"{r.rate / base:.2f}"]
+        )
     return ruled(lines)
 
 

@@ -35,8 +35,10 @@ def main(argv: list[str] | None = None) -> None:
 
     problem = iv.Problem(A, readings, noise=iv.noise.Gaussian(std=NOISE), dims=("lat", "lon"), units="degC")
     result = iv.solve(problem, prior, num_samples=39, seed=0)
-    maps = result.to_xarray().rename(item="day").assign_coords(
-        lat=np.linspace(40.0, 49.0, SHAPE[0]), lon=np.linspace(0.0, 19.0, SHAPE[1])
+    maps = (
+        result.to_xarray()
+        .rename(item="day")
+        .assign_coords(lat=np.linspace(40.0, 49.0, SHAPE[0]), lon=np.linspace(0.0, 19.0, SHAPE[1]))
     )
     low, high, level = result.interval(0.9)
     truth = xr.DataArray(fields.numpy(), dims=("day", "lat", "lon"))

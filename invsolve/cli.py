@@ -17,7 +17,15 @@ from invsolve.errors import InputError, InvsolveError, invalid, invalid_type
 # By extra of pyproject.toml; "" are the dependencies of the package itself that are imported only where they are used.
 PACKAGES = {
     "": (
-        "xarray", "h5py", "h5netcdf", "safetensors", "matplotlib", "tqdm", "neuraloperator", "deepinv", "astra-toolbox",
+        "xarray",
+        "h5py",
+        "h5netcdf",
+        "safetensors",
+        "matplotlib",
+        "tqdm",
+        "neuraloperator",
+        "deepinv",
+        "astra-toolbox",
     ),
     "io": ("pydicom", "nibabel", "ismrmrd"),
     "cluster": ("dask", "distributed", "dask-jobqueue"),
@@ -44,10 +52,11 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     demo = commands.add_parser(
-        "demo", help="reconstruct an undersampled MRI slice: table, picture, NetCDF file",
+        "demo",
+        help="reconstruct an undersampled MRI slice: table, picture, NetCDF file",
         description="Simulate an undersampled 8-coil scan of a real T1 slice, sample its posterior under a field prior "
-                    "and under a diffusion prior, both made from phantoms, and compare with zero-filled, CG-SENSE and "
-                    "TV. Nothing is downloaded.",
+        "and under a diffusion prior, both made from phantoms, and compare with zero-filled, CG-SENSE and "
+        "TV. Nothing is downloaded.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     demo.add_argument("--quick", action="store_true", help="fewer steps and phantoms")
@@ -58,9 +67,10 @@ def _parser() -> argparse.ArgumentParser:
     demo.set_defaults(command=_demo)
 
     train = commands.add_parser(
-        "train", help="train a diffusion prior on data that the package makes",
+        "train",
+        help="train a diffusion prior on data that the package makes",
         description="Train a diffusion prior in stages of doubling resolution, and write weights, card, samples and "
-                    "losses. The same call goes on where an interrupted one stopped. No network.",
+        "losses. The same call goes on where an interrupted one stopped. No network.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     train.add_argument("data", metavar="DATA", help="heads (complex MR), heads-ct, or gaussian-field")
@@ -71,15 +81,19 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--width", metavar="W", type=int, default=48, help="channels of the finest level of the U-Net")
     train.set_defaults(command=_train)
 
-    info = commands.add_parser("info", help="print versions, devices, threads and what is installed",
-                               description="Print versions, devices, threads and what is installed.")
+    info = commands.add_parser(
+        "info",
+        help="print versions, devices, threads and what is installed",
+        description="Print versions, devices, threads and what is installed.",
+    )
     info.set_defaults(command=_info)
 
     check = commands.add_parser(
-        "check", help="check an operator of yours",
+        "check",
+        help="check an operator of yours",
         description="Import MODULE (looked for in the current folder first) and run iv.testing.check_operator on its "
-                    "ATTRIBUTE: an operator, or a function without arguments that returns one. Exit code 1 if a check "
-                    "fails.",
+        "ATTRIBUTE: an operator, or a function without arguments that returns one. Exit code 1 if a check "
+        "fails.",
     )
     check.add_argument("target", metavar="MODULE:ATTRIBUTE", help="for example scanner:make_operator")
     check.add_argument("--seed", metavar="S", type=int, default=0, help="of the random test signals (default: 0)")
@@ -91,8 +105,13 @@ def _parser() -> argparse.ArgumentParser:
 def _demo(arguments: argparse.Namespace) -> int:
     from invsolve.demo import FULL, QUICK, run
 
-    run(out=arguments.out, size=QUICK if arguments.quick else FULL, acceleration=arguments.acceleration,
-        samples=arguments.samples, seed=arguments.seed)
+    run(
+        out=arguments.out,
+        size=QUICK if arguments.quick else FULL,
+        acceleration=arguments.acceleration,
+        samples=arguments.samples,
+        seed=arguments.seed,
+    )
     return 0
 
 
@@ -100,8 +119,14 @@ def _demo(arguments: argparse.Namespace) -> int:
 def _train(arguments: argparse.Namespace) -> int:
     from invsolve.priors.training.command import command
 
-    command(arguments.data, resolution=arguments.resolution, hours=arguments.hours, out=arguments.out,
-            seed=arguments.seed, width=arguments.width)
+    command(
+        arguments.data,
+        resolution=arguments.resolution,
+        hours=arguments.hours,
+        out=arguments.out,
+        seed=arguments.seed,
+        width=arguments.width,
+    )
     return 0
 
 
@@ -171,8 +196,9 @@ def _load_operator(target: str) -> Any:
             try:
                 value = value()
             except Exception as error:  # the user's code: whatever it raises is the answer
-                raise InputError(f"check: {target}() raised {type(error).__name__}: {error}. "
-                                 f"It must be {wanted}.") from error
+                raise InputError(
+                    f"check: {target}() raised {type(error).__name__}: {error}. It must be {wanted}."
+                ) from error
     if not isinstance(value, Operator):
         raise invalid_type("check", target, wanted, value, "Wrap a function: iv.operators.from_callable.")
     return value

@@ -44,8 +44,13 @@ def nrmse(x: Tensor, truth: Tensor) -> Tensor:
     x, truth = _pair("nrmse", x, truth)
     size: Tensor = torch.linalg.vector_norm(truth.flatten(1), dim=1)
     if bool((size == 0).any()):
-        raise invalid("nrmse", "truth", "not zero in any item", f"zero in item {int((size == 0).nonzero()[0])}",
-                      "Use psnr, which has a scale of its own.")
+        raise invalid(
+            "nrmse",
+            "truth",
+            "not zero in any item",
+            f"zero in item {int((size == 0).nonzero()[0])}",
+            "Use psnr, which has a scale of its own.",
+        )
     error: Tensor = torch.linalg.vector_norm((x - truth).flatten(1), dim=1)
     return error / size
 
@@ -151,8 +156,13 @@ def interval_ranks(n: int, level: float) -> tuple[int, int, float]:
     lower = math.floor((1 - level) / 2 * (n + 1) + 1e-9)
     if lower < 1:
         expected = f"at most (n - 1) / (n + 1) = {(n - 1) / (n + 1):.4g} for {n} samples"
-        raise invalid("interval_ranks", "level", expected, level,
-                      f"Draw at least {math.ceil(2 / (1 - level) - 1e-9) - 1} samples.")
+        raise invalid(
+            "interval_ranks",
+            "level",
+            expected,
+            level,
+            f"Draw at least {math.ceil(2 / (1 - level) - 1e-9) - 1} samples.",
+        )
     return lower, n + 1 - lower, (n + 1 - 2 * lower) / (n + 1)
 
 
@@ -209,8 +219,9 @@ def _checked(owner: str, name: str, value: Tensor, *, ordered: bool = False) -> 
         raise invalid(owner, name, "of at least one entry", tuple(value.shape))
     bad = ~torch.isfinite(value)
     if bool(bad.any()):
-        raise invalid(owner, name, "finite", f"{int(bad.sum())} NaN or infinite values",
-                      "Leave failed samples and items out.")
+        raise invalid(
+            owner, name, "finite", f"{int(bad.sum())} NaN or infinite values", "Leave failed samples and items out."
+        )
     return value.to(torch.complex128 if value.is_complex() else torch.float64)
 
 

@@ -19,10 +19,20 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, Any]
 Scale = tuple[str, float, float]  # colour map, lowest, highest
-_SMALL: Any = {"font.size": 8, "axes.titlesize": 8, "axes.labelsize": 7, "xtick.labelsize": 7, "ytick.labelsize": 7,
-          "legend.fontsize": 7, "axes.linewidth": 0.6}
+_SMALL: Any = {
+    "font.size": 8,
+    "axes.titlesize": 8,
+    "axes.labelsize": 7,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "legend.fontsize": 7,
+    "axes.linewidth": 0.6,
+}
 _PARTS: dict[str, Callable[[Tensor], Tensor]] = {
-    "magnitude": torch.abs, "phase": torch.angle, "real": torch.real, "imag": torch.imag,
+    "magnitude": torch.abs,
+    "phase": torch.angle,
+    "real": torch.real,
+    "imag": torch.imag,
 }
 _BAND = 0.9
 
@@ -58,8 +68,12 @@ def plot_result(
             return _plot_images(result, item, truth, good, panels, part)
         draw = _plot_line if kept == 1 else _plot_number
         figure, ax = _figure_of_one(panels)
-        draw(ax, result.map(_PARTS[part]) if result.samples.is_complex() else result, item,
-             _PARTS[part](truth) if truth is not None and result.samples.is_complex() else truth)
+        draw(
+            ax,
+            result.map(_PARTS[part]) if result.samples.is_complex() else result,
+            item,
+            _PARTS[part](truth) if truth is not None and result.samples.is_complex() else truth,
+        )
         title = result.strategy if not result.samples.is_complex() else f"{result.strategy}, {part}"
         ax.set_title(title + (f", item {item}" if items > 1 else ""))
         return figure
@@ -218,8 +232,11 @@ def _plot_images(
     low, high = (-np.pi, np.pi) if phase else _limits([intensity[0][1], *(image for _, image in intensity[1:2])])
     if is_complex and part == "magnitude":
         low = 0.0
-    scales = {"intensity": ("twilight" if phase else "gray", low, high), "std": ("magma", 0.0, _top(spread[0][1])),
-              "error": ("magma", 0.0, _top(*(image for _, image in spread)))}
+    scales = {
+        "intensity": ("twilight" if phase else "gray", low, high),
+        "std": ("magma", 0.0, _top(spread[0][1])),
+        "error": ("magma", 0.0, _top(*(image for _, image in spread))),
+    }
     if not phase:  # on one scale, error and std can be compared by eye; a phase in radians cannot
         scales["std"] = scales["error"]
     elif truth is not None:
@@ -251,7 +268,7 @@ def _new_image_figure(
     ratio = min(max(height / width, 0.3), 2.5)
     figure = Figure(figsize=(2.0 * (columns + 1) + 1.0, (2.0 * ratio + 0.25) * rows + 0.35), layout="constrained")
     grid = figure.subplots(rows, columns + 1, squeeze=False)
-    for ax in grid[:, :columns].flat[len(images):]:
+    for ax in grid[:, :columns].flat[len(images) :]:
         ax.set_axis_off()
     for ax, name in zip(grid[:, :columns].flat, images, strict=False):
         mesh = _show(ax, named[name][0], name, *scales["intensity"])

@@ -65,8 +65,12 @@ def mmd(
         ordered = cross.flatten().sort().values
         med = (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2
         if float(med) == 0:
-            raise invalid("mmd", "reference", "different from the samples in more than half of the pairs",
-                          f"a median distance of 0 in item {item}")
+            raise invalid(
+                "mmd",
+                "reference",
+                "different from the samples in more than half of the pairs",
+                f"a median distance of 0 in item {item}",
+            )
         pairs = ((w, w, _squared(a - centre, a - centre), 1), (v, v, _squared(b - centre, b - centre), 1),
                  (w, v, cross, -2))  # fmt: skip
         out.append(sum(sign * (p[:, item] @ _kernel(d / med) @ q[:, item]) for p, q, d, sign in pairs))
@@ -213,8 +217,13 @@ def _of_shape(owner: str, name: str, value: Tensor | float, shape: tuple[int, ..
 
 
 def _sets(
-    owner: str, samples: Tensor, reference: Tensor, weights: Tensor | None, reference_weights: Tensor | None,
-    *, ordered: bool = False,
+    owner: str,
+    samples: Tensor,
+    reference: Tensor,
+    weights: Tensor | None,
+    reference_weights: Tensor | None,
+    *,
+    ordered: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Both sets in float64, and their normalised weights ``(n, batch)``, ``(m, batch)``."""
     x = _checked(owner, "samples", samples, ordered=ordered)

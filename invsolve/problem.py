@@ -42,22 +42,37 @@ class Problem:
     if TYPE_CHECKING:  # what is accepted; `__post_init__` makes of it what the fields say
 
         def __init__(
-            self, operator: Operator, data: Any, *, noise: Noise | Tensor | float,
-            dims: Iterable[str] | None = None, units: str = "",
+            self,
+            operator: Operator,
+            data: Any,
+            *,
+            noise: Noise | Tensor | float,
+            dims: Iterable[str] | None = None,
+            units: str = "",
         ) -> None: ...
 
     def __post_init__(self) -> None:
         if not isinstance(self.operator, Operator):
-            raise invalid_type("solve", "A", "an iv.operators.Operator", quoted(self.operator),
-                               "Wrap a function: iv.operators.from_callable(f, in_shape, out_shape).")
+            raise invalid_type(
+                "solve",
+                "A",
+                "an iv.operators.Operator",
+                quoted(self.operator),
+                "Wrap a function: iv.operators.from_callable(f, in_shape, out_shape).",
+            )
         A = self.operator
         y = as_tensor("solve", "y", self.data, dtype=A.dtype or torch.float32, device=A.device or torch.device("cpu"))
         batched = tuple(y.shape) != tuple(A.out_shape)
         y = y if batched else y[None]
         check_kind("solve", "y", check_shape("solve", "y", y, A.out_shape), A.out_kind)
         if A.dtype is not None and A.dtype != kind_dtype(y.dtype, "real"):
-            raise invalid_type("solve", "y", f"of the operator's precision, {A.dtype}", str(y.dtype),
-                               "Convert one of them: y.to(...), or A.to(dtype=...).")
+            raise invalid_type(
+                "solve",
+                "y",
+                f"of the operator's precision, {A.dtype}",
+                str(y.dtype),
+                "Convert one of them: y.to(...), or A.to(dtype=...).",
+            )
         if A.device is not None and A.device != y.device:
             raise invalid("solve", "y", f"on the operator's device, {A.device}", y.device, "Move it: y.to(A.device).")
         if A.batch is not None and A.batch != len(y):
@@ -129,8 +144,7 @@ class Problem:
         return self.surrogate(clean)[0]
 
     def surrogate(self, clean: Tensor) -> tuple[Self, Tensor]:
-        """`gaussianised`, and the peak of its log density (rows,), float64, for which it is log p itself at ``clean``.
-        """
+        """`gaussianised`, and the peak (rows,), float64, of its log density that makes it log p itself at ``clean``."""
         observed = self.operator.observed
         if isinstance(self.noise, Gaussian):
             return self, self.noise.log_prob(self.data, self.data, observed).double()
@@ -144,9 +158,7 @@ class Problem:
 
     def take(self, index: Tensor) -> Self:
         """The problem of the rows ``index``."""
-        return self._with(
-            operator=self.operator.take(index), data=self.data[index], noise=self.noise.take(index)
-        )
+        return self._with(operator=self.operator.take(index), data=self.data[index], noise=self.noise.take(index))
 
     def _with(self, **values: object) -> Self:
         """With these fields, which need no second check."""
@@ -180,8 +192,10 @@ class Problem:
         if self.data.is_complex():
             lines.append("  complex data: the noise std is per real component, E|n|^2 = 2 std^2")
         if isinstance(self.noise, Gaussian) and isinstance(self.noise.std, float):
-            lines.append(f"  Gaussian noise of std {self.noise.std:.4g}; "
-                         "posterior samples of a right model have chi^2 per datum near 1")
+            lines.append(
+                f"  Gaussian noise of std {self.noise.std:.4g}; "
+                "posterior samples of a right model have chi^2 per datum near 1"
+            )
         if not isinstance(self.noise, Gaussian):
             lines.append(f"  {self.noise!r}")
         if isinstance(self.noise, Gaussian) and self.noise.unknown:
@@ -194,8 +208,13 @@ class Problem:
     @property
     def _gaussian(self) -> Gaussian:
         if not isinstance(self.noise, Gaussian):
-            raise invalid_type("Problem", "noise", "iv.noise.Gaussian for a whitened residual", self.noise,
-                               "Use problem.gaussianised(clean), or problem.noise.residual(y, clean).")
+            raise invalid_type(
+                "Problem",
+                "noise",
+                "iv.noise.Gaussian for a whitened residual",
+                self.noise,
+                "Use problem.gaussianised(clean), or problem.noise.residual(y, clean).",
+            )
         return self.noise
 
 

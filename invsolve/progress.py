@@ -114,8 +114,9 @@ class TqdmProgress(Progress):
         try:
             from tqdm import tqdm
         except ImportError as error:
-            raise UnsupportedError("TqdmProgress: needs the package tqdm. Install it (pip install tqdm), or use "
-                                   "TextProgress().") from error
+            raise UnsupportedError(
+                "TqdmProgress: needs the package tqdm. Install it (pip install tqdm), or use TextProgress()."
+            ) from error
         self._tqdm: Any = tqdm
         self._stream = stream
         self._bar: Any = None

@@ -228,7 +228,10 @@ CASES: dict[str, tuple[Callable[[], object], str]] = {
     ),
     "strategy not called, a class": (lambda: go(strategy=st.DPS), r"got DPS. Call it: strategy=DPS\(\)"),
     "strategy by name": (lambda: go(strategy="DDRM"), r"got 'DDRM'. For example iv.strategies.DDRM\(\)"),
-    "a guidance": (lambda: go(strategy=st.NoGuidance()), r"got NoGuidance. A guidance needs a sampler: iv.strategies.Guided"),
+    "a guidance": (
+        lambda: go(strategy=st.NoGuidance()),
+        r"got NoGuidance. A guidance needs a sampler: iv.strategies.Guided",
+    ),
     "strategy a number": (lambda: go(strategy=3), "`strategy` must be 'auto' or an iv.strategies object, got int"),
     "num_samples zero": (lambda: go(num_samples=0), "`num_samples` must be at least 1, got 0"),
     "num_samples a float": (lambda: go(num_samples=1.5), "`num_samples` must be an integer, got float"),

@@ -71,7 +71,8 @@ def gaussian(unit: float, dtype: torch.dtype) -> GaussianPrior:
 def mixture(unit: float, dtype: torch.dtype) -> GaussianMixturePrior:
     means = unit * torch.stack([MEAN - 1, MEAN + 1])
     return GaussianMixturePrior(
-        weights=torch.tensor([0.4, 0.6], dtype=dtype), means=means.to(dtype),
+        weights=torch.tensor([0.4, 0.6], dtype=dtype),
+        means=means.to(dtype),
         covariances=(0.3 * unit**2 * COVARIANCE).to(dtype),
     )
 
@@ -100,7 +101,12 @@ SIGNAL_PAIRS = [(p, s) for p, s in PAIRS if s in SIGNAL_DRAWS]
 
 
 def solved(
-    prior: iv.priors.Prior, strategy: str, *, matrix: Tensor = SENSORS, data: Tensor = DATA, noise: object = STD,
+    prior: iv.priors.Prior,
+    strategy: str,
+    *,
+    matrix: Tensor = SENSORS,
+    data: Tensor = DATA,
+    noise: object = STD,
     num_samples: int = 8,
 ) -> iv.Result:
     result = iv.solve(
@@ -113,8 +119,11 @@ def solved(
 def in_units(prior: str, strategy: str, dtype: torch.dtype, signal: float, data: float) -> Tensor:
     """Samples over their unit, with the signal measured in ``1 / signal`` and the data in ``1 / data``."""
     result = solved(
-        PRIORS[prior](signal, dtype), strategy, matrix=(SENSORS * (data / signal)).to(dtype),
-        data=(data * DATA).to(dtype), noise=data * STD,
+        PRIORS[prior](signal, dtype),
+        strategy,
+        matrix=(SENSORS * (data / signal)).to(dtype),
+        data=(data * DATA).to(dtype),
+        noise=data * STD,
     )
     return result.samples.to(DTYPE) / signal
 
@@ -128,12 +137,18 @@ def z_scores(a: iv.Result, b: iv.Result, back: Callable[[Tensor], Tensor] = lamb
     """How far means and stds of two independent results are apart, in standard errors; ``back`` maps b's signals."""
     found = []
     for result, samples in ((a, a.samples), (b, back(b.samples))):
-        w = torch.full(samples.shape[:2], 1 / len(samples), dtype=DTYPE) if result.log_weights is None else result.weights
+        w = (
+            torch.full(samples.shape[:2], 1 / len(samples), dtype=DTYPE)
+            if result.log_weights is None
+            else result.weights
+        )
         w = w.view(*w.shape, *([1] * (samples.ndim - 2)))
         mean = (w * samples).sum(0)
         variance, fourth = ((w * (samples - mean) ** k).sum(0) for k in (2, 4))
         # Where particles were resampled, few founders count, not the weights that were made equal again.
-        number = float(torch.minimum(result.ess, result.info["founders"][0]).min()) if "founders" in result.info else len(w)
+        number = (
+            float(torch.minimum(result.ess, result.info["founders"][0]).min()) if "founders" in result.info else len(w)
+        )
         found.append((mean, variance / number, variance, (fourth - variance**2) / number))
     (m1, e1, v1, f1), (m2, e2, v2, f2) = found
     return torch.cat([((m1 - m2) / (e1 + e2).sqrt()).flatten(), ((v1 - v2) / (f1 + f2).sqrt()).flatten()])
@@ -167,8 +182,12 @@ def test_units_of_chains_through_a_flow(prior):
     made = []
     for signal, data in ((1.0, 1.0), (2**-20, 2**20)):
         result = iv.solve(
-            Matrix(matrix=(SENSORS * (data / signal)).float()), (data * DATA).float(), PRIORS[prior](signal, torch.float32),
-            noise=data * STD, strategy=NoiseMCMC(chains=256), num_samples=256,
+            Matrix(matrix=(SENSORS * (data / signal)).float()),
+            (data * DATA).float(),
+            PRIORS[prior](signal, torch.float32),
+            noise=data * STD,
+            strategy=NoiseMCMC(chains=256),
+            num_samples=256,
         )
         made.append(result)
     assert within_noise(z_scores(*made, lambda x: x * 2**20))
@@ -180,15 +199,21 @@ def nonlinear(signal: float, data: float) -> iv.operators.Operator:
 
 
 @pytest.mark.parametrize(
-    "strategy", [MMPS(covariance="law", num_steps=8), MMPS(covariance="jacobian", num_steps=8), SMC(num_steps=8)], ids=str
+    "strategy",
+    [MMPS(covariance="law", num_steps=8), MMPS(covariance="jacobian", num_steps=8), SMC(num_steps=8)],
+    ids=str,
 )
 def test_units_with_a_curved_operator(strategy):
     y = torch.tanh(MEAN / 2)[None] @ SENSORS.mT + STD * normal(1, BATCH, len(SENSORS))
 
     def run(signal: float, data: float) -> Tensor:
         result = iv.solve(
-            nonlinear(signal, data), (data * y).float(), gaussian(signal, torch.float32), noise=data * STD,
-            strategy=strategy, num_samples=4,
+            nonlinear(signal, data),
+            (data * y).float(),
+            gaussian(signal, torch.float32),
+            noise=data * STD,
+            strategy=strategy,
+            num_samples=4,
         )
         assert not any("derivative" in warning for warning in result.warnings)
         return result.samples.to(DTYPE) / signal
@@ -206,9 +231,7 @@ def test_noise_levels_scale_with_the_signal_in_single_precision(unit, ratio):
     found = float(information(problem, gaussian(unit, torch.float32)))
     assert found * unit * ratio == pytest.approx(float(torch.linalg.matrix_norm(SENSORS, 2)), rel=0.05)
     high, low = noise_levels(problem, gaussian(unit, torch.float32))
-    high_1, low_1 = noise_levels(
-        iv.Problem(Matrix(matrix=SENSORS), DATA, noise=ratio), gaussian(1.0, DTYPE)
-    )
+    high_1, low_1 = noise_levels(iv.Problem(Matrix(matrix=SENSORS), DATA, noise=ratio), gaussian(1.0, DTYPE))
     assert (high / unit, low / unit) == pytest.approx((high_1, low_1), rel=1e-3)
 
 
@@ -280,7 +303,9 @@ def test_equivalent_data_have_one_closed_form(prior, strategy, change):
     matrix, data, std = SAME_POSTERIOR[change]
     made = PRIORS[prior](1.0, DTYPE)
     noise = iv.noise.Gaussian(std=std)
-    first, second = (made.posterior(Matrix(matrix=a), y, s) for a, y, s in ((SENSORS, DATA, STD), (matrix, data, noise)))
+    first, second = (
+        made.posterior(Matrix(matrix=a), y, s) for a, y, s in ((SENSORS, DATA, STD), (matrix, data, noise))
+    )
     assert torch.allclose(first.mean, second.mean, atol=1e-12) and torch.allclose(first.std, second.std, atol=1e-12)
     samples = [
         solved(made, strategy, num_samples=1000),

@@ -35,8 +35,9 @@ def git(*arguments: str) -> str:
 
 def run_python(code: str, **variables: str) -> str:
     """The output of a fresh interpreter, started where this package is the one that is found."""
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True,
-                          env={**os.environ, **variables})
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, env={**os.environ, **variables}
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 

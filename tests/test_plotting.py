@@ -28,9 +28,21 @@ def make(
         failed[bad] = True
         samples[bad] = math.nan
     values: dict[str, Any] = dict(
-        samples=samples, status=Status.of(failed), failed=failed, batched=len(lead) == 2, shape=shape,
-        chi2=torch.ones(lead), strategy="MMPS", why="why", nfe=50.0, vjps=0.0, operator_calls={}, seconds=1.0, seed=0,
-        settings={}, versions={},
+        samples=samples,
+        status=Status.of(failed),
+        failed=failed,
+        batched=len(lead) == 2,
+        shape=shape,
+        chi2=torch.ones(lead),
+        strategy="MMPS",
+        why="why",
+        nfe=50.0,
+        vjps=0.0,
+        operator_calls={},
+        seconds=1.0,
+        seed=0,
+        settings={},
+        versions={},
     )
     return Result(**(values | changes))
 
@@ -228,7 +240,9 @@ def test_comparison_without_truth_or_with_a_failed_or_zero_image():
 
 
 def test_comparison_refusals():
-    with pytest.raises(InputTypeError, match="comparison_figure: `images` must be a non-empty mapping of name to image"):
+    with pytest.raises(
+        InputTypeError, match="comparison_figure: `images` must be a non-empty mapping of name to image"
+    ):
         comparison_figure({})
     with pytest.raises(InputError, match=r"`images\['a'\]` must be an image of two axes, got \(3,\)"):
         comparison_figure({"a": torch.ones(3)})

@@ -142,7 +142,9 @@ def test_tqdm_missing_is_named_with_the_repair(monkeypatch):
         return real(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", without_tqdm)
-    with pytest.raises(UnsupportedError, match=r"TqdmProgress: needs the package tqdm. Install it \(pip install tqdm\)"):
+    with pytest.raises(
+        UnsupportedError, match=r"TqdmProgress: needs the package tqdm. Install it \(pip install tqdm\)"
+    ):
         TqdmProgress()
 
 
@@ -155,7 +157,14 @@ def test_bad_intervals_are_refused():
 
 @pytest.mark.parametrize(
     ("seconds", "words"),
-    [(0.012, "0.012 s"), (9.4, "9.4 s"), (59.4, "59 s"), (59.7, "1 min 0 s"), (3599.6, "1 h 0 min"), (7322.0, "2 h 2 min")],
+    [
+        (0.012, "0.012 s"),
+        (9.4, "9.4 s"),
+        (59.4, "59 s"),
+        (59.7, "1 min 0 s"),
+        (3599.6, "1 h 0 min"),
+        (7322.0, "2 h 2 min"),
+    ],
 )
 def test_duration(seconds, words):
     assert duration(seconds) == words

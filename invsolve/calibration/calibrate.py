@@ -99,12 +99,21 @@ def calibrate(
     pilot = _prior_draws(prior, seed, list(range(min(_PILOT, max(4, 2**24 // size)))), "calibrate, pilot")
     plan = Plan.make(pilot, num_samples, seed, own)
     saved = _path(checkpoint)
-    identity = {} if saved is None else {
-        "operator": A.fingerprint(), "noise": fingerprint(model), "prior": prior.fingerprint(),
-        "strategy": strategy.fingerprint() if isinstance(strategy, Strategy) else str(strategy), "seed": str(seed),
-        "num_samples": str(num_samples), "dtype": str(prior.dtype), "functionals": fingerprint(own),
-        "budget": repr(limit),
-    }
+    identity = (
+        {}
+        if saved is None
+        else {
+            "operator": A.fingerprint(),
+            "noise": fingerprint(model),
+            "prior": prior.fingerprint(),
+            "strategy": strategy.fingerprint() if isinstance(strategy, Strategy) else str(strategy),
+            "seed": str(seed),
+            "num_samples": str(num_samples),
+            "dtype": str(prior.dtype),
+            "functionals": fingerprint(own),
+            "budget": repr(limit),
+        }
+    )
     rows, sums, account = _load(saved, identity, runs)
     done = len(rows["good"]) if rows else 0
     with metered(progress or NoProgress(), runs) as step:
@@ -125,8 +134,14 @@ def calibrate(
 
 
 def _run(
-    plan: Plan, A: Operator, noise: Noise, prior: Prior, strategy: Strategy | str, budget: Budget | None,
-    numbers: list[int], account: dict[str, Any],
+    plan: Plan,
+    A: Operator,
+    noise: Noise,
+    prior: Prior,
+    strategy: Strategy | str,
+    budget: Budget | None,
+    numbers: list[int],
+    account: dict[str, Any],
 ) -> tuple[Measured, dict[str, Any]]:
     """One batch: draw, simulate, solve, measure."""
     truth = _prior_draws(prior, plan.seed, numbers, "calibrate, truth")
@@ -139,8 +154,16 @@ def _run(
     if not bool(torch.isfinite(y).all()):
         raise SolveError("calibrate: data simulated from prior draws are not finite. Look at A(prior.sample(n)).")
     problem = Problem(A, y, noise=noise)
-    result = solve(problem, prior, strategy=strategy, budget=budget, num_samples=plan.num_samples, seed=plan.seed,
-                   item_ids=numbers, throw=False)
+    result = solve(
+        problem,
+        prior,
+        strategy=strategy,
+        budget=budget,
+        num_samples=plan.num_samples,
+        seed=plan.seed,
+        item_ids=numbers,
+        throw=False,
+    )
     certified = None if result.certificate is None else int(result.certificate.passed.sum())
     found = measure(plan, problem, truth, result.samples, result.weights, numbers)
     found.rows["failed"] = result.failed.sum(0).cpu()
@@ -152,7 +175,8 @@ def _run(
         "why": result.why,
         "nfe": (account.get("nfe", 0.0) * before + result.nfe * len(numbers)) / total,
         "seconds": account.get("seconds", 0.0),
-        "settings": result.settings, "solved": total,
+        "settings": result.settings,
+        "solved": total,
         "certified": None if certified is None else (account.get("certified") or 0) + certified,
         "warnings": [*account.get("warnings", []), *result.warnings],
     }
@@ -172,8 +196,13 @@ def _checked(A: object, prior: object, noise: object) -> tuple[Operator, Noise]:
     if not isinstance(prior, Prior):
         raise not_a_prior(prior, "calibrate")
     if not isinstance(A, Operator):
-        raise invalid_type("calibrate", "A", "an iv.operators.Operator", A,
-                           "Wrap a function: iv.operators.from_callable(f, in_shape, out_shape).")
+        raise invalid_type(
+            "calibrate",
+            "A",
+            "an iv.operators.Operator",
+            A,
+            "Wrap a function: iv.operators.from_callable(f, in_shape, out_shape).",
+        )
     check_pair(A, prior, "calibrate")
     dtype = kind_dtype(prior.dtype, A.out_kind)
     return A, as_noise("calibrate", noise).check(tuple(A.out_shape), A.batch or 1, dtype, prior.device)

@@ -14,8 +14,17 @@ if TYPE_CHECKING:
 
     from invsolve.calibration.report import Calibration
 
-_SMALL: Any = {"font.size": 8, "axes.titlesize": 8.5, "axes.labelsize": 8, "xtick.labelsize": 7, "ytick.labelsize": 7,
-               "legend.fontsize": 7, "axes.linewidth": 0.6, "axes.spines.top": False, "axes.spines.right": False}
+_SMALL: Any = {
+    "font.size": 8,
+    "axes.titlesize": 8.5,
+    "axes.labelsize": 8,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "legend.fontsize": 7,
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+}
 _BAND, _QUIET, _LOUD = "#dbe4ef", "#7d97b5", "#c8321e"
 _COLOURS = ("#1b6ca8", "#2a9d5c", "#8a4fbf", "#b8860b", "#0f9aa8", "#7f5a3c", "#5a5a5a", "#d46a9f")  # none is red
 _NAMED = 6  # components outside their band that are named
@@ -33,8 +42,14 @@ def calibration_figure(report: Calibration) -> Figure:
         axes = figure.subplots(1, 4, width_ratios=(1.15, 1.15, 1, 1))
         linear = [i for group in ("components", "projections") for i in report.groups[group]]
         whole = [i for i in report.groups["functionals"] if report.names[i] != "TARP distance"]
-        _differences(axes[0], report, linear, "components", f"{len(report.groups['components'])} components"
-                     + (f", {len(report.groups['projections'])} projections" if report.groups["projections"] else ""))
+        _differences(
+            axes[0],
+            report,
+            linear,
+            "components",
+            f"{len(report.groups['components'])} components"
+            + (f", {len(report.groups['projections'])} projections" if report.groups["projections"] else ""),
+        )
         _differences(axes[1], report, whole, "functionals", "functionals of the whole signal")
         axes[0].set_ylabel("ECDF of ranks minus uniform")
         for ax in axes[:2]:
@@ -42,8 +57,13 @@ def calibration_figure(report: Calibration) -> Figure:
         _share_height(axes[:2])
         _tarp(axes[2], report)
         _coverage(axes[3], report)
-        figure.suptitle("\n".join(textwrap.wrap(report.verdict, 165)), fontsize=9, x=0.01, ha="left",
-                        color=_LOUD if not report.passed else "black")
+        figure.suptitle(
+            "\n".join(textwrap.wrap(report.verdict, 165)),
+            fontsize=9,
+            x=0.01,
+            ha="left",
+            color=_LOUD if not report.passed else "black",
+        )
         return figure
 
 
@@ -61,20 +81,33 @@ def _differences(ax: Any, report: Calibration, columns: list[int], group: str, t
             colour = _COLOURS[place % len(_COLOURS)]
         elif outside[place]:
             colour = _LOUD
-        ax.plot(z, line, color=colour, lw=(1.6 if outside[place] else 0.9) - (0.0 if each else 0.4),
-                label=report.names[columns[place]])
+        ax.plot(
+            z,
+            line,
+            color=colour,
+            lw=(1.6 if outside[place] else 0.9) - (0.0 if each else 0.4),
+            label=report.names[columns[place]],
+        )
     bad = [report.names[columns[place]] for place in np.flatnonzero(outside)]
     ax.set_title(f"{title}: {len(bad)} outside", color=_LOUD if bad else "black")
     ax.set_xlim(0, 1)
     if each:
-        legend = ax.legend(loc="upper right", frameon=False, ncols=2, handlelength=1.0, columnspacing=0.8,
-                           borderpad=0.1, labelspacing=0.25)
+        legend = ax.legend(
+            loc="upper right",
+            frameon=False,
+            ncols=2,
+            handlelength=1.0,
+            columnspacing=0.8,
+            borderpad=0.1,
+            labelspacing=0.25,
+        )
         for text in legend.get_texts():
             text.set_color(_LOUD if text.get_text() in bad else "black")
     elif bad:
         words = ", ".join(bad[:_NAMED]) + (f" and {len(bad) - _NAMED} more" if len(bad) > _NAMED else "")
-        ax.text(0.98, 0.98, textwrap.fill(words, 40), transform=ax.transAxes, ha="right", va="top", color=_LOUD,
-                fontsize=7)
+        ax.text(
+            0.98, 0.98, textwrap.fill(words, 40), transform=ax.transAxes, ha="right", va="top", color=_LOUD, fontsize=7
+        )
 
 
 def _share_height(axes: Any) -> None:
@@ -105,6 +138,11 @@ def _coverage(ax: Any, report: Calibration) -> None:
         least = min(0.4, float(observed.min()) - 0.1)
     else:
         least = 0.0
-    ax.set(xlim=(least, 1.02), ylim=(least, 1.02), xlabel="level of the rank interval", ylabel="truths inside (2 s.e.)",
-           aspect="equal")
+    ax.set(
+        xlim=(least, 1.02),
+        ylim=(least, 1.02),
+        xlabel="level of the rank interval",
+        ylabel="truths inside (2 s.e.)",
+        aspect="equal",
+    )
     ax.set_title("intervals of components")

@@ -70,9 +70,14 @@ class Plan:
             index = draws["calibrate, components"][0].argsort()[:SOME].sort().values
         components = [_name(int(i), tuple(pilot.shape[1:]), pilot.is_complex()) for i in index]
         return cls(
-            shape=tuple(pilot.shape[1:]), num_samples=num_samples, seed=seed, index=index,
-            directions=draws["calibrate, directions"] / size**0.5, references=flat,
-            scale=flat.std(0), functionals=functionals,
+            shape=tuple(pilot.shape[1:]),
+            num_samples=num_samples,
+            seed=seed,
+            index=index,
+            directions=draws["calibrate, directions"] / size**0.5,
+            references=flat,
+            scale=flat.std(0),
+            functionals=functionals,
             names=(*components, *(f"projection {i}" for i in range(many)), *OWN, *functionals),
         )
 
@@ -80,8 +85,11 @@ class Plan:
     def groups(self) -> dict[str, list[int]]:
         """Columns of the ranks by kind."""
         k, p = len(self.index), len(self.directions)
-        return {"components": list(range(k)), "projections": list(range(k, k + p)),
-                "functionals": list(range(k + p, len(self.names)))}
+        return {
+            "components": list(range(k)),
+            "projections": list(range(k, k + p)),
+            "functionals": list(range(k + p, len(self.names))),
+        }
 
 
 @final
@@ -120,10 +128,15 @@ def measure(
     away = torch.where(plan.scale > 0, (flat - references) / plan.scale, 0.0)
     energy, peak, fit, own = _functionals(plan, problem, points)
     spread = white.square().sum(2)
-    values = torch.cat([
-        components, white @ plan.directions.mT,
-        torch.stack([energy, peak, fit, away.square().sum(2), spread], 2), own,
-    ], 2)  # (n + 1, b, K)
+    values = torch.cat(
+        [
+            components,
+            white @ plan.directions.mT,
+            torch.stack([energy, peak, fit, away.square().sum(2), spread], 2),
+            own,
+        ],
+        2,
+    )  # (n + 1, b, K)
     draws = Draws.for_rows(plan.seed, numbers, [0] * b, flat.device, purpose="calibrate, ties")
     places = torch.special.ndtr(draws.normal((values.shape[2],), torch.float64, step=0))
     rows = {"ranks": _ranks(values, w, places), "good": good, "ess": ess, "lift": _lift(spread, w)}
@@ -158,8 +171,11 @@ def _functionals(plan: Plan, problem: Problem, points: Tensor) -> tuple[Tensor, 
         peak.append((flat.abs() if flat.is_complex() else flat).amax(1).double().view(many, b))
         likelihood = problem.take(torch.arange(b, device=x.device).repeat(many)).log_likelihood(rows).double()
         fit.append(torch.nan_to_num(likelihood, nan=-torch.inf, neginf=-torch.inf).view(many, b))
-        own.append(torch.stack([_own(name, f, rows).view(many, b) for name, f in plan.functionals.items()], 2)
-                   if plan.functionals else points.real.new_zeros(many, b, 0, dtype=torch.float64))
+        own.append(
+            torch.stack([_own(name, f, rows).view(many, b) for name, f in plan.functionals.items()], 2)
+            if plan.functionals
+            else points.real.new_zeros(many, b, 0, dtype=torch.float64)
+        )
     return torch.cat(energy), torch.cat(peak), torch.cat(fit), torch.cat(own)
 
 
@@ -168,11 +184,17 @@ def _own(name: str, function: Functional, x: Tensor) -> Tensor:
     if not isinstance(value, Tensor) or value.is_complex():
         raise invalid_type("calibrate", f"functionals[{name!r}](x)", "a real tensor", value)
     if tuple(value.shape) != (len(x),):
-        raise invalid("calibrate", f"functionals[{name!r}](x)", f"of shape ({len(x)},), one number for each row of x",
-                      tuple(value.shape), "Reduce over the signal's axes only, e.g. x.flatten(1).amax(1).")
+        raise invalid(
+            "calibrate",
+            f"functionals[{name!r}](x)",
+            f"of shape ({len(x)},), one number for each row of x",
+            tuple(value.shape),
+            "Reduce over the signal's axes only, e.g. x.flatten(1).amax(1).",
+        )
     if bool(value.isnan().any()):
-        raise invalid("calibrate", f"functionals[{name!r}](x)", "without NaN: it has no rank",
-                      f"{int(value.isnan().sum())} NaN")
+        raise invalid(
+            "calibrate", f"functionals[{name!r}](x)", "without NaN: it has no rank", f"{int(value.isnan().sum())} NaN"
+        )
     return value.detach().double()
 
 
@@ -248,8 +270,13 @@ def _scores(flat: Tensor, weights: Tensor, ess: Tensor, index: Tensor) -> dict[s
     away = torch.einsum("nb,nb->b", weights, torch.linalg.vector_norm(samples - truth, dim=2))
     centred = (samples - truth).transpose(0, 1)  # (b, n, d); small numbers, so that distances keep their digits
     pairs = torch.einsum("nb,bnm,mb->b", weights, torch.cdist(centred, centred), weights) / (1 - 1 / ess)
-    return {"z": z, "error": error.square().sum(1), "variance": wide.sum(1), "energy score": away - pairs / 2,
-            "energy score expected": pairs / 2}
+    return {
+        "z": z,
+        "error": error.square().sum(1),
+        "variance": wide.sum(1),
+        "energy score": away - pairs / 2,
+        "energy score expected": pairs / 2,
+    }
 
 
 def _crps(components: Tensor, weights: Tensor, order: Tensor) -> tuple[Tensor, Tensor]:

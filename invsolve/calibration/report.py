@@ -146,8 +146,11 @@ class Calibration:
 
     def __str__(self) -> str:
         samples = f"{self.num_samples} samples each"
-        lines = [self.verdict, f"  {self.runs} runs of {self.strategy} ({samples}, {self.nfe:g} denoiser evaluations a "
-                 f"sample), {duration(self.seconds)}; at most {self.level:.2g} false alarms a report"]
+        lines = [
+            self.verdict,
+            f"  {self.runs} runs of {self.strategy} ({samples}, {self.nfe:g} denoiser evaluations a "
+            f"sample), {duration(self.seconds)}; at most {self.level:.2g} false alarms a report",
+        ]
         if self.certified is not None:
             lines.append(f"  certified: {self.certified} of {self.runs + self.lost} runs")
         for t in self.tests:
@@ -161,8 +164,10 @@ class Calibration:
     def __repr__(self) -> str:
         good = sum(test.passed for test in self.tests)
         words = "passed" if self.passed else "NOT calibrated"
-        return (f"Calibration({words}, {good} of {len(self.tests)} tests, runs={self.runs}, "
-                f"num_samples={self.num_samples}, strategy={self.strategy})")
+        return (
+            f"Calibration({words}, {good} of {len(self.tests)} tests, runs={self.runs}, "
+            f"num_samples={self.num_samples}, strategy={self.strategy})"
+        )
 
     def _repr_html_(self) -> str:
         picture = ""
@@ -191,17 +196,35 @@ class Calibration:
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, as JSON holds it: numbers that are not finite become None."""
-        names = ("runs", "lost", "failed", "num_samples", "strategy", "why", "nfe", "seconds", "seed", "level",
-                 "certified")
+        names = (
+            "runs",
+            "lost",
+            "failed",
+            "num_samples",
+            "strategy",
+            "why",
+            "nfe",
+            "seconds",
+            "seed",
+            "level",
+            "certified",
+        )
         out = {name: getattr(self, name) for name in names}
         out |= {
-            "passed": self.passed, "verdict": self.verdict, "noticed_stds": list(self.noticed_stds),
-            "noticed_bias": self.noticed_bias, "settings": dict(self.settings), "warnings": list(self.warnings),
-            "tests": [{"name": t.name, "passed": t.passed, "value": t.value, "p_value": t.p_value, "text": t.text}
-                      for t in self.tests],
+            "passed": self.passed,
+            "verdict": self.verdict,
+            "noticed_stds": list(self.noticed_stds),
+            "noticed_bias": self.noticed_bias,
+            "settings": dict(self.settings),
+            "warnings": list(self.warnings),
+            "tests": [
+                {"name": t.name, "passed": t.passed, "value": t.value, "p_value": t.p_value, "text": t.text}
+                for t in self.tests
+            ],
             "scores": {name: e._asdict() for name, e in self.scores.items()},
             "coverage": [c._asdict() for c in self.coverage],
-            "stds": self.stds.tolist(), "biases": self.biases.tolist(),
+            "stds": self.stds.tolist(),
+            "biases": self.biases.tolist(),
             "ranks": {name: self.ranks[:, i].tolist() for i, name in enumerate(self.names)},
         }
         plain: dict[str, Any] = _plain(out)

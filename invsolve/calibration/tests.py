@@ -38,13 +38,28 @@ def assess(
     words = f"{failed} of {total} samples failed" + (f", {lost} of {len(good)} runs were lost" if lost else "")
     tests = [Check(name="rows", passed=failed == 0, value=float(failed), p_value=None, text=words)]
     common: dict[str, Any] = {
-        "runs": runs, "lost": lost, "failed": failed, "num_samples": plan.num_samples, "names": plan.names,
-        "groups": plan.groups, "ranks": kept["ranks"], "seed": plan.seed, **account,
+        "runs": runs,
+        "lost": lost,
+        "failed": failed,
+        "num_samples": plan.num_samples,
+        "names": plan.names,
+        "groups": plan.groups,
+        "ranks": kept["ranks"],
+        "seed": plan.seed,
+        **account,
     }
     if not runs:
         nothing = torch.zeros(0, dtype=torch.float64)
-        return Calibration(tests=tuple(tests), scores={}, coverage=(), stds=nothing, biases=nothing,
-                           noticed_stds=(None, None), noticed_bias=None, **common)
+        return Calibration(
+            tests=tuple(tests),
+            scores={},
+            coverage=(),
+            stds=nothing,
+            biases=nothing,
+            noticed_stds=(None, None),
+            noticed_bias=None,
+            **common,
+        )
     z = kept["z"]
     collapsed = z.isinf().any(0)  # a posterior without spread that misses the truth
     biases = torch.where(collapsed, torch.nan, z.mean(0))
@@ -56,14 +71,26 @@ def assess(
     tests += _ecdf_tests(plan, kept["ranks"], runs)
     bias = noticed_shift(sums["slope"] / runs, sums["location"], runs, LEVELS["bias"], normals)
     return Calibration(
-        tests=tuple(tests), scores=scores, coverage=_coverage(plan, kept["ranks"]), stds=stds, biases=biases,
-        noticed_stds=_noticed_stds(kept["lift"], runs), noticed_bias=bias if math.isfinite(bias) else None, **common,
+        tests=tuple(tests),
+        scores=scores,
+        coverage=_coverage(plan, kept["ranks"]),
+        stds=stds,
+        biases=biases,
+        noticed_stds=_noticed_stds(kept["lift"], runs),
+        noticed_bias=bias if math.isfinite(bias) else None,
+        **common,
     )
 
 
 def _moment_tests(
-    plan: Plan, ranks: Tensor, sums: Mapping[str, Tensor], normals: Tensor, biases: Tensor, variances: Tensor,
-    ratio: Estimate, stds: Tensor,
+    plan: Plan,
+    ranks: Tensor,
+    sums: Mapping[str, Tensor],
+    normals: Tensor,
+    biases: Tensor,
+    variances: Tensor,
+    ratio: Estimate,
+    stds: Tensor,
 ) -> list[Check]:
     """Bias and spread of all components together: few tests, much power."""
     n, k, runs = plan.num_samples, len(plan.index), len(ranks)
@@ -76,11 +103,16 @@ def _moment_tests(
     found = {
         "bias": (bias, off, f"means off by {off:.2g} posterior sd, rms over components"),
         "spread": (spread, ratio.value, f"stds {ratio.value:.3f} +- {ratio.se:.3f} of what they should be"),
-        "spread of components": (each, float(stds[worst]),
-                                 f"farthest {plan.names[worst]}, {float(stds[worst]):.2f} of what it should be"),
+        "spread of components": (
+            each,
+            float(stds[worst]),
+            f"farthest {plan.names[worst]}, {float(stds[worst]):.2f} of what it should be",
+        ),
     }
-    return [Check(name=name, passed=p >= LEVELS[name], value=value, p_value=p, text=text)
-            for name, (p, value, text) in found.items()]
+    return [
+        Check(name=name, passed=p >= LEVELS[name], value=value, p_value=p, text=text)
+        for name, (p, value, text) in found.items()
+    ]
 
 
 def _ecdf_tests(plan: Plan, ranks: Tensor, runs: int) -> list[Check]:

@@ -105,8 +105,9 @@ class UniformBand:
         if ranks.ndim != 2 or len(ranks) != self.runs:
             raise invalid("UniformBand", "ranks", f"of shape ({self.runs}, k)", tuple(ranks.shape))
         if bool(((ranks < 0) | (ranks > self.num_samples)).any()):
-            raise invalid("UniformBand", "ranks", f"between 0 and {self.num_samples}",
-                          f"{int(ranks.min())} to {int(ranks.max())}")
+            raise invalid(
+                "UniformBand", "ranks", f"between 0 and {self.num_samples}", f"{int(ranks.min())} to {int(ranks.max())}"
+            )
         ordered = ranks.long().sort(dim=0).values.T.contiguous()
         places = torch.from_numpy(self.places).expand(len(ordered), -1).contiguous()
         found: Counts = torch.searchsorted(ordered, places).numpy()

@@ -88,8 +88,10 @@ def load_state(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[st
         with safe_open(name, framework="pt") as file:  # checks header, offsets and length before any tensor is read
             header = file.metadata() or {}
             if header.get("format") != _FORMAT:
-                raise FileError(f"load_state: {name!r} is a safetensors file, but not a checkpoint of this version of "
-                                f"invsolve (format {header.get('format')!r}, expected {_FORMAT!r}).")
+                raise FileError(
+                    f"load_state: {name!r} is a safetensors file, but not a checkpoint of this version of "
+                    f"invsolve (format {header.get('format')!r}, expected {_FORMAT!r})."
+                )
             # Copies: the tensors of an open file are views of a mapping that would fault if the file shrank.
             tensors = {key: file.get_tensor(key).clone() for key in file.keys()}
         meta, complex_names = json.loads(header["meta"]), json.loads(header["complex"])

@@ -104,8 +104,12 @@ class Layout:
                 want = ", ".join(map(str, ("...", *part.shape)))
                 raise invalid("Layout.pack", part.name, f"of shape ({want})", tuple(value.shape))
             if leading is not None and tuple(value.shape[:split]) != leading:
-                raise invalid("Layout.pack", part.name, f"with leading axes {leading}, as the part before",
-                              tuple(value.shape[:split]))
+                raise invalid(
+                    "Layout.pack",
+                    part.name,
+                    f"with leading axes {leading}, as the part before",
+                    tuple(value.shape[:split]),
+                )
             if dtype is not None and kind_dtype(value.dtype, "real") != dtype:
                 want = f"of precision {dtype}, as the part before"
                 raise invalid_type("Layout.pack", part.name, want, str(value.dtype))

@@ -45,7 +45,10 @@ def check_finite(owner: str, name: str, value: Tensor) -> Tensor:
     if bool(bad.any()):
         first = tuple(bad.nonzero()[0].tolist())
         raise invalid(
-            owner, name, "finite", f"{int(bad.sum())} NaN or infinite values, the first at index {first}",
+            owner,
+            name,
+            "finite",
+            f"{int(bad.sum())} NaN or infinite values, the first at index {first}",
             "Mark missing data with an operator such as Mask or Subsample; do not pass NaN.",
         )
     return value

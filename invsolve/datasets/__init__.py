@@ -6,6 +6,12 @@ from invsolve.datasets.mri import MRIScan, band_limited, cartesian_mask, simulat
 from invsolve.datasets.slices import t1_slice
 
 __all__ = [
-    "MRIScan", "band_limited", "cartesian_mask", "coil_maps", "heads", "simulate_mri", "smooth_phase",
+    "MRIScan",
+    "band_limited",
+    "cartesian_mask",
+    "coil_maps",
+    "heads",
+    "simulate_mri",
+    "smooth_phase",
     "t1_slice",
 ]

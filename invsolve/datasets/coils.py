@@ -14,9 +14,7 @@ _RING = 0.78  # distance of the coils from the centre, in fields of view: outsid
 _LOOP = 0.25  # half the width of a coil
 
 
-def coil_maps(
-    num_coils: int, shape: tuple[int, int], *, seed: int = 0, dtype: torch.dtype = torch.float32
-) -> Tensor:
+def coil_maps(num_coils: int, shape: tuple[int, int], *, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
     """Smooth complex sensitivities ``(num_coils, *shape)``, ``sum_c |S_c|^2 = 1`` everywhere; the same on every grid.
 
     Coils stand on a ring around the field of view, jittered by ``seed``. A long wire across the slice at w has the

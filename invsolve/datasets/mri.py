@@ -43,8 +43,12 @@ def cartesian_mask(
         raise invalid("cartesian_mask", "acceleration", f"between 1 and the number of lines, {n}", acceleration)
     lines, centre = round(n / acceleration), round(center_fraction * n)
     if not 0 <= centre <= lines:
-        raise invalid("cartesian_mask", "center_fraction", f"between 0 and {lines / n:.4g}, the fraction of lines kept",
-                      center_fraction)
+        raise invalid(
+            "cartesian_mask",
+            "center_fraction",
+            f"between 0 and {lines / n:.4g}, the fraction of lines kept",
+            center_fraction,
+        )
     offset = torch.arange(n, dtype=torch.float64) - n // 2
     distance = offset.abs() / (n // 2 + 1)
     weight = (1 - distance) ** 2 if density == "variable" else torch.ones_like(distance)
@@ -117,13 +121,22 @@ def simulate_mri(
         raise invalid("simulate_mri", "image", "of shape (H, W)", tuple(image.shape))
     check_finite("simulate_mri", "image", image)
     if bool((image < 0).any()) or not bool((image > 0).any()):
-        raise invalid("simulate_mri", "image", "non-negative and not zero",
-                      f"values from {float(image.min())} to {float(image.max())}")
+        raise invalid(
+            "simulate_mri",
+            "image",
+            "non-negative and not zero",
+            f"values from {float(image.min())} to {float(image.max())}",
+        )
     fine = (image.shape[0], image.shape[1])
     grid = check_plane("simulate_mri", "grid", grid)
     if not (grid[0] < fine[0] and grid[1] < fine[1]):
-        raise invalid("simulate_mri", "grid", f"coarser than the image {fine} on both axes", grid,
-                      "The same grid for object and reconstruction is the inverse crime.")
+        raise invalid(
+            "simulate_mri",
+            "grid",
+            f"coarser than the image {fine} on both axes",
+            grid,
+            "The same grid for object and reconstruction is the inverse crime.",
+        )
     snr = check_positive("simulate_mri", "snr", snr)
     num_coils = check_int("simulate_mri", "num_coils", num_coils, minimum=1)
     seed = check_seed("simulate_mri", seed)

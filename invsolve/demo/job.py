@@ -100,13 +100,24 @@ def run(
     seconds |= {key: r.seconds for key, r in results.items()}
     level = min(0.9, (samples - 1) / (samples + 1))
     rows, nominal = score(scan, images, results, seconds, level)
-    text = "\n".join([
-        *assumed(scan, size, results, cg, tv), "", *table(rows, nominal), "",
-        *(coverage_line(scan, key, r, level) for key, r in results.items()), "",
-        *(f"Warning, {key}: {warning}.\n" for key, r in results.items() for warning in r.warnings),
-        f"The checks of the {name.removeprefix('posterior mean, ')}'s posterior:", "",
-        "```text", str(check), "```", "", *verdict(rows, check),
-    ])
+    text = "\n".join(
+        [
+            *assumed(scan, size, results, cg, tv),
+            "",
+            *table(rows, nominal),
+            "",
+            *(coverage_line(scan, key, r, level) for key, r in results.items()),
+            "",
+            *(f"Warning, {key}: {warning}.\n" for key, r in results.items() for warning in r.warnings),
+            f"The checks of the {name.removeprefix('posterior mean, ')}'s posterior:",
+            "",
+            "```text",
+            str(check),
+            "```",
+            "",
+            *verdict(rows, check),
+        ]
+    )
     files = tuple(folder / name for name in ("demo.html", "demo.md", "demo.png", "posterior.nc"))
     title = "Demo: an undersampled MRI slice"
     figure = draw(scan, images, result)

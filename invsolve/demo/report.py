@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
 _FAILED = {
     "prior": "at some scales the posterior has another power than the phantoms have. A head is no stationary Gaussian "
-             "field: it has sharp edges, and air around it; and this one may have finer or coarser folds than the "
-             "phantoms. Mean and intervals inherit that.",
+    "field: it has sharp edges, and air around it; and this one may have finer or coarser folds than the "
+    "phantoms. Mean and intervals inherit that.",
     "noise level": "a prior that allows more than there is fits part of the noise (chi^2 below 1); one that allows too "
-                   "little leaves part of the signal (above 1).",
+    "little leaves part of the signal (above 1).",
     "structure": "the residual is not white. A prior with too much power at some scales lets the samples follow the "
-                 "noise there, which leaves a pattern; data made with the reconstruction's own model show it as well.",
+    "noise there, which leaves a pattern; data made with the reconstruction's own model show it as well.",
 }
 
 
@@ -49,8 +49,11 @@ def assumed(scan: MRIScan, size: Size, results: Mapping[str, Result], cg: TunedW
         *_learned(results.get(LEARNED)),
         f"- Baselines: weights of least error on scans of {size.tuning} phantoms: "
         f"CG-SENSE {cg.weight:.3g}{edges[0]}, TV {tv.weight:.3g} noise std{edges[1]}.",
-        *(f"- {name[0].upper()}{name[1:]}: {r.num_samples} samples, strategy {r.strategy}. {r.why} chi^2 per datum "
-          f"{float(r.chi2.mean()):.3f}, about 1 if model and noise level are right." for name, r in results.items()),
+        *(
+            f"- {name[0].upper()}{name[1:]}: {r.num_samples} samples, strategy {r.strategy}. {r.why} chi^2 per datum "
+            f"{float(r.chi2.mean()):.3f}, about 1 if model and noise level are right."
+            for name, r in results.items()
+        ),
     ]
 
 
@@ -66,9 +69,11 @@ def coverage_line(scan: MRIScan, name: str, result: Result, level: float) -> str
     head, magnitude, truth = in_head(scan), result.map(torch.abs).samples, parts(scan.truth.flatten())
     everywhere = metrics.coverage(parts(result.samples.flatten(1))[:, None], truth[None], level=level)
     size = metrics.coverage(magnitude[:, head][:, None], scan.truth.abs()[head][None], level=level)
-    return (f"{name[0].upper()}{name[1:]}: the {size.nominal:.0%} intervals of {result.num_samples} samples also hold "
-            f"{float(everywhere.observed):.3f} of the real and imaginary parts of the whole image, air included, and "
-            f"{float(size.observed):.3f} of the magnitudes inside the head.")
+    return (
+        f"{name[0].upper()}{name[1:]}: the {size.nominal:.0%} intervals of {result.num_samples} samples also hold "
+        f"{float(everywhere.observed):.3f} of the real and imaginary parts of the whole image, air included, and "
+        f"{float(size.observed):.3f} of the magnitudes inside the head."
+    )
 
 
 def verdict(rows: Sequence[Row], check: CheckReport) -> list[str]:
@@ -76,9 +81,12 @@ def verdict(rows: Sequence[Row], check: CheckReport) -> list[str]:
     lines = []
     best = min(rows, key=lambda row: row.nrmse)
     if best.covered is None:
-        lines += [f"As a single image, {best.method} is nearer to the truth than the posterior mean. It does not say "
-                  "how far off it is; the posterior does, pixel by pixel and for whatever is computed from the image "
-                  "(`result.map`).", ""]
+        lines += [
+            f"As a single image, {best.method} is nearer to the truth than the posterior mean. It does not say "
+            "how far off it is; the posterior does, pixel by pixel and for whatever is computed from the image "
+            "(`result.map`).",
+            "",
+        ]
     failed = [c.name for c in check.checks if not c.passed]
     if not failed:
         return [*lines, "The slice does not contradict model and prior in what the tests look at."]

@@ -58,12 +58,17 @@ def score(
             covered, nominal = float(found.observed), found.nominal
         else:
             error = (parts(image[head]) - target).abs().mean(1)
-        rows.append(Row(
-            method=name, psnr=float(metrics.psnr(x, t, data_range=peak)),
-            ssim=float(metrics.ssim(x, t, data_range=peak)),
-            nrmse=float(metrics.nrmse(image[head][None], truth[head][None])),
-            crps=float(error), covered=covered, seconds=seconds[name],
-        ))
+        rows.append(
+            Row(
+                method=name,
+                psnr=float(metrics.psnr(x, t, data_range=peak)),
+                ssim=float(metrics.ssim(x, t, data_range=peak)),
+                nrmse=float(metrics.nrmse(image[head][None], truth[head][None])),
+                crps=float(error),
+                covered=covered,
+                seconds=seconds[name],
+            )
+        )
     return tuple(rows), nominal
 
 
@@ -84,7 +89,8 @@ def table(rows: Sequence[Row], nominal: float) -> list[str]:
     cells.insert(1, ["-" * wide[0], *("-" * (w - 1) + ":" for w in wide[1:])])
     padded = ([row[0].ljust(wide[0]), *(c.rjust(w) for c, w in zip(row[1:], wide[1:], strict=True))] for row in cells)
     return [
-        *(f"| {' | '.join(row)} |" for row in padded), "",
+        *(f"| {' | '.join(row)} |" for row in padded),
+        "",
         "PSNR and SSIM: magnitudes, whole image. NRMSE, CRPS, interval: complex values inside the head. "
         "CRPS of a single image: its mean absolute error.",
     ]

@@ -143,7 +143,10 @@ def _by_replicates(
         notes.append(f"simulated and solved again for {items} of {len(problem.data)} items")
     weighted = result.log_weights is not None
     again = Again(
-        problem=problem.take(chosen), prior=prior, strategy=_lighter(strategy), seed=result.seed,
+        problem=problem.take(chosen),
+        prior=prior,
+        strategy=_lighter(strategy),
+        seed=result.seed,
         particles=max(_PARTICLES, result.num_samples) if weighted or isinstance(strategy, SMC) else 0,
     )
     found = [*([] if closed else prior_predictive_test(again)), *(held_out_test(again) if folds else [])]

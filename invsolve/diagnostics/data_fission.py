@@ -34,9 +34,10 @@ def halves(again: Again, purpose: str) -> tuple[Problem, Problem]:
             with_data(problem, problem.data + n, noise_factor=twice),
             with_data(problem, problem.data - n, noise_factor=twice),
         )
-    first = _half(problem.data, again.draws(len(problem.data), purpose).normal(
-        tuple(problem.data.shape[1:]), torch.float64, step=0
-    ))
+    first = _half(
+        problem.data,
+        again.draws(len(problem.data), purpose).normal(tuple(problem.data.shape[1:]), torch.float64, step=0),
+    )
     return _exposed(problem, first, 0.5), _exposed(problem, problem.data - first, 0.5)
 
 

@@ -49,9 +49,12 @@ def held_out_test(again: Again) -> list[Measured]:
         rows = problem.take(torch.full((int(good.sum()) + 1,), item, device=problem.data.device))
         white = torch.zeros(rows.data.shape, dtype=rows.data.dtype, device=rows.data.device)
         for k, (held, x) in enumerate(predictions):
-            data = torch.cat([
-                problem.data[item : item + 1], again.predicted(problem, item, x[good, item], f"held-out replicates {k}")
-            ])
+            data = torch.cat(
+                [
+                    problem.data[item : item + 1],
+                    again.predicted(problem, item, x[good, item], f"held-out replicates {k}"),
+                ]
+            )
             error = rows.whiten(data - data.mean(0))
             # In units of the predicted std, symmetric in the pool; at least the noise, which is known.
             spread = error.abs().square().mean(0).sqrt().clamp_min(1.0 if not error.is_complex() else math.sqrt(2))

@@ -55,7 +55,9 @@ def spectrum_test(gains: Array, squares: Array, rest: Array, left: int, *, seed:
     ] + ([f"a {'steeper' if tilt > 0 else 'flatter'} spectrum of the signal"] if tilt else [])
     found = f"likelier by exp({best:.1f}) with {', '.join(words)}" if words else "likeliest as stated"
     return Measured(
-        name="evidence", value=best, p=p,
+        name="evidence",
+        value=best,
+        p=p,
         text=f"the data are {found}; their power is {worst[item]:.2f} of that expected in {where[item]}, the worst "
         f"band; would notice {_notice(gains, degrees, null, len(squares))}",
     )
@@ -72,12 +74,8 @@ def _bands(squares: Array, degrees: Array) -> tuple[Array, list[str], Array]:
     dof = np.array([degrees[a:b].sum() for a, b in bands])[:, None]
     tails = 2 * np.minimum(stats.chi2.cdf(size, dof), stats.chi2.sf(size, dof))
     worst = tails.argmin(0)
-    names = [
-        f"directions {a + 1} to {b} of {total}" if b <= total else "directions without signal" for a, b in bands
-    ]
-    return (
-        len(bands) * tails.min(0), [names[k] for k in worst], (size / dof)[worst, np.arange(size.shape[1])]
-    )
+    names = [f"directions {a + 1} to {b} of {total}" if b <= total else "directions without signal" for a, b in bands]
+    return (len(bands) * tails.min(0), [names[k] for k in worst], (size / dof)[worst, np.arange(size.shape[1])])
 
 
 def _family(gains: Array, degrees: Array) -> tuple[list[tuple[float, float, float]], Array, Array, Array]:

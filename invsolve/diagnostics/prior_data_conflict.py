@@ -86,10 +86,14 @@ def evidence(problem: Problem, prior: Prior, *, seed: int = 0) -> Evidence | Non
 
     white = grid((c / (1 + gains).sqrt()) @ U.mT + perp)
     return Evidence(
-        gains=gains.cpu().numpy(), squares=(c.square() / (1 + gains)).cpu().numpy(),
-        rest=perp.square().sum(1).cpu().numpy(), left=len(K) - U.shape[1],
-        errors=(shrunk / precision.sqrt()).cpu().numpy(), precision=precision.cpu().numpy(),
-        places=keep.nonzero()[:, 0].cpu().numpy() // parts, white=white,
+        gains=gains.cpu().numpy(),
+        squares=(c.square() / (1 + gains)).cpu().numpy(),
+        rest=perp.square().sum(1).cpu().numpy(),
+        left=len(K) - U.shape[1],
+        errors=(shrunk / precision.sqrt()).cpu().numpy(),
+        precision=precision.cpu().numpy(),
+        places=keep.nonzero()[:, 0].cpu().numpy() // parts,
+        white=white,
         operator=operator_test(w, U, gains, grid, lambda rows: to_real(rows)[:, keep], seed=seed),
     )
 
@@ -121,7 +125,9 @@ def _sensors(e: Evidence) -> Measured:
         where = f"{len(bad)} beyond {limit:.1f}: entries {', '.join(map(str, bad[:8]))}{dots}"
     off = (limit + _POWER) / np.sqrt(np.median(e.precision))
     return Measured(
-        name="sensors", value=float(size.max()), p=p,
+        name="sensors",
+        value=float(size.max()),
+        p=p,
         text=f"each datum predicted from all others: largest error {float(size.max()):.1f} std ({where}); would notice "
         f"a typical datum wrong, or dead, by {off:.1f} noise std",
     )
@@ -137,8 +143,12 @@ def _innovations(problem: Problem, e: Evidence) -> list[Measured]:
     p = np.minimum(1.0, len(z) * 2 * stats.norm.sf(np.abs(z)).min(0))
     worst = float(z.flat[np.abs(z).argmax()])
     needed = (fail_z("innovations", z.size) + _POWER) / np.sqrt(len(e.places))
-    return [Measured(
-        name="innovations", value=worst, p=p,
-        text=f"neighbouring data, once all that prior and operator say is taken out, correlate by {worst:+.1f} "
-        f"standard errors; would notice a correlation of {needed:.2g}, as a wrong operator or prior leaves",
-    )]
+    return [
+        Measured(
+            name="innovations",
+            value=worst,
+            p=p,
+            text=f"neighbouring data, once all that prior and operator say is taken out, correlate by {worst:+.1f} "
+            f"standard errors; would notice a correlation of {needed:.2g}, as a wrong operator or prior leaves",
+        )
+    ]

@@ -34,8 +34,12 @@ class Again:
         from invsolve.solving.solve import solve
 
         result = solve(
-            problem, self.prior, strategy=self.strategy, num_samples=max(number, self.particles),
-            seed=item_key(f"check {purpose} {self.seed}"), throw=False,
+            problem,
+            self.prior,
+            strategy=self.strategy,
+            num_samples=max(number, self.particles),
+            seed=item_key(f"check {purpose} {self.seed}"),
+            throw=False,
         )
         lead = (result.num_samples, len(problem.data))  # data without a batch axis are one item here
         samples = result.samples.view(*lead, *result.shape)
@@ -58,8 +62,7 @@ class Again:
         return drawn if observed is None else drawn * observed
 
     def simulated(self, problem: Problem, signals: Tensor, purpose: str) -> Tensor:
-        """Data ``(rows, *out_shape)`` drawn from ``signals`` ``(rows, *shape)``, without noise where nothing is seen.
-        """
+        """Data ``(rows, *out_shape)`` drawn from ``signals`` ``(rows, *shape)``; no noise where nothing is seen."""
         clean = problem.operator(signals)
         drawn = problem.noise.sample(clean, self.draws(len(signals), purpose))
         observed = problem.operator.observed

@@ -31,9 +31,9 @@ def split_data_test(again: Again) -> list[Measured]:
     names: list[str] = []
     columns, sizes = [], []
     for item in range(len(problem.data)):
-        data = torch.cat([
-            second.data[item : item + 1], again.predicted(second, item, x[good, item], "split data replicates")
-        ])
+        data = torch.cat(
+            [second.data[item : item + 1], again.predicted(second, item, x[good, item], "split data replicates")]
+        )
         # Errors of the mean of the pool, the same for each member: what is symmetric in the pool keeps the rank exact.
         rows = second.take(torch.full((len(data),), item, device=data.device))
         found, values = summaries(rows, standardised(rows, data, data.mean(0)))

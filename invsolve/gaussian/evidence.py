@@ -16,7 +16,14 @@ class Evidence(NamedTuple):
 
 
 def rounding(
-    dtype: torch.dtype, *, matrix: Tensor, side: int, law: Tensor, ends: Tensor, shift: Tensor, left: Tensor,
+    dtype: torch.dtype,
+    *,
+    matrix: Tensor,
+    side: int,
+    law: Tensor,
+    ends: Tensor,
+    shift: Tensor,
+    left: Tensor,
     terms: Tensor,
 ) -> Tensor:
     """What roundings of relative size eps may change in ``-(w^T M^-1 w + log det M) / 2 + ...``, ``M = I + K K^T``.

@@ -175,9 +175,13 @@ class GaussianPosterior(Posterior):
         logs = root.diagonal().abs().log()
         data = to_real(problem.whiten(problem.data)).double()
         se = rounding(
-            kind_dtype(problem.data.dtype, "real"), matrix=torch.linalg.matrix_norm(scaled), side=len(root),
+            kind_dtype(problem.data.dtype, "real"),
+            matrix=torch.linalg.matrix_norm(scaled),
+            side=len(root),
             law=self.law.variances.double().max() * dense.matrix.square().sum(),
-            ends=data.norm(dim=1) + (data - white).norm(dim=1), shift=u.norm(dim=1), left=left.norm(dim=1),
+            ends=data.norm(dim=1) + (data - white).norm(dim=1),
+            shift=u.norm(dim=1),
+            left=left.norm(dim=1),
             terms=own.abs() + 2 * data.shape[1] + 0.5 * size + logs.abs().sum(),
         )
         return Evidence(own - 0.5 * size - logs.sum(), se)
@@ -190,7 +194,8 @@ class GaussianPosterior(Posterior):
         if not isinstance(self.system, DenseSystem):
             raise UnsupportedError(
                 "GaussianPosterior: the covariance is too large to form, or differs from item to item. "
-                "Estimate what you need from draws: posterior.sample(n).")
+                "Estimate what you need from draws: posterior.sample(n)."
+            )
         return self.system
 
     def _root(self) -> Tensor:

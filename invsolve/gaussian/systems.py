@@ -233,7 +233,9 @@ def make_system(
     if problem.shared and min(m, n) <= DENSE_SIDE and m * n <= DENSE_SIZE:
         matrix = dense_matrix(problem, linear, law.modes)
         return DenseSystem(
-            matrix=matrix, out_shape=tuple(linear.out_shape), mode_shape=tuple(law.modes.mode_shape),
+            matrix=matrix,
+            out_shape=tuple(linear.out_shape),
+            mode_shape=tuple(law.modes.mode_shape),
             out_complex=problem.data.dtype if problem.data.is_complex() else None,
             mode_complex=law.mean.dtype if law.mean.is_complex() else None,
             gram=matrix.mT @ matrix if n < m else None,
@@ -245,7 +247,13 @@ def make_system(
         assert isinstance(linear, LinearOperator)
     level, precision = probe(problem, modes)
     return IterativeSystem(
-        problem=problem, operator=linear, modes=modes, tol=tol, max_iter=max_iter, level=level, precision=precision,
+        problem=problem,
+        operator=linear,
+        modes=modes,
+        tol=tol,
+        max_iter=max_iter,
+        level=level,
+        precision=precision,
         tolerated=tolerated,
     )
 
@@ -274,4 +282,3 @@ def dense_matrix(problem: Problem, operator: LinearOperator, modes: Modes, *, ro
         u = from_real(unit, tuple(modes.mode_shape), dtype if dtype.is_complex else None)
         columns.append(to_real(problem.whiten(operator(modes.synthesis(u)))).double())
     return torch.cat(columns).mT.contiguous()
-

@@ -112,8 +112,16 @@ class Job:
         """One solve with everything known; failures are kept."""
         from invsolve.solving.solve import solve
 
-        return solve(problem, prior, strategy=self.strategy, seed=self.seed, throw=False, chunk=self.chunk,
-                     reproducible=self.reproducible, **options)
+        return solve(
+            problem,
+            prior,
+            strategy=self.strategy,
+            seed=self.seed,
+            throw=False,
+            chunk=self.chunk,
+            reproducible=self.reproducible,
+            **options,
+        )
 
     def sample_rows(self, problem: Problem, prior: Prior, rows: Sequence[int], purpose: str) -> Result:
         """One signal for each row of ``problem``, keyed as ``rows`` of the result: ``samples`` (1, rows, ...)."""
@@ -169,20 +177,35 @@ def solve_unknowns(job: Job, progress: Progress) -> Result:
     failed = ~torch.isfinite(drawn.samples).flatten(1).all(1)
     lead = (job.num_samples, job.batch) if problem.batched else (job.num_samples,)
     settings = {
-        "num_samples": job.num_samples, "operator": repr(problem.operator), "noise": repr(problem.noise),
-        "prior": repr(unknowns.prior), "hierarchy": repr(job.hierarchy), "data": data_fingerprint(problem),
+        "num_samples": job.num_samples,
+        "operator": repr(problem.operator),
+        "noise": repr(problem.noise),
+        "prior": repr(unknowns.prior),
+        "hierarchy": repr(job.hierarchy),
+        "data": data_fingerprint(problem),
     }
     return replace(
         drawn.like,
         samples=blanked(drawn.samples, failed).view(*lead, *problem.shape),
-        status=Status.of(failed), failed=failed.view(lead), batched=problem.batched, shape=problem.shape,
-        chi2=torch.where(failed, torch.nan, drawn.chi2).view(lead), log_weights=None,
-        why=f"{job.why} {drawn.how}", nfe=calls["denoise"] / job.rows, vjps=calls["vjp"] / job.rows,
+        status=Status.of(failed),
+        failed=failed.view(lead),
+        batched=problem.batched,
+        shape=problem.shape,
+        chi2=torch.where(failed, torch.nan, drawn.chi2).view(lead),
+        log_weights=None,
+        why=f"{job.why} {drawn.how}",
+        nfe=calls["denoise"] / job.rows,
+        vjps=calls["vjp"] / job.rows,
         operator_calls={k: v for k, v in calls.items() if k not in ("denoise", "vjp")},
-        seconds=time.perf_counter() - started, settings={**drawn.like.settings, **settings},
+        seconds=time.perf_counter() - started,
+        settings={**drawn.like.settings, **settings},
         info={name: value.view(lead) for name, value in drawn.info.items()},
         parameters={name: drawn.theta[:, i].view(lead) for i, name in enumerate(unknowns.names)},
-        problem=problem, prior=unknowns.prior, warnings=drawn.warnings, dims=problem.dims, units=problem.units,
+        problem=problem,
+        prior=unknowns.prior,
+        warnings=drawn.warnings,
+        dims=problem.dims,
+        units=problem.units,
         certificate=None,
     )
 
@@ -237,7 +260,8 @@ def draw_by_lattice(job: Job, progress: Progress) -> Drawn:
     found = [_marginal(lattice, evidences, b) for b, lattice in enumerate(lattices)]
     count = [len(lattice.nodes) for lattice in lattices]
     each = {
-        "log_evidence": torch.stack([e.log for e in found]), "log_evidence_se": torch.stack([e.se for e in found]),
+        "log_evidence": torch.stack([e.log for e in found]),
+        "log_evidence_se": torch.stack([e.se for e in found]),
         "lattice_nodes": torch.tensor(count, dtype=torch.float64),
     }
     device = job.unknowns.problem.data.device
@@ -250,7 +274,8 @@ def draw_by_lattice(job: Job, progress: Progress) -> Drawn:
         info={name: value.to(device).repeat(job.num_samples) for name, value in each.items()},
         how=f"{names}: by the evidence, on a lattice of {numbers} nodes, spacing at most {spacing:g} posterior std, "
         f"after a scan of the prior at most {widest:g} std apart.",
-        like=result, warnings=tuple(warnings),
+        like=result,
+        warnings=tuple(warnings),
     )
 
 
@@ -271,9 +296,7 @@ class _Evidences:
         log_prior = -0.5 * (float(z.square().sum()) + len(z) * math.log(2 * math.pi))
         return [self.known[node, b][0] + log_prior for b in items]
 
-    def draw(
-        self, node: Node, theta: Tensor, rows: list[int]
-    ) -> tuple[Tensor, Tensor, dict[str, Tensor], Result]:
+    def draw(self, node: Node, theta: Tensor, rows: list[int]) -> tuple[Tensor, Tensor, dict[str, Tensor], Result]:
         """One signal for each row, their chi^2 and info, and a result of a solve that drew them."""
         job = self.job
         if job.strategy.couples == "nothing":

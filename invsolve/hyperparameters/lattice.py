@@ -105,9 +105,7 @@ def explore(dims: int, spacing: float, tolerance: float = 0.02, widest: float | 
     for _ in range(_ROUNDS):
         found = yield from _flood(values, steps, seeds, drop)
         logs = torch.tensor([values[n] for n in found], dtype=torch.float64)
-        lattice = Lattice(
-            nodes=tuple(found), log_mass=logs + math.log(math.prod(steps)), steps=steps, truncation=share
-        )
+        lattice = Lattice(nodes=tuple(found), log_mass=logs + math.log(math.prod(steps)), steps=steps, truncation=share)
         finer = _finer(lattice, spacing, tolerance)
         if finer == steps:
             # A bound of many times the mass that was found says no more than that nothing is known.

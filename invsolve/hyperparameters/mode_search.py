@@ -123,17 +123,17 @@ class _Search:
     def _sharpest(self, best: float) -> Node:
         """The largest curvature of a peak along every axis, of those that count."""
         return tuple(
-            max((k for n, (k, low) in of.items() if self.values[n] >= best - _NEAR and low >= best - self.drop),
-                default=0.0)
+            max(
+                (k for n, (k, low) in of.items() if self.values[n] >= best - _NEAR and low >= best - self.drop),
+                default=0.0,
+            )
             for of in self.curvatures
         )
 
     def _rise(self, cell: _Cell, sharpest: Node) -> Node:
         """By axis: the nats by which the density may exceed the corners of a cell."""
         much = _SHARPER[self.dims] / 8
-        return tuple(
-            max(b, much * k * w * w) for b, k, w in zip(cell.bend, sharpest, cell.widths, strict=True)
-        )
+        return tuple(max(b, much * k * w * w) for b, k, w in zip(cell.bend, sharpest, cell.widths, strict=True))
 
     def _axis(self, cell: _Cell, best: float, sharpest: Node) -> int | None:
         """The axis along which a cell must be halved, so that no peak hides in it; None if it need not be."""
@@ -197,8 +197,10 @@ class _Search:
                 steps = [min(pair) for pair in zip(steps, cell.widths, strict=True)]
             if sum(rise) > _FINE and top > -math.inf:
                 # Under a parabola as high and curved as the cell allows: sqrt(2 pi / k) with k = 8 rise / w^2.
-                sizes = (w * min(1.0, math.sqrt(math.pi / (4 * r))) if r > 0 else w
-                         for w, r in zip(cell.widths, rise, strict=True))
+                sizes = (
+                    w * min(1.0, math.sqrt(math.pi / (4 * r))) if r > 0 else w
+                    for w, r in zip(cell.widths, rise, strict=True)
+                )
                 hidden.append(top + sum(rise) + math.log(math.prod(sizes)))
         most = max(hidden, default=-math.inf)
         total = most + math.log(sum(math.exp(h - most) for h in hidden)) if most > -math.inf else -math.inf

@@ -68,9 +68,7 @@ class Noise(abc.ABC):
         """
         return clean, self.curvature(torch.ones_like(clean), clean, observed).real
 
-    def gaussian_at(
-        self, y: Tensor, clean: Tensor, observed: Tensor | None = None
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def gaussian_at(self, y: Tensor, clean: Tensor, observed: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Data and std ``(rows, *out_shape)`` of the Gaussian noise that stands for this one near ``clean``.
 
         At the point c of `expansion` its log density has the gradient of log p and the curvature -W: ``std = W^-1/2``

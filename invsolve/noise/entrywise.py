@@ -85,7 +85,10 @@ class Entrywise(Noise):
     def check(self, out_shape: Shape, batch: int, dtype: torch.dtype, device: torch.device) -> Self:
         if dtype.is_complex:
             raise invalid_type(
-                "solve", "noise", "Gaussian for complex data", type(self).__name__,
+                "solve",
+                "noise",
+                "Gaussian for complex data",
+                type(self).__name__,
                 "Its law is that of real data, such as magnitudes or counts.",
             )
         found: dict[str, object] = {}
@@ -110,10 +113,13 @@ class Entrywise(Noise):
 
     def take(self, index: Tensor) -> Self:
         rows = {name: getattr(self, name) for name in self._names}
-        return self._with(**{
-            name: value[index.to(value.device)]
-            for name, value in rows.items() if isinstance(value, Tensor) and len(value) > 1
-        })
+        return self._with(
+            **{
+                name: value[index.to(value.device)]
+                for name, value in rows.items()
+                if isinstance(value, Tensor) and len(value) > 1
+            }
+        )
 
     @property
     def _names(self) -> list[str]:
@@ -127,8 +133,7 @@ class Entrywise(Noise):
         return out
 
     def _checked(self, name: str, sign: str = "positive") -> None:
-        """Refuse a parameter that is not a finite number or real tensor: "positive", "non-negative" or of "any" sign.
-        """
+        """Refuse a parameter that is no finite number or real tensor: "positive", "non-negative" or of "any" sign."""
         owner, value = type(self).__name__, getattr(self, name)
         if isinstance(value, Tensor) and value.ndim:
             if not value.is_floating_point():
@@ -151,8 +156,7 @@ def wide(value: Parameter, like: Tensor) -> Tensor:
 
 
 def _shaped(name: str, value: Tensor, out_shape: Shape, batch: int) -> Tensor:
-    """A parameter as ``(1 or batch, *out_shape)``, trailing axes 1 where they were; one of ``out_shape`` is per entry.
-    """
+    """A parameter as ``(1 or batch, *out_shape)``, trailing axes 1 where they were; ``out_shape``: per entry."""
     shape = tuple(value.shape)
     if shape == out_shape:
         return value[None]

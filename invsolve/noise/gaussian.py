@@ -83,7 +83,10 @@ class Gaussian(Noise):
         if self._chol is not None:
             if observed is not None:
                 raise invalid(
-                    "Gaussian", "covariance", "used with fully observed data", "an operator with missing entries",
+                    "Gaussian",
+                    "covariance",
+                    "used with fully observed data",
+                    "an operator with missing entries",
                     "Keep the observed entries with Subsample, and the covariance of those.",
                 )
             white: Tensor = torch.linalg.solve_triangular(self._chol.to(r.dtype), r.flatten(1).mT, upper=False)

@@ -73,6 +73,7 @@ class Poisson(Entrywise):
 def not_counts(y: Tensor) -> tuple[Tensor, str, str]:
     """Where data are no counts, and what to say."""
     return (
-        (y < 0) | (y != y.round()), "whole numbers of counts, at least 0",
+        (y < 0) | (y != y.round()),
+        "whole numbers of counts, at least 0",
         "Give raw counts: data in other units are counts times a gain, which belongs into the noise.",
     )

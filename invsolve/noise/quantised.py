@@ -75,7 +75,8 @@ class Quantised(Entrywise):
         number = y / self.step
         allowed = (1e-6 * number.abs()).clamp_min(1e-3)
         return (
-            (number - number.round()).abs() > allowed, "multiples of `step`",
+            (number - number.round()).abs() > allowed,
+            "multiples of `step`",
             "Subtract the offset of the scale first, or give its true step.",
         )
 

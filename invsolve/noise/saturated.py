@@ -53,10 +53,13 @@ class Saturated(Entrywise):
         if bool((low >= high).any()):
             raise invalid("solve", "noise.low", "below `noise.high` everywhere", "some that are not")
         # As the data have them: 0.7 in single precision is less than 0.7.
-        return out._with(**{
-            name: value.to(real).double() if isinstance(value, Tensor) else float(torch.tensor(value, dtype=real))
-            for name, value in (("low", out.low), ("high", out.high)) if value is not None
-        })
+        return out._with(
+            **{
+                name: value.to(real).double() if isinstance(value, Tensor) else float(torch.tensor(value, dtype=real))
+                for name, value in (("low", out.low), ("high", out.high))
+                if value is not None
+            }
+        )
 
     @property
     def _limits(self) -> tuple[Parameter, Parameter]:

@@ -53,8 +53,13 @@ class Family(Operator):
         if not isinstance(member, Operator) or isinstance(member, Family):
             raise invalid_type(_OWNER, "make(...)", "an iv.operators.Operator without unknowns", member)
         for name, value in (
-            ("make", make), ("unknown", dict(unknown)), ("median", member), ("in_shape", tuple(member.in_shape)),
-            ("out_shape", tuple(member.out_shape)), ("in_kind", member.in_kind), ("out_kind", member.out_kind),
+            ("make", make),
+            ("unknown", dict(unknown)),
+            ("median", member),
+            ("in_shape", tuple(member.in_shape)),
+            ("out_shape", tuple(member.out_shape)),
+            ("in_kind", member.in_kind),
+            ("out_kind", member.out_kind),
         ):
             object.__setattr__(self, name, value)
 

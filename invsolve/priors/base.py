@@ -132,7 +132,8 @@ class Prior(abc.ABC):
         if not self.has_transport:
             raise UnsupportedError(
                 f"{type(self).__name__}.transport: this prior has no closed-form map from white noise. Use a Gaussian "
-                "or sparse prior, or a strategy that needs the denoiser only, such as strategy='auto'.")
+                "or sparse prior, or a strategy that needs the denoiser only, such as strategy='auto'."
+            )
         self._check_signal("z", z)
         with torch.no_grad():
             x, pull = self._transport(z)
@@ -152,8 +153,9 @@ class Prior(abc.ABC):
         from invsolve.errors import UnsupportedError
 
         if not self.has_transport:
-            raise UnsupportedError(f"{type(self).__name__}.inverse_transport: this prior has no closed-form map from "
-                                   "white noise.")
+            raise UnsupportedError(
+                f"{type(self).__name__}.inverse_transport: this prior has no closed-form map from white noise."
+            )
         self._check_signal("x", x)
         with torch.no_grad():
             return self._inverse_transport(x)

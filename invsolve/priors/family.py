@@ -61,7 +61,10 @@ class Family(Prior):
         if not isinstance(member, Prior) or isinstance(member, Family):
             raise invalid_type(_OWNER, "make(...)", "an iv.priors.Prior without unknowns", member)
         for name, value in (
-            ("shape", tuple(member.shape)), ("kind", member.kind), ("mean", member.mean), ("scale", member.scale),
+            ("shape", tuple(member.shape)),
+            ("kind", member.kind),
+            ("mean", member.mean),
+            ("scale", member.scale),
             ("detail", member.detail),
         ):
             object.__setattr__(self, name, value)

@@ -120,7 +120,8 @@ class FunctionPrior(Prior):
             # Taken for a zero derivative, it would turn a posterior into the prior without a word.
             raise UnsupportedError(
                 f"from_denoiser: `function ({self._name})` must be differentiable by torch, got an output without a "
-                "gradient. Remove no_grad, detach or numpy from it, or state `law`, which guidance then uses instead.")
+                "gradient. Remove no_grad, detach or numpy from it, or state `law`, which guidance then uses instead."
+            )
 
         def pull(v: Tensor) -> Tensor:
             (grad,) = torch.autograd.grad(value, leaf, v, retain_graph=True, materialize_grads=True)

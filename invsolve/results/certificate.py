@@ -89,17 +89,25 @@ class Certificate:
         errors = {k: torch.tensor(value[k], dtype=torch.float64) for k in ("mean_error", "std_error")}
         attempts = tuple(
             Attempt(
-                strategy=str(a["strategy"]), items=int(a["items"]), reached=int(a["reached"]),
-                seconds=float(a["seconds"]), evaluations=int(a["evaluations"]), text=str(a["text"]),
+                strategy=str(a["strategy"]),
+                items=int(a["items"]),
+                reached=int(a["reached"]),
+                seconds=float(a["seconds"]),
+                evaluations=int(a["evaluations"]),
+                text=str(a["text"]),
             )
             for a in value["attempts"]
         )
         if not attempts:
             raise ValueError("a certificate without attempts")
         return cls(
-            reached=bool(value["reached"]), exact=bool(value["exact"]), missing=str(value["missing"]),
-            tests={str(k): float(v) for k, v in value["tests"].items()}, attempts=attempts,
-            passed=torch.tensor(value["passed"], dtype=torch.bool), **errors,
+            reached=bool(value["reached"]),
+            exact=bool(value["exact"]),
+            missing=str(value["missing"]),
+            tests={str(k): float(v) for k, v in value["tests"].items()},
+            attempts=attempts,
+            passed=torch.tensor(value["passed"], dtype=torch.bool),
+            **errors,
         )
 
     def __repr__(self) -> str:

@@ -327,8 +327,13 @@ def cite(*what: Result | Strategy | Guidance | Sampler | Prior | str) -> tuple[C
             raise invalid_type("cite", "what", "results, strategies, samplers, priors or names", one)
         if isinstance(one, str) and one not in SOURCES and one not in OWN:
             near = get_close_matches(one, [*SOURCES, *OWN], n=1)
-            raise invalid("cite", "what", f"names such as {', '.join(sorted(SOURCES))}", repr(one),
-                          f"Did you mean {near[0]!r}?" if near else "")
+            raise invalid(
+                "cite",
+                "what",
+                f"names such as {', '.join(sorted(SOURCES))}",
+                repr(one),
+                f"Did you mean {near[0]!r}?" if near else "",
+            )
         for name in _names(one):
             keys |= dict.fromkeys(SOURCES.get(name, ()))
     return tuple(_PAPERS[key] for key in keys)

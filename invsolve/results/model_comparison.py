@@ -103,8 +103,14 @@ def compare(
     spread = (p * errors).square()
     # (1 - p_i)^2 s_i^2 + sum over j != i of p_j^2 s_j^2
     variance = ((1 - p) * errors).square() + (spread.sum(0) - spread).clamp_min(0)
-    return Comparison(names=names, log_evidence=logs, log_evidence_se=errors, weights=odds, probability=p,
-                      probability_se=p * variance.sqrt())
+    return Comparison(
+        names=names,
+        log_evidence=logs,
+        log_evidence_se=errors,
+        weights=odds,
+        probability=p,
+        probability_se=p * variance.sqrt(),
+    )
 
 
 def data_fingerprint(problem: Problem) -> str:
@@ -143,8 +149,11 @@ def _same_data(named: Mapping[str, Result]) -> None:
         ours, theirs = (_data_of(r) for r in (one, result))
         if None not in (ours, theirs) and ours != theirs:
             raise invalid(
-                "compare", "results", "of the same data (values, precision, and which of them were observed)",
-                f"others in {name!r} than in {first!r}", "An evidence is a density of the data.",
+                "compare",
+                "results",
+                "of the same data (values, precision, and which of them were observed)",
+                f"others in {name!r} than in {first!r}",
+                "An evidence is a density of the data.",
             )
 
 
@@ -166,8 +175,9 @@ def _weights(weights: object, names: tuple[str, ...]) -> Tensor:
             raise invalid("compare", "weights", f"of length {len(names)}, one for each model", len(values))
     else:
         raise invalid_type("compare", "weights", "a mapping of names to numbers, or a sequence", weights)
-    odds = torch.tensor([check_positive("compare", f"weights[{n}]", v) for n, v in zip(names, values, strict=True)],
-                        dtype=torch.float64)
+    odds = torch.tensor(
+        [check_positive("compare", f"weights[{n}]", v) for n, v in zip(names, values, strict=True)], dtype=torch.float64
+    )
     return odds / odds.sum()
 
 

@@ -124,8 +124,12 @@ class Result:
         if self.log_weights is not None:  # -inf is a weight of zero; NaN and +inf are no weights
             bad = (torch.isnan(self.log_weights) | (self.log_weights == math.inf)) & ~self.failed
             if bool(bad.any()):
-                raise invalid("Result", "log_weights", "below infinity and not NaN where `failed` is False",
-                              self.log_weights[bad][0].item())
+                raise invalid(
+                    "Result",
+                    "log_weights",
+                    "below infinity and not NaN where `failed` is False",
+                    self.log_weights[bad][0].item(),
+                )
         if self.dims is None and (dims := _dims_of(self.problem)) is not None and len(dims) == len(self.shape):
             object.__setattr__(self, "dims", dims)
         if not self.units and isinstance(units := getattr(self.problem, "units", ""), str):
@@ -223,8 +227,13 @@ class Result:
             if count is not None and tail * (count + 1) < 1 - _ROUND:
                 need = math.ceil(1 / tail - 1 - _ROUND)
                 what = "samples" if self.log_weights is None else "effective samples"
-                raise invalid("quantile", "q", f"between {1 / (count + 1):.4g} and {count / (count + 1):.4g} with "
-                              f"{count:.4g} {what}", level, f"This level needs at least {need} {what}.")
+                raise invalid(
+                    "quantile",
+                    "q",
+                    f"between {1 / (count + 1):.4g} and {count / (count + 1):.4g} with {count:.4g} {what}",
+                    level,
+                    f"This level needs at least {need} {what}.",
+                )
         ordered = self._ordered if self.log_weights is None else self._weighted_ordered
         out = torch.stack([ordered(level) for level in levels])
         return out[0] if isinstance(q, (int, float)) else out
@@ -241,8 +250,13 @@ class Result:
         if not 0 < level < 1:
             raise invalid("interval", "level", "between 0 and 1", level)
         if self.log_weights is not None:
-            raise invalid("interval", "samples", "of equal weight (ranks of others have no exact level)", "weights",
-                          f"Use quantile([{(1 - level) / 2:.4g}, {(1 + level) / 2:.4g}]), which is approximate.")
+            raise invalid(
+                "interval",
+                "samples",
+                "of equal weight (ranks of others have no exact level)",
+                "weights",
+                f"Use quantile([{(1 - level) / 2:.4g}, {(1 + level) / 2:.4g}]), which is approximate.",
+            )
         good = (~self.failed).sum(0)
         if (count := self._smallest_count()) is None:
             count = 0.0
@@ -270,8 +284,13 @@ class Result:
         if not isinstance(value, Tensor):
             raise invalid_type("map", "function(x)", "a torch.Tensor", value)
         if value.ndim == 0 or len(value) != rows:
-            raise invalid("map", "function(x)", f"of {rows} rows, one for each of x", tuple(value.shape),
-                          "Reduce over the signal's axes only, e.g. x.flatten(1).amax(1).")
+            raise invalid(
+                "map",
+                "function(x)",
+                f"of {rows} rows, one for each of x",
+                tuple(value.shape),
+                "Reduce over the signal's axes only, e.g. x.flatten(1).amax(1).",
+            )
         if not (value.is_floating_point() or value.is_complex()):
             value = value.to(real_dtype(self.samples.dtype))
         samples = value.new_full((*self.failed.shape, *value.shape[1:]), math.nan)
@@ -301,8 +320,18 @@ class Result:
             samples[lost] = math.nan
             warnings = (*warnings, f"{what} was NaN or infinite for {int(lost.sum())} samples, which count as failed")
         return replace(
-            self, samples=samples, shape=tuple(samples.shape[lead:]), failed=failed, status=Status.of(failed),
-            layout=None, problem=None, prior=None, strategy_object=None, dims=None, units="", warnings=warnings,
+            self,
+            samples=samples,
+            shape=tuple(samples.shape[lead:]),
+            failed=failed,
+            status=Status.of(failed),
+            layout=None,
+            problem=None,
+            prior=None,
+            strategy_object=None,
+            dims=None,
+            units="",
+            warnings=warnings,
         )
 
     # --- looking, keeping, checking ---------------------------------------------------------------------------------
@@ -311,8 +340,10 @@ class Result:
         failed = f", failed={number} of {self.failed.numel()}" if number else ""
         name = str(self.samples.dtype).removeprefix("torch.")
         said = f", {len(self.warnings)} in `warnings`" if self.warnings else ""
-        return (f"Result(samples={tuple(self.samples.shape)} {name}, {self.status.name}{failed}, "
-                f"strategy={' '.join(self.strategy.split())}, nfe={self.nfe:g}, {self.seconds:.3g} s{said})")
+        return (
+            f"Result(samples={tuple(self.samples.shape)} {name}, {self.status.name}{failed}, "
+            f"strategy={' '.join(self.strategy.split())}, nfe={self.nfe:g}, {self.seconds:.3g} s{said})"
+        )
 
     def summary(self) -> str:
         """What was assumed and what it cost, in several lines of text."""
@@ -367,8 +398,13 @@ class Result:
 
     def _check_real(self, owner: str) -> None:
         if self.samples.is_complex():
-            raise invalid_type(owner, "samples", "real: complex numbers have no order", str(self.samples.dtype),
-                               f"Ask for a real quantity: result.map(torch.abs).{owner}(...).")
+            raise invalid_type(
+                owner,
+                "samples",
+                "real: complex numbers have no order",
+                str(self.samples.dtype),
+                f"Ask for a real quantity: result.map(torch.abs).{owner}(...).",
+            )
 
     def _smallest_count(self) -> float | None:
         """The smallest (effective) number of good samples over the items that have any; None if none has."""

@@ -28,9 +28,22 @@ _HDF5 = b"\x89HDF\r\n\x1a\n"
 _NUMBERS = ("float32", "float64", "complex64", "complex128")
 _WHOLE = ("int8", "uint8", "int16", "int32", "int64", "bool")
 _RUN: dict[str, type | tuple[type, ...]] = {  # what the attribute "run" must hold
-    "status": str, "batched": bool, "strategy": str, "why": str, "nfe": (int, float), "vjps": (int, float),
-    "operator_calls": dict, "seconds": (int, float), "seed": int, "versions": dict, "info": dict, "warnings": list,
-    "dims": (list, type(None)), "units": str, "layout": (list, type(None)), "parameters": dict,
+    "status": str,
+    "batched": bool,
+    "strategy": str,
+    "why": str,
+    "nfe": (int, float),
+    "vjps": (int, float),
+    "operator_calls": dict,
+    "seconds": (int, float),
+    "seed": int,
+    "versions": dict,
+    "info": dict,
+    "warnings": list,
+    "dims": (list, type(None)),
+    "units": str,
+    "layout": (list, type(None)),
+    "parameters": dict,
     "certificate": (dict, type(None)),
 }
 
@@ -65,12 +78,22 @@ def to_xarray(result: Result) -> xarray.Dataset:
         variables[f"parameter_{name}"] = (("sample", *item), _numpy(value))
     layout = None if result.layout is None else [dataclasses.asdict(part) for part in result.layout.parts]
     run = {
-        "status": result.status.name, "batched": result.batched, "strategy": result.strategy, "why": result.why,
-        "nfe": float(result.nfe), "vjps": float(result.vjps), "operator_calls": dict(result.operator_calls),
-        "seconds": float(result.seconds), "seed": result.seed, "versions": dict(result.versions),
+        "status": result.status.name,
+        "batched": result.batched,
+        "strategy": result.strategy,
+        "why": result.why,
+        "nfe": float(result.nfe),
+        "vjps": float(result.vjps),
+        "operator_calls": dict(result.operator_calls),
+        "seconds": float(result.seconds),
+        "seed": result.seed,
+        "versions": dict(result.versions),
         "info": {name: variables[f"info_{name}"][1].dtype.name for name in result.info},
         "parameters": {name: variables[f"parameter_{name}"][1].dtype.name for name in result.parameters},
-        "warnings": list(result.warnings), "dims": result.dims, "units": result.units, "layout": layout,
+        "warnings": list(result.warnings),
+        "dims": result.dims,
+        "units": result.units,
+        "layout": layout,
         "certificate": None if result.certificate is None else result.certificate.to_dict(),
     }
     attrs = {_MARK: _VERSION, "settings": _json("settings", dict(result.settings)), "run": _json("run", run)}
@@ -148,15 +171,28 @@ def _read(file: Any, refuse: Callable[[str], FileError]) -> Result:
     samples = variable("samples", *_NUMBERS)
     lead = 2 if run["batched"] else 1
     return Result(
-        samples=samples, status=Status[run["status"]], failed=variable("failed", "bool"), batched=run["batched"],
-        shape=tuple(samples.shape[lead:]), chi2=variable("chi2", *_NUMBERS[:2]),
+        samples=samples,
+        status=Status[run["status"]],
+        failed=variable("failed", "bool"),
+        batched=run["batched"],
+        shape=tuple(samples.shape[lead:]),
+        chi2=variable("chi2", *_NUMBERS[:2]),
         log_weights=variable("log_weights", *_NUMBERS[:2]) if "log_weights" in file else None,
-        strategy=run["strategy"], why=run["why"], nfe=float(run["nfe"]), vjps=float(run["vjps"]),
-        operator_calls=run["operator_calls"], seconds=float(run["seconds"]), seed=run["seed"], settings=settings,
-        versions=run["versions"], info={key: variable(f"info_{key}", dtype) for key, dtype in run["info"].items()},
+        strategy=run["strategy"],
+        why=run["why"],
+        nfe=float(run["nfe"]),
+        vjps=float(run["vjps"]),
+        operator_calls=run["operator_calls"],
+        seconds=float(run["seconds"]),
+        seed=run["seed"],
+        settings=settings,
+        versions=run["versions"],
+        info={key: variable(f"info_{key}", dtype) for key, dtype in run["info"].items()},
         parameters={key: variable(f"parameter_{key}", dtype) for key, dtype in run["parameters"].items()},
-        layout=_layout_from_list(run["layout"]), warnings=tuple(run["warnings"]),
-        dims=None if run["dims"] is None else tuple(run["dims"]), units=run["units"],
+        layout=_layout_from_list(run["layout"]),
+        warnings=tuple(run["warnings"]),
+        dims=None if run["dims"] is None else tuple(run["dims"]),
+        units=run["units"],
         certificate=None if run["certificate"] is None else Certificate.from_dict(run["certificate"]),
     )
 

@@ -97,8 +97,10 @@ def html(result: Result) -> str:
         f"<td style='text-align:left'>{markup.escape(value)}</td></tr>"
         for key, value in _rows(result)
     )
-    return (f"<div><p><b>{markup.escape(_heading(result))}</b></p>{_thumbnails(result)}"
-            f"<table style='font-size:smaller'>{cells}</table></div>")
+    return (
+        f"<div><p><b>{markup.escape(_heading(result))}</b></p>{_thumbnails(result)}"
+        f"<table style='font-size:smaller'>{cells}</table></div>"
+    )
 
 
 def _thumbnails(result: Result) -> str:

@@ -60,7 +60,11 @@ def vp_grid(num_steps: int, *, beta_min: float = 0.1, beta_max: float = 20.0, la
 
 
 def ddpm_grid(
-    num_steps: int, *, spacing: Literal["even", "quadratic"] = "even", beta_min: float = 1e-4, beta_max: float = 0.02,
+    num_steps: int,
+    *,
+    spacing: Literal["even", "quadratic"] = "even",
+    beta_min: float = 1e-4,
+    beta_max: float = 0.02,
     timesteps: int = 1000,
 ) -> Tensor:
     """Levels ``sqrt((1 - abar) / abar)`` of DDPM's linear schedule (Ho et al. 2006.11239), then 0, for unit variance.

@@ -41,8 +41,12 @@ class PredictorCorrector(Sampler):
         if not isinstance(self.predictor, Sampler):
             raise invalid_type("PredictorCorrector", "predictor", "a Sampler, such as Euler()", self.predictor)
         if self.predictor.memory or isinstance(self.predictor, PredictorCorrector):
-            raise invalid("PredictorCorrector", "predictor", "a one-step method: Ancestral, Euler, Heun or Churn",
-                          type(self.predictor).__name__)
+            raise invalid(
+                "PredictorCorrector",
+                "predictor",
+                "a one-step method: Ancestral, Euler, Heun or Churn",
+                type(self.predictor).__name__,
+            )
         check_int("PredictorCorrector", "corrections", self.corrections, minimum=1)
         check_choice("PredictorCorrector", "rule", self.rule, ("snr", "level"))
         if check_positive("PredictorCorrector", "size", self.size) > 1:

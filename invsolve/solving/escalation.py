@@ -69,13 +69,15 @@ def climb(call: Call, rungs: Sequence[Rung], budget: Budget | None) -> tuple[Fou
             wrong = f"stopped when the budget was spent: {wrong}"
         attempts.append(
             Attempt(
-                strategy=short(rung.strategy), items=len(items), reached=int(passed.sum()), seconds=found.seconds,
-                evaluations=found.evaluations, text=wrong or ("every test passed" if rung.tested else ""),
+                strategy=short(rung.strategy),
+                items=len(items),
+                reached=int(passed.sum()),
+                seconds=found.seconds,
+                evaluations=found.evaluations,
+                text=wrong or ("every test passed" if rung.tested else ""),
             )
         )
-        best = _Best.of(found, rung, passed, tests) if best is None else best.updated(
-            found, rung, passed, tests, items
-        )
+        best = _Best.of(found, rung, passed, tests) if best is None else best.updated(found, rung, passed, tests, items)
         items, missing = (~best.passed).nonzero()[:, 0], wrong
         if not len(items) or found.stopped:
             break
@@ -83,8 +85,16 @@ def climb(call: Call, rungs: Sequence[Rung], budget: Budget | None) -> tuple[Fou
     lost = (~best.passed & (_power(best.found, batch) < _LOST)).nonzero()[:, 0]
     for rung in (r for r in rungs if r.instead and len(lost)):
         found = call.on(lost).run(rung, len(rungs))
-        attempts.append(Attempt(strategy=short(rung.strategy), items=len(lost), reached=0, seconds=found.seconds,
-                                evaluations=found.evaluations, text="an approximation that was not tested"))
+        attempts.append(
+            Attempt(
+                strategy=short(rung.strategy),
+                items=len(lost),
+                reached=0,
+                seconds=found.seconds,
+                evaluations=found.evaluations,
+                text="an approximation that was not tested",
+            )
+        )
         best = best.updated(found, rung, torch.zeros(len(lost), dtype=torch.bool), {}, lost, all_of_them=True)
         whose = "the samples" if len(lost) == batch else f"the samples of {len(lost)} of {batch} items"
         missing = f"{missing}; {whose} are those of {short(rung.strategy)}, an approximation that was not tested"
@@ -107,7 +117,13 @@ class _Best:
         return cls(found=found, rung=rung, passed=passed, tests=tests, exact=isinstance(rung.strategy, Exact))
 
     def updated(
-        self, found: Found, rung: Rung, passed: Tensor, tests: dict[str, Tensor], items: Tensor, *,
+        self,
+        found: Found,
+        rung: Rung,
+        passed: Tensor,
+        tests: dict[str, Tensor],
+        items: Tensor,
+        *,
         all_of_them: bool = False,
     ) -> _Best:
         """With what was ``found`` for ``items`` where that is better, or ``all_of_them``."""
@@ -127,7 +143,7 @@ class _Best:
 
         def per_item(a: dict[str, Tensor], b: dict[str, Tensor]) -> dict[str, Tensor]:
             out = {}
-            for name in (a | b):
+            for name in a | b:
                 whole = a[name].clone() if name in a else torch.full((batch,), math.nan, dtype=torch.float64)
                 whole[chosen] = b[name][better] if name in b else math.nan
                 out[name] = whole
@@ -140,9 +156,15 @@ class _Best:
             for name in (old.info | found.info)
         }
         whole = replace(
-            old, samples=merged(old.samples, found.samples), chi2=merged(old.chi2, found.chi2), info=info,
-            calls=old.calls + found.calls, seconds=old.seconds + found.seconds, chunk=found.chunk,
-            warnings=(*old.warnings, *found.warnings), processed=rows,
+            old,
+            samples=merged(old.samples, found.samples),
+            chi2=merged(old.chi2, found.chi2),
+            info=info,
+            calls=old.calls + found.calls,
+            seconds=old.seconds + found.seconds,
+            chunk=found.chunk,
+            warnings=(*old.warnings, *found.warnings),
+            processed=rows,
         )
         mark = self.passed.clone()
         mark[chosen] = passed[better]
@@ -160,8 +182,13 @@ class _Best:
 
         reached = bool(self.passed.all())
         return Certificate(
-            reached=reached, passed=per_item(self.passed), exact=self.exact, mean_error=bound(MEAN_TEST),
-            std_error=bound(STD_TEST), attempts=attempts, missing="" if reached else missing,
+            reached=reached,
+            passed=per_item(self.passed),
+            exact=self.exact,
+            mean_error=bound(MEAN_TEST),
+            std_error=bound(STD_TEST),
+            attempts=attempts,
+            missing="" if reached else missing,
             tests={k: worst(k, v[~v.isnan()]) for k, v in self.tests.items() if k != _ERROR and not v.isnan().all()},
         )
 

@@ -76,7 +76,9 @@ class Call:
             return self
         own = self.draws
         return replace(
-            self, problem=self.problem.take(items.to(self.problem.data.device)), keys=[self.keys[b] for b in index],
+            self,
+            problem=self.problem.take(items.to(self.problem.data.device)),
+            keys=[self.keys[b] for b in index],
             draws=lambda chosen, samples: own([index[b] for b in chosen], samples),
         )
 
@@ -88,8 +90,15 @@ class Call:
             samples, chi2 = columns["samples"], columns["chi2"]
             assert samples is not None and chi2 is not None
             return Found(
-                samples=samples, chi2=chi2, log_weights=columns["log_weights"], info=done.info, calls=done.calls,
-                processed=done.processed, seconds=seconds, chunk=done.chunk, warnings=done.warnings,
+                samples=samples,
+                chi2=chi2,
+                log_weights=columns["log_weights"],
+                info=done.info,
+                calls=done.calls,
+                processed=done.processed,
+                seconds=seconds,
+                chunk=done.chunk,
+                warnings=done.warnings,
                 stopped=done.stopped,
             )
         # Item b on island i is item b * islands + i of a larger batch, whose sample k has the stream of sample
@@ -107,8 +116,15 @@ class Call:
         info = {k: v.view(rung.particles, batch, islands)[0] for k, v in done.info.items()}
         chosen, info = pooled(samples, chi2, logs, info, self.num_samples)
         return Found(
-            samples=samples[chosen], chi2=chi2[chosen], log_weights=None, info=info, calls=done.calls,
-            processed=self.num_samples * batch, seconds=seconds, chunk=done.chunk, warnings=done.warnings,
+            samples=samples[chosen],
+            chi2=chi2[chosen],
+            log_weights=None,
+            info=info,
+            calls=done.calls,
+            processed=self.num_samples * batch,
+            seconds=seconds,
+            chunk=done.chunk,
+            warnings=done.warnings,
             stopped=done.stopped,
         )
 
@@ -121,8 +137,17 @@ class Call:
         if saved is not None and number:
             saved = replace(saved, path=f"{saved.path}.{number}")
         work = Work(
-            problem=problem, prior=self.prior, strategy=strategy, draws=draws, rows=rows, chunk=chunk,
-            pad=self.reproducible, saved=saved, identity=self._identity(rung, chunk), progress=self.progress, over=over,
+            problem=problem,
+            prior=self.prior,
+            strategy=strategy,
+            draws=draws,
+            rows=rows,
+            chunk=chunk,
+            pad=self.reproducible,
+            saved=saved,
+            identity=self._identity(rung, chunk),
+            progress=self.progress,
+            over=over,
         )
         started = time.perf_counter()
         done = work.run()

@@ -119,12 +119,26 @@ def solve(
             chosen, why = strategy, "Chosen by the caller."
         else:
             chosen, why = choose(*typical, how, len(unknowns.names))
-        job = Job(unknowns=unknowns, strategy=chosen, why=why, hierarchy=how, seed=seed, keys=keys,
-                  num_samples=num_samples, chunk=chunk, reproducible=reproducible)
+        job = Job(
+            unknowns=unknowns,
+            strategy=chosen,
+            why=why,
+            hierarchy=how,
+            seed=seed,
+            keys=keys,
+            num_samples=num_samples,
+            chunk=chunk,
+            reproducible=reproducible,
+        )
         return _returned(solve_unknowns(job, progress or NoProgress()), throw)
     if hierarchy is not None:
-        raise invalid("solve", "hierarchy", "left out: no scalar is unknown", repr(hierarchy),
-                      "Give a distribution, e.g. iv.noise.Gaussian(std=iv.LogNormal(median=0.1, factor=3)).")
+        raise invalid(
+            "solve",
+            "hierarchy",
+            "left out: no scalar is unknown",
+            repr(hierarchy),
+            "Give a distribution, e.g. iv.noise.Gaussian(std=iv.LogNormal(median=0.1, factor=3)).",
+        )
     with torch.no_grad():
         warnings = _derivative_warning(problem, prior)
     if draws is None:
@@ -135,8 +149,16 @@ def solve(
 
     limit = check_budget("solve", budget, strategy)
     call = Call(
-        problem=problem, prior=prior, num_samples=num_samples, seed=seed, keys=keys, draws=draws, chunk=chunk,
-        reproducible=reproducible, saved=saved, progress=progress or NoProgress(),
+        problem=problem,
+        prior=prior,
+        num_samples=num_samples,
+        seed=seed,
+        keys=keys,
+        draws=draws,
+        chunk=chunk,
+        reproducible=reproducible,
+        saved=saved,
+        progress=progress or NoProgress(),
     )
     certificate = None
     if isinstance(strategy, Strategy):
@@ -394,8 +416,10 @@ def _level_warnings(prior: Prior, strategy: Strategy) -> tuple[str, ...]:
     low, high = float(levels.min()), float(levels.max())
     if low >= floor * (1 - 1e-6) and high <= ceiling * (1 + 1e-6):
         return ()
-    return (f"the grid goes from {high:.3g} to {low:.3g}, the prior was made for {ceiling:.3g} to {floor:.3g}: outside "
-            "of that its network is told the nearest level",)
+    return (
+        f"the grid goes from {high:.3g} to {low:.3g}, the prior was made for {ceiling:.3g} to {floor:.3g}: outside "
+        "of that its network is told the nearest level",
+    )
 
 
 def _derivative_warning(problem: Problem, prior: Prior) -> tuple[str, ...]:

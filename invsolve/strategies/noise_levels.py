@@ -144,4 +144,3 @@ def _information_at(one: Problem, prior: Prior, point: Tensor, max_iter: int, rt
         if bool(done.all()):
             break
     return value.cpu()
-

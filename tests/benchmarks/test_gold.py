@@ -15,7 +15,9 @@ from _gold_curved import Curved, funnel, hmc, plane, product
 from _gold_sparse import Law, all_supports, basis, gibbs
 
 D = torch.float64
-SIX = 6  # standard errors: over some hundred comparisons, of errors that are themselves estimates from 16 chains or more
+SIX = (
+    6  # standard errors: over some hundred comparisons, of errors that are themselves estimates from 16 chains or more
+)
 
 
 def normal(*shape, seed=0):

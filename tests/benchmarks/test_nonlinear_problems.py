@@ -73,8 +73,12 @@ def test_both_quadratures_agree_in_the_plane():
     for nodes in (6, 30):
         grid = around_modes(problem.log_target, problem.exact.means, nodes)
         found = reference(grid.points, grid.weights, problem.mode(grid.points))
-        gaps.append(max(float((found.weights - problem.exact.weights).abs().max()),
-                        float((found.stds / problem.exact.stds - 1).abs().max())))
+        gaps.append(
+            max(
+                float((found.weights - problem.exact.weights).abs().max()),
+                float((found.stds / problem.exact.stds - 1).abs().max()),
+            )
+        )
     assert gaps[1] < 1e-3 and gaps[1] < gaps[0] / 10
 
 

@@ -13,9 +13,14 @@ from _problems import PROBLEMS, components, problem_a, problem_c, rescaled
 from _scores import GROUPS, _with_error, coverage, mean_error, score
 
 
-@pytest.mark.parametrize(("name", "mean", "variance"), [
-    ("A1", [0.8], [0.2]), ("A4", [0.94118], [0.23529]), ("pair", [1.48515, 1.18812], [0.00990, 0.36634]),
-])
+@pytest.mark.parametrize(
+    ("name", "mean", "variance"),
+    [
+        ("A1", [0.8], [0.2]),
+        ("A4", [0.94118], [0.23529]),
+        ("pair", [1.48515, 1.18812], [0.00990, 0.36634]),
+    ],
+)
 def test_small_problems_have_their_published_posterior(name, mean, variance):
     got_mean, got_cov = PROBLEMS[name]().posterior
     assert torch.allclose(got_mean[0], torch.tensor(mean, dtype=torch.float64), atol=5e-6)  # printed digits

@@ -82,7 +82,9 @@ def same(a: iv.Calibration, b: iv.Calibration, *, but: tuple[str, ...] = ("secon
 def test_ranks_of_exact_posteriors_are_uniform():
     """Chi-squared over 16 ranks and 640 runs, for every quantity at once: 1e-3 / K each, so 1e-3 in all."""
     A, prior = correlated(4)
-    report = iv.calibrate(A, prior, noise=0.3, runs=640, num_samples=15, functionals={"x0 x1": lambda x: x[:, 0] * x[:, 1]})
+    report = iv.calibrate(
+        A, prior, noise=0.3, runs=640, num_samples=15, functionals={"x0 x1": lambda x: x[:, 0] * x[:, 1]}
+    )
     assert report.passed, str(report)
     assert report.strategy == "Exact" and "x0 x1" in report.names and report.ranks.shape == (640, len(report.names))
     for i, name in enumerate(report.names):
@@ -93,7 +95,9 @@ def test_ranks_of_exact_posteriors_are_uniform():
 def test_p_values_of_exact_posteriors_are_uniform():
     """Also of sums over strongly dependent components: their null law takes the dependence from the samples."""
     mean = torch.zeros(5, dtype=D)
-    prior = iv.priors.GaussianPrior(mean=mean, covariance=0.95 * torch.ones(5, 5, dtype=D) + 0.05 * torch.eye(5, dtype=D))
+    prior = iv.priors.GaussianPrior(
+        mean=mean, covariance=0.95 * torch.ones(5, 5, dtype=D) + 0.05 * torch.eye(5, dtype=D)
+    )
     A = iv.operators.Matrix(matrix=torch.ones(1, 5, dtype=D))
     reports = [iv.calibrate(A, prior, noise=3.0, runs=30, num_samples=31, seed=seed) for seed in range(40)]
     for name in ("bias", "spread", "spread of components"):
@@ -103,7 +107,8 @@ def test_p_values_of_exact_posteriors_are_uniform():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_a_mixture_passes_and_one_mode_alone_does_not(dtype):
     prior = iv.priors.GaussianMixturePrior(
-        weights=torch.tensor([0.6, 0.4], dtype=dtype), means=torch.tensor([[-2.0, 0], [2, 1]], dtype=dtype),
+        weights=torch.tensor([0.6, 0.4], dtype=dtype),
+        means=torch.tensor([[-2.0, 0], [2, 1]], dtype=dtype),
         covariances=torch.stack([0.3 * torch.eye(2), 0.5 * torch.eye(2)]).to(dtype),
     )
     A = iv.operators.Matrix(matrix=torch.tensor([[0.0, 1.0]], dtype=dtype))
@@ -118,8 +123,14 @@ def test_complex_signals_are_ranked_by_re_and_im():
     report = iv.calibrate(A, prior, noise=0.5, runs=100, num_samples=63)
     assert report.passed, str(report)
     assert report.names[:4] == ("x[0, 0].re", "x[0, 0].im", "x[0, 1].re", "x[0, 1].im")
-    flagged = iv.calibrate(A, prior, noise=0.5, runs=100, num_samples=63,
-                           strategy=Changed(change=lambda x, mean, std: torch.complex(x.real, mean.imag + 0.6 * (x.imag - mean.imag))))
+    flagged = iv.calibrate(
+        A,
+        prior,
+        noise=0.5,
+        runs=100,
+        num_samples=63,
+        strategy=Changed(change=lambda x, mean, std: torch.complex(x.real, mean.imag + 0.6 * (x.imag - mean.imag))),
+    )
     assert not flagged.passed and not flagged["spread of components"].passed
 
 
@@ -161,15 +172,31 @@ def test_operators_with_items_are_cycled_and_missing_data_are_zero():
 
 
 # --- faults ---------------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize(("strategy", "test", "words"), [
-    (stretched(0.8), "spread", r"too narrow \(stds about 0\.(7|8)\d of what they should be; 0\.906 intervals cover 0\.[78]"),
-    (stretched(1.25), "spread", r"too wide \(stds about 1\.[23]\d of"),
-    (shifted(0.3), "bias", r"means off by 0\.(2[5-9]|3[0-5]) posterior sd"),
-    (shifted(0.3 * (-1.0) ** torch.arange(16, dtype=D)), "bias", r"means off by 0\.(2[5-9]|3[0-5]) posterior sd"),
-    (stretched(torch.where(torch.arange(16) < 8, 0.7, 1.4).to(D)), "spread of components", r"stds 0\.\d\d to 1\.\d\d of"),
-    (Changed(change=lambda x, mean, std: mean + std * (x - mean).roll(1, 1) / std.roll(1, 1)), "log-likelihood", "ECDF"),
-    (Changed(change=lambda x, mean, std: mean + (x - mean).abs()), "components", "ECDF"),
-], ids=["narrow", "wide", "bias", "alternating", "mixed", "dependence", "one-sided"])
+@pytest.mark.parametrize(
+    ("strategy", "test", "words"),
+    [
+        (
+            stretched(0.8),
+            "spread",
+            r"too narrow \(stds about 0\.(7|8)\d of what they should be; 0\.906 intervals cover 0\.[78]",
+        ),
+        (stretched(1.25), "spread", r"too wide \(stds about 1\.[23]\d of"),
+        (shifted(0.3), "bias", r"means off by 0\.(2[5-9]|3[0-5]) posterior sd"),
+        (shifted(0.3 * (-1.0) ** torch.arange(16, dtype=D)), "bias", r"means off by 0\.(2[5-9]|3[0-5]) posterior sd"),
+        (
+            stretched(torch.where(torch.arange(16) < 8, 0.7, 1.4).to(D)),
+            "spread of components",
+            r"stds 0\.\d\d to 1\.\d\d of",
+        ),
+        (
+            Changed(change=lambda x, mean, std: mean + std * (x - mean).roll(1, 1) / std.roll(1, 1)),
+            "log-likelihood",
+            "ECDF",
+        ),
+        (Changed(change=lambda x, mean, std: mean + (x - mean).abs()), "components", "ECDF"),
+    ],
+    ids=["narrow", "wide", "bias", "alternating", "mixed", "dependence", "one-sided"],
+)
 def test_faults_are_flagged_and_named(strategy, test, words):
     A, prior = correlated(16)
     report = iv.calibrate(A, prior, noise=0.3, strategy=strategy, seed=1)
@@ -223,6 +250,7 @@ WIDE = 1.6
 
 def importance(weighted: bool) -> Changed:
     """Proposals that are 1.6 times too wide, with their exact weights, or without."""
+
     def weigh(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
         z = ((x - mean) / std).square().sum(1)
         return -0.5 * z * (1 - 1 / WIDE**2)
@@ -242,7 +270,8 @@ def test_weighted_samples_are_ranked_by_their_weights():
 def test_smc_on_a_mixture():
     """Every p-value above 1e-4: 1e-3 false alarms over the ten tests."""
     prior = iv.priors.GaussianMixturePrior(
-        weights=torch.tensor([0.5, 0.5], dtype=D), means=torch.tensor([[-2.0, 0], [2, 0]], dtype=D),
+        weights=torch.tensor([0.5, 0.5], dtype=D),
+        means=torch.tensor([[-2.0, 0], [2, 0]], dtype=D),
         covariances=torch.stack([0.4 * torch.eye(2, dtype=D)] * 2),
     )
     A = iv.operators.Matrix(matrix=torch.tensor([[0.3, 1.0]], dtype=D))
@@ -299,7 +328,9 @@ def test_samples_of_weight_zero_do_not_count():
     A, prior = correlated(5)
     truth, samples = prior.sample(3, seed=1), prior.sample(3 * 40, seed=2).view(40, 3, 5).clone()
     problem = iv.Problem(A, A(truth), noise=0.3)
-    few = measure(plan_of(prior, 20), problem, truth, samples[:20], torch.full((20, 3), 1 / 20, dtype=D), [0, 1, 2]).rows
+    few = measure(
+        plan_of(prior, 20), problem, truth, samples[:20], torch.full((20, 3), 1 / 20, dtype=D), [0, 1, 2]
+    ).rows
     samples[20:] = math.nan
     weights = ((torch.arange(40)[:, None] < 20).to(D) / 20).expand(40, 3)
     rows = measure(plan_of(prior, 40), problem, truth, samples, weights, [0, 1, 2]).rows
@@ -341,8 +372,9 @@ def test_seeds_and_batches():
 def test_truth_noise_and_solve_share_no_numbers():
     """The streams of one run, under every purpose: uncorrelated, 5 standard errors of 4,000 numbers."""
     purposes = ("solve", "prior", "calibrate, truth", "calibrate, noise", "calibrate, ties", "calibrate, pilot")
-    z = torch.stack([Draws.for_rows(0, [3], [0], torch.device("cpu"), purpose=p).normal((4000,), D, step=0)[0]
-                     for p in purposes])
+    z = torch.stack(
+        [Draws.for_rows(0, [3], [0], torch.device("cpu"), purpose=p).normal((4000,), D, step=0)[0] for p in purposes]
+    )
     gram = z @ z.mT / 4000 - torch.diag(z.square().mean(1))
     assert float(gram.abs().max()) < 5 / math.sqrt(4000)
 
@@ -420,8 +452,13 @@ def test_another_calibration_is_refused_with_the_difference(tmp_path):
     A, prior = correlated(4)
     path = tmp_path / "run.ckpt"
     iv.calibrate(A, prior, noise=0.3, checkpoint=path, **SMALL)
-    for change, name in (({"noise": 0.4}, "noise"), ({"seed": 1}, "seed"), ({"strategy": Exact()}, "strategy"),
-                         ({"num_samples": 15}, "num_samples"), ({"functionals": {"a": torch.numel}}, "functionals")):
+    for change, name in (
+        ({"noise": 0.4}, "noise"),
+        ({"seed": 1}, "seed"),
+        ({"strategy": Exact()}, "strategy"),
+        ({"num_samples": 15}, "num_samples"),
+        ({"functionals": {"a": torch.numel}}, "functionals"),
+    ):
         with pytest.raises(CheckpointError, match=f"checkpoint: `{name}` must be as in the run that wrote the file"):
             iv.calibrate(A, prior, checkpoint=path, **({"noise": 0.3, **SMALL} | change))
     save_state(tmp_path / "other", {"x": torch.zeros(1)}, {"identity": {}})
@@ -444,7 +481,9 @@ def test_report_in_words_json_and_figure(tmp_path):
     assert report.verdict in str(report) and "ok    bias: means off by" in str(report)
     report.save(tmp_path / "report.json")
     read = json.loads((tmp_path / "report.json").read_text())
-    assert read == report.to_dict() and read["passed"] is True and read["ranks"]["energy"] == report.ranks[:, 12].tolist()
+    assert (
+        read == report.to_dict() and read["passed"] is True and read["ranks"]["energy"] == report.ranks[:, 12].tolist()
+    )
     assert report.names[12:] == ("energy", "max", "log-likelihood", "TARP distance", "spread")
     axes = report.plot().axes
     assert [len(ax.lines) for ax in axes[:2]] == [1 + 4 + 8, 1 + 4]
@@ -473,31 +512,34 @@ def test_exact_coverage_and_scores_are_what_they_should_be():
 A4, PRIOR4 = correlated(4)
 
 
-@pytest.mark.parametrize(("change", "error", "words"), [
-    ({"A": torch.eye(4)}, InputTypeError, "calibrate: `A` must be an iv.operators.Operator, got Tensor"),
-    ({"prior": "x"}, InputTypeError, "calibrate: `prior` must be an iv.priors.Prior"),
-    ({"prior": correlated(3)[1]}, InputError, r"calibrate: `prior` must be of the shape that Matrix takes, \(4,\)"),
-    ({"prior": PRIOR4.to(dtype=torch.float32)}, InputTypeError, "calibrate: `A` must be of the prior's precision"),
-    ({"noise": None}, InputTypeError, "calibrate: `noise` must be a positive number"),
-    ({"noise": -1.0}, InputError, "calibrate: `noise` must be positive"),
-    ({"noise": torch.ones(7, dtype=D)}, InputError, "noise.std"),
-    ({"runs": 1}, InputError, "calibrate: `runs` must be at least 2, got 1"),
-    ({"runs": 2.5}, InputTypeError, "calibrate: `runs` must be an integer"),
-    ({"num_samples": 2}, InputError, "calibrate: `num_samples` must be at least 3"),
-    ({"seed": "a"}, InputTypeError, "calibrate: `seed` must be an integer"),
-    ({"batch": 0}, InputError, "calibrate: `batch` must be at least 1"),
-    ({"progress": True}, InputTypeError, "calibrate: `progress` must be an iv.progress meter"),
-    ({"strategy": "best"}, InputError, "`strategy` must be 'auto'"),
-    ({"strategy": Exact}, InputTypeError, "Call it"),
-    ({"checkpoint": 3}, InputTypeError, "calibrate: `checkpoint` must be a path"),
-    ({"checkpoint": "/nowhere/at/all"}, InputError, "in a folder that exists"),
-    ({"functionals": [torch.sum]}, InputTypeError, "`functionals` must be a mapping of names to functions"),
-    ({"functionals": {"a": 3}}, InputTypeError, "`functionals` must be a mapping of names to functions"),
-    ({"functionals": {"energy": torch.sum}}, InputError, "under names that are not taken, got 'energy'"),
-    ({"functionals": {"a": lambda x: x}}, InputError, r"functionals\['a'\]\(x\)` must be of shape \(\d+,\)"),
-    ({"functionals": {"a": lambda x: 1.0}}, InputTypeError, r"functionals\['a'\]\(x\)` must be a real tensor"),
-    ({"functionals": {"a": lambda x: x[:, 0] * math.nan}}, InputError, "without NaN"),
-])
+@pytest.mark.parametrize(
+    ("change", "error", "words"),
+    [
+        ({"A": torch.eye(4)}, InputTypeError, "calibrate: `A` must be an iv.operators.Operator, got Tensor"),
+        ({"prior": "x"}, InputTypeError, "calibrate: `prior` must be an iv.priors.Prior"),
+        ({"prior": correlated(3)[1]}, InputError, r"calibrate: `prior` must be of the shape that Matrix takes, \(4,\)"),
+        ({"prior": PRIOR4.to(dtype=torch.float32)}, InputTypeError, "calibrate: `A` must be of the prior's precision"),
+        ({"noise": None}, InputTypeError, "calibrate: `noise` must be a positive number"),
+        ({"noise": -1.0}, InputError, "calibrate: `noise` must be positive"),
+        ({"noise": torch.ones(7, dtype=D)}, InputError, "noise.std"),
+        ({"runs": 1}, InputError, "calibrate: `runs` must be at least 2, got 1"),
+        ({"runs": 2.5}, InputTypeError, "calibrate: `runs` must be an integer"),
+        ({"num_samples": 2}, InputError, "calibrate: `num_samples` must be at least 3"),
+        ({"seed": "a"}, InputTypeError, "calibrate: `seed` must be an integer"),
+        ({"batch": 0}, InputError, "calibrate: `batch` must be at least 1"),
+        ({"progress": True}, InputTypeError, "calibrate: `progress` must be an iv.progress meter"),
+        ({"strategy": "best"}, InputError, "`strategy` must be 'auto'"),
+        ({"strategy": Exact}, InputTypeError, "Call it"),
+        ({"checkpoint": 3}, InputTypeError, "calibrate: `checkpoint` must be a path"),
+        ({"checkpoint": "/nowhere/at/all"}, InputError, "in a folder that exists"),
+        ({"functionals": [torch.sum]}, InputTypeError, "`functionals` must be a mapping of names to functions"),
+        ({"functionals": {"a": 3}}, InputTypeError, "`functionals` must be a mapping of names to functions"),
+        ({"functionals": {"energy": torch.sum}}, InputError, "under names that are not taken, got 'energy'"),
+        ({"functionals": {"a": lambda x: x}}, InputError, r"functionals\['a'\]\(x\)` must be of shape \(\d+,\)"),
+        ({"functionals": {"a": lambda x: 1.0}}, InputTypeError, r"functionals\['a'\]\(x\)` must be a real tensor"),
+        ({"functionals": {"a": lambda x: x[:, 0] * math.nan}}, InputError, "without NaN"),
+    ],
+)
 def test_bad_arguments_are_refused(change, error, words):
     arguments = {"A": A4, "prior": PRIOR4, "noise": 0.3, **SMALL} | change
     with pytest.raises(error, match=words):

@@ -69,9 +69,10 @@ def test_pointwise_tails_are_binomial_and_the_band_is_symmetric():
     assert band.gammas(ranks)[0] == pytest.approx(2 * tail, rel=1e-9)
 
 
-@pytest.mark.parametrize("fault", [
-    lambda u: u**1.5, lambda u: 0.5 + 0.7 * (u - 0.5), lambda u: np.where(u < 0.5, u * 0.6, 1 - (1 - u) * 0.6)
-])
+@pytest.mark.parametrize(
+    "fault",
+    [lambda u: u**1.5, lambda u: 0.5 + 0.7 * (u - 0.5), lambda u: np.where(u < 0.5, u * 0.6, 1 - (1 - u) * 0.6)],
+)
 def test_ranks_that_are_not_uniform_leave_the_band(fault):
     u = fault(np.random.default_rng(0).random((400, 1)))
     band = UniformBand(runs=400, num_samples=99)
@@ -101,8 +102,9 @@ def test_quadratic_test_is_chi_squared_where_that_is_known():
 def test_noticed_shift_is_that_of_the_non_central_law():
     """100 runs of 3 independent scores: the power of chi^2_3 at non-centrality 100 * 3 * shift^2."""
     runs, level = 100, 0.01
-    shift = noticed_shift(torch.ones(3, dtype=torch.float64), runs * torch.eye(3, dtype=torch.float64), runs, level,
-                          null_normals(0, 3))
+    shift = noticed_shift(
+        torch.ones(3, dtype=torch.float64), runs * torch.eye(3, dtype=torch.float64), runs, level, null_normals(0, 3)
+    )
     power = stats.ncx2.sf(stats.chi2.isf(level, 3), 3, 3 * runs * shift**2)
     assert abs(power - 0.9) < 5 * math.sqrt(0.09 / 4096) + 0.01
     nothing = torch.zeros(3, dtype=torch.float64)

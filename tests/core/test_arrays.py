@@ -68,17 +68,21 @@ def test_masked_entries_become_nan():
     assert torch.equal(got.isnan(), torch.tensor(X == 4.0))
 
 
-@pytest.mark.parametrize(("value", "words"), [
-    (None, r"solve: `y` must be a torch.Tensor, numpy array or xarray.DataArray, got NoneType\."),
-    ([1.0, 2.0], "xarray.DataArray, got list"),
-    ("y.npy", "xarray.DataArray, got 'y.npy'"),
-    (np.float64(1.0), "xarray.DataArray, got float64"),
-    (xarray.Dataset({"a": ("x", X[0])}), "xarray.DataArray, got Dataset"),
-    (np.arange(3), r"`y` must be floating point or complex, got int64. Convert it: y.astype\(float\)"),
-    (np.array([True]), "floating point or complex, got bool"),
-    (np.array(["a"]), "floating point or complex, got <U1"),
-    (np.array([None]), "floating point or complex, got object"),
-], ids=str)
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (None, r"solve: `y` must be a torch.Tensor, numpy array or xarray.DataArray, got NoneType\."),
+        ([1.0, 2.0], "xarray.DataArray, got list"),
+        ("y.npy", "xarray.DataArray, got 'y.npy'"),
+        (np.float64(1.0), "xarray.DataArray, got float64"),
+        (xarray.Dataset({"a": ("x", X[0])}), "xarray.DataArray, got Dataset"),
+        (np.arange(3), r"`y` must be floating point or complex, got int64. Convert it: y.astype\(float\)"),
+        (np.array([True]), "floating point or complex, got bool"),
+        (np.array(["a"]), "floating point or complex, got <U1"),
+        (np.array([None]), "floating point or complex, got object"),
+    ],
+    ids=str,
+)
 def test_refusals(value, words):
     with pytest.raises(InputTypeError, match=words):
         convert(value)

@@ -111,8 +111,18 @@ def test_bad_paths_are_refused_before_anything_is_written(tmp_path):
 
 
 # --- save_state, load_state -------------------------------------------------------------------------------------------
-DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.complex64, torch.complex128, torch.int64,
-          torch.int32, torch.uint8, torch.bool]
+DTYPES = [
+    torch.float32,
+    torch.float64,
+    torch.float16,
+    torch.bfloat16,
+    torch.complex64,
+    torch.complex128,
+    torch.int64,
+    torch.int32,
+    torch.uint8,
+    torch.bool,
+]
 
 
 def bits(value: Tensor) -> list[int]:
@@ -134,8 +144,14 @@ def test_round_trip_is_bit_exact(tmp_path, dtype, shape):
 
 def test_views_that_share_memory_are_kept(tmp_path):
     base = torch.arange(12.0).reshape(3, 4)
-    many = {"base": base, "row": base[1], "transposed": base.mT, "expanded": base[:1].expand(3, 4),
-            "conj": torch.complex(base, base).conj(), "grad": base.clone().requires_grad_()}
+    many = {
+        "base": base,
+        "row": base[1],
+        "transposed": base.mT,
+        "expanded": base[:1].expand(3, 4),
+        "conj": torch.complex(base, base).conj(),
+        "grad": base.clone().requires_grad_(),
+    }
     save_state(tmp_path / "s", many, {})
     back, _ = load_state(tmp_path / "s")
     for name, value in many.items():
@@ -194,8 +210,15 @@ def test_other_safetensors_files_are_refused(tmp_path):
     save_file({"x": torch.ones(3)}, tmp_path / "s", metadata={"format": "pt"})
     with pytest.raises(FileError, match="not a checkpoint of this version of invsolve \\(format 'pt'"):
         load_state(tmp_path / "s")
-    for bad in ({"meta": "{"}, {"meta": "[1]"}, {"meta": "[" * 100_000}, {"complex": '{"y": "complex64"}'},
-                {"complex": '{"x": "complex64"}'}, {"complex": '{"x": "float8"}'}, {"complex": "3"}):
+    for bad in (
+        {"meta": "{"},
+        {"meta": "[1]"},
+        {"meta": "[" * 100_000},
+        {"complex": '{"y": "complex64"}'},
+        {"complex": '{"x": "complex64"}'},
+        {"complex": '{"x": "float8"}'},
+        {"complex": "3"},
+    ):
         save_file({"x": torch.ones(3)}, tmp_path / "s", metadata={**good, **bad})
         with pytest.raises(FileError, match="the header of the checkpoint '.*' is damaged"):
             load_state(tmp_path / "s")
@@ -235,8 +258,13 @@ def outer(seed: int, **changes: Any) -> Outer:
         return torch.randn(3, 2, generator=rng, dtype=dtype)
 
     values: dict[str, Any] = dict(
-        inner=Inner(x=draw(torch.complex64), past=(draw(), draw(torch.float64))), pair=Pair(draw(), seed), weights=None,
-        level=math.pi * seed, count=2**62 + seed, done=seed == 1, parts={"list": [draw(), None]},
+        inner=Inner(x=draw(torch.complex64), past=(draw(), draw(torch.float64))),
+        pair=Pair(draw(), seed),
+        weights=None,
+        level=math.pi * seed,
+        count=2**62 + seed,
+        done=seed == 1,
+        parts={"list": [draw(), None]},
     )
     return Outer(**(values | changes))
 
@@ -263,10 +291,14 @@ def test_filling_copies_and_reads_its_own_prefix():
     ("change", "message"),
     [
         ({"weights": torch.ones(3)}, r"`state.weights` must be a tensor of shape \(3,\) and torch.float32, got none"),
-        ({"inner": Inner(x=torch.ones(3, 2))},
-         r"`state.inner.x` must be .* torch.float32, got \(3, 2\) and torch.complex64"),
-        ({"inner": Inner(x=torch.ones(4, dtype=torch.complex64))},
-         r"`state.inner.x` must be .*\(4,\) and .*, got \(3, 2\)"),
+        (
+            {"inner": Inner(x=torch.ones(3, 2))},
+            r"`state.inner.x` must be .* torch.float32, got \(3, 2\) and torch.complex64",
+        ),
+        (
+            {"inner": Inner(x=torch.ones(4, dtype=torch.complex64))},
+            r"`state.inner.x` must be .*\(4,\) and .*, got \(3, 2\)",
+        ),
         ({"pair": None}, r"`state.pair.0` must be absent, as in this state, got a tensor"),
         ({"level": 3}, r"`state.level` must be a tensor of shape \(\) and torch.int64, got \(\) and torch.float64"),
     ],
@@ -302,8 +334,15 @@ def test_fingerprints_name_what_differs():
 
 @pytest.mark.parametrize(
     ("steps", "seconds", "after", "due"),
-    [(10, None, (9, 1e9), False), (10, None, (10, 0.0), True), (None, 2.0, (10**9, 1.9), False),
-     (None, 2.0, (1, 2.0), True), (10, 2.0, (1, 2.5), True), (10, 2.0, (11, 0.0), True), (10, 2.0, (9, 1.9), False)],
+    [
+        (10, None, (9, 1e9), False),
+        (10, None, (10, 0.0), True),
+        (None, 2.0, (10**9, 1.9), False),
+        (None, 2.0, (1, 2.0), True),
+        (10, 2.0, (1, 2.5), True),
+        (10, 2.0, (11, 0.0), True),
+        (10, 2.0, (9, 1.9), False),
+    ],
 )
 def test_when_a_checkpoint_is_due(steps, seconds, after, due):
     assert Checkpoint(path="c", every_steps=steps, every_seconds=seconds).due(*after) is due

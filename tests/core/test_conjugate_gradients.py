@@ -224,7 +224,9 @@ def test_trusted_steps_of_what_is_symmetric_and_preconditioned(dtype):
     d = torch.logspace(0, 2, 200, dtype=dtype)
     b = random(1, 200, dtype=dtype)
     for precondition in (None, lambda r: r / d.sqrt()):
-        x, info = conjugate_gradients(lambda x: d * x, b, rtol=1e-2, max_iter=1000, trusted=3, precondition=precondition)
+        x, info = conjugate_gradients(
+            lambda x: d * x, b, rtol=1e-2, max_iter=1000, trusted=3, precondition=precondition
+        )
         plain, free = conjugate_gradients(lambda x: d * x, b, rtol=1e-2, max_iter=1000, precondition=precondition)
         assert torch.equal(x, plain) and info.iterations == free.iterations > 5
 

@@ -73,17 +73,20 @@ def test_samples_follow_the_law_and_their_key(law, reference):
     assert not torch.equal(x[:10], law.sample(10, seed=4))
 
 
-@pytest.mark.parametrize(("make", "message"), [
-    (lambda: iv.Normal(mean=math.inf, std=1.0), "mean.*finite"),
-    (lambda: iv.Normal(mean=0.0, std=0.0), "std.*positive"),
-    (lambda: iv.LogNormal(median=-1.0, factor=2.0), "median.*positive"),
-    (lambda: iv.LogNormal(median=1.0, factor=1.0), "factor.*above 1"),
-    (lambda: iv.Uniform(low=1.0, high=1.0), "high.*above low = 1"),
-    (lambda: iv.LogUniform(low=0.0, high=1.0), "low.*positive"),
-    (lambda: iv.LogUniform(low=2.0, high=1.0), "high.*above low = 2"),
-    (lambda: iv.Uniform(low=0.0, high=1.0).quantile(1.0), "u.*between 0 and 1"),
-    (lambda: iv.Uniform(low=0.0, high=1.0).sample(0), "n.*at least 1"),
-])
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: iv.Normal(mean=math.inf, std=1.0), "mean.*finite"),
+        (lambda: iv.Normal(mean=0.0, std=0.0), "std.*positive"),
+        (lambda: iv.LogNormal(median=-1.0, factor=2.0), "median.*positive"),
+        (lambda: iv.LogNormal(median=1.0, factor=1.0), "factor.*above 1"),
+        (lambda: iv.Uniform(low=1.0, high=1.0), "high.*above low = 1"),
+        (lambda: iv.LogUniform(low=0.0, high=1.0), "low.*positive"),
+        (lambda: iv.LogUniform(low=2.0, high=1.0), "high.*above low = 2"),
+        (lambda: iv.Uniform(low=0.0, high=1.0).quantile(1.0), "u.*between 0 and 1"),
+        (lambda: iv.Uniform(low=0.0, high=1.0).sample(0), "n.*at least 1"),
+    ],
+)
 def test_refusals(make, message):
     with pytest.raises(InputError, match=message):
         make()
@@ -115,5 +118,7 @@ def test_the_problem_prints_what_is_unknown():
     noise = iv.noise.Gaussian(std=iv.LogNormal(median=0.1, factor=3.0))
     text = str(iv.Problem(A, torch.ones(3), noise=noise))
     assert "unknown std, LogNormal(median=0.1, factor=3.0)" in text
-    blur = iv.operators.Family(lambda gain: iv.operators.Matrix(matrix=gain * torch.eye(3)), gain=iv.Uniform(low=1, high=2))
+    blur = iv.operators.Family(
+        lambda gain: iv.operators.Matrix(matrix=gain * torch.eye(3)), gain=iv.Uniform(low=1, high=2)
+    )
     assert "unknown in the operator: gain Uniform(low=1.0, high=2.0)" in str(iv.Problem(blur, torch.ones(3), noise=1.0))

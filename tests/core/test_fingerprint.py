@@ -107,14 +107,57 @@ CROW, COL = torch.tensor([0, 1, 2]), torch.tensor([0, 1])
 DIFFERENT = {
     "numbers": (1, 2, 1.0, 2.0, True, 1 + 0j, -1, 0.1, 0.1 + 2**-56),
     "strings": ("a", "b", "ab", b"a", "", None, "None", "1"),
-    "tensors": (E4, E4.double(), E4.half(), E4.bfloat16(), E4.int(), E4.bool(), E4.view(2, 8), E4.view(-1), 2 * E4,
-                E4[:2], E4.to_sparse(), torch.tensor(1.0), torch.zeros(0), torch.zeros(0, 2)),
-    "sparse tensors": (csr_tensor(CROW, COL, torch.ones(2), (2, 2)), csr_tensor(CROW, COL, 2 * torch.ones(2), (2, 2)),
-                       csr_tensor(CROW, 1 - COL, torch.ones(2), (2, 2)), csr_tensor(CROW, COL, torch.ones(2), (2, 3))),
-    "arrays": (np.eye(4), np.eye(4, dtype=np.float32), np.eye(4).ravel(), np.array(["a"]),
-               np.array(["a"], dtype=object), np.array(["b"], dtype=object), E4.double()),
-    "containers": ([1, 2], (1, 2), {1, 2}, frozenset((1, 2)), [2, 1], [1, [2]], [[1], 2], [[1, 2]], [1, 2, []], [],
-                   (), {}, {"a": 1}, {"a": 2}, {"b": 1}, {"a": 1, "b": 2}, {"a": [1, "b"]}, {"a": (1, "b")}),
+    "tensors": (
+        E4,
+        E4.double(),
+        E4.half(),
+        E4.bfloat16(),
+        E4.int(),
+        E4.bool(),
+        E4.view(2, 8),
+        E4.view(-1),
+        2 * E4,
+        E4[:2],
+        E4.to_sparse(),
+        torch.tensor(1.0),
+        torch.zeros(0),
+        torch.zeros(0, 2),
+    ),
+    "sparse tensors": (
+        csr_tensor(CROW, COL, torch.ones(2), (2, 2)),
+        csr_tensor(CROW, COL, 2 * torch.ones(2), (2, 2)),
+        csr_tensor(CROW, 1 - COL, torch.ones(2), (2, 2)),
+        csr_tensor(CROW, COL, torch.ones(2), (2, 3)),
+    ),
+    "arrays": (
+        np.eye(4),
+        np.eye(4, dtype=np.float32),
+        np.eye(4).ravel(),
+        np.array(["a"]),
+        np.array(["a"], dtype=object),
+        np.array(["b"], dtype=object),
+        E4.double(),
+    ),
+    "containers": (
+        [1, 2],
+        (1, 2),
+        {1, 2},
+        frozenset((1, 2)),
+        [2, 1],
+        [1, [2]],
+        [[1], 2],
+        [[1, 2]],
+        [1, 2, []],
+        [],
+        (),
+        {},
+        {"a": 1},
+        {"a": 2},
+        {"b": 1},
+        {"a": 1, "b": 2},
+        {"a": [1, "b"]},
+        {"a": (1, "b")},
+    ),
     "text that runs on": (["ab", "c"], ["a", "bc"], ["abc"], ["abc", ""]),
     "dataclasses": (Point(1.0), Point(2.0), Point(1.0, y=1), Other(1.0), Point(1.0, y=Point(1.0))),
     "enums": (Colour.RED, Colour.BLUE, "RED"),
@@ -124,8 +167,12 @@ DIFFERENT = {
     "defaults": (with_default(1.0), with_default(2.0), with_keyword(1.0), with_keyword(2.0)),
     "inner functions": (lambda x: [y + 1 for y in x], lambda x: [y + 2 for y in x], lambda x: (lambda y: y * 3)(x)),
     "recursive functions": (recursive(1), recursive(2)),
-    "partials": (functools.partial(max, 1), functools.partial(max, 2), functools.partial(min, 1),
-                 functools.partial(max, key=1)),
+    "partials": (
+        functools.partial(max, 1),
+        functools.partial(max, 2),
+        functools.partial(min, 1),
+        functools.partial(max, key=1),
+    ),
     "wrapped functions": (functools.cache(scaled(1.0)), functools.cache(scaled(2.0))),
     "methods": (Plain(1.0).shifted, Plain(2.0).shifted, Plain(1.0).__call__),
     "callables": (Plain(1.0), Plain(2.0), Plain(E4), Own("a"), Own("b"), Slotted(1.0), Slotted(2.0)),
@@ -133,17 +180,36 @@ DIFFERENT = {
     "classes": (Plain, Own, Point, Other, int),
     "modules": (scaled(torch), scaled(np)),
     "dtypes": (torch.float32, torch.float64, torch.device("cpu")),
-    "networks": (network(3, torch.nn.ReLU), network(3, torch.nn.Tanh), network(4, torch.nn.ReLU),
-                 torch.nn.Sequential(network(3, torch.nn.ReLU))),
-    "noise": (Gaussian(std=1.0), Gaussian(std=2.0), Gaussian(std=torch.ones(2)), Gaussian(covariance=torch.eye(2)),
-              Gaussian(covariance=2 * torch.eye(2))),
-    "operators": (Matrix(matrix=E4), Matrix(matrix=2 * E4), Matrix(matrix=E4 + 0j),
-                  Matrix(matrix=E4 + 0j, in_kind="real"), 2.0 * Matrix(matrix=E4),
-                  3.0 * Matrix(matrix=E4), Mask(mask=E4.bool()), Mask(mask=E4 == 0)),
-    "priors": (GaussianPrior(mean=torch.zeros(4), covariance=E4), GaussianPrior(mean=torch.ones(4), covariance=E4),
-               GaussianPrior(mean=torch.zeros(4), covariance=2 * E4),
-               GaussianPrior(mean=torch.zeros(4).double(), covariance=E4.double()),
-               GaussianPrior(mean=torch.zeros(4), covariance=E4, noise_scale=torch.ones(4))),
+    "networks": (
+        network(3, torch.nn.ReLU),
+        network(3, torch.nn.Tanh),
+        network(4, torch.nn.ReLU),
+        torch.nn.Sequential(network(3, torch.nn.ReLU)),
+    ),
+    "noise": (
+        Gaussian(std=1.0),
+        Gaussian(std=2.0),
+        Gaussian(std=torch.ones(2)),
+        Gaussian(covariance=torch.eye(2)),
+        Gaussian(covariance=2 * torch.eye(2)),
+    ),
+    "operators": (
+        Matrix(matrix=E4),
+        Matrix(matrix=2 * E4),
+        Matrix(matrix=E4 + 0j),
+        Matrix(matrix=E4 + 0j, in_kind="real"),
+        2.0 * Matrix(matrix=E4),
+        3.0 * Matrix(matrix=E4),
+        Mask(mask=E4.bool()),
+        Mask(mask=E4 == 0),
+    ),
+    "priors": (
+        GaussianPrior(mean=torch.zeros(4), covariance=E4),
+        GaussianPrior(mean=torch.ones(4), covariance=E4),
+        GaussianPrior(mean=torch.zeros(4), covariance=2 * E4),
+        GaussianPrior(mean=torch.zeros(4).double(), covariance=E4.double()),
+        GaussianPrior(mean=torch.zeros(4), covariance=E4, noise_scale=torch.ones(4)),
+    ),
 }
 
 
@@ -167,12 +233,16 @@ SAME = {
     "objects": (Plain(1.0), Plain(1.0)),
     "own": (Own("a"), Own("a")),
     "networks": (network(3, torch.nn.ReLU), network(3, torch.nn.ReLU)),
-    "coalesced": (torch.sparse_coo_tensor([[0, 0]], [1.0, 1.0], (2,), check_invariants=True),
-                  torch.sparse_coo_tensor([[0]], [2.0], (2,), check_invariants=True)),
+    "coalesced": (
+        torch.sparse_coo_tensor([[0, 0]], [1.0, 1.0], (2,), check_invariants=True),
+        torch.sparse_coo_tensor([[0]], [2.0], (2,), check_invariants=True),
+    ),
     "slots": (Slotted(1.0), Slotted(1.0)),
     "no attributes": (object(), object()),
-    "checked noise": (Gaussian(covariance=torch.eye(2)),
-                      Gaussian(covariance=torch.eye(2)).check((2,), 1, torch.float32, torch.device("cpu"))),
+    "checked noise": (
+        Gaussian(covariance=torch.eye(2)),
+        Gaussian(covariance=torch.eye(2)).check((2,), 1, torch.float32, torch.device("cpu")),
+    ),
 }
 
 
@@ -222,8 +292,16 @@ print(" ".join(fingerprint(v) for v in values))
 
 
 def test_fingerprints_are_those_of_every_process():
-    lines = [subprocess.run([sys.executable, "-W", "ignore", "-c", SCRIPT], capture_output=True, text=True, check=True,
-                            env={"PYTHONHASHSEED": seed, "OMP_NUM_THREADS": "1"}).stdout for seed in ("1", "2")]
+    lines = [
+        subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", SCRIPT],
+            capture_output=True,
+            text=True,
+            check=True,
+            env={"PYTHONHASHSEED": seed, "OMP_NUM_THREADS": "1"},
+        ).stdout
+        for seed in ("1", "2")
+    ]
     assert lines[0] == lines[1]
     prints = lines[0].split()
     assert len(set(prints)) == len(prints) == 17

@@ -76,33 +76,52 @@ def test_other_values():
 REFUSED = {
     "shape of a list": (
         lambda: check_shape("f", "x", [1.0], (1,)),
-        InputTypeError, r"f: `x` must be a torch.Tensor, got list. Convert it: torch.as_tensor\(x\)."),
+        InputTypeError,
+        r"f: `x` must be a torch.Tensor, got list. Convert it: torch.as_tensor\(x\).",
+    ),
     "no batch axis": (
         lambda: check_shape("f", "x", torch.zeros(3), (3,)),
-        InputError, r"`x` must be of shape \(batch, 3\), got \(3,\). Add a batch axis: x\[None\]."),
+        InputError,
+        r"`x` must be of shape \(batch, 3\), got \(3,\). Add a batch axis: x\[None\].",
+    ),
     "another shape": (
         lambda: check_shape("f", "x", torch.zeros(2, 4), (3,)),
-        InputError, r"`x` must be of shape \(batch, 3\), got \(2, 4\)\.$"),
-    "too many axes": (
-        lambda: check_shape("f", "x", torch.zeros(2, 1, 3), (3,)), InputError, r"got \(2, 1, 3\)\.$"),
+        InputError,
+        r"`x` must be of shape \(batch, 3\), got \(2, 4\)\.$",
+    ),
+    "too many axes": (lambda: check_shape("f", "x", torch.zeros(2, 1, 3), (3,)), InputError, r"got \(2, 1, 3\)\.$"),
     "real for complex": (
         lambda: check_kind("f", "x", x, "complex"),
-        InputTypeError, r"`x` must be complex, got torch.float32. Convert it: torch.complex\(x, 0 \* x\)."),
+        InputTypeError,
+        r"`x` must be complex, got torch.float32. Convert it: torch.complex\(x, 0 \* x\).",
+    ),
     "complex for real": (
         lambda: check_kind("f", "x", z, "real"),
-        InputTypeError, r"`x` must be real floating point, got torch.complex64. Build .* kind='complex'."),
+        InputTypeError,
+        r"`x` must be real floating point, got torch.complex64. Build .* kind='complex'.",
+    ),
     "integer for real": (
         lambda: check_kind("f", "x", torch.zeros(2, dtype=torch.int64), "real"),
-        InputTypeError, r"`x` must be real floating point, got torch.int64. Convert it: x.float\(\)."),
+        InputTypeError,
+        r"`x` must be real floating point, got torch.int64. Convert it: x.float\(\).",
+    ),
     "not finite": (
         lambda: check_finite("f", "x", bad),
-        InputError, r"`x` must be finite, got 2 NaN or infinite values, the first at index \(0, 1\). Mark missing"),
+        InputError,
+        r"`x` must be finite, got 2 NaN or infinite values, the first at index \(0, 1\). Mark missing",
+    ),
     "not finite, complex": (
-        lambda: check_finite("f", "x", torch.tensor([complex(0, math.nan)])), InputError, "got 1 NaN or infinite"),
+        lambda: check_finite("f", "x", torch.tensor([complex(0, math.nan)])),
+        InputError,
+        "got 1 NaN or infinite",
+    ),
     "zero": (lambda: check_positive("f", "x", 0.0), InputError, r"f: `x` must be positive, got 0.0."),
     "negative": (lambda: check_positive("f", "x", -2), InputError, r"`x` must be positive, got -2.0."),
     "negative, zero allowed": (
-        lambda: check_positive("f", "x", -2, zero=True), InputError, r"`x` must be non-negative, got -2.0."),
+        lambda: check_positive("f", "x", -2, zero=True),
+        InputError,
+        r"`x` must be non-negative, got -2.0.",
+    ),
     "nan": (lambda: check_number("f", "x", math.nan), InputError, r"`x` must be finite, got nan."),
     "inf tensor": (lambda: check_positive("f", "x", torch.tensor(math.inf)), InputError, r"must be finite, got inf."),
     "beyond floats": (lambda: check_number("f", "x", 10**400), InputError, r"`x` must be finite, got inf."),
@@ -125,17 +144,29 @@ REFUSED = {
     "text for int": (lambda: check_int("f", "x", "3"), InputTypeError, r"`x` must be an integer, got '3'."),
     "too small": (lambda: check_int("f", "x", 0, minimum=1), InputError, r"`x` must be at least 1, got 0."),
     "dims number": (
-        lambda: check_dims("f", "x", 3), InputTypeError, r"must be a tuple of integers, got int. Write \(3,\) for one"),
+        lambda: check_dims("f", "x", 3),
+        InputTypeError,
+        r"must be a tuple of integers, got int. Write \(3,\) for one",
+    ),
     "dims tensor": (lambda: check_dims("f", "x", torch.tensor(3)), InputTypeError, r"a tuple of integers, got Tensor."),
     "dims text": (lambda: check_dims("f", "x", "33"), InputTypeError, r"a tuple of integers, got '33'."),
     "dims zero": (lambda: check_dims("f", "x", (3, 0)), InputError, r"f: `x\[1\]` must be at least 1, got 0."),
     "dims float": (lambda: check_dims("f", "x", (3, 2.0)), InputTypeError, r"`x\[1\]` must be an integer, got float."),
     "choice": (
-        lambda: check_choice("f", "x", "c", ("a", "b")), InputError, r"f: `x` must be one of 'a', 'b', got 'c'."),
+        lambda: check_choice("f", "x", "c", ("a", "b")),
+        InputError,
+        r"f: `x` must be one of 'a', 'b', got 'c'.",
+    ),
     "choice array": (
-        lambda: check_choice("f", "x", np.ones(2), (1, 2)), InputError, r"`x` must be one of 1, 2, got array"),
+        lambda: check_choice("f", "x", np.ones(2), (1, 2)),
+        InputError,
+        r"`x` must be one of 1, 2, got array",
+    ),
     "choice tensor": (
-        lambda: check_choice("f", "x", torch.ones(2), (1, 2)), InputError, r"`x` must be one of 1, 2, got tensor"),
+        lambda: check_choice("f", "x", torch.ones(2), (1, 2)),
+        InputError,
+        r"`x` must be one of 1, 2, got tensor",
+    ),
 }
 
 
@@ -147,7 +178,10 @@ def test_what_does_not_pass_is_named(call, kind, words):
 
 def test_dtypes():
     assert [real_dtype(d) for d in (torch.complex64, torch.complex128, torch.float32)] == [
-        torch.float32, torch.float64, torch.float32]
+        torch.float32,
+        torch.float64,
+        torch.float32,
+    ]
     assert kind_dtype(torch.complex128, "real") == torch.float64
     assert kind_dtype(torch.float32, "complex") == torch.complex64
     assert kind_dtype(torch.complex64, "complex") == torch.complex64

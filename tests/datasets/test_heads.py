@@ -80,11 +80,17 @@ def test_fields_have_unit_variance_and_their_gradient():
     inside = field[0, :, :-1, :-1, :-1]
     assert float(inside[0].var()) == pytest.approx(1.0, abs=1e-3)
     turn = rotation(torch.tensor([0.3, 0.7, 0.1]))
-    assert torch.allclose(turn @ turn.mT, torch.eye(3), atol=1e-6) and float(torch.linalg.det(turn)) == pytest.approx(1.0, abs=1e-5)
+    assert torch.allclose(turn @ turn.mT, torch.eye(3), atol=1e-6) and float(torch.linalg.det(turn)) == pytest.approx(
+        1.0, abs=1e-5
+    )
     x = torch.randn(2000, 3, generator=torch.Generator().manual_seed(0)) * 40
     values, slope = seen(field, x, turn, torch.zeros(3))
     step = 1.0
-    partial = [(seen(field, x + step * e, turn, torch.zeros(3))[0] - seen(field, x - step * e, turn, torch.zeros(3))[0]) / (2 * step) for e in torch.eye(3)]
+    partial = [
+        (seen(field, x + step * e, turn, torch.zeros(3))[0] - seen(field, x - step * e, turn, torch.zeros(3))[0])
+        / (2 * step)
+        for e in torch.eye(3)
+    ]
     found = torch.stack(partial).square().sum(0).sqrt()
     assert float((found - slope).abs().mean()) < 0.1 * float(slope.mean())
     again = seen(field, x + turn.mT @ torch.tensor([192.0, 0, 0]), turn, torch.zeros(3))[0]
@@ -94,10 +100,14 @@ def test_fields_have_unit_variance_and_their_gradient():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: heads.slices(0, (8, 8)), "`n`"), (lambda: heads.slices(1, (8,)), "shape"),
-        (lambda: heads.slices(1, (8, 8), contrast="T3"), "contrast"), (lambda: heads.slices(1, (8, 8), view="x"), "view"),
-        (lambda: heads.slices(1, (8, 8), scalp="x"), "scalp"), (lambda: heads.slices(1, (8, 8), first=-1), "first"),
-        (lambda: heads.tissues(1, (8, 8), view="x"), "view"), (lambda: heads.ct(1, (8, 8), view="x"), "view"),
+        (lambda: heads.slices(0, (8, 8)), "`n`"),
+        (lambda: heads.slices(1, (8,)), "shape"),
+        (lambda: heads.slices(1, (8, 8), contrast="T3"), "contrast"),
+        (lambda: heads.slices(1, (8, 8), view="x"), "view"),
+        (lambda: heads.slices(1, (8, 8), scalp="x"), "scalp"),
+        (lambda: heads.slices(1, (8, 8), first=-1), "first"),
+        (lambda: heads.tissues(1, (8, 8), view="x"), "view"),
+        (lambda: heads.ct(1, (8, 8), view="x"), "view"),
         (lambda: heads.volume((8, 8)), "three axes"),
     ],
 )
@@ -149,7 +159,18 @@ def test_the_command_trains_a_prior(tmp_path, monkeypatch):
     monkeypatch.setattr("invsolve.priors.training.heads._FINE", 40)
     monkeypatch.setattr("invsolve.priors.training.trainer._MEASURED", 32)
     monkeypatch.setattr("invsolve.priors.training.trainer._VALIDATION", 8)
-    arguments = ["train", "heads", "--resolution", "16", "--hours", "0.001", "--width", "8", "--out", str(tmp_path / "t")]
+    arguments = [
+        "train",
+        "heads",
+        "--resolution",
+        "16",
+        "--hours",
+        "0.001",
+        "--width",
+        "8",
+        "--out",
+        str(tmp_path / "t"),
+    ]
     monkeypatch.setattr("invsolve.priors.training.command._FEWEST", 8)
     assert main(arguments) == 0
     names = {f.name for f in (tmp_path / "t").iterdir()}

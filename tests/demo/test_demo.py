@@ -20,7 +20,9 @@ METHODS = ["zero-filled", "CG-SENSE", "TV", FIELD, LEARNED]
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
     lines = []
-    found = demo.run(out=tmp_path_factory.mktemp("demo") / "new" / "folder", size=demo.QUICK, samples=5, say=lines.append)
+    found = demo.run(
+        out=tmp_path_factory.mktemp("demo") / "new" / "folder", size=demo.QUICK, samples=5, say=lines.append
+    )
     return found, "\n".join(lines)
 
 
@@ -196,9 +198,10 @@ def row(method, nrmse):
 
 def report(*failed):
     names = ("rows", "noise level", "prior", *(name for name in failed if name not in ("rows", "noise level", "prior")))
-    return CheckReport(level=0.02, checks=tuple(
-        Check(name=name, passed=name not in failed, value=0.0, p_value=None, text="") for name in names
-    ))
+    return CheckReport(
+        level=0.02,
+        checks=tuple(Check(name=name, passed=name not in failed, value=0.0, p_value=None, text="") for name in names),
+    )
 
 
 def test_the_verdict_says_what_the_numbers_say():

@@ -42,8 +42,17 @@ def test_false_alarms_stay_below_the_level():
     result = iv.solve(A, y, PRIOR, noise=STD, num_samples=8)
     found = [*sample_tests(result.problem, PRIOR, result.samples), *repeats_test(result.problem)]
     found += evidence_tests(result.problem, PRIOR, seed=0)
-    assert {f.name for f in found} == {"noise level", "outliers", "structure", "prior", "repeated values", "evidence",
-                                       "operator", "sensors", "innovations"}
+    assert {f.name for f in found} == {
+        "noise level",
+        "outliers",
+        "structure",
+        "prior",
+        "repeated values",
+        "evidence",
+        "operator",
+        "sensors",
+        "innovations",
+    }
     alarms = np.stack([f.p < SHARES[f.name] for f in found]).any(0)
     assert alarms.sum() <= 6
 
@@ -113,7 +122,9 @@ def test_weights_count():
     problem = iv.Problem(A3, y, noise=0.3)
     result = iv.solve(problem, eye, num_samples=20_000)
     logs = problem.noise.log_prob(y.expand(20_000, 3), draws)[:, None]
-    weighted = dataclasses.replace(result, samples=draws[:, None], log_weights=logs, chi2=torch.ones(20_000, 1), info={})
+    weighted = dataclasses.replace(
+        result, samples=draws[:, None], log_weights=logs, chi2=torch.ones(20_000, 1), info={}
+    )
     assert weighted.check().passed and weighted.check()["ess"].value < 20_000
     assert not dataclasses.replace(weighted, log_weights=None).check().passed
 

@@ -169,11 +169,18 @@ def test_the_ratio_of_operators_is_that_of_two_evidences():
     eye = torch.eye(N * N, dtype=torch.float64)
     gain = torch.diag(ramp.flatten())
     other = gain @ (S - eye) @ gain + eye
-    y = (gain @ (torch.linalg.cholesky(S - eye + 1e-6 * eye) @ torch.randn(N * N, dtype=torch.float64,
-         generator=torch.Generator().manual_seed(2)))) + torch.randn(N * N, dtype=torch.float64,
-         generator=torch.Generator().manual_seed(4))
-    found = next(f for f in evidence_tests(dataclasses.replace(p, data=(y * STD).view(1, N, N).float()), PRIOR, seed=0)
-                 if f.name == "operator")
+    y = (
+        gain
+        @ (
+            torch.linalg.cholesky(S - eye + 1e-6 * eye)
+            @ torch.randn(N * N, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+        )
+    ) + torch.randn(N * N, dtype=torch.float64, generator=torch.Generator().manual_seed(4))
+    found = next(
+        f
+        for f in evidence_tests(dataclasses.replace(p, data=(y * STD).view(1, N, N).float()), PRIOR, seed=0)
+        if f.name == "operator"
+    )
     zero = np.zeros(N * N)
     ratio = stats.multivariate_normal(zero, other).logpdf(y) - stats.multivariate_normal(zero, S).logpdf(y)
     assert "a gain that grows along axis 1" in found.text
@@ -248,8 +255,9 @@ def test_half_the_noise_variance_is_two_measurements():
     """The posterior given (y, y') is that of their mean with half of the variance: against the stacked operator."""
     p, q = problem(1), problem(2)
     both = with_data(p, (p.data + q.data) / 2, noise_factor=0.5**0.5)
-    stacked = iv.Problem(iv.operators.Stack(operators=(BLUR, BLUR)),
-                         torch.cat([p.data.flatten(1), q.data.flatten(1)], 1), noise=STD)
+    stacked = iv.Problem(
+        iv.operators.Stack(operators=(BLUR, BLUR)), torch.cat([p.data.flatten(1), q.data.flatten(1)], 1), noise=STD
+    )
     torch.testing.assert_close(PRIOR.posterior(both).mean, PRIOR.posterior(stacked).mean, atol=2e-3, rtol=0)
     torch.testing.assert_close(PRIOR.posterior(both).std, PRIOR.posterior(stacked).std, atol=0, rtol=1e-3)
 
@@ -259,7 +267,9 @@ def mixture(n: int = 8) -> iv.priors.GaussianMixturePrior:
     d = ((i[:, None] // n - i // n) ** 2 + (i[:, None] % n - i % n) ** 2).float().sqrt()
     C = torch.exp(-d / 4) + 0.01 * torch.eye(n * n)
     means = torch.stack([torch.full((n, n), m) for m in (-1.5, 1.5)])
-    return iv.priors.GaussianMixturePrior(weights=torch.tensor([0.6, 0.4]), means=means, covariances=torch.stack([C, C / 2]))
+    return iv.priors.GaussianMixturePrior(
+        weights=torch.tensor([0.6, 0.4]), means=means, covariances=torch.stack([C, C / 2])
+    )
 
 
 MIXTURE = mixture()
@@ -317,8 +327,11 @@ def test_data_without_a_batch_axis_are_checked_alike():
 
 
 def test_weighted_samples_are_checked_by_what_is_exact_for_them():
-    prior = iv.priors.GaussianMixturePrior(weights=torch.tensor([0.5, 0.5]), means=torch.tensor([[-1.0] * 8, [1.0] * 8]),
-                                           covariances=0.3 * torch.eye(8).expand(2, 8, 8))
+    prior = iv.priors.GaussianMixturePrior(
+        weights=torch.tensor([0.5, 0.5]),
+        means=torch.tensor([[-1.0] * 8, [1.0] * 8]),
+        covariances=0.3 * torch.eye(8).expand(2, 8, 8),
+    )
     A = iv.operators.Matrix(matrix=torch.eye(8))
     y = prior.sample(1, seed=0) + 0.3 * torch.randn(1, 8, generator=torch.Generator().manual_seed(0))
     report = iv.solve(A, y, prior, noise=0.3, strategy=iv.strategies.SMC(), num_samples=512).check()

@@ -124,19 +124,37 @@ SHARED = {
     "real signal, more data": Case(Matrix(matrix=CTALL, in_kind="real"), 0.3, **same(CTALL, std_matrix(0.3, 9))),
     "std per entry": Case(Matrix(matrix=WIDE), STD, **same(WIDE, std_matrix(STD, 4))),
     "noise covariance": Case(Matrix(matrix=WIDE), Gaussian(covariance=spd(4, 11)), **same(WIDE, spd(4, 11))),
-    "complex, noise covariance": Case(Matrix(matrix=CTALL), Gaussian(covariance=spd(9, 12)), **same(CTALL, spd(9, 12)),
-                                      kind="complex"),
-    "mask": Case(Mask(mask=MASK), 0.3, **same(EYE[MASK.flatten()], std_matrix(0.3, 4)), shape=(2, 3),
-                 seen=MASK.flatten().expand(ITEMS, N)),
-    "complex mask": Case(Mask(mask=MASK, kind="complex"), 0.3, **same(EYE[MASK.flatten()] + 0j, std_matrix(0.3, 4)),
-                         shape=(2, 3), seen=MASK.flatten().expand(ITEMS, N), kind="complex"),
+    "complex, noise covariance": Case(
+        Matrix(matrix=CTALL), Gaussian(covariance=spd(9, 12)), **same(CTALL, spd(9, 12)), kind="complex"
+    ),
+    "mask": Case(
+        Mask(mask=MASK),
+        0.3,
+        **same(EYE[MASK.flatten()], std_matrix(0.3, 4)),
+        shape=(2, 3),
+        seen=MASK.flatten().expand(ITEMS, N),
+    ),
+    "complex mask": Case(
+        Mask(mask=MASK, kind="complex"),
+        0.3,
+        **same(EYE[MASK.flatten()] + 0j, std_matrix(0.3, 4)),
+        shape=(2, 3),
+        seen=MASK.flatten().expand(ITEMS, N),
+        kind="complex",
+    ),
 }
 ITEMWISE = {
     "operators": Case(Matrix(matrix=MATRICES), 0.3, list(MATRICES), [std_matrix(0.3, 4)] * ITEMS),
     "noise": Case(Matrix(matrix=WIDE), ITEM_STD, [WIDE] * ITEMS, [std_matrix(s, 4) for s in ITEM_STD]),
     "operators, noise": Case(Matrix(matrix=MATRICES), ITEM_STD, list(MATRICES), [std_matrix(s, 4) for s in ITEM_STD]),
-    "masks": Case(Mask(mask=MASKS, in_shape=(2, 3)), 0.3, [EYE[m.flatten()] for m in MASKS],
-                  [std_matrix(0.3, int(m.sum())) for m in MASKS], shape=(2, 3), seen=MASKS.flatten(1)),
+    "masks": Case(
+        Mask(mask=MASKS, in_shape=(2, 3)),
+        0.3,
+        [EYE[m.flatten()] for m in MASKS],
+        [std_matrix(0.3, int(m.sum())) for m in MASKS],
+        shape=(2, 3),
+        seen=MASKS.flatten(1),
+    ),
 }
 ALL = SHARED | ITEMWISE
 EVERY = pytest.mark.parametrize("case", ALL.values(), ids=ALL.keys())
@@ -391,17 +409,32 @@ class Flat(Noise):
 
 one = SHARED["fewer data"]
 REFUSED = {
-    "not linear": (lambda: one.prior.posterior(Square(), torch.ones(N, dtype=F64), 0.1), UnsupportedError,
-                   r"GaussianPrior.posterior: no closed-form posterior, because the operator Square is not a "
-                   r"LinearOperator. Use strategy='auto' or MMPS\(\)"),
-    "not Gaussian": (lambda: one.prior.posterior(one.operator, one.y, Flat()), UnsupportedError,
-                     r"no closed-form posterior, because the noise is Flat, not Gaussian"),
-    "data twice": (lambda: one.prior.posterior(one.problem, one.y), InputError,
-                   r"GaussianPrior.posterior: `y` must be left out when the first argument is a Problem, got Tensor"),
-    "noise twice": (lambda: one.prior.posterior(one.problem, noise=0.3), InputError,
-                    r"`noise` must be left out when the first argument is a Problem, got float"),
-    "covariance of iterative": (lambda: ITEMWISE["noise"].posterior().covariance, UnsupportedError,
-                                r"the covariance is too large to form, or differs from item to item. .* from draws"),
+    "not linear": (
+        lambda: one.prior.posterior(Square(), torch.ones(N, dtype=F64), 0.1),
+        UnsupportedError,
+        r"GaussianPrior.posterior: no closed-form posterior, because the operator Square is not a "
+        r"LinearOperator. Use strategy='auto' or MMPS\(\)",
+    ),
+    "not Gaussian": (
+        lambda: one.prior.posterior(one.operator, one.y, Flat()),
+        UnsupportedError,
+        r"no closed-form posterior, because the noise is Flat, not Gaussian",
+    ),
+    "data twice": (
+        lambda: one.prior.posterior(one.problem, one.y),
+        InputError,
+        r"GaussianPrior.posterior: `y` must be left out when the first argument is a Problem, got Tensor",
+    ),
+    "noise twice": (
+        lambda: one.prior.posterior(one.problem, noise=0.3),
+        InputError,
+        r"`noise` must be left out when the first argument is a Problem, got float",
+    ),
+    "covariance of iterative": (
+        lambda: ITEMWISE["noise"].posterior().covariance,
+        UnsupportedError,
+        r"the covariance is too large to form, or differs from item to item. .* from draws",
+    ),
     "std of iterative": (lambda: ITEMWISE["operators"].posterior().std, UnsupportedError, r"differs from item to item"),
     "evidence of iterative": (lambda: ITEMWISE["masks"].posterior().log_evidence, UnsupportedError, r"differs from it"),
     "n": (lambda: one.posterior().sample(0), InputError, r"GaussianPosterior: `n` must be at least 1, got 0"),

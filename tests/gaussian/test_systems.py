@@ -155,8 +155,12 @@ def test_dense_where_one_side_is_small_and_all_rows_share_it(monkeypatch):
     assert isinstance(make_system(items, law(), **make), IterativeSystem)
     noisy = problem(noise=random(ROWS, 1).exp())
     assert isinstance(make_system(noisy, law(), **make), IterativeSystem)
-    for name, limit, dense in (("DENSE_SIDE", 4, True), ("DENSE_SIDE", 3, False), ("DENSE_SIZE", 24, True),
-                               ("DENSE_SIZE", 23, False)):
+    for name, limit, dense in (
+        ("DENSE_SIDE", 4, True),
+        ("DENSE_SIDE", 3, False),
+        ("DENSE_SIZE", 24, True),
+        ("DENSE_SIZE", 23, False),
+    ):
         with monkeypatch.context() as patch:
             patch.setattr(linear_gaussian, name, limit)
             assert isinstance(make_system(shared, law(), **make), DenseSystem) == dense
@@ -180,8 +184,14 @@ def test_the_operator_given_is_the_one_that_is_solved():
 
     p = Problem(Cube(), random(ROWS, N, seed=4), noise=0.3)
     at = random(ROWS, N, seed=9)
-    system = IterativeSystem(problem=p, operator=p.operator.linearize(at), modes=law().modes, tol=1e-12, max_iter=200,
-                             level=torch.zeros((), dtype=F64))
+    system = IterativeSystem(
+        problem=p,
+        operator=p.operator.linearize(at),
+        modes=law().modes,
+        tol=1e-12,
+        max_iter=200,
+        level=torch.zeros((), dtype=F64),
+    )
     w, prior = random(ROWS, N, seed=6), law()
     got = system.factor(prior.variances)(w)
     for row in range(ROWS):
@@ -191,8 +201,11 @@ def test_the_operator_given_is_the_one_that_is_solved():
 
 
 # --- the probe -------------------------------------------------------------------------------------------------------
-WHITE = GaussianLaw(mean=torch.zeros(N, dtype=F64), modes=DenseModes(shape=(N,), matrix=torch.eye(N, dtype=F64)),
-                    variances=torch.ones(N, dtype=F64))
+WHITE = GaussianLaw(
+    mean=torch.zeros(N, dtype=F64),
+    modes=DenseModes(shape=(N,), matrix=torch.eye(N, dtype=F64)),
+    variances=torch.ones(N, dtype=F64),
+)
 
 
 class Leaky(LinearOperator):
@@ -255,8 +268,9 @@ def test_every_row_has_the_precision_of_its_noise():
     """The normal map is adjoint and forward, for all rows and for those that are taken."""
     p = problem(noise=random(ROWS, 1).exp())
     level, precision = probe(p, WHITE.modes)
-    system = IterativeSystem(problem=p, operator=p.operator, modes=WHITE.modes, tol=1e-12, max_iter=100, level=level,
-                             precision=precision)
+    system = IterativeSystem(
+        problem=p, operator=p.operator, modes=WHITE.modes, tol=1e-12, max_iter=100, level=level, precision=precision
+    )
     taken = system.take(torch.tensor([2, 0]))
     for one in (system, taken):
         u = random(len(one.problem.data), N, seed=3)
@@ -314,4 +328,6 @@ def test_iterative_solves_are_right_at_any_signal_to_noise_ratio(monkeypatch, si
     std = torch.full((2, 1), sigma)
     single = narrow.posterior(A.to(dtype=torch.float32), y.float(), Gaussian(std=std))
     # Data in float32 are rounded by 6e-8 of themselves: that many noise standard deviations, times a few.
-    assert ((single.mean.double() - shared.mean) / shared.std).abs().max() < 1e-3 + 20 * 6e-8 * float(y.abs().max()) / sigma
+    assert ((single.mean.double() - shared.mean) / shared.std).abs().max() < 1e-3 + 20 * 6e-8 * float(
+        y.abs().max()
+    ) / sigma

@@ -169,7 +169,10 @@ def quadrature(A, y, *, lengths=(3.0,), low=-5.0, high=5.0, points=1201):
     log_joint = torch.stack(logs, 1) - 0.5 * z.square() - 0.5 * math.log(2 * math.pi)  # (items, lengths, z)
     w = torch.softmax(log_joint.flatten(1), 1).view_as(log_joint)
     out = {"log": torch.logsumexp(log_joint.flatten(1), 1) + math.log(float(z[1] - z[0]) / len(lengths))}
-    for name, value, weight in (("noise.std", stds, w.sum(1)), ("prior.length", torch.tensor(lengths, dtype=F64), w.sum(2))):
+    for name, value, weight in (
+        ("noise.std", stds, w.sum(1)),
+        ("prior.length", torch.tensor(lengths, dtype=F64), w.sum(2)),
+    ):
         mean = weight @ value
         out[name] = mean, (weight * (value - mean[:, None]).square()).sum(1).sqrt()
     return out
@@ -236,7 +239,9 @@ def test_noise_level_and_length_with_a_closed_form():
 
 def test_length_alone_and_a_scalar_of_the_operator():
     A, y = data()
-    gains = iv.operators.Family(lambda gain: iv.operators.Matrix(matrix=gain * A.matrix), gain=iv.LogNormal(median=1, factor=1.5))
+    gains = iv.operators.Family(
+        lambda gain: iv.operators.Matrix(matrix=gain * A.matrix), gain=iv.LogNormal(median=1, factor=1.5)
+    )
     result = iv.solve(gains, y, field(3.0), noise=0.4, num_samples=1000)
     z = torch.linspace(-5, 5, 1001, dtype=F64)
     values = gains.unknown["gain"].transport(z)
@@ -321,7 +326,9 @@ def test_scalars_are_shown_saved_and_read_back(tmp_path):
 def mixture():
     means = torch.tensor([[-1.0, 0.0], [1.0, 1.0]], dtype=F64)
     covariances = torch.stack([0.3 * torch.eye(2, dtype=F64), 0.1 * torch.eye(2, dtype=F64)])
-    prior = iv.priors.GaussianMixturePrior(weights=torch.tensor([0.4, 0.6], dtype=F64), means=means, covariances=covariances)
+    prior = iv.priors.GaussianMixturePrior(
+        weights=torch.tensor([0.4, 0.6], dtype=F64), means=means, covariances=covariances
+    )
     A = iv.operators.Matrix(matrix=random(12, 2, seed=3))
     y = A(prior.sample(1, seed=3)) + 0.3 * random(1, 12, seed=4)
     return prior, A, y
@@ -417,8 +424,15 @@ def test_gibbs_finds_the_noise_level():
 def test_gibbs_with_guidance_is_right_where_guidance_is():
     A, y = data(items=1)
     truth = quadrature(A, y)
-    result = iv.solve(A, y, field(3.0), noise=NOISE, num_samples=200, strategy=iv.strategies.MMPS(num_steps=16),
-                      hierarchy=iv.Hierarchy(num_sweeps=15))
+    result = iv.solve(
+        A,
+        y,
+        field(3.0),
+        noise=NOISE,
+        num_samples=200,
+        strategy=iv.strategies.MMPS(num_steps=16),
+        hierarchy=iv.Hierarchy(num_sweeps=15),
+    )
     close(result, "noise.std", truth["noise.std"])
     assert result.nfe == pytest.approx(16 * 16) and result.strategy == "MMPS"
 
@@ -434,7 +448,9 @@ def test_gibbs_finds_scalars_of_prior_and_operator():
     result = iv.solve(A, y, FAMILY, noise=0.2, **options)
     close(result, "prior.length", (mean[None], (w @ (lengths - mean).square()).sqrt()[None]))
 
-    gains = iv.operators.Family(lambda gain: iv.operators.Matrix(matrix=gain * A.matrix), gain=iv.LogNormal(median=1, factor=1.2))
+    gains = iv.operators.Family(
+        lambda gain: iv.operators.Matrix(matrix=gain * A.matrix), gain=iv.LogNormal(median=1, factor=1.2)
+    )
     z = torch.linspace(-5, 5, 1001, dtype=F64)
     values = gains.unknown["gain"].transport(z)
     logs = torch.stack([field(3.0).posterior(gains.at(gain=float(g)), y, 1.0).log_evidence[0] for g in values])
@@ -480,7 +496,9 @@ def test_what_does_not_work_with_unknowns(tmp_path):
     with pytest.raises(InputTypeError, match="hierarchy.*iv.Hierarchy"):
         iv.solve(A, y, field(3.0), noise=NOISE, hierarchy="gibbs")
     for options, message in (
-        ({"method": "magic"}, "one of"), ({"spacing": 2.0}, "at most 1"), ({"scan": 5.0}, "at most 4"),
+        ({"method": "magic"}, "one of"),
+        ({"spacing": 2.0}, "at most 1"),
+        ({"scan": 5.0}, "at most 4"),
         ({"num_sweeps": 0}, "at least 1"),
     ):
         with pytest.raises(InputError, match=message):
@@ -507,7 +525,9 @@ def test_many_or_too_large_scalars_go_to_gibbs():
 
 def test_scalars_of_a_prior_without_density_need_the_evidence():
     def make(scale):
-        return iv.priors.from_denoiser(lambda x, s: x * scale**2 / (scale**2 + s**2), shape=(3,), scale=scale, dtype=F64)
+        return iv.priors.from_denoiser(
+            lambda x, s: x * scale**2 / (scale**2 + s**2), shape=(3,), scale=scale, dtype=F64
+        )
 
     family = iv.priors.Family(make, scale=iv.LogNormal(median=1.0, factor=2.0))
     A = iv.operators.Matrix(matrix=torch.eye(3, dtype=F64))
@@ -522,16 +542,28 @@ def test_gibbs_takes_no_population(strategy):
     A = iv.operators.Matrix(matrix=torch.eye(2, dtype=F64))
     noise = iv.noise.Gaussian(std=iv.LogNormal(median=0.5, factor=2.0))
     with pytest.raises(UnsupportedError, match=f"one signal at a time, and {strategy.name} weighs many"):
-        iv.solve(A, torch.ones(1, 2, dtype=F64), prior, noise=noise, strategy=strategy,
-                 hierarchy=iv.Hierarchy(method="gibbs"))
+        iv.solve(
+            A,
+            torch.ones(1, 2, dtype=F64),
+            prior,
+            noise=noise,
+            strategy=strategy,
+            hierarchy=iv.Hierarchy(method="gibbs"),
+        )
 
 
 def test_auto_under_gibbs_takes_guidance_rather_than_a_population():
     hidden = iv.priors.from_denoiser(lambda x, s: x / (1 + s**2), shape=(3,), scale=1.0, dtype=F64)
     A = iv.operators.Matrix(matrix=torch.eye(3, dtype=F64))
     noise = iv.noise.Gaussian(std=iv.LogNormal(median=0.5, factor=2.0))
-    result = iv.solve(A, torch.ones(1, 3, dtype=F64), hidden, noise=noise, num_samples=2,
-                      hierarchy=iv.Hierarchy(method="gibbs", num_sweeps=2))
+    result = iv.solve(
+        A,
+        torch.ones(1, 3, dtype=F64),
+        hidden,
+        noise=noise,
+        num_samples=2,
+        hierarchy=iv.Hierarchy(method="gibbs", num_sweeps=2),
+    )
     assert result.strategy == "MMPS" and "one signal at a time" in result.why
 
 
@@ -556,13 +588,17 @@ def test_a_family_of_operators():
         return iv.operators.Matrix(matrix=gain * torch.eye(2)) @ iv.operators.Mask(mask=masks, in_shape=(2,))
 
     family = iv.operators.Family(make, gain=iv.Uniform(low=1.0, high=3.0))
-    assert family.batch == 2 and family.in_shape == (2,) and family.dtype == torch.float32 and family.device.type == "cpu"
+    assert (
+        family.batch == 2 and family.in_shape == (2,) and family.dtype == torch.float32 and family.device.type == "cpu"
+    )
     taken = family.take(torch.tensor([1, 1, 0]))
     assert taken.batch == 3
     assert torch.equal(taken.at(gain=2.0)(torch.ones(3, 2)), torch.tensor([[2.0, 2], [2, 2], [2, 0]]))
     assert family.to(dtype=F64).at(gain=1.0).dtype == F64
     assert "gain=Uniform" in repr(family)
-    single = iv.operators.Family(lambda gain: iv.operators.Matrix(matrix=gain * torch.eye(2)), gain=iv.Uniform(low=1, high=3))
+    single = iv.operators.Family(
+        lambda gain: iv.operators.Matrix(matrix=gain * torch.eye(2)), gain=iv.Uniform(low=1, high=3)
+    )
     assert single.take(torch.tensor([0, 0])) is single and single.observed is None
     with pytest.raises(UnsupportedError, match="cannot be applied.*at"):
         family(torch.ones(2, 2))
@@ -574,7 +610,10 @@ LAW = iv.Uniform(low=0.5, high=2.0)
 @pytest.mark.parametrize("kind", ["prior", "operator"])
 def test_families_refuse(kind):
     family, good = {
-        "prior": (iv.priors.Family, lambda a: iv.priors.GaussianPrior(mean=torch.zeros(2), covariance=a * torch.eye(2))),
+        "prior": (
+            iv.priors.Family,
+            lambda a: iv.priors.GaussianPrior(mean=torch.zeros(2), covariance=a * torch.eye(2)),
+        ),
         "operator": (iv.operators.Family, lambda a: iv.operators.Matrix(matrix=a * torch.eye(2))),
     }[kind]
     sizes = {
@@ -582,8 +621,10 @@ def test_families_refuse(kind):
         "operator": lambda a: iv.operators.Matrix(matrix=torch.eye(int(a) + 1)),
     }[kind]
     for make, laws, error, message in (
-        (3, {"a": LAW}, InputTypeError, "make.*function"), (good, {}, InputError, "given by name"),
-        (good, {"a": 1.0}, InputTypeError, "a.*distribution"), (lambda a: a, {"a": LAW}, InputTypeError, f"iv.{kind}s"),
+        (3, {"a": LAW}, InputTypeError, "make.*function"),
+        (good, {}, InputError, "given by name"),
+        (good, {"a": 1.0}, InputTypeError, "a.*distribution"),
+        (lambda a: a, {"a": LAW}, InputTypeError, f"iv.{kind}s"),
     ):
         with pytest.raises(error, match=message):
             family(make, **laws)

@@ -20,7 +20,8 @@ def gaussian(mean, std, share=1.0):
 
     def log(z):
         return math.log(share) - sum(
-            0.5 * ((x - m) / s) ** 2 + math.log(s * math.sqrt(2 * math.pi)) for x, m, s in zip(z, mean, std, strict=True)
+            0.5 * ((x - m) / s) ** 2 + math.log(s * math.sqrt(2 * math.pi))
+            for x, m, s in zip(z, mean, std, strict=True)
         )
 
     return log

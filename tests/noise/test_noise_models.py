@@ -405,8 +405,14 @@ def test_a_problem_made_gaussian():
     assert problem.shared
     white = local.whiten(local.data - clean).square().sum(1)
     assert torch.allclose(peak - 0.5 * white, problem.noise.log_prob(y, clean), rtol=1e-12)
-    assert torch.allclose(problem.chi2(clean), (y - 2 * clean.mul(torch.tensor([1.0, 2.0])) - 1).square().div(
-        2 * clean.mul(torch.tensor([1.0, 2.0])) + 1).mean(1), rtol=1e-12)
+    assert torch.allclose(
+        problem.chi2(clean),
+        (y - 2 * clean.mul(torch.tensor([1.0, 2.0])) - 1)
+        .square()
+        .div(2 * clean.mul(torch.tensor([1.0, 2.0])) + 1)
+        .mean(1),
+        rtol=1e-12,
+    )
     gaussian = Problem(A, y, noise=0.5)
     assert gaussian.gaussianised(clean) is gaussian
     assert torch.equal(gaussian.surrogate(clean)[1], gaussian.noise.log_prob(y, y))
@@ -437,8 +443,13 @@ def test_chi2_is_one_and_every_strategy_takes_the_noise(name):
     mean = float((w * x[:, 0]).sum())
     std = math.sqrt(float((w * (x[:, 0] - mean) ** 2).sum()))
     chains = iv.strategies.NoiseMCMC(chains=512)
-    for strategy, bias in ((chains, 0.0), (iv.strategies.SMC(num_steps=8), 0.0), (iv.strategies.MMPS(), 0.2),
-                           (iv.strategies.TMPD(num_steps=20), 0.3), (iv.strategies.PiGDM(num_steps=20), 0.3)):
+    for strategy, bias in (
+        (chains, 0.0),
+        (iv.strategies.SMC(num_steps=8), 0.0),
+        (iv.strategies.MMPS(), 0.2),
+        (iv.strategies.TMPD(num_steps=20), 0.3),
+        (iv.strategies.PiGDM(num_steps=20), 0.3),
+    ):
         result = iv.solve(problem, prior, strategy=strategy, num_samples=1024, seed=0)
         n = 1024 if result.log_weights is None else float(result.ess.min())
         assert abs(float(result.mean) - mean) < (bias + 5 / math.sqrt(min(n, 512))) * std, strategy
@@ -455,48 +466,94 @@ def problem(noise, y, A=None):
 REFUSED = {
     "gain of 0": (lambda: Poisson(counts_per_unit=0.0), InputError, r"Poisson: `counts_per_unit` must be positive"),
     "gain of text": (lambda: Poisson(counts_per_unit="1"), InputTypeError, r"must be a real number, got '1'"),
-    "background below 0": (lambda: Poisson(counts_per_unit=1.0, background=-1.0), InputError,
-                           r"Poisson: `background` must be non-negative, got -1.0"),
+    "background below 0": (
+        lambda: Poisson(counts_per_unit=1.0, background=-1.0),
+        InputError,
+        r"Poisson: `background` must be non-negative, got -1.0",
+    ),
     "background tensor below 0": (
-        lambda: PoissonTransmission(i0=1.0, background=torch.tensor([0.0, -2.0])), InputError,
-        r"PoissonTransmission: `background` must be non-negative, got -2.0"),
-    "integers": (lambda: Rician(std=torch.ones(2, dtype=torch.int64)), InputTypeError,
-                 r"Rician: `std` must be real floating point, got torch.int64"),
+        lambda: PoissonTransmission(i0=1.0, background=torch.tensor([0.0, -2.0])),
+        InputError,
+        r"PoissonTransmission: `background` must be non-negative, got -2.0",
+    ),
+    "integers": (
+        lambda: Rician(std=torch.ones(2, dtype=torch.int64)),
+        InputTypeError,
+        r"Rician: `std` must be real floating point, got torch.int64",
+    ),
     "nan": (lambda: Laplace(scale=torch.tensor([1.0, math.nan])), InputError, r"Laplace: `scale` must be finite"),
-    "zero in a tensor": (lambda: Speckle(looks=torch.tensor([1.0, 0.0])), InputError,
-                         r"Speckle: `looks` must be positive, got 0.0"),
+    "zero in a tensor": (
+        lambda: Speckle(looks=torch.tensor([1.0, 0.0])),
+        InputError,
+        r"Speckle: `looks` must be positive, got 0.0",
+    ),
     "no limits": (lambda: Saturated(std=1.0), InputError, r"Saturated: `low` must be given, or `high`, or both"),
-    "limits crossed": (lambda: Saturated(std=1.0, low=2.0, high=1.0), InputError,
-                       r"Saturated: `low` must be below `high` \(1\), got 2.0"),
-    "tensor limits crossed": (lambda: problem(Saturated(std=1.0, low=torch.tensor([0.0, 3.0]), high=1.0), [[0.5, 0.5]]),
-                              InputError, r"`noise.low` must be below `noise.high` everywhere"),
+    "limits crossed": (
+        lambda: Saturated(std=1.0, low=2.0, high=1.0),
+        InputError,
+        r"Saturated: `low` must be below `high` \(1\), got 2.0",
+    ),
+    "tensor limits crossed": (
+        lambda: problem(Saturated(std=1.0, low=torch.tensor([0.0, 3.0]), high=1.0), [[0.5, 0.5]]),
+        InputError,
+        r"`noise.low` must be below `noise.high` everywhere",
+    ),
     "limit of nan": (lambda: Saturated(std=1.0, low=math.nan), InputError, r"Saturated: `low` must be finite"),
     "step of 0": (lambda: Quantised(std=1.0, step=0.0), InputError, r"Quantised: `step` must be positive"),
     "std of 0": (lambda: Multiplicative(std=0.0), InputError, r"Multiplicative: `std` must be positive"),
     "complex data": (
-        lambda: Problem(Mask(mask=torch.tensor([True, True]), kind="complex"), torch.ones(1, 2) + 0j,
-                        noise=Poisson(counts_per_unit=1.0)),
-        InputTypeError, r"`noise` must be Gaussian for complex data, got Poisson. Its law is that of real data"),
-    "shape": (lambda: problem(Poisson(counts_per_unit=torch.ones(3)), [[1.0, 2.0]]), InputError,
-              r"solve: `noise.counts_per_unit` must be a number, or a tensor of shape \(2,\) or \(1, 2\), got \(3,\)"),
+        lambda: Problem(
+            Mask(mask=torch.tensor([True, True]), kind="complex"),
+            torch.ones(1, 2) + 0j,
+            noise=Poisson(counts_per_unit=1.0),
+        ),
+        InputTypeError,
+        r"`noise` must be Gaussian for complex data, got Poisson. Its law is that of real data",
+    ),
+    "shape": (
+        lambda: problem(Poisson(counts_per_unit=torch.ones(3)), [[1.0, 2.0]]),
+        InputError,
+        r"solve: `noise.counts_per_unit` must be a number, or a tensor of shape \(2,\) or \(1, 2\), got \(3,\)",
+    ),
     "items": (lambda: problem(Laplace(scale=torch.ones(3, 1)), [[1.0, 2.0]]), InputError, r"`noise.scale` .* \(3, 1\)"),
-    "negative counts": (lambda: problem(Poisson(counts_per_unit=1.0), [[1.0, -2.0]]), InputError,
-                        r"solve: `y` must be whole numbers of counts, at least 0 for Poisson noise, got 1 others, the "
-                        r"first -2 at index \(0, 1\). Give raw counts"),
-    "broken counts": (lambda: problem(PoissonTransmission(i0=9.0), [[1.0, 2.5]]), InputError,
-                      r"for PoissonTransmission noise, got 1 others, the first 2.5 at index \(0, 1\)"),
-    "magnitude of 0": (lambda: problem(Rician(std=1.0), [[0.0, 1.0]]), InputError,
-                       r"`y` must be positive magnitudes for Rician noise, got 1 others, the first 0 .* Leave out"),
+    "negative counts": (
+        lambda: problem(Poisson(counts_per_unit=1.0), [[1.0, -2.0]]),
+        InputError,
+        r"solve: `y` must be whole numbers of counts, at least 0 for Poisson noise, got 1 others, the "
+        r"first -2 at index \(0, 1\). Give raw counts",
+    ),
+    "broken counts": (
+        lambda: problem(PoissonTransmission(i0=9.0), [[1.0, 2.5]]),
+        InputError,
+        r"for PoissonTransmission noise, got 1 others, the first 2.5 at index \(0, 1\)",
+    ),
+    "magnitude of 0": (
+        lambda: problem(Rician(std=1.0), [[0.0, 1.0]]),
+        InputError,
+        r"`y` must be positive magnitudes for Rician noise, got 1 others, the first 0 .* Leave out",
+    ),
     "intensity of 0": (lambda: problem(Speckle(looks=1.0), [[0.0, 1.0]]), InputError, r"positive for Speckle noise"),
     "relative to 0": (lambda: problem(Multiplicative(std=1.0), [[-1.0, 1.0]]), InputError, r"positive for Multiplic"),
-    "beyond the limits": (lambda: problem(Saturated(std=1.0, low=0.0, high=1.0), [[0.5, 1.5]]), InputError,
-                          r"`y` must be at least `low` \(0\) and at most `high` \(1\) for Saturated noise, got 1 other"),
-    "below one limit": (lambda: problem(Saturated(std=1.0, low=torch.tensor([0.0, 1.0])), [[0.5, 0.5]]), InputError,
-                        r"`y` must be at least `low` for Saturated noise, got 1 others, the first 0.5"),
-    "between steps": (lambda: problem(Quantised(std=1.0, step=0.5), [[0.5, 0.7]]), InputError,
-                      r"`y` must be multiples of `step` for Quantised noise, got 1 others, the first 0.7"),
-    "closed form": (lambda: iv.solve(problem(Laplace(scale=1.0), [[0.5]]), PRIOR, strategy=iv.strategies.Exact()),
-                    iv.errors.UnsupportedError, r"the noise is Laplace, not Gaussian.*MMPS\(\)"),
+    "beyond the limits": (
+        lambda: problem(Saturated(std=1.0, low=0.0, high=1.0), [[0.5, 1.5]]),
+        InputError,
+        r"`y` must be at least `low` \(0\) and at most `high` \(1\) for Saturated noise, got 1 other",
+    ),
+    "below one limit": (
+        lambda: problem(Saturated(std=1.0, low=torch.tensor([0.0, 1.0])), [[0.5, 0.5]]),
+        InputError,
+        r"`y` must be at least `low` for Saturated noise, got 1 others, the first 0.5",
+    ),
+    "between steps": (
+        lambda: problem(Quantised(std=1.0, step=0.5), [[0.5, 0.7]]),
+        InputError,
+        r"`y` must be multiples of `step` for Quantised noise, got 1 others, the first 0.7",
+    ),
+    "closed form": (
+        lambda: iv.solve(problem(Laplace(scale=1.0), [[0.5]]), PRIOR, strategy=iv.strategies.Exact()),
+        iv.errors.UnsupportedError,
+        r"the noise is Laplace, not Gaussian.*MMPS\(\)",
+    ),
 }
 PRIOR = iv.priors.GaussianPrior(mean=torch.zeros(1, dtype=F64), covariance=torch.eye(1, dtype=F64))
 
@@ -509,7 +566,9 @@ def test_refusals(call, kind, words):
 
 def test_what_is_not_observed_may_be_anything():
     y = torch.tensor([[3.0, -0.5]], dtype=F64)
-    assert Problem(Mask(mask=torch.tensor([True, False])), y, noise=Poisson(counts_per_unit=1.0)).num_data.tolist() == [1]
+    assert Problem(Mask(mask=torch.tensor([True, False])), y, noise=Poisson(counts_per_unit=1.0)).num_data.tolist() == [
+        1
+    ]
 
 
 def test_transmission_far_behind_an_absorber_has_finite_slopes():

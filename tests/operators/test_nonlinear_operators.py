@@ -37,7 +37,8 @@ CASES: dict[str, iv.operators.Operator] = {
     "saturation": ops.Saturation(in_shape=(5,), low=-0.5, high=0.8, softness=0.2),
     "saturation above": ops.Saturation(in_shape=(2, 3), high=0.3, softness=0.1),
     "saturation below": ops.Saturation(in_shape=(2, 3), low=0.3, softness=0.1),
-    "saturated blur": ops.Saturation(in_shape=(8,), high=0.3, softness=0.1) @ ops.Blur(kernel=positive(3), in_shape=(8,)),
+    "saturated blur": ops.Saturation(in_shape=(8,), high=0.3, softness=0.1)
+    @ ops.Blur(kernel=positive(3), in_shape=(8,)),
     "nonlinear blur": ops.NonlinearBlur(blur=ops.Blur(kernel=positive(3, 3), in_shape=(5, 6)), contrast=1.5),
     "nonlinear blur items": ops.NonlinearBlur(
         blur=ops.Blur(kernel=positive(2, 3), in_shape=(6,), boundary="valid"), contrast=0.7

@@ -444,7 +444,10 @@ REFUSED = {
     ),
     "sparse crow": (lambda: sparse(crow=torch.ones(3)), "`crow` must be an int32 or int64 tensor, got torch.float32"),
     "sparse col": (lambda: sparse(col=[0, 1]), "`col` must be an int32 or int64 tensor, got list"),
-    "sparse values": (lambda: sparse(values=torch.ones(2, dtype=torch.int64)), "`values` must be a floating or complex"),
+    "sparse values": (
+        lambda: sparse(values=torch.ones(2, dtype=torch.int64)),
+        "`values` must be a floating or complex",
+    ),
     "sparse crow length": (lambda: sparse(crow=torch.tensor([0, 2])), r"`crow` must be of shape \(3,\)"),
     "sparse col length": (lambda: sparse(col=torch.tensor([0])), r"`col` must be of the shape of `values`, \(2,\)"),
     "sparse crow ends": (lambda: sparse(crow=torch.tensor([0, 1, 1])), "`crow` must be non-decreasing from 0 to 2"),

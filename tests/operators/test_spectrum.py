@@ -126,12 +126,16 @@ def test_items_are_taken_with_the_rows(name):
     assert torch.allclose(whole.values.expand(3, *whole.shape), taken.values.expand(3, *whole.shape), atol=1e-13)
     v = whole.to_spectrum(x)
     size = stacked(x).norm(dim=1) * whole.values.max()
-    assert bool((stacked(whole.data_from_spectrum(whole.values * v) - A.take(index)(x)).norm(dim=1) < 1e-13 * size).all())
+    assert bool(
+        (stacked(whole.data_from_spectrum(whole.values * v) - A.take(index)(x)).norm(dim=1) < 1e-13 * size).all()
+    )
     assert far(whole.from_spectrum(whole.data_to_spectrum(y)), taken.from_spectrum(taken.data_to_spectrum(y))) < 1e-13
     assert far(whole.to_spectrum(x)[1:2], whole.take(torch.tensor([1])).to_spectrum(x[1:2])) < 1e-13
 
 
-@pytest.mark.parametrize("name", ["blur periodic", "mri real", "downsample mean", "mask", "matrix items", "mri one coil"])
+@pytest.mark.parametrize(
+    "name", ["blur periodic", "mri real", "downsample mean", "mask", "matrix items", "mri one coil"]
+)
 def test_the_pseudo_inverse_and_the_normal_equations_in_coordinates(name):
     A = ALL[name]
     rows = A.batch or 2
@@ -222,7 +226,9 @@ REFUSED = {
         "`values` must be non-negative, got -1.0",
     ),
     "values NaN": (
-        lambda: Spectrum(values=torch.full((3,), torch.nan), signal_basis=HALF.signal_basis, data_basis=HALF.data_basis),
+        lambda: Spectrum(
+            values=torch.full((3,), torch.nan), signal_basis=HALF.signal_basis, data_basis=HALF.data_basis
+        ),
         "`values` must be non-negative",
     ),
     "bases": (

@@ -70,8 +70,11 @@ def test_tails_of_normal_and_law_agree(law, tail, pdf):
 
 def test_laplace_and_student_below_rounding_of_one_half():
     z = torch.tensor([1e-9, -1e-12], dtype=D)
-    for law, density in ((Laplace(scale=1.0), 0.5), (Student(scale=1.0, dof=5.0), stats.t.pdf(0.0, 5.0)),
-                         (SpikeSlab(weight=0.2, slab=1.0, spike=0.1), (0.2 + 8) / math.sqrt(2 * math.pi))):
+    for law, density in (
+        (Laplace(scale=1.0), 0.5),
+        (Student(scale=1.0, dof=5.0), stats.t.pdf(0.0, 5.0)),
+        (SpikeSlab(weight=0.2, slab=1.0, spike=0.1), (0.2 + 8) / math.sqrt(2 * math.pi)),
+    ):
         c, slope = law.transport(z)
         assert torch.allclose(c, z / math.sqrt(2 * math.pi) / density, rtol=1e-8, atol=0)
         assert torch.allclose(slope, c / z, rtol=1e-8)
@@ -95,8 +98,9 @@ def test_dirac_spike(weight):
     size = -2 * special.ndtri(np.minimum(tail[~flat] / weight, 0.5))
     assert np.allclose(np.abs(c[~flat]), size, rtol=1e-9, atol=1e-14) and np.all(np.sign(c[~flat]) == np.sign(z[~flat]))
     far = SpikeSlab(weight=weight, slab=2.0).transport(torch.tensor([30.0, 36.0, 45.0], dtype=D))[0] / 2
-    assert np.allclose(special.log_ndtr(-far.numpy()) + math.log(weight),
-                       special.log_ndtr(-np.array([30.0, 36.0, 45.0])), rtol=1e-13)
+    assert np.allclose(
+        special.log_ndtr(-far.numpy()) + math.log(weight), special.log_ndtr(-np.array([30.0, 36.0, 45.0])), rtol=1e-13
+    )
     pdf = weight * stats.norm.pdf(c[~flat], scale=2.0)
     assert np.allclose(slope[~flat], stats.norm.pdf(z[~flat]) / pdf, rtol=1e-9)
 
@@ -124,8 +128,10 @@ def test_parameters_may_differ_between_coefficients():
     for law, each in (
         (Laplace(scale=scale), lambda k: Laplace(scale=float(scale[k]))),
         (Student(scale=scale, dof=4.0), lambda k: Student(scale=float(scale[k]), dof=4.0)),
-        (SpikeSlab(weight=0.3, slab=scale, spike=spike / 4),
-         lambda k: SpikeSlab(weight=0.3, slab=float(scale[k]), spike=float(spike[k]) / 4)),
+        (
+            SpikeSlab(weight=0.3, slab=scale, spike=spike / 4),
+            lambda k: SpikeSlab(weight=0.3, slab=float(scale[k]), spike=float(spike[k]) / 4),
+        ),
     ):
         together = law.transport(z)
         for k in range(3):
@@ -142,8 +148,11 @@ def dense_gaussian(kind="real", **options):
 
 def one_component():
     prior = dense_gaussian()
-    return GaussianMixturePrior(weights=torch.tensor([1.0, 0.0], dtype=D), covariances=prior.covariance,
-                                means=torch.stack([prior.mean, prior.mean + 1]))
+    return GaussianMixturePrior(
+        weights=torch.tensor([1.0, 0.0], dtype=D),
+        covariances=prior.covariance,
+        means=torch.stack([prior.mean, prior.mean + 1]),
+    )
 
 
 FIELD = {"shape": (4, 6), "spectrum": Matern(std=0.5, length=0.2), "mean": 1.0, "dtype": D}
@@ -155,10 +164,12 @@ PRIORS = {
     "complex field": lambda: GaussianFieldPrior(**FIELD, kind="complex", basis="periodic"),
     "coloured": lambda: GaussianFieldPrior(**FIELD, noise_spectrum=Matern(std=1.0, length=0.1)),
     "mixture of one": one_component,
-    "laplace dct": lambda: SparsePrior(shape=(4, 3), transform="dct", coefficients=Laplace(scale=0.5), mean=1.0,
-                                       dtype=D),
-    "student haar": lambda: SparsePrior(shape=(8,), transform="haar", coefficients=Student(scale=0.5, dof=3.0),
-                                        dtype=D),
+    "laplace dct": lambda: SparsePrior(
+        shape=(4, 3), transform="dct", coefficients=Laplace(scale=0.5), mean=1.0, dtype=D
+    ),
+    "student haar": lambda: SparsePrior(
+        shape=(8,), transform="haar", coefficients=Student(scale=0.5, dof=3.0), dtype=D
+    ),
     "spike-slab": lambda: SparsePrior(shape=(5,), coefficients=SpikeSlab(weight=0.3, slab=1.0, spike=0.1), dtype=D),
     "float32": lambda: SparsePrior(shape=(5,), transform="dct", coefficients=Laplace(scale=1.0)),
 }

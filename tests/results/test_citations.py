@@ -26,7 +26,11 @@ def public():
     for module in (iv.strategies, iv.samplers):
         for name in module.__all__:
             value = getattr(module, name)
-            if inspect.isclass(value) and issubclass(value, (Strategy, Guidance, Sampler)) and not inspect.isabstract(value):
+            if (
+                inspect.isclass(value)
+                and issubclass(value, (Strategy, Guidance, Sampler))
+                and not inspect.isabstract(value)
+            ):
                 yield name
             if inspect.isfunction(value) and str(inspect.signature(value).return_annotation) in ("Guided", "Strategy"):
                 yield name
@@ -75,9 +79,17 @@ def test_a_result_read_from_a_file_knows_its_strategys_name(tmp_path):
     assert keys(iv.load_result(tmp_path / "r.nc")) == ["boys2024tmpd"]
 
 
-@pytest.mark.parametrize(("name", "strategy"), [*candidates(), (
-    "DeqParallel", iv.strategies.DeqParallel(guidance=iv.strategies.MomentMatching()),
-), ("AdaptiveSDE", iv.strategies.AdaptiveSDE(guidance=iv.strategies.MomentMatching()))])
+@pytest.mark.parametrize(
+    ("name", "strategy"),
+    [
+        *candidates(),
+        (
+            "DeqParallel",
+            iv.strategies.DeqParallel(guidance=iv.strategies.MomentMatching()),
+        ),
+        ("AdaptiveSDE", iv.strategies.AdaptiveSDE(guidance=iv.strategies.MomentMatching())),
+    ],
+)
 def test_the_name_in_a_file_is_enough_for_the_strategys_papers(name, strategy):
     """All of them but the sampler's, which a name does not tell."""
     if strategy is None:
@@ -121,5 +133,7 @@ def test_bibtex():
 
 @pytest.mark.parametrize("wrong", [3, None, iv.samplers.Euler], ids=repr)
 def test_refused(wrong):
-    with pytest.raises(iv.errors.InputTypeError, match="cite: `what` must be results, strategies, samplers, priors or names"):
+    with pytest.raises(
+        iv.errors.InputTypeError, match="cite: `what` must be results, strategies, samplers, priors or names"
+    ):
         iv.cite(wrong)

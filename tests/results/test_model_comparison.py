@@ -58,7 +58,9 @@ def test_mixture_evidence_is_the_dense_formula_within_its_bound():
     parts = [dense(y, A, m, c, 0.05) + math.log(w) for m, c, w in zip(means, covariances, weights, strict=True)]
     want = logsumexp(np.stack(parts), axis=0)
     # The reference factorises S of condition up to 1e4: its own error is some 1e-12 of the exponent.
-    assert (np.abs(result.log_evidence.numpy() - want) <= 2 * result.log_evidence_se.numpy() + 1e-12 * np.abs(want)).all()
+    assert (
+        np.abs(result.log_evidence.numpy() - want) <= 2 * result.log_evidence_se.numpy() + 1e-12 * np.abs(want)
+    ).all()
     assert (result.log_evidence_se > 0).all() and float(result.log_evidence_se.max()) < 1e-9
 
 
@@ -86,8 +88,13 @@ def test_evidence_has_the_items_of_the_data_whatever_the_chunks():
 def test_what_cannot_be_factorised_has_no_evidence(monkeypatch):
     prior = iv.priors.GaussianPrior(mean=torch.zeros(3, dtype=F64), covariance=smooth(3, 2.0))
     y = random(2, 3)
-    each = iv.solve(iv.operators.Mask(mask=torch.tensor([[True, True, False], [True, True, True]]), in_shape=(3,)), y,
-                    prior, noise=0.5, num_samples=2)
+    each = iv.solve(
+        iv.operators.Mask(mask=torch.tensor([[True, True, False], [True, True, True]]), in_shape=(3,)),
+        y,
+        prior,
+        noise=0.5,
+        num_samples=2,
+    )
     assert each.log_evidence is None and each.log_evidence_se is None
     monkeypatch.setattr("invsolve.gaussian.posterior._CHEAP", 10)
     assert iv.solve(iv.operators.Mask(mask=torch.ones(3, dtype=torch.bool)), y, prior, noise=0.5).log_evidence is None
@@ -110,19 +117,26 @@ def pair(batched=True, seed=4):
     """The same data under a narrow and a wide prior, and SMC under the wide one."""
     A, y = iv.operators.Matrix(matrix=random(3, 4)), random(ITEMS, 3, seed=seed)
     y = y if batched else y[0]
-    narrow, wide = (iv.priors.GaussianPrior(mean=torch.zeros(4, dtype=F64), covariance=s * smooth(4, 2.0))
-                    for s in (1.0, 4.0))
+    narrow, wide = (
+        iv.priors.GaussianPrior(mean=torch.zeros(4, dtype=F64), covariance=s * smooth(4, 2.0)) for s in (1.0, 4.0)
+    )
     smc = iv.strategies.SMC(num_steps=10)
-    return (iv.solve(A, y, narrow, noise=0.5, num_samples=2), iv.solve(A, y, wide, noise=0.5, num_samples=2),
-            iv.solve(A, y, wide, noise=0.5, num_samples=64, strategy=smc))
+    return (
+        iv.solve(A, y, narrow, noise=0.5, num_samples=2),
+        iv.solve(A, y, wide, noise=0.5, num_samples=2),
+        iv.solve(A, y, wide, noise=0.5, num_samples=64, strategy=smc),
+    )
 
 
 def test_probabilities_are_bayes_rule():
     narrow, wide, _ = pair()
     C = smooth(4, 2.0)
-    odds = np.stack([
-        dense(narrow.problem.data, narrow.problem.operator.matrix, torch.zeros(4, dtype=F64), s * C, 0.5) for s in (1.0, 4.0)
-    ])
+    odds = np.stack(
+        [
+            dense(narrow.problem.data, narrow.problem.operator.matrix, torch.zeros(4, dtype=F64), s * C, 0.5)
+            for s in (1.0, 4.0)
+        ]
+    )
     for weights, factor in ((None, [1.0, 1.0]), ([1.0, 3.0], [1.0, 3.0]), ({"wide": 3.0, "narrow": 1.0}, [1.0, 3.0])):
         found = iv.compare({"narrow": narrow, "wide": wide}, weights=weights)
         want = np.exp(odds) * np.array(factor)[:, None]
@@ -190,15 +204,19 @@ def test_refusals():
     with pytest.raises(UnsupportedError, match="'second'.*MMPS has no evidence.*SMC"):
         iv.compare({"first": one, "second": plain})
     for results, kind, message in (
-        (one, InputTypeError, "results.*mapping"), ("ab", InputTypeError, "results.*mapping"),
-        ([one], InputError, "two models or more"), ({1: one, 2: two}, InputTypeError, "mapping of strings"),
+        (one, InputTypeError, "results.*mapping"),
+        ("ab", InputTypeError, "results.*mapping"),
+        ([one], InputError, "two models or more"),
+        ({1: one, 2: two}, InputTypeError, "mapping of strings"),
         ([one, 3.0], InputTypeError, r"results\['model 1'\].*iv.Result"),
     ):
         with pytest.raises(kind, match=message):
             iv.compare(results)
     for weights, kind, message in (
-        ([1.0], InputError, "weights.*length 2"), ({"a": 1.0, "b": 2.0}, InputError, "weights.*model 0, model 1"),
-        ([1.0, 0.0], InputError, "weights.*positive"), (3.0, InputTypeError, "weights.*mapping"),
+        ([1.0], InputError, "weights.*length 2"),
+        ({"a": 1.0, "b": 2.0}, InputError, "weights.*model 0, model 1"),
+        ([1.0, 0.0], InputError, "weights.*positive"),
+        (3.0, InputTypeError, "weights.*mapping"),
     ):
         with pytest.raises(kind, match=message):
             iv.compare([one, two], weights=weights)

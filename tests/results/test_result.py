@@ -28,9 +28,21 @@ def make(samples: Tensor, *, batched: bool = True, failed: Tensor | None = None,
     samples = samples.clone()
     samples[failed] = math.nan
     values: dict[str, Any] = dict(
-        samples=samples, status=Status.of(failed), failed=failed, batched=batched, shape=tuple(samples.shape[len(lead):]),
-        chi2=torch.ones(lead), strategy="Exact", why="the prior and the noise are Gaussian", nfe=50.0, vjps=0.0,
-        operator_calls={"forward": 8}, seconds=1.25, seed=0, settings={"steps": 50}, versions={"torch": "2"},
+        samples=samples,
+        status=Status.of(failed),
+        failed=failed,
+        batched=batched,
+        shape=tuple(samples.shape[len(lead) :]),
+        chi2=torch.ones(lead),
+        strategy="Exact",
+        why="the prior and the noise are Gaussian",
+        nfe=50.0,
+        vjps=0.0,
+        operator_calls={"forward": 8},
+        seconds=1.25,
+        seed=0,
+        settings={"steps": 50},
+        versions={"torch": "2"},
     )
     return Result(**(values | changes))
 
@@ -176,9 +188,13 @@ def test_quantile_takes_a_number_a_list_or_a_tensor():
     torch.testing.assert_close(result.quantile(torch.tensor([0.2, 0.5], dtype=torch.float64)), both, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize(("q", "n", "need"), [(0.05, 18, 19), (0.95, 18, 19), (0.9, 8, 9), (0.025, 20, 39), (0.999, 9, 999)])
+@pytest.mark.parametrize(
+    ("q", "n", "need"), [(0.05, 18, 19), (0.95, 18, 19), (0.9, 8, 9), (0.025, 20, 39), (0.999, 9, 999)]
+)
 def test_levels_that_the_sample_cannot_carry_are_refused_with_the_number_needed(q, n, need):
-    with pytest.raises(InputError, match=rf"quantile: `q` must be between .* with {n} samples, got {q}.*at least {need} "):
+    with pytest.raises(
+        InputError, match=rf"quantile: `q` must be between .* with {n} samples, got {q}.*at least {need} "
+    ):
         make(draw(n, 2, 1)).quantile(q)
     make(draw(need, 2, 1)).quantile(q)  # and that many do
 
@@ -196,7 +212,9 @@ def test_quantile_refusals():
     with pytest.raises(InputTypeError, match=r"`samples` must be real: .*complex64.*result.map\(torch.abs\).quantile"):
         make(draw(19, 2, 1, dtype=torch.complex64)).quantile(0.5)
     weighted = make(draw(40, 1, 1), log_weights=torch.arange(40.0)[:, None])  # ESS near 2
-    with pytest.raises(InputError, match=r"between .* with 2.164 effective samples, got 0.1.*at least 9 effective samples"):
+    with pytest.raises(
+        InputError, match=r"between .* with 2.164 effective samples, got 0.1.*at least 9 effective samples"
+    ):
         weighted.quantile(0.1)
 
 
@@ -223,7 +241,14 @@ def test_weighted_quantiles_mirror_and_skip_samples_of_no_weight():
 
 @pytest.mark.parametrize(
     ("n", "level", "rank", "exact"),
-    [(19, 0.9, 1, 0.9), (19, 0.5, 5, 0.5), (39, 0.9, 2, 0.9), (20, 0.9, 1, 19 / 21), (9, 0.8, 1, 0.8), (99, 0.98, 1, 0.98)],
+    [
+        (19, 0.9, 1, 0.9),
+        (19, 0.5, 5, 0.5),
+        (39, 0.9, 2, 0.9),
+        (20, 0.9, 1, 19 / 21),
+        (9, 0.8, 1, 0.8),
+        (99, 0.98, 1, 0.98),
+    ],
 )
 def test_interval_is_order_statistics_of_known_level(n, level, rank, exact):
     x = draw(n, 2, 3)
@@ -252,7 +277,9 @@ def test_interval_of_items_with_fewer_samples_says_the_smallest_level():
 
 
 def test_interval_refusals():
-    with pytest.raises(InputError, match="interval: `level` must be at most 0.8947 with 18 samples, got 0.9.*at least 19 "):
+    with pytest.raises(
+        InputError, match="interval: `level` must be at most 0.8947 with 18 samples, got 0.9.*at least 19 "
+    ):
         make(draw(18, 2, 1)).interval(0.9)
     for level in (0.0, 1.0, 90):
         with pytest.raises(InputError, match="interval: `level` must be between 0 and 1"):
@@ -303,7 +330,9 @@ def test_map_refusals():
     with pytest.raises(InputTypeError, match=r"map: `function\(x\)` must be a torch.Tensor, got float"):
         result.map(lambda rows: float(rows.sum()))
     for wrong in (lambda rows: rows.sum(), lambda rows: rows.sum(0)):
-        with pytest.raises(InputError, match=r"map: `function\(x\)` must be of 8 rows, one for each of x, got .*axes only"):
+        with pytest.raises(
+            InputError, match=r"map: `function\(x\)` must be of 8 rows, one for each of x, got .*axes only"
+        ):
             result.map(wrong)
     with pytest.raises(InputError, match="map: `result` must be one with a sample that did not fail"):
         make(draw(4, 2, 3), failed=torch.ones(4, 2, dtype=torch.bool)).map(torch.abs)
@@ -336,7 +365,11 @@ def test_parts_refusals():
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        ({"samples": torch.ones(4, 2, 3, dtype=torch.int64)}, InputTypeError, "`samples` must be a floating or complex"),
+        (
+            {"samples": torch.ones(4, 2, 3, dtype=torch.int64)},
+            InputTypeError,
+            "`samples` must be a floating or complex",
+        ),
         ({"samples": [1.0]}, InputTypeError, "`samples` must be a floating or complex tensor, got list"),
         ({"shape": (4,)}, InputError, r"`samples` must be of shape \(num_samples, batch, 4\), got \(4, 2, 3\)"),
         ({"batched": False}, InputError, r"`samples` must be of shape \(num_samples, 3\)"),
@@ -396,10 +429,19 @@ def test_repr_is_one_short_line():
 def test_summary_says_what_was_assumed_and_what_it_cost():
     problem, prior = SimpleNamespace(dims=None, units="mT"), "GaussianPrior(...)"
     text = make(draw(16, 4, 8, 8), problem=problem, prior=prior, warnings=("the adjoint is off",)).summary()
-    for words in ("16 samples for each of 4 items of a real signal, 8 x 8 (float64)", "SUCCESS. Every sample is finite",
-                  "Exact: the prior and the noise are Gaussian", "GaussianPrior", "mT", "median 1, 1 (about 1 if",
-                  "50 denoiser evaluations and 0 differentiations a sample, 1.2 s; operator rows: forward 8", "steps=50",
-                  "effective samples: 16 per item", "warning: the adjoint is off", "torch 2"):
+    for words in (
+        "16 samples for each of 4 items of a real signal, 8 x 8 (float64)",
+        "SUCCESS. Every sample is finite",
+        "Exact: the prior and the noise are Gaussian",
+        "GaussianPrior",
+        "mT",
+        "median 1, 1 (about 1 if",
+        "50 denoiser evaluations and 0 differentiations a sample, 1.2 s; operator rows: forward 8",
+        "steps=50",
+        "effective samples: 16 per item",
+        "warning: the adjoint is off",
+        "torch 2",
+    ):
         assert words in text, words
     bare = make(draw(3, 2), batched=False, chi2=torch.full((3,), math.nan), settings={}, versions={}).summary()
     assert "chi^2 per datum: not known" in bare and "settings: none" in bare and "not recorded" in bare
@@ -407,8 +449,17 @@ def test_summary_says_what_was_assumed_and_what_it_cost():
 
 def test_html_is_escaped_and_self_contained():
     evil = "<script>alert('x')</script>\"&"
-    result = make(draw(5, 2, 8, 8), strategy=evil, why=evil, settings={evil: evil}, warnings=(evil,), units=evil,
-                  versions={evil: evil}, operator_calls={evil: 1}, prior=evil)
+    result = make(
+        draw(5, 2, 8, 8),
+        strategy=evil,
+        why=evil,
+        settings={evil: evil},
+        warnings=(evil,),
+        units=evil,
+        versions={evil: evil},
+        operator_calls={evil: 1},
+        prior=evil,
+    )
     text = result._repr_html_()
     assert "<script" not in text and "&lt;script&gt;" in text
     assert text.count("data:image/png;base64,") == 4  # mean and std of two items

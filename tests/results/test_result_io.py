@@ -33,13 +33,27 @@ def make(
     samples = torch.randn(*lead, *shape, dtype=dtype, generator=rng)
     samples[failed] = math.nan
     values: dict[str, Any] = dict(
-        samples=samples, status=Status.SOME_FAILED, failed=failed, batched=batched, shape=shape,
-        chi2=torch.rand(lead, generator=rng).masked_fill(failed, math.nan), strategy="MMPS", why="µ \"quoted\"\nreason",
-        nfe=50.5, vjps=math.inf, operator_calls={"forward": 2**40}, seconds=0.1 + 0.2, seed=-3,
+        samples=samples,
+        status=Status.SOME_FAILED,
+        failed=failed,
+        batched=batched,
+        shape=shape,
+        chi2=torch.rand(lead, generator=rng).masked_fill(failed, math.nan),
+        strategy="MMPS",
+        why='µ "quoted"\nreason',
+        nfe=50.5,
+        vjps=math.inf,
+        operator_calls={"forward": 2**40},
+        seconds=0.1 + 0.2,
+        seed=-3,
         settings={"steps": 50, "third": 1 / 3, "none": None, "flag": True, "nested": {"a": [1, 2.5]}},
-        versions={"torch": "2.15"}, warnings=("one", "two"),
-        info={"steps": torch.arange(10).reshape(5, 2) if batched else torch.arange(5), "stopped": failed,
-              "residual": torch.rand(lead, generator=rng, dtype=torch.float64)},
+        versions={"torch": "2.15"},
+        warnings=("one", "two"),
+        info={
+            "steps": torch.arange(10).reshape(5, 2) if batched else torch.arange(5),
+            "stopped": failed,
+            "residual": torch.rand(lead, generator=rng, dtype=torch.float64),
+        },
     )
     return Result(**(values | changes))
 
@@ -92,8 +106,16 @@ def test_weights_layout_dims_units_and_a_long_setting(tmp_path):
     layout = Layout(parts=(Part(name="image", shape=(2,), kind="complex", unit="T"), Part(name="shift", shape=(3,))))
     weights = torch.randn(5, 2, generator=torch.Generator().manual_seed(1))
     weights[0] = -math.inf
-    result = make(shape=(7,), layout=layout, log_weights=weights, dims=("unknowns",), units="mm",
-                  settings={"text": "x" * 200_000}, problem="not saved", prior="not saved")
+    result = make(
+        shape=(7,),
+        layout=layout,
+        log_weights=weights,
+        dims=("unknowns",),
+        units="mm",
+        settings={"text": "x" * 200_000},
+        problem="not saved",
+        prior="not saved",
+    )
     result.save(tmp_path / "r.nc")
     back = load_result(tmp_path / "r.nc")
     assert_same(back, result)
@@ -209,7 +231,7 @@ def test_any_flipped_byte_is_refused_or_harmless(path):
     outcomes = set()
     for _ in range(150):
         where = int(rng.integers(8, len(raw)))
-        path.write_bytes(raw[:where] + bytes([raw[where] ^ int(rng.integers(1, 256))]) + raw[where + 1:])
+        path.write_bytes(raw[:where] + bytes([raw[where] ^ int(rng.integers(1, 256))]) + raw[where + 1 :])
         try:
             outcomes.add(type(load_result(path)).__name__)
         except FileError:
@@ -277,7 +299,9 @@ def test_hostile_variables(path, tmp_path):
     shape = (5, 2, 3, 2)
     replace(path, shape=shape, dtype="f4", external=[(str(secret), 0, 10**4)])
     refused(path, "has a variable 'samples' that is no array of its own")
-    replace(path, shape=(2**20, 2, 3, 2), dtype="f4")  # declared, never written: would fill 50 MB of memory from nothing
+    replace(
+        path, shape=(2**20, 2, 3, 2), dtype="f4"
+    )  # declared, never written: would fill 50 MB of memory from nothing
     refused(path, "has a variable 'samples' that is compressed, chunked or incomplete")
     replace(path, data=np.zeros(shape, "f4"), compression="gzip")
     refused(path, "has a variable 'samples' that is compressed, chunked or incomplete")

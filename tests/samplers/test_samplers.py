@@ -382,7 +382,9 @@ def test_langevin_corrections_have_the_variance_of_their_recursion(predictor):
 def test_many_corrections_settle_at_the_stationary_variance_of_langevin_steps():
     """At b with p = b^2/(c + b^2) the recursion's fixed point is ``(c + b^2)/(1 - tau p / 2)``."""
     tau, count, b = 0.5, 400, 2.0
-    plan = Plan.make(PredictorCorrector(predictor=Euler(), corrections=count, rule="level", size=tau), custom_grid([4.0, b]))
+    plan = Plan.make(
+        PredictorCorrector(predictor=Euler(), corrections=count, rule="level", size=tau), custom_grid([4.0, b])
+    )
     x = torch.zeros(count + 1, 4, dtype=F64)
     x[0] = 1
     x = run(plan, shrink, x, lambda i, j: torch.eye(count + 1, dtype=F64)[:, j + 1 : j + 2].expand(-1, 4), steps=1).x
@@ -654,7 +656,11 @@ BAD = {
     "churn unit": (lambda: Churn(unit="mm"), TypeError, r"Churn: `unit` must be a real number, got 'mm'"),
     "deis 4": (lambda: DEIS(order=4), ValueError, r"DEIS: `order` must be 1, 2 or 3, got 4"),
     "deis 0": (lambda: DEIS(order=0), ValueError, r"DEIS: `order` must be at least 1"),
-    "deis variable": (lambda: DEIS(variable="t"), ValueError, r"DEIS: `variable` must be one of 'sigma', 'log_sigma', got 't'"),
+    "deis variable": (
+        lambda: DEIS(variable="t"),
+        ValueError,
+        r"DEIS: `variable` must be one of 'sigma', 'log_sigma', got 't'",
+    ),
     "pc predictor": (
         lambda: PredictorCorrector(predictor=Euler),
         TypeError,
@@ -670,8 +676,16 @@ BAD = {
         ValueError,
         r"`predictor` must be a one-step method: .*, got PredictorCorrector",
     ),
-    "pc corrections": (lambda: PredictorCorrector(corrections=0), ValueError, r"`corrections` must be at least 1, got 0"),
-    "pc rule": (lambda: PredictorCorrector(rule="fixed"), ValueError, r"`rule` must be one of 'snr', 'level', got 'fixed'"),
+    "pc corrections": (
+        lambda: PredictorCorrector(corrections=0),
+        ValueError,
+        r"`corrections` must be at least 1, got 0",
+    ),
+    "pc rule": (
+        lambda: PredictorCorrector(rule="fixed"),
+        ValueError,
+        r"`rule` must be one of 'snr', 'level', got 'fixed'",
+    ),
     "pc size": (lambda: PredictorCorrector(size=1.5), ValueError, r"`size` must be at most 1, got 1.5"),
     "pc zero": (lambda: PredictorCorrector(size=0.0), ValueError, r"`size` must be positive, got 0.0"),
     "positional": (lambda: UniPC(3), TypeError, r"positional"),

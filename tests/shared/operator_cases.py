@@ -77,7 +77,9 @@ CASES: dict[str, iv.operators.LinearOperator] = {
         scipy.sparse.random(6, 20, density=0.3, random_state=1, format="csr"), in_shape=(4, 5), in_kind="complex"
     ),
     "sparse complex of real": ops.from_scipy(
-        scipy.sparse.random(6, 20, density=0.3, random_state=2, format="csr") * (1 + 2j), in_shape=(4, 5), in_kind="real"
+        scipy.sparse.random(6, 20, density=0.3, random_state=2, format="csr") * (1 + 2j),
+        in_shape=(4, 5),
+        in_kind="real",
     ),
     "blur by a number": ops.Blur(kernel=randn(1, 1), in_shape=(3, 4), boundary="zero"),
     "stack items": ops.Stack(

@@ -38,11 +38,20 @@ def data(dtype: torch.dtype = F64) -> Tensor:
 def test_the_hand_written_loops_are_pigdm_with_ancestral_steps(loop, stub, pullback):
     grid, y = iv.samplers.log_grid(10.0, 0.01, 12), data()
     strategy = iv.strategies.PiGDM(sampler=iv.samplers.Ancestral(), grid=grid)
-    result = iv.solve(iv.operators.Mask(mask=mask()), y, stub(mean=torch.zeros(SIDE, SIDE, dtype=F64)), noise=NOISE,
-                      strategy=strategy, num_samples=1, seed=5)
+    result = iv.solve(
+        iv.operators.Mask(mask=mask()),
+        y,
+        stub(mean=torch.zeros(SIDE, SIDE, dtype=F64)),
+        noise=NOISE,
+        strategy=strategy,
+        num_samples=1,
+        seed=5,
+    )
     draws = Draws.for_rows(5, list(range(ITEMS)), [0] * ITEMS, y.device)
     x = 10.0 * draws.normal((SIDE, SIDE), F64, step=0)
-    x = loop(x, y, mask().to(F64), grid.tolist(), NOISE, pullback, lambda i: draws.normal((SIDE, SIDE), F64, step=i + 1))
+    x = loop(
+        x, y, mask().to(F64), grid.tolist(), NOISE, pullback, lambda i: draws.normal((SIDE, SIDE), F64, step=i + 1)
+    )
     # 12 steps of some 15 roundings of numbers up to 50; a step contracts the errors of those before it.
     torch.testing.assert_close(result.samples[0], x, rtol=0, atol=12 * 15 * 50 * torch.finfo(F64).eps)
 
@@ -65,8 +74,13 @@ class Stalls(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         out = func(*args, **kwargs)
-        if func in (aten._local_scalar_dense.default, aten._linalg_check_errors.default, aten.nonzero.default,
-                    aten.equal.default, aten.masked_select.default):
+        if func in (
+            aten._local_scalar_dense.default,
+            aten._linalg_check_errors.default,
+            aten.nonzero.default,
+            aten.equal.default,
+            aten.masked_select.default,
+        ):
             self.seen[str(func)] += 1
         elif func is aten.index.Tensor and any(i is not None and i.dtype == torch.bool for i in args[1]):
             self.seen["index by a mask"] += 1
@@ -99,8 +113,15 @@ CASES = {  # name: prior, strategy for a number of steps
 
 def solve(prior: iv.priors.Prior, strategy: Guided, items: int | None = None) -> Counter[str]:
     with Stalls() as stalls:
-        iv.solve(iv.operators.Mask(mask=mask(items), in_shape=(SIDE, SIDE)), data(torch.float32), prior, noise=NOISE, strategy=strategy,
-                 num_samples=2, seed=0)
+        iv.solve(
+            iv.operators.Mask(mask=mask(items), in_shape=(SIDE, SIDE)),
+            data(torch.float32),
+            prior,
+            noise=NOISE,
+            strategy=strategy,
+            num_samples=2,
+            seed=0,
+        )
     return stalls.seen
 
 
@@ -150,8 +171,12 @@ def run_pretended(prior: iv.priors.Prior, strategy: Guided, items: int | None = 
     rows = list(range(ITEMS))
     with FakeTensorMode(allow_non_fake_inputs=True):
         device = torch.device("cuda")
-        run = Run(problem=moved(problem), prior=moved(prior), bound=moved(bound),
-                  draws=Draws.for_rows(0, rows, [0] * ITEMS, device))
+        run = Run(
+            problem=moved(problem),
+            prior=moved(prior),
+            bound=moved(bound),
+            draws=Draws.for_rows(0, rows, [0] * ITEMS, device),
+        )
         state = strategy.init(run)
         state, _ = strategy.step(run, state, 0)  # levels that differ from row to row are copied to the device once
         with Stalls() as stalls:
@@ -162,8 +187,15 @@ def run_pretended(prior: iv.priors.Prior, strategy: Guided, items: int | None = 
 
 
 SAMPLERS = (
-    iv.samplers.Euler(), iv.samplers.Heun(), iv.samplers.DPMSolver2M(), iv.samplers.SDEDPMSolver2M(),
-    iv.samplers.DPMSolver3M(), iv.samplers.UniPC(), iv.samplers.ERSDE(), iv.samplers.Ancestral(), iv.samplers.Churn(),
+    iv.samplers.Euler(),
+    iv.samplers.Heun(),
+    iv.samplers.DPMSolver2M(),
+    iv.samplers.SDEDPMSolver2M(),
+    iv.samplers.DPMSolver3M(),
+    iv.samplers.UniPC(),
+    iv.samplers.ERSDE(),
+    iv.samplers.Ancestral(),
+    iv.samplers.Churn(),
 )
 
 

@@ -144,7 +144,8 @@ def test_two_modes_by_particles(form, monkeypatch):
         monkeypatch.setattr("invsolve.strategies.smc.smc.DENSE_SIZE", 0)
     weights, means, stds = (0.7, 0.3), (2.0, 5.0), (0.4, 0.6)
     prior = iv.priors.GaussianMixturePrior(
-        weights=torch.tensor(weights, dtype=F64), means=torch.tensor(means, dtype=F64)[:, None],
+        weights=torch.tensor(weights, dtype=F64),
+        means=torch.tensor(means, dtype=F64)[:, None],
         covariances=torch.tensor(stds, dtype=F64).square()[:, None, None],
     )
     A, noise = iv.operators.Matrix(matrix=torch.ones(2, 1, dtype=F64)), Poisson(counts_per_unit=1.0, background=0.5)
@@ -176,7 +177,13 @@ def test_items_do_not_see_each_other(name):
     both = iv.solve(A, y, prior, noise=noise, strategy=strategy, num_samples=16, seed=0)
     for item, gain in ((0, 4.0), (1, 50.0)):
         alone = iv.solve(
-            A, y[item : item + 1], prior, noise=Poisson(counts_per_unit=gain), strategy=strategy, num_samples=16, seed=0,
+            A,
+            y[item : item + 1],
+            prior,
+            noise=Poisson(counts_per_unit=gain),
+            strategy=strategy,
+            num_samples=16,
+            seed=0,
             item_ids=[item],
         )
         assert torch.allclose(alone.samples[:, 0], both.samples[:, item], rtol=0, atol=1e-8)
@@ -222,8 +229,11 @@ def test_a_right_model_of_counts_passes():
 @pytest.mark.parametrize("seed", [0, 1])
 @pytest.mark.parametrize(
     "noise",
-    [Poisson(counts_per_unit=15.0, background=3.0), Poisson(counts_per_unit=10 / 1.5, background=3.0),
-     Poisson(counts_per_unit=10.0, background=12.0)],
+    [
+        Poisson(counts_per_unit=15.0, background=3.0),
+        Poisson(counts_per_unit=10 / 1.5, background=3.0),
+        Poisson(counts_per_unit=10.0, background=12.0),
+    ],
     ids=["gain 1.5 times too large", "gain 1.5 times too small", "background 4 times too large"],
 )
 def test_a_wrong_gain_or_background_fails(noise, seed):

@@ -220,17 +220,31 @@ def test_an_error_holds_the_good_rows():
     prior_ = iv.priors.from_denoiser(sick, shape=(N,), scale=1.0)
     with pytest.raises(iv.errors.SolveError, match="1 of 4 samples failed.*in the error's `result`") as caught:
         iv.solve(A, Y, prior_, noise=0.1, num_samples=4, strategy=iv.strategies.MMPS())
-    assert isinstance(caught.value.result, iv.Result) and caught.value.result.failed.tolist() == [False, True, False, False]
+    assert isinstance(caught.value.result, iv.Result) and caught.value.result.failed.tolist() == [
+        False,
+        True,
+        False,
+        False,
+    ]
 
 
 def test_what_does_not_fit_is_said():
     noise_only = iv.priors.from_denoiser(lambda x, sigma: 1e-6 * x, shape=(N,), scale=1.0)
     assert any("do not fit the data" in w for w in iv.solve(A, Y, noise_only, noise=0.01, num_samples=4).warnings)
     cut = iv.operators.from_callable(lambda x: x + torch.tanh(x).detach() * 3, (N,), (N,))
-    assert any("disagrees with finite differences" in w for w in iv.solve(cut, Y, prior(), noise=0.3, num_samples=1).warnings)
+    assert any(
+        "disagrees with finite differences" in w for w in iv.solve(cut, Y, prior(), noise=0.3, num_samples=1).warnings
+    )
     short = iv.strategies.MMPS(covariance="jacobian", max_iter=1)
-    assert any("raise max_iter" in w for w in iv.solve(A, Y, prior(), noise=0.1, num_samples=2, strategy=short).warnings)
-    assert iv.solve(iv.operators.from_callable(lambda x: x + 0.1 * x**3, (N,), (N,)), Y, prior(), noise=0.1, num_samples=1).warnings == ()
+    assert any(
+        "raise max_iter" in w for w in iv.solve(A, Y, prior(), noise=0.1, num_samples=2, strategy=short).warnings
+    )
+    assert (
+        iv.solve(
+            iv.operators.from_callable(lambda x: x + 0.1 * x**3, (N,), (N,)), Y, prior(), noise=0.1, num_samples=1
+        ).warnings
+        == ()
+    )
 
 
 def test_a_few_samples_that_no_datum_allows_are_said():
@@ -286,8 +300,12 @@ def test_uneven_weights_of_a_solve_are_said():
 
 def test_an_optimiser_says_what_its_spread_is():
     optimised = iv.solve(A, Y, prior(), noise=0.3, num_samples=2, strategy=iv.strategies.REDDiff(num_steps=20))
-    assert optimised.why == "Chosen by the caller. An optimiser: the spread of its answers is not that of the posterior."
-    assert iv.solve(A, Y, prior(), noise=0.3, num_samples=2, strategy=iv.strategies.MMPS()).why == "Chosen by the caller."
+    assert (
+        optimised.why == "Chosen by the caller. An optimiser: the spread of its answers is not that of the posterior."
+    )
+    assert (
+        iv.solve(A, Y, prior(), noise=0.3, num_samples=2, strategy=iv.strategies.MMPS()).why == "Chosen by the caller."
+    )
 
 
 def test_gradients_do_not_leak():

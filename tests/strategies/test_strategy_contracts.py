@@ -54,8 +54,11 @@ def masks() -> iv.operators.Mask:
 
 def data(dtype: torch.dtype = torch.float64) -> Tensor:
     y = torch.randn(3, N, generator=torch.Generator().manual_seed(0), dtype=dtype)
-    return masks().mask * y if not dtype.is_complex else iv.operators.Mask(
-        mask=masks().mask, in_shape=(N,), kind="complex")(y)
+    return (
+        masks().mask * y
+        if not dtype.is_complex
+        else iv.operators.Mask(mask=masks().mask, in_shape=(N,), kind="complex")(y)
+    )
 
 
 def run(name: str, y: Tensor, A: iv.operators.Operator | None = None, **options: object) -> Tensor:
@@ -222,9 +225,16 @@ def test_the_papers_form_of_dps_knows_two_laws_of_noise():
 
 @pytest.mark.parametrize(
     "strategy",
-    [ivs.DPS.published("inpainting"), ivs.DDNM.published(), ivs.DDRM.published(num_steps=50), ivs.REDDiff.published(),
-     ivs.DiffPIR.published("super_resolution"), ivs.DiffPIR.published("inversebench"), ivs.DAPS.published("motion_blur"),
-     ivs.PnPDM.published(rho_min=0.1)],
+    [
+        ivs.DPS.published("inpainting"),
+        ivs.DDNM.published(),
+        ivs.DDRM.published(num_steps=50),
+        ivs.REDDiff.published(),
+        ivs.DiffPIR.published("super_resolution"),
+        ivs.DiffPIR.published("inversebench"),
+        ivs.DAPS.published("motion_blur"),
+        ivs.PnPDM.published(rho_min=0.1),
+    ],
     ids=lambda s: s.name,
 )
 def test_published_settings_run_and_are_in_units(strategy):
@@ -243,22 +253,52 @@ def test_published_settings_run_and_are_in_units(strategy):
     assert torch.allclose(two.samples / unit, one.samples, atol=1e-4)
 
 
-@pytest.mark.parametrize("make", [
-    lambda: ivs.DPS.published("a task"), lambda: ivs.DAPS.published("a task"), lambda: ivs.DiffPIR.published("a task"),
-    lambda: ivs.DPS(form="mine"), lambda: ivs.DPS(scale=0.0), lambda: ivs.DPS(unit=-1.0), lambda: ivs.LGD(clouds=0),
-    lambda: ivs.LGD(trust=-1.0), lambda: ivs.DDNM(eta=1.5), lambda: ivs.DDNM(form="mine"), lambda: ivs.DDRM(eta_b=-0.1),
-    lambda: ivs.DiffPIR(zeta=2.0), lambda: ivs.DiffPIR(lam=0.0), lambda: ivs.REDDiff(weight="mine"),
-    lambda: ivs.REDDiff(loss="mine"), lambda: ivs.REDDiff(lam=-1.0), lambda: ivs.REDDiff(learning_rate=0.0),
-    lambda: ivs.DAPS(inner="mine"), lambda: ivs.DAPS(ode_steps=0), lambda: ivs.DAPS(tau=-1.0),
-    lambda: ivs.PnPDM(prior_step="mine"), lambda: ivs.PnPDM(data_step="mine"), lambda: ivs.PnPDM(rho_min=0.0),
-    lambda: ivs.PnPDM(decay=1.5), lambda: ivs.PnPDM(rho_max=0.1, rho_min=1.0), lambda: ivs.PnPDM(num_steps=0), lambda: ivs.LanPaint(inner=-1), lambda: ivs.LanPaint(lam=-1.0),
-    lambda: ivs.LanPaint(eta=0.0), lambda: ivs.MCGDiff(kappa=0.0), lambda: ivs.MCGDiff(resample_below=2.0),
-    lambda: ivs.FPS(eta=-0.5), lambda: ivs.DPS(num_steps=1), lambda: ivs.PiGDM(form="mine"),
-    lambda: ivs.PiGDM(form="published", sampler=iv.samplers.Euler()), lambda: ivs.PiGDM(form="published", eta=3.0),
-    lambda: ivs.DPS(grid=torch.ones(2, 3)), lambda: iv.samplers.vp_grid(4, last=2.0),
-    lambda: iv.samplers.ddpm_grid(1), lambda: iv.samplers.ddpm_grid(4, spacing="mine"),
-    lambda: iv.samplers.ddpm_grid(4, beta_max=2.0),
-])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: ivs.DPS.published("a task"),
+        lambda: ivs.DAPS.published("a task"),
+        lambda: ivs.DiffPIR.published("a task"),
+        lambda: ivs.DPS(form="mine"),
+        lambda: ivs.DPS(scale=0.0),
+        lambda: ivs.DPS(unit=-1.0),
+        lambda: ivs.LGD(clouds=0),
+        lambda: ivs.LGD(trust=-1.0),
+        lambda: ivs.DDNM(eta=1.5),
+        lambda: ivs.DDNM(form="mine"),
+        lambda: ivs.DDRM(eta_b=-0.1),
+        lambda: ivs.DiffPIR(zeta=2.0),
+        lambda: ivs.DiffPIR(lam=0.0),
+        lambda: ivs.REDDiff(weight="mine"),
+        lambda: ivs.REDDiff(loss="mine"),
+        lambda: ivs.REDDiff(lam=-1.0),
+        lambda: ivs.REDDiff(learning_rate=0.0),
+        lambda: ivs.DAPS(inner="mine"),
+        lambda: ivs.DAPS(ode_steps=0),
+        lambda: ivs.DAPS(tau=-1.0),
+        lambda: ivs.PnPDM(prior_step="mine"),
+        lambda: ivs.PnPDM(data_step="mine"),
+        lambda: ivs.PnPDM(rho_min=0.0),
+        lambda: ivs.PnPDM(decay=1.5),
+        lambda: ivs.PnPDM(rho_max=0.1, rho_min=1.0),
+        lambda: ivs.PnPDM(num_steps=0),
+        lambda: ivs.LanPaint(inner=-1),
+        lambda: ivs.LanPaint(lam=-1.0),
+        lambda: ivs.LanPaint(eta=0.0),
+        lambda: ivs.MCGDiff(kappa=0.0),
+        lambda: ivs.MCGDiff(resample_below=2.0),
+        lambda: ivs.FPS(eta=-0.5),
+        lambda: ivs.DPS(num_steps=1),
+        lambda: ivs.PiGDM(form="mine"),
+        lambda: ivs.PiGDM(form="published", sampler=iv.samplers.Euler()),
+        lambda: ivs.PiGDM(form="published", eta=3.0),
+        lambda: ivs.DPS(grid=torch.ones(2, 3)),
+        lambda: iv.samplers.vp_grid(4, last=2.0),
+        lambda: iv.samplers.ddpm_grid(1),
+        lambda: iv.samplers.ddpm_grid(4, spacing="mine"),
+        lambda: iv.samplers.ddpm_grid(4, beta_max=2.0),
+    ],
+)
 def test_wrong_options_are_refused_where_they_are_written(make):
     with pytest.raises(iv.errors.InputError):
         make()
@@ -277,18 +317,22 @@ def test_what_a_prior_or_problem_lacks_is_said():
         with pytest.raises(iv.errors.UnsupportedError, match="not a LinearOperator.*langevin"):
             iv.solve(Bent(), data(), prior(), noise=0.3, strategy=strategy, num_samples=1)
     field = iv.priors.GaussianFieldPrior(shape=(N,), spectrum=iv.priors.Matern(std=1.0, length=0.3)).to(
-        dtype=torch.float64)
+        dtype=torch.float64
+    )
     assert field.white_noise or "white" in ivs.DDRM().missing(iv.Problem(masks(), data(), noise=0.3), field)
     wide = iv.operators.Matrix(matrix=torch.zeros(2, 5000))
     assert "4096" in ivs.DDRM().missing(
         iv.Problem(wide, torch.zeros(1, 2), noise=1.0),
-        iv.priors.from_denoiser(lambda x, s: x, shape=(5000,), mean=torch.zeros(5000), scale=1.0))
+        iv.priors.from_denoiser(lambda x, s: x, shape=(5000,), mean=torch.zeros(5000), scale=1.0),
+    )
     per_entry = iv.Problem(masks(), data(), noise=torch.rand(N, dtype=torch.float64) + 0.5)
     assert "one noise std" in ivs.DDRM().missing(per_entry, prior())
 
 
 # --- what a review found ----------------------------------------------------------------------------------------------
-AWARE = [n for n in WALKS if n not in NOT_NOISE_AWARE | {"LanPaint", "MCGDiff", "FPS", "PnPDM, sampler", "DAPS, Langevin"}]
+AWARE = [
+    n for n in WALKS if n not in NOT_NOISE_AWARE | {"LanPaint", "MCGDiff", "FPS", "PnPDM, sampler", "DAPS, Langevin"}
+]
 
 
 @pytest.mark.parametrize("name", AWARE)
@@ -296,7 +340,8 @@ AWARE = [n for n in WALKS if n not in NOT_NOISE_AWARE | {"LanPaint", "MCGDiff", 
 def test_smooth_images_do_not_run_away(name, kind):
     """A field whose top mode has ten times the std of an entry, seen through an operator that sees that mode."""
     field = iv.priors.GaussianFieldPrior(shape=(16, 16), spectrum=iv.priors.Matern(std=1.0, length=0.3)).to(
-        dtype=torch.float64)
+        dtype=torch.float64
+    )
     kernel = torch.ones(3, 3, dtype=torch.float64) / 9
     A: iv.operators.LinearOperator = iv.operators.Blur(kernel=kernel, in_shape=(16, 16), boundary="periodic")
     if kind == "downsample":
@@ -336,8 +381,9 @@ def test_moduli_of_a_prior_of_mean_zero_are_fitted(strategy):
 def test_items_of_images_with_a_dense_decomposition(name):
     """Levels of their own for every item, coordinates with fewer axes than the signal."""
     shape = (3, 4)
-    law = iv.priors.GaussianPrior(mean=torch.zeros(shape, dtype=torch.float64),
-                                  covariance=torch.eye(12, dtype=torch.float64))
+    law = iv.priors.GaussianPrior(
+        mean=torch.zeros(shape, dtype=torch.float64), covariance=torch.eye(12, dtype=torch.float64)
+    )
     matrix = torch.randn(7, 12, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     flat = iv.operators.from_callable(lambda x: x.flatten(1) @ matrix.mT, shape, (7,), kind="linear")
     y = torch.randn(3, 7, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
@@ -386,8 +432,10 @@ def test_options_that_would_have_no_effect_are_refused():
 def test_units_do_not_matter_where_the_diffusion_noise_is_coloured(name):
     def solved(unit: float) -> Tensor:
         field = iv.priors.GaussianFieldPrior(
-            shape=(N,), spectrum=iv.priors.Matern(std=unit, length=0.3),
-            noise_spectrum=iv.priors.Matern(std=unit, length=0.05)).to(dtype=torch.float64)
+            shape=(N,),
+            spectrum=iv.priors.Matern(std=unit, length=0.3),
+            noise_spectrum=iv.priors.Matern(std=unit, length=0.05),
+        ).to(dtype=torch.float64)
         return run(name, unit * data(), prior=field, noise=0.3 * unit) / unit
 
     one, two = solved(1.0), solved(1e4)

@@ -121,9 +121,7 @@ class Head:
             low = share * deepest * (1 + 0.5 * reach).clamp(0.1, 1.7)
             along = f.abs() / slope.clamp_min(0.6 / wave) * shrink
             taper = (1 - depth / low.clamp_min(1.0)).clamp(0.0, 1.0) + 2.2 * torch.exp(-depth.clamp_min(0) / 1.8)
-            pial = torch.minimum(
-                pial, (along**2 + (depth - low).clamp_min(0.0) ** 2).sqrt() - open_ * (0.25 + taper)
-            )
+            pial = torch.minimum(pial, (along**2 + (depth - low).clamp_min(0.0) ** 2).sqrt() - open_ * (0.25 + taper))
         # The lateral fissure: a sheet between temporal and frontal lobe, down to the insula.
         level = z + 4 - 0.22 * y + 2.5 * torch.sin(y / 15 + side / 9)
         inward = (draw(32.0, 38.0) - side).clamp_min(0)
@@ -152,8 +150,11 @@ class Head:
         """Nuclei, ventricles, vessels, lesions."""
         side = x.abs()
         for centre, half in (
-            ((13, 14, 12), (5.5, 17, 8)), ((27, 4, 2), (6, 20, 12)), ((11, -14, 5), (9, 15, 9)),
-            ((29, -18, -20), (6, 18, 5)), ((24, 8, -20), (9, 9, 8)),
+            ((13, 14, 12), (5.5, 17, 8)),
+            ((27, 4, 2), (6, 20, 12)),
+            ((11, -14, 5), (9, 15, 9)),
+            ((29, -18, -20), (6, 18, 5)),
+            ((24, 8, -20), (9, 9, 8)),
         ):
             found.add("deep grey", _ball(side, y, z, centre, half))
         found.add("white", _ball(side, y, z, (20, 2, 0), (4, 12, 8)), share=0.6, rest="deep grey")

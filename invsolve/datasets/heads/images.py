@@ -20,12 +20,45 @@ Scalp = Literal["random", "kept", "stripped"]
 
 # Grey levels: (low, high) of a uniform draw, by tissue in the order of TISSUES
 _MR: dict[str, tuple[tuple[float, float], ...]] = {
-    "T1": ((0, 0), (0.75, 1.2), (0.35, 0.6), (0.02, 0.08), (0.5, 0.9), (0.08, 0.3), (0.5, 0.68),
-           (0.75, 0.92), (0.58, 0.75), (0.1, 1.0), (0.3, 0.6)),
-    "T2": ((0, 0), (0.4, 0.8), (0.2, 0.4), (0.02, 0.06), (0.3, 0.6), (0.85, 1.1), (0.5, 0.68),
-           (0.35, 0.5), (0.4, 0.55), (0.02, 0.2), (0.7, 1.0)),
-    "PD": ((0, 0), (0.7, 1.0), (0.5, 0.7), (0.03, 0.1), (0.5, 0.8), (0.75, 1.0), (0.75, 0.95),
-           (0.62, 0.8), (0.7, 0.85), (0.1, 0.5), (0.8, 1.0)),
+    "T1": (
+        (0, 0),
+        (0.75, 1.2),
+        (0.35, 0.6),
+        (0.02, 0.08),
+        (0.5, 0.9),
+        (0.08, 0.3),
+        (0.5, 0.68),
+        (0.75, 0.92),
+        (0.58, 0.75),
+        (0.1, 1.0),
+        (0.3, 0.6),
+    ),
+    "T2": (
+        (0, 0),
+        (0.4, 0.8),
+        (0.2, 0.4),
+        (0.02, 0.06),
+        (0.3, 0.6),
+        (0.85, 1.1),
+        (0.5, 0.68),
+        (0.35, 0.5),
+        (0.4, 0.55),
+        (0.02, 0.2),
+        (0.7, 1.0),
+    ),
+    "PD": (
+        (0, 0),
+        (0.7, 1.0),
+        (0.5, 0.7),
+        (0.03, 0.1),
+        (0.5, 0.8),
+        (0.75, 1.0),
+        (0.75, 0.95),
+        (0.62, 0.8),
+        (0.7, 0.85),
+        (0.1, 0.5),
+        (0.8, 1.0),
+    ),
     "free": ((0, 0), *(((0.05, 1.0),) * 10)),
 }
 _HOUNSFIELD = (-1000.0, -95.0, 50.0, 1100.0, 350.0, 8.0, 38.0, 29.0, 39.0, 50.0, 22.0)
@@ -100,8 +133,12 @@ def volume(shape: tuple[int, int, int], *, seed: int = 0, number: int = 0, exten
 def _checked(
     owner: str, n: int, shape: tuple[int, int], seed: int, first: int
 ) -> tuple[int, tuple[int, int], int, int]:
-    return (check_int(owner, "n", n, minimum=1), check_plane(owner, "shape", shape), check_seed(owner, seed),
-            check_int(owner, "first", first, minimum=0))
+    return (
+        check_int(owner, "n", n, minimum=1),
+        check_plane(owner, "shape", shape),
+        check_seed(owner, seed),
+        check_int(owner, "first", first, minimum=0),
+    )
 
 
 def _plane(shape: tuple[int, int], u: list[float], view: View) -> Tensor:
@@ -118,7 +155,9 @@ def _plane(shape: tuple[int, int], u: list[float], view: View) -> Tensor:
     down, right = (down + 24 * (u[3] - 0.5)).flatten(), (right + 16 * (u[4] - 0.5)).flatten()
     still = torch.full_like(down, place)
     points = {
-        "axial": (right, -down + 4, still), "coronal": (right, still, -down + 4), "sagittal": (still, right, -down + 4),
+        "axial": (right, -down + 4, still),
+        "coronal": (right, still, -down + 4),
+        "sagittal": (still, right, -down + 4),
     }[view]
     angles = [math.radians(30 * (v - 0.5)) * s for v, s in zip(u[5:8], (1, 1, 1), strict=True)]
     return torch.stack(points, 1) @ _tilt(angles)
@@ -145,9 +184,7 @@ def _fractions(shape: tuple[int, int], seed: int, number: int, view: View) -> tu
     return torch.nn.functional.avg_pool2d(parts[None], k)[0], points.view(*fine, 3)[::k, ::k]
 
 
-def _mr(
-    shape: tuple[int, int], seed: int, number: int, contrast: Contrast, view: View, scalp: Scalp
-) -> Tensor:
+def _mr(shape: tuple[int, int], seed: int, number: int, contrast: Contrast, view: View, scalp: Scalp) -> Tensor:
     fractions, points = _fractions(shape, seed, number, view)
     u = uniforms("heads contrast", seed, number, (32,)).float()
     kinds: tuple[Contrast, ...] = ("T1", "T1", "T2", "PD", "free")

@@ -55,9 +55,15 @@ def from_deepinv(
     check_choice("from_deepinv", "out_kind", out_kind, ("real", "complex"))
     shapes = check_dims("from_deepinv", "in_shape", in_shape), check_dims("from_deepinv", "out_shape", out_shape)
     cls = DeepinvLinear if isinstance(physics, deepinv.physics.LinearPhysics) else DeepinvOperator
-    return cls(physics=physics, in_shape=shapes[0], out_shape=shapes[1], in_kind=in_kind, out_kind=out_kind,
-               in_channel=_channel("from_deepinv", "in_channel", in_channel, shapes[0], in_kind),
-               out_channel=_channel("from_deepinv", "out_channel", out_channel, shapes[1], out_kind))
+    return cls(
+        physics=physics,
+        in_shape=shapes[0],
+        out_shape=shapes[1],
+        in_kind=in_kind,
+        out_kind=out_kind,
+        in_channel=_channel("from_deepinv", "in_channel", in_channel, shapes[0], in_kind),
+        out_channel=_channel("from_deepinv", "out_channel", out_channel, shapes[1], out_kind),
+    )
 
 
 def _channel(owner: str, name: str, value: Channel | None, shape: Shape, kind: Kind) -> Channel:
@@ -106,17 +112,34 @@ class _Physics(Operator):
                     if value.is_floating_point() or value.is_complex():
                         kind: Kind = "complex" if value.is_complex() else "real"
                         cast = value.detach().to(kind_dtype(dtype, kind))
-                        setattr(module, name, torch.nn.Parameter(cast, requires_grad=value.requires_grad)
-                                if isinstance(value, torch.nn.Parameter) else cast)
+                        setattr(
+                            module,
+                            name,
+                            torch.nn.Parameter(cast, requires_grad=value.requires_grad)
+                            if isinstance(value, torch.nn.Parameter)
+                            else cast,
+                        )
         return replace(self, physics=physics)  # type: ignore[type-var]
 
     def fingerprint(self) -> str:
         """Buffers are not all: a factor or a padding rule is a plain attribute of the module."""
-        plain = {f"{where}.{name}": value for where, module in self.physics.named_modules()
-                 for name, value in vars(module).items()
-                 if isinstance(value, (bool, int, float, str, tuple)) and name[0] != "_" and name != "training"}
-        content = (type(self.physics).__qualname__, self._buffers(), plain, self.in_shape, self.out_shape, self.in_kind,
-                   self.out_kind, self.in_channel, self.out_channel)
+        plain = {
+            f"{where}.{name}": value
+            for where, module in self.physics.named_modules()
+            for name, value in vars(module).items()
+            if isinstance(value, (bool, int, float, str, tuple)) and name[0] != "_" and name != "training"
+        }
+        content = (
+            type(self.physics).__qualname__,
+            self._buffers(),
+            plain,
+            self.in_shape,
+            self.out_shape,
+            self.in_kind,
+            self.out_kind,
+            self.in_channel,
+            self.out_channel,
+        )
         return fingerprint(content)
 
 
@@ -168,8 +191,10 @@ def _channels(shape: Shape, kind: Kind, channel: Channel) -> Shape:
 def _from_channels(y: Tensor, rows: int, shape: Shape, kind: Kind, channel: Channel, name: str) -> Tensor:
     want = (rows, *_channels(shape, kind, channel))
     if tuple(y.shape) != want:
-        raise OperatorError(f"deepinv: {name} must have shape {want}, got {tuple(y.shape)}. Check in_shape, out_shape, "
-                            "the kinds, and in_channel and out_channel ('add' or 'keep').")
+        raise OperatorError(
+            f"deepinv: {name} must have shape {want}, got {tuple(y.shape)}. Check in_shape, out_shape, "
+            "the kinds, and in_channel and out_channel ('add' or 'keep')."
+        )
     if kind == "complex":
         return torch.view_as_complex(y.movedim(1, -1).contiguous())
     return y[:, 0] if channel == "add" else y

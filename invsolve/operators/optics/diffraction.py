@@ -56,9 +56,7 @@ class Diffraction(LinearOperator):
         object.__setattr__(self, "in_shape", shape)
         if not 1 <= len(shape) <= 3:
             raise invalid("Diffraction", "in_shape", "of 1 to 3 axes", shape)
-        object.__setattr__(
-            self, "oversampling", check_int("Diffraction", "oversampling", self.oversampling, minimum=1)
-        )
+        object.__setattr__(self, "oversampling", check_int("Diffraction", "oversampling", self.oversampling, minimum=1))
         check_choice("Diffraction", "in_kind", self.in_kind, ("real", "complex"))
         codes = self.codes
         if codes is None:

@@ -130,8 +130,12 @@ class GaussianBase(Prior):
         scale = getattr(self.law.modes, "scale", None)
         s = sigma if scale is None else sigma * scale
         # Symmetrised: (I + s^-1 K s^-1) w = s^-1 rhs, and the answer is s^-1 w.
-        w, _ = conjugate_gradients(lambda v: v + self._covariance(v / s) / s, rhs / s,
-                                   rtol=10 * torch.finfo(self.dtype).eps, max_iter=4 * prod(self.shape))
+        w, _ = conjugate_gradients(
+            lambda v: v + self._covariance(v / s) / s,
+            rhs / s,
+            rtol=10 * torch.finfo(self.dtype).eps,
+            max_iter=4 * prod(self.shape),
+        )
         return w / s
 
 

@@ -57,8 +57,9 @@ class Table:
             spent += sum(count) * len(points)
             if spent > limit:
                 return None
-            low = torch.cat([width * (b + torch.arange(c, dtype=torch.float64) / c)
-                             for b, c in zip(open_, count, strict=True)])
+            low = torch.cat(
+                [width * (b + torch.arange(c, dtype=torch.float64) / c) for b, c in zip(open_, count, strict=True)]
+            )
             size = torch.cat([torch.full((c,), width / c, dtype=torch.float64) for c in count])
             t = (low[:, None] + size[:, None] * (points + 1) / 2).clamp(0, end)
             values = function(t.flatten()).view(*t.shape, -1)
@@ -75,8 +76,13 @@ class Table:
                     still.append(b)
             open_ = still
         cells = 2**level
-        return cls(end=end, cells=cells.double(), start=cells.cumsum(0) - cells, error=worst,
-                   coefficients=torch.cat([c for c in done if c is not None]))
+        return cls(
+            end=end,
+            cells=cells.double(),
+            start=cells.cumsum(0) - cells,
+            error=worst,
+            coefficients=torch.cat([c for c in done if c is not None]),
+        )
 
     def __call__(self, t: Tensor) -> Tensor:
         """The functions at ``t`` >= 0 (any shape), ``(k, *t.shape)``; NaN where t is."""
@@ -103,8 +109,9 @@ class Table:
     def to(self, device: torch.device) -> Self:
         if self.cells.device == device:
             return self
-        return replace(self, cells=self.cells.to(device), start=self.start.to(device),
-                       coefficients=self.coefficients.to(device))
+        return replace(
+            self, cells=self.cells.to(device), start=self.start.to(device), coefficients=self.coefficients.to(device)
+        )
 
 
 @cache

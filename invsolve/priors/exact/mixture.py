@@ -86,8 +86,11 @@ class GaussianMixturePrior(Prior):
         if not float(variances[-1]) > 0:
             raise invalid(_OWNER, "covariances", "positive for some direction", "a law that is a single point")
         dtype = self.means.dtype
-        law = GaussianLaw(mean=centre.to(dtype).view(self.shape), variances=variances.clamp_min(0).to(dtype),
-                          modes=DenseModes(shape=self.shape, matrix=basis.to(dtype)))
+        law = GaussianLaw(
+            mean=centre.to(dtype).view(self.shape),
+            variances=variances.clamp_min(0).to(dtype),
+            modes=DenseModes(shape=self.shape, matrix=basis.to(dtype)),
+        )
         for name, value in (("law", law), ("_w", w), ("_m", m), ("_values", values), ("_vectors", vectors)):
             object.__setattr__(self, name, value)
 

@@ -70,9 +70,16 @@ class GaussianMixturePosterior(Posterior):
 
     def take(self, index: Tensor) -> Self:
         index = index.to(self.mean.device)
-        return replace(self, problem=self.problem.take(index), weights=self.weights[index], means=self.means[index],
-                       mean=self.mean[index], log_evidence=self.log_evidence[index],
-                       evidence_rounding=self.evidence_rounding[index], item=self.item[index])
+        return replace(
+            self,
+            problem=self.problem.take(index),
+            weights=self.weights[index],
+            means=self.means[index],
+            mean=self.mean[index],
+            log_evidence=self.log_evidence[index],
+            evidence_rounding=self.evidence_rounding[index],
+            item=self.item[index],
+        )
 
 
 def condition_mixture(
@@ -86,8 +93,12 @@ def condition_mixture(
     """
     operator, data = problem.operator, problem.data
     if tuple(operator.in_shape) != shape or operator.in_kind != "real":
-        raise invalid("GaussianMixturePrior.posterior", "A", f"an operator on real signals of shape {shape}",
-                      f"{operator.in_kind} of {tuple(operator.in_shape)}")
+        raise invalid(
+            "GaussianMixturePrior.posterior",
+            "A",
+            f"an operator on real signals of shape {shape}",
+            f"{operator.in_kind} of {tuple(operator.in_shape)}",
+        )
     assert isinstance(operator, LinearOperator)  # a closed form was asked for
     batch = len(data)
     matrix = _whitened_matrix(problem)[:, None]  # (items, 1, m, n)
@@ -114,14 +125,23 @@ def condition_mixture(
     left = ((c[..., 0] * shrink[..., :rank].square()).square().sum(-1) + outside).sqrt()
     own_mean = (white[:, None] - residual[..., 0]).norm(dim=-1)
     each = rounding(
-        dtype, matrix=s.norm(dim=-1), side=rank, law=values.amax(-1) * matrix.square().sum((-2, -1)),
-        ends=white.norm(dim=-1)[:, None] + own_mean, shift=shift, left=left,
+        dtype,
+        matrix=s.norm(dim=-1),
+        side=rank,
+        law=values.amax(-1) * matrix.square().sum((-2, -1)),
+        ends=white.norm(dim=-1)[:, None] + own_mean,
+        shift=shift,
+        left=left,
         terms=peak.abs()[:, None] + 2 * m + 0.5 * (size + torch.log1p(s**2).sum(-1)),
     )
     factors = gain * shrink[..., None, :]
     item = torch.arange(batch, device=data.device) if len(factors) > 1 else data.new_zeros(batch, dtype=torch.int64)
     return GaussianMixturePosterior(
-        problem=problem, weights=posterior_weights.to(dtype), log_evidence=log_evidence, factors=factors, item=item,
+        problem=problem,
+        weights=posterior_weights.to(dtype),
+        log_evidence=log_evidence,
+        factors=factors,
+        item=item,
         evidence_rounding=(posterior_weights * each).sum(1),
         means=posterior_means.to(dtype).view(batch, -1, *shape),
         mean=(posterior_weights[..., None] * posterior_means).sum(1).to(dtype).view(batch, *shape),

@@ -65,8 +65,14 @@ def _spike_slab_table(weight: float, ratio: float) -> Table | None:
         z = z.clamp_min(1e-6)  # the limit at 0, to 1e-12
         return (spike_slab_transport(z, *values)[0] / z).log()[:, None]
 
-    return Table.make(function, _TABLE_END, buckets=4 * round(_TABLE_END), tolerance=1e-9, limit=2**15,
-                      error=lambda z, found, true: (found - true).abs().amax(1))
+    return Table.make(
+        function,
+        _TABLE_END,
+        buckets=4 * round(_TABLE_END),
+        tolerance=1e-9,
+        limit=2**15,
+        error=lambda z, found, true: (found - true).abs().amax(1),
+    )
 
 
 def spike_slab_transport(z: Tensor, weight: Tensor, slab: Tensor, spike: Tensor) -> tuple[Tensor, Tensor]:
@@ -83,8 +89,10 @@ def spike_slab_transport(z: Tensor, weight: Tensor, slab: Tensor, spike: Tensor)
     # The rounding of quantiles near 0 must not cut the solution off.
     low = torch.maximum(at_slab - _ROUND * slab, spike * (_upper_quantile(target - log_v) - _ROUND))
     low = torch.maximum(low, spike * size)
-    high = torch.maximum(slab * (_upper_quantile(target - log_w - math.log(2)) + _ROUND),
-                         spike * (_upper_quantile(target - log_v - math.log(2)) + _ROUND))
+    high = torch.maximum(
+        slab * (_upper_quantile(target - log_w - math.log(2)) + _ROUND),
+        spike * (_upper_quantile(target - log_v - math.log(2)) + _ROUND),
+    )
     high = torch.maximum(torch.minimum(high, slab * size), low)
     tails = _Tails(weight, slab, torch.where(spike > 0, spike, slab))  # a spike of 0 is solved by the first start
     t = low
@@ -209,8 +217,11 @@ def _student_quantiles(z: Any, dof: float) -> Any:
     log_x = (log_tail + log_front) / half
     for _ in range(6):
         tail = np.exp(log_x)
-        log_x = (log_tail + log_front - np.log1p(half * tail * (0.5 / (half + 1) + 0.375 * tail / (half + 2)
-                                                               + 0.3125 * tail**2 / (half + 3)))) / half
+        log_x = (
+            log_tail
+            + log_front
+            - np.log1p(half * tail * (0.5 / (half + 1) + 0.375 * tail / (half + 2) + 0.3125 * tail**2 / (half + 3)))
+        ) / half
     log_x = np.where(z < 30, np.log(x), log_x)
     c = math.sqrt(dof) * np.exp(-0.5 * log_x) * np.sqrt(-np.expm1(log_x))
     return np.where(near, math.sqrt(dof) * np.sqrt(small / (1 - small)), c)

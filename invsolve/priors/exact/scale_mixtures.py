@@ -56,8 +56,7 @@ def make_table(log_weights: Tensor, variances: Tensor, ratio: float) -> Table | 
         return (found - true).abs().amax(1)
 
     end = math.asinh(max(_FAR / width, 1e2))
-    return Table.make(function, end, buckets=math.ceil(4 * end), tolerance=_TOLERANCE, error=error,
-                      limit=_LIMIT)
+    return Table.make(function, end, buckets=math.ceil(4 * end), tolerance=_TOLERANCE, error=error, limit=_LIMIT)
 
 
 def tabulated(table: Table, u: Tensor, ratio: float) -> tuple[Tensor, Tensor, Tensor]:

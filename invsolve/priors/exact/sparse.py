@@ -123,7 +123,8 @@ class Laplace(ScalarLaw):
         near = torch.where(plus > minus, plus, minus)  # the side of u; the other one is always negative
         log_other = -((u / sigma) ** 2) / 2 + _log_scaled_cdf(torch.where(plus > minus, minus, plus).clamp_max(0))
         log_near = torch.where(
-            near > 0, shift**2 / 2 - u.abs() / scale + torch.special.log_ndtr(near),
+            near > 0,
+            shift**2 / 2 - u.abs() / scale + torch.special.log_ndtr(near),
             -((u / sigma) ** 2) / 2 + _log_scaled_cdf(near.clamp_max(0)),
         )
         return torch.logaddexp(log_near, log_other) - torch.log(2 * scale), mean, variance
@@ -246,8 +247,9 @@ class SpikeSlab(_ScaleMixture):
         return torch.stack([p["weight"], 1 - p["weight"]]), torch.stack([p["slab"], p["spike"]]).square()
 
     def inverse(self, c: Tensor, w: Tensor) -> Tensor:
-        values = (torch.as_tensor(v, dtype=c.dtype, device=c.device).flatten() for v in
-                  (self.weight, self.slab, self.spike))
+        values = (
+            torch.as_tensor(v, dtype=c.dtype, device=c.device).flatten() for v in (self.weight, self.slab, self.spike)
+        )
         return spike_slab_inverse(c, w, *values)
 
     @property

@@ -88,21 +88,41 @@ class GaussianFieldPrior(GaussianBase):
         else:
             power = self._spectrum("noise_spectrum", self.noise_spectrum)
             if not bool((power > 0).all()):
-                raise invalid(_OWNER, "noise_spectrum", "positive for every mode", float(power.min()),
-                              "Give a function, which knows the modes of every grid.")
+                raise invalid(
+                    _OWNER,
+                    "noise_spectrum",
+                    "positive for every mode",
+                    float(power.min()),
+                    "Give a function, which knows the modes of every grid.",
+                )
             variances = variances / power
             colour = (power * factor).sqrt().to(mean.device, dtype)
             if not bool((colour > 0).all()):
-                raise invalid(_OWNER, "noise_spectrum", f"within the range of {dtype} for every mode",
-                              float(power.min()), "Make it no smoother than the spectrum.")
+                raise invalid(
+                    _OWNER,
+                    "noise_spectrum",
+                    f"within the range of {dtype} for every mode",
+                    float(power.min()),
+                    "Make it no smoother than the spectrum.",
+                )
         variances = variances.to(mean.device, dtype)
         if not bool((variances > 0).any()):
-            raise invalid(_OWNER, "spectrum", "positive for some mode", "zero everywhere",
-                          f"Variances that underflow {dtype} need another unit of the signal.")
+            raise invalid(
+                _OWNER,
+                "spectrum",
+                "positive for some mode",
+                "zero everywhere",
+                f"Variances that underflow {dtype} need another unit of the signal.",
+            )
         if not bool(torch.isfinite(variances).all()):
             by = "" if colour is None else ", divided by the noise_spectrum,"
-            raise invalid(_OWNER, "spectrum", f"within the range of {dtype}{by} for every mode", float(variances.max()),
-                          "Measure the signal in another unit, or make the noise_spectrum no smoother.")
+            raise invalid(
+                _OWNER,
+                "spectrum",
+                f"within the range of {dtype}{by} for every mode",
+                float(variances.max()),
+                "Measure the signal in another unit, or make the noise_spectrum no smoother.",
+            )
         transform = Transform(name=BASES[self.basis], shape=shape, dtype=dtype, device=mean.device)
         modes = SpectralModes(transform=transform, colour=colour)
         object.__setattr__(self, "law", GaussianLaw(mean=mean, modes=modes, variances=variances))
@@ -121,8 +141,9 @@ class GaussianFieldPrior(GaussianBase):
             return resize_modes(spectrum, self.basis, shape, power=2) if isinstance(spectrum, Tensor) else spectrum
 
         noise = None if self.noise_spectrum is None else resized(self.noise_spectrum)
-        return replace(self, shape=shape, mean=self._mean_on(shape), spectrum=resized(self.spectrum),
-                       noise_spectrum=noise)
+        return replace(
+            self, shape=shape, mean=self._mean_on(shape), spectrum=resized(self.spectrum), noise_spectrum=noise
+        )
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
         real = kind_dtype(dtype or self.law.variances.dtype, "real")
@@ -146,9 +167,12 @@ class GaussianFieldPrior(GaussianBase):
         def back(w: Tensor) -> Tensor:
             return modes.analysis_adjoint(w) / sigma
 
-        w, _ = conjugate_gradients(lambda w: w + modes.analysis(self._covariance(back(w)) / sigma),
-                                   modes.analysis(rhs / sigma),
-                                   rtol=10 * torch.finfo(self.law.variances.dtype).eps, max_iter=4 * rhs[0].numel())
+        w, _ = conjugate_gradients(
+            lambda w: w + modes.analysis(self._covariance(back(w)) / sigma),
+            modes.analysis(rhs / sigma),
+            rtol=10 * torch.finfo(self.law.variances.dtype).eps,
+            max_iter=4 * rhs[0].numel(),
+        )
         return back(w)
 
     @property
@@ -199,8 +223,9 @@ def _extent(extent: object, shape: Shape) -> tuple[float, ...]:
 
 def _precision(dtype: object, mean: object) -> torch.dtype:
     if isinstance(mean, Tensor) and kind_dtype(mean.dtype, "real") not in (torch.float32, torch.float64):
-        raise invalid_type(_OWNER, "mean", "of single or double precision", str(mean.dtype),
-                           "Convert it: mean.float().")
+        raise invalid_type(
+            _OWNER, "mean", "of single or double precision", str(mean.dtype), "Convert it: mean.float()."
+        )
     own = kind_dtype(mean.dtype, "real") if isinstance(mean, Tensor) else None
     if dtype is None:
         dtype = own or torch.float32

@@ -56,8 +56,9 @@ class ADMLayout(Layout):
         with torch.device("meta"):
             network = ADMNetwork(plan)
         prediction = Scheduled(what="noise", schedule=DDPM())
-        return Blueprint(network=network, channels=plan.inside, prediction=prediction,
-                         multiple=2 ** (len(plan.widths) - 1))
+        return Blueprint(
+            network=network, channels=plan.inside, prediction=prediction, multiple=2 ** (len(plan.widths) - 1)
+        )
 
 
 @final
@@ -95,11 +96,17 @@ class ADMConfig:
             raise ValueError(f"widths {widths} are no multiples of {_GROUPS}")
         first = shapes["input_blocks.1.0.emb_layers.1.weight"]
         return cls(
-            inside=shapes["input_blocks.0.0.weight"][1], outside=shapes["out.2.weight"][0],
-            stem=shapes["input_blocks.0.0.weight"][0], widths=widths, blocks=blocks,
+            inside=shapes["input_blocks.0.0.weight"][1],
+            outside=shapes["out.2.weight"][0],
+            stem=shapes["input_blocks.0.0.weight"][0],
+            widths=widths,
+            blocks=blocks,
             attention=tuple(f"input_blocks.{i}.1.qkv.weight" in shapes for i in starts),
-            waves=shapes["time_embed.0.weight"][1], embedding=first[1], scaled=first[0] == 2 * widths[0],
-            residual=f"input_blocks.{blocks + 1}.0.op.weight" not in shapes, layout=layout,
+            waves=shapes["time_embed.0.weight"][1],
+            embedding=first[1],
+            scaled=first[0] == 2 * widths[0],
+            residual=f"input_blocks.{blocks + 1}.0.op.weight" not in shapes,
+            layout=layout,
         )
 
 
@@ -115,9 +122,7 @@ class ADMNetwork(nn.Module):
     def __init__(self, config: ADMConfig) -> None:
         super().__init__()
         self.config, c = config, config
-        self.time_embed = nn.Sequential(
-            nn.Linear(c.waves, c.embedding), nn.SiLU(), nn.Linear(c.embedding, c.embedding)
-        )
+        self.time_embed = nn.Sequential(nn.Linear(c.waves, c.embedding), nn.SiLU(), nn.Linear(c.embedding, c.embedding))
         self.input_blocks = nn.ModuleList([_Steps([nn.Conv2d(c.inside, c.stem, 3, padding=1)])])
         last, skips = c.stem, [c.stem]
         for level, width in enumerate(c.widths):
@@ -229,8 +234,10 @@ class _Attention(nn.Module):
         super().__init__()
         self.heads = layout.heads or width // layout.head_channels
         if self.heads < 1 or width % self.heads:
-            raise FileError(f"load: attention over {width} channels has no heads as {layout} says. State it: "
-                            "layout=ADMLayout(heads=...).")
+            raise FileError(
+                f"load: attention over {width} channels has no heads as {layout} says. State it: "
+                "layout=ADMLayout(heads=...)."
+            )
         self.split = layout.split
         self.norm, self.qkv = nn.GroupNorm(_GROUPS, width), nn.Conv1d(width, 3 * width, 1)
         self.proj_out = nn.Conv1d(width, width, 1)

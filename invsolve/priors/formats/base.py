@@ -74,9 +74,11 @@ def check_size(name: str, widths: tuple[int, ...], blocks: int) -> None:
 def key_differences(wanted: Shapes, found: Shapes) -> str:
     """What differs between two sets of named shapes, in words; '' if nothing."""
     lists = {
-        "missing": sorted(wanted.keys() - found.keys()), "unexpected": sorted(found.keys() - wanted.keys()),
+        "missing": sorted(wanted.keys() - found.keys()),
+        "unexpected": sorted(found.keys() - wanted.keys()),
         "of another shape": [
-            f"{k} {found[k]} instead of {wanted[k]}" for k in sorted(wanted.keys() & found.keys())
+            f"{k} {found[k]} instead of {wanted[k]}"
+            for k in sorted(wanted.keys() & found.keys())
             if tuple(wanted[k]) != tuple(found[k])
         ],
     }

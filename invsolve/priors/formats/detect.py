@@ -105,12 +105,26 @@ def _prior(file: str, layout: Layout, plan: Blueprint, stated: Stated) -> Networ
     shape, channels = _shape(plan, kind, stated.shape)
     prediction = stated.prediction or plan.prediction
     if isinstance(prediction, Unstated):
-        raise invalid("load", "prediction", "stated: there is no scheduler beside the network", "None",
-                      'For example Scheduled(what="noise", schedule=DDPM()).')
+        raise invalid(
+            "load",
+            "prediction",
+            "stated: there is no scheduler beside the network",
+            "None",
+            'For example Scheduled(what="noise", schedule=DDPM()).',
+        )
     return from_network(
-        plan.network, prediction, shape=shape, kind=kind, channels=channels,
-        offset=0.0 if stated.offset is None else stated.offset, unit=1.0 if stated.unit is None else stated.unit,
-        sigma_range=stated.sigma_range, mean=stated.mean, scale=stated.scale, detail=stated.detail, law=stated.law,
+        plan.network,
+        prediction,
+        shape=shape,
+        kind=kind,
+        channels=channels,
+        offset=0.0 if stated.offset is None else stated.offset,
+        unit=1.0 if stated.unit is None else stated.unit,
+        sigma_range=stated.sigma_range,
+        mean=stated.mean,
+        scale=stated.scale,
+        detail=stated.detail,
+        law=stated.law,
         card={"file": os.path.basename(file), "layout": layout.name},
     )
 

@@ -29,9 +29,23 @@ _WITHOUT_EFFECT = {"dropout", "num_train_timesteps", "time_embedding_dim"}
 _STEPS = 10**6
 # Schedulers whose networks see sqrt(abar) w + sqrt(1 - abar) e and the step, however their samplers walk.
 _VARIANCE_PRESERVING = {
-    "DDPM", "DDPMParallel", "DDIM", "DDIMParallel", "PNDM", "DPMSolverMultistep", "DPMSolverSinglestep",
-    "DPMSolverSDE", "UniPCMultistep", "DEISMultistep", "SASolver", "EulerDiscrete", "EulerAncestralDiscrete",
-    "HeunDiscrete", "LMSDiscrete", "KDPM2Discrete", "KDPM2AncestralDiscrete",
+    "DDPM",
+    "DDPMParallel",
+    "DDIM",
+    "DDIMParallel",
+    "PNDM",
+    "DPMSolverMultistep",
+    "DPMSolverSinglestep",
+    "DPMSolverSDE",
+    "UniPCMultistep",
+    "DEISMultistep",
+    "SASolver",
+    "EulerDiscrete",
+    "EulerAncestralDiscrete",
+    "HeunDiscrete",
+    "LMSDiscrete",
+    "KDPM2Discrete",
+    "KDPM2AncestralDiscrete",
 }
 
 
@@ -58,7 +72,9 @@ class DiffusersLayout(Layout):
             network: nn.Module = DiffusersNetwork(plan)
         size = config["unet"].get("sample_size")
         return Blueprint(
-            network=network, channels=plan.in_channels, multiple=2 ** (len(plan.block_out_channels) - 1),
+            network=network,
+            channels=plan.in_channels,
+            multiple=2 ** (len(plan.block_out_channels) - 1),
             prediction=prediction_of(config["scheduler"]) if "scheduler" in config else Unstated(),
             resolution=None if size is None else (size, size) if isinstance(size, int) else (size[0], size[1]),
         )
@@ -82,9 +98,11 @@ def network_config(given: Mapping[str, Any], shapes: Shapes) -> DiffusersConfig:
     time = plain.get("time_embedding_type", "positional")
     conditional = plain.get("class_embed_type") or plain.get("num_class_embeds")
     if time != "positional" or conditional or plain.get("act_fn", "silu") not in ("silu", "swish"):
-        raise FileError(f"load: a network of diffusers with time_embedding_type {time!r}, act_fn "
-                        f"{plain.get('act_fn', 'silu')!r} and class labels {conditional!r}: only 'positional', 'silu' "
-                        "and None are known here.")
+        raise FileError(
+            f"load: a network of diffusers with time_embedding_type {time!r}, act_fn "
+            f"{plain.get('act_fn', 'silu')!r} and class labels {conditional!r}: only 'positional', 'silu' "
+            "and None are known here."
+        )
     rest = set(plain) - known - _WITHOUT_EFFECT
     rest -= {"time_embedding_type", "act_fn", "class_embed_type", "num_class_embeds", "sample_size"}
     if unknown := sorted(k for k in rest if plain[k] not in (None, False)):
@@ -106,8 +124,14 @@ def prediction_of(given: Mapping[str, Any]) -> Prediction:
     odd = [k for k in ("trained_betas", "rescale_betas_zero_snr") if given.get(k)]
     known = name.removesuffix("Scheduler") in _VARIANCE_PRESERVING
     if not known or what not in _WHAT or betas not in _BETAS or odd:
-        raise FileError(f"load: a scheduler {name or 'without a name'} with prediction_type {what!r}, beta_schedule "
-                        f"{betas!r}{''.join(f', {k}' for k in odd)} is not known here. State `prediction`.")
-    schedule = DDPM(steps=steps, betas=_BETAS[betas],  # type: ignore[arg-type]
-                    beta_start=given.get("beta_start", 1e-4), beta_end=given.get("beta_end", 2e-2))
+        raise FileError(
+            f"load: a scheduler {name or 'without a name'} with prediction_type {what!r}, beta_schedule "
+            f"{betas!r}{''.join(f', {k}' for k in odd)} is not known here. State `prediction`."
+        )
+    schedule = DDPM(
+        steps=steps,
+        betas=_BETAS[betas],  # type: ignore[arg-type]
+        beta_start=given.get("beta_start", 1e-4),
+        beta_end=given.get("beta_end", 2e-2),
+    )
     return Scheduled(what=_WHAT[what], schedule=schedule)  # type: ignore[arg-type]

@@ -16,8 +16,12 @@ from invsolve.priors.formats.blocks import attend, waves
 
 # Of a level: whether pixels attend to each other, and what changes its resolution (None: as the configuration says).
 _KINDS = {
-    "DownBlock2D": (False, "conv"), "AttnDownBlock2D": (True, None), "ResnetDownsampleBlock2D": (False, "resnet"),
-    "UpBlock2D": (False, "conv"), "AttnUpBlock2D": (True, None), "ResnetUpsampleBlock2D": (False, "resnet"),
+    "DownBlock2D": (False, "conv"),
+    "AttnDownBlock2D": (True, None),
+    "ResnetDownsampleBlock2D": (False, "resnet"),
+    "UpBlock2D": (False, "conv"),
+    "AttnUpBlock2D": (True, None),
+    "ResnetUpsampleBlock2D": (False, "resnet"),
 }
 
 
@@ -75,9 +79,9 @@ class DiffusersNetwork(nn.Module):
         super().__init__()
         self.config, c, widths = config, config, config.block_out_channels
         self.conv_in = nn.Conv2d(c.in_channels, widths[0], 3, padding=1)
-        self.time_embedding = nn.ModuleDict({
-            "linear_1": nn.Linear(widths[0], c.embedding), "linear_2": nn.Linear(c.embedding, c.embedding)
-        })
+        self.time_embedding = nn.ModuleDict(
+            {"linear_1": nn.Linear(widths[0], c.embedding), "linear_2": nn.Linear(c.embedding, c.embedding)}
+        )
         self.down_blocks, self.up_blocks = nn.ModuleList(), nn.ModuleList()
         last, skips = widths[0], [widths[0]]
         for i, (kind, width) in enumerate(zip(c.down_block_types, widths, strict=True)):
@@ -206,8 +210,9 @@ class _Residual(nn.Module):
 
 @final
 class _Attention(nn.Module):
-    def __init__(self, c: DiffusersConfig, width: int, *, groups: int | None = None, normed: bool = True,
-                 factor: float = 1.0) -> None:
+    def __init__(
+        self, c: DiffusersConfig, width: int, *, groups: int | None = None, normed: bool = True, factor: float = 1.0
+    ) -> None:
         super().__init__()
         each = c.attention_head_dim or width
         if width % each:

@@ -38,5 +38,10 @@ class EDMLayout(Layout):
         with torch.device("meta"):
             network = EDMNetwork(plan)
         n = plan.resolution
-        return Blueprint(network=network, channels=plan.inside, prediction=EDM(sigma_data=0.5),
-                         multiple=2 ** (len(plan.widths) - 1), resolution=(n, n))
+        return Blueprint(
+            network=network,
+            channels=plan.inside,
+            prediction=EDM(sigma_data=0.5),
+            multiple=2 ** (len(plan.widths) - 1),
+            resolution=(n, n),
+        )

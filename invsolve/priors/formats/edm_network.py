@@ -63,10 +63,19 @@ class EDMConfig:
         last = "out_conv.weight" if adm else f"dec.{top}x{top}_aux_conv.weight"
         filters = [s for k, s in shapes.items() if k.endswith("resample_filter")]
         return cls(
-            resolution=top, inside=shapes[stems[0][0]][1], outside=shapes[last][0], stem=shapes[stems[0][0]][0],
-            widths=tuple(widths), attention=tuple(attention), blocks=blocks, waves=shapes["map_layer0.weight"][1],
-            embedding=shapes["map_layer0.weight"][0], adm=adm, fourier="map_noise.freqs" in shapes,
-            residual=any("aux_residual" in k for k in shapes), taps=filters[0][-1] if filters else 2,
+            resolution=top,
+            inside=shapes[stems[0][0]][1],
+            outside=shapes[last][0],
+            stem=shapes[stems[0][0]][0],
+            widths=tuple(widths),
+            attention=tuple(attention),
+            blocks=blocks,
+            waves=shapes["map_layer0.weight"][1],
+            embedding=shapes["map_layer0.weight"][0],
+            adm=adm,
+            fourier="map_noise.freqs" in shapes,
+            residual=any("aux_residual" in k for k in shapes),
+            taps=filters[0][-1] if filters else 2,
             augment=shapes["map_augment.weight"][1] if "map_augment.weight" in shapes else 0,
         )
 
@@ -164,8 +173,9 @@ class _Conv(nn.Module):
     ``fused``: the filter comes after the convolution.
     """
 
-    def __init__(self, inside: int, outside: int, kernel: int, *, resample: str = "", taps: int = 2, fused: bool = False
-                 ) -> None:
+    def __init__(
+        self, inside: int, outside: int, kernel: int, *, resample: str = "", taps: int = 2, fused: bool = False
+    ) -> None:
         super().__init__()
         self.resample, self.fused = resample, fused
         if kernel:
@@ -199,8 +209,9 @@ class _Conv(nn.Module):
 class _Block(nn.Module):
     """A residual block, with attention after it."""
 
-    def __init__(self, config: EDMConfig, inside: int, outside: int, *, resample: str = "", attention: bool = False
-                 ) -> None:
+    def __init__(
+        self, config: EDMConfig, inside: int, outside: int, *, resample: str = "", attention: bool = False
+    ) -> None:
         super().__init__()
         self.adm, eps = config.adm, 1e-5 if config.adm else 1e-6
         self.gain = 1.0 if config.adm else math.sqrt(0.5)

@@ -44,13 +44,17 @@ def read_folder(folder: Path) -> tuple[str, dict[str, Any]]:
     weights = next((inner / n for n in _WEIGHTS if (inner / n).is_file()), None)
     if weights is None:
         shards = " (weights in several files are not)" if list(inner.glob("*.index.json")) else ""
-        raise FileError(f"load: the folder {str(folder)!r} has no {' or '.join(_WEIGHTS)}: folders of diffusers with "
-                        f"an unconditional network are known{shards}.")
+        raise FileError(
+            f"load: the folder {str(folder)!r} has no {' or '.join(_WEIGHTS)}: folders of diffusers with "
+            f"an unconditional network are known{shards}."
+        )
     return str(weights), {
-        part: found for part, path in (
+        part: found
+        for part, path in (
             ("unet", inner / "config.json"),
             ("scheduler", inner.parent / "scheduler" / "scheduler_config.json"),
-        ) if (found := _json(path)) is not None
+        )
+        if (found := _json(path)) is not None
     }
 
 

@@ -64,7 +64,10 @@ def on_problem(prior: NetworkPrior, problem: Problem, keep: Keep | None) -> Netw
         raise invalid_type(_OWNER, "problem", "an iv.Problem: iv.Problem(A, y, noise=...)", problem)
     if problem.operator.in_kind != prior.kind:
         raise invalid(
-            _OWNER, "problem", f"about {prior.kind} signals, as the prior is", problem.operator.in_kind,
+            _OWNER,
+            "problem",
+            f"about {prior.kind} signals, as the prior is",
+            problem.operator.in_kind,
             "A prior of complex images does not know which phase a real one would have.",
         )
     fitted, notes = on_grid(prior, problem.shape, keep)
@@ -76,7 +79,9 @@ def on_problem(prior: NetworkPrior, problem: Problem, keep: Keep | None) -> Netw
         notes.append("the data are no larger than their noise: the scale is left as it is")
     elif float(known.max() / known.min()) > _SPREAD:
         raise invalid(
-            _OWNER, "problem", "of items of one scale",
+            _OWNER,
+            "problem",
+            "of items of one scale",
             f"items {float(known.min()):.3g} to {float(known.max()):.3g} times the prior's",
             "Bring the data to one scale, or solve them apart.",
         )
@@ -100,7 +105,10 @@ def check_scale(problem: Problem, prior: Prior) -> None:
     if float(far) > math.log(FOREIGN):
         worst = float(known[known.log().abs().argmax()])
         raise invalid(
-            "solve", "prior", "on the scale of the data", f"one of signals {1 / worst:.3g} times as large",
+            "solve",
+            "prior",
+            "on the scale of the data",
+            f"one of signals {1 / worst:.3g} times as large",
             "prior.on(problem) brings it there, and says what it did.",
         )
 
@@ -118,13 +126,19 @@ def on_grid(
         raise invalid(_OWNER, "problem", f"about signals with axes like {here}", there)
     if keep is None:
         raise invalid(
-            _OWNER, "keep", f"stated, for signals {there} and a prior on {here}", "None",
+            _OWNER,
+            "keep",
+            f"stated, for signals {there} and a prior on {here}",
+            "None",
             "keep='field of view' resamples, keep='pixel' takes another number of pixels of the same size.",
         )
     if keep == "field of view":
         if any(b < a for a, b in zip(here, there, strict=True)):
             raise invalid(
-                _OWNER, "problem", f"on a grid at least as fine as the prior's, {here}", there,
+                _OWNER,
+                "problem",
+                f"on a grid at least as fine as the prior's, {here}",
+                there,
                 "Compose the operator with one that makes coarse signals of fine ones, or train on the coarser grid.",
             )
         beyond = continued(prior.law, there) if prior.law is not None and _fourier(prior.law) else 0.0
@@ -133,12 +147,13 @@ def on_grid(
         return ResampledPrior(prior=prior, shape=there, beyond=beyond), [note]
     assert isinstance(prior.mean, Tensor) and isinstance(prior.offset, Tensor)
     if not bool((prior.mean == prior.mean.flatten()[0]).all()) or prior.offset.ndim:
-        raise UnsupportedError(
-            f"{_OWNER}: a prior with a mean image cannot be moved from {here} to {there} pixels."
-        )
+        raise UnsupportedError(f"{_OWNER}: a prior with a mean image cannot be moved from {here} to {there} pixels.")
     if min(b / a for a, b in zip(here, there, strict=True)) < 0.5:
         raise invalid(
-            _OWNER, "problem", f"at least half as large as the prior's grid {here}", there,
+            _OWNER,
+            "problem",
+            f"at least half as large as the prior's grid {here}",
+            there,
             "Patches that small have nothing in common with what the network has seen: train on them.",
         )
     mean = prior.mean.flatten()[0].expand(there).clone()

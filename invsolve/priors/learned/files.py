@@ -51,11 +51,18 @@ def save_prior(prior: NetworkPrior, path: str | os.PathLike[str], *, dtype: torc
     tensors = {f"network.{k}": v if dtype is None else v.to(dtype) for k, v in prior.network.state_dict().items()}
     tensors |= {"offset": _real(prior.offset), "mean": _real(prior.mean)}
     about: dict[str, Any] = {
-        "network": asdict(prior.network.config), "prediction": type(prior.prediction).__name__,
+        "network": asdict(prior.network.config),
+        "prediction": type(prior.prediction).__name__,
         "sigma_data": prior.prediction.sigma_data if isinstance(prior.prediction, EDM) else 1.0,
         "shape": list(prior.shape),
-        "kind": prior.kind, "channels": prior.channels, "unit": prior.unit, "scale": prior.scale,
-        "detail": prior.detail, "sigma_range": list(prior.sigma_range), "card": dict(prior.card), "law": None,
+        "kind": prior.kind,
+        "channels": prior.channels,
+        "unit": prior.unit,
+        "scale": prior.scale,
+        "detail": prior.detail,
+        "sigma_range": list(prior.sigma_range),
+        "card": dict(prior.card),
+        "law": None,
         "precision": str(prior.dtype).removeprefix("torch."),
     }
     if (law := prior.law) is not None:
@@ -106,8 +113,19 @@ def load(
     path = _path(name)
     from invsolve.priors.formats.detect import Stated, load_foreign  # networks of others, where they are asked for
 
-    stated = Stated(layout=layout, shape=shape, kind=kind, prediction=prediction, offset=offset, unit=unit,
-                    sigma_range=sigma_range, mean=mean, scale=scale, detail=detail, law=law)
+    stated = Stated(
+        layout=layout,
+        shape=shape,
+        kind=kind,
+        prediction=prediction,
+        offset=offset,
+        unit=unit,
+        sigma_range=sigma_range,
+        mean=mean,
+        scale=scale,
+        detail=detail,
+        law=law,
+    )
     if Path(path).is_dir() or not _is_own(path):
         return load_foreign(path, stated).to(device)
     if stated.given:
@@ -118,8 +136,10 @@ def load(
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
             if header.get("format") != _FORMAT:
-                raise FileError(f"load: {path!r} is a safetensors file, but not a prior of this version of invsolve "
-                                f"(format {header.get('format')!r}, expected {_FORMAT!r}).")
+                raise FileError(
+                    f"load: {path!r} is a safetensors file, but not a prior of this version of invsolve "
+                    f"(format {header.get('format')!r}, expected {_FORMAT!r})."
+                )
             about = json.loads(header["prior"])
             network = _empty(about, path)
             _check_keys(network, {k: tuple(file.get_slice(k).get_shape()) for k in file.keys()}, about, path)
@@ -129,8 +149,16 @@ def load(
         raise
     except (SafetensorError, OSError) as error:
         raise FileError(f"load: {path!r} is no safetensors file, or is cut short or damaged: {error}.") from error
-    except (InvsolveError, KeyError, ValueError, TypeError, AttributeError, RuntimeError, RecursionError,
-            IndexError) as error:
+    except (
+        InvsolveError,
+        KeyError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        RuntimeError,
+        RecursionError,
+        IndexError,
+    ) as error:
         raise FileError(f"load: the header of {path!r} does not describe a prior: {error}") from error
     return made.to(device)
 
@@ -164,8 +192,10 @@ def _path(name: str | os.PathLike[str]) -> str:
         return str(resources.files(SHIPPED) / f"{text}.safetensors")
     if Path(text).is_dir():
         return text
-    raise FileError(f"load: there is no file or folder {text!r}, and no prior of that name ships: there are "
-                    f"{', '.join(names) or 'none'}.")
+    raise FileError(
+        f"load: there is no file or folder {text!r}, and no prior of that name ships: there are "
+        f"{', '.join(names) or 'none'}."
+    )
 
 
 def _empty(about: Mapping[str, Any], path: str) -> UNet:
@@ -218,9 +248,18 @@ def _prior(about: Mapping[str, Any], network: UNet, tensors: Mapping[str, Tensor
             raise invalid("load", "law.variances", "finite and non-negative", float(variances.min()))
         law = GaussianLaw(mean=value("law.mean"), modes=modes, variances=variances)
     return NetworkPrior(
-        network=network.eval(), shape=shape, kind=about["kind"], channels=about["channels"], offset=value("offset"),
-        unit=about["unit"], scale=about["scale"], detail=about["detail"], law=law, mean=value("mean"),
-        sigma_range=(about["sigma_range"][0], about["sigma_range"][1]), card=about["card"],
+        network=network.eval(),
+        shape=shape,
+        kind=about["kind"],
+        channels=about["channels"],
+        offset=value("offset"),
+        unit=about["unit"],
+        scale=about["scale"],
+        detail=about["detail"],
+        law=law,
+        mean=value("mean"),
+        sigma_range=(about["sigma_range"][0], about["sigma_range"][1]),
+        card=about["card"],
         prediction=_prediction(about),
     )
 

@@ -107,8 +107,13 @@ class NetworkPrior(Prior):
     # --- the law ------------------------------------------------------------------------------------------------------
     def _denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
         if sigma.ndim and sigma.shape[1:].numel() > 1:
-            raise invalid(_OWNER, "sigma", "one noise level for every row, not one for every entry",
-                          tuple(sigma.shape), "A network is told one level.")
+            raise invalid(
+                _OWNER,
+                "sigma",
+                "one noise level for every row, not one for every entry",
+                tuple(sigma.shape),
+                "A network is told one level.",
+            )
         levels = (sigma.flatten() / self.unit).expand(len(x))
         w = self._channels((x - self.offset) / self.unit)
         low, high = (s / self.unit for s in self.sigma_range)
@@ -162,8 +167,13 @@ class NetworkPrior(Prior):
         law = None if self.law is None else self.law.to(device, real)
         own = kind_dtype(real, self.kind)
         assert isinstance(self.mean, Tensor) and isinstance(self.offset, Tensor)
-        return replace(self, network=network, law=law, mean=self.mean.to(device=device, dtype=own),
-                       offset=self.offset.to(device=device, dtype=own))
+        return replace(
+            self,
+            network=network,
+            law=law,
+            mean=self.mean.to(device=device, dtype=own),
+            offset=self.offset.to(device=device, dtype=own),
+        )
 
     def rescaled(self, factor: float) -> NetworkPrior:
         """The law of ``factor`` times the signal: the same signals in another unit."""
@@ -173,6 +183,12 @@ class NetworkPrior(Prior):
             law = replace(law, mean=f * law.mean, variances=f**2 * law.variances)
         assert isinstance(self.mean, Tensor)
         return replace(
-            self, offset=f * self.offset, unit=f * self.unit, mean=f * self.mean, scale=f * self.scale, law=law,
-            detail=None if self.detail is None else f * self.detail, sigma_range=(f * low, f * high),
+            self,
+            offset=f * self.offset,
+            unit=f * self.unit,
+            mean=f * self.mean,
+            scale=f * self.scale,
+            law=law,
+            detail=None if self.detail is None else f * self.detail,
+            sigma_range=(f * low, f * high),
         )

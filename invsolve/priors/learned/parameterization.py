@@ -52,8 +52,11 @@ def _output(network: Network, z: Tensor, told: Tensor, *, doubled: bool = False)
     if not isinstance(out, Tensor):
         raise invalid_type("NetworkPrior", "network", "a module that returns a tensor", type(network).__name__)
     channels = z.shape[1]
-    if out.ndim != z.ndim or out.shape[0] != len(z) or out.shape[2:] != z.shape[2:] or (
-        out.shape[1] not in (channels, 2 * channels if doubled else channels)
+    if (
+        out.ndim != z.ndim
+        or out.shape[0] != len(z)
+        or out.shape[2:] != z.shape[2:]
+        or (out.shape[1] not in (channels, 2 * channels if doubled else channels))
     ):
         expected = f"a module that returns the shape that it is given, {tuple(z.shape)}"
         raise invalid("NetworkPrior", "network", expected, tuple(out.shape))
@@ -161,8 +164,7 @@ class Scheduled(Prediction):
         alpha, s = (_column(v, w) for v in self.schedule.coefficients(sigma))
         z = alpha * w
         told = self.schedule.time(sigma.clamp(low, high))
-        out = _output(network, z, told.to(w.dtype) if told.is_floating_point() else told,
-                      doubled=self.what == "noise")
+        out = _output(network, z, told.to(w.dtype) if told.is_floating_point() else told, doubled=self.what == "noise")
         level = _column(sigma, w)
         if self.what == "noise":
             return w - level * out

@@ -24,8 +24,7 @@ class Schedule(abc.ABC):
 
     @property
     def levels(self) -> tuple[float, float] | None:
-        """The lowest and the highest noise level that networks are usually trained on; None: the schedule has no ends.
-        """
+        """The lowest and highest noise level that networks are usually trained on; None: the schedule has no ends."""
         return None
 
     @abc.abstractmethod

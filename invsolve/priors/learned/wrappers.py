@@ -80,8 +80,17 @@ def from_network(
     if channels is None:
         channels = "first" if kind == "real" and len(dims) >= 3 else "hidden"
     return NetworkPrior(
-        network=network.eval(), prediction=prediction, shape=dims, kind=kind, channels=channels, offset=offset,
-        unit=unit, sigma_range=sigma_range, mean=mean, law=law, card=dict(card or {}),
+        network=network.eval(),
+        prediction=prediction,
+        shape=dims,
+        kind=kind,
+        channels=channels,
+        offset=offset,
+        unit=unit,
+        sigma_range=sigma_range,
+        mean=mean,
+        law=law,
+        card=dict(card or {}),
         scale=min(_SCALE * unit, sigma_range[1] / 10) if scale is None else scale,
         detail=_DETAIL * unit if detail is None else detail,
     )
@@ -122,8 +131,10 @@ def from_deepinv(
     prediction: Prediction = Direct()
     inner_offset, inner_unit = 0.0, 1.0
     if getattr(denoiser, "map_label", None) is not None or getattr(denoiser, "num_classes", None) is not None:
-        raise UnsupportedError(f"{owner}: this {type(denoiser).__name__} is conditional on a class: what it knows of "
-                               "signals without one is not a law.")
+        raise UnsupportedError(
+            f"{owner}: this {type(denoiser).__name__} is conditional on a class: what it knows of "
+            "signals without one is not a law."
+        )
     if isinstance(denoiser, models.DiffUNet):
         network = _Part(denoiser, "forward", {"type_t": "timestep"})
         prediction = Scheduled(what="noise", schedule=DDPM())
@@ -135,8 +146,18 @@ def from_deepinv(
     elif sigma_range is None and isinstance(denoiser, models.DRUNet):
         sigma_range = 0.001 * unit, 0.2 * unit
     return from_network(
-        network, prediction, shape=shape, kind=kind, channels=channels, offset=offset + unit * inner_offset,
-        unit=unit * inner_unit, sigma_range=sigma_range, mean=mean, scale=scale, detail=detail, law=law,
+        network,
+        prediction,
+        shape=shape,
+        kind=kind,
+        channels=channels,
+        offset=offset + unit * inner_offset,
+        unit=unit * inner_unit,
+        sigma_range=sigma_range,
+        mean=mean,
+        scale=scale,
+        detail=detail,
+        law=law,
     )
 
 

@@ -65,9 +65,7 @@ class UNet(nn.Module):
         self.config = config
         widths = [config.width * m for m in config.multipliers]
         embedding = 4 * config.width
-        self.register_buffer(
-            "frequencies", 2.0 ** torch.linspace(-2, 4, _FREQUENCIES), persistent=False
-        )
+        self.register_buffer("frequencies", 2.0 ** torch.linspace(-2, 4, _FREQUENCIES), persistent=False)
         self.embed = nn.Sequential(
             nn.Linear(2 * _FREQUENCIES, embedding), nn.SiLU(), nn.Linear(embedding, embedding), nn.SiLU()
         )
@@ -82,8 +80,11 @@ class UNet(nn.Module):
             self.down.append(steps)
             last = width
         self.middle = nn.ModuleList(
-            [_Block(last, last, embedding), *([_Attention(last)] if config.attention else []),
-             _Block(last, last, embedding)]
+            [
+                _Block(last, last, embedding),
+                *([_Attention(last)] if config.attention else []),
+                _Block(last, last, embedding),
+            ]
         )
         for level in range(len(widths) - 1, -1, -1):
             width = widths[level]

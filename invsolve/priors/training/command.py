@@ -68,8 +68,9 @@ def command(
     if resolution % 8:
         raise invalid("train", "resolution", "a multiple of 8", resolution)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UnsupportedError("train: the command is one process. Under torchrun call iv.priors.training.train in a "
-                               "script of your own.")
+        raise UnsupportedError(
+            "train: the command is one process. Under torchrun call iv.priors.training.train in a script of your own."
+        )
     from invsolve.priors.networks import UNetConfig
 
     folder = Path(out)
@@ -85,21 +86,31 @@ def command(
     for size, share in zip(sizes, _SHARES[len(sizes)], strict=True):
         source = _source(data, size, hours, len(sizes), folder, seed, say)
         batch = 64 if size <= 32 else 32 if size <= 64 else 16
-        options = Options(batch=batch, seed=seed, precision=precision, levels=_LEVELS.get(data, NoiseLaw()),
-                          compile=hours * share > _WORTH_COMPILING and _compiles())
+        options = Options(
+            batch=batch,
+            seed=seed,
+            precision=precision,
+            levels=_LEVELS.get(data, NoiseLaw()),
+            compile=hours * share > _WORTH_COMPILING and _compiles(),
+        )
         say(f"{size} x {size}: {60 * hours * share:.1f} minutes, batches of {batch}")
         more: dict[str, Any] = {"network": UNetConfig(width=width)} if prior is None else {"start": prior}
-        card = {"data": about, "limits": limits, "licence": "BSD-3-Clause, as the package",
-                "recipe": f"python -m invsolve train {data} --resolution {resolution} --hours {hours:g} --seed {seed}",
-                "stages": ", ".join([*done, f"{size} x {size}"])}
+        card = {
+            "data": about,
+            "limits": limits,
+            "licence": "BSD-3-Clause, as the package",
+            "recipe": f"python -m invsolve train {data} --resolution {resolution} --hours {hours:g} --seed {seed}",
+            "stages": ", ".join([*done, f"{size} x {size}"]),
+        }
         prior = train(source, hours=hours * share, out=folder / f"{size}", options=options, card=card, **more)
         done.append(f"{size} x {size} ({prior.card['training']['steps']:,} steps)")
     assert prior is not None and source is not None
     save_prior(prior, folder / "prior.safetensors")
     shown = 6
     figures = {
-        "samples.png": samples_figure(prior.sample(shown, seed=seed), source.read(range(shown), seed + 2),
-                                      _WINDOWS.get(data, ())),
+        "samples.png": samples_figure(
+            prior.sample(shown, seed=seed), source.read(range(shown), seed + 2), _WINDOWS.get(data, ())
+        ),
         "loss.png": loss_figure(folder / f"{resolution}"),
     }
     for name, figure in figures.items():

@@ -72,6 +72,4 @@ def _low_rank(parts: Tensor, mean: Tensor, real: torch.dtype, rank: int) -> Gaus
     rank = min(rank, size - 1) if size > 1 else 1
     rest = values[: size - rank].mean() if size > rank else values.new_zeros(())
     values = torch.cat([rest.expand(size - rank), values[size - rank :]]).clamp_min(0)
-    return GaussianLaw(
-        mean=mean, modes=DenseModes(shape=shape, matrix=vectors.to(real)), variances=values.to(real)
-    )
+    return GaussianLaw(mean=mean, modes=DenseModes(shape=shape, matrix=vectors.to(real)), variances=values.to(real))

@@ -153,14 +153,29 @@ class Made(Source):
         """Raise unless a stream can be read again and in pieces, and those of other seeds are others."""
         zero, again, one = (self.read(range(_PROBED), seed) for seed in (0, 0, 1))
         if not torch.equal(zero, again):
-            raise invalid("train", "data", "a function that gives the same signals for the same numbers and seed",
-                          "others", f"{_KEYED} A training could not be resumed.")
+            raise invalid(
+                "train",
+                "data",
+                "a function that gives the same signals for the same numbers and seed",
+                "others",
+                f"{_KEYED} A training could not be resumed.",
+            )
         if not torch.allclose(zero[3:4], fourth, rtol=1e-3, atol=1e-3 * float(zero.abs().max())):
-            raise invalid("train", "data", "a function that makes each signal from its own number and the seed",
-                          "another for number 3 alone than among others", _KEYED)
+            raise invalid(
+                "train",
+                "data",
+                "a function that makes each signal from its own number and the seed",
+                "another for number 3 alone than among others",
+                _KEYED,
+            )
         if any(torch.equal(a, b) for a, b in ((zero, one), (zero[1:], one[:-1]), (zero[:-1], one[1:]))):
-            raise invalid("train", "data", "a function whose signals of another seed are others",
-                          "the same, or a number further", f"{_KEYED} Averages are chosen on a stream of its own.")
+            raise invalid(
+                "train",
+                "data",
+                "a function whose signals of another seed are others",
+                "the same, or a number further",
+                f"{_KEYED} Averages are chosen on a stream of its own.",
+            )
 
     def read(self, numbers: Sequence[int], seed: int) -> Tensor:
         values = self.function(list(numbers), seed)

@@ -72,8 +72,10 @@ def combine(snapshots: Sequence[Snapshot], step: int, width: float) -> Weights:
     x = x / x.sum()
     names = snapshots[0].weights
     return {
-        name: sum((float(c) * s.weights[name].double() for c, s in zip(x, snapshots, strict=True)), torch.zeros(()))
-        .to(names[name].dtype) for name in names
+        name: sum((float(c) * s.weights[name].double() for c, s in zip(x, snapshots, strict=True)), torch.zeros(())).to(
+            names[name].dtype
+        )
+        for name in names
     }
 
 

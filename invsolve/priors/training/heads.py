@@ -87,13 +87,16 @@ class Heads(Finite):
             size = len(values) if self.size is None and values.ndim else self.size or 0
             if values.shape[1:] == self.shape and len(values) >= size > 0 and values.dtype == np.float16:
                 return torch.from_numpy(values[:size])
-            raise FileError(f"Heads: {os.fspath(self.cache)!r} holds {values.shape} {values.dtype}, expected "
-                            f"({self.size}, {self.grid}, {self.grid}) float16. Delete it, or name another file.")
+            raise FileError(
+                f"Heads: {os.fspath(self.cache)!r} holds {values.shape} {values.dtype}, expected "
+                f"({self.size}, {self.grid}, {self.grid}) float16. Delete it, or name another file."
+            )
         if self.size is None:
             raise FileError(f"Heads: there is no file {os.fspath(self.cache or '')!r}. State `size` to make it.")
         parts = [self._images(first, min(_CHUNK, self.size - first)) for first in range(0, self.size, _CHUNK)]
         pool = torch.cat(parts)
         if self.cache is not None:
+
             def write(path: Path) -> None:
                 with open(path, "wb") as file:
                     np.save(file, pool.numpy())

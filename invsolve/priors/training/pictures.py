@@ -80,7 +80,8 @@ def card_text(prior: NetworkPrior, name: str) -> str:
         others = "the training signals"
     counts = f"{training.get('steps', 0):,} steps, {training.get('signals', 0):,} signals"
     lines = [
-        f"# {name}", "",
+        f"# {name}",
+        "",
         f"A diffusion prior over {prior.kind} images of {shape} pixels, {training.get('parameters', 0):,} parameters.",
         "",
         f"- **Data**: {card.get('data', 'not stated')}",

@@ -162,9 +162,16 @@ class _Training:
     # --- begin and resume -----------------------------------------------------------------------------------------
     @classmethod
     def begin(
-        cls, source: Source, options: Options, steps: int | None, hours: float | None,
-        network: UNetConfig | nn.Module | None, start: NetworkPrior | None, out: str | os.PathLike[str] | None,
-        device: torch.device, card: Mapping[str, Any],
+        cls,
+        source: Source,
+        options: Options,
+        steps: int | None,
+        hours: float | None,
+        network: UNetConfig | nn.Module | None,
+        start: NetworkPrior | None,
+        out: str | os.PathLike[str] | None,
+        device: torch.device,
+        card: Mapping[str, Any],
     ) -> _Training:
         rank, world = _processes()
         if options.batch % world:
@@ -194,29 +201,46 @@ class _Training:
             module = module.to(memory_format=torch.channels_last)
         module.train().requires_grad_(True)
         template = NetworkPrior(
-            network=module, shape=source.shape, kind="complex" if source.complex else "real",
-            channels="hidden" if hidden else "first", offset=offset.to(device), unit=unit,
-            sigma_range=(options.levels.low * unit, options.levels.high * unit), mean=law.mean.to(device),
+            network=module,
+            shape=source.shape,
+            kind="complex" if source.complex else "real",
+            channels="hidden" if hidden else "first",
+            offset=offset.to(device),
+            unit=unit,
+            sigma_range=(options.levels.low * unit, options.levels.high * unit),
+            mean=law.mean.to(device),
             scale=float(law.variances.max()) ** 0.5,
             detail=max(float(law.variances.min()) ** 0.5, options.levels.low * unit),
-            law=law.to(device), card=dict(card), prediction=BesideLaw() if options.skip == "law" else EDM(),
+            law=law.to(device),
+            card=dict(card),
+            prediction=BesideLaw() if options.skip == "law" else EDM(),
         )
         module.requires_grad_(True)
         folder = None if out is None else Path(out)
         if folder is not None and rank == 0:
             folder.mkdir(parents=True, exist_ok=True)
         made = cls(
-            source=source, held=held, options=options, steps=steps, seconds=None if hours is None else 3600 * hours,
-            template=template, law=_standard(template) if options.skip == "law" else None, network=module,
-            forward=_compiled(module) if options.compile else module, uncertainty=uncertainty,
+            source=source,
+            held=held,
+            options=options,
+            steps=steps,
+            seconds=None if hours is None else 3600 * hours,
+            template=template,
+            law=_standard(template) if options.skip == "law" else None,
+            network=module,
+            forward=_compiled(module) if options.compile else module,
+            uncertainty=uncertainty,
             optimiser=torch.optim.Adam([*module.parameters(), *uncertainty.parameters()], betas=(0.9, 0.99)),
             averages={r: {k: v.detach().clone() for k, v in module.state_dict().items()} for r in WIDTHS},
-            folder=folder, device=device, rank=rank, world=world,
+            folder=folder,
+            device=device,
+            rank=rank,
+            world=world,
             identity={
-                "data": _identity(whole, unit, held), "network": repr(module),
-                "options": fingerprint(
-                    replace(options, log_every=1, save_every=0.0, precision="full", compile=False)
-                ), "steps": str(steps),
+                "data": _identity(whole, unit, held),
+                "network": repr(module),
+                "options": fingerprint(replace(options, log_every=1, save_every=0.0, precision="full", compile=False)),
+                "steps": str(steps),
             },
         )
         made._resume()
@@ -236,7 +260,8 @@ class _Training:
         for i, p in enumerate(self._parameters):
             if f"first.{i}" in tensors:
                 self.optimiser.state[p] = {
-                    "step": torch.tensor(float(self.step)), "exp_avg": tensors[f"first.{i}"].to(p),
+                    "step": torch.tensor(float(self.step)),
+                    "exp_avg": tensors[f"first.{i}"].to(p),
                     "exp_avg_sq": tensors[f"second.{i}"].to(p),
                 }
         for file in sorted(self.folder.glob("snapshot-*.safetensors")):
@@ -252,6 +277,7 @@ class _Training:
         since, saved = started, started
         bins: list[tuple[Tensor, Tensor]] = []
         with ThreadPoolExecutor(1) as pool:
+
             def fetch(step: int) -> Callable[[], Tensor]:
                 # Ahead, while an accelerator works. On a CPU in turn: a second team of threads beside the network's
                 # makes every step of that wait (measured on two cores: 1.6 times as long).
@@ -280,8 +306,12 @@ class _Training:
                 if stop:
                     break
         if bins:
-            self._log(bins, progress, (self.step - last) * self.options.batch / (time.perf_counter() - since),
-                      self.before + time.perf_counter() - started)
+            self._log(
+                bins,
+                progress,
+                (self.step - last) * self.options.batch / (time.perf_counter() - since),
+                self.before + time.perf_counter() - started,
+            )
         self._save(self.before + time.perf_counter() - started)
         return self._finished()
 
@@ -345,8 +375,13 @@ class _Training:
         decade = sigma.log10().floor().clamp(-3, 2)
         levels = {f"1e{int(k)}": float(loss[decade == k].mean()) for k in sorted(set(decade.tolist()))}
         line = {
-            "step": self.step, "progress": round(progress, 5), "loss": float(loss.mean()), "levels": levels,
-            "learning_rate": self._rate(progress), "signals_per_second": rate, "seconds": seconds,
+            "step": self.step,
+            "progress": round(progress, 5),
+            "loss": float(loss.mean()),
+            "levels": levels,
+            "learning_rate": self._rate(progress),
+            "signals_per_second": rate,
+            "seconds": seconds,
         }
         with open(self.folder / "log.jsonl", "a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
@@ -392,8 +427,10 @@ class _Training:
         losses = {name: float(loss.mean()) for name, loss in each.items()}
         finite = {name: loss for name, loss in losses.items() if math.isfinite(loss)}
         if not finite:
-            raise SolveError("train: the weights are no longer finite: the learning rate, "
-                             f"{self.options.learning_rate:g}, is too large, or the data are not on one scale.")
+            raise SolveError(
+                "train: the weights are no longer finite: the learning rate, "
+                f"{self.options.learning_rate:g}, is too large, or the data are not on one scale."
+            )
         best = min(finite, key=finite.__getitem__)
         over: dict[str, float] = {}
         count = max(1, min(len(signals), self.step * self.options.batch))
@@ -408,9 +445,14 @@ class _Training:
         self.network.load_state_dict(candidates[best])
         network = self.network.eval().requires_grad_(False)
         recipe = {
-            "signals": self.step * self.options.batch, "steps": self.step, "weights": best,
-            "validation loss": losses[best], "held out": self.held.size if self.held else 0, **over,
-            "parameters": sum(p.numel() for p in network.parameters()), "options": repr(self.options),
+            "signals": self.step * self.options.batch,
+            "steps": self.step,
+            "weights": best,
+            "validation loss": losses[best],
+            "held out": self.held.size if self.held else 0,
+            **over,
+            "parameters": sum(p.numel() for p in network.parameters()),
+            "options": repr(self.options),
         }
         prior = replace(self.template, network=network, card={**self.template.card, "training": recipe})
         if self.folder is not None and self.rank == 0 and isinstance(network, UNet):
@@ -463,13 +505,12 @@ def _check_start(start: NetworkPrior, options: Options, kind: Kind, channels: in
         raise invalid("train", "start", f"a prior with {wanted.__name__} predictions, as `skip`", given, advice)
     own = 2 if start.kind == "complex" else 1 if start.channels == "hidden" else start.shape[0]
     if start.kind != kind or own != channels:
-        raise invalid("train", "start", f"of {kind} signals with {channels} channels in the network",
-                      f"{start.kind}, {own}")
+        raise invalid(
+            "train", "start", f"of {kind} signals with {channels} channels in the network", f"{start.kind}, {own}"
+        )
 
 
-def _module(
-    network: UNetConfig | nn.Module | None, start: NetworkPrior | None, channels: int, axes: int
-) -> nn.Module:
+def _module(network: UNetConfig | nn.Module | None, start: NetworkPrior | None, channels: int, axes: int) -> nn.Module:
     import copy
 
     if start is not None:
@@ -477,8 +518,13 @@ def _module(
     if isinstance(network, nn.Module):
         return copy.deepcopy(network)  # so that the next training with it does not change this prior
     if axes == 1:
-        raise invalid("train", "network", "a module for signals of one axis", "the U-Net, which is for images",
-                      "Any module that maps (batch, 1, n) and (batch,) to the same.")
+        raise invalid(
+            "train",
+            "network",
+            "a module for signals of one axis",
+            "the U-Net, which is for images",
+            "Any module that maps (batch, 1, n) and (batch,) to the same.",
+        )
     if network is None or isinstance(network, UNetConfig):
         return UNet(replace(network or UNetConfig(), channels=channels))
     raise invalid_type("train", "network", "a UNetConfig or a torch.nn.Module", network)

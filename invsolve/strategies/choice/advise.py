@@ -21,7 +21,9 @@ from invsolve.strategies.base import Strategy
 
 _ORDER = {"right": 0, "close": 1, "off": 2, "untested": 3}
 _WORDS = {
-    "right": "no fault found", "close": "spread within about 15 %", "off": "spread not to be trusted",
+    "right": "no fault found",
+    "close": "spread within about 15 %",
+    "off": "spread not to be trusted",
     "untested": "not measured on this kind of problem",
 }
 
@@ -111,10 +113,16 @@ def advise(A: Operator | Problem, prior: Prior, noise: Any = None) -> Advice:
             continue
         row = measured().get((name, kind), {})
         verdict = row.get("verdict", "untested")
-        advised.append(Advised(
-            name=name, strategy=strategy, verdict=verdict if verdict in _ORDER else "untested",
-            std=float(row.get("std", "nan")), evaluations=float(row.get("nfe", "nan")), why=row.get("why", ""),
-        ))
+        advised.append(
+            Advised(
+                name=name,
+                strategy=strategy,
+                verdict=verdict if verdict in _ORDER else "untested",
+                std=float(row.get("std", "nan")),
+                evaluations=float(row.get("nfe", "nan")),
+                why=row.get("why", ""),
+            )
+        )
     advised.sort(key=lambda s: (_ORDER[s.verdict], s.strategy is not None, _cost(s)))
     return Advice(kind=kind, because=because, strategies=tuple(advised), refused=refused)
 
@@ -183,11 +191,25 @@ def candidates() -> tuple[tuple[str, Strategy | None], ...]:
     from invsolve import strategies as s
 
     return (
-        ("auto", None), ("Exact()", s.Exact()), ("NoiseMCMC()", s.NoiseMCMC()), ("SMC()", s.SMC()),
-        ("MMPS()", s.MMPS()), ("TMPD()", s.TMPD()), ("PiGDM()", s.PiGDM()),
-        ('PiGDM(form="published")', s.PiGDM(form="published")), ("DPS()", s.DPS()),
-        ('DPS(form="paper", scale=0.3)', s.DPS(form="paper", scale=0.3)), ("LGD()", s.LGD()), ("DDNM()", s.DDNM()),
-        ("DDRM()", s.DDRM()), ("DiffPIR()", s.DiffPIR()),
-        ("DiffPIR(lam=8, zeta=1)", s.DiffPIR(lam=8.0, zeta=1.0)), ("REDDiff()", s.REDDiff()), ("DAPS()", s.DAPS()),
-        ("PnPDM()", s.PnPDM()), ("LanPaint()", s.LanPaint()), ("MCGDiff()", s.MCGDiff()), ("FPS()", s.FPS()),
+        ("auto", None),
+        ("Exact()", s.Exact()),
+        ("NoiseMCMC()", s.NoiseMCMC()),
+        ("SMC()", s.SMC()),
+        ("MMPS()", s.MMPS()),
+        ("TMPD()", s.TMPD()),
+        ("PiGDM()", s.PiGDM()),
+        ('PiGDM(form="published")', s.PiGDM(form="published")),
+        ("DPS()", s.DPS()),
+        ('DPS(form="paper", scale=0.3)', s.DPS(form="paper", scale=0.3)),
+        ("LGD()", s.LGD()),
+        ("DDNM()", s.DDNM()),
+        ("DDRM()", s.DDRM()),
+        ("DiffPIR()", s.DiffPIR()),
+        ("DiffPIR(lam=8, zeta=1)", s.DiffPIR(lam=8.0, zeta=1.0)),
+        ("REDDiff()", s.REDDiff()),
+        ("DAPS()", s.DAPS()),
+        ("PnPDM()", s.PnPDM()),
+        ("LanPaint()", s.LanPaint()),
+        ("MCGDiff()", s.MCGDiff()),
+        ("FPS()", s.FPS()),
     )

@@ -68,8 +68,10 @@ def _instead(problem: Problem, prior: Prior, lacking: str) -> list[Rung]:
     guided = MMPS()
     if not_linear_gaussian(problem) or guided.missing(problem, prior):
         return []
-    why = (f"No closed form ({lacking}), and the chains were not led to the data, so moment-matching guidance: "
-           f"{_EXACTNESS}.")
+    why = (
+        f"No closed form ({lacking}), and the chains were not led to the data, so moment-matching guidance: "
+        f"{_EXACTNESS}."
+    )
     return [Rung(strategy=guided, why=why, tested=False, instead=True)]
 
 
@@ -82,8 +84,11 @@ def _populations(problem: Problem, prior: Prior, num_samples: int, lacking: str)
     return [
         Rung(strategy=SMC(), why=f"{why}.", islands=ISLANDS, particles=most),
         Rung(
-            strategy=SMC(num_steps=50), why=f"{why}; more of them after a first try.", islands=ISLANDS,
-            particles=4 * most, cost=8,
+            strategy=SMC(num_steps=50),
+            why=f"{why}; more of them after a first try.",
+            islands=ISLANDS,
+            particles=4 * most,
+            cost=8,
         ),
     ]
 
@@ -104,11 +109,13 @@ def _chains(problem: Problem, prior: Prior, lacking: str) -> list[Rung]:
         Rung(strategy=NoiseMCMC(chains=first), why=f"{why}."),
         Rung(
             strategy=NoiseMCMC(chains=longer, keep=0.7, forget=0.2, patience=30, rounds=16),
-            why=f"{why}; longer after a first try.", cost=8,
+            why=f"{why}; longer after a first try.",
+            cost=8,
         ),
         Rung(
             strategy=NoiseMCMC(chains=longest, keep=0.8, forget=0.1, patience=100, rounds=32, num_steps=10000),
-            why=f"{why}; longest after two tries.", cost=60,
+            why=f"{why}; longest after two tries.",
+            cost=60,
         ),
     ]
 
@@ -123,7 +130,11 @@ def alternatives(problem: Problem, prior: Prior) -> str:
     from invsolve.strategies.guidance.tmpd import TMPD
 
     known = {
-        "Exact()": Exact(), "MMPS()": MMPS(), "TMPD()": TMPD(), "PiGDM()": PiGDM(), "SMC()": SMC(),
+        "Exact()": Exact(),
+        "MMPS()": MMPS(),
+        "TMPD()": TMPD(),
+        "PiGDM()": PiGDM(),
+        "SMC()": SMC(),
         "NoiseMCMC()": NoiseMCMC(),
     }
     return ", ".join(name for name, s in known.items() if not s.missing(problem, prior))

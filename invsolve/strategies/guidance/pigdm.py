@@ -90,7 +90,9 @@ def PiGDM(
         if sampler is not None:
             raise invalid("PiGDM", "sampler", "left out: the published form has its own step", sampler)
         return PublishedPiGDM(
-            eta=0.2 if eta is None else eta, prior_std=prior_std, num_steps=100 if num_steps is None else num_steps,
+            eta=0.2 if eta is None else eta,
+            prior_std=prior_std,
+            num_steps=100 if num_steps is None else num_steps,
             grid=grid,
         )
     if eta is not None:

@@ -198,8 +198,13 @@ def _next_stretch(state: AdaptiveState, refused: Tensor, wish: Tensor, z: Tensor
     cut = known[:, None] & (slots == top[:, None])
     sizes = torch.where(cut, (whole - size)[:, None], sizes)
     kicks = torch.where(_slots(cut, kicks), (path - kick)[:, None], kicks)
-    return {"size": size, "kick": kick, "later_size": sizes, "later_kick": kicks,
-            "depth": torch.where(known & (size == whole), depth - 1, depth)}
+    return {
+        "size": size,
+        "kick": kick,
+        "later_size": sizes,
+        "later_kick": kicks,
+        "depth": torch.where(known & (size == whole), depth - 1, depth),
+    }
 
 
 def _wide(row: Tensor, like: Tensor) -> Tensor:

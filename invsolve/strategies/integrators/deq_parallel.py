@@ -119,12 +119,21 @@ class DeqParallel(Strategy):
                 check_int("DeqParallel", name, getattr(self, name), minimum=1)
         check_choice("DeqParallel", "acceleration", self.acceleration, ("picard", "anderson"))
         if self.acceleration == "anderson" and self.window is not None:
-            raise invalid("DeqParallel", "window", "None with acceleration='anderson'", self.window,
-                          "Mixing takes whole trajectories.")
+            raise invalid(
+                "DeqParallel",
+                "window",
+                "None with acceleration='anderson'",
+                self.window,
+                "Mixing takes whole trajectories.",
+            )
         if self.window is not None and self.max_sweeps is not None and self.window * self.max_sweeps < self.num_steps:
             least = -(-self.num_steps // self.window)
-            raise invalid("DeqParallel", "max_sweeps", f"at least {least}, for {self.num_steps} steps in windows of "
-                          f"{self.window}", self.max_sweeps)
+            raise invalid(
+                "DeqParallel",
+                "max_sweeps",
+                f"at least {least}, for {self.num_steps} steps in windows of {self.window}",
+                self.max_sweeps,
+            )
 
     @property
     def name(self) -> str:
@@ -172,8 +181,10 @@ class DeqParallel(Strategy):
         new = torch.where(expand(broken, new), math.nan, new)
         past = state.past
         if past:
-            past = tuple(torch.cat((v[:, None], p[:, :-1]), 1)
-                         for v, p in zip((new[:, 1:], new[:, 1:] - old[:, 1:]), past, strict=True))
+            past = tuple(
+                torch.cat((v[:, None], p[:, :-1]), 1)
+                for v, p in zip((new[:, 1:], new[:, 1:] - old[:, 1:]), past, strict=True)
+            )
             new = self._mixed(new, past, end, min(i + 1, _MEMORY))
         unreached = working & (end < last) & (place[:, -1] < last)
         if i + 1 == self._limit:

@@ -8,9 +8,7 @@ import torch
 from torch import Tensor
 
 
-def population(
-    first: Tensor, second: Tensor, square: Tensor, log_evidence: Tensor, rounds: int
-) -> dict[str, Tensor]:
+def population(first: Tensor, second: Tensor, square: Tensor, log_evidence: Tensor, rounds: int) -> dict[str, Tensor]:
     """Numbers per item, each ``(items,)`` float64, from sums over recorded rounds ``(items, chains, q)``.
 
     ``first`` and ``second``: sums over the first ``rounds // 2`` rounds and the others; ``square``: of squares, over

@@ -109,9 +109,7 @@ class Metric:
         mean, root = mean.flip(1), root.flip(1)
         good = torch.isfinite(root).flatten(2).all(2) & torch.isfinite(mean).all(2)
         wide = good.view(*good.shape, *([1] * (root.ndim - 2)))
-        return cls(
-            mean=torch.where(good[..., None], mean, fallback.mean), root=torch.where(wide, root, fallback.root)
-        )
+        return cls(mean=torch.where(good[..., None], mean, fallback.mean), root=torch.where(wide, root, fallback.root))
 
     def times(self, v: Tensor) -> Tensor:
         """``L v`` of rows ``(items, chains, n)``."""
@@ -187,7 +185,8 @@ class Chains:
         """Chain ``parent[b, c]`` of every item in place c."""
         wide = parent[..., None].expand_as(self.u)
         return Chains(
-            u=self.u.gather(1, wide), log_likelihood=self.log_likelihood.gather(1, parent),
+            u=self.u.gather(1, wide),
+            log_likelihood=self.log_likelihood.gather(1, parent),
             grad=self.grad.gather(1, wide),
         )
 

@@ -50,8 +50,7 @@ class _Bound:
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
 class NoiseMCMCState:
-    """Items first, but for the samples. ``done``: rounds recorded so far; negative while the chains are not there yet.
-    """
+    """Items first, but for the samples. ``done``: rounds recorded so far; negative before the chains are there."""
 
     x: Tensor  # (rows, *shape): what was recorded
     u: Tensor  # (items, chains, n)
@@ -133,7 +132,12 @@ class NoiseMCMC(Strategy):
         owner = "NoiseMCMC"
         check_choice(owner, "kernel", self.kernel, ("auto", "hmc", "mala", "pcn"))
         for name, least in (
-            ("islands", 2), ("chains", 4), ("rounds", 4), ("patience", 1), ("evaluations", 2), ("num_steps", 1)
+            ("islands", 2),
+            ("chains", 4),
+            ("rounds", 4),
+            ("patience", 1),
+            ("evaluations", 2),
+            ("num_steps", 1),
         ):
             check_int(owner, name, getattr(self, name), minimum=least)
         if self.islands % 2:
@@ -161,7 +165,9 @@ class NoiseMCMC(Strategy):
 
     def bind(self, problem: Problem, prior: Prior) -> _Bound:
         return _Bound(
-            map=noise_map(prior, self.evaluations), batch=len(problem.data), sites=Sites.of(problem, prior),
+            map=noise_map(prior, self.evaluations),
+            batch=len(problem.data),
+            sites=Sites.of(problem, prior),
             start=None if self.start is None else Started(strategy=self.start, bound=self.start.bind(problem, prior)),
         )
 
@@ -179,12 +185,25 @@ class NoiseMCMC(Strategy):
         x = torch.zeros(run.rows, *run.problem.shape, dtype=run.problem.signal_dtype, device=like.device)
         metric = Metric.identity(u)
         state = NoiseMCMCState(
-            x=x, u=u, log_likelihood=zeros[:, None].repeat(1, chains), grad=torch.zeros_like(u), beta=zeros,
-            log_evidence=zeros[:, None].repeat(1, self.islands), mean=metric.mean, root=metric.root,
+            x=x,
+            u=u,
+            log_likelihood=zeros[:, None].repeat(1, chains),
+            grad=torch.zeros_like(u),
+            beta=zeros,
+            log_evidence=zeros[:, None].repeat(1, self.islands),
+            mean=metric.mean,
+            root=metric.root,
             narrow=metric.root.clone(),
             log_step=torch.full_like(zeros, math.log(self._first_step(run.problem, n)))[:, None].repeat(1, 2),
-            accept=torch.full_like(zeros, math.nan), left=zeros[:, None].repeat(1, n + 1), since=zeros, rises=zeros,
-            moves=zeros, done=torch.full_like(zeros, -_SETTLE), first=sums, second=sums.clone(), square=sums.clone(),
+            accept=torch.full_like(zeros, math.nan),
+            left=zeros[:, None].repeat(1, n + 1),
+            since=zeros,
+            rises=zeros,
+            moves=zeros,
+            done=torch.full_like(zeros, -_SETTLE),
+            first=sums,
+            second=sums.clone(),
+            square=sums.clone(),
         )
         for group in self._groups(torch.arange(items, device=like.device), n):
             target = self._target(run, group)
@@ -278,8 +297,13 @@ class NoiseMCMC(Strategy):
         log_step = part.log_step.clone()
         log_step[:, kind] += change
         return replace(
-            part, u=chains.u, log_likelihood=chains.log_likelihood, grad=chains.grad, accept=rate,
-            log_step=log_step, left=part.left * _autocorrelation(part.metrics[0], part.chains, chains),
+            part,
+            u=chains.u,
+            log_likelihood=chains.log_likelihood,
+            grad=chains.grad,
+            accept=rate,
+            log_step=log_step,
+            left=part.left * _autocorrelation(part.metrics[0], part.chains, chains),
             moves=part.moves + 1,
         )
 
@@ -300,8 +324,12 @@ class NoiseMCMC(Strategy):
         parent = parent + (torch.arange(self.islands, device=parent.device) * islands.shape[-1])[:, None]
         chains = part.chains.take(parent.flatten(1))
         return replace(
-            part, u=chains.u, log_likelihood=chains.log_likelihood, grad=chains.grad,
-            log_evidence=part.log_evidence + gain, rises=part.rises + 1,
+            part,
+            u=chains.u,
+            log_likelihood=chains.log_likelihood,
+            grad=chains.grad,
+            log_evidence=part.log_evidence + gain,
+            rises=part.rises + 1,
         )
 
     def _measured(self, problem: Problem, part: NoiseMCMCState, weights: Tensor) -> NoiseMCMCState:
@@ -333,8 +361,11 @@ class NoiseMCMC(Strategy):
         signals = x.view(*part.u.shape[:2], *x.shape[1:])
         state.x[sample * items + group[item]] = signals[item, chain[item, sample]]
         return replace(
-            part, first=part.first + early * values, second=part.second + ~early * values,
-            square=part.square + values.square(), done=done,
+            part,
+            first=part.first + early * values,
+            second=part.second + ~early * values,
+            square=part.square + values.square(),
+            done=done,
         )
 
     def _filled(self, run: Run, state: NoiseMCMCState) -> None:

@@ -61,8 +61,12 @@ class Sites:
         odds.diagonal(dim1=1, dim2=2).zero_()
         partners = odds.cumsum(2)
         return cls(
-            law=prior.coefficients, log_weights=parts[0].to(device).log(), variances=parts[1].to(device), gram=gram,
-            pull=(to_real(residual).double()[:, None] @ B)[:, 0], partners=partners / partners[..., -1:],
+            law=prior.coefficients,
+            log_weights=parts[0].to(device).log(),
+            variances=parts[1].to(device),
+            gram=gram,
+            pull=(to_real(residual).double()[:, None] @ B)[:, 0],
+            partners=partners / partners[..., -1:],
         )
 
     def take(self, items: Tensor) -> Self:

@@ -37,7 +37,9 @@ class Started:
             rows = torch.arange(items, device=run.problem.data.device).repeat(count)
             draws = _ForChains(run.draws.take(torch.arange(items)), items, first, count)
             mine = replace(
-                run, problem=run.problem.take(rows), draws=draws,
+                run,
+                problem=run.problem.take(rows),
+                draws=draws,
                 bound=None if self.bound is None else self.bound.take(rows),
             )
             state = self.strategy.init(mine)

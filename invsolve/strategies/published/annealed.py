@@ -90,9 +90,7 @@ class OnLevels(Strategy):
             grid = solver_grid(problem, prior, self.num_steps)
         if grid.ndim > 1:
             grid = grid.to(problem.data.device)
-        return WalkBound(
-            grid=grid, tools=self.prepare(problem, prior), unit=entry_std(prior), noise=noise_size(prior)
-        )
+        return WalkBound(grid=grid, tools=self.prepare(problem, prior), unit=entry_std(prior), noise=noise_size(prior))
 
 
 @dataclass(frozen=True, kw_only=True)

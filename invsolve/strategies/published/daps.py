@@ -26,8 +26,12 @@ _RHO = 7.0  # of the levels of the inner flow
 _STABLE = 0.3  # of the largest step of Langevin dynamics that is stable, 2 / curvature
 # Step of the authors' configurations, for |A| <= 1 and images in [-1, 1] (guidance card 8).
 _PUBLISHED = {
-    "super_resolution": (1e-4, 100), "inpainting": (1e-4, 100), "gaussian_blur": (1e-4, 100),
-    "box_inpainting": (5e-5, 100), "motion_blur": (5e-5, 100), "phase_retrieval": (5e-5, 100),
+    "super_resolution": (1e-4, 100),
+    "inpainting": (1e-4, 100),
+    "gaussian_blur": (1e-4, 100),
+    "box_inpainting": (5e-5, 100),
+    "motion_blur": (5e-5, 100),
+    "phase_retrieval": (5e-5, 100),
     "nonlinear_blur": (1e-5, 200),
 }
 
@@ -70,8 +74,14 @@ class DAPS(Walk):
         check_choice("DAPS.published", "task", task, tuple(_PUBLISHED))
         check_positive("DAPS.published", "unit", unit)
         size, steps = _PUBLISHED[task]
-        return cls(inner="langevin", floor=0.01 * unit, tau=0.01 * unit, step_size=size * unit**2, langevin_steps=steps,
-                   grid=unit * karras_grid(100.0, 0.1, 200))
+        return cls(
+            inner="langevin",
+            floor=0.01 * unit,
+            tau=0.01 * unit,
+            step_size=size * unit**2,
+            langevin_steps=steps,
+            grid=unit * karras_grid(100.0, 0.1, 200),
+        )
 
     def missing(self, problem: Problem, prior: Prior) -> str:
         if reason := needs_derivative(problem):
@@ -138,6 +148,8 @@ class _Tools:
 
     def take(self, index: Tensor) -> Self:
         return replace(
-            self, problem=self.problem.take(index), exact=None if self.exact is None else self.exact.take(index),
+            self,
+            problem=self.problem.take(index),
+            exact=None if self.exact is None else self.exact.take(index),
             information=None if self.information is None else self.information.take(index),
         )

@@ -19,7 +19,9 @@ from invsolve.strategies.published.proximal import DataStep
 
 # lam, zeta and steps: guidance card 6, and main_ddpir_deblur.py of the authors for the spacing and the scale of lambda.
 _PUBLISHED = {
-    "blur": (0.25, 0.1, 100), "super_resolution": (0.25, 0.25, 100), "inpainting": (0.25, 1.0, 20),
+    "blur": (0.25, 0.1, 100),
+    "super_resolution": (0.25, 0.25, 100),
+    "inpainting": (0.25, 1.0, 20),
     "inversebench": (8.0, 1.0, 1000),
 }
 

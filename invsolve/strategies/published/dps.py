@@ -21,7 +21,11 @@ from invsolve.strategies.published.likelihood_step import residual_norm
 
 # zeta of the authors' configurations (images in [-1, 1], 1000 steps, noise 0.05; guidance card 2).
 _PUBLISHED = {
-    "gaussian_blur": 0.3, "motion_blur": 0.3, "super_resolution": 0.3, "nonlinear_blur": 0.3, "inpainting": 0.5,
+    "gaussian_blur": 0.3,
+    "motion_blur": 0.3,
+    "super_resolution": 0.3,
+    "nonlinear_blur": 0.3,
+    "inpainting": 0.5,
     "phase_retrieval": 1.0,
 }
 

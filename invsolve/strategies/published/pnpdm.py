@@ -99,7 +99,9 @@ class PnPDM(Strategy):
             rho = torch.maximum(high * self.decay**power, low[:, None])
         last = low[:, None].expand(-1, max(0, self.num_steps - rho.shape[1]))
         return PnPDMBound(
-            rho=torch.cat([rho, last], 1)[:, : self.num_steps], shared=problem.shared, information=known,
+            rho=torch.cat([rho, last], 1)[:, : self.num_steps],
+            shared=problem.shared,
+            information=known,
             noise=noise_size(prior),
             data_step=DataStep.of(problem, prior) if exact and self.data_step != "langevin" else None,
         )
@@ -190,5 +192,9 @@ class PnPDMBound:
 
     def take(self, index: Tensor) -> Self:
         here = index.cpu()
-        return replace(self, rho=self.rho[here], information=self.information[here],
-                       data_step=None if self.data_step is None else self.data_step.take(index))
+        return replace(
+            self,
+            rho=self.rho[here],
+            information=self.information[here],
+            data_step=None if self.data_step is None else self.data_step.take(index),
+        )

@@ -37,7 +37,11 @@ class Resolvent(abc.ABC):
 
 
 def resolvent(
-    problem: Problem, prior: Prior, operator: LinearOperator | None = None, *, rtol: float | None = None,
+    problem: Problem,
+    prior: Prior,
+    operator: LinearOperator | None = None,
+    *,
+    rtol: float | None = None,
     max_iter: int = 200,
 ) -> Resolvent:
     """Elementwise where ``A A^H`` is diagonal, by one decomposition where rows share a small operator, else by

@@ -81,8 +81,9 @@ class REDDiff(OnLevels):
     def published(cls, *, unit: float = 1.0) -> Self:
         """The authors' configuration: learning rate 0.1, lam 0.25, weight t, 1000 variance-preserving levels;
         levels and rate are in units of ``unit``, the std of an entry."""
-        return cls(loss="published", weight="linear", lam=0.25, learning_rate=0.1 * unit, unit=unit,
-                   grid=unit * vp_grid(1000))
+        return cls(
+            loss="published", weight="linear", lam=0.25, learning_rate=0.1 * unit, unit=unit, grid=unit * vp_grid(1000)
+        )
 
     def missing(self, problem: Problem, prior: Prior) -> str:
         if self.loss == "published" and not isinstance(problem.noise, Gaussian):
@@ -138,9 +139,13 @@ class REDDiff(OnLevels):
 
 
 _WEIGHTS: dict[str, Callable[[Level], Level]] = {
-    "score": lambda t: 1 / t, "linear": lambda t: t, "sqrt": root, "square": lambda t: t * t,
+    "score": lambda t: 1 / t,
+    "linear": lambda t: t,
+    "sqrt": root,
+    "square": lambda t: t * t,
     "log": lambda t: torch.log1p(torch.as_tensor(t)) if isinstance(t, Tensor) else math.log1p(t),
-    "trunc": lambda t: t.clamp_max(1.0) if isinstance(t, Tensor) else min(t, 1.0), "const": lambda t: 1.0,
+    "trunc": lambda t: t.clamp_max(1.0) if isinstance(t, Tensor) else min(t, 1.0),
+    "const": lambda t: 1.0,
 }
 
 

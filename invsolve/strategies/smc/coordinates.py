@@ -115,9 +115,7 @@ class Coordinates:
         t2 = (level**2).view(-1, 1)
 
         def product(H: Tensor) -> Tensor:
-            return torch.stack(
-                [t2 * self.adjoint(pull(self.direction(h.expand(len(x), -1)))) for h in H.unbind(1)], 1
-            )
+            return torch.stack([t2 * self.adjoint(pull(self.direction(h.expand(len(x), -1)))) for h in H.unbind(1)], 1)
 
         return value, self.analysis(value), product
 

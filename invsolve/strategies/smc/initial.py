@@ -31,8 +31,13 @@ def _law_given_data(run: Run, setting: Setting) -> Local | None:
     V = setting.coordinates.law_variances()
     assert setting.jacobian is not None
     rows = torch.arange(run.rows, device=V.device)
-    linearised = Linear.at(run.problem, setting.coordinates, setting.jacobian.take(rows % setting.batch),
-                           prior.mean.expand(run.rows, *prior.shape), None)
+    linearised = Linear.at(
+        run.problem,
+        setting.coordinates,
+        setting.jacobian.take(rows % setting.batch),
+        prior.mean.expand(run.rows, *prior.shape),
+        None,
+    )
     infinity = torch.full((), torch.inf, dtype=torch.float64, device=V.device)
     return DiagonalLocal.given(linearised, V.new_zeros(run.rows, V.shape[1]), V, infinity)
 

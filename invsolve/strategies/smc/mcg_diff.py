@@ -83,8 +83,11 @@ class _Population(OnLevels):
         gain = torch.where(poor, log_mean_exp(logs), 0.0).repeat(count)
         flat = poor.repeat(count)
         return replace(
-            state, x=state.x[parent], log_weights=torch.where(flat, 0.0, state.log_weights),
-            log_evidence=state.log_evidence + gain, resamplings=state.resamplings + flat,
+            state,
+            x=state.x[parent],
+            log_weights=torch.where(flat, 0.0, state.log_weights),
+            log_evidence=state.log_evidence + gain,
+            resamplings=state.resamplings + flat,
         ), parent
 
     def _info(self, run: Run, state: Particles) -> Info:

@@ -139,9 +139,7 @@ class Level:
         return Ready(x=x, density=density, twist=twist, move=move, increment=increment)
 
     # --- moves --------------------------------------------------------------------------------------------------------
-    def moved(
-        self, ready: Ready, rows: Tensor, reach: Tensor, exponent: Tensor, number: int
-    ) -> tuple[Ready, Tensor]:
+    def moved(self, ready: Ready, rows: Tensor, reach: Tensor, exponent: Tensor, number: int) -> tuple[Ready, Tensor]:
         """One Metropolis move of the particles in ``rows``: noise up to a level a', then a guided step back to a.
 
         ``reach`` (rows,), integers, the same for all particles of an item: ``a'^2 = a^2 (1 + 2^(reach / 2))``. Leaves

@@ -157,7 +157,9 @@ class SMC(Strategy):
         if form == "bare" and coordinates.size <= DENSE_SIZE:
             form = "dense"
         setting = Setting(
-            coordinates=coordinates, form=form, batch=len(problem.data),
+            coordinates=coordinates,
+            form=form,
+            batch=len(problem.data),
             grid=self.grid if self.grid is not None else log_grid(*_levels(problem, prior), self.num_steps),
             jacobian=linear_jacobian(problem, coordinates) if problem.linear else None,
             fixed_noise=isinstance(problem.noise, Gaussian),
@@ -172,9 +174,15 @@ class SMC(Strategy):
         zero = torch.zeros(run.rows, dtype=torch.float64, device=x.device)
         number = torch.arange(run.rows, device=x.device) // setting.batch
         return SMCState(
-            x=x, log_weights=-log_q if _density(run) else zero, log_evidence=zero, founder=number,
-            resamplings=torch.zeros_like(number), exponent=torch.ones_like(zero), reach=torch.zeros_like(number),
-            tried=torch.zeros_like(number), accepted=zero,
+            x=x,
+            log_weights=-log_q if _density(run) else zero,
+            log_evidence=zero,
+            founder=number,
+            resamplings=torch.zeros_like(number),
+            exponent=torch.ones_like(zero),
+            reach=torch.zeros_like(number),
+            tried=torch.zeros_like(number),
+            accepted=zero,
         )
 
     def step(self, run: Run, state: SMCState, i: int) -> tuple[SMCState, Info]:
@@ -267,14 +275,18 @@ class SMC(Strategy):
         chosen = torch.where(poor, in_place(systematic(torch.where(poor, weights, 1 / count), uniform)), own)
         parent = (chosen * batch + torch.arange(batch, device=logs.device)).flatten()
         evidence = state.log_evidence.view(-1, batch) + torch.where(poor, log_mean_exp(logs), 0.0)
-        return replace(
-            state,
-            x=state.x[parent],
-            log_weights=torch.where(poor, 0.0, logs).flatten(),
-            log_evidence=evidence.flatten(),
-            founder=state.founder[parent],
-            resamplings=(state.resamplings.view(-1, batch) + poor).flatten(),
-        ), parent, poor.repeat(count)
+        return (
+            replace(
+                state,
+                x=state.x[parent],
+                log_weights=torch.where(poor, 0.0, logs).flatten(),
+                log_evidence=evidence.flatten(),
+                founder=state.founder[parent],
+                resamplings=(state.resamplings.view(-1, batch) + poor).flatten(),
+            ),
+            parent,
+            poor.repeat(count),
+        )
 
     def _info(self, run: Run, state: SMCState, batch: int) -> Info:
         logs, founder = state.log_weights.view(-1, batch), state.founder.view(-1, batch)

@@ -65,8 +65,7 @@ class Local(abc.ABC):
         return r, torch.where(b > 0, b**2 * (1 - r), _JITTER * a**2)
 
     def log_likelihood_ratio(self, problem: Problem, coordinates: Coordinates, u: Tensor) -> Tensor:
-        """log of the likelihood at ``u`` over the Gaussian one of the linearised operator, and of noise made Gaussian.
-        """
+        """log of the likelihood at ``u`` over the Gaussian one of the linearised operator and Gaussian noise."""
         linear, clean = self.linear, problem.operator(coordinates.synthesis(u))
         if isinstance(problem.noise, Gaussian):  # relative to the peak, which is large
             true = -0.5 * to_real(problem.whiten(problem.data - clean)).double().square().sum(1)
@@ -154,8 +153,7 @@ class Plain:
         return y + from_real(change, tuple(y.shape[1:]), y.dtype if y.is_complex() else None)
 
     def with_noise_at(self, problem: Problem, clean: Tensor) -> Linear:
-        """The noise replaced by its Gaussian at ``clean``, of which ``peak`` makes the likelihood there the true one.
-        """
+        """The noise replaced by its Gaussian at ``clean``; ``peak`` makes the likelihood there the true one."""
         local, peak = problem.surrogate(clean)
         y = local.data
         ones = from_real(torch.ones_like(to_real(y)), tuple(y.shape[1:]), y.dtype if y.is_complex() else None)
@@ -203,7 +201,12 @@ class DiagonalLocal(Local):
 
     @classmethod
     def of(
-        cls, problem: Problem, coordinates: Coordinates, jacobian: Jacobian | None, x: Tensor, u: Tensor,
+        cls,
+        problem: Problem,
+        coordinates: Coordinates,
+        jacobian: Jacobian | None,
+        x: Tensor,
+        u: Tensor,
         level: Tensor,
     ) -> DiagonalLocal:
         value, mean, V = coordinates.moments(x, u, level)
@@ -216,7 +219,11 @@ class DiagonalLocal(Local):
         R = _root_of_one_plus(H, V)
         z = solve(R, residual)
         return cls(
-            level=level, mean=mean, V=V, R=R, linear=linear,
+            level=level,
+            mean=mean,
+            V=V,
+            R=R,
+            linear=linear,
             guided_mean=mean + V * times(H.mT, solve_transposed(R, z)),
             log_twist=linear.log_density(z, residual, R),
         )
@@ -232,8 +239,12 @@ class DiagonalLocal(Local):
         # R R^T - M M^T = 1 + H E H^T with E = V - (1 - r)^2 V^2 / total, written so that nothing cancels.
         S = _root_of_one_plus(H, self.V * (noise / total))
         return UpdatedKernel(
-            centre=r * u + (1 - r) * self.guided_mean, std=total.sqrt(), gain=(1 - r) * self.V / total.sqrt(),
-            H=H, R=self.R, S=S,
+            centre=r * u + (1 - r) * self.guided_mean,
+            std=total.sqrt(),
+            gain=(1 - r) * self.V / total.sqrt(),
+            H=H,
+            R=self.R,
+            S=S,
         )
 
 
@@ -247,7 +258,12 @@ class DenseLocal(Local):
 
     @classmethod
     def of(
-        cls, problem: Problem, coordinates: Coordinates, jacobian: Jacobian | None, x: Tensor, u: Tensor,
+        cls,
+        problem: Problem,
+        coordinates: Coordinates,
+        jacobian: Jacobian | None,
+        x: Tensor,
+        u: Tensor,
         level: Tensor,
     ) -> DenseLocal:
         value, mean, V = coordinates.moments(x, u, level)
@@ -255,7 +271,12 @@ class DenseLocal(Local):
         def given(linear: Linear) -> DenseLocal:
             guided_mean, log_twist, scaled = _condition(linear, mean, _product(V, linear.jacobian.matrix.mT).mT)
             return cls(
-                level=level, mean=mean, V=V, linear=linear, guided_mean=guided_mean, log_twist=log_twist,
+                level=level,
+                mean=mean,
+                V=V,
+                linear=linear,
+                guided_mean=guided_mean,
+                log_twist=log_twist,
                 guided_V=torch.baddbmm(V, scaled.mT, scaled, alpha=-1),
             )
 
@@ -281,7 +302,12 @@ class BareLocal(Local):
 
     @classmethod
     def of(
-        cls, problem: Problem, coordinates: Coordinates, jacobian: Jacobian | None, x: Tensor, u: Tensor,
+        cls,
+        problem: Problem,
+        coordinates: Coordinates,
+        jacobian: Jacobian | None,
+        x: Tensor,
+        u: Tensor,
         level: Tensor,
     ) -> BareLocal:
         value, mean, product = coordinates.products(x, level)
@@ -350,5 +376,3 @@ def _product(many: Tensor, one: Tensor) -> Tensor:
     if len(one) > 1 or len(many) == 1:
         return many @ one
     return (many.reshape(-1, many.shape[-1]) @ one[0]).view(*many.shape[:-1], -1)
-
-

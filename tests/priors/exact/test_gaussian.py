@@ -52,8 +52,13 @@ def noise_matrix(prior, sigma, row=0):
     return torch.diag((level * units).flatten() ** 2)
 
 
-PRIORS = {"real": make(), "complex": make("complex"), "real, units": make(units=UNITS),
-          "complex, units": make("complex", UNITS), "singular": make(covariance=SINGULAR)}
+PRIORS = {
+    "real": make(),
+    "complex": make("complex"),
+    "real, units": make(units=UNITS),
+    "complex, units": make("complex", UNITS),
+    "singular": make(covariance=SINGULAR),
+}
 LEVELS = {
     "number": 0.7,
     "0-d": torch.tensor(0.7, dtype=F64),
@@ -114,8 +119,9 @@ def test_tweedie_covariance(prior):
 
 
 def test_posterior_variances_do_not_underflow():
-    law = GaussianLaw(mean=torch.zeros(2), modes=DenseModes(shape=(2,), matrix=torch.eye(2)),
-                      variances=torch.tensor([1e-24, 1.0]))
+    law = GaussianLaw(
+        mean=torch.zeros(2), modes=DenseModes(shape=(2,), matrix=torch.eye(2)), variances=torch.tensor([1e-24, 1.0])
+    )
     t = 1e-12
     want = torch.tensor([5e-25, 1e-24])
     assert torch.allclose(law.posterior_variances(t) / want, torch.ones(2), rtol=1e-5)
@@ -198,8 +204,9 @@ def test_scale_and_detail():
     assert prior.scale == pytest.approx(3.0)
     assert prior.detail == pytest.approx(0.5)  # the entry of variance 0 does not vary
     assert (prior.shape, prior.kind, prior.dtype, prior.device) == ((3,), "real", torch.float32, torch.device("cpu"))
-    units = GaussianPrior(mean=torch.zeros(2), covariance=torch.diag(torch.tensor([9.0, 1e-4])),
-                          noise_scale=torch.tensor([1.0, 0.01]))
+    units = GaussianPrior(
+        mean=torch.zeros(2), covariance=torch.diag(torch.tensor([9.0, 1e-4])), noise_scale=torch.tensor([1.0, 0.01])
+    )
     assert units.scale == pytest.approx(3.0)
     assert units.detail == pytest.approx(1.0)  # 0.01 in its own unit
     correlated = GaussianPrior(mean=torch.zeros(2), covariance=torch.tensor([[1.0, 0.9], [0.9, 1.0]]))
@@ -327,37 +334,70 @@ REFUSED = {
     "mean nan": (lambda: gaussian(m3 / 0), InputError, r"`mean` must be finite, got 3 NaN"),
     "mean a number": (lambda: gaussian(torch.tensor(0.0)), InputError, r"must be of at least one axis, got \(\)"),
     "mean empty": (lambda: gaussian(m3[:0], C3[:0, :0]), InputError, r"must be of at least one entry, got \(0,\)"),
-    "covariance an array": (lambda: gaussian(covariance=np.eye(3)), InputTypeError,
-                            r"`covariance` must be a torch.Tensor, got ndarray"),
-    "covariance complex": (lambda: gaussian(covariance=C3 + 0j), InputTypeError,
-                           r"`covariance` must be floating point, got torch.complex64"),
-    "covariance precision": (lambda: gaussian(covariance=C3.double()), InputTypeError,
-                             r"`covariance` must be of the precision of the mean, torch.float32, got torch.float64"),
-    "covariance device": (lambda: gaussian(covariance=C3.to("meta")), InputError,
-                          r"`covariance` must be on the device of the mean, cpu, got meta"),
+    "covariance an array": (
+        lambda: gaussian(covariance=np.eye(3)),
+        InputTypeError,
+        r"`covariance` must be a torch.Tensor, got ndarray",
+    ),
+    "covariance complex": (
+        lambda: gaussian(covariance=C3 + 0j),
+        InputTypeError,
+        r"`covariance` must be floating point, got torch.complex64",
+    ),
+    "covariance precision": (
+        lambda: gaussian(covariance=C3.double()),
+        InputTypeError,
+        r"`covariance` must be of the precision of the mean, torch.float32, got torch.float64",
+    ),
+    "covariance device": (
+        lambda: gaussian(covariance=C3.to("meta")),
+        InputError,
+        r"`covariance` must be on the device of the mean, cpu, got meta",
+    ),
     "covariance nan": (lambda: gaussian(covariance=C3 * math.nan), InputError, r"`covariance` must be finite"),
     "covariance shape": (lambda: gaussian(covariance=C3[:2]), InputError, r"must be of shape \(3, 3\), got \(2, 3\)"),
     "covariance of an image": (lambda: gaussian(torch.zeros(3, 2)), InputError, r"of shape \(6, 6\), got \(3, 3\)"),
-    "covariance asymmetric": (lambda: gaussian(covariance=C3 + torch.ones(3, 3).triu(1)), InputError,
-                              r"`covariance` must be symmetric, got an asymmetry of 1. Pass \(C \+ C.T\) / 2"),
-    "covariance indefinite": (lambda: gaussian(covariance=C3 - 0.5), InputError,
-                              r"be positive semidefinite and not zero, got a matrix with eigenvalues from -0.5 to 1"),
+    "covariance asymmetric": (
+        lambda: gaussian(covariance=C3 + torch.ones(3, 3).triu(1)),
+        InputError,
+        r"`covariance` must be symmetric, got an asymmetry of 1. Pass \(C \+ C.T\) / 2",
+    ),
+    "covariance indefinite": (
+        lambda: gaussian(covariance=C3 - 0.5),
+        InputError,
+        r"be positive semidefinite and not zero, got a matrix with eigenvalues from -0.5 to 1",
+    ),
     "covariance zero": (lambda: gaussian(covariance=0 * C3), InputError, r"positive semidefinite and not zero"),
     "units a list": (lambda: gaussian(noise_scale=[1.0] * 3), InputTypeError, r"`noise_scale` must be a torch.Tensor"),
-    "units integers": (lambda: gaussian(noise_scale=torch.ones(3).long()), InputTypeError,
-                       r"`noise_scale` must be floating point, got torch.int64"),
-    "units precision": (lambda: gaussian(noise_scale=torch.ones(3).double()), InputTypeError,
-                        r"`noise_scale` must be of the precision of the mean"),
-    "units shape": (lambda: gaussian(noise_scale=torch.ones(2)), InputError,
-                    r"`noise_scale` must be of shape \(3,\), got \(2,\)"),
-    "units zero": (lambda: gaussian(noise_scale=torch.tensor([1.0, 0.0, 1.0])), InputError,
-                   r"`noise_scale` must be positive, got 0.0"),
+    "units integers": (
+        lambda: gaussian(noise_scale=torch.ones(3).long()),
+        InputTypeError,
+        r"`noise_scale` must be floating point, got torch.int64",
+    ),
+    "units precision": (
+        lambda: gaussian(noise_scale=torch.ones(3).double()),
+        InputTypeError,
+        r"`noise_scale` must be of the precision of the mean",
+    ),
+    "units shape": (
+        lambda: gaussian(noise_scale=torch.ones(2)),
+        InputError,
+        r"`noise_scale` must be of shape \(3,\), got \(2,\)",
+    ),
+    "units zero": (
+        lambda: gaussian(noise_scale=torch.tensor([1.0, 0.0, 1.0])),
+        InputError,
+        r"`noise_scale` must be positive, got 0.0",
+    ),
     "units nan": (lambda: gaussian(noise_scale=m3 / 0), InputError, r"`noise_scale` must be finite"),
     "x a list": (lambda: prior3.denoise([1.0], 1.0), InputTypeError, r"Prior: `x` must be a torch.Tensor, got list"),
     "x unbatched": (lambda: prior3.denoise(m3, 1.0), InputError, r"of shape \(batch, 3\), got \(3,\). Add a batch"),
     "x complex": (lambda: prior3.denoise(x3 + 0j, 1.0), InputTypeError, r"`x` must be real floating point, got torch"),
-    "x precision": (lambda: prior3.denoise(x3.double(), 1.0), InputTypeError,
-                    r"`x` must be of precision torch.float32, got torch.float64. Convert it, or the prior"),
+    "x precision": (
+        lambda: prior3.denoise(x3.double(), 1.0),
+        InputTypeError,
+        r"`x` must be of precision torch.float32, got torch.float64. Convert it, or the prior",
+    ),
     "x device": (lambda: prior3.denoise(x3.to("meta"), 1.0), InputError, r"`x` must be on device cpu, got meta. Move"),
     "x in pullback": (lambda: prior3.pullback(m3, 1.0), InputError, r"of shape \(batch, 3\), got \(3,\)"),
     "x in log_prob": (lambda: prior3.log_prob(m3), InputError, r"of shape \(batch, 3\), got \(3,\)"),
@@ -369,14 +409,26 @@ REFUSED = {
     "sigma none": (lambda: prior3.denoise(x3, None), InputTypeError, r"`sigma` must be a real number, got NoneType"),
     "sigma bool": (lambda: prior3.denoise(x3, True), InputTypeError, r"`sigma` must be a real number, got bool"),
     "sigma array": (lambda: prior3.denoise(x3, np.ones(2)), InputTypeError, r"must be a real number, got ndarray"),
-    "sigma complex": (lambda: prior3.denoise(x3, torch.ones(2) + 0j), InputTypeError,
-                      r"`sigma` must be real floating point, got torch.complex64"),
-    "sigma integers": (lambda: prior3.denoise(x3, torch.ones(2).long()), InputTypeError,
-                       r"`sigma` must be real floating point, got torch.int64"),
-    "sigma of other rows": (lambda: prior3.denoise(x3, torch.ones(3)), InputError,
-                            r"`sigma` must be 0-d, of shape \(2,\) or with 2 axes, got \(3,\)"),
-    "sigma that broadcasts x": (lambda: prior3.denoise(x3[:1], torch.ones(5, 1)), InputError,
-                                r"`sigma` must be broadcastable against \(1, 3\), got \(5, 1\)"),
+    "sigma complex": (
+        lambda: prior3.denoise(x3, torch.ones(2) + 0j),
+        InputTypeError,
+        r"`sigma` must be real floating point, got torch.complex64",
+    ),
+    "sigma integers": (
+        lambda: prior3.denoise(x3, torch.ones(2).long()),
+        InputTypeError,
+        r"`sigma` must be real floating point, got torch.int64",
+    ),
+    "sigma of other rows": (
+        lambda: prior3.denoise(x3, torch.ones(3)),
+        InputError,
+        r"`sigma` must be 0-d, of shape \(2,\) or with 2 axes, got \(3,\)",
+    ),
+    "sigma that broadcasts x": (
+        lambda: prior3.denoise(x3[:1], torch.ones(5, 1)),
+        InputError,
+        r"`sigma` must be broadcastable against \(1, 3\), got \(5, 1\)",
+    ),
     "log_prob negative": (lambda: prior3.log_prob(x3, -1.0), InputError, r"`sigma` must be non-negative, got -1.0"),
     "log_prob none": (lambda: prior3.log_prob(x3, None), InputTypeError, r"`sigma` must be a real number, got None"),
     "log_prob rows": (lambda: prior3.log_prob(x3, torch.ones(2)), InputTypeError, r"`sigma` must be a real number"),
@@ -384,19 +436,37 @@ REFUSED = {
     "sample n float": (lambda: prior3.sample(2.0), InputTypeError, r"GaussianPrior: `n` must be an integer, got float"),
     "sample seed": (lambda: prior3.sample(2, seed=0.5), InputTypeError, r"`seed` must be an integer, got float"),
     "sample big seed": (lambda: prior3.sample(2, seed=2**64), InputError, r"`seed` must be an integer of 64 bits"),
-    "to": (lambda: NotData().to("cpu"), InputTypeError,
-           r"NotData: `to` must be overridden, or the prior a frozen dataclass, got NotData"),
-    "no closed form": (lambda: NotData().posterior(Mask(mask=m3 == 0), m3, 1.0), UnsupportedError,
-                       r"NotData.posterior: this prior has no closed-form posterior. Use iv.solve\(..."),
-    "posterior shape": (lambda: prior3.posterior(Mask(mask=torch.ones(4) > 0), torch.zeros(4), 1.0), InputError,
-                        r"GaussianPrior.posterior: `A` must be an operator on signals of shape \(3,\), got \(4,\)"),
-    "posterior kind": (lambda: prior3.posterior(Mask(mask=m3 == 0, kind="complex"), m3 + 0j, 1.0), InputError,
-                       r"`A` must be an operator on real signals, got one on complex signals"),
-    "posterior precision": (lambda: prior3.posterior(Mask(mask=m3 == 0), m3.double(), 1.0), InputTypeError,
-                            r"`y` must be of precision torch.float32, got torch.float64. Convert it, or the prior"),
+    "to": (
+        lambda: NotData().to("cpu"),
+        InputTypeError,
+        r"NotData: `to` must be overridden, or the prior a frozen dataclass, got NotData",
+    ),
+    "no closed form": (
+        lambda: NotData().posterior(Mask(mask=m3 == 0), m3, 1.0),
+        UnsupportedError,
+        r"NotData.posterior: this prior has no closed-form posterior. Use iv.solve\(...",
+    ),
+    "posterior shape": (
+        lambda: prior3.posterior(Mask(mask=torch.ones(4) > 0), torch.zeros(4), 1.0),
+        InputError,
+        r"GaussianPrior.posterior: `A` must be an operator on signals of shape \(3,\), got \(4,\)",
+    ),
+    "posterior kind": (
+        lambda: prior3.posterior(Mask(mask=m3 == 0, kind="complex"), m3 + 0j, 1.0),
+        InputError,
+        r"`A` must be an operator on real signals, got one on complex signals",
+    ),
+    "posterior precision": (
+        lambda: prior3.posterior(Mask(mask=m3 == 0), m3.double(), 1.0),
+        InputTypeError,
+        r"`y` must be of precision torch.float32, got torch.float64. Convert it, or the prior",
+    ),
     "posterior operator": (lambda: prior3.posterior(C3, m3, 1.0), InputTypeError, r"`A` must be an iv.operators.Op"),
-    "posterior data": (lambda: prior3.posterior(Matrix(matrix=C3), [0.0], 1.0), InputTypeError,
-                       r"GaussianPrior.posterior: `y` must be a torch.Tensor, numpy array or xarray.*, got list"),
+    "posterior data": (
+        lambda: prior3.posterior(Matrix(matrix=C3), [0.0], 1.0),
+        InputTypeError,
+        r"GaussianPrior.posterior: `y` must be a torch.Tensor, numpy array or xarray.*, got list",
+    ),
     "posterior noise": (lambda: prior3.posterior(Matrix(matrix=C3), m3), InputTypeError, r"`noise` must be a positive"),
 }
 

@@ -15,8 +15,9 @@ D = torch.float64
 
 
 def make(function, end=2.0, tolerance=1e-10, limit=2**14):
-    return Table.make(function, end, buckets=5, tolerance=tolerance, limit=limit,
-                      error=lambda t, a, b: (a - b).abs().amax(1))
+    return Table.make(
+        function, end, buckets=5, tolerance=tolerance, limit=limit, error=lambda t, a, b: (a - b).abs().amax(1)
+    )
 
 
 def test_error_is_below_the_tolerance_and_the_table_continuous():
@@ -78,8 +79,9 @@ def test_one_table_for_each_scale(monkeypatch):
     u = numbers(1.0).clamp(-1e6, 1e6).repeat(2, 1)
     want = by_sum(law, u, sigma)
     calls = []
-    monkeypatch.setattr(sparse, "_student_moments", lambda *key, old=sparse._student_moments: calls.append(key) or
-                        old(*key))
+    monkeypatch.setattr(
+        sparse, "_student_moments", lambda *key, old=sparse._student_moments: calls.append(key) or old(*key)
+    )
     for a, b in zip(law.moments(u, sigma), want, strict=True):
         assert torch.allclose(a, b, rtol=1e-8, atol=1e-8 * float(b.abs().min()))
     assert calls == [(3.0, 0.7 / 0.5), (3.0, 0.7 / 2.0)]

@@ -23,13 +23,19 @@ ROOT = random(K, N, N, seed=1) / 2
 WEIGHTS = torch.tensor([0.5, 0.3, 0.2], dtype=F64)
 MEANS, COVARIANCES = 2 * random(K, *SHAPE, seed=2), ROOT @ ROOT.mT + 0.05 * torch.eye(N, dtype=F64)
 PRIOR = GaussianMixturePrior(weights=WEIGHTS, means=MEANS, covariances=COVARIANCES)
-POINTS = GaussianMixturePrior(weights=WEIGHTS, means=MEANS, covariances=torch.zeros(N, N, dtype=F64))  # an empirical law
+POINTS = GaussianMixturePrior(
+    weights=WEIGHTS, means=MEANS, covariances=torch.zeros(N, N, dtype=F64)
+)  # an empirical law
 SHARED = GaussianMixturePrior(weights=WEIGHTS, means=MEANS, covariances=COVARIANCES[0])
 FLAT = GaussianMixturePrior(weights=WEIGHTS, means=MEANS, covariances=ROOT[:, :, :2] @ ROOT[:, :, :2].mT)  # rank 2
 PRIORS = {"full": PRIOR, "points": POINTS, "shared": SHARED, "flat": FLAT}
 EVERY = pytest.mark.parametrize("prior", PRIORS.values(), ids=PRIORS)
-LEVELS = {"number": 0.6, "rows": torch.tensor([0.05, 0.7, 20.0], dtype=F64), "map": random(1, *SHAPE, seed=3).exp(),
-          "map of rows": random(3, *SHAPE, seed=4).exp()}
+LEVELS = {
+    "number": 0.6,
+    "rows": torch.tensor([0.05, 0.7, 20.0], dtype=F64),
+    "map": random(1, *SHAPE, seed=3).exp(),
+    "map of rows": random(3, *SHAPE, seed=4).exp(),
+}
 
 
 def reference(prior, x, level):
@@ -72,7 +78,9 @@ def test_pullback_is_the_derivative_for_a_map_of_levels(prior):
     sigma, h = random(2, *SHAPE, seed=10).exp(), 1e-5
     slope = (prior.denoise(x + h * w, sigma) - prior.denoise(x - h * w, sigma)) / (2 * h)
     # Central differences: h^2 times a third derivative of order 10, and rounding 1e-16 / h.
-    assert torch.allclose((v * slope).flatten(1).sum(1), (prior.pullback(x, sigma)[1](v) * w).flatten(1).sum(1), atol=1e-8)
+    assert torch.allclose(
+        (v * slope).flatten(1).sum(1), (prior.pullback(x, sigma)[1](v) * w).flatten(1).sum(1), atol=1e-8
+    )
 
 
 @pytest.mark.parametrize("dtype", [F32, F64], ids=str)
@@ -102,8 +110,10 @@ def test_responsibilities_far_away_do_not_underflow():
 def test_density(sigma):
     x = random(4, *SHAPE, seed=3)
     noise = sigma**2 * torch.eye(N, dtype=F64)
-    each = [w.log() + MultivariateNormal(m, C + noise).log_prob(x.flatten(1))
-            for w, m, C in zip(WEIGHTS, MEANS.flatten(1), COVARIANCES, strict=True)]
+    each = [
+        w.log() + MultivariateNormal(m, C + noise).log_prob(x.flatten(1))
+        for w, m, C in zip(WEIGHTS, MEANS.flatten(1), COVARIANCES, strict=True)
+    ]
     assert torch.allclose(PRIOR.log_prob(x, sigma), torch.stack(each).logsumexp(0), rtol=1e-12)
     rows = PRIOR.log_prob(x, torch.tensor([0.1, 0.2, 0.3, 0.4], dtype=F64))
     assert float(rows[2]) == pytest.approx(float(PRIOR.log_prob(x[2:3], 0.3)), rel=1e-12)
@@ -165,7 +175,9 @@ def conditioned(prior, H, G, y):
 
 
 def as_vector():
-    return iv.operators.from_callable(lambda x: x.flatten(1), SHAPE, (N,), kind="linear", adjoint=lambda y: y.view(-1, *SHAPE))
+    return iv.operators.from_callable(
+        lambda x: x.flatten(1), SHAPE, (N,), kind="linear", adjoint=lambda y: y.view(-1, *SHAPE)
+    )
 
 
 @pytest.mark.parametrize("case", ["covariance", "std per item", "std per entry", "complex", "more data than numbers"])
@@ -228,7 +240,9 @@ def test_posterior_takes_rows_and_refuses_other_signals():
     matrix, y = random(3, 2, N, seed=11), random(3, 2, seed=12)
     posterior = PRIOR.posterior(iv.operators.Matrix(matrix=matrix) @ as_vector(), y, 0.3)
     part = posterior.take(torch.tensor([2, 0]))
-    assert torch.equal(part.mean, posterior.mean[[2, 0]]) and torch.equal(part.covariances, posterior.covariances[[2, 0]])
+    assert torch.equal(part.mean, posterior.mean[[2, 0]]) and torch.equal(
+        part.covariances, posterior.covariances[[2, 0]]
+    )
     assert torch.equal(part.std, posterior.std[[2, 0]])
     # Draw k of item b depends on (seed, b, k) only.
     assert torch.allclose(posterior.sample(2, seed=3), posterior.sample(5, seed=3)[:2], rtol=0, atol=1e-12)
@@ -236,17 +250,28 @@ def test_posterior_takes_rows_and_refuses_other_signals():
         PRIOR.posterior(iv.operators.Matrix(matrix=random(2, 5)), random(1, 2), 0.3)
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    ({"means": [0.0]}, "`means` must be a torch.Tensor, got list"),
-    ({"weights": torch.tensor([1, 0, 0])}, "`weights` must be .*floating"),
-    ({"means": MEANS.to(torch.complex128)}, "`(means|weights)` must be"),
-    ({"weights": WEIGHTS.float()}, "`weights` must be of the precision of the means, torch.float64, got torch.float32"),
-    ({"weights": WEIGHTS * 1.1}, r"`weights` must be of sum 1, got 1.1.*Pass weights / weights.sum\(\)"),
-    ({"covariances": COVARIANCES - 2 * torch.eye(N, dtype=F64)}, "`covariances` must be positive semidefinite, got a matrix"),
-    ({"covariances": COVARIANCES.triu()}, "`covariances` must be symmetric"),
-    ({"weights": torch.ones(1, dtype=F64), "means": MEANS[:1], "covariances": torch.zeros(N, N, dtype=F64)},
-     "`covariances` must be positive for some direction, got a law that is a single point"),
-])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"means": [0.0]}, "`means` must be a torch.Tensor, got list"),
+        ({"weights": torch.tensor([1, 0, 0])}, "`weights` must be .*floating"),
+        ({"means": MEANS.to(torch.complex128)}, "`(means|weights)` must be"),
+        (
+            {"weights": WEIGHTS.float()},
+            "`weights` must be of the precision of the means, torch.float64, got torch.float32",
+        ),
+        ({"weights": WEIGHTS * 1.1}, r"`weights` must be of sum 1, got 1.1.*Pass weights / weights.sum\(\)"),
+        (
+            {"covariances": COVARIANCES - 2 * torch.eye(N, dtype=F64)},
+            "`covariances` must be positive semidefinite, got a matrix",
+        ),
+        ({"covariances": COVARIANCES.triu()}, "`covariances` must be symmetric"),
+        (
+            {"weights": torch.ones(1, dtype=F64), "means": MEANS[:1], "covariances": torch.zeros(N, N, dtype=F64)},
+            "`covariances` must be positive for some direction, got a law that is a single point",
+        ),
+    ],
+)
 def test_refused(change, message):
     with pytest.raises(iv.errors.InvsolveError, match=message):
         GaussianMixturePrior(**({"weights": WEIGHTS, "means": MEANS, "covariances": COVARIANCES} | change))

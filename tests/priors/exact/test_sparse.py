@@ -272,7 +272,9 @@ def laplace_in_50_digits(u: float, s: float) -> tuple[float, float, float]:
 def test_laplace_over_twelve_decades(s):
     for z in (0.0, 0.3, -2.0, 30.0):
         u = z * max(s, 1.0)
-        log, mean, variance = (float(t) for t in Laplace(scale=1.0).moments(torch.tensor([[u]], dtype=D), torch.tensor(s, dtype=D)))
+        log, mean, variance = (
+            float(t) for t in Laplace(scale=1.0).moments(torch.tensor([[u]], dtype=D), torch.tensor(s, dtype=D))
+        )
         want = laplace_in_50_digits(u, s)
         # u itself is known to 1e-16 of u, in units of the posterior std: nothing else may be lost.
         loss = 1e-13 + 4e-16 * abs(u) / math.sqrt(want[2])

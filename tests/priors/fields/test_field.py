@@ -92,16 +92,29 @@ def without_constant(eigenvalues):
     return torch.where(eigenvalues > 0, power(eigenvalues), 0.0)
 
 
-GRIDS = {"odd": ((7,), (1.0,)), "even": ((6,), (2.5,)), "one entry": ((1,), (1.0,)), "two axes": ((3, 4), (0.5, 3.0)),
-         "three axes": ((2, 1, 3), (1.0, 2.0, 0.7)), "long": ((300,), (9.0,))}
+GRIDS = {
+    "odd": ((7,), (1.0,)),
+    "even": ((6,), (2.5,)),
+    "one entry": ((1,), (1.0,)),
+    "two axes": ((3, 4), (0.5, 3.0)),
+    "three axes": ((2, 1, 3), (1.0, 2.0, 0.7)),
+    "long": ((300,), (9.0,)),
+}
 SMALL = {name: grid for name, grid in GRIDS.items() if name != "long"}
 
 
 def make(basis="neumann", grid="two axes", *, kind="real", coloured=False, function=power, dtype=F64):
     shape, extent = GRIDS[grid]
     mean = random(*shape, dtype=dtype if kind == "real" else dtype.to_complex(), seed=1)
-    return GaussianFieldPrior(shape=shape, extent=extent, basis=basis, spectrum=Spectrum(function), mean=mean, kind=kind,
-                              noise_spectrum=Spectrum(colour) if coloured else None)
+    return GaussianFieldPrior(
+        shape=shape,
+        extent=extent,
+        basis=basis,
+        spectrum=Spectrum(function),
+        mean=mean,
+        kind=kind,
+        noise_spectrum=Spectrum(colour) if coloured else None,
+    )
 
 
 def points_of(prior, seed=2, rows=ROWS):
@@ -116,9 +129,12 @@ def noise_of(prior):
 
 PRIORS = {f"{basis}, {grid}": make(basis, grid) for basis, grid in product(BASES, SMALL)}
 PRIORS |= {f"{basis}, {grid}, coloured": make(basis, grid, coloured=True) for basis, grid in product(BASES, SMALL)}
-PRIORS |= {"complex": make(kind="complex"), "complex, coloured": make("periodic", kind="complex", coloured=True),
-           "singular": make(function=without_constant),
-           "singular, coloured": make("periodic", coloured=True, function=without_constant)}
+PRIORS |= {
+    "complex": make(kind="complex"),
+    "complex, coloured": make("periodic", kind="complex", coloured=True),
+    "singular": make(function=without_constant),
+    "singular, coloured": make("periodic", coloured=True, function=without_constant),
+}
 EVERY = pytest.mark.parametrize("prior", PRIORS.values(), ids=PRIORS)
 FEW = {name: prior for name, prior in PRIORS.items() if "two axes" in name}
 FEW |= {name: prior for name, prior in PRIORS.items() if name.startswith(("complex", "singular"))}
@@ -195,10 +211,15 @@ def test_modes_keep_their_contract(prior):
 def levels(prior):
     shape = prior.shape
     one = [1] * len(shape)
-    return {"number": 0.7, "0-d": torch.tensor(0.7, dtype=F64), "per row": torch.tensor([0.05, 0.7, 20.0], dtype=F64),
-            "all axes, per row": torch.tensor([0.05, 0.7, 20.0], dtype=F64).view(-1, *one),
-            "a map": random(1, *shape, seed=3).exp(), "a map per row": random(ROWS, *shape, seed=4).exp(),
-            "along the last axis": random(1, *one[:-1], shape[-1], seed=5).exp()}
+    return {
+        "number": 0.7,
+        "0-d": torch.tensor(0.7, dtype=F64),
+        "per row": torch.tensor([0.05, 0.7, 20.0], dtype=F64),
+        "all axes, per row": torch.tensor([0.05, 0.7, 20.0], dtype=F64).view(-1, *one),
+        "a map": random(1, *shape, seed=3).exp(),
+        "a map per row": random(ROWS, *shape, seed=4).exp(),
+        "along the last axis": random(1, *one[:-1], shape[-1], seed=5).exp(),
+    }
 
 
 def noise_at(prior, sigma, row):
@@ -334,14 +355,27 @@ def test_solve_samples_the_dense_posterior(kind, covariance):
     matrix = random(3, n, dtype=prior.mean.dtype, seed=11)
     A = iv.operators.Matrix(matrix=matrix)
     if len(prior.shape) > 1:
-        A = iv.operators.from_callable(lambda x: x.flatten(1) @ matrix.mT, prior.shape, (3,), kind="linear", dtype=F64,
-                                       adjoint=lambda y: (y @ matrix).view(-1, *prior.shape))
+        A = iv.operators.from_callable(
+            lambda x: x.flatten(1) @ matrix.mT,
+            prior.shape,
+            (3,),
+            kind="linear",
+            dtype=F64,
+            adjoint=lambda y: (y @ matrix).view(-1, *prior.shape),
+        )
     y, std = random(3, dtype=prior.mean.dtype, seed=12), 0.3
     strategy = iv.strategies.MMPS(covariance=covariance, rtol=1e-10)
     parts = 2 if kind == "complex" else 1
     which = [(-5, 0), *product(range(strategy.num_steps + 1), range(parts * n))]
-    result = iv.solve(A, y, prior, noise=std, strategy=strategy, num_samples=len(which),
-                      draws=lambda items, samples: Impulses(torch.tensor([which[k] for k in samples])))
+    result = iv.solve(
+        A,
+        y,
+        prior,
+        noise=std,
+        strategy=strategy,
+        num_samples=len(which),
+        draws=lambda items, samples: Impulses(torch.tensor([which[k] for k in samples])),
+    )
     x = result.samples.flatten(1)
     apart = x[1:] - x[0]
     if kind == "complex":
@@ -362,8 +396,12 @@ def test_solve_samples_the_dense_posterior(kind, covariance):
 def test_heun_loses_the_variance_that_the_card_says(steps, low, high):
     """Function-space cards F2 and F3: 16 x 16 modes, EDM grid 80 -> 0.002; the flow is linear, mode by mode."""
     total = float((math.pi**2 * _index_square(16) + 100).pow(-1.5).sum())
-    prior = GaussianFieldPrior(shape=(16, 16), spectrum=Spectrum(_f3), dtype=F64,
-                               noise_spectrum=Spectrum(lambda k2: (k2 + 100) ** -1.5 / total))
+    prior = GaussianFieldPrior(
+        shape=(16, 16),
+        spectrum=Spectrum(_f3),
+        dtype=F64,
+        noise_spectrum=Spectrum(lambda k2: (k2 + 100) ** -1.5 / total),
+    )
     modes, law = prior.law.modes, prior.law
     plan = Plan.make(Heun(), karras_grid(80.0, 0.002, steps).double())
     state = SamplerState(x=modes.synthesis((law.variances + 80.0**2).sqrt()[None]))
@@ -405,8 +443,12 @@ def test_neumann_number_of_card_f1(n, std):
 
 
 def test_periodic_number_of_card_f1():
-    prior = GaussianFieldPrior(shape=(128, 128), basis="periodic", dtype=F64,
-                               spectrum=Spectrum(lambda k2: 2 * 7**3 * (k2 + 49) ** -2.5 * (k2 > 0)))
+    prior = GaussianFieldPrior(
+        shape=(128, 128),
+        basis="periodic",
+        dtype=F64,
+        spectrum=Spectrum(lambda k2: 2 * 7**3 * (k2 + 49) ** -2.5 * (k2 > 0)),
+    )
     marginal = prior.law.modes.marginal_variances(prior.law.variances)
     assert math.sqrt(float(marginal.mean())) == pytest.approx(0.261959, abs=5e-7)
     assert float(marginal.max() / marginal.min()) == pytest.approx(1, abs=1e-12)  # stationary
@@ -494,8 +536,15 @@ def test_tensors_are_cut_or_padded_in_mode_space(basis, here, there, kind):
     """The mean on another grid is its own interpolant there, and the covariance that of the interpolated field."""
     extent = (1.0, 2.0)
     dtype = F64 if kind == "real" else C128
-    prior = GaussianFieldPrior(shape=here, extent=extent, basis=basis, spectrum=random(*here).exp(), kind=kind,
-                               mean=random(*here, dtype=dtype, seed=1), noise_spectrum=Spectrum(colour))
+    prior = GaussianFieldPrior(
+        shape=here,
+        extent=extent,
+        basis=basis,
+        spectrum=random(*here).exp(),
+        kind=kind,
+        mean=random(*here, dtype=dtype, seed=1),
+        noise_spectrum=Spectrum(colour),
+    )
     other = prior.on(there)
     values, _ = modes_at(basis, here, extent)
     points = [axis_nodes(basis, n, L) for n, L in zip(there, extent, strict=True)]
@@ -539,18 +588,19 @@ def matern(nu, r):
 def test_matern_correlation_on_a_long_line(basis, nu):
     """Away from the walls it is the closed form, up to the modes beyond the grid: what they lack bounds the error."""
     n, length, L = 4095, 1.0, 30.0
-    prior = GaussianFieldPrior(shape=(n,), extent=(L,), basis=basis, dtype=F64,
-                               spectrum=Matern(std=1.0, length=length, smoothness=nu))
+    prior = GaussianFieldPrior(
+        shape=(n,), extent=(L,), basis=basis, dtype=F64, spectrum=Matern(std=1.0, length=length, smoothness=nu)
+    )
     kappa = math.sqrt(8 * nu) / length
     unit = torch.zeros(1, n, dtype=F64)
     middle = n // 2
     unit[0, middle] = 1.0
-    row = prior._covariance(unit)[0, middle:middle + 300].numpy()
+    row = prior._covariance(unit)[0, middle : middle + 300].numpy()
     x = axis_nodes(basis, n, L)
     # A wall mirrors the field: the mean variance has the integral of the correlation over L more, or less, than here.
     integral = math.sqrt(math.pi) * gamma(nu + 0.5) / gamma(nu) / kappa
     variance = 1 / (1 + {"neumann": 1, "dirichlet": -1, "periodic": 0}[basis] * integral / L)
-    want = variance * matern(nu, kappa * (x[middle:middle + 300] - x[middle]))
+    want = variance * matern(nu, kappa * (x[middle : middle + 300] - x[middle]))
     missing = 1 - float(prior.law.variances.sum()) / grid_factor(basis, (n,))
     assert 0 <= missing < 0.02
     assert np.abs(row - want).max() < 2 * missing + 1e-10
@@ -558,8 +608,9 @@ def test_matern_correlation_on_a_long_line(basis, nu):
 
 def test_matern_correlation_on_a_wide_square():
     nu, length, L, n = 2.5, 1.0, 8.0, 192
-    prior = GaussianFieldPrior(shape=(n, n), extent=(L, L), basis="periodic", dtype=F64,
-                               spectrum=Matern(std=3.0, length=length, smoothness=nu))
+    prior = GaussianFieldPrior(
+        shape=(n, n), extent=(L, L), basis="periodic", dtype=F64, spectrum=Matern(std=3.0, length=length, smoothness=nu)
+    )
     unit = torch.zeros(1, n, n, dtype=F64)
     unit[0, 0, 0] = 1.0
     half = n // 4
@@ -609,8 +660,12 @@ def test_mean_variance_is_that_of_the_matern(basis, extent):
     spectrum = Matern(std=1.5, length=0.9, smoothness=5.0)
     total = float(spectrum.variances(laplace_eigenvalues(basis, shape, extent), basis, extent).sum())
     assert total == pytest.approx(1.5**2, rel=1e-8)
-    assert mean_variance(GaussianFieldPrior(shape=(32,) * len(extent), spectrum=spectrum, basis=basis, extent=extent,
-                                            dtype=F64)) <= 1.5**2
+    assert (
+        mean_variance(
+            GaussianFieldPrior(shape=(32,) * len(extent), spectrum=spectrum, basis=basis, extent=extent, dtype=F64)
+        )
+        <= 1.5**2
+    )
 
 
 def test_units_of_length_do_not_matter():
@@ -625,8 +680,14 @@ def test_units_of_length_do_not_matter():
 
 
 def test_smoother_fields_have_less_in_their_last_modes():
-    last = [float(GaussianFieldPrior(shape=(64,), spectrum=Matern(std=1.0, length=0.2, smoothness=nu), dtype=F64)
-                  .law.variances[-1]) for nu in (0.5, 1.5, 2.5)]
+    last = [
+        float(
+            GaussianFieldPrior(
+                shape=(64,), spectrum=Matern(std=1.0, length=0.2, smoothness=nu), dtype=F64
+            ).law.variances[-1]
+        )
+        for nu in (0.5, 1.5, 2.5)
+    ]
     assert last[0] > 10 * last[1] > 100 * last[2]
 
 
@@ -637,7 +698,9 @@ def test_free_spectra_function_and_tensor_agree(basis):
     tensor = replace(function, spectrum=power(k2))
     assert torch.equal(tensor.law.variances, function.law.variances)
     whole = replace(function, spectrum=torch.ones(function.shape, dtype=torch.int64))
-    assert torch.allclose(whole.law.variances, torch.full(function.shape, float(grid_factor(basis, function.shape)), dtype=F64))
+    assert torch.allclose(
+        whole.law.variances, torch.full(function.shape, float(grid_factor(basis, function.shape)), dtype=F64)
+    )
 
 
 # --- precision, kinds, fingerprints ------------------------------------------------------------------------------------
@@ -663,7 +726,13 @@ def test_cast(kind, coloured):
 
 def test_defaults():
     prior = GaussianFieldPrior(shape=[4, 3], spectrum=Matern(std=1.0, length=0.5))
-    assert (prior.shape, prior.extent, prior.dtype, prior.kind, prior.basis) == ((4, 3), (1.0, 1.0), F32, "real", "neumann")
+    assert (prior.shape, prior.extent, prior.dtype, prior.kind, prior.basis) == (
+        (4, 3),
+        (1.0, 1.0),
+        F32,
+        "real",
+        "neumann",
+    )
     assert torch.equal(prior.mean, torch.zeros(4, 3))
     assert isinstance(prior.law.modes, SpectralModes)
     assert repr(prior).startswith("GaussianFieldPrior(shape=(4, 3), real, scale=")
@@ -686,10 +755,21 @@ def test_fingerprint():
         given = {"shape": (4, 4), "spectrum": Matern(std=1.0, length=0.5), **changes}
         return GaussianFieldPrior(**given).fingerprint()
 
-    prints = [prior(), prior(shape=(4, 5)), prior(spectrum=Matern(std=1.0, length=0.6)), prior(basis="periodic"),
-              prior(spectrum=Spectrum(power)), prior(spectrum=Spectrum(colour)), prior(spectrum=torch.ones(4, 4)),
-              prior(spectrum=2 * torch.ones(4, 4)), prior(mean=1.0), prior(kind="complex"), prior(extent=(1.0, 2.0)),
-              prior(noise_spectrum=Spectrum(colour)), prior(dtype=F64)]
+    prints = [
+        prior(),
+        prior(shape=(4, 5)),
+        prior(spectrum=Matern(std=1.0, length=0.6)),
+        prior(basis="periodic"),
+        prior(spectrum=Spectrum(power)),
+        prior(spectrum=Spectrum(colour)),
+        prior(spectrum=torch.ones(4, 4)),
+        prior(spectrum=2 * torch.ones(4, 4)),
+        prior(mean=1.0),
+        prior(kind="complex"),
+        prior(extent=(1.0, 2.0)),
+        prior(noise_spectrum=Spectrum(colour)),
+        prior(dtype=F64),
+    ]
     assert len(set(prints)) == len(prints)
     assert prior() == prints[0]
     assert prior(extent=(1, 1)) == prints[0]
@@ -712,51 +792,128 @@ REFUSED = {
     "extent 0-d": (lambda: build(extent=torch.tensor(2.0)), InputTypeError, "`extent` must be a tuple of lengths"),
     "extent a string": (lambda: build(extent="1"), InputTypeError, "`extent` must be a tuple of lengths"),
     "extent zero": (lambda: build(extent=(0.0,)), InputError, r"`extent\[0\]` must be positive, got 0.0"),
-    "extent too long": (lambda: build(extent=(1.0, 2.0)), InputError, "`extent` must be of 1 lengths, one for each axis"),
+    "extent too long": (
+        lambda: build(extent=(1.0, 2.0)),
+        InputError,
+        "`extent` must be of 1 lengths, one for each axis",
+    ),
     "dtype": (lambda: build(dtype=torch.float16), InputTypeError, "`dtype` must be torch.float32 or torch.float64"),
-    "dtype a string": (lambda: build(dtype="float32"), InputTypeError, "`dtype` must be torch.float32 or torch.float64"),
-    "mean precision": (lambda: build(mean=ONES, dtype=F64), InputTypeError, "`mean` must be of precision torch.float64"),
-    "mean integer": (lambda: build(mean=ONES.long()), InputTypeError, "`mean` must be of single or double.*int64.*float()"),
+    "dtype a string": (
+        lambda: build(dtype="float32"),
+        InputTypeError,
+        "`dtype` must be torch.float32 or torch.float64",
+    ),
+    "mean precision": (
+        lambda: build(mean=ONES, dtype=F64),
+        InputTypeError,
+        "`mean` must be of precision torch.float64",
+    ),
+    "mean integer": (
+        lambda: build(mean=ONES.long()),
+        InputTypeError,
+        "`mean` must be of single or double.*int64.*float()",
+    ),
     "mean half": (lambda: build(mean=ONES.half()), InputTypeError, "`mean` must be of single or double precision"),
     "mean complex": (lambda: build(mean=1j * ONES), InputTypeError, "`mean` must be real for kind='real'"),
     "mean a complex number": (lambda: build(mean=1j), InputTypeError, "`mean` must be a real number"),
-    "mean shape": (lambda: build(mean=torch.ones(3)), InputError, r"`mean` must be a number, or of shape \(4,\), got \(3,\)"),
+    "mean shape": (
+        lambda: build(mean=torch.ones(3)),
+        InputError,
+        r"`mean` must be a number, or of shape \(4,\), got \(3,\)",
+    ),
     "mean NaN": (lambda: build(mean=float("nan")), InputError, "`mean` must be finite"),
     "mean NaN inside": (lambda: build(mean=ONES * float("nan")), InputError, "`mean` must be finite, got 4 NaN"),
     "mean complex infinite": (lambda: build(mean=complex("inf"), kind="complex"), InputError, "`mean` must be finite"),
-    "spectrum a name": (lambda: build(spectrum="matern"), InputTypeError, "`spectrum` must be a Matern, a Spectrum or a"),
-    "spectrum shape": (lambda: build(spectrum=torch.ones(3)), InputError, r"`spectrum` must be of shape \(4,\), a variance"),
-    "spectrum complex": (lambda: build(spectrum=1j * ONES), InputTypeError, "`spectrum` must be real, got torch.complex64"),
+    "spectrum a name": (
+        lambda: build(spectrum="matern"),
+        InputTypeError,
+        "`spectrum` must be a Matern, a Spectrum or a",
+    ),
+    "spectrum shape": (
+        lambda: build(spectrum=torch.ones(3)),
+        InputError,
+        r"`spectrum` must be of shape \(4,\), a variance",
+    ),
+    "spectrum complex": (
+        lambda: build(spectrum=1j * ONES),
+        InputTypeError,
+        "`spectrum` must be real, got torch.complex64",
+    ),
     "spectrum NaN": (lambda: build(spectrum=ONES * float("nan")), InputError, "`spectrum` must be finite"),
     "spectrum infinite": (lambda: build(spectrum=Spectrum(lambda k2: 1 / k2)), InputError, "`spectrum` must be finite"),
     "spectrum negative": (lambda: build(spectrum=-ONES), InputError, "`spectrum` must be non-negative, got -1.0"),
     "spectrum zero": (lambda: build(spectrum=0 * ONES), InputError, "`spectrum` must be positive for some mode"),
-    "spectrum underflows": (lambda: build(spectrum=Matern(std=1e-25, length=1.0)), InputError,
-                            "`spectrum` must be positive for some mode, got zero.*underflow torch.float32"),
-    "spectrum overflows": (lambda: build(spectrum=Matern(std=1e25, length=1.0)), InputError,
-                           "`spectrum` must be within the range of torch.float32 for every mode"),
+    "spectrum underflows": (
+        lambda: build(spectrum=Matern(std=1e-25, length=1.0)),
+        InputError,
+        "`spectrum` must be positive for some mode, got zero.*underflow torch.float32",
+    ),
+    "spectrum overflows": (
+        lambda: build(spectrum=Matern(std=1e25, length=1.0)),
+        InputError,
+        "`spectrum` must be within the range of torch.float32 for every mode",
+    ),
     "noise negative": (lambda: build(noise_spectrum=-ONES), InputError, "`noise_spectrum` must be non-negative"),
-    "noise zero": (lambda: build(noise_spectrum=Spectrum(lambda k2: (k2 > 0).double())), InputError,
-                   "`noise_spectrum` must be positive for every mode"),
-    "noise shape": (lambda: build(noise_spectrum=torch.ones(5)), InputError, r"`noise_spectrum` must be of shape \(4,\)"),
-    "noise too smooth": (lambda: build(noise_spectrum=Spectrum(lambda k2: torch.exp(-3 * k2))), InputError,
-                         "`noise_spectrum` must be within the range of torch.float32.*no smoother than the spectrum"),
-    "noise far below": (lambda: build(spectrum=1e10 * ONES, noise_spectrum=1e-30 * ONES), InputError,
-                        "`spectrum` must be within the range of torch.float32, divided by the noise_spectrum,"),
+    "noise zero": (
+        lambda: build(noise_spectrum=Spectrum(lambda k2: (k2 > 0).double())),
+        InputError,
+        "`noise_spectrum` must be positive for every mode",
+    ),
+    "noise shape": (
+        lambda: build(noise_spectrum=torch.ones(5)),
+        InputError,
+        r"`noise_spectrum` must be of shape \(4,\)",
+    ),
+    "noise too smooth": (
+        lambda: build(noise_spectrum=Spectrum(lambda k2: torch.exp(-3 * k2))),
+        InputError,
+        "`noise_spectrum` must be within the range of torch.float32.*no smoother than the spectrum",
+    ),
+    "noise far below": (
+        lambda: build(spectrum=1e10 * ONES, noise_spectrum=1e-30 * ONES),
+        InputError,
+        "`spectrum` must be within the range of torch.float32, divided by the noise_spectrum,",
+    ),
     "function no function": (lambda: Spectrum(3), InputTypeError, "`function` must be a function of the Laplace eigen"),
-    "function a number": (lambda: build(spectrum=Spectrum(lambda k2: 1.0)), InputError,
-                          r"`function` must be a map to a tensor of the same shape, \(4,\), got 1.0"),
-    "function shape": (lambda: build(spectrum=Spectrum(lambda k2: k2.sum())), InputError, r"same shape, \(4,\), got \(\)"),
-    "function complex": (lambda: build(spectrum=Spectrum(lambda k2: 1j * k2)), InputTypeError,
-                         "`function` must be a map to real values, got torch.complex128"),
+    "function a number": (
+        lambda: build(spectrum=Spectrum(lambda k2: 1.0)),
+        InputError,
+        r"`function` must be a map to a tensor of the same shape, \(4,\), got 1.0",
+    ),
+    "function shape": (
+        lambda: build(spectrum=Spectrum(lambda k2: k2.sum())),
+        InputError,
+        r"same shape, \(4,\), got \(\)",
+    ),
+    "function complex": (
+        lambda: build(spectrum=Spectrum(lambda k2: 1j * k2)),
+        InputTypeError,
+        "`function` must be a map to real values, got torch.complex128",
+    ),
     "std": (lambda: Matern(std=0.0, length=1.0), InputError, "Matern: `std` must be positive, got 0.0"),
     "length": (lambda: Matern(std=1.0, length=-1.0), InputError, "Matern: `length` must be positive"),
-    "smoothness": (lambda: Matern(std=1.0, length=1.0, smoothness=0), InputError, "Matern: `smoothness` must be positive"),
-    "on axes": (lambda: build().on((4, 4)), InputError, r"GaussianFieldPrior.on: `shape` must be of 1 axes, got \(4, 4\)"),
-    "on a number": (lambda: build().on(4), InputTypeError, "GaussianFieldPrior.on: `shape` must be a tuple of integers"),
+    "smoothness": (
+        lambda: Matern(std=1.0, length=1.0, smoothness=0),
+        InputError,
+        "Matern: `smoothness` must be positive",
+    ),
+    "on axes": (
+        lambda: build().on((4, 4)),
+        InputError,
+        r"GaussianFieldPrior.on: `shape` must be of 1 axes, got \(4, 4\)",
+    ),
+    "on a number": (
+        lambda: build().on(4),
+        InputTypeError,
+        "GaussianFieldPrior.on: `shape` must be a tuple of integers",
+    ),
     "to half": (lambda: build().to(dtype=torch.float16), InputTypeError, "must be of single or double precision"),
     "level": (lambda: build().denoise(torch.ones(1, 4), -1.0), InputError, "`sigma` must be positive"),
-    "precision": (lambda: build().denoise(torch.ones(1, 4, dtype=F64), 1.0), InputTypeError, "`x` must be of precision"),
+    "precision": (
+        lambda: build().denoise(torch.ones(1, 4, dtype=F64), 1.0),
+        InputTypeError,
+        "`x` must be of precision",
+    ),
 }
 
 

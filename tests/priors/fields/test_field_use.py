@@ -27,13 +27,20 @@ def random(*shape, dtype=F64, seed=0):
 
 def make(basis="neumann", kind="real", colour=False):
     return GaussianFieldPrior(
-        shape=SHAPE, spectrum=Matern(std=1.3, length=0.5, smoothness=1.0), basis=basis, kind=kind, extent=(1.0, 1.5),
+        shape=SHAPE,
+        spectrum=Matern(std=1.3, length=0.5, smoothness=1.0),
+        basis=basis,
+        kind=kind,
+        extent=(1.0, 1.5),
         mean=random(*SHAPE, dtype=F64 if kind == "real" else torch.complex128, seed=7),
-        noise_spectrum=Matern(std=1.0, length=0.3, smoothness=0.5) if colour else None)
+        noise_spectrum=Matern(std=1.0, length=0.3, smoothness=0.5) if colour else None,
+    )
 
 
-PRIORS = {f"{b}, {k}{', coloured' * c}": make(b, k, c)
-          for b, k, c in itertools.product(ALL, ("real", "complex"), (False, True))}
+PRIORS = {
+    f"{b}, {k}{', coloured' * c}": make(b, k, c)
+    for b, k, c in itertools.product(ALL, ("real", "complex"), (False, True))
+}
 EVERY = pytest.mark.parametrize("prior", PRIORS.values(), ids=PRIORS.keys())
 
 
@@ -45,8 +52,15 @@ def covariance(prior):
 
 
 def as_vector(kind):
-    return iv.operators.from_callable(lambda x: x.flatten(1), SHAPE, (N,), kind="linear", in_kind=kind, out_kind=kind,
-                                      adjoint=lambda y: y.view(-1, *SHAPE))
+    return iv.operators.from_callable(
+        lambda x: x.flatten(1),
+        SHAPE,
+        (N,),
+        kind="linear",
+        in_kind=kind,
+        out_kind=kind,
+        adjoint=lambda y: y.view(-1, *SHAPE),
+    )
 
 
 @pytest.mark.parametrize("shared", [True, False], ids=["shared", "items"])

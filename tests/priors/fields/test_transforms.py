@@ -87,8 +87,11 @@ def test_coefficients_are_the_documented_functions(name):
     rows = {
         "cosine": [torch.cos(math.pi * j * (i + 0.5) / n) for j in range(n)],
         "sine": [torch.sin(math.pi * (j + 1) * (i + 1) / (n + 1)) for j in range(n)],
-        "fourier": [torch.ones(n, dtype=F64), *(f(2 * math.pi * k * i / n) for k in (1, 2) for f in (torch.cos, torch.sin)),
-                    (-1.0) ** i],
+        "fourier": [
+            torch.ones(n, dtype=F64),
+            *(f(2 * math.pi * k * i / n) for k in (1, 2) for f in (torch.cos, torch.sin)),
+            (-1.0) ** i,
+        ],
     }[name]
     want = torch.stack([row / row.norm() for row in rows])
     got = Transform(name=name, shape=(n,), dtype=F64).forward(torch.eye(n, dtype=F64)).mT

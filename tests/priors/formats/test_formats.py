@@ -31,7 +31,9 @@ def filled(network):
     state = {}
     for i, (key, value) in enumerate(sorted(network.state_dict().items())):
         wave = torch.sin(torch.arange(value.numel(), dtype=torch.float64) * 0.7 + i).reshape(value.shape)
-        state[key] = value if key.endswith("resample_filter") else ((3.0 if key.endswith("freqs") else 0.1) * wave).float()
+        state[key] = (
+            value if key.endswith("resample_filter") else ((3.0 if key.endswith("freqs") else 0.1) * wave).float()
+        )
     network.load_state_dict(state)
     return network.eval()
 
@@ -42,23 +44,132 @@ def waves(channels, size):
 
 
 EDM_FACTS = {
-    "ADM": (dict(resolution=16, inside=2, outside=2, stem=32, widths=(32, 64), attention=(False, True), blocks=1, waves=32, embedding=128, adm=True),
-            148, "cd8707af5f108787", (-0.147636876, -0.0768583342, 0.0358964652, -0.0192914233, 0.0201019309)),
-    "ADM with heads": (dict(resolution=8, inside=1, outside=1, stem=128, widths=(128,), attention=(True,), blocks=1, waves=128, embedding=512, adm=True, augment=9),
-                       89, "c3c60cfb3714ccdc", (0.0524051487, -0.0178726055, -0.118399628, -0.0531216711, -0.0175057482)),
-    "DDPM++": (dict(resolution=16, inside=1, outside=1, stem=16, widths=(32, 16), attention=(False, True), blocks=2, waves=16, embedding=64, adm=False),
-               198, "22e3bad7427abc14", (-0.0404580086, -0.00748578133, 0.00305617601, 0.0256616399, 0.00375281041)),
-    "NCSN++": (dict(resolution=16, inside=3, outside=3, stem=16, widths=(16, 32), attention=(False, True), blocks=1, waves=32, embedding=64, adm=False, residual=True, fourier=True, taps=4),
-               150, "8a8176a93c1ab2d5", (0.0103072021, 0.0613938309, 0.101093352, 0.00283221717, 0.0611206666)),
+    "ADM": (
+        dict(
+            resolution=16,
+            inside=2,
+            outside=2,
+            stem=32,
+            widths=(32, 64),
+            attention=(False, True),
+            blocks=1,
+            waves=32,
+            embedding=128,
+            adm=True,
+        ),
+        148,
+        "cd8707af5f108787",
+        (-0.147636876, -0.0768583342, 0.0358964652, -0.0192914233, 0.0201019309),
+    ),
+    "ADM with heads": (
+        dict(
+            resolution=8,
+            inside=1,
+            outside=1,
+            stem=128,
+            widths=(128,),
+            attention=(True,),
+            blocks=1,
+            waves=128,
+            embedding=512,
+            adm=True,
+            augment=9,
+        ),
+        89,
+        "c3c60cfb3714ccdc",
+        (0.0524051487, -0.0178726055, -0.118399628, -0.0531216711, -0.0175057482),
+    ),
+    "DDPM++": (
+        dict(
+            resolution=16,
+            inside=1,
+            outside=1,
+            stem=16,
+            widths=(32, 16),
+            attention=(False, True),
+            blocks=2,
+            waves=16,
+            embedding=64,
+            adm=False,
+        ),
+        198,
+        "22e3bad7427abc14",
+        (-0.0404580086, -0.00748578133, 0.00305617601, 0.0256616399, 0.00375281041),
+    ),
+    "NCSN++": (
+        dict(
+            resolution=16,
+            inside=3,
+            outside=3,
+            stem=16,
+            widths=(16, 32),
+            attention=(False, True),
+            blocks=1,
+            waves=32,
+            embedding=64,
+            adm=False,
+            residual=True,
+            fourier=True,
+            taps=4,
+        ),
+        150,
+        "8a8176a93c1ab2d5",
+        (0.0103072021, 0.0613938309, 0.101093352, 0.00283221717, 0.0611206666),
+    ),
 }
-BASE = dict(block_out_channels=(32, 64), down_block_types=("DownBlock2D", "AttnDownBlock2D"), up_block_types=("AttnUpBlock2D", "UpBlock2D"))
+BASE = dict(
+    block_out_channels=(32, 64),
+    down_block_types=("DownBlock2D", "AttnDownBlock2D"),
+    up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+)
 DIFFUSERS_FACTS = {
-    "as the first ones": (BASE | dict(layers_per_block=2, attention_head_dim=None, downsample_padding=0, flip_sin_to_cos=False, freq_shift=1, norm_eps=1e-6),
-                          208, "f3baf23057441c6b", (0.200066209, -0.147718102, -0.0668591708, -0.040744707, -0.124181934)),
-    "residual steps": (dict(in_channels=1, out_channels=1, layers_per_block=1, resnet_time_scale_shift="scale_shift", downsample_type="resnet", upsample_type="resnet", block_out_channels=(32, 32, 64), down_block_types=("AttnDownBlock2D", "ResnetDownsampleBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "ResnetUpsampleBlock2D", "AttnUpBlock2D")),
-                       204, "182b6406bf19f90a", (0.0279131755, -0.158125728, -0.147078410, 0.00371960551, -0.0216382481)),
-    "odd options": (dict(in_channels=2, out_channels=4, layers_per_block=1, block_out_channels=(16, 32), norm_num_groups=8, down_block_types=("DownBlock2D",) * 2, up_block_types=("UpBlock2D",) * 2, mid_block_scale_factor=1.4, attn_norm_num_groups=4, center_input_sample=True),
-                    114, "8e32241aeae33b02", (-0.0728365406, -0.109394744, -0.0361962058, -0.0614073947, -0.0577248447)),
+    "as the first ones": (
+        BASE
+        | dict(
+            layers_per_block=2,
+            attention_head_dim=None,
+            downsample_padding=0,
+            flip_sin_to_cos=False,
+            freq_shift=1,
+            norm_eps=1e-6,
+        ),
+        208,
+        "f3baf23057441c6b",
+        (0.200066209, -0.147718102, -0.0668591708, -0.040744707, -0.124181934),
+    ),
+    "residual steps": (
+        dict(
+            in_channels=1,
+            out_channels=1,
+            layers_per_block=1,
+            resnet_time_scale_shift="scale_shift",
+            downsample_type="resnet",
+            upsample_type="resnet",
+            block_out_channels=(32, 32, 64),
+            down_block_types=("AttnDownBlock2D", "ResnetDownsampleBlock2D", "DownBlock2D"),
+            up_block_types=("UpBlock2D", "ResnetUpsampleBlock2D", "AttnUpBlock2D"),
+        ),
+        204,
+        "182b6406bf19f90a",
+        (0.0279131755, -0.158125728, -0.147078410, 0.00371960551, -0.0216382481),
+    ),
+    "odd options": (
+        dict(
+            in_channels=2,
+            out_channels=4,
+            layers_per_block=1,
+            block_out_channels=(16, 32),
+            norm_num_groups=8,
+            down_block_types=("DownBlock2D",) * 2,
+            up_block_types=("UpBlock2D",) * 2,
+            mid_block_scale_factor=1.4,
+            attn_norm_num_groups=4,
+            center_input_sample=True,
+        ),
+        114,
+        "8e32241aeae33b02",
+        (-0.0728365406, -0.109394744, -0.0361962058, -0.0614073947, -0.0577248447),
+    ),
 }
 
 
@@ -93,9 +204,18 @@ def test_diffusers_networks_are_those_of_the_program(name):
 
 ADM_CASES = {
     "residual steps": ({}, {"head_channels": 32}),
-    "two blocks, three levels": ({"channel_mult": (1, 1, 2), "num_res_blocks": 2, "out_channels": 3}, {"head_channels": 32}),
-    "convolutions, shift only": ({"resblock_updown": False, "use_scale_shift_norm": False, "num_head_channels": -1, "num_heads": 4}, {"heads": 4}),
-    "another order": ({"use_new_attention_order": True, "num_head_channels": 16}, {"head_channels": 16, "split": "qkv first"}),
+    "two blocks, three levels": (
+        {"channel_mult": (1, 1, 2), "num_res_blocks": 2, "out_channels": 3},
+        {"head_channels": 32},
+    ),
+    "convolutions, shift only": (
+        {"resblock_updown": False, "use_scale_shift_norm": False, "num_head_channels": -1, "num_heads": 4},
+        {"heads": 4},
+    ),
+    "another order": (
+        {"use_new_attention_order": True, "num_head_channels": 16},
+        {"head_channels": 16, "split": "qkv first"},
+    ),
     "one level": ({"channel_mult": (2,), "attention_resolutions": {1}}, {"head_channels": 32}),
 }
 
@@ -103,7 +223,18 @@ ADM_CASES = {
 def guided_diffusion(**options):
     """azula carries OpenAI's network as it was published."""
     unet = pytest.importorskip("azula.plugins.adm._src.unet")
-    base = dict(image_size=32, in_channels=3, out_channels=6, model_channels=32, num_res_blocks=1, attention_resolutions={2}, channel_mult=(1, 2), num_head_channels=32, use_scale_shift_norm=True, resblock_updown=True)
+    base = dict(
+        image_size=32,
+        in_channels=3,
+        out_channels=6,
+        model_channels=32,
+        num_res_blocks=1,
+        attention_resolutions={2},
+        channel_mult=(1, 2),
+        num_head_channels=32,
+        use_scale_shift_norm=True,
+        resblock_updown=True,
+    )
     return unet.UNetModel(**(base | options)).eval()
 
 
@@ -111,7 +242,9 @@ def guided_diffusion(**options):
 def test_adm_networks_are_those_of_the_program(name, tmp_path):
     options, said = ADM_CASES[name]
     network = filled(guided_diffusion(**options))
-    torch.save({f"model.{k}": v for k, v in network.state_dict().items()}, tmp_path / "adm.pt")  # InverseBench adds "model."
+    torch.save(
+        {f"model.{k}": v for k, v in network.state_dict().items()}, tmp_path / "adm.pt"
+    )  # InverseBench adds "model."
     prior = iv.priors.load(tmp_path / "adm.pt", shape=(3, 16, 16), layout=ADMLayout(**said))
     x, times = waves(3, 16), torch.tensor([3.0, 700.0])
     with torch.no_grad():
@@ -119,18 +252,73 @@ def test_adm_networks_are_those_of_the_program(name, tmp_path):
         assert torch.allclose(prior.network(x, times), want, atol=1e-6)
     level = prior.prediction.schedule.sigma(times)
     sigma, alpha = level.view(-1, 1, 1, 1).float(), (1 + level**2).rsqrt().view(-1, 1, 1, 1).float()
-    assert torch.allclose(prior.denoise(x / alpha, level), x / alpha - sigma * want[:, :3], atol=1e-5 * float(level.max()))
-    assert prior.card == {"file": "adm.pt", "layout": "adm"} and prior.prediction == Scheduled(what="noise", schedule=DDPM())
+    assert torch.allclose(
+        prior.denoise(x / alpha, level), x / alpha - sigma * want[:, :3], atol=1e-5 * float(level.max())
+    )
+    assert prior.card == {"file": "adm.pt", "layout": "adm"} and prior.prediction == Scheduled(
+        what="noise", schedule=DDPM()
+    )
 
 
 def test_counts_of_published_networks():
     """Parameters and tensors that the published files have; nothing is allocated."""
     with torch.device("meta"):
-        mri = EDMNetwork(EDMConfig(resolution=320, inside=2, outside=2, stem=128, widths=(128, 128, 128, 256, 256), attention=(False,) * 5, blocks=1, waves=128, embedding=512, adm=True))
-        square = EDMNetwork(EDMConfig(resolution=128, inside=1, outside=1, stem=128, widths=(128, 128, 128, 256, 256), attention=(False, False, False, True, False), blocks=1, waves=128, embedding=512, adm=True))
-        faces = ADMNetwork(ADMConfig(inside=3, outside=6, stem=128, widths=(128, 128, 256, 256, 512, 512), attention=(False,) * 4 + (True, False), blocks=1, waves=128, embedding=512, scaled=True, residual=True, layout=ADMLayout()))
-        cifar = DiffusersNetwork(DiffusersConfig(embedding=512, block_out_channels=(128, 256, 256, 256), down_block_types=("DownBlock2D", "AttnDownBlock2D", "DownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "UpBlock2D", "AttnUpBlock2D", "UpBlock2D"), attention_head_dim=None))
-    everything = {n: sum(v.numel() for v in net.state_dict().values()) for n, net in (("mri", mri), ("faces", faces), ("cifar", cifar))}
+        mri = EDMNetwork(
+            EDMConfig(
+                resolution=320,
+                inside=2,
+                outside=2,
+                stem=128,
+                widths=(128, 128, 128, 256, 256),
+                attention=(False,) * 5,
+                blocks=1,
+                waves=128,
+                embedding=512,
+                adm=True,
+            )
+        )
+        square = EDMNetwork(
+            EDMConfig(
+                resolution=128,
+                inside=1,
+                outside=1,
+                stem=128,
+                widths=(128, 128, 128, 256, 256),
+                attention=(False, False, False, True, False),
+                blocks=1,
+                waves=128,
+                embedding=512,
+                adm=True,
+            )
+        )
+        faces = ADMNetwork(
+            ADMConfig(
+                inside=3,
+                outside=6,
+                stem=128,
+                widths=(128, 128, 256, 256, 512, 512),
+                attention=(False,) * 4 + (True, False),
+                blocks=1,
+                waves=128,
+                embedding=512,
+                scaled=True,
+                residual=True,
+                layout=ADMLayout(),
+            )
+        )
+        cifar = DiffusersNetwork(
+            DiffusersConfig(
+                embedding=512,
+                block_out_channels=(128, 256, 256, 256),
+                down_block_types=("DownBlock2D", "AttnDownBlock2D", "DownBlock2D", "DownBlock2D"),
+                up_block_types=("UpBlock2D", "UpBlock2D", "AttnUpBlock2D", "UpBlock2D"),
+                attention_head_dim=None,
+            )
+        )
+    everything = {
+        n: sum(v.numel() for v in net.state_dict().values())
+        for n, net in (("mri", mri), ("faces", faces), ("cifar", cifar))
+    }
     assert everything == {"mri": 26_002_114, "faces": 93_563_910, "cifar": 35_746_307}
     assert [len(net.state_dict()) for net in (mri, faces, cifar)] == [304, 362, 328]
     assert sum(p.numel() for p in square.parameters()) == 26_790_785
@@ -152,9 +340,39 @@ def randomised(network):
 
 
 EDM_OF_DEEPINV = {
-    "ADM": lambda m: m.ADMUNet(img_resolution=8, in_channels=2, out_channels=2, model_channels=128, num_blocks=1, channel_mult=(1, 1), attn_resolutions=(4,), pretrained=None, pixel_std=0.5),
-    "NCSN++": lambda m: m.NCSNpp(img_resolution=8, model_channels=128, num_blocks=1, channel_mult=(1, 1), attn_resolutions=(4,), pretrained=None, pixel_std=0.5),
-    "DDPM++": lambda m: m.NCSNpp(model_type="ddpm", img_resolution=8, in_channels=1, out_channels=1, model_channels=128, num_blocks=1, channel_mult=(1, 1), attn_resolutions=(4,), augment_dim=0, pretrained=None, pixel_std=0.5),
+    "ADM": lambda m: m.ADMUNet(
+        img_resolution=8,
+        in_channels=2,
+        out_channels=2,
+        model_channels=128,
+        num_blocks=1,
+        channel_mult=(1, 1),
+        attn_resolutions=(4,),
+        pretrained=None,
+        pixel_std=0.5,
+    ),
+    "NCSN++": lambda m: m.NCSNpp(
+        img_resolution=8,
+        model_channels=128,
+        num_blocks=1,
+        channel_mult=(1, 1),
+        attn_resolutions=(4,),
+        pretrained=None,
+        pixel_std=0.5,
+    ),
+    "DDPM++": lambda m: m.NCSNpp(
+        model_type="ddpm",
+        img_resolution=8,
+        in_channels=1,
+        out_channels=1,
+        model_channels=128,
+        num_blocks=1,
+        channel_mult=(1, 1),
+        attn_resolutions=(4,),
+        augment_dim=0,
+        pretrained=None,
+        pixel_std=0.5,
+    ),
 }
 
 
@@ -170,7 +388,15 @@ def test_edm_files_are_the_same_denoiser(name, form, tmp_path):
         torch.save(state, path)
     else:
         other = {f"model.{k}": torch.zeros_like(v) for k, v in state.items()}
-        torch.save({"net": other, "ema": {f"model.{k}": v for k, v in state.items()}, "optimizer": {"state": {0: 1}}, "step": 7}, path)
+        torch.save(
+            {
+                "net": other,
+                "ema": {f"model.{k}": v for k, v in state.items()},
+                "optimizer": {"state": {0: 1}},
+                "step": 7,
+            },
+            path,
+        )
     prior = iv.priors.load(path)
     n = state["enc.8x8_conv.weight"].shape[1]
     x, level = torch.randn(2, n, 8, 8), torch.tensor([0.1, 5.0])
@@ -186,7 +412,9 @@ def test_edm_files_are_the_same_denoiser(name, form, tmp_path):
     if n == 2:
         both = iv.priors.load(path, kind="complex", unit=10.0, offset=1.0)
         z = torch.complex(x[:, 0], x[:, 1])
-        assert both.shape == (8, 8) and torch.allclose(both.denoise(1 + 10 * z, 10 * level), 1 + 10 * torch.complex(want[:, 0], want[:, 1]), atol=1e-4)
+        assert both.shape == (8, 8) and torch.allclose(
+            both.denoise(1 + 10 * z, 10 * level), 1 + 10 * torch.complex(want[:, 0], want[:, 1]), atol=1e-4
+        )
 
 
 def test_diffunet_of_deepinv_has_the_keys_of_adm():
@@ -197,12 +425,30 @@ def test_diffunet_of_deepinv_has_the_keys_of_adm():
     assert key_differences(shapes(plan.network), found) == "" and plan.multiple == 32
 
 
-SCHEDULER = {"_class_name": "DDPMScheduler", "beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02, "num_train_timesteps": 1000, "prediction_type": "epsilon", "trained_betas": None}
+SCHEDULER = {
+    "_class_name": "DDPMScheduler",
+    "beta_schedule": "linear",
+    "beta_start": 1e-4,
+    "beta_end": 0.02,
+    "num_train_timesteps": 1000,
+    "prediction_type": "epsilon",
+    "trained_betas": None,
+}
 
 
 def folder(tmp_path, scheduler=SCHEDULER, old=False, suffix="bin", config=None, drop=(), state=None):
     """A folder of diffusers with the first network of the facts."""
-    options = {"sample_size": 16, "_class_name": "UNet2DModel", "_diffusers_version": "0.0.1", "act_fn": "silu", "dropout": 0.0} | DIFFUSERS_FACTS["as the first ones"][0] | (config or {})
+    options = (
+        {
+            "sample_size": 16,
+            "_class_name": "UNet2DModel",
+            "_diffusers_version": "0.0.1",
+            "act_fn": "silu",
+            "dropout": 0.0,
+        }
+        | DIFFUSERS_FACTS["as the first ones"][0]
+        | (config or {})
+    )
     network = filled(DiffusersNetwork(DiffusersConfig(embedding=128, **DIFFUSERS_FACTS["as the first ones"][0])))
     state = dict(network.state_dict()) if state is None else state
     if old:
@@ -229,7 +475,9 @@ def test_diffusers_folders(tmp_path, old, suffix):
     with torch.no_grad():
         want = x / alpha - sigma * network(x, torch.tensor([3.0, 700.5]))
     for name in (path, path / "unet" / f"diffusion_pytorch_model.{suffix}"):
-        prior = iv.priors.load(name, **({} if name == path else {"prediction": Scheduled(what="noise", schedule=DDPM())}))
+        prior = iv.priors.load(
+            name, **({} if name == path else {"prediction": Scheduled(what="noise", schedule=DDPM())})
+        )
         assert prior.shape == (3, 16, 16) and torch.allclose(prior.denoise(x / alpha, level), want, atol=1e-4)
     own = iv.priors.load(path, offset=0.5, unit=0.5)  # images in [0, 1], a network on [-1, 1]
     assert torch.allclose(own.denoise(0.5 + 0.5 * x / alpha, level / 2), 0.5 + 0.5 * want, atol=1e-4)
@@ -240,9 +488,29 @@ def test_diffusers_folders(tmp_path, old, suffix):
     ("scheduler", "want"),
     [
         (SCHEDULER, Scheduled(what="noise", schedule=DDPM())),
-        ({"_class_name": "DDIMScheduler", "prediction_type": "v_prediction", "beta_schedule": "squaredcos_cap_v2", "num_train_timesteps": 500}, Scheduled(what="v", schedule=DDPM(steps=500, betas="cosine"))),
-        ({"_class_name": "DPMSolverMultistepScheduler", "prediction_type": "sample", "beta_schedule": "scaled_linear", "beta_start": 1e-3, "beta_end": 1e-2}, Scheduled(what="signal", schedule=DDPM(betas="scaled linear", beta_start=1e-3, beta_end=1e-2))),
-        ({"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0}, Scheduled(what="velocity", schedule=Flow(factor=1000.0))),
+        (
+            {
+                "_class_name": "DDIMScheduler",
+                "prediction_type": "v_prediction",
+                "beta_schedule": "squaredcos_cap_v2",
+                "num_train_timesteps": 500,
+            },
+            Scheduled(what="v", schedule=DDPM(steps=500, betas="cosine")),
+        ),
+        (
+            {
+                "_class_name": "DPMSolverMultistepScheduler",
+                "prediction_type": "sample",
+                "beta_schedule": "scaled_linear",
+                "beta_start": 1e-3,
+                "beta_end": 1e-2,
+            },
+            Scheduled(what="signal", schedule=DDPM(betas="scaled linear", beta_start=1e-3, beta_end=1e-2)),
+        ),
+        (
+            {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0},
+            Scheduled(what="velocity", schedule=Flow(factor=1000.0)),
+        ),
     ],
 )
 def test_schedulers_of_diffusers(scheduler, want):
@@ -251,7 +519,11 @@ def test_schedulers_of_diffusers(scheduler, want):
 
 BAD_FOLDERS = {
     "no scheduler": ({"scheduler": None}, InputError, "there is no scheduler beside the network"),
-    "unknown scheduler": ({"scheduler": {"_class_name": "ScoreSdeVeScheduler"}}, FileError, "ScoreSdeVeScheduler.* is not known here. State `prediction`"),
+    "unknown scheduler": (
+        {"scheduler": {"_class_name": "ScoreSdeVeScheduler"}},
+        FileError,
+        "ScoreSdeVeScheduler.* is not known here. State `prediction`",
+    ),
     "scheduler without a name": ({"scheduler": {}}, FileError, "without a name"),
     "EDM scheduler": ({"scheduler": {"_class_name": "EDMEulerScheduler"}}, FileError, "EDMEulerScheduler"),
     "own betas": ({"scheduler": SCHEDULER | {"trained_betas": [0.1]}}, FileError, "trained_betas"),
@@ -260,7 +532,11 @@ BAD_FOLDERS = {
     "no config": ({"drop": ("config",)}, FileError, "without their config.json"),
     "another class": ({"config": {"_class_name": "UNet2DConditionModel"}}, FileError, "only UNet2DModel is known"),
     "unknown option": ({"config": {"twist": 3}}, FileError, "options that are not known here: twist"),
-    "unknown blocks": ({"config": {"down_block_types": ["SkipDownBlock2D", "DownBlock2D"]}}, FileError, "SkipDownBlock2D of diffusers"),
+    "unknown blocks": (
+        {"config": {"down_block_types": ["SkipDownBlock2D", "DownBlock2D"]}},
+        FileError,
+        "SkipDownBlock2D of diffusers",
+    ),
     "fourier": ({"config": {"time_embedding_type": "fourier"}}, FileError, "time_embedding_type 'fourier'"),
     "classes": ({"config": {"num_class_embeds": 10}}, FileError, "class labels 10"),
     "lengths": ({"config": {"block_out_channels": [32]}}, FileError, "differ in length"),
@@ -288,7 +564,12 @@ def test_folders_without_weights_or_with_bad_json(tmp_path):
     with pytest.raises(FileError, match="weights in several files are not"):
         iv.priors.load(tmp_path)
     path, _ = folder(tmp_path)
-    for text, message in (("{", "is no JSON"), ("3", "holds no configuration"), ("[" * 10**5, "is no JSON"), (" " * (2**24 + 1), "too large")):
+    for text, message in (
+        ("{", "is no JSON"),
+        ("3", "holds no configuration"),
+        ("[" * 10**5, "is no JSON"),
+        (" " * (2**24 + 1), "too large"),
+    ):
         (path / "unet" / "config.json").write_text(text)
         with pytest.raises(FileError, match=message):
             iv.priors.load(path)
@@ -300,7 +581,10 @@ def tiny(**more):
 
 
 BAD_STATES = {
-    "missing": (lambda s: {k: v for k, v in s.items() if k != "dec.16x16_up.norm0.bias"}, r"1 missing: dec.16x16_up.norm0.bias"),
+    "missing": (
+        lambda s: {k: v for k, v in s.items() if k != "dec.16x16_up.norm0.bias"},
+        r"1 missing: dec.16x16_up.norm0.bias",
+    ),
     "unexpected": (lambda s: s | {"twist": torch.zeros(2)}, "1 unexpected: twist"),
     "another shape": (lambda s: s | {"out_norm.bias": torch.zeros(5)}, r"out_norm.bias \(5,\) instead of \(32,\)"),
     "NaN": (lambda s: s | {"out_norm.bias": torch.full((32,), torch.nan)}, "NaN or infinite values, in out_norm.bias"),
@@ -308,8 +592,14 @@ BAD_STATES = {
     "sparse": (lambda s: s | {"out_norm.bias": torch.zeros(32).to_sparse()}, "expected dense floats"),
     "classes": (lambda s: s | {"map_label.weight": torch.zeros(2, 2)}, "conditional on a class"),
     "no levels": (lambda s: {k: v for k, v in s.items() if "block0" not in k}, "absurd EDM network"),
-    "no last layer": (lambda s: {k: v for k, v in s.items() if "out_conv" not in k}, "is no network of the layout 'edm': there is no 'dec.16x16_aux_conv.weight'"),
-    "EDM2": (lambda s: {"unet.emb_fourier.freqs": torch.zeros(2)}, "none of the layouts that are known.*looks like EDM2"),
+    "no last layer": (
+        lambda s: {k: v for k, v in s.items() if "out_conv" not in k},
+        "is no network of the layout 'edm': there is no 'dec.16x16_aux_conv.weight'",
+    ),
+    "EDM2": (
+        lambda s: {"unet.emb_fourier.freqs": torch.zeros(2)},
+        "none of the layouts that are known.*looks like EDM2",
+    ),
     "something else": (lambda s: {"conv.weight": torch.zeros(2)}, "its tensors begin with conv.weight"),
 }
 
@@ -378,7 +668,10 @@ def test_damaged_files_and_files_without_a_state(tmp_path):
 
 
 def test_absurdly_large_files_are_refused_before_anything_is_made(tmp_path):
-    torch.save({"map_layer0.weight": torch.zeros(1).expand(2**16, 2**16), "enc.8x8_conv.weight": torch.zeros(1)}, tmp_path / "a.pt")
+    torch.save(
+        {"map_layer0.weight": torch.zeros(1).expand(2**16, 2**16), "enc.8x8_conv.weight": torch.zeros(1)},
+        tmp_path / "a.pt",
+    )
     with pytest.raises(FileError, match="holds more than"):
         iv.priors.load(tmp_path / "a.pt")
 
@@ -404,8 +697,13 @@ def test_what_is_stated_is_checked(tmp_path):
         iv.priors.load(one, kind="complex")
     assert iv.priors.load(one, shape=(8, 12)).denoise(torch.zeros(1, 8, 12), 1.0).shape == (1, 8, 12)
     assert iv.priors.load(one, shape=(1, 8, 12)).denoise(torch.zeros(1, 1, 8, 12), 1.0).shape == (1, 1, 8, 12)
-    told = iv.priors.load(path, prediction=Scheduled(what="noise", schedule=VP(factor=999.0)), unit=3.0, scale=7.0, detail=0.1)
-    assert told.sigma_range == pytest.approx(tuple(3 * s for s in VP().levels)) and (told.scale, told.detail) == (7.0, 0.1)
+    told = iv.priors.load(
+        path, prediction=Scheduled(what="noise", schedule=VP(factor=999.0)), unit=3.0, scale=7.0, detail=0.1
+    )
+    assert told.sigma_range == pytest.approx(tuple(3 * s for s in VP().levels)) and (told.scale, told.detail) == (
+        7.0,
+        0.1,
+    )
     with pytest.raises(InputError, match="`unit` must be left out: the file states it"):
         iv.priors.load("head-mr-128", unit=2.0)
 
@@ -413,9 +711,14 @@ def test_what_is_stated_is_checked(tmp_path):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: ADMLayout(heads=0), "heads"), (lambda: ADMLayout(head_channels=0), "head_channels"),
-        (lambda: ADMLayout(split="x"), "split"), (lambda: count({"a.0.x": (), "a.2.x": ()}, "a."), "numbered"),
-        (lambda: network_config({"resnet_time_scale_shift": "spatial"}, {"time_embedding.linear_1.weight": (8, 8)}), "resnet_time_scale_shift"),
+        (lambda: ADMLayout(heads=0), "heads"),
+        (lambda: ADMLayout(head_channels=0), "head_channels"),
+        (lambda: ADMLayout(split="x"), "split"),
+        (lambda: count({"a.0.x": (), "a.2.x": ()}, "a."), "numbered"),
+        (
+            lambda: network_config({"resnet_time_scale_shift": "spatial"}, {"time_embedding.linear_1.weight": (8, 8)}),
+            "resnet_time_scale_shift",
+        ),
     ],
 )
 def test_options_are_checked(make, message):

@@ -25,7 +25,9 @@ FIELD = GaussianFieldPrior(shape=(8, 12), spectrum=Matern(std=1.0, length=0.02),
 
 def prior(kind="real", **more):
     law = GaussianFieldPrior(shape=(8, 12), spectrum=Matern(std=1.0, length=0.02), basis="periodic", kind=kind).law
-    return NetworkPrior(network=Wiener(), shape=(8, 12), kind=kind, scale=2.0, sigma_range=(1e-3, 100.0), law=law, detail=0.1, **more)
+    return NetworkPrior(
+        network=Wiener(), shape=(8, 12), kind=kind, scale=2.0, sigma_range=(1e-3, 100.0), law=law, detail=0.1, **more
+    )
 
 
 def problem(scale=1.0, items=2, shape=(8, 12), noise=0.01, kind="real"):
@@ -55,7 +57,10 @@ def test_the_scale_is_inferred_and_stated(scale):
 
 
 def test_another_scale_never_meets_it_silently():
-    with pytest.raises(InputError, match=r"`prior` must be on the scale of the data, got one of signals .* times as large. prior.on\(problem\)"):
+    with pytest.raises(
+        InputError,
+        match=r"`prior` must be on the scale of the data, got one of signals .* times as large. prior.on\(problem\)",
+    ):
         iv.solve(problem(1e-5), prior(), num_samples=2)
     iv.solve(problem(3.0), prior(), strategy=iv.strategies.MMPS(num_steps=3), num_samples=2)
 
@@ -72,10 +77,13 @@ def test_what_cannot_be_inferred_is_said():
 def test_the_same_pixels_elsewhere():
     for shape in ((16, 12), (6, 8), (9, 13)):
         fitted = prior().on(problem(shape=shape), keep="pixel")
-        assert isinstance(fitted, NetworkPrior) and fitted.shape == shape and "pixels of the same size" in fitted.notes[0]
+        assert (
+            isinstance(fitted, NetworkPrior) and fitted.shape == shape and "pixels of the same size" in fitted.notes[0]
+        )
         assert fitted.denoise(torch.randn(2, *shape), 1.0).shape == (2, *shape)
         # White on its own pixels, hence white on others: the law's variances stay.
         assert torch.allclose(fitted.law.variances.mean(), prior().law.variances.mean(), rtol=0.1)
+
 
 def test_finer_pixels_of_the_same_field_of_view():
     task = problem(shape=(16, 24))

@@ -25,15 +25,26 @@ def made(kind="real", law="stationary", dtype=torch.float32, prediction=None):
     x = torch.randn(50, 4, 6, dtype=torch.complex64 if kind == "complex" else torch.float32)
     fit = None if law is None else estimate_law(x if law == "stationary" else x.real, form=law, rank=3)
     prior = NetworkPrior(
-        network=network.eval(), shape=(4, 6), kind=kind, offset=0.3, unit=2.0, scale=3.0, detail=0.1, law=fit,
-        sigma_range=(0.01, 50.0), card={"data": "noise"}, prediction=prediction or iv.priors.EDM(sigma_data=1.5),
+        network=network.eval(),
+        shape=(4, 6),
+        kind=kind,
+        offset=0.3,
+        unit=2.0,
+        scale=3.0,
+        detail=0.1,
+        law=fit,
+        sigma_range=(0.01, 50.0),
+        card={"data": "noise"},
+        prediction=prediction or iv.priors.EDM(sigma_data=1.5),
     )
     return prior if dtype == torch.float32 else prior.to(dtype=dtype)
 
 
 LAWS = [("real", "stationary"), ("complex", "stationary"), ("real", "low rank")]
-ROUND_TRIPS = [*((*law, p) for law in LAWS for p in (iv.priors.EDM(sigma_data=1.5), iv.priors.BesideLaw())),
-               ("real", None, iv.priors.EDM())]
+ROUND_TRIPS = [
+    *((*law, p) for law in LAWS for p in (iv.priors.EDM(sigma_data=1.5), iv.priors.BesideLaw())),
+    ("real", None, iv.priors.EDM()),
+]
 
 
 @pytest.mark.parametrize(("kind", "law", "prediction"), ROUND_TRIPS)
@@ -44,7 +55,9 @@ def test_round_trips(tmp_path, kind, law, dtype, prediction):
     back = iv.priors.load(path)
     x = torch.randn(3, 4, 6, dtype=prior.mean.dtype)
     assert back.prediction == prediction
-    assert torch.allclose(back.denoise(x, 0.7), prior.denoise(x, 0.7), rtol=1e-6, atol=1e-6) and back.card == {"data": "noise"}
+    assert torch.allclose(back.denoise(x, 0.7), prior.denoise(x, 0.7), rtol=1e-6, atol=1e-6) and back.card == {
+        "data": "noise"
+    }
     assert back.dtype == dtype and back.kind == kind and back.detail == 0.1 and back.sigma_range == (0.01, 50.0)
     if law:
         z = torch.randn(2, *prior.law.modes.mode_shape, dtype=prior.mean.dtype)
@@ -91,12 +104,21 @@ BAD = {
     "unknown option": ({"change": lambda a: a["network"].update(code="os.system")}, "does not describe a prior"),
     "absurd width": ({"change": lambda a: a["network"].update(width=2**20)}, "absurd network"),
     "absurd shape": ({"change": lambda a: a.update(shape=[2**20, 2**20])}, "absurd size"),
-    "other width": ({"change": lambda a: a["network"].update(width=16)}, "does not hold the weights that its header states"),
+    "other width": (
+        {"change": lambda a: a["network"].update(width=16)},
+        "does not hold the weights that its header states",
+    ),
     "deeper": ({"change": lambda a: a["network"].update(blocks=2)}, "missing: network."),
     "other shape": ({"change": lambda a: a.update(shape=[4, 7])}, r"of another shape: .*law.mean"),
-    "missing key": ({"tensors": lambda t: {k: v for k, v in t.items() if k != "network.stem.bias"}}, r"1 missing: network.stem.bias"),
+    "missing key": (
+        {"tensors": lambda t: {k: v for k, v in t.items() if k != "network.stem.bias"}},
+        r"1 missing: network.stem.bias",
+    ),
     "extra key": ({"tensors": lambda t: t | {"evil": torch.zeros(1)}}, "1 unexpected: evil"),
-    "negative variances": ({"tensors": lambda t: t | {"law.variances": -t["law.variances"]}}, "finite and non-negative"),
+    "negative variances": (
+        {"tensors": lambda t: t | {"law.variances": -t["law.variances"]}},
+        "finite and non-negative",
+    ),
     "bad number": ({"change": lambda a: a.update(unit=-1.0)}, "`unit` must be"),
     "bad precision": ({"change": lambda a: a.update(precision="int8")}, "does not describe a prior"),
 }

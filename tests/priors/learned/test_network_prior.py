@@ -65,10 +65,21 @@ def test_a_network_that_returns_nothing_beside_a_law_is_the_law(kind):
         def forward(self, x, c):
             return 0 * x
 
-    field = iv.priors.GaussianFieldPrior(shape=(8, 12), spectrum=iv.priors.Matern(std=2.0, length=0.2), basis="periodic",
-                                         mean=0.7, kind=kind).to(dtype=torch.float64)
-    made = NetworkPrior(network=Nothing(), shape=(8, 12), kind=kind, scale=field.scale, sigma_range=(0.01, 50.0), unit=2.0,
-                        offset=0.3, law=field.law, mean=field.mean, prediction=iv.priors.BesideLaw())
+    field = iv.priors.GaussianFieldPrior(
+        shape=(8, 12), spectrum=iv.priors.Matern(std=2.0, length=0.2), basis="periodic", mean=0.7, kind=kind
+    ).to(dtype=torch.float64)
+    made = NetworkPrior(
+        network=Nothing(),
+        shape=(8, 12),
+        kind=kind,
+        scale=field.scale,
+        sigma_range=(0.01, 50.0),
+        unit=2.0,
+        offset=0.3,
+        law=field.law,
+        mean=field.mean,
+        prediction=iv.priors.BesideLaw(),
+    )
     made = made.to(dtype=torch.float64)
     for sigma in (1e-6, 0.1, 3.0, 1e4):
         x = field.sample(3, seed=1) + sigma * torch.randn(3, 8, 12, dtype=field.mean.dtype)
@@ -77,8 +88,9 @@ def test_a_network_that_returns_nothing_beside_a_law_is_the_law(kind):
         big = made.rescaled(10.0).denoise(10 * x, 10 * sigma)
         assert torch.allclose(big, 10 * want, rtol=1e-9, atol=1e-8 * float(x.abs().max()))
     with pytest.raises(InputError, match=r"NetworkPrior: `law` must be given with BesideLaw"):
-        NetworkPrior(network=Nothing(), shape=(8, 12), scale=1.0, sigma_range=(0.01, 50.0),
-                     prediction=iv.priors.BesideLaw())
+        NetworkPrior(
+            network=Nothing(), shape=(8, 12), scale=1.0, sigma_range=(0.01, 50.0), prediction=iv.priors.BesideLaw()
+        )
 
 
 @pytest.mark.parametrize("size", [(8, 8), (7, 9), (5, 12), (3, 3)])
@@ -132,7 +144,9 @@ def test_solve_counts_and_reproduces():
     strategy = iv.strategies.MMPS(covariance="jacobian", max_iter=3, num_steps=5)
     result = iv.solve(A, y, made, noise=0.3, strategy=strategy, num_samples=2)
     nothing = iv.operators.Mask(mask=torch.zeros(8, 12, dtype=torch.bool))
-    blind = iv.solve(nothing, 0 * y, made, noise=0.3, strategy=strategy, num_samples=2)  # no step of conjugate gradients
+    blind = iv.solve(
+        nothing, 0 * y, made, noise=0.3, strategy=strategy, num_samples=2
+    )  # no step of conjugate gradients
     assert bool(blind.samples.isfinite().all()) and blind.status is iv.Status.SUCCESS
     assert result.nfe == 5 and 5 < result.vjps <= 15
     one = iv.strategies.MMPS(covariance="jacobian", max_iter=1, num_steps=5)
@@ -182,12 +196,22 @@ def test_a_network_beside_a_law_of_one_grid_stays_there():
 
 
 def beside_law(levels=(0.01, 500.0)):
-    field = iv.priors.GaussianFieldPrior(shape=(8, 12), spectrum=iv.priors.Matern(std=1.0, length=0.2), basis="periodic")
+    field = iv.priors.GaussianFieldPrior(
+        shape=(8, 12), spectrum=iv.priors.Matern(std=1.0, length=0.2), basis="periodic"
+    )
     network = unet()
     for p in network.head.parameters():  # so that it is close to the law, and not it
         p.data.mul_(0.05)
-    return NetworkPrior(network=network, shape=(8, 12), scale=field.scale, sigma_range=levels, law=field.law, mean=field.mean,
-                        detail=0.1, prediction=iv.priors.BesideLaw())
+    return NetworkPrior(
+        network=network,
+        shape=(8, 12),
+        scale=field.scale,
+        sigma_range=levels,
+        law=field.law,
+        mean=field.mean,
+        detail=0.1,
+        prediction=iv.priors.BesideLaw(),
+    )
 
 
 def test_guidance_of_learned_priors_takes_the_law_in_much_noise_only():
@@ -195,11 +219,22 @@ def test_guidance_of_learned_priors_takes_the_law_in_much_noise_only():
     made = beside_law()
     A = iv.operators.Mask(mask=torch.rand(8, 12, generator=torch.Generator().manual_seed(0)) < 0.5)
     y = A(torch.randn(1, 8, 12))
-    above, below = (iv.solve(A, y, made, noise=0.3, num_samples=2, strategy=iv.strategies.MMPS(grid=torch.tensor(g)))
-                    for g in ([300.0, 60.0, 10.0, 5.0, 0.0], [3.0, 1.0, 0.3, 0.1, 0.0]))
+    above, below = (
+        iv.solve(A, y, made, noise=0.3, num_samples=2, strategy=iv.strategies.MMPS(grid=torch.tensor(g)))
+        for g in ([300.0, 60.0, 10.0, 5.0, 0.0], [3.0, 1.0, 0.3, 0.1, 0.0])
+    )
     assert above.vjps == 0 and below.vjps >= 8
-    law, jacobian = (iv.solve(A, y, made, noise=0.3, num_samples=2, strategy=iv.strategies.MMPS(grid=torch.tensor(
-        [3.0, 1.0, 0.3, 0.1, 0.0]), covariance=c)) for c in ("law", "jacobian"))
+    law, jacobian = (
+        iv.solve(
+            A,
+            y,
+            made,
+            noise=0.3,
+            num_samples=2,
+            strategy=iv.strategies.MMPS(grid=torch.tensor([3.0, 1.0, 0.3, 0.1, 0.0]), covariance=c),
+        )
+        for c in ("law", "jacobian")
+    )
     assert torch.equal(below.samples, jacobian.samples) and not torch.allclose(law.samples, jacobian.samples, atol=1e-4)
 
 
@@ -207,10 +242,14 @@ def test_rows_with_levels_of_their_own_choose_for_themselves():
     made = beside_law()
     mask = torch.rand(2, 8, 12, generator=torch.Generator().manual_seed(0)) < 0.5
     A = iv.operators.Mask(mask=mask, in_shape=(8, 12))
-    problem = iv.Problem(A, A(torch.randn(2, 8, 12)), noise=iv.noise.Gaussian(std=torch.tensor([0.01, 1.0]).view(2, 1, 1)))
+    problem = iv.Problem(
+        A, A(torch.randn(2, 8, 12)), noise=iv.noise.Gaussian(std=torch.tensor([0.01, 1.0]).view(2, 1, 1))
+    )
     x, t = torch.randn(2, 8, 12), torch.tensor([6.0, 2.0]).view(2, 1, 1)  # on either side of four times the rms
-    both, law, jacobian = (iv.strategies.MMPS(covariance=c, max_iter=3).guidance.bind(problem, made)(x, t)[0]
-                           for c in ("auto", "law", "jacobian"))  # the law's solves have four times as many steps
+    both, law, jacobian = (
+        iv.strategies.MMPS(covariance=c, max_iter=3).guidance.bind(problem, made)(x, t)[0]
+        for c in ("auto", "law", "jacobian")
+    )  # the law's solves have four times as many steps
     assert torch.allclose(both[0], law[0], atol=1e-6) and torch.allclose(both[1], jacobian[1], atol=1e-6)
     assert not torch.allclose(law[1], jacobian[1], atol=1e-2)
 
@@ -245,8 +284,12 @@ def test_a_level_for_every_entry_is_refused():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"channels": 0}, "channels"), ({"width": 12}, "multiple of 8"), ({"blocks": 0}, "blocks"),
-        ({"multipliers": ()}, "multipliers"), ({"multipliers": (0,)}, "multipliers"), ({"attention": 2}, "attention"),
+        ({"channels": 0}, "channels"),
+        ({"width": 12}, "multiple of 8"),
+        ({"blocks": 0}, "blocks"),
+        ({"multipliers": ()}, "multipliers"),
+        ({"multipliers": (0,)}, "multipliers"),
+        ({"attention": 2}, "attention"),
     ],
 )
 def test_configs_are_checked(options, message):
@@ -265,9 +308,20 @@ def deepinv_models():
         models = deepinv.models
         return {
             "DRUNet": (models.DRUNet(in_channels=1, out_channels=1, nc=[8, 8, 8, 8], nb=1, pretrained=None), (16, 16)),
-            "DRUNet, two channels": (models.DRUNet(in_channels=2, out_channels=2, nc=[8, 8, 8, 8], nb=1, pretrained=None), "complex"),
-            "NCSNpp": (models.NCSNpp(img_resolution=16, model_channels=32, num_blocks=1, channel_mult=(1, 1), pretrained=None), (3, 16, 16)),
-            "ADMUNet": (models.ADMUNet(img_resolution=16, model_channels=32, num_blocks=1, channel_mult=(1, 1), pretrained=None), (3, 16, 16)),
+            "DRUNet, two channels": (
+                models.DRUNet(in_channels=2, out_channels=2, nc=[8, 8, 8, 8], nb=1, pretrained=None),
+                "complex",
+            ),
+            "NCSNpp": (
+                models.NCSNpp(img_resolution=16, model_channels=32, num_blocks=1, channel_mult=(1, 1), pretrained=None),
+                (3, 16, 16),
+            ),
+            "ADMUNet": (
+                models.ADMUNet(
+                    img_resolution=16, model_channels=32, num_blocks=1, channel_mult=(1, 1), pretrained=None
+                ),
+                (3, 16, 16),
+            ),
             "DiffUNet": (models.DiffUNet(pretrained=None), (3, 32, 32)),
         }
 
@@ -278,8 +332,15 @@ def test_denoisers_of_deepinv():
     for name, (network, shape) in deepinv_models().items():
         kind, shape = ("complex", (16, 16)) if shape == "complex" else ("real", shape)
         channels = "first" if len(shape) == 3 else "hidden"
-        prior = NetworkPrior(network=network.eval(), prediction=Direct(), shape=shape, kind=kind, channels=channels,
-                             scale=5.0, sigma_range=(0.01, 50.0))
+        prior = NetworkPrior(
+            network=network.eval(),
+            prediction=Direct(),
+            shape=shape,
+            kind=kind,
+            channels=channels,
+            scale=5.0,
+            sigma_range=(0.01, 50.0),
+        )
         x = torch.rand(2, *shape, dtype=torch.complex64 if kind == "complex" else torch.float32)
         level = torch.tensor([0.1, 0.3])
         given = torch.stack([x.real, x.imag], 1) if kind == "complex" else x if channels == "first" else x[:, None]
@@ -290,6 +351,13 @@ def test_denoisers_of_deepinv():
         if name == "DRUNet":
             _, pull = prior.pullback(x, 0.2)
             assert torch.isfinite(pull(x)).all()
-            moved = NetworkPrior(network=network, prediction=Direct(), shape=shape, scale=500.0, offset=10.0, unit=100.0,
-                                 sigma_range=(1.0, 5000.0))
+            moved = NetworkPrior(
+                network=network,
+                prediction=Direct(),
+                shape=shape,
+                scale=500.0,
+                offset=10.0,
+                unit=100.0,
+                sigma_range=(1.0, 5000.0),
+            )
             assert torch.allclose(moved.denoise(10 + 100 * x, 100 * level), 10 + 100 * want, atol=1e-3)

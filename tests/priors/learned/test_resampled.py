@@ -83,7 +83,10 @@ def test_solve_with_it_is_right():
 def test_a_power_law_is_continued():
     def law(n):
         return GaussianFieldPrior(
-            shape=(n, n), spectrum=iv.priors.Spectrum(lambda e: 3.0 * (e / (2 * math.pi) ** 2 + 1e-9) ** -1.4), basis="periodic", dtype=D
+            shape=(n, n),
+            spectrum=iv.priors.Spectrum(lambda e: 3.0 * (e / (2 * math.pi) ** 2 + 1e-9) ** -1.4),
+            basis="periodic",
+            dtype=D,
         ).law
 
     found, true = continued(law(16), (32, 32)), law(32).variances
@@ -134,8 +137,12 @@ def test_a_law_that_is_not_spectral_is_not_stated():
 def test_it_moves_and_counts_calls_once():
     prior = ResampledPrior(prior=field(), shape=(8, 8), beyond=0.1)
     single = prior.to(dtype=torch.float32)
-    assert single.dtype == torch.float32 and single.prior.dtype == torch.float32 and single.beyond.dtype == torch.float32
+    assert (
+        single.dtype == torch.float32 and single.prior.dtype == torch.float32 and single.beyond.dtype == torch.float32
+    )
     assert single.fingerprint() != prior.fingerprint()
     A = iv.operators.Mask(mask=torch.ones(8, 8, dtype=torch.bool))
-    result = iv.solve(A, torch.zeros(1, 8, 8, dtype=D), prior, noise=0.3, strategy=iv.strategies.MMPS(num_steps=7), num_samples=2)
+    result = iv.solve(
+        A, torch.zeros(1, 8, 8, dtype=D), prior, noise=0.3, strategy=iv.strategies.MMPS(num_steps=7), num_samples=2
+    )
     assert result.nfe == 7

@@ -35,7 +35,10 @@ class Exact(torch.nn.Module):
         D = self.mean(w, sigma)
         noise = (w - D) / sigma
         out = {
-            "noise": noise, "score": -noise / s, "signal": D, "v": alpha * noise - s * D,
+            "noise": noise,
+            "score": -noise / s,
+            "signal": D,
+            "v": alpha * noise - s * D,
             "velocity": (noise - D) if self.schedule.noise_last else (D - noise),
         }[self.what]
         return (torch.cat([out, torch.full_like(out, 7.0)], 1) if self.doubled else out).to(z.dtype)
@@ -49,7 +52,11 @@ CASES = {
     "noise, VP": (Scheduled(what="noise", schedule=VP()), "noise", VP()),
     "noise, DDPM": (Scheduled(what="noise", schedule=DDPM()), "noise", DDPM()),
     "noise, cosine": (Scheduled(what="noise", schedule=DDPM(betas="cosine")), "noise", DDPM(betas="cosine")),
-    "noise, scaled linear": (Scheduled(what="noise", schedule=DDPM(betas="scaled linear")), "noise", DDPM(betas="scaled linear")),
+    "noise, scaled linear": (
+        Scheduled(what="noise", schedule=DDPM(betas="scaled linear")),
+        "noise",
+        DDPM(betas="scaled linear"),
+    ),
     "score, VP": (Scheduled(what="score", schedule=VP(factor=999.0)), "score", VP(factor=999.0)),
     "score, VE": (Scheduled(what="score", schedule=VE()), "score", VE()),
     "signal, VE": (Scheduled(what="signal", schedule=VE(told="log")), "signal", VE(told="log")),
@@ -109,7 +116,11 @@ def test_units_and_offsets(name):
     assert torch.allclose(other.denoise(5 + 10 * x, 2.0), 5 + 10 * own.denoise(x, 0.2), atol=1e-10)
     scaled = other.rescaled(3.0)
     assert torch.allclose(scaled.denoise(3 * (5 + 10 * x), 6.0), 3 * other.denoise(5 + 10 * x, 2.0), atol=1e-9)
-    assert scaled.scale == 6.0 and scaled.sigma_range == pytest.approx((3e-9, 3e9)) and torch.allclose(scaled.mean, 3 * other.mean)
+    assert (
+        scaled.scale == 6.0
+        and scaled.sigma_range == pytest.approx((3e-9, 3e9))
+        and torch.allclose(scaled.mean, 3 * other.mean)
+    )
 
 
 def test_a_learned_variance_is_left_out():
@@ -119,21 +130,36 @@ def test_a_learned_variance_is_left_out():
 
 
 @pytest.mark.parametrize(
-    "schedule", [VP(), VP(factor=999.0), DDPM(), DDPM(betas="cosine"), Cosine(), Flow(), Flow(noise_at=0, factor=1000.0), VE(), VE(told="log")]
+    "schedule",
+    [
+        VP(),
+        VP(factor=999.0),
+        DDPM(),
+        DDPM(betas="cosine"),
+        Cosine(),
+        Flow(),
+        Flow(noise_at=0, factor=1000.0),
+        VE(),
+        VE(told="log"),
+    ],
 )
 def test_round_trips(schedule):
     sigma = torch.logspace(-1.9, 1.9, 40, dtype=torch.float64)
     assert torch.allclose(schedule.sigma(schedule.time(sigma)), sigma, rtol=1e-10)
     alpha, s = schedule.coefficients(sigma)
     assert torch.allclose(s / alpha, sigma, rtol=1e-12)
-    assert torch.allclose(alpha + s if schedule.straight else alpha**2 + s**2, torch.ones_like(alpha)) or isinstance(schedule, VE)
+    assert torch.allclose(alpha + s if schedule.straight else alpha**2 + s**2, torch.ones_like(alpha)) or isinstance(
+        schedule, VE
+    )
 
 
 def test_tables_of_the_card():
     """DDPM linear: sigma from 0.0100 to 157.4; cosine: 0.0064 to 2.0e4."""
     ends = torch.tensor([0.0, 999.0])
     assert torch.allclose(DDPM().sigma(ends), torch.tensor([0.0100, 157.4], dtype=torch.float64), rtol=2e-3)
-    assert torch.allclose(DDPM(betas="cosine").sigma(ends), torch.tensor([0.0064, 2.0e4], dtype=torch.float64), rtol=2e-2)
+    assert torch.allclose(
+        DDPM(betas="cosine").sigma(ends), torch.tensor([0.0064, 2.0e4], dtype=torch.float64), rtol=2e-2
+    )
     whole = DDPM(rounded=True).time(torch.tensor([1.0, 0.02]))
     assert whole.dtype == torch.int64 and torch.equal(whole, DDPM().time(torch.tensor([1.0, 0.02])).round().long())
     tiny = torch.tensor([1e-6], dtype=torch.float64)
@@ -157,7 +183,9 @@ def test_outside_of_the_training_range_only_the_embedding_is_clamped():
 def test_usual_levels():
     """The ends of tables and of training times; nothing where a schedule has no ends."""
     assert DDPM().levels == pytest.approx((0.0100, 157.4), rel=2e-3) and VE().levels is None
-    assert VP().levels == VP(factor=999.0).levels and VP().levels[1] == pytest.approx(math.sqrt(math.expm1(19.9 / 2 + 0.1)))
+    assert VP().levels == VP(factor=999.0).levels and VP().levels[1] == pytest.approx(
+        math.sqrt(math.expm1(19.9 / 2 + 0.1))
+    )
     assert Flow().levels == pytest.approx((1e-3 / (1 - 1e-3), 999.0)) == Flow(noise_at=0, factor=9.0).levels
     assert Cosine().levels == pytest.approx((math.tan(math.pi / 2e3), 1 / math.tan(math.pi / 2e3)))
     assert EDM(sigma_data=0.5).levels == (0.002, 80.0) and Scheduled(what="noise", schedule=VP()).levels == VP().levels
@@ -166,10 +194,17 @@ def test_usual_levels():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: VE(told="no"), "told"), (lambda: VP(beta_min=-1.0), "beta_min"), (lambda: DDPM(steps=1), "steps"),
-        (lambda: DDPM(beta_start=0.5, beta_end=0.1), "beta_start"), (lambda: DDPM(betas="x"), "betas"),
-        (lambda: DDPM(rounded=3), "rounded"), (lambda: Flow(noise_at=2), "noise_at"), (lambda: Flow(factor=0.0), "factor"), (lambda: EDM(sigma_data=0.0), "sigma_data"),
-        (lambda: Scheduled(what="x", schedule=VP()), "what"), (lambda: Scheduled(what="velocity", schedule=VP()), "no velocity"),
+        (lambda: VE(told="no"), "told"),
+        (lambda: VP(beta_min=-1.0), "beta_min"),
+        (lambda: DDPM(steps=1), "steps"),
+        (lambda: DDPM(beta_start=0.5, beta_end=0.1), "beta_start"),
+        (lambda: DDPM(betas="x"), "betas"),
+        (lambda: DDPM(rounded=3), "rounded"),
+        (lambda: Flow(noise_at=2), "noise_at"),
+        (lambda: Flow(factor=0.0), "factor"),
+        (lambda: EDM(sigma_data=0.0), "sigma_data"),
+        (lambda: Scheduled(what="x", schedule=VP()), "what"),
+        (lambda: Scheduled(what="velocity", schedule=VP()), "no velocity"),
     ],
 )
 def test_refusals(make, message):

@@ -76,7 +76,13 @@ def test_defaults():
 def test_answers_of_several_habits():
     """A tensor, a tuple, an object with `sample` (diffusers), twice the channels, a lower precision."""
     x = torch.ones(2, 4, 4)
-    answers = [lambda z, t: z / 2, lambda z, t: (z / 2, 3), lambda z, t: SimpleNamespace(sample=z / 2), lambda z, t: torch.cat([z / 2, z * 9], 1), lambda z, t: (z / 2).bfloat16()]
+    answers = [
+        lambda z, t: z / 2,
+        lambda z, t: (z / 2, 3),
+        lambda z, t: SimpleNamespace(sample=z / 2),
+        lambda z, t: torch.cat([z / 2, z * 9], 1),
+        lambda z, t: (z / 2).bfloat16(),
+    ]
     found = [from_network(Made(a), NOISE, shape=(4, 4)).denoise(x, 1.0) for a in answers]
     for value in found[1:]:
         assert torch.allclose(value, found[0], atol=2e-3) and value.dtype == torch.float32
@@ -88,13 +94,18 @@ def test_answers_of_several_habits():
 @pytest.mark.parametrize(
     ("prediction", "answer", "error", "message"),
     [
-        (NOISE, lambda z, t: z[:, :, :1], InputError, r"returns the shape that it is given, \(2, 1, 4, 4\), got \(2, 1, 1, 4\)"),
+        (
+            NOISE,
+            lambda z, t: z[:, :, :1],
+            InputError,
+            r"returns the shape that it is given, \(2, 1, 4, 4\), got \(2, 1, 1, 4\)",
+        ),
         (NOISE, lambda z, t: z[:, 0], InputError, "returns the shape"),
         (NOISE, lambda z, t: z[:1], InputError, "returns the shape"),
         (NOISE, lambda z, t: torch.cat([z] * 3, 1), InputError, "returns the shape"),
         (EDM(), lambda z, t: torch.cat([z] * 2, 1), InputError, "returns the shape"),
         (NOISE, lambda z, t: "z", InputTypeError, "returns a tensor, got Made"),
-        (NOISE, lambda z, t: (z > 0), InputTypeError, "returns real numbers, got torch.bool"),
+        (NOISE, lambda z, t: z > 0, InputTypeError, "returns real numbers, got torch.bool"),
         (NOISE, lambda z, t: torch.complex(z, z), InputTypeError, "returns real numbers"),
     ],
 )
@@ -111,7 +122,9 @@ def test_other_answers_are_refused(prediction, answer, error, message):
         ({"prediction": "eps"}, InputTypeError, "`prediction`"),
         ({"prediction": Direct()}, InputError, r"`sigma_range` must be stated with Direct\(\)"),
         ({"prediction": Scheduled(what="score", schedule=VE())}, InputError, "`sigma_range` must be stated"),
-        ({"shape": 3}, InputTypeError, "`shape`"), ({"kind": "x"}, InputError, "`kind`"), ({"unit": 0.0}, InputError, "`unit`"),
+        ({"shape": 3}, InputTypeError, "`shape`"),
+        ({"kind": "x"}, InputError, "`kind`"),
+        ({"unit": 0.0}, InputError, "`unit`"),
         ({"channels": "last"}, InputError, "`channels`"),
     ],
 )

@@ -66,7 +66,11 @@ def test_the_loss_is_the_weighted_denoising_error():
         def forward(self, x, c):
             return torch.tanh(x) + c.view(-1, 1, 1, 1)
 
-    w, noise, sigma = normal(5, 1, 4, 4, dtype=D), normal(5, 1, 4, 4, seed=1, dtype=D), torch.tensor([1e-2, 0.3, 1, 5, 60], dtype=D)
+    w, noise, sigma = (
+        normal(5, 1, 4, 4, dtype=D),
+        normal(5, 1, 4, 4, seed=1, dtype=D),
+        torch.tensor([1e-2, 0.3, 1, 5, 60], dtype=D),
+    )
     s = sigma.view(-1, 1, 1, 1)
     made = iv.priors.EDM().denoise(Some(), w + s * noise, sigma, 1e-9, 1e9)
     want = ((made - w).square() * (s**2 + 1) / s**2).flatten(1).mean(1)
@@ -74,7 +78,9 @@ def test_the_loss_is_the_weighted_denoising_error():
 
 
 def test_the_loss_beside_a_law_is_the_denoising_error_in_units_of_what_the_law_leaves():
-    field = GaussianFieldPrior(shape=(6, 6), spectrum=Matern(std=1.0, length=0.3), basis="periodic", mean=0.5).to(dtype=D)
+    field = GaussianFieldPrior(shape=(6, 6), spectrum=Matern(std=1.0, length=0.3), basis="periodic", mean=0.5).to(
+        dtype=D
+    )
     w, sigma = field.sample(400, seed=0), torch.logspace(-3, 3, 400, dtype=D)
     noise, law = normal(400, 1, 6, 6, seed=1, dtype=D), replace(field.law, mean=field.law.mean[None])
     x = w[:, None] + sigma.view(-1, 1, 1, 1) * noise
@@ -91,8 +97,14 @@ def test_the_loss_beside_a_law_is_the_denoising_error_in_units_of_what_the_law_l
         def forward(self, x, c):
             return torch.tanh(self.weight * x) + c.view(-1, 1, 1, 1)
 
-    prior = NetworkPrior(network=Some(), shape=(6, 6), scale=3.0, sigma_range=(1e-9, 1e9), law=field.law,
-                         prediction=iv.priors.BesideLaw()).to(dtype=D)
+    prior = NetworkPrior(
+        network=Some(),
+        shape=(6, 6),
+        scale=3.0,
+        sigma_range=(1e-9, 1e9),
+        law=field.law,
+        prediction=iv.priors.BesideLaw(),
+    ).to(dtype=D)
     made = prior.denoise(x[:, 0], sigma)
     want = ((made - w) / field.law.left(sigma).view(-1, 1, 1)).square().flatten(1).mean(1)
     assert torch.allclose(denoising_loss(Some(), w[:, None], sigma, noise, law), want, rtol=1e-6)
@@ -166,7 +178,9 @@ def test_other_averages_from_snapshots():
 def test_a_finite_source_is_shuffled_by_epochs():
     source = Signals(torch.arange(10.0)[:, None])
     epochs = source.read(range(30), 3)[:, 0].view(3, 10)
-    assert all(torch.equal(e.sort().values, torch.arange(10.0)) for e in epochs) and not torch.equal(epochs[0], epochs[1])
+    assert all(torch.equal(e.sort().values, torch.arange(10.0)) for e in epochs) and not torch.equal(
+        epochs[0], epochs[1]
+    )
     assert torch.equal(source.read([25, 4], 3)[:, 0], torch.stack([epochs[2, 5], epochs[0, 4]]))
     assert not torch.equal(source.read(range(10), 4)[:, 0], epochs[0])
 
@@ -177,7 +191,9 @@ def test_what_is_held_out(monkeypatch):
     assert held is not None and held.size == 5 and kept.size == 45 and kept.shape == (1,) and not held.complex
     seen = [set(part.read(range(2 * part.size), 1)[:, 0].tolist()) for part in (kept, held)]
     assert not seen[0] & seen[1] and seen[0] | seen[1] == set(range(50))
-    assert split(Signals(values), 2, 3)[1].size == 2 and not set(split(Signals(values), 5, 4)[1].places) == set(held.places)
+    assert split(Signals(values), 2, 3)[1].size == 2 and not set(split(Signals(values), 5, 4)[1].places) == set(
+        held.places
+    )
     few, none = Signals(values[:19]), Made(lambda numbers, seed: values[list(numbers)] + seed / 2)
     some = Made(pool_of_blanks)  # keyed, though most of its signals are alike
     assert some.shape == (2, 2)
@@ -292,7 +308,7 @@ class ByHeart(torch.nn.Module):
         sigma = torch.exp(4 * c)[:, None]
         w = x.flatten(1) * (1 + sigma**2) ** 0.5
         known = self.signals.flatten(1)
-        mean = torch.softmax(-torch.cdist(w, known) ** 2 / (2 * sigma**2), 1) @ known
+        mean = torch.softmax(-(torch.cdist(w, known) ** 2) / (2 * sigma**2), 1) @ known
         return ((mean - w / (1 + sigma**2)) * (1 + sigma**2) ** 0.5 / sigma).view(x.shape)
 
 
@@ -311,7 +327,11 @@ def test_files_are_read_in_pieces(tmp_path):
     import h5py
 
     values = normal(7, 3, 4).numpy()
-    for name, data in (("a.h5", {"x": values}), ("b.nc", {"x": values, "z": values + 1j * values}), ("c.hdf5", {"n": np.arange(21).reshape(7, 3)})):
+    for name, data in (
+        ("a.h5", {"x": values}),
+        ("b.nc", {"x": values, "z": values + 1j * values}),
+        ("c.hdf5", {"n": np.arange(21).reshape(7, 3)}),
+    ):
         with h5py.File(tmp_path / name, "w") as file:
             for key, value in data.items():
                 file[key] = value
@@ -354,8 +374,10 @@ def test_files_that_cannot_be(tmp_path):
 @pytest.mark.parametrize(
     ("data", "error", "message"),
     [
-        (3, InputTypeError, "a tensor"), (torch.zeros(3, dtype=torch.int64), InputTypeError, "a real or complex tensor"),
-        (torch.zeros(3), InputError, r"\(n, \*shape\)"), (torch.full((2, 3), math.nan), InputError, "finite|NaN"),
+        (3, InputTypeError, "a tensor"),
+        (torch.zeros(3, dtype=torch.int64), InputTypeError, "a real or complex tensor"),
+        (torch.zeros(3), InputError, r"\(n, \*shape\)"),
+        (torch.full((2, 3), math.nan), InputError, "finite|NaN"),
         (lambda numbers, seed: rows(numbers), InputError, "the same, or a number further"),
         (lambda numbers, seed: rows(i - seed for i in numbers), InputError, "the same, or a number further"),
         (lambda numbers, seed: rows(i + seed for i in numbers), InputError, "the same, or a number further"),
@@ -363,8 +385,10 @@ def test_files_that_cannot_be(tmp_path):
         (lambda numbers, seed: normal(len(numbers), 3, seed=9 * seed + numbers[0]), InputError, "from its own number"),
         (lambda numbers, seed: torch.rand(len(numbers), 3), InputError, "same signals for the same numbers and seed"),
         (lambda numbers, seed: torch.full((1, 3), math.nan), InputError, "finite|NaN"),
-        (np.zeros((3, 3)), InputTypeError, "torch.from_numpy"), (Sized(), InputTypeError, "a Finite source"),
-        (lambda numbers, seed: 3, InputTypeError, "a function"), (lambda numbers, seed: torch.zeros(2, 3), InputTypeError, "for one number"),
+        (np.zeros((3, 3)), InputTypeError, "torch.from_numpy"),
+        (Sized(), InputTypeError, "a Finite source"),
+        (lambda numbers, seed: 3, InputTypeError, "a function"),
+        (lambda numbers, seed: torch.zeros(2, 3), InputTypeError, "for one number"),
     ],
 )
 def test_data_that_cannot_be(data, error, message):
@@ -377,7 +401,9 @@ def test_data_that_cannot_be(data, error, message):
 # --- the law ----------------------------------------------------------------------------------------------------------
 def test_stationary_law_of_a_field():
     for kind in ("real", "complex"):
-        field = GaussianFieldPrior(shape=(12, 9), spectrum=Matern(std=1.0, length=0.3), basis="periodic", mean=2.0, kind=kind, dtype=D)
+        field = GaussianFieldPrior(
+            shape=(12, 9), spectrum=Matern(std=1.0, length=0.3), basis="periodic", mean=2.0, kind=kind, dtype=D
+        )
         law = estimate_law(field.sample(4000, seed=0))
         assert isinstance(law.modes, SpectralModes)
         count = 4000 * (2 if kind == "complex" else 1)
@@ -405,7 +431,10 @@ def test_means_that_count():
     ramp = torch.linspace(0, 3, 50, dtype=D)
     law = estimate_law(ramp + 0.1 * normal(200, 50, dtype=D))
     assert float((law.mean - ramp).abs().max()) < 5 * 0.1 / 200**0.5
-    phases = torch.polar(torch.ones(200, 50, dtype=D), 2 * math.pi * torch.rand(200, 1, dtype=D, generator=torch.Generator().manual_seed(0)))
+    phases = torch.polar(
+        torch.ones(200, 50, dtype=D),
+        2 * math.pi * torch.rand(200, 1, dtype=D, generator=torch.Generator().manual_seed(0)),
+    )
     assert torch.equal(estimate_law(phases).mean, torch.zeros(50, dtype=torch.complex128))
     for bad, message in ((torch.zeros(1, 3), "at least two"), (torch.ones(3, 3), "all the same")):
         with pytest.raises(InputError, match=message):
@@ -416,8 +445,13 @@ def test_means_that_count():
 def test_it_learns(tmp_path):
     """One number under noise: the denoiser of N(0, 1) is x / (1 + sigma^2), and 300 steps come near."""
     data = normal(4096, 4, 4) * torch.ones(1, 1, 1)
-    prior = train(data, steps=300, network=UNetConfig(width=16, multipliers=(1,), blocks=1, attention=False),
-                  options=Options(batch=32, warmup=10, learning_rate=3e-3, log_every=50), out=tmp_path)
+    prior = train(
+        data,
+        steps=300,
+        network=UNetConfig(width=16, multipliers=(1,), blocks=1, attention=False),
+        options=Options(batch=32, warmup=10, learning_rate=3e-3, log_every=50),
+        out=tmp_path,
+    )
     x = normal(256, 4, 4, seed=9)
     for sigma in (0.3, 1.0, 3.0):
         noisy = x * (1 + sigma**2) ** 0.5
@@ -501,7 +535,15 @@ def test_two_processes_are_one(tmp_path):
     script = tmp_path / "two.py"
     script.write_text(TWO)
     environment = os.environ | {"PYTHONPATH": str(Path(iv.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(script), str(tmp_path / "a")]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc_per_node=2",
+        str(script),
+        str(tmp_path / "a"),
+    ]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     two = iv.priors.load(tmp_path / "a" / "prior.safetensors")
@@ -600,7 +642,9 @@ def test_few_signals_have_no_mean_image():
 
 
 def test_training_is_found_and_nothing_else():
-    code = "import invsolve as iv, sys; a = 'invsolve.priors.training' in sys.modules; iv.priors.training.train; print(a)"
+    code = (
+        "import invsolve as iv, sys; a = 'invsolve.priors.training' in sys.modules; iv.priors.training.train; print(a)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
     with pytest.raises(AttributeError, match="has no attribute 'trainings'"):
@@ -647,8 +691,11 @@ def test_either_skip_is_stated_in_the_prior(skip):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "given, or `hours`"), ({"steps": 1, "hours": 1.0}, "not both"), ({"steps": 0}, "steps"),
-        ({"hours": -1.0}, "hours"), ({"steps": 1, "network": "unet"}, "UNetConfig"),
+        ({}, "given, or `hours`"),
+        ({"steps": 1, "hours": 1.0}, "not both"),
+        ({"steps": 0}, "steps"),
+        ({"hours": -1.0}, "hours"),
+        ({"steps": 1, "network": "unet"}, "UNetConfig"),
     ],
 )
 def test_refusals(options, message):
@@ -657,7 +704,19 @@ def test_refusals(options, message):
 
 
 @pytest.mark.parametrize(
-    "options", [{"batch": 0}, {"learning_rate": 0.0}, {"warmup": -1}, {"clip": 0.0}, {"seed": -1}, {"log_every": 0}, {"save_every": -1.0}, {"precision": "half"}, {"skip": "none"}, {"compile": 2}]
+    "options",
+    [
+        {"batch": 0},
+        {"learning_rate": 0.0},
+        {"warmup": -1},
+        {"clip": 0.0},
+        {"seed": -1},
+        {"log_every": 0},
+        {"save_every": -1.0},
+        {"precision": "half"},
+        {"skip": "none"},
+        {"compile": 2},
+    ],
 )
 def test_options_are_checked(options):
     with pytest.raises(InputError, match=next(iter(options))):

@@ -40,8 +40,12 @@ def test_the_most_trustworthy_come_first_and_what_cannot_is_said():
         ("smooth", MASK, SMOOTH, 0.1),
         ("smooth", iv.operators.Blur(kernel=torch.ones(3) / 3, in_shape=(6,), boundary="periodic"), SMOOTH, 0.1),
         ("blur", iv.operators.Blur(kernel=torch.ones(3) / 3, in_shape=(6,), boundary="periodic"), GAUSSIAN, 0.1),
-        ("modes", MASK, iv.priors.from_denoiser(lambda x, s: x / (1 + s**2), shape=(6,), mean=torch.zeros(6), scale=1.0),
-         0.1),
+        (
+            "modes",
+            MASK,
+            iv.priors.from_denoiser(lambda x, s: x / (1 + s**2), shape=(6,), mean=torch.zeros(6), scale=1.0),
+            0.1,
+        ),
         ("sparse", MASK, iv.priors.SparsePrior(shape=(6,), coefficients=iv.priors.Laplace(scale=1.0)), 0.1),
         ("curved", iv.operators.from_callable(lambda x: x**3, (6,), (6,), kind="nonlinear"), GAUSSIAN, 0.1),
         ("counts", MASK, GAUSSIAN, iv.noise.Poisson(counts_per_unit=3.0)),
@@ -59,8 +63,12 @@ def test_every_kind_is_recognised_and_its_best_strategy_solves(kind, A, prior, n
 
 
 def test_noise_of_any_law_and_black_boxes_are_advised():
-    for noise in (iv.noise.Saturated(std=0.1, low=2.0, high=3.0), iv.noise.Rician(std=0.1), iv.noise.Quantised(
-            std=0.1, step=0.7), iv.noise.Multiplicative(std=0.2)):
+    for noise in (
+        iv.noise.Saturated(std=0.1, low=2.0, high=3.0),
+        iv.noise.Rician(std=0.1),
+        iv.noise.Quantised(std=0.1, step=0.7),
+        iv.noise.Multiplicative(std=0.2),
+    ):
         assert iv.strategies.advise(MASK, GAUSSIAN, noise).kind == "counts"
     box = iv.operators.from_callable(lambda x: x**2, (6,), (6,), kind="black box")
     advice = iv.strategies.advise(box, GAUSSIAN, 0.1)

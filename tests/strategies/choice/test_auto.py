@@ -73,9 +73,7 @@ def test_chains_through_a_network_are_run_where_nothing_else_can_be():
         in_shape = out_shape = (160,)
 
     free = iv.priors.from_denoiser(lambda x, s: x / (1 + s**2), shape=(160,), scale=1.0, dtype=D)
-    network = iv.priors.NetworkPrior(
-        network=Zero().double(), shape=(160,), scale=1.0, sigma_range=(0.01, 10.0)
-    )
+    network = iv.priors.NetworkPrior(network=Zero().double(), shape=(160,), scale=1.0, sigma_range=(0.01, 10.0))
     for law, operator, name in ((free, None, "NoiseMCMC"), (network, None, "MMPS"), (network, Big(), "NoiseMCMC")):
         operator = operator or iv.operators.Mask(mask=torch.arange(160) < 80)
         assert ladder(iv.Problem(operator, torch.zeros(160, dtype=D), noise=0.1), law, 4)[0].strategy.name == name
@@ -146,7 +144,9 @@ def test_rows_that_must_be_alone():
     y = torch.zeros(N, dtype=D)
     result = iv.solve(BENT, y, prior(), noise=0.1, num_samples=2, reproducible=True)
     assert result.strategy == "MMPS"
-    with pytest.raises(iv.errors.UnsupportedError, match="its samples see each other; not MMPS, which needs an operator"):
+    with pytest.raises(
+        iv.errors.UnsupportedError, match="its samples see each other; not MMPS, which needs an operator"
+    ):
         iv.solve(Box(), y, prior(), noise=0.1, reproducible=True)
     assert iv.solve(BENT, y, prior(), noise=0.1, num_samples=2, chunk=1).strategy == "NoiseMCMC"
 
@@ -189,9 +189,14 @@ def test_few_samples_come_from_the_same_population():
 def test_the_ladder_is_climbed_inside_the_budget(monkeypatch):
     """Nothing is certified to 1e-4 posterior std: the first rung does not pass, the next is too dear."""
     monkeypatch.setattr(iv.certificate, "MEAN_ERROR", 1e-4)
-    result = iv.solve(BENT, torch.zeros(N, dtype=D), prior(), noise=0.1, num_samples=8, budget=iv.Budget(
-        seconds=1e6, evaluations=10**6
-    ))
+    result = iv.solve(
+        BENT,
+        torch.zeros(N, dtype=D),
+        prior(),
+        noise=0.1,
+        num_samples=8,
+        budget=iv.Budget(seconds=1e6, evaluations=10**6),
+    )
     certificate = result.certificate
     assert not certificate.reached
     assert "would take about" in certificate.missing and "are left" in certificate.missing
@@ -234,8 +239,15 @@ class Scripted:
         if self.powers:
             info["beta"] = torch.full((2,), self.powers[number], dtype=D)
         return Found(
-            samples=torch.zeros(2, N, dtype=D), chi2=torch.ones(2, dtype=D), log_weights=None, info=info, calls=Counter(denoise=1000),
-            processed=2, seconds=1.0, chunk=2, warnings=(),
+            samples=torch.zeros(2, N, dtype=D),
+            chi2=torch.ones(2, dtype=D),
+            log_weights=None,
+            info=info,
+            calls=Counter(denoise=1000),
+            processed=2,
+            seconds=1.0,
+            chunk=2,
+            warnings=(),
         )
 
 
@@ -281,7 +293,11 @@ def test_pooling_counts_islands_by_their_evidence_and_drops_what_failed():
     logs = evidence.expand(count, items, islands).clone()
     samples[0, 1, 2] = math.nan
     rows, info = pooled(
-        samples.view(-1, 1), torch.ones(count * items * islands, dtype=D), logs.reshape(-1), {"log_evidence": evidence}, 1000
+        samples.view(-1, 1),
+        torch.ones(count * items * islands, dtype=D),
+        logs.reshape(-1),
+        {"log_evidence": evidence},
+        1000,
     )
     chosen = samples.view(-1, 1)[rows].view(1000, items)
     share = math.exp(2) / (math.exp(2) + 3)
@@ -301,7 +317,11 @@ def test_only_items_that_are_not_certified_climb_on(monkeypatch):
     def strict(info):
         passed, tests, wrong = honest(info)
         assert bool(passed.all())
-        return (passed & torch.tensor([True, False, True]), tests, "too narrow") if len(passed) == 3 else (passed, tests, wrong)
+        return (
+            (passed & torch.tensor([True, False, True]), tests, "too narrow")
+            if len(passed) == 3
+            else (passed, tests, wrong)
+        )
 
     monkeypatch.setattr(iv.climb, "judged", strict)
     result = iv.solve(BENT, y, prior(), noise=0.1, num_samples=64, budget=1e6)
@@ -367,7 +387,9 @@ def test_a_finished_checkpoint_keeps_its_seconds(tmp_path):
 
 def test_noise_of_each_item_with_a_curved_operator():
     noise = iv.noise.Gaussian(std=torch.tensor([[0.3], [0.4]], dtype=D))
-    result = iv.solve(BENT, torch.zeros(2, N, dtype=D), mixture(), noise=noise, num_samples=4, strategy=iv.strategies.SMC())
+    result = iv.solve(
+        BENT, torch.zeros(2, N, dtype=D), mixture(), noise=noise, num_samples=4, strategy=iv.strategies.SMC()
+    )
     assert torch.isfinite(result.samples).all()
 
 
@@ -414,7 +436,9 @@ def test_a_likelihood_that_is_zero_everywhere_fails_soon():
             return "nowhere"
 
     y = torch.tensor([[1e200] * N, [0.1] * N], dtype=D)
-    result = iv.solve(Nowhere(), y, prior(), noise=0.3, num_samples=4, throw=False, strategy=iv.strategies.NoiseMCMC(num_steps=200))
+    result = iv.solve(
+        Nowhere(), y, prior(), noise=0.3, num_samples=4, throw=False, strategy=iv.strategies.NoiseMCMC(num_steps=200)
+    )
     assert result.status is iv.result.Status.SOME_FAILED
     assert result.failed[:, 0].all() and not result.failed[:, 1].any()
     assert result.info["moves"][0, 0] == 30 and result.info["mean_error"][0, 0].isnan()
@@ -427,7 +451,9 @@ def test_chains_that_were_stopped_are_so_from_their_checkpoint_too(tmp_path):
     y = torch.full((N,), 3.0, dtype=D)
 
     def go():
-        return iv.solve(BENT, y, prior(), noise=0.01, num_samples=8, budget=iv.Budget(evaluations=1), checkpoint=tmp_path / "c")
+        return iv.solve(
+            BENT, y, prior(), noise=0.01, num_samples=8, budget=iv.Budget(evaluations=1), checkpoint=tmp_path / "c"
+        )
 
     first, again = go(), go()
     assert torch.equal(first.samples, again.samples)

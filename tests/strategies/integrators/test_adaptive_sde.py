@@ -19,7 +19,9 @@ VARIANCES = torch.tensor([0.04, 0.25, 1.0, 4.0], dtype=F64)
 
 
 def gaussian(covariance, mean=None):
-    return iv.priors.GaussianPrior(mean=covariance.new_zeros(len(covariance)) if mean is None else mean, covariance=covariance)
+    return iv.priors.GaussianPrior(
+        mean=covariance.new_zeros(len(covariance)) if mean is None else mean, covariance=covariance
+    )
 
 
 def blind(n):
@@ -150,7 +152,9 @@ def test_a_tighter_tolerance_takes_more_steps():
     counts = []
     for rtol in (0.2, 0.05, 0.01):
         strategy = AdaptiveSDE(guidance=NoGuidance(), rtol=rtol, atol=rtol / 5)
-        counts.append(iv.solve(*blind(2), gaussian(torch.eye(2, dtype=F64)), noise=1.0, strategy=strategy).info["accepted"].mean())
+        counts.append(
+            iv.solve(*blind(2), gaussian(torch.eye(2, dtype=F64)), noise=1.0, strategy=strategy).info["accepted"].mean()
+        )
     assert counts[0] < counts[1] < counts[2]
 
 
@@ -166,7 +170,9 @@ def test_rows_do_not_see_each_other():
     strategy = AdaptiveSDE(guidance=MomentMatching())
     both = iv.solve(A, y, prior, noise=0.3, strategy=strategy, num_samples=2, seed=5)
     for item in range(3):
-        one = iv.solve(A, y[item : item + 1], prior, noise=0.3, strategy=strategy, num_samples=2, seed=5, item_ids=[item])
+        one = iv.solve(
+            A, y[item : item + 1], prior, noise=0.3, strategy=strategy, num_samples=2, seed=5, item_ids=[item]
+        )
         assert torch.equal(one.info["accepted"][:, 0], both.info["accepted"][:, item])
         # Roundings of some hundred steps; the tolerance of the solver is 5e-2.
         torch.testing.assert_close(one.samples[:, 0], both.samples[:, item], rtol=1e-9, atol=1e-9)
@@ -209,15 +215,21 @@ def test_two_evaluations_a_trial():
 
 def test_a_row_that_does_not_arrive_or_diverges_has_failed():
     A, y, prior = problem_of_three()
-    late = iv.solve(A, y, prior, noise=0.3, strategy=AdaptiveSDE(guidance=NoGuidance(), num_steps=5), num_samples=2, throw=False)
+    late = iv.solve(
+        A, y, prior, noise=0.3, strategy=AdaptiveSDE(guidance=NoGuidance(), num_steps=5), num_samples=2, throw=False
+    )
     assert late.status is iv.Status.ALL_FAILED
     sick = iv.priors.from_denoiser(
         lambda x, sigma: torch.where(x[:, :1] > 0, x / (1 + sigma**2), math.nan),
         shape=(2,), mean=torch.zeros(2, dtype=F64), scale=1.0,
     )  # fmt: skip
-    clean = iv.priors.from_denoiser(lambda x, sigma: x / (1 + sigma**2), shape=(2,), mean=torch.zeros(2, dtype=F64), scale=1.0)
+    clean = iv.priors.from_denoiser(
+        lambda x, sigma: x / (1 + sigma**2), shape=(2,), mean=torch.zeros(2, dtype=F64), scale=1.0
+    )
     strategy = AdaptiveSDE(guidance=NoGuidance(), levels=(3.0, 0.1))
-    some, good = (iv.solve(*blind(2), p, noise=1.0, strategy=strategy, num_samples=12, throw=False) for p in (sick, clean))
+    some, good = (
+        iv.solve(*blind(2), p, noise=1.0, strategy=strategy, num_samples=12, throw=False) for p in (sick, clean)
+    )
     assert some.status is iv.Status.SOME_FAILED and good.status is iv.Status.SUCCESS
     torch.testing.assert_close(some.samples[~some.failed], good.samples[~some.failed], rtol=1e-9, atol=1e-9)
 
@@ -238,7 +250,14 @@ def test_units_and_offsets_do_not_matter(fitted):
         return iv.priors.from_denoiser(denoise, shape=(2,), mean=mean, scale=1.2 * unit)
 
     near, far = (
-        iv.solve(*blind(2), prior(unit, offset), noise=1.0, strategy=AdaptiveSDE(guidance=NoGuidance()), num_samples=5, seed=3)
+        iv.solve(
+            *blind(2),
+            prior(unit, offset),
+            noise=1.0,
+            strategy=AdaptiveSDE(guidance=NoGuidance()),
+            num_samples=5,
+            seed=3,
+        )
         for unit, offset in ((1.0, 0.0), (250.0, 1e4))
     )
     # Beside 1e4 a signal of 250 has roundings of 1e-14; each of a hundred steps is chosen by a difference of two of them.
@@ -248,13 +267,22 @@ def test_units_and_offsets_do_not_matter(fitted):
 def test_seeds_single_precision_and_complex_signals():
     prior = gaussian(torch.eye(2))
     A, y = iv.operators.Mask(mask=torch.tensor([True, False])), torch.tensor([1.0, 0.0])
-    one, two, other = (iv.solve(A, y, prior, noise=0.5, strategy=AdaptiveSDE(guidance=MomentMatching()), seed=s) for s in (0, 0, 1))
+    one, two, other = (
+        iv.solve(A, y, prior, noise=0.5, strategy=AdaptiveSDE(guidance=MomentMatching()), seed=s) for s in (0, 0, 1)
+    )
     assert torch.equal(one.samples, two.samples) and not torch.equal(one.samples, other.samples)
     assert one.samples.dtype == torch.float32
     rotated = iv.priors.GaussianPrior(mean=torch.zeros(2, dtype=torch.complex128), covariance=torch.eye(2, dtype=F64))
     A = iv.operators.Mask(mask=torch.tensor([False, False]), kind="complex")
     n = 2000
-    x = iv.solve(A, torch.zeros(2, dtype=torch.complex128), rotated, noise=1.0, strategy=AdaptiveSDE(guidance=NoGuidance()), num_samples=n).samples
+    x = iv.solve(
+        A,
+        torch.zeros(2, dtype=torch.complex128),
+        rotated,
+        noise=1.0,
+        strategy=AdaptiveSDE(guidance=NoGuidance()),
+        num_samples=n,
+    ).samples
     for part in (x.real, x.imag):  # std 1 for each component
         assert (part.std(0) - 1).abs().max() < 5 / math.sqrt(2 * n) + 0.015
 

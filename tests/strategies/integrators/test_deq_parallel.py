@@ -31,7 +31,9 @@ A, Y = iv.operators.Matrix(matrix=normal(3, 8, seed=3)), normal(2, 3, seed=4)
 
 
 def solved(strategy, prior=None, operator=A, y=Y, noise=0.1, **options):
-    return iv.solve(operator, y, prior or prior_of_card(), noise=noise, strategy=strategy, **{"num_samples": 3, **options})
+    return iv.solve(
+        operator, y, prior or prior_of_card(), noise=noise, strategy=strategy, **{"num_samples": 3, **options}
+    )
 
 
 def chain(guidance, **options):
@@ -53,7 +55,11 @@ def test_sweeps_of_the_card(acceleration, most):
     assert result.nfe == 25 * sweeps.max()
 
 
-GUIDANCES = {"prior": NoGuidance(), "MMPS law": MomentMatching(), "MMPS jacobian": MomentMatching(covariance="jacobian")}
+GUIDANCES = {
+    "prior": NoGuidance(),
+    "MMPS law": MomentMatching(),
+    "MMPS jacobian": MomentMatching(covariance="jacobian"),
+}
 
 
 @pytest.mark.parametrize("options", [{}, {"window": 8}, {"window": 1}, {"acceleration": "anderson"}], ids=repr)
@@ -85,7 +91,9 @@ def test_a_prior_that_is_not_gaussian_and_items_with_levels_of_their_own():
 
 
 def test_complex_signals_and_single_precision():
-    prior = iv.priors.GaussianPrior(mean=torch.ones(3, dtype=torch.complex64), covariance=torch.diag(torch.tensor([1.0, 0.2, 3.0])))
+    prior = iv.priors.GaussianPrior(
+        mean=torch.ones(3, dtype=torch.complex64), covariance=torch.diag(torch.tensor([1.0, 0.2, 3.0]))
+    )
     operator = iv.operators.Mask(mask=torch.tensor([True, False, True]), kind="complex")
     setting = dict(prior=prior, operator=operator, y=torch.tensor([[1.0 + 2j, 0.0, -1j]]))
     for acceleration in ("picard", "anderson"):
@@ -184,13 +192,17 @@ def test_mixing_weights_are_the_constrained_minimum_of_each_row():
     torch.testing.assert_close(slope, slope[:, :1].expand(4, 5), rtol=1e-9, atol=1e-12)
     torch.testing.assert_close(mixing_weights(g[1:2], ridge[1:2]), w[1:2], rtol=1e-12, atol=0)
     pair = torch.stack((g[0].real, g[1]), -1)
-    torch.testing.assert_close(mixing_weights(torch.view_as_complex(pair)[None], ridge[:1]), mixing_weights(pair[None], ridge[:1]))
+    torch.testing.assert_close(
+        mixing_weights(torch.view_as_complex(pair)[None], ridge[:1]), mixing_weights(pair[None], ridge[:1])
+    )
 
 
 def test_a_relative_ridge_does_not_depend_on_the_size_of_the_residuals_and_an_absolute_one_does():
     g = normal(1, 5, 6, seed=8)
     for size in (1e-9, 1.0, 1e9):
-        torch.testing.assert_close(mixing_weights(size * g, relative_ridge(size * g)), mixing_weights(g, relative_ridge(g)))
+        torch.testing.assert_close(
+            mixing_weights(size * g, relative_ridge(size * g)), mixing_weights(g, relative_ridge(g))
+        )
     fixed = torch.tensor([1e-3], dtype=F64)
     stalled = mixing_weights(1e-9 * g, fixed)
     torch.testing.assert_close(stalled, torch.full((1, 5), 0.2, dtype=F64))  # a plain mean of the last sweeps
@@ -241,14 +253,28 @@ def test_resuming_from_a_checkpoint_is_bitwise(tmp_path):
 BAD = {
     "guidance": (lambda: DeqParallel(guidance="MMPS"), "DeqParallel: `guidance` must be an iv.strategies.Guidance"),
     "steps": (lambda: DeqParallel(guidance=NoGuidance(), num_steps=1), "`num_steps` must be at least 2"),
-    "grid": (lambda: DeqParallel(guidance=NoGuidance(), grid=torch.tensor([[2.0, 1.0]])), "`grid` must be one grid for all rows"),
-    "sweeps": (lambda: DeqParallel(guidance=NoGuidance(), max_sweeps=0), "DeqParallel: `max_sweeps` must be at least 1"),
+    "grid": (
+        lambda: DeqParallel(guidance=NoGuidance(), grid=torch.tensor([[2.0, 1.0]])),
+        "`grid` must be one grid for all rows",
+    ),
+    "sweeps": (
+        lambda: DeqParallel(guidance=NoGuidance(), max_sweeps=0),
+        "DeqParallel: `max_sweeps` must be at least 1",
+    ),
     "window": (lambda: DeqParallel(guidance=NoGuidance(), window=0), "DeqParallel: `window` must be at least 1"),
     "rtol": (lambda: DeqParallel(guidance=NoGuidance(), rtol=0.0), "DeqParallel: `rtol` must be positive"),
-    "acceleration": (lambda: DeqParallel(guidance=NoGuidance(), acceleration="newton"), "`acceleration` must be one of 'picard', 'anderson'"),
-    "too few sweeps": (lambda: DeqParallel(guidance=NoGuidance(), window=5, max_sweeps=4),
-                       "`max_sweeps` must be at least 5, for 25 steps in windows of 5, got 4"),
-    "both": (lambda: DeqParallel(guidance=NoGuidance(), acceleration="anderson", window=3), "`window` must be None with acceleration='anderson', got 3"),
+    "acceleration": (
+        lambda: DeqParallel(guidance=NoGuidance(), acceleration="newton"),
+        "`acceleration` must be one of 'picard', 'anderson'",
+    ),
+    "too few sweeps": (
+        lambda: DeqParallel(guidance=NoGuidance(), window=5, max_sweeps=4),
+        "`max_sweeps` must be at least 5, for 25 steps in windows of 5, got 4",
+    ),
+    "both": (
+        lambda: DeqParallel(guidance=NoGuidance(), acceleration="anderson", window=3),
+        "`window` must be None with acceleration='anderson', got 3",
+    ),
 }
 
 

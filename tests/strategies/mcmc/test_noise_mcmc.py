@@ -22,7 +22,9 @@ def normal(*shape, seed=0):
 
 def gaussian(d=6, seed=3):
     root = normal(d, d, seed=seed) / math.sqrt(d)
-    return iv.priors.GaussianPrior(mean=normal(d, seed=seed + 1), covariance=root @ root.T + 0.1 * torch.eye(d, dtype=D))
+    return iv.priors.GaussianPrior(
+        mean=normal(d, seed=seed + 1), covariance=root @ root.T + 0.1 * torch.eye(d, dtype=D)
+    )
 
 
 class Box(BlackBox):
@@ -261,7 +263,9 @@ def test_a_move_leaves_the_target_where_it_is(kernel):
     first = target.problem.data.view(2, 4000, 2)[:, 0]
     zero = torch.zeros(2, 1, 2, dtype=D)
     base = target.signals(zero.expand(2, 4000, 2)).view(2, 4000, 2)[0, 0]
-    columns = [target.signals((zero + torch.eye(2, dtype=D)[k]).expand(2, 4000, 2)).view(2, 4000, 2)[0, 0] for k in range(2)]
+    columns = [
+        target.signals((zero + torch.eye(2, dtype=D)[k]).expand(2, 4000, 2)).view(2, 4000, 2)[0, 0] for k in range(2)
+    ]
     matrix = target.problem.operator(torch.stack(columns) - base).mT  # A T, of linear T
     clean = target.problem.operator(base[None])[0]
     covariance = torch.linalg.inv(torch.eye(2, dtype=D) + beta[:, None, None] * (matrix.T @ matrix) / 0.49)
@@ -295,7 +299,10 @@ def test_a_chain_has_no_part_in_its_own_metric():
     u, w = normal(1, 40, 3), torch.full((1, 40), 1 / 40, dtype=D)
     other = u.clone()
     other[0, 5] += 10
-    for make in (lambda v: Metric.of(v, w, Metric.identity(v)), lambda v: Metric.of_scores(v, -v, w, Metric.identity(v))):
+    for make in (
+        lambda v: Metric.of(v, w, Metric.identity(v)),
+        lambda v: Metric.of_scores(v, -v, w, Metric.identity(v)),
+    ):
         one, two = make(u), make(other)
         assert torch.equal(one.root[:, 0], two.root[:, 0]) and not torch.allclose(one.root[:, 1], two.root[:, 1])
         assert torch.allclose(one.unwhiten(one.whiten(u)), u)
@@ -394,14 +401,21 @@ def test_a_black_box_has_no_gradient():
 
 
 def test_samples_of_an_item_stay_together():
-    bound = NoiseMCMC().bind(iv.Problem(iv.operators.Matrix(matrix=torch.eye(6, dtype=D)), torch.zeros(2, 6, dtype=D), noise=1.0), gaussian())
+    bound = NoiseMCMC().bind(
+        iv.Problem(iv.operators.Matrix(matrix=torch.eye(6, dtype=D)), torch.zeros(2, 6, dtype=D), noise=1.0), gaussian()
+    )
     with pytest.raises(iv.errors.UnsupportedError, match="must run together"):
         bound.take(torch.tensor([0, 1, 0]))
 
 
 def test_whitening_undoes_both_kinds_of_roots():
     """Lower factors of covariances and upper ones of scores, side by side; `unwhiten` multiplies with either."""
-    lower = torch.eye(5, dtype=torch.float64) + torch.randn(5, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64).tril() / 4
-    metric = Metric(mean=torch.ones(2, 2, 5, dtype=torch.float64), root=torch.stack([torch.stack([lower, lower.mT])] * 2))
+    lower = (
+        torch.eye(5, dtype=torch.float64)
+        + torch.randn(5, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64).tril() / 4
+    )
+    metric = Metric(
+        mean=torch.ones(2, 2, 5, dtype=torch.float64), root=torch.stack([torch.stack([lower, lower.mT])] * 2)
+    )
     z = torch.randn(2, 6, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     torch.testing.assert_close(metric.whiten(metric.unwhiten(z)), z)

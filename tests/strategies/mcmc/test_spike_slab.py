@@ -158,8 +158,14 @@ def test_only_where_blocks_have_a_closed_form():
 def test_one_coefficient_alone():
     """Nothing to pair it with: left to the other moves."""
     made = SparsePrior(shape=(1,), coefficients=SpikeSlab(weight=0.3, slab=1.5, spike=0.1), dtype=DTYPE)
-    result = iv.solve(Matrix(matrix=torch.ones(1, 1, dtype=DTYPE)), torch.ones(1, dtype=DTYPE), made, noise=STD,
-                      strategy=NoiseMCMC(), num_samples=64)
+    result = iv.solve(
+        Matrix(matrix=torch.ones(1, 1, dtype=DTYPE)),
+        torch.ones(1, dtype=DTYPE),
+        made,
+        noise=STD,
+        strategy=NoiseMCMC(),
+        num_samples=64,
+    )
     assert bool(result.samples.isfinite().all())
 
 

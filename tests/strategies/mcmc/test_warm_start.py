@@ -17,8 +17,9 @@ def posterior(strategy, prior, name="C", n=1024, **options):
     return iv.solve(iv.operators.Matrix(matrix=A), y, prior, noise=std, strategy=strategy, num_samples=n, **options)
 
 
-@pytest.mark.parametrize("start", [ivs.DPS(form="paper", scale=0.3, num_steps=100), ivs.DiffPIR(lam=8.0, zeta=1.0)],
-                         ids=lambda s: s.name)
+@pytest.mark.parametrize(
+    "start", [ivs.DPS(form="paper", scale=0.3, num_steps=100), ivs.DiffPIR(lam=8.0, zeta=1.0)], ids=lambda s: s.name
+)
 @pytest.mark.parametrize("prior", ["Gaussian", "denoiser only"])
 def test_published_methods_are_corrected_to_the_exact_posterior(start, prior):
     """DPS of the paper's is 0.13 in std and DiffPIR with its defaults 1.4 posterior stds off: chains end within 0.1."""
@@ -64,8 +65,10 @@ def test_a_sparse_prior_is_inverted():
         x, _ = prior.transport(z)
         assert torch.allclose(prior.inverse_transport(x), z, atol=1e-6)
     mixture = iv.priors.GaussianMixturePrior(
-        weights=torch.tensor([0.5, 0.5], dtype=DTYPE), means=torch.tensor([[-1.0], [1.0]], dtype=DTYPE),
-        covariances=torch.ones(2, 1, 1, dtype=DTYPE))
+        weights=torch.tensor([0.5, 0.5], dtype=DTYPE),
+        means=torch.tensor([[-1.0], [1.0]], dtype=DTYPE),
+        covariances=torch.ones(2, 1, 1, dtype=DTYPE),
+    )
     with pytest.raises(iv.errors.UnsupportedError, match="no closed-form map"):
         mixture.inverse_transport(torch.zeros(1, 1, dtype=DTYPE))
 
@@ -75,8 +78,9 @@ def test_items_do_not_see_each_other_and_seeds_count():
     strategy = ivs.NoiseMCMC(start=ivs.DiffPIR(num_steps=10), chains=64, rounds=4, islands=4)
 
     def run(data, **options):
-        return iv.solve(iv.operators.Matrix(matrix=A), data, gaussian(C), noise=std, strategy=strategy,
-                        num_samples=32, **options).samples
+        return iv.solve(
+            iv.operators.Matrix(matrix=A), data, gaussian(C), noise=std, strategy=strategy, num_samples=32, **options
+        ).samples
 
     both = torch.stack([y, -y])
     assert torch.allclose(run(both)[:, 1], run(both[1:], item_ids=[1])[:, 0], atol=1e-9)
@@ -91,5 +95,6 @@ def test_what_cannot_be_a_start_is_refused():
     C, A, std, y = case("B")
     box = iv.operators.from_callable(lambda x: x[:, :1], (2,), (1,), kind="black box")
     with pytest.raises(iv.errors.UnsupportedError, match="for its start, DPS: an operator with a derivative"):
-        iv.solve(box, y.float(), gaussian(C).to(dtype=torch.float32), noise=std,
-                 strategy=ivs.NoiseMCMC(start=ivs.DPS()))
+        iv.solve(
+            box, y.float(), gaussian(C).to(dtype=torch.float32), noise=std, strategy=ivs.NoiseMCMC(start=ivs.DPS())
+        )

@@ -45,7 +45,12 @@ def moments(name: str, strategy: ivs.Strategy, *, indices: int = 1) -> tuple[Ten
     each = torch.cartesian_prod(torch.arange(strategy.num_steps + 1), torch.arange(indices), torch.arange(n))
     where = torch.cat([torch.full((1, 3), -1), each])
     x = iv.solve(
-        iv.operators.Matrix(matrix=A), y, gaussian(C), noise=std, strategy=strategy, num_samples=len(where),
+        iv.operators.Matrix(matrix=A),
+        y,
+        gaussian(C),
+        noise=std,
+        strategy=strategy,
+        num_samples=len(where),
         draws=lambda items, samples: Impulses(where[torch.tensor(samples)]),
     ).samples
     away = x[1:] - x[0]
@@ -83,20 +88,33 @@ ROWS: list[tuple[str, str, Callable[[], ivs.Strategy], tuple[float | None, ...]]
     ("exact g 1000", "B", lambda: mmps(1000), (1.485, 1.188, 0.0097, 0.362)),
     ("exact g, Euler", "A1", lambda: ivs.MMPS(sampler=Euler(), grid=karras_grid(*EDM, 1000)), (0.7955, 0.199)),
     ("exact g, Euler", "A4", lambda: ivs.MMPS(sampler=Euler(), grid=karras_grid(*EDM, 1000)), (0.9355, 0.234)),
-    ("exact g, Euler", "B", lambda: ivs.MMPS(sampler=Euler(), grid=karras_grid(*EDM, 1000)),
-     (1.483, 1.179, 0.0098, 0.364)),
+    (
+        "exact g, Euler",
+        "B",
+        lambda: ivs.MMPS(sampler=Euler(), grid=karras_grid(*EDM, 1000)),
+        (1.483, 1.179, 0.0098, 0.364),
+    ),
     ("r2 too wide", "A1", lambda: _score(1e6), (0.676, 0.230)),
     ("r2 too wide", "A4", lambda: _score(1e6), (0.875, 0.270)),
     ("r2 too wide", "B", lambda: _score(1e6), (1.442, 0.802, 0.0116, 0.455)),
     ("r2 of unit data", "B", lambda: _score(1.0), (1.477, 1.132, 0.0104, 0.382)),
     ("unnormalised DPS", "A1", lambda: ivs.DPS(form="likelihood", grid=karras_grid(*EDM, 4000)), (0.982, 0.124)),
-    ("unnormalised DPS", "B", lambda: ivs.DPS(form="likelihood", grid=karras_grid(*EDM, 4000)), (1.500, 1.463, 0.0050, 0.303)),
+    (
+        "unnormalised DPS",
+        "B",
+        lambda: ivs.DPS(form="likelihood", grid=karras_grid(*EDM, 4000)),
+        (1.500, 1.463, 0.0050, 0.303),
+    ),
     ("PiGDM", "A1", lambda: ivs.PiGDM(form="published", prior_std=1.0, grid=grid(100)), (1.030, 0.0052)),
     ("PiGDM", "A4", lambda: ivs.PiGDM(form="published", prior_std=1.0, grid=grid(100)), (1.008, 0.0049)),
     ("PiGDM", "B", lambda: ivs.PiGDM(form="published", prior_std=1.0, grid=grid(100)), (1.502, 1.375, 0.0002, 0.270)),
     ("PiGDM", "C", lambda: ivs.PiGDM(form="published", prior_std=1.0, grid=grid(100)), (0.0271, 0.695)),
-    ("PiGDM, log grid", "A1", lambda: ivs.PiGDM(form="published", prior_std=1.0, grid=log_grid(*TABLE, 100)),
-     (1.021, 0.0051)),
+    (
+        "PiGDM, log grid",
+        "A1",
+        lambda: ivs.PiGDM(form="published", prior_std=1.0, grid=log_grid(*TABLE, 100)),
+        (1.021, 0.0051),
+    ),
     ("DDNM+", "A1", lambda: ivs.DDNM(form="inversebench", grid=grid(100)), (0.955, 0.0)),
     ("DDNM+", "A4", lambda: ivs.DDNM(form="inversebench", grid=grid(100)), (0.988, 0.0)),
     ("DDNM+", "B", lambda: ivs.DDNM(form="inversebench", grid=grid(100)), (1.495, 0.991, 0.0, 0.239)),
@@ -218,16 +236,27 @@ def test_reddiff_with_the_likelihood_ends_at_the_posterior_mean():
 
 @pytest.mark.parametrize(
     ("inner", "lam", "mean", "std"),
-    [(0, 5.0, 0.513, 0.642), (1, 5.0, 0.772, 0.524), (2, 5.0, 0.906, 0.476), (5, 5.0, 1.033, 0.434),
-     (10, 5.0, 1.065, 0.420), (5, 0.0, 0.955, 0.465), (10, 0.0, 1.014, 0.440)],
+    [
+        (0, 5.0, 0.513, 0.642),
+        (1, 5.0, 0.772, 0.524),
+        (2, 5.0, 0.906, 0.476),
+        (5, 5.0, 1.033, 0.434),
+        (10, 5.0, 1.065, 0.420),
+        (5, 0.0, 0.955, 0.465),
+        (10, 0.0, 1.014, 0.440),
+    ],
 )
 def test_lanpaint_has_the_rows_of_its_card(inner, lam, mean, std):
     """Beyond card 6: correlation 0.9, y = 1.2; exact 1.080 and 0.436."""
     C = torch.tensor([[1, 0.9], [0.9, 1]], dtype=DTYPE)
     strategy = ivs.LanPaint(inner=inner, lam=lam, unit=1.0, grid=log_grid(20.0, 0.02, 30))
     x = iv.solve(
-        iv.operators.Mask(mask=torch.tensor([True, False])), torch.tensor([1.2, 0.0], dtype=DTYPE), gaussian(C),
-        noise=1e-6, strategy=strategy, num_samples=20000,
+        iv.operators.Mask(mask=torch.tensor([True, False])),
+        torch.tensor([1.2, 0.0], dtype=DTYPE),
+        gaussian(C),
+        noise=1e-6,
+        strategy=strategy,
+        num_samples=20000,
     ).samples
     assert float((x[:, 0] - 1.2).abs().max()) < 1e-9
     assert abs(float(x[:, 1].mean()) - mean) < 5 * std / 20000**0.5 + 1e-3
@@ -238,8 +267,16 @@ def test_mcgdiff_on_two_numbers():
     """Card 15: means (1.492, 1.166), hidden variance .321 of 0.366: the last weight dominates, and F1."""
     C, A, std, y = case("B")
     found = [
-        iv.solve(iv.operators.Matrix(matrix=A), y, gaussian(C), noise=std, num_samples=1000, seed=seed,
-                 strategy=ivs.MCGDiff(unit=1.0, grid=grid(200))) for seed in range(12)
+        iv.solve(
+            iv.operators.Matrix(matrix=A),
+            y,
+            gaussian(C),
+            noise=std,
+            num_samples=1000,
+            seed=seed,
+            strategy=ivs.MCGDiff(unit=1.0, grid=grid(200)),
+        )
+        for seed in range(12)
     ]
     means, hidden = torch.stack([r.mean for r in found]), torch.stack([r.std[1] ** 2 for r in found])
     error = means.std(0) / 12**0.5
@@ -274,8 +311,11 @@ def test_lgd_tends_to_pseudoinverse_guidance_as_points_grow(t):
 
     class Cloud:
         def normal(self, shape, dtype, *, step, index=0):
-            return torch.zeros(1, 1, dtype=dtype) if index == 0 else torch.special.ndtri(
-                torch.full((1, 1), (index - 0.5) / 40000, dtype=dtype))
+            return (
+                torch.zeros(1, 1, dtype=dtype)
+                if index == 0
+                else torch.special.ndtri(torch.full((1, 1), (index - 0.5) / 40000, dtype=dtype))
+            )
 
         def take(self, rows):
             return self

@@ -61,7 +61,9 @@ def evidence(result: iv.Result) -> tuple[Tensor, Tensor]:
     return result.info["log_evidence"][0], result.info["log_evidence_se"][0]
 
 
-def assert_right(result: iv.Result, truth: iv.priors.GaussianMixturePrior, prior: iv.priors.GaussianMixturePrior) -> None:
+def assert_right(
+    result: iv.Result, truth: iv.priors.GaussianMixturePrior, prior: iv.priors.GaussianMixturePrior
+) -> None:
     """The bounds of the mixtures: mode weights 0.05, mean 0.1 sd, std ratios 0.95 to 1.05, evidence in 5 s.e."""
     got = (prior.responsibilities(result.samples, 1e-3) * result.weights[:, None].to(D)).sum(0)
     assert float((got - truth.weights[0]).abs().max()) < 0.05
@@ -98,7 +100,10 @@ def test_complex_signals_and_coloured_noise() -> None:
     )
     A = iv.operators.Matrix(matrix=matrix)
     y = A(prior.sample(1, seed=1))
-    result, truth = iv.solve(A, y, prior, noise=0.2, strategy=SMC(num_steps=5), num_samples=1000), prior.posterior(A, y, 0.2)
+    result, truth = (
+        iv.solve(A, y, prior, noise=0.2, strategy=SMC(num_steps=5), num_samples=1000),
+        prior.posterior(A, y, 0.2),
+    )
     value, error = evidence(result)
     assert float(result.ess) > 900 and float((value - truth.log_evidence).abs()) < 5 * float(error)
     assert float(((result.mean - truth.mean).abs() / truth.std).max()) < 5 / math.sqrt(1000)
@@ -285,7 +290,9 @@ def test_an_item_without_particles_is_lost_alone() -> None:
     prior, A, y = random_mixture(3, 2, 3)
     dead = torch.arange(1, 200, 2)  # all of item 1 of 2
     batch = torch.stack([y, y])
-    result = iv.solve(A, batch, prior, noise=0.3, strategy=SMC(), num_samples=100, draws=changed(None, 4, dead), throw=False)
+    result = iv.solve(
+        A, batch, prior, noise=0.3, strategy=SMC(), num_samples=100, draws=changed(None, 4, dead), throw=False
+    )
     assert bool(result.failed[:, 1].all()) and not bool(result.failed[:, 0].any())
     assert bool(torch.isnan(result.mean[1]).all()) and bool(torch.isfinite(result.mean[0]).all())
 

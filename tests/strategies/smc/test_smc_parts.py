@@ -33,7 +33,8 @@ def matern(n: int, length: float = 3.0) -> Tensor:
 
 def two_modes() -> iv.priors.GaussianMixturePrior:
     return iv.priors.GaussianMixturePrior(
-        weights=torch.tensor([0.3, 0.7], dtype=D), means=torch.tensor([[-1.5], [1.0]], dtype=D),
+        weights=torch.tensor([0.3, 0.7], dtype=D),
+        means=torch.tensor([[-1.5], [1.0]], dtype=D),
         covariances=torch.tensor([[[0.1]], [[0.4]]], dtype=D),
     )
 
@@ -74,9 +75,7 @@ def test_the_updated_kernel_is_the_dense_gaussian(rows: int) -> None:
     kernel = UpdatedKernel(centre=centre, std=total.sqrt(), gain=(1 - r) * V / total.sqrt(), H=H, R=R, S=S)
     cross = H * V[:, None]
     given = torch.diag_embed(V) - cross.mT @ torch.linalg.inv(eye + cross @ H.mT) @ cross
-    dense = torch.distributions.MultivariateNormal(
-        centre, (1 - r) ** 2 * given + noise * torch.eye(n, dtype=D)
-    )
+    dense = torch.distributions.MultivariateNormal(centre, (1 - r) ** 2 * given + noise * torch.eye(n, dtype=D))
     u, z = torch.randn(3, n, generator=rng, dtype=D), torch.randn(3, n, generator=rng, dtype=D)
     constant = 0.5 * n * math.log(2 * math.pi)
     torch.testing.assert_close(kernel.log_prob(u) - constant, dense.log_prob(u))
@@ -119,7 +118,9 @@ def test_the_jacobian_is_the_matrix(m: int, n: int, items: int) -> None:
     prior = iv.priors.GaussianPrior(mean=torch.zeros(n, dtype=D), covariance=matern(n))
     matrix = torch.randn(m, n, generator=torch.Generator().manual_seed(0), dtype=D)
     std = torch.linspace(0.5, 1.0, items, dtype=D)[:, None] if items > 1 else 0.5
-    problem = iv.Problem(iv.operators.Matrix(matrix=matrix), torch.zeros(items, m, dtype=D), noise=iv.noise.Gaussian(std=std))
+    problem = iv.Problem(
+        iv.operators.Matrix(matrix=matrix), torch.zeros(items, m, dtype=D), noise=iv.noise.Gaussian(std=std)
+    )
     coordinates = Coordinates.of(problem, prior)
     basis = coordinates.direction(torch.eye(n, dtype=D))
     got = linear_jacobian(problem, coordinates, rows=4)
@@ -131,11 +132,16 @@ def test_the_jacobian_is_the_matrix(m: int, n: int, items: int) -> None:
 # --- larger problems -------------------------------------------------------------------------------------------------
 def test_evidence_in_256_dimensions() -> None:
     n, items = 256, 100
-    prior = iv.priors.GaussianPrior(mean=torch.ones(n, dtype=D), covariance=matern(n, 8.0) + 1e-4 * torch.eye(n, dtype=D))
+    prior = iv.priors.GaussianPrior(
+        mean=torch.ones(n, dtype=D), covariance=matern(n, 8.0) + 1e-4 * torch.eye(n, dtype=D)
+    )
     A = iv.operators.Subsample(index=torch.arange(0, n, 2), in_shape=(n,))
     y = A(prior.sample(items, seed=1))
     y = y + 0.1 * torch.randn(y.shape, generator=torch.Generator().manual_seed(5), dtype=D)
-    result, truth = iv.solve(A, y, prior, noise=0.1, strategy=SMC(num_steps=6), num_samples=4), prior.posterior(A, y, 0.1)
+    result, truth = (
+        iv.solve(A, y, prior, noise=0.1, strategy=SMC(num_steps=6), num_samples=4),
+        prior.posterior(A, y, 0.1),
+    )
     error = (result.info["log_evidence"][0] - truth.log_evidence).abs()
     se = result.info["log_evidence_se"][0]
     assert float(se.max()) < 1e-6  # weights are equal: rounding is what is left
@@ -152,7 +158,10 @@ def test_a_field_with_more_unknowns_than_a_matrix_of_them_would_hold() -> None:
     prior = iv.priors.GaussianFieldPrior(shape=(64, 64), spectrum=iv.priors.Matern(std=1.0, length=0.2), dtype=D)
     index = torch.arange(3, 4096, 50)
     operator = iv.operators.from_callable(
-        lambda x: x.flatten(1)[:, index], in_shape=(64, 64), out_shape=(82,), kind="linear",
+        lambda x: x.flatten(1)[:, index],
+        in_shape=(64, 64),
+        out_shape=(82,),
+        kind="linear",
     )
     y = operator(prior.sample(1, seed=0))
     result = iv.solve(operator, y, prior, noise=0.1, strategy=SMC(num_steps=3), num_samples=64)
@@ -212,7 +221,8 @@ def test_moves_keep_the_posterior_right() -> None:
     prior, weight = spike_slab((3,), "identity"), 0.4
     on = torch.cartesian_prod(*[torch.tensor([0.0, 1.0], dtype=D)] * 3)
     exact = iv.priors.GaussianMixturePrior(
-        weights=(weight**on * (1 - weight) ** (1 - on)).prod(1), means=torch.zeros(8, 3, dtype=D),
+        weights=(weight**on * (1 - weight) ** (1 - on)).prod(1),
+        means=torch.zeros(8, 3, dtype=D),
         covariances=torch.diag_embed(on + (1 - on) * 0.01),
     )
     A, y = iv.operators.Matrix(matrix=torch.tensor([[1.0, 0.5, -1.0]], dtype=D)), torch.tensor([0.8], dtype=D)
@@ -286,10 +296,21 @@ def test_copies_take_steps_of_their_own(moves: int) -> None:
 # --- temperatures ----------------------------------------------------------------------------------------------------
 def test_the_exponent_is_the_largest_that_leaves_enough_particles() -> None:
     rng = torch.Generator().manual_seed(0)
-    twist = torch.stack([8 * torch.randn(500, generator=rng, dtype=D), 0.1 * torch.randn(500, generator=rng, dtype=D)], 1)
+    twist = torch.stack(
+        [8 * torch.randn(500, generator=rng, dtype=D), 0.1 * torch.randn(500, generator=rng, dtype=D)], 1
+    )
     zero, none = torch.zeros(1000, dtype=D), torch.zeros(1000, dtype=torch.int64)
-    state = SMCState(x=zero, log_weights=zero, log_evidence=zero, founder=none, resamplings=none, exponent=zero, reach=none,
-                     tried=none, accepted=zero)
+    state = SMCState(
+        x=zero,
+        log_weights=zero,
+        log_evidence=zero,
+        founder=none,
+        resamplings=none,
+        exponent=zero,
+        reach=none,
+        tried=none,
+        accepted=zero,
+    )
     strategy = SMC(tempering=0.5)
     exponent = strategy._exponent(state, twist.flatten(), 2, 0, False).view(500, 2)
     assert bool((exponent == exponent[0]).all()) and float(exponent[0, 1]) == 1
@@ -332,8 +353,15 @@ def test_few_levels_take_more_temperatures_at_the_end() -> None:
 
 
 # --- other guidances ---------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("guidance", [iv.strategies.MomentMatching(), iv.strategies.PseudoinverseGuidance(),
-                                      iv.strategies.TweedieMoment(), iv.strategies.NoGuidance()])
+@pytest.mark.parametrize(
+    "guidance",
+    [
+        iv.strategies.MomentMatching(),
+        iv.strategies.PseudoinverseGuidance(),
+        iv.strategies.TweedieMoment(),
+        iv.strategies.NoGuidance(),
+    ],
+)
 def test_any_guidance_gives_the_right_posterior(guidance: iv.strategies.Guidance) -> None:
     prior = two_modes()
     A, y = iv.operators.Matrix(matrix=torch.tensor([[1.0]], dtype=D)), torch.tensor([[0.2], [-0.4]], dtype=D)
@@ -380,9 +408,14 @@ def sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 @pytest.mark.parametrize("form", ["dense", "diagonal", "bare"])
 def test_blocks_change_nothing_but_memory(form: str, sizes: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
-    prior: iv.priors.Prior = spike_slab((4,)) if form == "diagonal" else iv.priors.GaussianMixturePrior(
-        weights=torch.tensor([0.3, 0.7], dtype=D), means=torch.randn(2, 4, dtype=D, generator=torch.Generator().manual_seed(0)),
-        covariances=0.2 * torch.eye(4, dtype=D),
+    prior: iv.priors.Prior = (
+        spike_slab((4,))
+        if form == "diagonal"
+        else iv.priors.GaussianMixturePrior(
+            weights=torch.tensor([0.3, 0.7], dtype=D),
+            means=torch.randn(2, 4, dtype=D, generator=torch.Generator().manual_seed(0)),
+            covariances=0.2 * torch.eye(4, dtype=D),
+        )
     )
     if form == "bare":
         monkeypatch.setattr("invsolve.strategies.smc.smc.DENSE_SIZE", 3)
