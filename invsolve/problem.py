@@ -127,7 +127,7 @@ class Problem:
         return self._gaussian.unwhiten_adjoint(w, self.operator.observed)
 
     def log_likelihood(self, x: Tensor) -> Tensor:
-        """log p(y | x) per row, ``x`` ``(batch, *shape)``."""
+        """Log p(y | x) per row, ``x`` ``(batch, *shape)``."""
         return self.noise.log_prob(self.data, self.operator(x), self.operator.observed)
 
     def chi2(self, x: Tensor) -> Tensor:

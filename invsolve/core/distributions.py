@@ -34,11 +34,11 @@ class Distribution(abc.ABC):
 
     @abc.abstractmethod
     def log_slope(self, z: Tensor) -> Tensor:
-        """log of the derivative of `transport` at ``z``, shape of ``z``."""
+        """Log of the derivative of `transport` at ``z``, shape of ``z``."""
 
     @abc.abstractmethod
     def log_prob(self, x: Tensor | float) -> Tensor:
-        """log density at ``x``, shape of ``x``; -inf outside of the support."""
+        """Log density at ``x``, shape of ``x``; -inf outside of the support."""
 
     @property
     @abc.abstractmethod

@@ -26,7 +26,8 @@ TV_ITERATIONS = 150  # on these scans 400 change the error by less than 1 % at t
 @dataclass(frozen=True, kw_only=True)
 class Size:
     """What makes a run short or long: cells a side of the unknown, phantoms to fit the field prior to and to tune on,
-    steps of the walk with the learned prior (0: without it; it needs a grid of 128)."""
+    steps of the walk with the learned prior (0: without it; it needs a grid of 128).
+    """
 
     grid: int
     heads: int

@@ -64,7 +64,7 @@ def spectrum_test(gains: Array, squares: Array, rest: Array, left: int, *, seed:
 
 
 def _bands(squares: Array, degrees: Array) -> tuple[Array, list[str], Array]:
-    """p per item, Bonferroni over bands of 1, 1, 2, 4, ... directions; the worst band and its power."""
+    """P per item, Bonferroni over bands of 1, 1, 2, 4, ... directions; the worst band and its power."""
     from scipy import stats
 
     total = len(degrees) - 1

@@ -42,7 +42,7 @@ class Modes(abc.ABC):
     @property
     @abc.abstractmethod
     def log_det(self) -> float:
-        """log |det S| as a real map of one real component (0 for an orthonormal basis)."""
+        """Log |det S| as a real map of one real component (0 for an orthonormal basis)."""
 
     @abc.abstractmethod
     def marginal_variances(self, variances: Tensor) -> Tensor:

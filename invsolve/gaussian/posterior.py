@@ -40,7 +40,7 @@ class Posterior(abc.ABC):
         """The posterior of the rows ``index``."""
 
     def evidence(self) -> Evidence | None:
-        """log p(y) of every item with a bound of its rounding; None where it is not known, or costs seconds."""
+        """Log p(y) of every item with a bound of its rounding; None where it is not known, or costs seconds."""
         return None
 
     def sample(self, n: int, *, seed: int = 0) -> Tensor:
@@ -147,7 +147,7 @@ class GaussianPosterior(Posterior):
 
     @property
     def log_evidence(self) -> Tensor:
-        """log p(y), (batch,), float64; dense only."""
+        """Log p(y), (batch,), float64; dense only."""
         return self._evidence(self._dense()).log
 
     def evidence(self) -> Evidence | None:
@@ -218,7 +218,8 @@ class GaussianPosterior(Posterior):
 
 def _root_of_one_plus(matrix: Tensor) -> Tensor:
     """Upper triangular R with ``R^T R = I + K^T K``, by QR of K over I: nothing is squared, so that nearly exact data,
-    whose ``K^T K`` drowns the I in rounding, are no trouble."""
+    whose ``K^T K`` drowns the I in rounding, are no trouble.
+    """
     eye = torch.eye(matrix.shape[1], dtype=matrix.dtype, device=matrix.device)
     root: Tensor = torch.linalg.qr(torch.cat([matrix, eye]), mode="r").R
     return root

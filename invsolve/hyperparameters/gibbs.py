@@ -234,7 +234,8 @@ def _groups(values: Tensor, rows: Sequence[int]) -> list[list[int]]:
 
 def _memory(names: Sequence[str], trace: list[Tensor]) -> tuple[str, ...]:
     """Warnings of scalars that have not forgotten where they were half of the sweeps ago: the last states of the chains
-    are then not draws from the posterior. For chains that mix the correlation is 0 +- 1 / sqrt(chains)."""
+    are then not draws from the posterior. For chains that mix the correlation is 0 +- 1 / sqrt(chains).
+    """
     last, before = trace[-1], trace[max(len(trace) // 2 - 1, 0)]
     if len(trace) < 2 or len(last) < 4:
         return ()

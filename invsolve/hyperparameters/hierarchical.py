@@ -395,7 +395,7 @@ def _unresolved(job: Job, lattices: Sequence[Lattice], evidences: _Evidences) ->
 
 
 def _marginal(lattice: Lattice, evidences: _Evidences, b: int) -> Evidence:
-    """log p(y) of an item over all values of the scalars. Errors of the nodes may share their sign: they are added."""
+    """Log p(y) of an item over all values of the scalars. Errors of the nodes may share their sign: they are added."""
     se = torch.tensor([evidences.known[node, b][1] for node in lattice.nodes], dtype=torch.float64)
     weights = lattice.weights
     spread = (weights * torch.where(weights > 0, se, 0.0)).sum()

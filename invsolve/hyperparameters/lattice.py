@@ -48,7 +48,7 @@ class Lattice:
 
     @property
     def log_total(self) -> Tensor:
-        """log of the integral of the density, ()."""
+        """Log of the integral of the density, ()."""
         return torch.logsumexp(self.log_mass, 0)
 
     @property
@@ -59,7 +59,8 @@ class Lattice:
     @property
     def error(self) -> float:
         """What the log of the integral may be off by: its change when every other node is left out, what lies beyond
-        the edge, and what peaks that were not seen may hold."""
+        the edge, and what peaks that were not seen may hold.
+        """
         index = (self.points / torch.tensor(self.steps, dtype=torch.float64)).round().long()
         even = (index % 2 == 0).all(1)
         if not bool(even.any()):

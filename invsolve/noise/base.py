@@ -25,7 +25,7 @@ class Noise(abc.ABC):
 
     @abc.abstractmethod
     def log_prob(self, y: Tensor, clean: Tensor, observed: Tensor | None = None) -> Tensor:
-        """log p(y | clean), normalised, ``(rows,)``; minus infinity where the data are impossible."""
+        """Log p(y | clean), normalised, ``(rows,)``; minus infinity where the data are impossible."""
 
     @abc.abstractmethod
     def grad(self, y: Tensor, clean: Tensor, observed: Tensor | None = None) -> Tensor:

@@ -12,7 +12,7 @@ _WIDTH = 256  # counts in which it is looked for
 
 
 def log_poisson(y: Tensor, mu: Tensor) -> Tensor:
-    """log of ``mu^y exp(-mu) / y!``, minus infinity for mu < 0, and for mu = 0 unless y = 0.
+    """Log of ``mu^y exp(-mu) / y!``, minus infinity for mu < 0, and for mu = 0 unless y = 0.
 
     As ``-y (t - log(1 + t)) - log(y! e^y / y^y)`` with ``t = mu / y - 1``, so that no large terms are subtracted
     (Loader 2000, "Fast and accurate computation of binomial probabilities").

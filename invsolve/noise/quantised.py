@@ -82,7 +82,7 @@ class Quantised(Entrywise):
 
 
 def _log_between(near: Tensor, far: Tensor) -> Tensor:
-    """log of the probability of a standard normal number between ``near`` and ``far`` >= |near|."""
+    """Log of the probability of a standard normal number between ``near`` and ``far`` >= |near|."""
     top: Tensor = torch.special.log_ndtr(-near)
     less: Tensor = torch.special.log_ndtr(-far)
     return top + torch.log(-torch.expm1(less - top))

@@ -40,7 +40,7 @@ class Comparison:
         return self.names[int(chosen)] if chosen.ndim == 0 else tuple(self.names[i] for i in chosen.tolist())
 
     def log_bayes_factor(self, first: str, second: str) -> tuple[Tensor, Tensor]:
-        """log p(y | first) - log p(y | second) and its standard error, each ``([batch])``."""
+        """Log p(y | first) - log p(y | second) and its standard error, each ``([batch])``."""
         for name in (first, second):
             if name not in self.names:
                 raise invalid("Comparison", "name", "one of " + ", ".join(map(repr, self.names)), repr(name))

@@ -165,7 +165,7 @@ class Result:
 
     @property
     def log_evidence(self) -> Tensor | None:
-        """log p(y) in nats, ``([batch])`` float64, where the strategy estimates it (`Exact`, `SMC`); else None.
+        """Log p(y) in nats, ``([batch])`` float64, where the strategy estimates it (`Exact`, `SMC`); else None.
 
         The log density of the data under prior, operator and noise: `iv.compare` weighs models by it.
         """

@@ -1,5 +1,6 @@
 """How prior and data are combined: exact draws, guidance with any sampler, the published methods, particles and chains,
-and the base class for your own."""
+and the base class for your own.
+"""
 
 from typing import TYPE_CHECKING
 

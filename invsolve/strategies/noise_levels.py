@@ -63,7 +63,8 @@ def solver_grid(problem: Problem, prior: Prior, num_steps: int) -> Tensor:
 
 def entry_std(prior: Prior) -> float:
     """The root mean variance of an entry of the prior, in units of the diffusion noise; its scale where it states no
-    law. It is what papers on images of unit variance take for 1."""
+    law. It is what papers on images of unit variance take for 1.
+    """
     return prior.scale if prior.law is None else sqrt(float(prior.law.variances.double().mean()))
 
 

@@ -308,7 +308,9 @@ def test_a_state_of_another_structure_is_refused(change, message):
         fill_state(outer(1, **change), flatten_state(outer(1)))
 
 
-@pytest.mark.parametrize("leaf", ["text", {1}, 2**63, {1: 2}, lambda: 1], ids=repr)
+@pytest.mark.parametrize(
+    "leaf", ["text", {1}, 2**63, {1: 2}, lambda: 1], ids=["str", "set", "65 bits", "int keys", "function"]
+)
 def test_leaves_that_cannot_be_kept_are_refused(leaf):
     with pytest.raises(InputTypeError, match="flatten_state: `state.parts.x` must be a tensor, bool, float, int of 64"):
         flatten_state(outer(1, parts={"x": leaf}))

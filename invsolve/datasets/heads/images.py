@@ -213,7 +213,8 @@ def _mr(shape: tuple[int, int], seed: int, number: int, contrast: Contrast, view
 
 def _stripped(fractions: Tensor, how: float) -> Tensor:
     """The fractions with all but the brain set to nothing, as a brain extraction leaves it: cut sharply, with the
-    fluid in its furrows."""
+    fluid in its furrows.
+    """
     brain = fractions[_BRAIN].sum(0)
     from scipy.ndimage import binary_closing, binary_fill_holes, generate_binary_structure, iterate_structure
 

@@ -57,7 +57,7 @@ class GaussianBase(Prior):
         return self.law.modes.synthesis(self.law.modes.adjoint(v)) if not self.law.modes.orthonormal else v
 
     def log_prob(self, x: Tensor, sigma: float = 0.0) -> Tensor:
-        """log density of ``x0 + sigma noise`` at ``x`` ``(batch, *shape)``, ``(batch,)`` nats, float64; ``sigma`` >= 0.
+        """Log density of ``x0 + sigma noise`` at ``x`` ``(batch, *shape)``, ``(batch,)`` nats, float64; ``sigma`` >= 0.
 
         Without noise, a law with modes of variance 0 lives on the others: the density is that on its support, and -inf
         off it (as scipy's allow_singular), to the rounding of ``x``.

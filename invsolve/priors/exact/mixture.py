@@ -119,7 +119,7 @@ class GaussianMixturePrior(Prior):
         return int((self.weights > 0).sum()) == 1
 
     def log_prob(self, x: Tensor, sigma: Tensor | float = 0.0) -> Tensor:
-        """log density of ``x0 + sigma z`` at ``x`` ``(batch, *shape)``, ``(batch,)`` nats, float64.
+        """Log density of ``x0 + sigma z`` at ``x`` ``(batch, *shape)``, ``(batch,)`` nats, float64.
 
         ``sigma``: as for `denoise`, or 0 where every covariance is positive definite.
         """

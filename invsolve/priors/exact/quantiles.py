@@ -108,7 +108,8 @@ def spike_slab_transport(z: Tensor, weight: Tensor, slab: Tensor, spike: Tensor)
 
 def spike_slab_inverse(c: Tensor, w: Tensor, weight: Tensor, slab: Tensor, spike: Tensor) -> Tensor:
     """The z whose `spike_slab_transport` is ``c``. With spike = 0 every |z| up to some end has c = 0: there, z is drawn
-    from the normal law between these ends, by the standard normal ``w``."""
+    from the normal law between these ends, by the standard normal ``w``.
+    """
     t = c.abs()
     narrow = torch.where(spike > 0, spike, slab)
     inner = torch.where(spike > 0, torch.log1p(-weight) + torch.special.log_ndtr(-t / narrow), -math.inf)
@@ -150,7 +151,7 @@ class _Tails:
 
 
 def _upper_quantile(log_p: Tensor) -> Tensor:
-    """t >= 0 with ``log Phi(-t) = log_p``; 0 where log_p > log(1/2)."""
+    """T >= 0 with ``log Phi(-t) = log_p``; 0 where log_p > log(1/2)."""
     inside = ~(log_p >= -math.log(2))  # NaN stays NaN
     log_p = torch.where(inside, log_p, -math.log(2))
     t = -torch.special.ndtri(log_p.clamp_min(-600.0).exp())

@@ -34,7 +34,7 @@ def shares(u: Tensor, sigma: Tensor, log_weights: Tensor, variances: Tensor) -> 
 
 
 def make_table(log_weights: Tensor, variances: Tensor, ratio: float) -> Table | None:
-    """log density, log(kept / lost) and log(variance / sigma^2) over ``asinh(|u| / sqrt(1 + ratio^2))``.
+    """Log density, log(kept / lost) and log(variance / sigma^2) over ``asinh(|u| / sqrt(1 + ratio^2))``.
 
     ``log_weights``, ``variances`` ``(parts,)`` of the law of unit scale; ``ratio`` = sigma / scale. Densities, means
     and variances are within 1e-9 of the sum, relative, wherever that was compared. None where this takes more than
@@ -60,7 +60,7 @@ def make_table(log_weights: Tensor, variances: Tensor, ratio: float) -> Table | 
 
 
 def tabulated(table: Table, u: Tensor, ratio: float) -> tuple[Tensor, Tensor, Tensor]:
-    """log density, mean and variance at unit scale, noise ``ratio``; all as ``u``."""
+    """Log density, mean and variance at unit scale, noise ``ratio``; all as ``u``."""
     log, odds, spread = table(torch.asinh(u.abs() / math.hypot(1.0, ratio)))
     kept = torch.sigmoid(odds)
     return log, torch.where(odds < 0, kept * u, u - torch.sigmoid(-odds) * u), ratio**2 * spread.exp()

@@ -52,11 +52,11 @@ class ScalarLaw(abc.ABC):
 
     @abc.abstractmethod
     def log_prob(self, c: Tensor) -> Tensor:
-        """log density of c itself."""
+        """Log density of c itself."""
 
     @abc.abstractmethod
     def sample(self, z: Tensor, w: Tensor) -> Tensor:
-        """c from two independent standard normal numbers."""
+        """C from two independent standard normal numbers."""
 
     @abc.abstractmethod
     def transport(self, z: Tensor) -> tuple[Tensor, Tensor]:
@@ -64,12 +64,14 @@ class ScalarLaw(abc.ABC):
 
     def normal_parts(self, shape: Shape) -> tuple[Tensor, Tensor] | None:
         """Weights and variances ``(parts, n)`` of coefficients ``(*shape)`` that are mixtures of a few centred normal
-        laws; None where they are not."""
+        laws; None where they are not.
+        """
         return None
 
     def inverse(self, c: Tensor, w: Tensor) -> Tensor:
         """A standard normal z that `transport` takes to ``c``; where several do, one drawn by the standard normal
-        ``w``. All as ``c``, float64. Laws with `normal_parts` have it."""
+        ``w``. All as ``c``, float64. Laws with `normal_parts` have it.
+        """
         raise AssertionError("guarded by normal_parts")  # pragma: no cover
 
     @property
@@ -182,7 +184,7 @@ class _ScaleMixture(ScalarLaw):
 
     @abc.abstractmethod
     def parts(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        """log weights and variances, each ``(parts, ...)`` broadcastable against ``(1, *like.shape)``."""
+        """Log weights and variances, each ``(parts, ...)`` broadcastable against ``(1, *like.shape)``."""
 
     def moments(self, u: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         log_weights, variances = self.parts(u)
@@ -339,7 +341,7 @@ class Student(_ScaleMixture):
 
 @cache
 def _student_nodes(dof: float) -> tuple[Any, Any]:
-    """log weights and variances of the parts: precision p = exp(g), g on a grid, density of g ~ p^(dof/2) e^(-dof p /
+    """Log weights and variances of the parts: precision p = exp(g), g on a grid, density of g ~ p^(dof/2) e^(-dof p /
     2).
 
     The data narrow the law of g to a std of about sqrt(2 / (dof + 1)) around -2 ln|u|: nodes lie 0.45 of that apart,
@@ -433,7 +435,7 @@ class SparsePrior(Prior):
         return float(self.coefficients.detail.min())
 
     def log_prob(self, x: Tensor, sigma: float = 0.0) -> Tensor:
-        """log density of ``x0 + sigma z`` at ``x`` ``(batch, *shape)``, ``(batch,)`` nats, float64; T has determinant
+        """Log density of ``x0 + sigma z`` at ``x`` ``(batch, *shape)``, ``(batch,)`` nats, float64; T has determinant
         1.
         """
         level = self._check(x, sigma or 1.0).double()

@@ -26,7 +26,8 @@ FromLaw = tuple[Tensor, Tensor]
 
 class Prediction(abc.ABC):
     """From a network and (w, sigma) to D; ``sigma`` ``(batch,)``, ``low`` and ``high`` the levels that it was trained
-    on: outside of them the network is told the nearest one, everything else stays exact."""
+    on: outside of them the network is told the nearest one, everything else stays exact.
+    """
 
     beside_law = False  # whether the network's output is added to the denoiser of the prior's stated law
 

@@ -142,7 +142,8 @@ def _source(
 
 def _faster_in_bfloat16() -> bool:
     """Whether this machine convolves faster in bfloat16: some CPUs have instructions for it and are slower all the
-    same."""
+    same.
+    """
     layer, x = torch.nn.Conv2d(48, 48, 3, padding=1), torch.zeros(8, 48, 64, 64, requires_grad=True)
 
     def seconds(enabled: bool) -> float:

@@ -44,7 +44,8 @@ class Finite(Source):
     @abc.abstractmethod
     def at(self, places: Sequence[int], numbers: Sequence[int], seed: int) -> Tensor:
         """The signals at these places, ``(n, *shape)``; what is random about them is keyed by ``numbers`` and
-        ``seed``."""
+        ``seed``.
+        """
 
     def read(self, numbers: Sequence[int], seed: int) -> Tensor:
         return self.at(_order(numbers, self.size, seed), numbers, seed)

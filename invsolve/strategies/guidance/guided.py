@@ -147,5 +147,6 @@ def needs_derivative(problem: Problem) -> str:
 
 def guided(guidance: Guidance, sampler: Sampler | None, num_steps: int, grid: Tensor | None) -> Guided:
     """The strategy of a guidance with the package's default sampler: second order and stochastic, because stochastic
-    kernels forget the start and the errors of rough guidance (priors card 3)."""
+    kernels forget the start and the errors of rough guidance (priors card 3).
+    """
     return Guided(guidance=guidance, sampler=sampler or SDEDPMSolver2M(), num_steps=num_steps, grid=grid)

@@ -380,7 +380,8 @@ class NoiseMCMC(Strategy):
 
     def _lost(self, run: Run, state: NoiseMCMCState) -> None:
         """Items for which no chain ever met a positive likelihood are over, and their samples NaN: there is nothing to
-        weight prior draws by."""
+        weight prior draws by.
+        """
         active = (state.done < self.rounds) & (state.moves >= _LOST) & (state.beta < 1)
         lost = (active & ~torch.isfinite(state.log_likelihood).any(1)).nonzero()[:, 0]
         if len(lost):

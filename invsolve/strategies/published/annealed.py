@@ -29,7 +29,8 @@ def shared_grid(owner: str, grid: Tensor) -> Tensor:
 
 def first_signals(run: Run, top: Tensor) -> Tensor:
     """Where a walk starts at level ``top``, () or (rows,): ``mean + sqrt(C_fit + t^2) z`` where the prior states a
-    covariance, else ``mean + t z``."""
+    covariance, else ``mean + t z``.
+    """
     prior = run.prior
     top = top.to(run.problem.data.device, prior.dtype)
     if prior.law is not None:
@@ -100,7 +101,8 @@ class Walk(OnLevels):
     @abc.abstractmethod
     def move(self, run: Run, x: Tensor, a: Level, b: Level, i: int) -> tuple[Tensor, Info]:
         """From ``x`` ``(rows, *shape)`` at level a to level b (the number 0.0 in the last step); what was prepared is
-        ``run.bound.tools``."""
+        ``run.bound.tools``.
+        """
 
     def first(self, run: Run) -> Tensor:
         """The signals at the highest level."""

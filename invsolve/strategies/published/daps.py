@@ -70,7 +70,8 @@ class DAPS(Walk):
     @classmethod
     def published(cls, task: str, *, unit: float = 1.0) -> Self:
         """The authors' 200 levels from 100 to 0.1, tau 0.01 and Langevin steps for a task (`DPS.published` and
-        ``"box_inpainting"``); levels and tau are in units of ``unit``, the std of an entry, and |A| at most 1."""
+        ``"box_inpainting"``); levels and tau are in units of ``unit``, the std of an entry, and |A| at most 1.
+        """
         check_choice("DAPS.published", "task", task, tuple(_PUBLISHED))
         check_positive("DAPS.published", "unit", unit)
         size, steps = _PUBLISHED[task]

@@ -64,7 +64,8 @@ class DPS(Walk):
     def published(cls, task: str, *, unit: float = 1.0) -> Self:
         """The authors' step and 1000 variance-preserving levels for ``"gaussian_blur"``, ``"motion_blur"``,
         ``"super_resolution"``, ``"nonlinear_blur"``, ``"inpainting"`` or ``"phase_retrieval"``; levels are in units of
-        ``unit``, the std of an entry of the signal."""
+        ``unit``, the std of an entry of the signal.
+        """
         check_choice("DPS.published", "task", task, tuple(_PUBLISHED))
         return cls(form="paper", scale=_PUBLISHED[task], unit=unit, grid=unit * vp_grid(1000))
 

@@ -73,7 +73,8 @@ class PnPDM(Strategy):
     @classmethod
     def published(cls, *, unit: float = 1.0, rho_min: float = 0.3) -> Self:
         """The authors' 100 iterations, rho from 10 by 0.9 to 0.3 (deblurring, super-resolution; 0.1 for phase
-        retrieval), 100 levels of the prior step; in units of ``unit``, the std of an entry."""
+        retrieval), 100 levels of the prior step; in units of ``unit``, the std of an entry.
+        """
         check_positive("PnPDM.published", "unit", unit)
         return cls(rho_max=10 * unit, rho_min=rho_min * unit, decay=0.9, prior_steps=100, prior_step="sde")
 

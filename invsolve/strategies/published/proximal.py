@@ -47,7 +47,8 @@ def resolvent(
     """Elementwise where ``A A^H`` is diagonal, by one decomposition where rows share a small operator, else by
     conjugate gradients (to ``rtol``, by default `core.conjugate_gradients.default_rtol`, in at most ``max_iter``
     steps). The
-    noise is Gaussian. ``operator``: in place of the problem's own, one item a row."""
+    noise is Gaussian. ``operator``: in place of the problem's own, one item a row.
+    """
     linear = operator or problem.operator
     assert isinstance(linear, LinearOperator) and isinstance(problem.noise, Gaussian)
     white = prior.white_noise
@@ -173,7 +174,8 @@ class DataStep:
 
     def draw(self, centre: Tensor, v: Level, unit: Tensor, noise: Tensor) -> Tensor:
         """A draw by perturbing both ends (Papandreou & Yuille 2010): ``unit`` diffusion noise of level 1 for the
-        signal, ``noise`` drawn from the noise of the data."""
+        signal, ``noise`` drawn from the noise of the data.
+        """
         spread = v.sqrt() if isinstance(v, Tensor) else v**0.5
         return self.mean(centre + spread * unit, v, self.problem.data + noise)
 

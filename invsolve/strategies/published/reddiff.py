@@ -80,7 +80,8 @@ class REDDiff(OnLevels):
     @classmethod
     def published(cls, *, unit: float = 1.0) -> Self:
         """The authors' configuration: learning rate 0.1, lam 0.25, weight t, 1000 variance-preserving levels;
-        levels and rate are in units of ``unit``, the std of an entry."""
+        levels and rate are in units of ``unit``, the std of an entry.
+        """
         return cls(
             loss="published", weight="linear", lam=0.25, learning_rate=0.1 * unit, unit=unit, grid=unit * vp_grid(1000)
         )

@@ -97,7 +97,7 @@ class _Population(OnLevels):
 
 
 def _log_normal(away: Tensor, variance: Tensor, counted: Tensor) -> Tensor:
-    """log N(away; 0, variance) over the coordinates ``counted``, per row, float64; variance per real component."""
+    """Log N(away; 0, variance) over the coordinates ``counted``, per row, float64; variance per real component."""
     parts = 2 if away.is_complex() else 1
     variance = torch.where(counted, variance, 1.0).double()
     terms = away.abs().double().square() / variance + parts * (variance.log() + math.log(2 * math.pi))

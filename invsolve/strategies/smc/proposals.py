@@ -72,7 +72,7 @@ class Ready:
     increment: Tensor  # (rows,): log weight of the step, without the targets at a and b
 
     def target(self, exponent: Tensor) -> Tensor:
-        """log of the density times a power of the twist, ``exponent`` (rows,)."""
+        """Log of the density times a power of the twist, ``exponent`` (rows,)."""
         return self.density + exponent * self.twist
 
     def take(self, index: Tensor) -> Ready:
@@ -232,5 +232,5 @@ def log_density(prior: HasDensity, x: Tensor, level: Tensor) -> Tensor:
 
 
 def log_white(away: Tensor, variance: Tensor) -> Tensor:
-    """log N(away; 0, variance) per row, without ``(2 pi)^(-n/2)``; ``variance`` () or (rows,)."""
+    """Log N(away; 0, variance) per row, without ``(2 pi)^(-n/2)``; ``variance`` () or (rows,)."""
     return -0.5 * (away.square().sum(1) / variance + away.shape[1] * variance.log())

@@ -65,7 +65,7 @@ class Local(abc.ABC):
         return r, torch.where(b > 0, b**2 * (1 - r), _JITTER * a**2)
 
     def log_likelihood_ratio(self, problem: Problem, coordinates: Coordinates, u: Tensor) -> Tensor:
-        """log of the likelihood at ``u`` over the Gaussian one of the linearised operator and Gaussian noise."""
+        """Log of the likelihood at ``u`` over the Gaussian one of the linearised operator and Gaussian noise."""
         linear, clean = self.linear, problem.operator(coordinates.synthesis(u))
         if isinstance(problem.noise, Gaussian):  # relative to the peak, which is large
             true = -0.5 * to_real(problem.whiten(problem.data - clean)).double().square().sum(1)
