@@ -18,19 +18,20 @@ from invsolve.core.checkpoint import Checkpoint
 from invsolve.core.distributions import Distribution, LogNormal, LogUniform, Normal, Uniform
 from invsolve.core.packing import Layout, Part
 from invsolve.core.torch_workarounds import warm_up_mkl
-from invsolve.hyperparameters.hierarchical import Hierarchy
+from invsolve.hyperparameters.request import Hierarchy
 from invsolve.problem import Problem
 from invsolve.results.certificate import Certificate
 from invsolve.results.citations import Citation, cite
 from invsolve.results.model_comparison import Comparison, compare
-from invsolve.results.result import Result, Status
+from invsolve.results.result import Result
+from invsolve.results.status import Status
 from invsolve.solving.escalation import Budget
 from invsolve.solving.solve import sample, solve
 
 if TYPE_CHECKING:  # imported where they are first used: the package must not cost seconds that nobody asked for
     from invsolve import baselines, datasets, plotting, posterior_metrics, testing
     from invsolve.priors.density import log_likelihood
-    from invsolve.results.result_io import load_result
+    from invsolve.results.reading import load_result
 
 __all__ = [
     "Budget",
@@ -74,7 +75,7 @@ __all__ = [
 
 warm_up_mkl()  # at import, so that it comes before the first computation of most programs
 
-_LATER = {"load_result": "results.result_io", "log_likelihood": "priors.density"}
+_LATER = {"load_result": "results.reading", "log_likelihood": "priors.density"}
 _MODULES = ("baselines", "datasets", "plotting", "posterior_metrics", "testing")
 
 

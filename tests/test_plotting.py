@@ -16,7 +16,8 @@ from torch import Tensor
 
 from invsolve.errors import InputError, InputTypeError
 from invsolve.plotting import central_image, comparison_figure, plot_result
-from invsolve.results.result import Result, Status
+from invsolve.results.result import Result
+from invsolve.results.status import Status
 
 
 def make(
@@ -29,7 +30,7 @@ def make(
         samples[bad] = math.nan
     values: dict[str, Any] = dict(
         samples=samples,
-        status=Status.of(failed),
+        status=Status.from_failures(failed),
         failed=failed,
         batched=len(lead) == 2,
         shape=shape,

@@ -26,7 +26,8 @@ from invsolve.priors.base import Prior
 from invsolve.problem import Problem
 from invsolve.progress import NoProgress, Progress, metered
 from invsolve.solving.escalation import Budget
-from invsolve.solving.solve import check_budget, check_pair, not_a_prior, solve
+from invsolve.solving.solve import solve
+from invsolve.solving.validation import check_budget, check_pair, not_a_prior
 from invsolve.strategies.base import Strategy
 
 _NUMBERS = 2**22  # of the samples of one batch of runs

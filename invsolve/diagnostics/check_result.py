@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from math import prod
-from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -19,17 +18,16 @@ from invsolve.diagnostics.prior_data_conflict import evidence_tests
 from invsolve.diagnostics.repeated_values import repeats_test
 from invsolve.diagnostics.report import LEVEL, Check, CheckReport, Measured, judge
 from invsolve.diagnostics.residuals import LOOKED_AT, sample_tests, unweighted
-from invsolve.diagnostics.resolve import Again
+from invsolve.diagnostics.resolve import SolveAgain
 from invsolve.errors import UnsupportedError, invalid_type
 from invsolve.noise import Gaussian
 from invsolve.priors.base import Prior
 from invsolve.problem import Problem
+from invsolve.results.posterior_samples import Solver
+from invsolve.results.result import Result
 from invsolve.strategies.base import Strategy
 from invsolve.strategies.mcmc.noise_mcmc import NoiseMCMC
 from invsolve.strategies.smc.smc import SMC
-
-if TYPE_CHECKING:
-    from invsolve.results.result import Result
 
 __all__ = ["LEVEL", "Check", "CheckReport", "check_result"]
 
@@ -40,16 +38,8 @@ _PARTICLES = 4 * REPLICATES  # of strategies that give weights
 
 
 @torch.no_grad()  # an operator may hold a network
-def check_result(result: Result, *, solves: bool | None = None) -> CheckReport:
-    """The report of a result that still holds its problem and prior (one loaded from a file does not).
-
-    ``solves`` says whether to simulate data and to solve again with the result's strategy: some 700 posterior samples
-    an item for Gaussian priors, 1,800 for others. None: only where that is cheap, that is for priors whose denoiser is
-    a closed form and up to 4,096 numbers of signal and data. Deterministic in ``result.seed``. Noise that is not
-    Gaussian: tests that need its exact law are left out, and named in ``notes``; counts are split by thinning.
-
-    Raises UnsupportedError without problem and prior, or where scalars of the model were inferred.
-    """
+def check_result(result: Result, solver: Solver, *, solves: bool | None = None) -> CheckReport:
+    """The report of `Result.check`, with ``solver`` for what is solved again."""
     problem, prior = result.problem, result.prior
     if solves is not None and not isinstance(solves, bool):
         raise invalid_type("Result.check", "solves", "True, False or None", solves)
@@ -74,7 +64,7 @@ def check_result(result: Result, *, solves: bool | None = None) -> CheckReport:
         if isinstance(problem.noise, Gaussian):
             closed = evidence_tests(problem, prior, seed=result.seed)
             found += [*repeats_test(problem), *closed]
-        more, notes = _by_replicates(result, problem, prior, samples, bool(closed), solves)
+        more, notes = _by_replicates(result, solver, problem, prior, samples, bool(closed), solves)
         found += more
     elif len(samples):
         found += sample_tests(problem, prior, samples)
@@ -113,7 +103,7 @@ def _lighter(strategy: Strategy) -> Strategy:
 
 
 def _by_replicates(
-    result: Result, problem: Problem, prior: Prior, samples: Tensor, closed: bool, solves: bool | None
+    result: Result, solver: Solver, problem: Problem, prior: Prior, samples: Tensor, closed: bool, solves: bool | None
 ) -> tuple[list[Measured], list[str]]:
     """The tests that simulate and solve again, and what to say about those left out."""
     from invsolve.diagnostics.data_fission import can_split
@@ -122,9 +112,7 @@ def _by_replicates(
     from invsolve.diagnostics.prior_predictive import prior_predictive_test
     from invsolve.diagnostics.split_data import split_data_test
 
-    strategy: Any = result.strategy_object
-    if not isinstance(strategy, Strategy):
-        return [], ["not solved again: the result does not hold its strategy"]
+    strategy = solver.strategy
     items = min(len(problem.data), _ITEMS if solves or result.nfe == 0 else 1)
     gaussian, splits = isinstance(problem.noise, Gaussian), can_split(problem)
     folds = FOLDS if gaussian and not closed else 0
@@ -142,10 +130,10 @@ def _by_replicates(
     if items < len(problem.data):
         notes.append(f"simulated and solved again for {items} of {len(problem.data)} items")
     weighted = result.log_weights is not None
-    again = Again(
+    again = SolveAgain(
         problem=problem.take(chosen),
         prior=prior,
-        strategy=_lighter(strategy),
+        solver=solver.using(strategy=_lighter(strategy)),
         seed=result.seed,
         particles=max(_PARTICLES, result.num_samples) if weighted or isinstance(strategy, SMC) else 0,
     )

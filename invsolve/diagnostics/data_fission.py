@@ -15,7 +15,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from invsolve.diagnostics.resolve import Again, with_data
+from invsolve.diagnostics.resolve import SolveAgain, with_data
 from invsolve.noise import Gaussian, Poisson, PoissonTransmission
 from invsolve.problem import Problem
 
@@ -24,7 +24,7 @@ def can_split(problem: Problem) -> bool:
     return isinstance(problem.noise, (Gaussian, Poisson, PoissonTransmission))
 
 
-def halves(again: Again, purpose: str) -> tuple[Problem, Problem]:
+def halves(again: SolveAgain, purpose: str) -> tuple[Problem, Problem]:
     """Two problems of the same signals, whose data are independent given these."""
     problem = again.problem
     if isinstance(problem.noise, Gaussian):

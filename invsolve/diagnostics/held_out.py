@@ -11,7 +11,7 @@ from torch import Tensor
 from invsolve.core.arrays import to_real
 from invsolve.diagnostics.exchangeability import REPLICATES, stands_out
 from invsolve.diagnostics.report import Measured
-from invsolve.diagnostics.resolve import Again, scaled
+from invsolve.diagnostics.resolve import SolveAgain, scaled
 from invsolve.noise import Gaussian
 from invsolve.problem import Problem
 
@@ -19,7 +19,7 @@ FOLDS = 4
 _SILENT = 1e6  # times the noise std: the data of a held-out sensor weigh 1e-12
 
 
-def held_out_test(again: Again) -> list[Measured]:
+def held_out_test(again: SolveAgain) -> list[Measured]:
     """Are held-out data what the solver predicts from the others?
 
     Within a fold the data and the replicates ``A x_k + noise`` are exchangeable. Folds are joined replicate by
@@ -79,7 +79,7 @@ def held_out_test(again: Again) -> list[Measured]:
     return [Measured(name="held-out sensors", value=float(largest[worst].max()), p=np.array([rank.p]), text=text)]
 
 
-def _folds(again: Again) -> Tensor:
+def _folds(again: SolveAgain) -> Tensor:
     """A random fold 0 ... FOLDS - 1 for every datum, of equal size, ``out_shape``."""
     shape = again.problem.data.shape[1:]
     z = again.draws(1, "folds").normal((math.prod(shape),), torch.float64, step=0)[0]

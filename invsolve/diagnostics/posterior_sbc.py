@@ -18,7 +18,7 @@ from invsolve.core.arrays import to_real
 from invsolve.diagnostics.data_fission import joined
 from invsolve.diagnostics.exchangeability import mean_rank_limit, uniform_rank_p
 from invsolve.diagnostics.report import SHARES, Measured
-from invsolve.diagnostics.resolve import Again
+from invsolve.diagnostics.resolve import SolveAgain
 from invsolve.noise import Gaussian
 from invsolve.problem import Problem
 from invsolve.strategies.base import Strategy
@@ -33,11 +33,11 @@ def sizes(strategy: Strategy) -> tuple[int, int]:
     return (RUNS, AMONG) if strategy.couples == "nothing" else (RUNS_OF_POPULATIONS, AMONG_POPULATIONS)
 
 
-def replicated_data_test(again: Again, samples: Tensor) -> list[Measured]:
+def replicated_data_test(again: SolveAgain, samples: Tensor) -> list[Measured]:
     """Ranks of ``samples`` ``(n, items, *shape)``, and of more where these are few, each with data of its own."""
     problem = again.problem
     items = len(problem.data)
-    wanted, among = sizes(again.strategy)
+    wanted, among = sizes(again.solver.strategy)
     if len(samples) * items < wanted:
         more = again.posterior(problem, math.ceil(wanted / items) - len(samples), "signals for replicated data")
         samples = torch.cat([samples, more[torch.isfinite(more).flatten(1).all(1)]])
@@ -69,7 +69,7 @@ def replicated_data_test(again: Again, samples: Tensor) -> list[Measured]:
     return [Measured(name="replicated data", value=worst, p=np.array([min(1.0, p.size * p.min())]), text=text)]
 
 
-def _functionals(again: Again, both: Problem, pool: Tensor) -> tuple[list[str], Tensor]:
+def _functionals(again: SolveAgain, both: Problem, pool: Tensor) -> tuple[list[str], Tensor]:
     """``(1 + samples, runs, functionals)``: numbers of a signal that are symmetric in what else is in its pool."""
     rows = pool.shape[1]
     clean = torch.stack([both.operator(x) for x in pool])

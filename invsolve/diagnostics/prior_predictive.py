@@ -7,13 +7,13 @@ import torch
 
 from invsolve.diagnostics.exchangeability import REPLICATES, stands_out
 from invsolve.diagnostics.report import Measured
-from invsolve.diagnostics.resolve import Again
+from invsolve.diagnostics.resolve import SolveAgain
 from invsolve.diagnostics.summaries import standardised, summaries
 
 DRAWS = 4 * (REPLICATES + 1) - 1  # they cost no solve: the limit is then the fourth of 1,024, not the first of 256
 
 
-def prior_predictive_test(again: Again) -> list[Measured]:
+def prior_predictive_test(again: SolveAgain) -> list[Measured]:
     """Do the data stand out among data simulated from the prior (Box 1980, JRSS A 143, 383-430)?
 
     Every item has its own replicates, and one joint pool judges all items: exact for draws that are exact.
@@ -37,7 +37,7 @@ def prior_predictive_test(again: Again) -> list[Measured]:
     return [Measured(name="prior predictive", value=rank.z, p=np.array([rank.p]), text=text)]
 
 
-def _seed(again: Again, item: int) -> int:
+def _seed(again: SolveAgain, item: int) -> int:
     from invsolve.core.random import item_key
 
     return item_key(f"check prior predictive {again.seed} {item}")

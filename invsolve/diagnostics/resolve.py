@@ -13,33 +13,29 @@ from invsolve.diagnostics.residuals import unweighted
 from invsolve.noise import Gaussian
 from invsolve.priors.base import Prior
 from invsolve.problem import Problem
-from invsolve.strategies.base import Strategy
+from invsolve.results.posterior_samples import Solver
+from invsolve.results.result import Result
 
 
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Again:
+class SolveAgain:
     """What it takes to solve again. ``problem`` holds the items that are looked at, ``particles`` is 0 for strategies
     whose samples have equal weights, else how many of weighted ones are asked for.
     """
 
     problem: Problem
     prior: Prior
-    strategy: Strategy
+    solver: Solver
     seed: int
     particles: int = 0
 
     def posterior(self, problem: Problem, number: int, purpose: str) -> Tensor:
         """``number`` equally weighted posterior samples of every item, ``(number, items, *shape)``; NaN if failed."""
-        from invsolve.solving.solve import solve
-
-        result = solve(
+        result: Result = self.solver.draw(
             problem,
-            self.prior,
-            strategy=self.strategy,
             num_samples=max(number, self.particles),
             seed=item_key(f"check {purpose} {self.seed}"),
-            throw=False,
         )
         lead = (result.num_samples, len(problem.data))  # data without a batch axis are one item here
         samples = result.samples.view(*lead, *result.shape)

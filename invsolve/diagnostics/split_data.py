@@ -14,12 +14,12 @@ import torch
 from invsolve.diagnostics.data_fission import halves
 from invsolve.diagnostics.exchangeability import REPLICATES, stands_out
 from invsolve.diagnostics.report import Measured
-from invsolve.diagnostics.resolve import Again
+from invsolve.diagnostics.resolve import SolveAgain
 from invsolve.diagnostics.summaries import standardised, summaries
 from invsolve.noise import Gaussian
 
 
-def split_data_test(again: Again) -> list[Measured]:
+def split_data_test(again: SolveAgain) -> list[Measured]:
     """Is the second half of the data what the solver predicts from the first?"""
     problem = again.problem
     first, second = halves(again, "split data")

@@ -26,9 +26,9 @@ from torch import Tensor
 from invsolve.core.arrays import to_real
 from invsolve.core.random import Draws
 from invsolve.errors import UnsupportedError
-from invsolve.hyperparameters.hierarchical import Drawn, Job
 from invsolve.hyperparameters.lattice import MAX_DIMS, explore, run
 from invsolve.hyperparameters.mode_search import Node
+from invsolve.hyperparameters.request import HyperparameterDraws, HyperparameterRequest
 from invsolve.hyperparameters.unknowns import NOISE
 from invsolve.noise import Gaussian
 from invsolve.progress import Progress, metered
@@ -44,36 +44,44 @@ _NUGGET = 2.0  # of the lowest noise level of the walk
 _FORGOTTEN = 0.3  # correlation of a scalar with itself half of the sweeps before, over chains, that is mentioned
 
 
-def draw_by_gibbs(job: Job, progress: Progress) -> Drawn:
+def draw_by_gibbs(request: HyperparameterRequest, progress: Progress) -> HyperparameterDraws:
     """The last state of ``num_samples`` chains for every item."""
-    unknowns = job.unknowns
-    _refuse(job)
-    draws = job.draws(range(job.rows), "scalars")
+    unknowns = request.unknowns
+    _refuse(request)
+    draws = request.draws(range(request.rows), "scalars")
     z = draws.normal((len(unknowns.names),), torch.float64, step=0).cpu()
     if NOISE in unknowns.names:
         column = unknowns.names.index(NOISE)
         z[:, column] = 1 + z[:, column].abs()
-    nugget = _nugget(job) if unknowns.columns("prior") else None
-    sweeps, trace = job.hierarchy.num_sweeps, []
+    nugget = _nugget(request) if unknowns.columns("prior") else None
+    sweeps, trace = request.hierarchy.num_sweeps, []
     with metered(progress, sweeps + 1) as step:
-        x, chi2, result = _signals(job, unknowns.transport(z), 0)
+        x, chi2, result = _signals(request, unknowns.transport(z), 0)
         step(1, sweeps + 1)
         for sweep in range(1, sweeps + 1):
-            z = _scalars(job, z, x, nugget, draws, sweep)
-            x, chi2, result = _signals(job, unknowns.transport(z), sweep)
+            z = _scalars(request, z, x, nugget, draws, sweep)
+            x, chi2, result = _signals(request, unknowns.transport(z), sweep)
             trace.append(z)
             step(sweep + 1, sweeps + 1)
     how = f"{' and '.join(unknowns.names)}: by {sweeps} Gibbs sweeps of a chain for every sample."
     warnings = (*result.warnings, *_memory(unknowns.names, trace))
-    return Drawn(samples=x, theta=unknowns.transport(z), chi2=chi2, info={}, how=how, like=result, warnings=warnings)
+    return HyperparameterDraws(
+        samples=x,
+        theta=unknowns.transport(z),
+        chi2=chi2,
+        info={},
+        how=how,
+        chunk=result.settings["chunk"],
+        warnings=warnings,
+    )
 
 
-def _refuse(job: Job) -> None:
-    unknowns = job.unknowns
-    if job.strategy.weighs:
+def _refuse(request: HyperparameterRequest) -> None:
+    unknowns = request.unknowns
+    if request.strategy.weighs:
         raise UnsupportedError(
-            f"solve: Gibbs sweeps draw one signal at a time, and {job.strategy.name} weighs many against each other. "
-            "Take a strategy without weights, such as iv.strategies.MMPS()."
+            f"solve: Gibbs sweeps draw one signal at a time, and {request.strategy.name} weighs many against each "
+            "other. Take a strategy without weights, such as iv.strategies.MMPS()."
         )
     for part in ("prior", "operator"):
         if len(unknowns.columns(part)) > MAX_DIMS:
@@ -83,42 +91,44 @@ def _refuse(job: Job) -> None:
         if not callable(getattr(member, "log_prob", None)):
             raise UnsupportedError(
                 f"solve: scalars of the prior need a prior that states its density, log_prob(x, sigma), or a strategy "
-                f"that gives the evidence; {type(member).__name__} with {job.strategy.name} has neither. "
+                f"that gives the evidence; {type(member).__name__} with {request.strategy.name} has neither. "
                 "strategy=iv.strategies.SMC() estimates the evidence."
             )
 
 
-def _signals(job: Job, theta: Tensor, sweep: int) -> tuple[Tensor, Tensor, Result]:
+def _signals(request: HyperparameterRequest, theta: Tensor, sweep: int) -> tuple[Tensor, Tensor, Result]:
     """A signal for every row given its scalars: rows that share those of prior and operator run together."""
-    unknowns = job.unknowns
-    groups = _groups(theta[:, unknowns.columns("prior") + unknowns.columns("operator")], range(job.rows))
-    x = unknowns.problem.data.new_empty(job.rows, *unknowns.problem.shape, dtype=unknowns.problem.signal_dtype)
-    chi2 = x.real.new_empty(job.rows)
+    unknowns = request.unknowns
+    groups = _groups(theta[:, unknowns.columns("prior") + unknowns.columns("operator")], range(request.rows))
+    x = unknowns.problem.data.new_empty(request.rows, *unknowns.problem.shape, dtype=unknowns.problem.signal_dtype)
+    chi2 = x.real.new_empty(request.rows)
     for rows in groups:
         index = torch.tensor(rows)
-        problem = unknowns.problem_at(theta[index], (index % job.batch).to(x.device))
-        result = job.sample_rows(problem, unknowns.prior_at(theta[rows[0]]), rows, f"solve, sweep {sweep}")
+        problem = unknowns.problem_at(theta[index], (index % request.batch).to(x.device))
+        result = request.sample_rows(problem, unknowns.prior_at(theta[rows[0]]), rows, f"solve, sweep {sweep}")
         x[index], chi2[index] = result.samples[0], result.chi2[0].to(chi2.dtype)
     return x, chi2, result
 
 
-def _scalars(job: Job, z: Tensor, x: Tensor, nugget: Tensor | None, draws: Draws, sweep: int) -> Tensor:
+def _scalars(
+    request: HyperparameterRequest, z: Tensor, x: Tensor, nugget: Tensor | None, draws: Draws, sweep: int
+) -> Tensor:
     """All scalars once, given the signals ``x`` ``(rows, *shape)``; chains that became NaN keep theirs."""
-    z, unknowns = z.clone(), job.unknowns
+    z, unknowns = z.clone(), request.unknowns
     uniform = torch.special.ndtr(draws.normal((3,), torch.float64, step=sweep, index=1)).cpu()
     good = torch.isfinite(x).flatten(1).all(1).nonzero()[:, 0].cpu()
     if not len(good):
         return z
     if columns := unknowns.columns("operator"):
-        z[good] = _block(z[good], columns, uniform[good, 0], _of_operator(job, z[good], x[good], good))
+        z[good] = _block(z[good], columns, uniform[good, 0], _of_operator(request, z[good], x[good], good))
     if NOISE in unknowns.names:
         column = unknowns.names.index(NOISE)
-        z[good, column] = _noise_level(job, unknowns.transport(z[good]), x[good], good, uniform[good, 1])
+        z[good, column] = _noise_level(request, unknowns.transport(z[good]), x[good], good, uniform[good, 1])
     if columns := unknowns.columns("prior"):
         assert nugget is not None
         level = nugget[good % len(nugget)]
         white = draws.take(good).normal(unknowns.problem.shape, x.dtype, step=sweep, index=2)
-        z[good] = _block(z[good], columns, uniform[good, 2], _of_prior(job, z[good], x[good], level, white))
+        z[good] = _block(z[good], columns, uniform[good, 2], _of_prior(request, z[good], x[good], level, white))
     return z
 
 
@@ -139,20 +149,20 @@ def _block(z: Tensor, columns: list[int], uniform: Tensor, density: _Density) ->
     return out
 
 
-def _of_operator(job: Job, z: Tensor, x: Tensor, rows: Tensor) -> _Density:
-    unknowns, columns = job.unknowns, job.unknowns.columns("operator")
+def _of_operator(request: HyperparameterRequest, z: Tensor, x: Tensor, rows: Tensor) -> _Density:
+    unknowns, columns = request.unknowns, request.unknowns.columns("operator")
 
     def density(at: Tensor, which: list[int]) -> Tensor:
         some = z[which].clone()
         some[:, columns] = at
-        problem = unknowns.problem_at(unknowns.transport(some), (rows[which] % job.batch).to(x.device))
+        problem = unknowns.problem_at(unknowns.transport(some), (rows[which] % request.batch).to(x.device))
         return problem.log_likelihood(x[which])
 
     return density
 
 
-def _of_prior(job: Job, z: Tensor, x: Tensor, level: Tensor, white: Tensor) -> _Density:
-    unknowns, columns = job.unknowns, job.unknowns.columns("prior")
+def _of_prior(request: HyperparameterRequest, z: Tensor, x: Tensor, level: Tensor, white: Tensor) -> _Density:
+    unknowns, columns = request.unknowns, request.unknowns.columns("prior")
     members: dict[tuple[float, ...], Any] = {}
 
     def density(at: Tensor, which: list[int]) -> Tensor:
@@ -171,13 +181,13 @@ def _of_prior(job: Job, z: Tensor, x: Tensor, level: Tensor, white: Tensor) -> _
     return density
 
 
-def _noise_level(job: Job, theta: Tensor, x: Tensor, rows: Tensor, uniform: Tensor) -> Tensor:
+def _noise_level(request: HyperparameterRequest, theta: Tensor, x: Tensor, rows: Tensor, uniform: Tensor) -> Tensor:
     """Coordinates of the noise level ``(rows,)`` given the signals: ``-m log sigma - S / (2 sigma^2) - z^2 / 2``."""
-    unknowns = job.unknowns
+    unknowns = request.unknowns
     law = unknowns.distributions[unknowns.names.index(NOISE)]
     sizes, counts = torch.empty(len(x), dtype=torch.float64), torch.empty(len(x), dtype=torch.float64)
     for group in _groups(theta[:, unknowns.columns("operator")], range(len(x))):
-        problem = unknowns.problem_at(theta[group], (rows[group] % job.batch).to(x.device))
+        problem = unknowns.problem_at(theta[group], (rows[group] % request.batch).to(x.device))
         one = problem.replaced(operator=problem.operator, noise=Gaussian(std=1.0))
         white = to_real(one.whiten(one.data - one.operator(x[group]))).double()
         sizes[group], counts[group] = white.square().sum(1).cpu(), one.num_data.double().cpu()
@@ -218,9 +228,9 @@ def invert(density: Callable[[Tensor], Tensor], uniform: Tensor) -> Tensor:
     return (z.gather(1, k) + s * width)[:, 0]
 
 
-def _nugget(job: Job) -> Tensor:
+def _nugget(request: HyperparameterRequest) -> Tensor:
     """The noise under which signals are looked at, ``(batch or 1,)`` float64."""
-    low = noise_levels(*job.unknowns.at(job.unknowns.medians))[1]
+    low = noise_levels(*request.unknowns.at(request.unknowns.medians))[1]
     return _NUGGET * torch.as_tensor(low, dtype=torch.float64).reshape(-1).cpu()
 
 
@@ -233,8 +243,10 @@ def _groups(values: Tensor, rows: Sequence[int]) -> list[list[int]]:
 
 
 def _memory(names: Sequence[str], trace: list[Tensor]) -> tuple[str, ...]:
-    """Warnings of scalars that have not forgotten where they were half of the sweeps ago: the last states of the chains
-    are then not draws from the posterior. For chains that mix the correlation is 0 +- 1 / sqrt(chains).
+    """Warnings of scalars that have not forgotten where they were half of the sweeps ago.
+
+    The last states of the chains are then not draws from the posterior. For chains that mix the correlation is 0 +- 1 /
+    sqrt(chains).
     """
     last, before = trace[-1], trace[max(len(trace) // 2 - 1, 0)]
     if len(trace) < 2 or len(last) < 4:

@@ -58,8 +58,9 @@ class Lattice:
 
     @property
     def error(self) -> float:
-        """What the log of the integral may be off by: its change when every other node is left out, what lies beyond
-        the edge, and what peaks that were not seen may hold.
+        """What the log of the integral may be off by.
+
+        Its change when every other node is left out, what lies beyond the edge, and what peaks that were not seen hold.
         """
         index = (self.points / torch.tensor(self.steps, dtype=torch.float64)).round().long()
         even = (index % 2 == 0).all(1)

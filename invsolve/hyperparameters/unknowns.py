@@ -34,7 +34,7 @@ class Unknowns:
     distributions: tuple[Distribution, ...]
 
     @classmethod
-    def of(cls, problem: Problem, prior: Prior) -> Self | None:
+    def from_problem(cls, problem: Problem, prior: Prior) -> Self | None:
         """What is unknown in a problem and its prior; None if nothing is."""
         laws: dict[str, Distribution] = {}
         if isinstance(problem.noise, Gaussian) and isinstance(problem.noise.std, Distribution):

@@ -310,12 +310,12 @@ OWN = frozenset({"Exact", "Guided", "NoGuidance", "Unconditional"})
 
 
 def cite(*what: Result | Strategy | Guidance | Sampler | Prior | str) -> tuple[Citation, ...]:
-    """The references behind a result, each once: of its strategy with guidance and sampler, and of its prior.
+    r"""The references behind a result, each once: of its strategy with guidance and sampler, and of its prior.
 
     Also of strategies, samplers and priors themselves, and of names: ``"DPS"``, or ``"t1_slice"`` for the embedded
     sample, which a result does not remember. What is yours gives nothing; a name that is not known is an error. A
     result that was read from a file knows the names of its strategy and guidance only.
-    ``print(*iv.cite(result), sep="\\n\\n")`` is a BibTeX file.
+    ``print(*iv.cite(result), sep="\n\n")`` is a BibTeX file.
 
     >>> from invsolve.samplers import UniPC
     >>> [c.arxiv for c in cite(UniPC())]
@@ -344,7 +344,7 @@ def _names(value: object) -> list[str]:
     if isinstance(value, str):
         return [value]
     if isinstance(value, Result):
-        parts = [value.strategy_object, value.prior]
+        parts: list[object] = [value.strategy_object, value.prior]
         if value.strategy_object is None:  # a file keeps names: "DeqParallel, MMPS"
             parts += value.strategy.split(", ")
         return [name for part in parts if part is not None for name in _names(part)]

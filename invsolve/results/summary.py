@@ -5,26 +5,23 @@ from __future__ import annotations
 import base64
 import html as markup
 import io
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from invsolve.plotting import central_image
 from invsolve.progress import duration
-
-if TYPE_CHECKING:
-    from invsolve.results.result import Result
+from invsolve.results.posterior_samples import PosteriorSamples
 
 _THUMBNAILS = 4  # items shown
 
 
-def summary(result: Result) -> str:
+def summary(result: PosteriorSamples) -> str:
     """Several lines: what the result is, what was assumed, how it fits the data, what it cost."""
     return "\n".join([_heading(result), *(f"  {key}: {value}" for key, value in _rows(result))])
 
 
-def _heading(result: Result) -> str:
+def _heading(result: PosteriorSamples) -> str:
     items = f" for each of {result.samples.shape[1]} items" if result.batched else ""
     kind = "complex" if result.samples.is_complex() else "real"
     shape = " x ".join(map(str, result.shape)) or "one number"
@@ -32,7 +29,7 @@ def _heading(result: Result) -> str:
     return f"Posterior: {result.num_samples} samples{items} of a {kind} signal, {shape} ({name})"
 
 
-def _rows(result: Result) -> list[tuple[str, str]]:
+def _rows(result: PosteriorSamples) -> list[tuple[str, str]]:
     rows = [("status", f"{result.status.name}. {result.status.value}")]
     if bool(result.failed.any()):
         rows.append(("failed", f"{int(result.failed.sum())} of {result.failed.numel()} samples"))
@@ -60,7 +57,7 @@ def _rows(result: Result) -> list[tuple[str, str]]:
     return rows
 
 
-def _chi2(result: Result) -> str:
+def _chi2(result: PosteriorSamples) -> str:
     chi2 = result.chi2[~result.failed]
     chi2 = chi2[torch.isfinite(chi2)]
     if not len(chi2):
@@ -68,7 +65,7 @@ def _chi2(result: Result) -> str:
     return f"median {float(chi2.median()):.3g}, {_range(chi2)} (about 1 if model and noise level are right)"
 
 
-def _parameter(result: Result, name: str) -> str:
+def _parameter(result: PosteriorSamples, name: str) -> str:
     """Mean and std of an unknown scalar: over the samples, and for several items the range of both."""
     posterior = result[name]
     if posterior.num_samples < 2:
@@ -77,7 +74,7 @@ def _parameter(result: Result, name: str) -> str:
     return words + (" per item" if result.batched and posterior.mean.numel() > 1 else "")
 
 
-def _evidence(result: Result) -> str | None:
+def _evidence(result: PosteriorSamples) -> str | None:
     log, se = result.log_evidence, result.log_evidence_se
     if log is None:
         return None
@@ -90,7 +87,7 @@ def _range(value: Tensor, *, digits: int = 3) -> str:
     return f"{low:.{digits}g}" if low == high else f"{low:.{digits}g} to {high:.{digits}g}"
 
 
-def html(result: Result) -> str:
+def html(result: PosteriorSamples) -> str:
     """Self-contained HTML: a table, and for images the mean and std as embedded PNGs. Strings are escaped."""
     cells = "".join(
         f"<tr><th style='text-align:left;vertical-align:top'>{markup.escape(key)}</th>"
@@ -103,7 +100,7 @@ def html(result: Result) -> str:
     )
 
 
-def _thumbnails(result: Result) -> str:
+def _thumbnails(result: PosteriorSamples) -> str:
     if sum(n > 1 for n in result.shape) < 2:
         return ""
     items = min(_THUMBNAILS, result.samples.shape[1]) if result.batched else 1

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from invsolve.core.validation import check_int, check_positive
 from invsolve.results.certificate import MEAN_TEST, STD_TEST, Attempt, Certificate, judged, worst
-from invsolve.solving.request import Call, Found
+from invsolve.results.strategy_output import StrategyOutput
+from invsolve.solving.request import SolveRequest
 from invsolve.strategies.base import Strategy
 from invsolve.strategies.choice.candidates import Rung
 from invsolve.strategies.exact import Exact
@@ -38,21 +39,24 @@ class Budget:
             check_int("Budget", "evaluations", self.evaluations, minimum=1)
 
 
-def climb(call: Call, rungs: Sequence[Rung], budget: Budget | None) -> tuple[Found, Rung, Certificate]:
-    """Run the strategies in order, each on the items that are not certified yet, until none is left or the next would
-    leave the budget. Of every item the best is kept; the rung is the last one that an item was taken from. Items of
-    which chains saw less than a fifth of the likelihood's power are left to guidance, if that is among the rungs:
-    samples that hardly know the data are no answer.
+def escalate(
+    request: SolveRequest, rungs: Sequence[Rung], budget: Budget | None
+) -> tuple[StrategyOutput, Rung, Certificate]:
+    """Run the strategies in order until every item is certified, or the next one would leave the budget.
+
+    Each runs on the items that are not certified yet. Of every item the best is kept; the rung is the last one that an
+    item was taken from. Items of which chains saw less than a fifth of the likelihood's power are left to guidance, if
+    that is among the rungs: samples that hardly know the data are no answer.
 
     Without a budget the default one decides what is begun, and what was begun is finished: the answer then does not
     depend on the speed of the machine unless it takes a second try.
     """
     strict, budget = budget is not None, budget or Budget()
-    batch, started = len(call.problem.data), time.perf_counter()
+    batch, started = len(request.problem.data), time.perf_counter()
     items = torch.arange(batch)
     attempts: list[Attempt] = []
     spent, missing = 0, ""
-    best: _Best | None = None
+    best: _BestSoFar | None = None
     first: dict[str, tuple[float, int, float]] = {}  # seconds, evaluations and relative cost of a kind's first rung
     for number, rung in enumerate(r for r in rungs if not r.instead):
         share = len(items) / batch
@@ -60,7 +64,7 @@ def climb(call: Call, rungs: Sequence[Rung], budget: Budget | None) -> tuple[Fou
             missing = f"{missing}; {over}"
             break
         # Rows that see each other run together, whatever the caller's chunk is for others.
-        here = call if rung.strategy.couples == "nothing" else replace(call, chunk=None)
+        here = request if rung.strategy.couples == "nothing" else replace(request, chunk=None)
         found = here.on(items).run(rung, number, _limit(budget, started, spent) if strict else _never)
         spent += found.evaluations
         first.setdefault(rung.strategy.name, (found.seconds / share, round(found.evaluations / share), rung.cost))
@@ -77,14 +81,18 @@ def climb(call: Call, rungs: Sequence[Rung], budget: Budget | None) -> tuple[Fou
                 text=wrong or ("every test passed" if rung.tested else ""),
             )
         )
-        best = _Best.of(found, rung, passed, tests) if best is None else best.updated(found, rung, passed, tests, items)
+        best = (
+            _BestSoFar.first(found, rung, passed, tests)
+            if best is None
+            else best.updated(found, rung, passed, tests, items)
+        )
         items, missing = (~best.passed).nonzero()[:, 0], wrong
         if not len(items) or found.stopped:
             break
     assert best is not None
     lost = (~best.passed & (_power(best.found, batch) < _LOST)).nonzero()[:, 0]
     for rung in (r for r in rungs if r.instead and len(lost)):
-        found = call.on(lost).run(rung, len(rungs))
+        found = request.on(lost).run(rung, len(rungs))
         attempts.append(
             Attempt(
                 strategy=short(rung.strategy),
@@ -98,34 +106,34 @@ def climb(call: Call, rungs: Sequence[Rung], budget: Budget | None) -> tuple[Fou
         best = best.updated(found, rung, torch.zeros(len(lost), dtype=torch.bool), {}, lost, all_of_them=True)
         whose = "the samples" if len(lost) == batch else f"the samples of {len(lost)} of {batch} items"
         missing = f"{missing}; {whose} are those of {short(rung.strategy)}, an approximation that was not tested"
-    return best.found, best.rung, best.certificate(call.problem.batched, tuple(attempts), missing)
+    return best.found, best.rung, best.certificate(request.problem.batched, tuple(attempts), missing)
 
 
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
-class _Best:
+class _BestSoFar:
     """The best so far of every item."""
 
-    found: Found
+    found: StrategyOutput
     rung: Rung
     passed: Tensor  # (items,), as all below
     tests: dict[str, Tensor]
     exact: bool
 
     @classmethod
-    def of(cls, found: Found, rung: Rung, passed: Tensor, tests: dict[str, Tensor]) -> _Best:
+    def first(cls, found: StrategyOutput, rung: Rung, passed: Tensor, tests: dict[str, Tensor]) -> _BestSoFar:
         return cls(found=found, rung=rung, passed=passed, tests=tests, exact=isinstance(rung.strategy, Exact))
 
     def updated(
         self,
-        found: Found,
+        found: StrategyOutput,
         rung: Rung,
         passed: Tensor,
         tests: dict[str, Tensor],
         items: Tensor,
         *,
         all_of_them: bool = False,
-    ) -> _Best:
+    ) -> _BestSoFar:
         """With what was ``found`` for ``items`` where that is better, or ``all_of_them``."""
         batch, old = len(self.passed), self.found
         better = torch.ones_like(passed)
@@ -197,7 +205,7 @@ _LOST = 0.2  # power of the likelihood, at which data count with more than twice
 _ERROR = "error"  # what the best is chosen by
 
 
-def _power(found: Found, items: int) -> Tensor:
+def _power(found: StrategyOutput, items: int) -> Tensor:
     """Of the likelihood, that the samples of every item saw, (items,)."""
     if "beta" not in found.info:
         return torch.ones(items, dtype=torch.float64)
@@ -218,7 +226,7 @@ def _limit(budget: Budget, started: float, spent: int) -> Callable[[int], bool]:
     return over
 
 
-def _judged(rung: Rung, found: Found, batch: int) -> tuple[Tensor, dict[str, Tensor], str]:
+def _judged(rung: Rung, found: StrategyOutput, batch: int) -> tuple[Tensor, dict[str, Tensor], str]:
     if isinstance(rung.strategy, Exact):
         return torch.ones(batch, dtype=torch.bool), {}, ""
     if not rung.tested:

@@ -20,6 +20,7 @@ from invsolve.errors import invalid
 from invsolve.priors.base import Prior
 from invsolve.problem import Problem
 from invsolve.progress import Progress
+from invsolve.results.strategy_output import StrategyOutput
 from invsolve.strategies.base import Run, Strategy
 
 _LOOK_EVERY = 10  # steps between looks for NaN; a look at every step costs a third of a tight loop
@@ -30,7 +31,7 @@ DrawFactory = Callable[[Sequence[int], Sequence[int]], DrawLike]
 
 
 @dataclass(kw_only=True)
-class Done:
+class FinishedRows:
     """What is finished so far: ``rows`` in order, by name, a list of chunks each; and what they cost."""
 
     rows: dict[str, list[Tensor]] = field(default_factory=dict)
@@ -39,21 +40,31 @@ class Done:
     seconds: float = 0.0  # of earlier processes
     chunk: int = 0
     warnings: tuple[str, ...] = ()
-    stopped: bool = False  # before the last step, by `Work.over`
+    stopped: bool = False  # before the last step, by `ChunkedRun.over`
     saved_at: float = field(default_factory=time.monotonic)  # when a checkpoint was last written
     steps_since: int = 0  # steps of chunks run since then
 
-    def column(self, name: str) -> Tensor | None:
-        """All finished rows of one quantity: "samples", "chi2", "log_weights" or "info.NAME"; None if there is none."""
-        return torch.cat(self.rows[name]) if name in self.rows else None
-
-    @property
-    def info(self) -> dict[str, Tensor]:
-        return {k.removeprefix("info."): torch.cat(v) for k, v in self.rows.items() if k.startswith("info.")}
+    def output(self, seconds: float) -> StrategyOutput:
+        """All of it, after so many ``seconds`` in this process."""
+        columns = {name: torch.cat(chunks) for name, chunks in self.rows.items()}
+        return StrategyOutput(
+            samples=columns["samples"],
+            chi2=columns["chi2"],
+            log_weights=columns.get("log_weights"),
+            info={k.removeprefix("info."): v for k, v in columns.items() if k.startswith("info.")},
+            calls=self.calls,
+            processed=self.processed,
+            seconds=self.seconds + seconds,
+            chunk=self.chunk,
+            warnings=self.warnings,
+            stopped=self.stopped,
+        )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Work:
+class ChunkedRun:
+    """One strategy on all rows of a problem, ``chunk`` at a time."""
+
     problem: Problem
     prior: Prior
     strategy: Strategy
@@ -67,19 +78,22 @@ class Work:
     # Told the calls so far after every step: True ends the work, where the strategy has an answer by then.
     over: Callable[[int], bool] = lambda calls: False
 
-    def run(self) -> Done:
+    def run(self) -> StrategyOutput:
+        """All rows, from the checkpoint on if there is one."""
+        started = time.perf_counter()
         keep_memory()
         chunk, position = self.chunk, 0
         resume: _Resume | None = None
-        done = Done(chunk=chunk)
+        done = FinishedRows(chunk=chunk)
         if self.saved is not None and Path(self.saved.path).exists():
             done, position, resume = self._load()
             chunk = done.chunk
         self.progress.init(self.rows * self.strategy.num_steps)
         with torch.no_grad():  # what needs a derivative enables it itself
-            return self._run(done, chunk, position, resume)
+            self._run(done, chunk, position, resume)
+        return done.output(time.perf_counter() - started)
 
-    def _run(self, done: Done, chunk: int, position: int, resume: _Resume | None) -> Done:
+    def _run(self, done: FinishedRows, chunk: int, position: int, resume: _Resume | None) -> None:
         started = time.perf_counter()
         try:
             bound = None
@@ -105,11 +119,10 @@ class Work:
                 self._save(done, self.rows, None, 0, Counter(), time.perf_counter() - started)
         finally:
             self.progress.close()
-        return done
 
     def _chunk(
         self,
-        done: Done,
+        done: FinishedRows,
         position: int,
         count: int,
         bound: Any,
@@ -174,11 +187,13 @@ class Work:
         done.processed += len(numbers)
 
     # --- checkpoints -----------------------------------------------------------------------------------------------
-    def _due(self, done: Done) -> bool:
+    def _due(self, done: FinishedRows) -> bool:
         assert self.saved is not None
         return self.saved.due(done.steps_since, time.monotonic() - done.saved_at)
 
-    def _save(self, done: Done, position: int, state: Any, step: int, calls: Counter[str], seconds: float) -> None:
+    def _save(
+        self, done: FinishedRows, position: int, state: Any, step: int, calls: Counter[str], seconds: float
+    ) -> None:
         assert self.saved is not None
         tensors = {f"done.{name}": torch.cat(chunks) for name, chunks in done.rows.items()}
         if state is not None:
@@ -202,13 +217,13 @@ class Work:
             },
         )
 
-    def _load(self) -> tuple[Done, int, _Resume | None]:
+    def _load(self) -> tuple[FinishedRows, int, _Resume | None]:
         assert self.saved is not None
         tensors, meta = load_state(self.saved.path)
         check_fingerprint(meta.get("identity", {}), self.identity)
         device = self.problem.data.device
         tensors = {k: v.to(device) for k, v in tensors.items()}
-        found = Done(
+        found = FinishedRows(
             rows={k.removeprefix("done."): [v] for k, v in tensors.items() if k.startswith("done.")},
             calls=Counter(meta["calls"]),
             processed=meta["processed"],

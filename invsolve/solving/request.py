@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import prod
@@ -21,7 +19,8 @@ from invsolve.errors import invalid
 from invsolve.priors.base import Prior
 from invsolve.problem import Problem
 from invsolve.progress import Progress
-from invsolve.solving.loop import Done, DrawFactory, Work
+from invsolve.results.strategy_output import StrategyOutput
+from invsolve.solving.loop import ChunkedRun, DrawFactory
 from invsolve.strategies.choice.candidates import Rung
 from invsolve.strategies.mcmc.convergence import between_islands
 
@@ -34,28 +33,7 @@ _CHUNK_NUMBERS_ELSEWHERE = 2**24
 
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Found:
-    """What one strategy found; rows are sample k of item b, number ``k * batch + b``."""
-
-    samples: Tensor  # (rows, *shape)
-    chi2: Tensor  # (rows,)
-    log_weights: Tensor | None
-    info: dict[str, Tensor]  # (rows,) each
-    calls: Counter[str]
-    processed: int  # rows that the calls are divided by
-    seconds: float
-    chunk: int
-    warnings: tuple[str, ...]
-    stopped: bool = False  # before its last step
-
-    @property
-    def evaluations(self) -> int:
-        return sum(self.calls.values())
-
-
-@final
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Call:
+class SolveRequest:
     """What the caller of `solve` asked for, checked."""
 
     problem: Problem
@@ -69,7 +47,7 @@ class Call:
     saved: Checkpoint | None
     progress: Progress
 
-    def on(self, items: Tensor) -> Call:
+    def on(self, items: Tensor) -> SolveRequest:
         """The same call for some of its items; their draws stay theirs."""
         index = items.tolist()
         if len(index) == len(self.problem.data):
@@ -82,25 +60,10 @@ class Call:
             draws=lambda chosen, samples: own([index[b] for b in chosen], samples),
         )
 
-    def run(self, rung: Rung, number: int = 0, over: Callable[[int], bool] = lambda calls: False) -> Found:
-        """Run one strategy; ``number`` tells the checkpoints of a ladder apart, ``over`` ends it (see `Work`)."""
+    def run(self, rung: Rung, number: int = 0, over: Callable[[int], bool] = lambda calls: False) -> StrategyOutput:
+        """Run one strategy; ``number`` tells the checkpoints of a ladder apart, ``over`` ends it (see `ChunkedRun`)."""
         if rung.islands == 1:
-            done, seconds = self._work(rung, self.problem, self.num_samples, self.draws, number, over)
-            columns = {name: done.column(name) for name in ("samples", "chi2", "log_weights")}
-            samples, chi2 = columns["samples"], columns["chi2"]
-            assert samples is not None and chi2 is not None
-            return Found(
-                samples=samples,
-                chi2=chi2,
-                log_weights=columns["log_weights"],
-                info=done.info,
-                calls=done.calls,
-                processed=done.processed,
-                seconds=seconds,
-                chunk=done.chunk,
-                warnings=done.warnings,
-                stopped=done.stopped,
-            )
+            return self._chunked(rung, self.problem, self.num_samples, self.draws, number, over)
         # Item b on island i is item b * islands + i of a larger batch, whose sample k has the stream of sample
         # k * islands + i of item b.
         islands, batch = rung.islands, len(self.problem.data)
@@ -110,33 +73,28 @@ class Call:
             numbers = [k * islands + r % islands for r, k in zip(items, samples, strict=True)]
             return self.draws([r // islands for r in items], numbers)
 
-        done, seconds = self._work(rung, self.problem.take(index), rung.particles, draws, number, over)
-        samples, chi2, logs = (done.column(name) for name in ("samples", "chi2", "log_weights"))
-        assert samples is not None and chi2 is not None and logs is not None
-        info = {k: v.view(rung.particles, batch, islands)[0] for k, v in done.info.items()}
-        chosen, info = pooled(samples, chi2, logs, info, self.num_samples)
-        return Found(
-            samples=samples[chosen],
-            chi2=chi2[chosen],
+        each = self._chunked(rung, self.problem.take(index), rung.particles, draws, number, over)
+        assert each.log_weights is not None
+        info = {k: v.view(rung.particles, batch, islands)[0] for k, v in each.info.items()}
+        chosen, info = pooled(each.samples, each.chi2, each.log_weights, info, self.num_samples)
+        return replace(
+            each,
+            samples=each.samples[chosen],
+            chi2=each.chi2[chosen],
             log_weights=None,
             info=info,
-            calls=done.calls,
             processed=self.num_samples * batch,
-            seconds=seconds,
-            chunk=done.chunk,
-            warnings=done.warnings,
-            stopped=done.stopped,
         )
 
-    def _work(
+    def _chunked(
         self, rung: Rung, problem: Problem, samples: int, draws: DrawFactory, number: int, over: Callable[[int], bool]
-    ) -> tuple[Done, float]:
+    ) -> StrategyOutput:
         strategy, rows = rung.strategy, samples * len(problem.data)
         chunk = self._chunk_rows(rung, rows)
         saved = self.saved
         if saved is not None and number:
             saved = replace(saved, path=f"{saved.path}.{number}")
-        work = Work(
+        return ChunkedRun(
             problem=problem,
             prior=self.prior,
             strategy=strategy,
@@ -148,10 +106,7 @@ class Call:
             identity=self._identity(rung, chunk),
             progress=self.progress,
             over=over,
-        )
-        started = time.perf_counter()
-        done = work.run()
-        return done, time.perf_counter() - started + done.seconds
+        ).run()
 
     def _identity(self, rung: Rung, chunk: int) -> dict[str, str]:
         if self.saved is None:

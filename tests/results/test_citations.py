@@ -96,7 +96,7 @@ def test_the_name_in_a_file_is_enough_for_the_strategys_papers(name, strategy):
         return
     papers = {paper for source in iv.samplers.__all__ for paper in SOURCES.get(source, ())} - {"song2021ddim"}
     result = iv.solve(A, Y, PRIOR, noise=0.5, num_samples=2)
-    saved = replace(result, strategy=strategy.name, strategy_object=None)
+    saved = replace(result, strategy=strategy.name, solver=None)
     assert set(keys(saved)) >= set(keys(strategy)) - papers
 
 

@@ -14,8 +14,10 @@ import torch
 from torch import Tensor
 
 from invsolve.core.packing import Layout, Part
-from invsolve.errors import InputError, InputTypeError
-from invsolve.results.result import Interval, Result, Status
+from invsolve.errors import InputError, InputTypeError, UnsupportedError
+from invsolve.results.order_statistics import Interval
+from invsolve.results.result import Result
+from invsolve.results.status import Status
 
 
 def draw(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
@@ -29,7 +31,7 @@ def make(samples: Tensor, *, batched: bool = True, failed: Tensor | None = None,
     samples[failed] = math.nan
     values: dict[str, Any] = dict(
         samples=samples,
-        status=Status.of(failed),
+        status=Status.from_failures(failed),
         failed=failed,
         batched=batched,
         shape=tuple(samples.shape[len(lead) :]),
@@ -494,12 +496,15 @@ def test_interval_is_a_named_tuple():
     assert isinstance(interval, Interval) and interval.low.shape == (2, 1)
 
 
-def test_check_is_the_check_of_the_package(monkeypatch):
-    import invsolve.diagnostics.check_result
+def test_check_asks_the_solver():
+    class Checks:
+        def check(self, result, *, solves):
+            return "checked", result, solves
 
-    result = make(draw(3, 2, 1))
-    monkeypatch.setattr(invsolve.diagnostics.check_result, "check_result", lambda r, solves: ("checked", r, solves))
+    result = make(draw(3, 2, 1), solver=Checks())
     assert result.check() == ("checked", result, None)
+    with pytest.raises(UnsupportedError, match="loaded or derived"):
+        result.map(torch.abs).check()
 
 
 @pytest.mark.parametrize("status", Status)

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import invsolve as iv
-from invsolve.results.result import blanked
+from invsolve.results.status import blanked
 from invsolve.results.warnings import misfit, thinned
 
 N = 6

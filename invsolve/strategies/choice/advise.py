@@ -97,7 +97,7 @@ def advise(A: Operator | Problem, prior: Prior, noise: Any = None) -> Advice:
     if isinstance(A, Problem) and noise is not None:
         raise invalid("advise", "noise", "left out when the first argument is a Problem", noise)
     problem = A if isinstance(A, Problem) else _problem(A, prior, noise)
-    from invsolve.solving.solve import check_pair, not_a_prior
+    from invsolve.solving.validation import check_pair, not_a_prior
 
     if not isinstance(prior, Prior):
         raise not_a_prior(prior, "advise")
@@ -139,7 +139,7 @@ def _cost(s: Advised) -> float:
 
 
 def _problem(A: object, prior: object, noise: object) -> Problem:
-    from invsolve.solving.solve import not_a_prior
+    from invsolve.solving.validation import not_a_prior
 
     if not isinstance(prior, Prior):
         raise not_a_prior(prior, "advise")

@@ -9,8 +9,11 @@ import torch
 
 import invsolve as iv
 from invsolve.operators import BlackBox
-from invsolve.solving.escalation import climb
-from invsolve.solving.request import Found, pooled
+from invsolve.results import certificate as certificates
+from invsolve.results.strategy_output import StrategyOutput
+from invsolve.solving import escalation
+from invsolve.solving.escalation import escalate
+from invsolve.solving.request import pooled
 from invsolve.strategies.choice.candidates import Rung, ladder
 
 D = torch.float64
@@ -128,7 +131,7 @@ def test_of_a_batch_only_the_items_far_from_the_data_are_guided(tmp_path):
 def test_a_try_that_came_further_is_kept():
     """Neither of two tries knows its error."""
     call = Scripted([math.nan, math.nan], powers=[0.1, 0.9])
-    _, rung, certificate = climb(call, [*rungs(1, 1), replace(rungs(1)[0], instead=True)], iv.Budget(seconds=1e9))
+    _, rung, certificate = escalate(call, [*rungs(1, 1), replace(rungs(1)[0], instead=True)], iv.Budget(seconds=1e9))
     assert call.ran == [0, 1] and rung.why == "rung 1" and "those of" not in certificate.missing
 
 
@@ -186,9 +189,9 @@ def test_few_samples_come_from_the_same_population():
     assert len({tuple(x) for x in result.samples.tolist()}) == 3
 
 
-def test_the_ladder_is_climbed_inside_the_budget(monkeypatch):
+def test_strategies_are_tried_inside_the_budget(monkeypatch):
     """Nothing is certified to 1e-4 posterior std: the first rung does not pass, the next is too dear."""
-    monkeypatch.setattr(iv.certificate, "MEAN_ERROR", 1e-4)
+    monkeypatch.setattr(certificates, "MEAN_ERROR", 1e-4)
     result = iv.solve(
         BENT,
         torch.zeros(N, dtype=D),
@@ -217,7 +220,7 @@ def test_chains_stop_where_the_budget_ends(budget):
 
 
 def test_without_a_budget_what_was_begun_is_finished(monkeypatch):
-    monkeypatch.setattr(iv.climb, "Budget", lambda: iv.Budget(seconds=1e-6))
+    monkeypatch.setattr(escalation, "Budget", lambda: iv.Budget(seconds=1e-6))
     result = iv.solve(BENT, torch.zeros(N, dtype=D), prior(), noise=0.1, num_samples=8)
     assert result.certificate.reached and float(result.info["moves"].min()) > 8
 
@@ -238,7 +241,7 @@ class Scripted:
         info = {"mean_error": error, "std_error": error, "log_evidence_se": error}
         if self.powers:
             info["beta"] = torch.full((2,), self.powers[number], dtype=D)
-        return Found(
+        return StrategyOutput(
             samples=torch.zeros(2, N, dtype=D),
             chi2=torch.ones(2, dtype=D),
             log_weights=None,
@@ -255,9 +258,9 @@ def rungs(*costs):
     return [Rung(strategy=iv.strategies.MMPS(num_steps=10 + i), why=f"rung {i}", cost=c) for i, c in enumerate(costs)]
 
 
-def test_the_climb_stops_when_certified():
+def test_escalation_stops_when_certified():
     call = Scripted([0.5, 0.01, 0.01])
-    _, rung, certificate = climb(call, rungs(1, 1, 1), iv.Budget(seconds=1e9))
+    _, rung, certificate = escalate(call, rungs(1, 1, 1), iv.Budget(seconds=1e9))
     assert call.ran == [0, 1] and rung.why == "rung 1" and certificate.reached and certificate.missing == ""
     assert [a.reached for a in certificate.attempts] == [0, 1]
     assert "Certified (MMPS()" in str(certificate) and "0.02 posterior std" in str(certificate)
@@ -265,22 +268,22 @@ def test_the_climb_stops_when_certified():
 
 def test_the_best_is_returned_when_none_is_certified():
     call = Scripted([0.5, 0.2, 0.3])
-    _, rung, certificate = climb(call, rungs(1, 1, 1), iv.Budget(seconds=1e9))
+    _, rung, certificate = escalate(call, rungs(1, 1, 1), iv.Budget(seconds=1e9))
     assert call.ran == [0, 1, 2] and rung.why == "rung 1" and not certificate.reached
     assert "bound on the mean's error (posterior std) 0.6" in certificate.missing  # of the last attempt
 
 
 def test_a_rung_that_would_not_end_in_time_is_not_begun():
     call = Scripted([0.5, 0.01])
-    _, _, certificate = climb(call, rungs(1, 100), iv.Budget(seconds=50))
+    _, _, certificate = escalate(call, rungs(1, 100), iv.Budget(seconds=50))
     assert call.ran == [0] and "would take about 100 s, 50 s are left of budget=50" in certificate.missing
     call = Scripted([0.5, 0.01])
-    _, _, certificate = climb(call, rungs(1, 8), iv.Budget(evaluations=5000))
+    _, _, certificate = escalate(call, rungs(1, 8), iv.Budget(evaluations=5000))
     assert call.ran == [0] and "would take about 8,000 evaluations, 4,000 are left" in certificate.missing
 
 
 def test_nan_is_no_certificate():
-    _, _, certificate = climb(Scripted([math.nan]), rungs(1), iv.Budget())
+    _, _, certificate = escalate(Scripted([math.nan]), rungs(1), iv.Budget())
     assert not certificate.reached and not bool(certificate.passed.any())
 
 
@@ -308,11 +311,11 @@ def test_pooling_counts_islands_by_their_evidence_and_drops_what_failed():
     assert info["log_evidence_se"][0] > 0.5 and info["log_evidence_se"][1] == 0
 
 
-def test_only_items_that_are_not_certified_climb_on(monkeypatch):
+def test_only_items_that_are_not_certified_escalate(monkeypatch):
     """The second of three fails at first: the others keep what the first rung found, bit for bit."""
     y = torch.randn(3, N, generator=torch.Generator().manual_seed(0), dtype=D)
     first = iv.solve(BENT, y, prior(), noise=0.1, num_samples=64, strategy=iv.strategies.NoiseMCMC(chains=4096))
-    honest = iv.climb.judged
+    honest = escalation.judged
 
     def strict(info):
         passed, tests, wrong = honest(info)
@@ -323,7 +326,7 @@ def test_only_items_that_are_not_certified_climb_on(monkeypatch):
             else (passed, tests, wrong)
         )
 
-    monkeypatch.setattr(iv.climb, "judged", strict)
+    monkeypatch.setattr(escalation, "judged", strict)
     result = iv.solve(BENT, y, prior(), noise=0.1, num_samples=64, budget=1e6)
     attempts = result.certificate.attempts
     assert [(a.items, a.reached) for a in attempts] == [(3, 2), (1, 1)] and result.certificate.reached
@@ -333,7 +336,7 @@ def test_only_items_that_are_not_certified_climb_on(monkeypatch):
     assert torch.equal(result.info["ess"][:, [0, 2]], first.info["ess"][:, [0, 2]])
 
 
-def test_a_killed_climb_goes_on(tmp_path):
+def test_a_killed_escalation_goes_on(tmp_path):
     exact = mixture()
     y = torch.zeros(N, dtype=D)
 
@@ -373,7 +376,7 @@ def test_a_budget_is_of_auto_only():
 def test_a_kind_that_was_not_run_yet_is_not_free():
     call = Scripted([0.5, 0.01])
     others = [*rungs(1), Rung(strategy=iv.strategies.NoiseMCMC(), why="another kind")]
-    _, _, certificate = climb(call, others, iv.Budget(evaluations=1500))
+    _, _, certificate = escalate(call, others, iv.Budget(evaluations=1500))
     assert call.ran == [0] and "would take about 1,000 evaluations, 500 are left" in certificate.missing
 
 
@@ -418,9 +421,9 @@ def test_a_certificate_is_saved_with_its_result(tmp_path):
 def test_a_certificate_of_nothing_is_none():
     value = iv.solve(LINEAR, torch.zeros(N, dtype=D), prior(), noise=0.1).certificate.to_dict()
     with pytest.raises(ValueError, match="without attempts"):
-        iv.certificate.Certificate.from_dict(value | {"attempts": []})
+        certificates.Certificate.from_dict(value | {"attempts": []})
     with pytest.raises(KeyError):
-        iv.certificate.Certificate.from_dict({})
+        certificates.Certificate.from_dict({})
 
 
 def test_a_likelihood_that_is_zero_everywhere_fails_soon():
@@ -439,7 +442,7 @@ def test_a_likelihood_that_is_zero_everywhere_fails_soon():
     result = iv.solve(
         Nowhere(), y, prior(), noise=0.3, num_samples=4, throw=False, strategy=iv.strategies.NoiseMCMC(num_steps=200)
     )
-    assert result.status is iv.result.Status.SOME_FAILED
+    assert result.status is iv.Status.SOME_FAILED
     assert result.failed[:, 0].all() and not result.failed[:, 1].any()
     assert result.info["moves"][0, 0] == 30 and result.info["mean_error"][0, 0].isnan()
     with pytest.raises(iv.errors.SolveError, match="4 of 8 samples failed"):

@@ -16,11 +16,12 @@ import torch
 import xarray
 from torch import Tensor
 
-import invsolve.results.result_io
 from invsolve.core.packing import Layout, Part
 from invsolve.errors import FileError, InputTypeError
-from invsolve.results.result import Result, Status
-from invsolve.results.result_io import load_result
+from invsolve.results import writing
+from invsolve.results.reading import load_result
+from invsolve.results.result import Result
+from invsolve.results.status import Status
 
 
 def make(
@@ -188,7 +189,7 @@ def test_a_failure_while_writing_leaves_the_old_file(tmp_path, monkeypatch):
         temporary.write_bytes(b"half a file")
         raise OSError("disk full")
 
-    monkeypatch.setattr(invsolve.results.result_io, "_to_netcdf", breaks)
+    monkeypatch.setattr(writing, "_to_netcdf", breaks)
     with pytest.raises(OSError, match="disk full"):
         make(torch.float64).save(path)
     assert os.listdir(tmp_path) == ["r.nc"]

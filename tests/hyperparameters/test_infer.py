@@ -396,7 +396,7 @@ def test_an_evidence_that_chains_did_not_reach_does_not_count():
 
 
 def test_auto_takes_populations_where_there_is_no_closed_form():
-    from invsolve.hyperparameters.hierarchical import choose
+    from invsolve.hyperparameters.request import choose
 
     sparse = iv.priors.SparsePrior(shape=(4,), coefficients=iv.priors.Laplace(scale=1.0))
     problem = iv.Problem(iv.operators.Mask(mask=torch.ones(4, dtype=torch.bool)), torch.zeros(4), noise=0.1)
@@ -407,8 +407,8 @@ def test_auto_takes_populations_where_there_is_no_closed_form():
 def lattice_keeps(options, prior, A, y):
     """The same solve without memory for weighted samples."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("invsolve.hyperparameters.hierarchical._KEPT", 0)
-        patch.setattr("invsolve.hyperparameters.hierarchical._PRIORS", 1)
+        patch.setattr("invsolve.hyperparameters.on_lattice._KEPT", 0)
+        patch.setattr("invsolve.hyperparameters.on_lattice._PRIORS", 1)
         return iv.solve(A, y, prior, noise=NOISE, num_samples=256, **options)
 
 
@@ -647,9 +647,9 @@ def test_an_operator_family_observes_the_same_data():
 def test_unknowns_are_described_row_by_row():
     A, y = data(items=2)
     gains = iv.operators.Family(lambda gain: iv.operators.Matrix(matrix=gain * A.matrix), gain=LAW)
-    unknowns = Unknowns.of(iv.Problem(gains, y, noise=NOISE), FAMILY)
+    unknowns = Unknowns.from_problem(iv.Problem(gains, y, noise=NOISE), FAMILY)
     assert unknowns.names == ("noise.std", "prior.length", "operator.gain")
-    assert Unknowns.of(iv.Problem(A, y, noise=0.1), field(1.0)) is None
+    assert Unknowns.from_problem(iv.Problem(A, y, noise=0.1), field(1.0)) is None
     theta = unknowns.transport(random(3, 3))
     assert torch.allclose(unknowns.medians, torch.tensor([0.2, math.sqrt(6.0), 1.25], dtype=F64))
     theta[:, 2] = 1.5

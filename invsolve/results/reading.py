@@ -1,29 +1,24 @@
-"""Results as xarray datasets and NetCDF files. Reading checks first, and never builds anything but numbers and text."""
+"""Reading results: checked before it is used, and never building anything but numbers and text."""
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from invsolve.core.files import atomic_write
 from invsolve.core.packing import Layout, Part
-from invsolve.errors import FileError, InvsolveError, invalid_type
+from invsolve.errors import FileError, InvsolveError
 from invsolve.results.certificate import Certificate
-from invsolve.results.result import Result, Status
+from invsolve.results.result import Result
+from invsolve.results.status import Status
+from invsolve.results.writing import MARK, VERSION
 
-if TYPE_CHECKING:
-    import xarray
-
-_VERSION = 1
-_MARK = "invsolve_result"  # attribute: the version of this format
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _NUMBERS = ("float32", "float64", "complex64", "complex128")
 _WHOLE = ("int8", "uint8", "int16", "int32", "int64", "bool")
@@ -48,77 +43,25 @@ _RUN: dict[str, type | tuple[type, ...]] = {  # what the attribute "run" must ho
 }
 
 
-def to_xarray(result: Result) -> xarray.Dataset:
-    """A dataset on dims 'sample', 'item' (if batched) and the signal's (``result.dims``, or 'axis_0', ...).
-
-    Variables: ``samples``, ``mean``, ``std``, ``chi2``, ``failed``, ``log_weights`` if any, ``info_*``, and
-    ``parameter_*`` for the scalars inferred with the signal.
-    ``attrs['settings']`` is the settings as JSON, ``attrs['run']`` the account of the run. Half precision becomes
-    float32; complex stays complex.
-    """
-    import xarray
-
-    signal = result.dims or tuple(f"axis_{i}" for i in range(len(result.shape)))
-    if set(signal) & {"sample", "item"}:
-        signal = tuple(f"axis_{name}" if name in ("sample", "item") else name for name in signal)
-    item = ("item",) if result.batched else ()
-    units = {"units": result.units} if result.units else {}
-    variables: dict[str, tuple[Any, ...]] = {
-        "samples": (("sample", *item, *signal), _numpy(result.samples), units),
-        "mean": ((*item, *signal), _numpy(result.mean), units),
-        "std": ((*item, *signal), _numpy(result.std), units),
-        "chi2": (("sample", *item), _numpy(result.chi2), {"long_name": "chi^2 per datum"}),
-        "failed": (("sample", *item), _numpy(result.failed)),
-    }
-    if result.log_weights is not None:
-        variables["log_weights"] = (("sample", *item), _numpy(result.log_weights))
-    for name, value in result.info.items():
-        variables[f"info_{name}"] = (("sample", *item), _numpy(value))
-    for name, value in result.parameters.items():
-        variables[f"parameter_{name}"] = (("sample", *item), _numpy(value))
-    layout = None if result.layout is None else [dataclasses.asdict(part) for part in result.layout.parts]
-    run = {
-        "status": result.status.name,
-        "batched": result.batched,
-        "strategy": result.strategy,
-        "why": result.why,
-        "nfe": float(result.nfe),
-        "vjps": float(result.vjps),
-        "operator_calls": dict(result.operator_calls),
-        "seconds": float(result.seconds),
-        "seed": result.seed,
-        "versions": dict(result.versions),
-        "info": {name: variables[f"info_{name}"][1].dtype.name for name in result.info},
-        "parameters": {name: variables[f"parameter_{name}"][1].dtype.name for name in result.parameters},
-        "warnings": list(result.warnings),
-        "dims": result.dims,
-        "units": result.units,
-        "layout": layout,
-        "certificate": None if result.certificate is None else result.certificate.to_dict(),
-    }
-    attrs = {_MARK: _VERSION, "settings": _json("settings", dict(result.settings)), "run": _json("run", run)}
-    return xarray.Dataset(variables, attrs=attrs)
-
-
-def save_result(result: Result, path: str | os.PathLike[str]) -> None:
-    """Write `to_xarray` as a NetCDF-4 file; an interrupted write leaves an old file as it was."""
-    data = to_xarray(result)
-    # No fill value: a NaN of a failed row is a number like any other, and must come back with its bits.
-    plain: dict[Any, dict[str, Any]] = {name: {"_FillValue": None} for name in data.variables}
-    # Text of fixed length: HDF5 reads text of variable length through a heap, and never returns from some damaged ones.
-    data = data.assign_attrs({name: np.bytes_(data.attrs[name]) for name in ("settings", "run")})
-    atomic_write(path, lambda temporary: _to_netcdf(data, temporary, plain))
-
-
-def _to_netcdf(data: xarray.Dataset, path: Path, encoding: dict[Any, dict[str, Any]]) -> None:
-    data.to_netcdf(path, engine="h5netcdf", encoding=encoding)
-
-
 def load_result(path: str | os.PathLike[str]) -> Result:
-    """Read a file of ``Result.save``: bit for bit, but for ``problem`` and ``prior``, which are None.
+    """Read a file of ``Result.save``: bit for bit, but for ``problem``, ``prior`` and ``solver``, which are None.
 
-    FileError says what is wrong with a file that is missing, cut short, foreign or not what it claims to be. Other
-    programs open the same files with ``xarray.open_dataset(path, engine="h5netcdf")``.
+    Other programs open the same files with ``xarray.open_dataset(path, engine="h5netcdf")``.
+
+    Parameters
+    ----------
+    path : str or path
+        The file.
+
+    Returns
+    -------
+    Result
+
+    Raises
+    ------
+    FileError
+        For a file that is missing, cut short, foreign or not what it claims to be; it says which. Nothing in a file is
+        ever run.
     """
     import h5py
 
@@ -148,11 +91,11 @@ def load_result(path: str | os.PathLike[str]) -> Result:
 
 
 def _read(file: Any, refuse: Callable[[str], FileError]) -> Result:
-    version = _attribute(file, _MARK, "iu")
+    version = _attribute(file, MARK, "iu")
     if version is None:
-        raise refuse(f"was not written by Result.save: it has no number {_MARK!r} among its attributes")
-    if version.size != 1 or int(version.reshape(())) != _VERSION:  # h5netcdf writes an array of length 1
-        raise refuse(f"has format version {version.tolist()}, this release reads {_VERSION}")
+        raise refuse(f"was not written by Result.save: it has no number {MARK!r} among its attributes")
+    if version.size != 1 or int(version.reshape(())) != VERSION:  # h5netcdf writes an array of length 1
+        raise refuse(f"has format version {version.tolist()}, this release reads {VERSION}")
     settings, run = (_mapping(file, key, refuse) for key in ("settings", "run"))
     run = {"parameters": {}, "certificate": None} | run  # files of releases that had none
     for key, kind in _RUN.items():
@@ -244,17 +187,3 @@ def _layout_from_list(parts: list[Any] | None) -> Layout | None:
     if parts is None:
         return None
     return Layout(parts=tuple(Part(**{**part, "shape": tuple(part["shape"])}) for part in parts))
-
-
-def _json(name: str, value: Mapping[str, Any]) -> str:
-    try:
-        return json.dumps(value)
-    except (TypeError, ValueError) as error:
-        raise invalid_type("Result.save", name, "what JSON can hold", str(error)) from error
-
-
-def _numpy(value: Tensor) -> np.ndarray[Any, Any]:
-    value = value.detach().cpu().resolve_conj()
-    if value.dtype in (torch.float16, torch.bfloat16):  # not types of NetCDF
-        value = value.float()
-    return np.asarray(value.numpy())

@@ -1,0 +1,206 @@
+"""Signals with unknown scalars by way of the evidence: ``p(theta | y)`` on a lattice, then ``p(x | theta, y)``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from invsolve.gaussian.evidence import Evidence
+from invsolve.hyperparameters.lattice import Lattice, explore, run
+from invsolve.hyperparameters.mode_search import WIDEST, WIDEST_SAMPLED, Node
+from invsolve.hyperparameters.request import HyperparameterDraws, HyperparameterRequest
+from invsolve.priors.base import Prior
+from invsolve.problem import Problem
+from invsolve.progress import Progress, metered
+from invsolve.results.result import Result
+from invsolve.results.warnings import fit_warnings, misfit, shortfalls, thinned
+from invsolve.strategies.exact import Exact
+
+_SPACING = {1: 0.15, 2: 0.35, 3: 0.7}  # of a lattice, in posterior standard deviations, by the number of scalars
+_SPACING_SAMPLED = {1: 0.4, 2: 0.6, 3: 0.7}  # where every node is a population: moments are as exact
+_HIDDEN = 0.05  # share of the mass in peaks not resolved above which a reader is told
+_PRIORS = 64  # members of a family that are kept
+_KEPT = 2**26  # numbers of weighted samples that are kept from the evidence to the draws, instead of made again
+
+
+def draw_by_lattice(request: HyperparameterRequest, progress: Progress) -> HyperparameterDraws:
+    """Rows by way of ``p(theta | y)`` on a lattice for every item."""
+    dims = len(request.unknowns.names)
+    usual = _SPACING if isinstance(request.strategy, Exact) else _SPACING_SAMPLED
+    spacing = request.hierarchy.spacing or usual[dims]
+    evidences = _Evidences(request)
+    tolerance = 0.02 if isinstance(request.strategy, Exact) else 0.2  # of estimates, nats
+    widest = request.hierarchy.scan or (WIDEST if isinstance(request.strategy, Exact) else WIDEST_SAMPLED)[dims]
+    lattices = run([explore(dims, spacing, tolerance, widest) for _ in range(request.batch)], evidences)
+    uniform = _uniform(request, range(request.rows), 0)
+    members: dict[Node, list[int]] = {}  # node -> its rows
+    for b, lattice in enumerate(lattices):
+        rows = torch.arange(b, request.rows, request.batch)
+        for r, i in zip(rows.tolist(), lattice.choose(uniform[rows]).tolist(), strict=True):
+            members.setdefault(lattice.nodes[i], []).append(r)
+    pieces: list[tuple[list[int], Tensor, Tensor, Tensor]] = []
+    said: dict[str, list[Tensor]] = {}
+    warnings = dict.fromkeys(_unresolved(request, lattices, evidences))
+    with metered(progress, request.rows) as step:
+        for node in sorted(members):
+            rows_ = sorted(members[node])
+            theta = request.unknowns.transport(torch.tensor(node, dtype=torch.float64))
+            x, chi2, info, result = evidences.draw(node, theta, rows_)
+            pieces.append((rows_, x, chi2, theta.expand(len(rows_), -1)))
+            # How well rows fit is said of those that are drawn, all together: other items may have no weight here, and
+            # a noise level that few rows have may fit them badly, or be worth few particles.
+            of_all = fit_warnings(result.chi2, result.info)
+            if result.log_weights is not None:
+                of_all += thinned(result.log_weights, result.failed)
+            warnings |= dict.fromkeys(text for text in result.warnings if text not in of_all)
+            for name, value in info.items():
+                said.setdefault(name, []).append(value)
+            step(sum(len(p[0]) for p in pieces), request.rows)
+    chi2 = torch.cat([p[2] for p in pieces])
+    warnings |= dict.fromkeys((*misfit(chi2), *shortfalls({name: torch.cat(value) for name, value in said.items()})))
+    order = torch.tensor([r for rows_, *_ in pieces for r in rows_]).argsort()
+    found = [_marginal(lattice, evidences, b) for b, lattice in enumerate(lattices)]
+    count = [len(lattice.nodes) for lattice in lattices]
+    each = {
+        "log_evidence": torch.stack([e.log for e in found]),
+        "log_evidence_se": torch.stack([e.se for e in found]),
+        "lattice_nodes": torch.tensor(count, dtype=torch.float64),
+    }
+    device = request.unknowns.problem.data.device
+    names = " and ".join(request.unknowns.names)
+    numbers = f"{min(count)}" if min(count) == max(count) else f"{min(count)} to {max(count)}"
+    return HyperparameterDraws(
+        samples=torch.cat([p[1] for p in pieces])[order.to(device)],
+        chi2=chi2[order.to(device)],
+        theta=torch.cat([p[3] for p in pieces])[order],
+        info={name: value.to(device).repeat(request.num_samples) for name, value in each.items()},
+        how=f"{names}: by the evidence, on a lattice of {numbers} nodes, spacing at most {spacing:g} posterior std, "
+        f"after a scan of the prior at most {widest:g} std apart.",
+        chunk=result.settings["chunk"],
+        warnings=tuple(warnings),
+    )
+
+
+class _Evidences:
+    """log p(theta, y) at nodes, item by item; what was computed is kept for the draws."""
+
+    def __init__(self, request: HyperparameterRequest) -> None:
+        self.request = request
+        self.known: dict[tuple[Node, int], tuple[float, float]] = {}  # (node, item) -> log p(y | theta), its error
+        self._kept: dict[tuple[Node, int], tuple[Result, int]] = {}  # weighted samples of an item
+        self._numbers = 0
+        self._priors: dict[tuple[float, ...], Prior] = {}
+
+    def __call__(self, node: Node, items: list[int]) -> list[float]:
+        z = torch.tensor(node, dtype=torch.float64)
+        log, se = self._evidence(node, self.request.unknowns.transport(z), items)
+        self.known |= {(node, b): (float(log[i]), float(se[i])) for i, b in enumerate(items)}
+        log_prior = -0.5 * (float(z.square().sum()) + len(z) * math.log(2 * math.pi))
+        return [self.known[node, b][0] + log_prior for b in items]
+
+    def draw(self, node: Node, theta: Tensor, rows: list[int]) -> tuple[Tensor, Tensor, dict[str, Tensor], Result]:
+        """One signal for each row, their chi^2 and info, and a result of a solve that drew them."""
+        request = self.request
+        if request.strategy.couples == "nothing":
+            problem, prior = self._at(theta)
+            index = torch.tensor([r % request.batch for r in rows], device=problem.data.device)
+            result = request.sample_rows(problem.take(index), prior, rows, "solve")
+            return result.samples[0], result.chi2[0], {name: v[0] for name, v in result.info.items()}, result
+        items = sorted({r % request.batch for r in rows})
+        if missing := [b for b in items if (node, b) not in self._kept]:
+            self._weighted(node, theta, missing)
+        uniform = _uniform(request, rows, 1)
+        x: dict[int, tuple[Tensor, Tensor]] = {}
+        info: dict[str, list[Tensor]] = {}
+        for b in items:
+            result, column = self._kept[node, b]
+            own = [i for i, r in enumerate(rows) if r % request.batch == b]
+            edges = result.weights[:, column].cumsum(0)
+            # One comb for the rows of the item at this node: systematic resampling.
+            comb = (torch.arange(len(own)) + uniform[own[0]]) / len(own)
+            chosen = torch.searchsorted(edges, comb.to(edges.device, edges.dtype) * edges[-1]).clamp_max(len(edges) - 1)
+            for i, k in zip(own, chosen.tolist(), strict=True):
+                x[i] = result.samples[k, column], result.chi2[k, column]
+            for name, value in result.info.items():
+                info.setdefault(name, []).append(value[chosen.to(value.device), column])
+        ordered = [x[i] for i in range(len(rows))]
+        drawn = {name: torch.cat(value) for name, value in info.items()}
+        return torch.stack([p[0] for p in ordered]), torch.stack([p[1] for p in ordered]), drawn, result
+
+    def _evidence(self, node: Node, theta: Tensor, items: list[int]) -> Evidence:
+        if isinstance(self.request.strategy, Exact):
+            problem, prior = self._at(theta)
+            found = self.request.strategy.bind(self._items(problem, items), prior).evidence
+            assert found is not None  # it was there at the medians
+            return found
+        result = self._weighted(node, theta, items)
+        assert result.log_evidence is not None and result.log_evidence_se is not None  # the strategy says it gives it
+        log = result.log_evidence
+        if "beta" in result.info:  # the evidence of a power of the likelihood is none: it would win against all others
+            log = torch.where((log > -math.inf) & (result.info["beta"][0] < 1), math.nan, log)
+        return Evidence(log, result.log_evidence_se)
+
+    def _weighted(self, node: Node, theta: Tensor, items: list[int]) -> Result:
+        """A solve of these items with all their samples, which is kept where memory allows."""
+        request = self.request
+        problem, prior = self._at(theta)
+        result = request.solve(self._items(problem, items), prior, items)
+        if self._numbers > _KEPT:
+            self._kept.clear()
+            self._numbers = 0
+        self._numbers += result.samples.numel()
+        self._kept |= {(node, b): (result, i) for i, b in enumerate(items)}
+        return result
+
+    def _at(self, theta: Tensor) -> tuple[Problem, Prior]:
+        """The problem and prior of a node; priors are kept, since many nodes differ in the noise only."""
+        unknowns = self.request.unknowns
+        key = tuple(theta[unknowns.columns("prior")].tolist())
+        if key not in self._priors:
+            if len(self._priors) >= _PRIORS:
+                self._priors.clear()
+            self._priors[key] = unknowns.prior_at(theta)
+        return unknowns.problem_only(theta), self._priors[key]
+
+    def _items(self, problem: Problem, items: list[int]) -> Problem:
+        if len(items) == self.request.batch:
+            return problem
+        return problem.take(torch.tensor(items, device=problem.data.device))
+
+
+def _uniform(request: HyperparameterRequest, rows: Sequence[int], index: int) -> Tensor:
+    """A number in (0, 1) for each of these rows, on the CPU."""
+    z = request.draws(rows, "scalars").normal((1,), torch.float64, step=0, index=index)[:, 0]
+    uniform: Tensor = torch.special.ndtr(z).cpu()
+    return uniform
+
+
+def _unresolved(request: HyperparameterRequest, lattices: Sequence[Lattice], evidences: _Evidences) -> tuple[str, ...]:
+    """What scan and lattices could not settle, in words."""
+    names, found = " and ".join(request.unknowns.names), []
+    if (hidden := max(lattice.hidden for lattice in lattices)) > _HIDDEN:
+        share = f"{hidden:.2g} of" if hidden < 1 else "more than"
+        found.append(
+            f"the scan of {names} was broken off: peaks that it did not resolve may hold {share} the mass that was "
+            "found. Give narrower laws, or a smaller iv.Hierarchy(scan=...)"
+        )
+    # A lattice ends next to the nodes that count, so that these nodes are among them or beside them.
+    none = sum(math.isnan(evidences.known[n, b][0]) for b, lattice in enumerate(lattices) for n in lattice.nodes)
+    if none:
+        total = sum(len(lattice.nodes) for lattice in lattices)
+        found.append(
+            f"{request.strategy.name} gave no evidence at {none} of {total} values of {names} which may count, and "
+            "they were left out: raise its number of steps"
+        )
+    return tuple(found)
+
+
+def _marginal(lattice: Lattice, evidences: _Evidences, b: int) -> Evidence:
+    """Log p(y) of an item over all values of the scalars. Errors of the nodes may share their sign: they are added."""
+    se = torch.tensor([evidences.known[node, b][1] for node in lattice.nodes], dtype=torch.float64)
+    weights = lattice.weights
+    spread = (weights * torch.where(weights > 0, se, 0.0)).sum()
+    return Evidence(lattice.log_total, spread + lattice.error)

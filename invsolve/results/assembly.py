@@ -1,0 +1,107 @@
+"""From what a strategy found to a `Result`: the one place that decides which rows failed, and that makes results."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from invsolve.priors.base import Prior
+from invsolve.problem import Problem
+from invsolve.results.certificate import Certificate
+from invsolve.results.model_comparison import data_fingerprint
+from invsolve.results.posterior_samples import Solver
+from invsolve.results.result import Result
+from invsolve.results.status import Status, blanked
+from invsolve.results.strategy_output import StrategyOutput
+
+_RUNAWAY = 1e6  # scales of the prior from its mean
+
+
+def failed_rows(samples: Tensor, log_weights: Tensor | None, prior: Prior) -> Tensor:
+    """Which rows ``(rows,)`` are no samples: not finite, without a weight, or run away from the prior.
+
+    A walk that ran away is a failed row before it overflows: nothing the prior allows is a million scales from its
+    mean.
+    """
+    failed = ~torch.isfinite(samples).flatten(1).all(1)
+    if log_weights is not None:  # NaN and +inf are no weights; -inf is a weight of zero
+        failed |= log_weights.isnan() | (log_weights == torch.inf)
+    unit = prior.noise(torch.ones(1, *prior.shape, dtype=samples.dtype, device=samples.device)).abs()
+    return failed | ((samples - prior.mean).abs() > _RUNAWAY * prior.scale * unit.amax()).flatten(1).any(1)
+
+
+def assemble(
+    output: StrategyOutput,
+    *,
+    failed: Tensor,
+    problem: Problem,
+    prior: Prior,
+    num_samples: int,
+    seed: int,
+    why: str,
+    solver: Solver,
+    settings: Mapping[str, Any],
+    warnings: tuple[str, ...] = (),
+    certificate: Certificate | None = None,
+    parameters: Mapping[str, Tensor] | None = None,
+) -> Result:
+    """The result of ``num_samples`` rows for every item of ``problem``, of which some ``(rows,)`` ``failed``.
+
+    ``settings`` are those of the run; what problem and prior say of themselves is added. ``parameters``: scalars
+    inferred with the signal, (rows,) each.
+    """
+    lead = (num_samples, len(problem.data)) if problem.batched else (num_samples,)
+    weights = output.log_weights
+    return Result(
+        samples=blanked(output.samples, failed).view(*lead, *problem.shape),
+        status=Status.from_failures(failed),
+        failed=failed.view(lead),
+        batched=problem.batched,
+        shape=problem.shape,
+        chi2=torch.where(failed, torch.nan, output.chi2).view(lead),
+        log_weights=None if weights is None else weights.view(lead),
+        strategy=solver.strategy.name,
+        why=why,
+        nfe=output.calls["denoise"] / output.processed,
+        vjps=output.calls["vjp"] / output.processed,
+        operator_calls={k: v for k, v in output.calls.items() if k not in ("denoise", "vjp")},
+        seconds=output.seconds,
+        seed=seed,
+        settings={
+            "strategy": repr(solver.strategy),
+            "num_samples": num_samples,
+            "chunk": output.chunk,
+            **settings,
+            "operator": repr(problem.operator),
+            "noise": repr(problem.noise),
+            "prior": repr(prior),
+            "dtype": str(problem.data.dtype),
+            "units": problem.units,
+            **({"prior notes": list(prior.notes)} if prior.notes else {}),
+            # What `compare` tells the same data by.
+            **({"data": data_fingerprint(problem)} if "log_evidence" in output.info or parameters else {}),
+        },
+        versions={"invsolve": _version(), "torch": torch.__version__, "python": platform.python_version()},
+        info={k: v.view(lead) for k, v in output.info.items()},
+        parameters={k: v.view(lead) for k, v in (parameters or {}).items()},
+        problem=problem,
+        prior=prior,
+        solver=solver,
+        warnings=(*warnings, *output.warnings),
+        certificate=certificate,
+    )
+
+
+@cache  # read from a file each time: 4 ms, in every one of the many solves of a hierarchical one
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("invsolve")
+    except PackageNotFoundError:  # run from a checkout that is not installed
+        return "0+unknown"

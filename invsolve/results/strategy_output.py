@@ -1,0 +1,31 @@
+"""What one strategy found, on its way from the loop to a `Result`: the one carrier between them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import final
+
+from torch import Tensor
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False)
+class StrategyOutput:
+    """Rows are sample k of item b, number ``k * batch + b``."""
+
+    samples: Tensor  # (rows, *shape)
+    chi2: Tensor  # (rows,)
+    log_weights: Tensor | None = None  # (rows,); None: equal weights
+    info: dict[str, Tensor] = field(default_factory=dict)  # (rows,) each
+    calls: Counter[str] = field(default_factory=Counter)  # of denoiser and operator by kind, in rows
+    processed: int  # rows that the calls are divided by
+    seconds: float
+    chunk: int  # rows that were run at once
+    warnings: tuple[str, ...] = ()
+    stopped: bool = False  # before its last step
+
+    @property
+    def evaluations(self) -> int:
+        """Calls of every kind together."""
+        return sum(self.calls.values())

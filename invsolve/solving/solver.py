@@ -1,0 +1,114 @@
+"""Running one strategy on checked problems, and checking what came out: what is left of `solve` behind its border."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, final
+
+import torch
+
+from invsolve.core.random import DrawLike, Draws
+from invsolve.priors.base import Prior
+from invsolve.problem import Problem
+from invsolve.progress import NoProgress
+from invsolve.results.assembly import assemble, failed_rows
+from invsolve.results.certificate import Certificate
+from invsolve.results.result import Result
+from invsolve.results.strategy_output import StrategyOutput
+from invsolve.results.warnings import fit_warnings, thinned
+from invsolve.solving.loop import DrawFactory
+from invsolve.solving.request import SolveRequest
+from invsolve.strategies.base import Strategy
+from invsolve.strategies.choice.candidates import Rung
+
+if TYPE_CHECKING:
+    from invsolve.diagnostics.report import CheckReport
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False)
+class StrategySolver:
+    """A prior, a strategy and how its rows are run; `Result.check` and inferred hyperparameters solve with it."""
+
+    prior: Prior
+    strategy: Strategy
+    chunk: int | None = None
+    reproducible: bool = False
+
+    def using(self, *, prior: Prior | None = None, strategy: Strategy | None = None) -> StrategySolver:
+        """The same with another prior or strategy."""
+        return replace(self, prior=prior or self.prior, strategy=strategy or self.strategy)
+
+    def draw(
+        self,
+        problem: Problem,
+        *,
+        num_samples: int,
+        seed: int,
+        keys: Sequence[int] | None = None,
+        draws: DrawFactory | None = None,
+    ) -> Result:
+        """A result for a checked ``problem``; failed rows are kept.
+
+        ``keys``: those of the items, which are numbered unless given; ``draws`` replaces the source of random numbers.
+        """
+        keys = range(len(problem.data)) if keys is None else keys
+        request = SolveRequest(
+            problem=problem,
+            prior=self.prior,
+            num_samples=num_samples,
+            seed=seed,
+            keys=keys,
+            draws=draws or keyed(seed, keys, problem.data.device),
+            chunk=self.chunk,
+            reproducible=self.reproducible,
+            saved=None,
+            progress=NoProgress(),
+        )
+        with torch.no_grad():
+            output = request.run(Rung(strategy=self.strategy, why=""))
+            return self.result(request, output, "Chosen by the caller.")
+
+    def result(
+        self,
+        request: SolveRequest,
+        output: StrategyOutput,
+        why: str,
+        warnings: tuple[str, ...] = (),
+        certificate: Certificate | None = None,
+    ) -> Result:
+        """What this solver found for a request, with the warnings that its rows deserve."""
+        num_samples, batch, weights = request.num_samples, len(request.problem.data), output.log_weights
+        failed = failed_rows(output.samples, weights, self.prior)
+        warnings += fit_warnings(torch.where(failed, torch.nan, output.chi2), output.info)
+        if weights is not None:
+            warnings += thinned(weights.view(num_samples, batch), failed.view(num_samples, batch))
+        return assemble(
+            output,
+            failed=failed,
+            problem=request.problem,
+            prior=self.prior,
+            num_samples=num_samples,
+            seed=request.seed,
+            why=why,
+            solver=self,
+            settings={"reproducible": self.reproducible},
+            warnings=warnings,
+            certificate=certificate,
+        )
+
+    def check(self, result: Result, *, solves: bool | None = None) -> CheckReport:
+        """See `Result.check`."""
+        from invsolve.diagnostics.check_result import check_result
+
+        return check_result(result, self, solves=solves)
+
+
+def keyed(seed: int, keys: Sequence[int], device: torch.device) -> DrawFactory:
+    """The streams of sample k of the item with key ``keys[b]``."""
+
+    def draws(items: Sequence[int], samples: Sequence[int]) -> DrawLike:
+        return Draws.for_rows(seed, [keys[b] for b in items], samples, device)
+
+    return draws

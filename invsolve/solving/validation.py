@@ -1,0 +1,223 @@
+"""What `solve` is asked for, checked once: inside it everything is what it should be."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from invsolve import strategies
+from invsolve.core.arrays import as_tensor
+from invsolve.core.checkpoint import Checkpoint
+from invsolve.core.random import item_key
+from invsolve.core.validation import kind_dtype
+from invsolve.errors import OperatorError, UnsupportedError, invalid, invalid_type
+from invsolve.hyperparameters.request import Hierarchy
+from invsolve.operators.base import BlackBox, LinearOperator, Operator
+from invsolve.priors.base import Prior
+from invsolve.problem import Problem, signal_dims
+from invsolve.solving.escalation import Budget
+from invsolve.strategies.base import Strategy
+from invsolve.strategies.choice.candidates import alternatives
+from invsolve.strategies.guidance.guided import Guidance, Guided
+
+_DOT_ERROR, _DOT_WARN = 1e-3, 3e-5  # adjoint gaps of a user's operator that are refused, mentioned
+_DERIVATIVE_WARN = 0.1  # relative error of a non-linear operator's derivative that is mentioned
+
+
+def checked_problem(A: Any, y: Any, prior: Any, noise: Any) -> tuple[Problem, Prior]:
+    """What the first arguments of `solve` mean, or what is wrong with them."""
+    if isinstance(A, Problem):
+        if prior is not None and y is not None:
+            raise invalid_type("solve", "y", "left out when the first argument is a Problem: solve(problem, prior)", y)
+        problem, prior = A, prior if y is None else y
+        if noise is not None:
+            raise invalid("solve", "noise", "left out when the first argument is a Problem", noise)
+        if not isinstance(prior, Prior):
+            raise not_a_prior(prior)
+    else:
+        if not isinstance(prior, Prior):
+            raise not_a_prior(prior)
+        if not isinstance(A, Operator):
+            raise invalid_type(
+                "solve",
+                "A",
+                "an iv.operators.Operator or an iv.Problem",
+                A,
+                "Wrap a function: iv.operators.from_callable(f, in_shape, out_shape).",
+            )
+        if noise is None:
+            raise invalid(
+                "solve", "noise", "given: a positive number (the std of Gaussian noise) or an iv.noise model", None
+            )
+        check_pair(A, prior)
+        dims = signal_dims(A, y)
+        y = as_tensor("solve", "y", y, dtype=A.dtype or prior.dtype, device=prior.device)
+        problem = Problem(A, y, noise=noise, dims=dims)
+    check_pair(problem.operator, prior)
+    real = kind_dtype(problem.data.dtype, "real")
+    if real != prior.dtype:
+        raise invalid_type(
+            "solve",
+            "y",
+            f"of the prior's precision, {prior.dtype}",
+            str(problem.data.dtype),
+            f"Convert one of them: y.to(...), or prior.to(dtype={real}).",
+        )
+    if problem.data.device != prior.device:
+        raise invalid(
+            "solve", "y", f"on the prior's device, {prior.device}", problem.data.device, "Move one: prior.to(device)."
+        )
+    if prior.learned:
+        from invsolve.priors.learned.adapt import check_scale
+
+        with torch.no_grad():
+            check_scale(problem, prior)
+    return problem, prior
+
+
+def check_pair(A: Operator, prior: Prior, owner: str = "solve") -> None:
+    """Raise unless the prior is over the signals that the operator takes: shape, kind, precision."""
+    if tuple(prior.shape) != tuple(A.in_shape):
+        raise invalid(
+            owner, "prior", f"of the shape that {type(A).__name__} takes, {tuple(A.in_shape)}", tuple(prior.shape)
+        )
+    if prior.kind != A.in_kind:
+        raise invalid(
+            owner,
+            "prior",
+            f"{A.in_kind}, as {type(A).__name__} takes",
+            prior.kind,
+            "Build the operator or the prior for that kind: most take kind=, GaussianPrior takes it from its mean.",
+        )
+    if A.dtype is not None and A.dtype != prior.dtype:
+        raise invalid_type(
+            owner, "A", f"of the prior's precision, {prior.dtype}", str(A.dtype), "Convert one: A.to(dtype=...)."
+        )
+
+
+def not_a_prior(prior: object, owner: str = "solve") -> Exception:
+    return invalid_type(
+        owner,
+        "prior",
+        "an iv.priors.Prior",
+        prior,
+        "Wrap a denoiser D(x, sigma): iv.priors.from_denoiser(f, shape=..., mean=..., scale=...).",
+    )
+
+
+def check_budget(owner: str, budget: Any, strategy: Strategy | str) -> Budget | None:
+    """A budget, or seconds, as a Budget; None stays None. Only ``"auto"`` has one."""
+    if budget is not None and isinstance(strategy, Strategy):
+        raise invalid(owner, "budget", "left out with a strategy of your own choice, which runs once", repr(budget))
+    if budget is None or isinstance(budget, Budget):
+        return budget
+    if isinstance(budget, (int, float)) and not isinstance(budget, bool):
+        return Budget(seconds=budget)
+    raise invalid_type(owner, "budget", "a number of seconds or an iv.Budget", budget)
+
+
+def checked_strategy(strategy: Any, problem: Problem, prior: Prior) -> Strategy | str:
+    """A strategy that can take the problem, or "auto"."""
+    if isinstance(strategy, str):
+        if strategy != "auto":
+            known = strategy if strategy in strategies.__all__ else "MMPS"
+            hint = f"For example iv.strategies.{known}()."
+            raise invalid("solve", "strategy", "'auto' or an iv.strategies object", repr(strategy), hint)
+        return "auto"
+    if not isinstance(strategy, Strategy):
+        name = getattr(strategy, "__name__", "")
+        hint = f"Call it: strategy={name}()." if callable(strategy) and name else ""
+        if isinstance(strategy, Guidance):
+            hint = "A guidance needs a sampler: iv.strategies.Guided(guidance=..., sampler=iv.samplers.DPMSolver2M())."
+        raise invalid_type("solve", "strategy", "'auto' or an iv.strategies object", name or strategy, hint)
+    if not isinstance(getattr(strategy, "num_steps", None), int):
+        raise invalid_type(
+            strategy.name, "num_steps", "an integer, how often `step` is called", getattr(strategy, "num_steps", None)
+        )
+    if lacking := strategy.missing(problem, prior):
+        raise UnsupportedError(
+            f"solve: strategy {strategy.name} needs what is not there: {lacking}. "
+            f"What would do here: {alternatives(problem, prior)}; all of them: iv.strategies.advise(A, prior, noise)."
+        )
+    return strategy
+
+
+def checked_hierarchy(hierarchy: Any) -> Hierarchy:
+    """How unknown scalars are inferred, the default one for None."""
+    if hierarchy is not None and not isinstance(hierarchy, Hierarchy):
+        raise invalid_type("solve", "hierarchy", "an iv.Hierarchy", hierarchy)
+    return hierarchy or Hierarchy()
+
+
+def checked_checkpoint(checkpoint: Any) -> Checkpoint | None:
+    """A file to save to, of a path or as it was given; None for none."""
+    if checkpoint is None or isinstance(checkpoint, Checkpoint):
+        saved = checkpoint
+    elif isinstance(checkpoint, (str, os.PathLike)):
+        saved = Checkpoint(path=checkpoint)
+    else:
+        raise invalid_type("solve", "checkpoint", "a path or an iv.Checkpoint", checkpoint)
+    if saved is not None and not (folder := Path(saved.path).resolve().parent).is_dir():
+        raise invalid("solve", "checkpoint", "in a folder that exists", str(folder), "Make it first.")
+    return saved
+
+
+def level_warnings(prior: Prior, strategy: Strategy) -> tuple[str, ...]:
+    """Levels of the caller's own grid that a network was not trained on; the solver's own grid has none.
+
+    Here, once a solve, and not in the denoiser, which would have to look at a level on its device at every call.
+    """
+    grid = strategy.grid if isinstance(strategy, Guided) else None
+    if grid is None:
+        return ()
+    levels, (floor, ceiling) = grid[grid > 0].double(), prior.sigma_range
+    low, high = float(levels.min()), float(levels.max())
+    if low >= floor * (1 - 1e-6) and high <= ceiling * (1 + 1e-6):
+        return ()
+    return (
+        f"the grid goes from {high:.3g} to {low:.3g}, the prior was made for {ceiling:.3g} to {floor:.3g}: outside "
+        "of that its network is told the nearest level",
+    )
+
+
+def derivative_warning(problem: Problem, prior: Prior) -> tuple[str, ...]:
+    """One cheap test of every operator: wrong derivatives give finite, plausible, wrong posteriors."""
+    from invsolve.testing import derivative_gap, dot_test
+
+    A = problem.operator
+    if prod(A.out_shape) == 0 or isinstance(A, BlackBox):
+        return ()
+    if not isinstance(A, LinearOperator):
+        gap = derivative_gap(A, prior.mean, prior.scale)
+        words = f"the derivative of {type(A).__name__} disagrees with finite differences by {gap:.2g} of its size"
+        return (f"{words}: see iv.testing.check_operator",) if not gap <= _DERIVATIVE_WARN else ()
+    gap = dot_test(A, like=problem.data)
+    if not gap <= _DOT_ERROR:
+        raise OperatorError(
+            f"solve: `A` ({type(A).__name__}) must have the adjoint it states: <Au, v> and <u, A^H v> differ by "
+            f"{gap:.2g} of their size (rounding is about 1e-7). Run iv.testing.check_operator(A)."
+        )
+    return (
+        (f"the adjoint of {type(A).__name__} is off by {gap:.1g}: see iv.testing.check_operator",)
+        if gap > _DOT_WARN
+        else ()
+    )
+
+
+def item_keys(item_ids: Any, batch: int) -> list[int]:
+    """The keys of the random streams of every item."""
+    if item_ids is None:
+        return list(range(batch))
+    if isinstance(item_ids, (str, bytes)) or not isinstance(item_ids, Iterable):
+        raise invalid_type("solve", "item_ids", "a sequence of integers or strings", item_ids)
+    keys = [item_key(item) for item in item_ids]
+    if len(keys) != batch:
+        raise invalid("solve", "item_ids", f"{batch} ids, one for each row of y", len(keys))
+    if len(set(keys)) != batch:
+        raise invalid("solve", "item_ids", "all different", list(item_ids))
+    return keys
