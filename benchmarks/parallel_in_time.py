@@ -19,6 +19,7 @@ from _tables import ruled, save
 from torch import Tensor
 
 import invsolve as iv
+from invsolve.core.random import Draws
 from invsolve.strategies.guidance.guided import BoundGuidance, Guidance
 from invsolve.strategies.integrators.deq_parallel import mixing_weights, relative_ridge, sweep
 
@@ -90,7 +91,7 @@ def measured(name: str, guidance: Guidance, carried: str) -> list[Row]:
     one, prior = problem()
     euler = iv.strategies.Guided(guidance=guidance, sampler=iv.samplers.Euler(), grid=GRID)
     last = iv.solve(one, prior, strategy=euler, num_samples=SAMPLES).samples[:, 0]
-    draws = iv.draws.Draws.for_rows(0, [0] * SAMPLES, list(range(SAMPLES)), torch.device("cpu"))
+    draws = Draws.for_rows(0, [0] * SAMPLES, list(range(SAMPLES)), torch.device("cpu"))
     run = iv.strategies.Run(problem=one.take(torch.zeros(SAMPLES, dtype=torch.int64)), prior=prior, draws=draws)
     start = iv.strategies.guided.start_at(run, GRID[0])
     bound = guidance.bind(one, prior).take(torch.zeros(SAMPLES * STEPS, dtype=torch.int64))

@@ -54,31 +54,72 @@ def calibrate(
 ) -> Calibration:
     """Test ``strategy`` on data of this operator, noise and prior: simulation-based calibration, TARP, scores.
 
-    Each of ``runs`` draws a truth from the prior and data ``y = A(truth) + noise``, and solves for ``num_samples``
-    posterior samples; if they are right, truth and samples are exchangeable (Talts et al. 2018, arXiv:1804.06788), and
-    ranks of the truth are uniform. Ranked are the components (real numbers of the signal; all up to 64, else 32 of them
-    at random), random projections, and of the whole signal the energy ``|x|^2``, the largest entry (of ``|x|`` if
-    complex), ``log p(y|x)``, the distance to a random point (TARP; Lemos et al. 2023, arXiv:2302.03026), the spread
-    ``sum (x - m)^2 / s^2`` in units of the posterior, and ``functionals``: ``{name: f}``, f taking rows
-    ``(rows, *shape)`` to ``(rows,)``.
+    Each run draws a truth from the prior and data ``y = A(truth) + noise``, and solves for posterior samples; if they
+    are right, truth and samples are exchangeable [1]_, and ranks of the truth are uniform. Ranked are the components
+    (real values of the signal; all up to 64, else 32 of them at random), random projections, and of the whole signal
+    the energy ``|x|^2``, the largest entry (of ``|x|`` if complex), ``log p(y|x)``, the distance to a random point
+    (TARP [2]_), the spread ``sum (x - m)^2 / s^2`` in units of the posterior, and ``functionals``.
 
     ``report.passed`` is False for a right posterior in at most 2 % of reports, all tests together: rank ECDFs in exact
-    simultaneous bands (Saeilynoja, Buerkner & Vehtari 2022, Stat. Comput. 32:32), and sums of rank scores of all
-    components for bias and spread, whose null law takes their dependence from the samples. ``str(report)`` says what is
-    wrong and by how much, or what would have been noticed; a passed test says no more than that. Failed samples are
-    left out, counted, and fail the report.
+    simultaneous bands [3]_, and sums of rank scores of all components for bias and spread, whose null distribution
+    takes their dependence from the samples. ``str(report)`` says what is wrong and by how much, or what would have been
+    detected; a passed test says no more than that. Failed samples are left out, counted, and fail the report.
 
-    ``noise``, ``strategy``, ``budget`` (of the solve of a batch of runs) and ``num_samples`` are those of `iv.solve`;
-    ``report.certified`` counts the runs that "auto" certified. Run r is item r of a solve with this ``seed``,
-    which truths and noise share no numbers with; with per-item operators it uses item ``r mod A.batch``. ``batch`` runs
-    are solved in one call (default: up to 64, and 2^22 numbers of samples). ``checkpoint``: a file that is written
-    after each batch; the same call goes on from it, also with more ``runs``. Weighted samples (SMC) are ranked by their
-    weighted CDF, with the truth as one sample of average weight. Samples that depend on each other, as particles do,
-    are exchangeable with the truth only as their number grows: what is then tested is that many particles.
+    Parameters
+    ----------
+    A : Operator
+        With per-item operators run r uses item ``r mod A.batch``.
+    prior : Prior
+        That truths are drawn from, and that is solved with.
+    noise : float or Noise
+        As in `iv.solve`.
+    strategy, budget
+        As in `iv.solve`; the budget is that of the solve of a batch of runs. ``report.certified`` counts the runs that
+        "auto" certified.
+    runs : int
+        At least 2. Run r is item r of a solve with this ``seed``, which truths and noise share no random numbers with.
+    num_samples : int
+        Posterior samples of a run, at least 3.
+    functionals : mapping of str to callable, optional
+        ``{name: f}``, f taking rows ``(rows, *shape)`` to ``(rows,)``.
+    seed : int
+        What every random number is made from.
+    checkpoint : str or path, optional
+        A file that is written after each batch; the same call goes on from it, also with more ``runs``.
+    batch : int, optional
+        Runs that are solved in one call (default: up to 64, and 2^22 values of samples).
+    progress : Progress, optional
+        A meter of `iv.progress`.
 
-    Raises InputError and InputTypeError before any work is done, UnsupportedError for a strategy that cannot take this
-    problem, CheckpointError for a checkpoint of another calibration, SolveError if prior draws or data are not finite.
+    Returns
+    -------
+    Calibration
 
+    Raises
+    ------
+    InputError, InputTypeError
+        Before any work is done.
+    UnsupportedError
+        For a strategy that cannot take this problem.
+    CheckpointError
+        For a checkpoint of another calibration.
+    SolveError
+        If prior draws or data are not finite.
+
+    Notes
+    -----
+    Weighted samples (SMC) are ranked by their weighted CDF, with the truth as one sample of average weight. Samples
+    that depend on each other, as particles do, are exchangeable with the truth only as their number grows: what is then
+    tested is that many particles.
+
+    References
+    ----------
+    .. [1] Talts et al. 2018, arXiv:1804.06788
+    .. [2] Lemos et al. 2023, arXiv:2302.03026
+    .. [3] Saeilynoja, Buerkner & Vehtari 2022, Stat. Comput. 32:32
+
+    Examples
+    --------
     >>> import torch
     >>> import invsolve as iv
     >>> prior = iv.priors.GaussianPrior(mean=torch.zeros(4), covariance=torch.eye(4))

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import textwrap
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+from torch import Tensor
 
+from invsolve.calibration.uniformity import UniformBand
 from invsolve.errors import invalid
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-    from invsolve.calibration.report import Calibration
 
 _SMALL: Any = {
     "font.size": 8,
@@ -30,7 +31,40 @@ _COLOURS = ("#1b6ca8", "#2a9d5c", "#8a4fbf", "#b8860b", "#0f9aa8", "#7f5a3c", "#
 _NAMED = 6  # components outside their band that are named
 
 
-def calibration_figure(report: Calibration) -> Figure:
+class Covered(Protocol):
+    """Intervals of one level, and how often they held the truth."""
+
+    @property
+    def level(self) -> float: ...
+    @property
+    def observed(self) -> float: ...
+    @property
+    def se(self) -> float: ...
+
+
+class Ranked(Protocol):
+    """What is drawn of a `Calibration`, which describes it."""
+
+    @property
+    def runs(self) -> int: ...
+    @property
+    def names(self) -> tuple[str, ...]: ...
+    @property
+    def groups(self) -> Mapping[str, list[int]]: ...
+    @property
+    def ranks(self) -> Tensor: ...
+    @property
+    def coverage(self) -> Sequence[Covered]: ...
+    @property
+    def passed(self) -> bool: ...
+    @property
+    def verdict(self) -> str: ...
+    @property
+    def band(self) -> UniformBand: ...
+    def band_level(self, group: str) -> float: ...
+
+
+def calibration_figure(report: Ranked) -> Figure:
     """Four panels; what leaves its simultaneous band, at its share of the report's level, is named in red."""
     if not report.runs:
         raise invalid("plot", "report", "one with a run that counts", "none")
@@ -67,7 +101,7 @@ def calibration_figure(report: Calibration) -> Figure:
         return figure
 
 
-def _differences(ax: Any, report: Calibration, columns: list[int], group: str, title: str) -> None:
+def _differences(ax: Any, report: Ranked, columns: list[int], group: str, title: str) -> None:
     band, z, level = report.band, report.band.points, report.band_level(group)
     low, high = band.limits(level)
     counts = band.counts(report.ranks[:, columns])
@@ -117,7 +151,7 @@ def _share_height(axes: Any) -> None:
         ax.set_ylim(-1.05 * top, 1.45 * top)
 
 
-def _tarp(ax: Any, report: Calibration) -> None:
+def _tarp(ax: Any, report: Ranked) -> None:
     column = report.names.index("TARP distance")
     band, z = report.band, report.band.points
     low, high = band.limits(report.band_level("functionals"))
@@ -130,7 +164,7 @@ def _tarp(ax: Any, report: Calibration) -> None:
     ax.set_title("TARP" + (": outside its band" if outside else ""), color=_LOUD if outside else "black")
 
 
-def _coverage(ax: Any, report: Calibration) -> None:
+def _coverage(ax: Any, report: Ranked) -> None:
     ax.plot([0, 1], [0, 1], color="grey", lw=0.6, ls=":")
     if report.coverage:
         level, observed, se = (np.array(v) for v in zip(*report.coverage, strict=True))

@@ -51,8 +51,48 @@ class Covered(NamedTuple):
 class Calibration:
     """What `iv.calibrate` found. ``str(report)`` is for people, ``report.passed`` for programs.
 
-    ``tests`` are `iv.check`-like: name, passed, value, p_value, text. ``scores`` by name; ``ranks`` of the truth, 0 to
-    ``num_samples``, one column for each of ``names``.
+    Attributes
+    ----------
+    runs, lost, failed : int
+        Runs that count, runs without a usable posterior, samples that failed of all runs.
+    num_samples : int
+        Posterior samples of a run.
+    names : tuple of str
+        What was ranked, a column of ``ranks`` each.
+    groups : mapping of str to list of int
+        Columns: 'components', 'projections', 'functionals'.
+    ranks : Tensor of int64, shape (runs, len(names))
+        Of the truth among the samples, 0 to ``num_samples``.
+    tests : tuple of Check
+        Each with name, passed, value, p_value, text.
+    scores : mapping of str to Estimate
+        Value, standard error and what it is if all is right.
+    coverage : tuple of Covered
+        Central rank intervals: exact level, fraction that held the truth, its standard error.
+    stds : Tensor, shape (components,)
+        Ratio of the posterior standard deviations to the right ones.
+    biases : Tensor, shape (components,)
+        (truth - mean) in posterior standard deviations, averaged over the runs.
+    noticed_stds : tuple of float or None
+        Factors on all standard deviations that are detectable 9 times in 10, below and above 1.
+    noticed_bias : float or None
+        The same of a bias of all components, in posterior standard deviations.
+    strategy, why : str
+        What was run, and why.
+    nfe : float
+        Evaluations of the denoiser per posterior sample.
+    seconds : float
+        Wall-clock time.
+    seed : int
+        What every random number was made from.
+    settings : mapping
+        Of the calibration.
+    warnings : tuple of str
+        Those of the solves, each once.
+    certified : int, optional
+        Runs that "auto" certified; None for a strategy of the caller's choice.
+    level : float
+        False alarms of one report, all tests together.
     """
 
     runs: int  # that count
@@ -94,7 +134,7 @@ class Calibration:
     # --- words ------------------------------------------------------------------------------------------------------
     @property
     def verdict(self) -> str:
-        """One sentence: what is wrong and by how much, or what would have been noticed."""
+        """One sentence: what is wrong and by how much, or what would have been detected."""
         if not self.runs:
             return f"Not calibrated: no run gave a posterior ({self.lost} lost)."
         if self.passed:
@@ -141,8 +181,8 @@ class Calibration:
         if self.noticed_bias is not None:
             parts.append(f"means off by {self.noticed_bias:.2g} posterior sd")
         if not parts:
-            return "; they are too few to notice stds wrong by a factor of 2, or a bias of 0.75 posterior sd"
-        return f"; {' or '.join(parts)}, in all components, would have been noticed 9 times in 10"
+            return "; they are too few to detect stds wrong by a factor of 2, or a bias of 0.75 posterior sd"
+        return f"; {' or '.join(parts)}, in all components, would have been detected 9 times in 10"
 
     def __str__(self) -> str:
         samples = f"{self.num_samples} samples each"

@@ -195,7 +195,7 @@ def _coverage(plan: Plan, ranks: Tensor) -> tuple[Covered, ...]:
 
 
 def _noticed_stds(lift: Tensor, runs: int) -> tuple[float | None, float | None]:
-    """The nearest factors below and above 1 on all stds that the spread test notices in 9 of 10 reports."""
+    """The nearest factors below and above 1 on all stds that the spread test detects in 9 of 10 reports."""
     threshold = float(torch.special.ndtri(torch.tensor(1 - LEVELS["spread"] / 2, dtype=torch.float64)))
     mean, square = lift.mean(0)
     count = len(FACTORS)

@@ -167,8 +167,10 @@ def quadratic_test(total: Tensor, covariance: Tensor, normals: Tensor) -> float:
 
 
 def noticed_shift(slope: Tensor, covariance: Tensor, runs: int, level: float, normals: Tensor) -> float:
-    """The shift, in units of which ``slope`` ``(k,)`` is the mean score per run, that `quadratic_test` at ``level``
-    notices 9 times in 10; infinite above 0.75, where scores are no longer straight lines.
+    """The shift that `quadratic_test` at ``level`` detects 9 times in 10.
+
+    In units of which ``slope`` ``(k,)`` is the mean score per run; infinite above 0.75, where scores are no longer
+    straight lines.
     """
     values, vectors = torch.linalg.eigh(covariance)
     values = values.clamp_min(0)

@@ -1,6 +1,6 @@
 """`result.check()`: is *this* posterior right for *this* data?
 
-Each test states what it measured and what it would notice, and fails at its share of 2 % false alarms over the whole
+Each test states what it measured and what it can detect, and fails at its share of 2 % false alarms over the whole
 report. The tests are in `invsolve.diagnostics`: of the samples, of the data in closed form (Gaussian priors) or against
 data simulated from the prior, and of the solver, which is run again on data of known relation to the given ones.
 """

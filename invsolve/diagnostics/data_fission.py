@@ -21,6 +21,7 @@ from invsolve.problem import Problem
 
 
 def can_split(problem: Problem) -> bool:
+    """Whether the noise has a known split of one measurement into two independent ones."""
     return isinstance(problem.noise, (Gaussian, Poisson, PoissonTransmission))
 
 

@@ -73,7 +73,7 @@ def held_out_test(again: SolveAgain) -> list[Measured]:
     typical = float(torch.cat([s.flatten() for s in spreads]).median())
     text = (
         f"each datum predicted from the other three quarters: largest error {float(largest[worst].max()):.1f} std "
-        f"(entry {entry}{'' if len(largest) == 1 else f' of item {worst}'}); would notice a typical datum wrong, or "
+        f"(entry {entry}{'' if len(largest) == 1 else f' of item {worst}'}); can detect a typical datum wrong, or "
         f"dead, by {(limit + 1.3) * typical:.1f} noise std"
     )
     return [Measured(name="held-out sensors", value=float(largest[worst].max()), p=np.array([rank.p]), text=text)]

@@ -73,7 +73,7 @@ def operator_test(w: Tensor, U: Tensor, gains: Tensor, grid: Map, flat: Map, *, 
     power = [float((ratio > threshold).double().mean()) for ratio in seen]
     noticed = [name for name, often in zip(names, power, strict=True) if often >= 0.9]
     notice = f"{len(noticed)} of {len(names)} changes by a neighbour" + (f", {noticed[0]} for one" if noticed else "")
-    text = f"the data are {words}; would notice {notice}"
+    text = f"the data are {words}; can detect {notice}"
     return [Measured(name="operator", value=value, p=p, text=text)]
 
 

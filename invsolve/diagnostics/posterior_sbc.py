@@ -100,5 +100,5 @@ def _notice(runs: int, levels: int, tests: int) -> str:
 
     shift = mean_rank_limit(runs, levels, SHARES["replicated data"] / tests) + 1.3 / math.sqrt(12 * runs)
     if shift >= 0.5:
-        return "would notice a gross fault of the solver only: there are too few"
-    return f"would notice a bias of {math.sqrt(2) * stats.norm.isf(0.5 - shift):.1f} posterior std of one number"
+        return "can detect a gross fault of the solver only: there are too few"
+    return f"can detect a bias of {math.sqrt(2) * stats.norm.isf(0.5 - shift):.1f} posterior std of one number"

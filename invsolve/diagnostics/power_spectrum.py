@@ -59,7 +59,7 @@ def spectrum_test(gains: Array, squares: Array, rest: Array, left: int, *, seed:
         value=best,
         p=p,
         text=f"the data are {found}; their power is {worst[item]:.2f} of that expected in {where[item]}, the worst "
-        f"band; would notice {_notice(gains, degrees, null, len(squares))}",
+        f"band; can detect {_notice(gains, degrees, null, len(squares))}",
     )
 
 
@@ -107,8 +107,10 @@ def _null(directions: int, left: int, seed: int) -> Array:
 
 
 def _notice(gains: Array, degrees: Array, null: Array, items: int) -> str:
-    """A model is noticed when its log ratio, on average a Kullback-Leibler divergence, is above the threshold by 1.3 of
-    its std, after odds of about 1/50 for one model of a kind.
+    """Which models can be detected.
+
+    Those whose log ratio, on average a Kullback-Leibler divergence, is above the threshold by 1.3 of its std, after
+    odds of about 1/50 for one model of a kind.
     """
     level = _RATIO * SHARES["evidence"] / items
     threshold = float(np.quantile(null, max(0.0, 1 - max(level, 1 / len(null)))))

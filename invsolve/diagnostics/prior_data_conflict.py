@@ -128,7 +128,7 @@ def _sensors(e: Evidence) -> Measured:
         name="sensors",
         value=float(size.max()),
         p=p,
-        text=f"each datum predicted from all others: largest error {float(size.max()):.1f} std ({where}); would notice "
+        text=f"each datum predicted from all others: largest error {float(size.max()):.1f} std ({where}); can detect "
         f"a typical datum wrong, or dead, by {off:.1f} noise std",
     )
 
@@ -149,6 +149,6 @@ def _innovations(problem: Problem, e: Evidence) -> list[Measured]:
             value=worst,
             p=p,
             text=f"neighbouring data, once all that prior and operator say is taken out, correlate by {worst:+.1f} "
-            f"standard errors; would notice a correlation of {needed:.2g}, as a wrong operator or prior leaves",
+            f"standard errors; can detect a correlation of {needed:.2g}, as a wrong operator or prior leaves",
         )
     ]

@@ -32,7 +32,7 @@ def prior_predictive_test(again: SolveAgain) -> list[Measured]:
     rank = stands_out(torch.cat(columns, 1))
     text = (
         f"the data among {DRAWS} drawn from the prior: {names[rank.column]} differs most, by {rank.z:+.1f} std of "
-        f"the simulated; would notice {rank.beyond + 1.3:.1f} std in any of {len(names)} summaries"
+        f"the simulated; can detect {rank.beyond + 1.3:.1f} std in any of {len(names)} summaries"
     )
     return [Measured(name="prior predictive", value=rank.z, p=np.array([rank.p]), text=text)]
 

@@ -52,7 +52,7 @@ def repeats_test(problem: Problem) -> list[Measured]:
         enough = (c for c in range(2, m + 1) if _log_tuples(m, c, rate) < log(SHARES["repeated values"]))
         needed = max(needed, next(enough, m))
     text = f"the value {value:.4g} occurs {most} times" if most > 1 else "no value occurs twice"
-    notice = f"would notice {needed} sensors stuck at one value" if needed else "too few data for this test"
+    notice = f"can detect {needed} sensors stuck at one value" if needed else "too few data for this test"
     return [Measured(name="repeated values", value=float(most), p=np.array(p), text=f"{text}; {notice}")]
 
 

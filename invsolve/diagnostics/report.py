@@ -28,7 +28,7 @@ SHARES = {
     "split data": RANKED,
     "replicated data": 0.0015,
 }
-_POWER = "; would notice"  # what follows in a text is the test's power: nine times in ten
+_POWER = "; can detect"  # what follows in a text is the test's power: nine times in ten
 
 
 @final

@@ -69,7 +69,7 @@ def _residual_tests(problem: Problem, samples: Tensor) -> list[_Raw]:
             "outliers",
             float(peak.max()),
             -np.expm1(count * np.log1p(-np.minimum(2 * stats.norm.sf(peak), 1 - 1e-16))),
-            f"largest whitened residual {float(peak.max()):.2f}; would notice a datum off by "
+            f"largest whitened residual {float(peak.max()):.2f}; can detect a datum off by "
             f"{_threshold('outliers', len(count) * int(count.max())) + 1.3:.1f} std",
         ),
     ]
@@ -83,7 +83,7 @@ def _residual_tests(problem: Problem, samples: Tensor) -> list[_Raw]:
                 worst,
                 p,
                 f"neighbouring residuals correlate by {worst:+.1f} standard errors, as a wrong operator or prior "
-                f"leaves them; would notice a correlation of "
+                f"leaves them; can detect a correlation of "
                 f"{(_threshold('structure', lag[0].size) + 1.3) / np.sqrt(count.min()):.2g}",
             )
         )
@@ -96,7 +96,7 @@ def _threshold(name: str, tests: int) -> float:
 
 
 def _noticed_noise(total: Tensor, square: Tensor, samples: int, count: np.ndarray) -> str:
-    """What error of the noise level this test would notice nine times in ten, in words.
+    """What error of the noise level this test can detect nine times in ten, in words.
 
     A fit follows the noise: with the hat matrix H of the posterior mean, a noise variance wrong by f^2 changes the
     expected chi^2 of m data by (f^2 - 1) tr((I - H)^2) >= (f^2 - 1) (m - tr H)^2 / m, and tr H is the spread of the
@@ -109,7 +109,7 @@ def _noticed_noise(total: Tensor, square: Tensor, samples: int, count: np.ndarra
     threshold = _threshold("noise level", len(count)) + 1.3  # 1.3: nine times in ten
     f2 = float((1 + threshold * np.sqrt(2 * count) / free).max())
     return (
-        f"would notice a noise std {np.sqrt(f2):.2f} times what was stated"
+        f"can detect a noise std {np.sqrt(f2):.2f} times what was stated"
         if f2 < 100
         else "the data leave no freedom to test the noise level"
     )
@@ -130,9 +130,7 @@ def lag_one(white: Tensor, observed: Tensor | None) -> list[Tensor]:
 
 
 def _prior_tests(prior: Prior, samples: Tensor) -> list[_Raw]:
-    """For exactly Gaussian priors: are the samples' modes standard normal, in bands from the strongest to the
-    weakest?
-    """
+    """Are the samples' modes standard normal, in bands from the strongest to the weakest? For Gaussian priors."""
     from scipy import stats
 
     law = prior.law
@@ -162,7 +160,7 @@ def _prior_tests(prior: Prior, samples: Tensor) -> list[_Raw]:
             worst,
             p.min(1),
             f"power of the samples relative to the prior, worst of {len(bands)} bands of modes: {worst:.2f}, "
-            f"expected 1; would notice a power {1 + z * np.sqrt(2 / degrees.max()):.2g} times as large in the widest "
+            f"expected 1; can detect a power {1 + z * np.sqrt(2 / degrees.max()):.2g} times as large in the widest "
             "band, where the data determine it",
         )
     ]

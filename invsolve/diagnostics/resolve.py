@@ -20,8 +20,10 @@ from invsolve.results.result import Result
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SolveAgain:
-    """What it takes to solve again. ``problem`` holds the items that are looked at, ``particles`` is 0 for strategies
-    whose samples have equal weights, else how many of weighted ones are asked for.
+    """What it takes to solve again.
+
+    ``problem`` holds the items that are looked at, ``particles`` is 0 for strategies whose samples have equal weights,
+    else how many of weighted ones are asked for.
     """
 
     problem: Problem

@@ -47,7 +47,7 @@ def split_data_test(again: SolveAgain) -> list[Measured]:
     how = "split by added noise" if isinstance(problem.noise, Gaussian) else "each count given to one of two"
     text = (
         f"second half of the data ({how}) predicted from the first: errors {ratio:.2f} times as large "
-        f"as predicted, {names[rank.column]} differs most ({rank.z:+.1f} std); would notice errors {notice:.2f} times "
+        f"as predicted, {names[rank.column]} differs most ({rank.z:+.1f} std); can detect errors {notice:.2f} times "
         "as large"
     )
     return [Measured(name="split data", value=ratio, p=np.array([rank.p]), text=text)]

@@ -30,8 +30,10 @@ def summaries(problem: Problem, white: Tensor) -> tuple[list[str], Tensor]:
 
 
 def standardised(problem: Problem, data: Tensor, middle: Tensor) -> Tensor:
-    """Errors ``(pool, *out_shape)`` of a pool of data from ``middle``, whitened; if noise is not Gaussian, errors from
-    the pool's own mean in units of its own std: what is symmetric in the pool keeps ranks in it exact.
+    """Errors ``(pool, *out_shape)`` of a pool of data from ``middle``, whitened.
+
+    If noise is not Gaussian, errors from the pool's own mean in units of its own std: what is symmetric in the pool
+    keeps ranks in it exact.
     """
     if isinstance(problem.noise, Gaussian):
         return problem.whiten(data - middle)

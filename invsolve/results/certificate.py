@@ -35,14 +35,27 @@ class Attempt:
 class Certificate:
     """Whether the samples are draws from the posterior, as far as was tested.
 
-    ``reached`` is True if every item passed: both bounds at most 0.15, the log-evidence known to 1 nat; ``passed``
-    ``([batch])`` says which. ``mean_error`` and ``std_error`` ``([batch])`` are bounds, two standard errors wide, of
-    the error of mean and std in posterior stds, the worst component (and energy and log-likelihood); NaN where nothing
-    was tested. They speak of the *law* of the samples: few samples of a right law have a Monte-Carlo error on top,
-    ``1 / sqrt(num_samples)``. ``tests`` says what was looked at, by name, with the worst item's value; ``attempts``
-    what was run; ``missing`` what was not reached and what it would cost, '' if all was.
+    Errors speak of the *distribution* of the samples: few samples of a right distribution have a Monte Carlo error on
+    top, ``1 / sqrt(num_samples)``. A certificate rests on independent ensembles agreeing with each other: a mode that
+    none of them found is not seen.
 
-    A certificate rests on independent populations agreeing with each other: a mode that none of them found is not seen.
+    Attributes
+    ----------
+    reached : bool
+        Every item passed: both bounds at most 0.15, the log-evidence known to 1 nat.
+    passed : Tensor of bool, shape ([batch])
+        Which items did.
+    mean_error, std_error : Tensor, shape ([batch])
+        Bounds, two standard errors wide, of the error of mean and standard deviation in posterior standard deviations,
+        the worst component (and energy and log-likelihood); NaN where nothing was tested.
+    exact : bool
+        The samples are independent draws from a closed form.
+    tests : mapping of str to float
+        What was looked at, by name, with the worst item's value.
+    attempts : tuple of Attempt
+        What was run, with its cost.
+    missing : str
+        What was not reached and what it would cost; '' if all was.
     """
 
     reached: bool
@@ -67,7 +80,7 @@ class Certificate:
             head = f"Not certified: {self.missing}"
         lines = [head]
         if self.reached and not self.exact:
-            lines.append("  from independent populations that agree; a mode that none of them met is not seen")
+            lines.append("  from independent ensembles that agree; a mode that none of them met is not seen")
         lines += [f"  {name}: {value:.3g}" for name, value in self.tests.items()]
         for a in self.attempts:
             count = "certified" if a.reached else "not certified"
@@ -121,7 +134,7 @@ def worst(name: str, value: Tensor) -> float:
 
 
 def judged(info: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor], str]:
-    """From the info of a population ``(items,)`` each: which items pass, the tests, and what failed, in words."""
+    """From the info of an ensemble ``(items,)`` each: which items pass, the tests, and what failed, in words."""
     tests = {
         MEAN_TEST: 2 * info["mean_error"],
         STD_TEST: 2 * info["std_error"],

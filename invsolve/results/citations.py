@@ -17,7 +17,17 @@ from invsolve.strategies.guidance.guided import Guidance
 @final
 @dataclass(frozen=True, kw_only=True)
 class Citation:
-    """One reference; ``str()`` is its BibTeX entry. ``arxiv`` and ``doi`` are '' where there is none."""
+    """One reference; ``str()`` is its BibTeX entry.
+
+    Parameters
+    ----------
+    key, authors, title, venue : str
+        As in BibTeX, authors joined by "and".
+    year : int
+        Of publication.
+    arxiv, doi : str
+        '' where there is none.
+    """
 
     key: str
     authors: str
@@ -312,11 +322,26 @@ OWN = frozenset({"Exact", "Guided", "NoGuidance", "Unconditional"})
 def cite(*what: Result | Strategy | Guidance | Sampler | Prior | str) -> tuple[Citation, ...]:
     r"""The references behind a result, each once: of its strategy with guidance and sampler, and of its prior.
 
-    Also of strategies, samplers and priors themselves, and of names: ``"DPS"``, or ``"t1_slice"`` for the embedded
-    sample, which a result does not remember. What is yours gives nothing; a name that is not known is an error. A
-    result that was read from a file knows the names of its strategy and guidance only.
     ``print(*iv.cite(result), sep="\n\n")`` is a BibTeX file.
 
+    Parameters
+    ----------
+    *what : Result, Strategy, Guidance, Sampler, Prior or str
+        Results and the parts of them, or names: ``"DPS"``, or ``"t1_slice"`` for the embedded sample, which a result
+        does not remember. What is yours gives nothing. A result that was read from a file knows the names of its
+        strategy and guidance only.
+
+    Returns
+    -------
+    tuple of Citation
+
+    Raises
+    ------
+    InputError, InputTypeError
+        For a name that is not known, or another object.
+
+    Examples
+    --------
     >>> from invsolve.samplers import UniPC
     >>> [c.arxiv for c in cite(UniPC())]
     ['2302.04867']

@@ -20,10 +20,18 @@ from invsolve.results.result import Result
 @final
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Comparison:
-    """Models of one data set, weighed; `compare` makes it. Tensors are ``(models, [batch])`` float64, in nats.
+    """Models of one data set, weighed; `compare` makes it. ``str(comparison)`` is a table.
 
-    ``probability`` is p(model | y), each item for itself; ``probability_se`` its standard error, to first order in
-    those of the evidences. ``weights`` ``(models,)`` are the prior probabilities. ``str(comparison)`` is a table.
+    Attributes
+    ----------
+    names : tuple of str
+        Of the models.
+    log_evidence, log_evidence_se : Tensor of float64, shape (models, [batch])
+        log p(y | model) and its standard error, nats.
+    weights : Tensor of float64, shape (models,)
+        Prior probabilities.
+    probability, probability_se : Tensor of float64, shape (models, [batch])
+        p(model | y), each item for itself, and its standard error, to first order in those of the evidences.
     """
 
     names: tuple[str, ...]
@@ -75,15 +83,29 @@ def compare(
 ) -> Comparison:
     """Posterior probabilities of the models behind several results of the *same* data.
 
-    ``results`` maps names to what `solve` returned with a strategy that gives ``result.log_evidence`` (`Exact`, `SMC`);
-    a sequence is named "model 0", "model 1", ... Models may differ in prior, operator and noise. ``weights``: prior
-    probabilities up to a factor, > 0, by name or in order; equal unless given. p(model | y) is proportional to weight
-    times evidence; its standard error is ``p_i sqrt(sum_j (delta_ij - p_j)^2 s_j^2)``, s_j that of the log-evidence.
+    p(model | y) is proportional to weight times evidence; its standard error is
+    ``p_i sqrt(sum_j (delta_ij - p_j)^2 s_j^2)``, s_j that of the log-evidence. The evidence depends on the whole prior,
+    not only on where the data put the signal: a prior twice as wide in n directions that the data determine costs about
+    n log 2.
 
-    The evidence depends on the whole prior, not only on where the data put the signal: a prior twice as wide in n
-    directions that the data determine costs about n log 2.
+    Parameters
+    ----------
+    results : mapping of str to Result, or sequence of Result
+        What `solve` returned with a strategy that gives ``result.log_evidence`` (`Exact`, `SMC`, `NoiseMCMC`); a
+        sequence is named "model 0", "model 1", ... Models may differ in prior, operator and noise.
+    weights : mapping or sequence of float, optional
+        Prior probabilities up to a factor, > 0, by name or in order; equal unless given.
 
-    Raises UnsupportedError for a result without evidence, and InputError for results of different data.
+    Returns
+    -------
+    Comparison
+
+    Raises
+    ------
+    UnsupportedError
+        For a result without evidence.
+    InputError, InputTypeError
+        For results of different data, fewer than two, or weights that are none.
     """
     named = _named(results)
     names = tuple(named)

@@ -23,11 +23,23 @@ from invsolve.strategies.exact import Exact
 @final
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """What ``strategy="auto"`` may spend: ``seconds``, and ``evaluations`` of denoiser and operator together, in rows.
+    """What ``strategy="auto"`` may spend.
 
     Another strategy is begun only if it is expected to end within the budget. Markov chains that run out of it stop
     where they are, and are not certified; other strategies have no answer before their end, and are finished. Chains
     that had hardly met the data by then give way to guidance, which takes its time after the budget.
+
+    Parameters
+    ----------
+    seconds : float
+        Wall-clock time, > 0.
+    evaluations : int, optional
+        Of denoiser and operator together, in rows.
+
+    Raises
+    ------
+    InputError, InputTypeError
+        If one is not positive, or no number.
     """
 
     seconds: float = 60.0

@@ -224,8 +224,30 @@ def sample(
 ) -> Result:
     """Draw from the prior itself by running its denoiser down the noise levels (`iv.strategies.Unconditional`).
 
-    Samples are ``(num_samples, *prior.shape)``. For priors with an exact law this is the test of a sampler;
-    ``prior.sample(n)`` draws exactly.
+    For priors with a closed form this is the test of a sampler; ``prior.sample(n)`` draws exactly.
+
+    Parameters
+    ----------
+    prior : Prior
+        Whose denoiser is run.
+    num_samples : int
+        How many draws.
+    strategy : Strategy, optional
+        In place of `Unconditional`.
+    seed, chunk, reproducible, progress, throw
+        As in `iv.solve`.
+
+    Returns
+    -------
+    Result
+        Samples ``(num_samples, *prior.shape)``.
+
+    Raises
+    ------
+    InputTypeError
+        For what is no prior.
+    SolveError
+        If a row failed, with ``throw=True``.
     """
     from invsolve.operators.mask import Subsample
     from invsolve.strategies.guidance.unconditional import Unconditional

@@ -477,7 +477,7 @@ def test_report_in_words_json_and_figure(tmp_path):
     report = iv.calibrate(A, prior, noise=0.3, **SMALL)
     assert repr(report) == "Calibration(passed, 11 of 11 tests, runs=40, num_samples=31, strategy=Exact)"
     assert report.verdict.startswith("No fault found in 40 runs; stds too small by ")
-    assert report.verdict.endswith("in all components, would have been noticed 9 times in 10.")
+    assert report.verdict.endswith("in all components, would have been detected 9 times in 10.")
     assert report.verdict in str(report) and "ok    bias: means off by" in str(report)
     report.save(tmp_path / "report.json")
     read = json.loads((tmp_path / "report.json").read_text())

@@ -65,7 +65,7 @@ def test_a_wrong_noise_level_is_noticed(factor):
 
 
 def test_the_stated_power_is_kept():
-    """A noise level wrong by what the report says it would notice is noticed nine times in ten: 40 draws, 5 s.e.
+    """A noise level wrong by what the report says it can detect is noticed nine times in ten: 40 draws, 5 s.e.
     below 0.9.
     """
     stated = float(
@@ -107,7 +107,7 @@ def test_a_right_posterior_of_several_items_passes_and_prints():
     report = iv.solve(A, measured(4, batch=3), PRIOR, noise=STD, num_samples=8).check()
     assert report.passed
     text = str(report)
-    assert text.startswith("No conflict found (at most 2% false alarms") and "would notice a noise std" in text
+    assert text.startswith("No conflict found (at most 2% false alarms") and "can detect a noise std" in text
     assert repr(report) == f"CheckReport({len(report.checks)} of {len(report.checks)} passed)"
     with pytest.raises(KeyError, match="there are rows, noise level"):
         report["power"]

@@ -146,7 +146,7 @@ def test_the_evidence_names_a_wrong_noise_level(factor, words):
 def test_the_stated_power_of_the_evidence_is_kept():
     """The noise factor that the text states is noticed nine times in ten: 200 items, 5 s.e. below."""
     text = evidence_tests(problem(0), PRIOR, seed=0)[0].text
-    factor = float(text.split("would notice ")[1].split(" ")[0])
+    factor = float(text.split("can detect ")[1].split(" ")[0])
     x = PRIOR.sample(200, seed=9)
     y = BLUR(x) + factor * STD * torch.randn(x.shape, generator=torch.Generator().manual_seed(9))
     found = evidence_tests(iv.Problem(BLUR, y, noise=STD), PRIOR, seed=0)[0]
