@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, fields, is_dataclass
 from difflib import get_close_matches
+from functools import cache
+from importlib import resources
 from typing import final
 
 from invsolve.errors import invalid, invalid_type
@@ -49,231 +52,24 @@ class Citation:
         return f"@misc{{{self.key},\n" + "".join(f"  {name} = {{{value}}},\n" for name, value in lines.items()) + "}"
 
 
-def _paper(key: str, authors: str, title: str, venue: str, arxiv: str = "", doi: str = "") -> Citation:
-    where, year = venue.rsplit(" ", 1)
-    return Citation(key=key, authors=authors, title=title, venue=where, year=int(year), arxiv=arxiv, doi=doi)
+@cache
+def papers() -> dict[str, Citation]:
+    """The references of ``references.bib``, by key."""
+    text = resources.files("invsolve.results").joinpath("references.bib").read_text(encoding="utf-8")
+    found = {}
+    for key, body in re.findall(r"^@misc\{(\S+),\n(.*?)^\}", text, flags=re.MULTILINE | re.DOTALL):
+        entry = dict(re.findall(r"^  (\w+) = \{(.*)\},$", body, flags=re.MULTILINE))
+        found[key] = Citation(
+            key=key,
+            authors=entry["author"],
+            title=entry["title"].strip("{}"),
+            venue=entry["howpublished"],
+            year=int(entry["year"]),
+            arxiv=entry.get("eprint", ""),
+            doi=entry.get("doi", ""),
+        )
+    return found
 
-
-_CHUNG, _SONG = "Hyungjin Chung", "Jiaming Song"
-_PAPERS = {
-    p.key: p
-    for p in (
-        _paper(
-            "chung2023dps",
-            f"{_CHUNG} and Jeongsol Kim and Michael T. McCann and Marc L. Klasky and Jong Chul Ye",
-            "Diffusion Posterior Sampling for General Noisy Inverse Problems",
-            "ICLR 2023",
-            "2209.14687",
-        ),
-        _paper(
-            "song2023pigdm",
-            f"{_SONG} and Arash Vahdat and Morteza Mardani and Jan Kautz",
-            "Pseudoinverse-Guided Diffusion Models for Inverse Problems",
-            "ICLR 2023",
-        ),
-        _paper(
-            "wang2023ddnm",
-            "Yinhuai Wang and Jiwen Yu and Jian Zhang",
-            "Zero-Shot Image Restoration Using Denoising Diffusion Null-Space Model",
-            "ICLR 2023",
-            "2212.00490",
-        ),
-        _paper(
-            "kawar2022ddrm",
-            f"Bahjat Kawar and Michael Elad and Stefano Ermon and {_SONG}",
-            "Denoising Diffusion Restoration Models",
-            "NeurIPS 2022",
-            "2201.11793",
-        ),
-        _paper(
-            "zhu2023diffpir",
-            "Yuanzhi Zhu and Kai Zhang and Jingyun Liang and Jiezhang Cao and Bihan Wen and Radu Timofte "
-            "and Luc Van Gool",
-            "Denoising Diffusion Models for Plug-and-Play Image Restoration",
-            "CVPR Workshops 2023",
-            "2305.08995",
-        ),
-        _paper(
-            "mardani2024reddiff",
-            f"Morteza Mardani and {_SONG} and Jan Kautz and Arash Vahdat",
-            "A Variational Perspective on Solving Inverse Problems with Diffusion Models",
-            "ICLR 2024",
-            "2305.04391",
-        ),
-        _paper(
-            "zhang2025daps",
-            "Bingliang Zhang and Wenda Chu and Julius Berner and Chenlin Meng and Anima Anandkumar and Yang Song",
-            "Improving Diffusion Inverse Problem Solving with Decoupled Noise Annealing",
-            "CVPR 2025",
-            "2407.01521",
-        ),
-        _paper(
-            "wu2024pnpdm",
-            "Zihui Wu and Yu Sun and Yifan Chen and Bingliang Zhang and Yisong Yue and Katherine L. Bouman",
-            "Principled Probabilistic Imaging using Diffusion Models as Plug-and-Play Priors",
-            "NeurIPS 2024",
-            "2405.18782",
-        ),
-        _paper(
-            "zheng2025lanpaint",
-            "Candi Zheng and Yuan Lan and Yang Wang",
-            "LanPaint: Training-Free Diffusion Inpainting with Asymptotically Exact and Fast Conditional Sampling",
-            "Transactions on Machine Learning Research 2025",
-            "2502.03491",
-        ),
-        _paper(
-            "cardoso2024mcgdiff",
-            "Gabriel Cardoso and Yazid Janati El Idrissi and Sylvain Le Corff and Eric Moulines",
-            "Monte Carlo guided Diffusion for Bayesian linear inverse problems",
-            "ICLR 2024",
-            "2308.07983",
-        ),
-        _paper(
-            "dou2024fps",
-            "Zehao Dou and Yang Song",
-            "Diffusion Posterior Sampling for Linear Inverse Problem Solving: A Filtering Perspective",
-            "ICLR 2024",
-        ),
-        _paper(
-            "song2023lgd",
-            f"{_SONG} and Qinsheng Zhang and Hongxu Yin and Morteza Mardani and Ming-Yu Liu and Jan Kautz "
-            "and Yongxin Chen and Arash Vahdat",
-            "Loss-Guided Diffusion Models for Plug-and-Play Controllable Generation",
-            "ICML 2023",
-        ),
-        _paper(
-            "rozet2024mmps",
-            "François Rozet and Gérôme Andry and François Lanusse and Gilles Louppe",
-            "Learning Diffusion Priors from Observations by Expectation Maximization",
-            "NeurIPS 2024",
-            "2405.13712",
-        ),
-        _paper(
-            "boys2024tmpd",
-            "Benjamin Boys and Mark Girolami and Jakiw Pidstrigach and Sebastian Reich and Alan Mosca and "
-            "O. Deniz Akyildiz",
-            "Tweedie Moment Projected Diffusions For Inverse Problems",
-            "TMLR 2024",
-            "2310.06721",
-        ),
-        _paper(
-            "wu2023tds",
-            "Luhuan Wu and Brian L. Trippe and Christian A. Naesseth and David M. Blei and John P. Cunningham",
-            "Practical and Asymptotically Exact Conditional Sampling in Diffusion Models",
-            "NeurIPS 2023",
-            "2306.17775",
-        ),
-        _paper(
-            "cotter2013mcmc",
-            "Simon L. Cotter and Gareth O. Roberts and Andrew M. Stuart and David White",
-            "MCMC Methods for Functions: Modifying Old Algorithms to Make Them Faster",
-            "Statistical Science 28(3), 424-446 2013",
-            "1202.0709",
-            "10.1214/13-STS421",
-        ),
-        _paper(
-            "neal2011hmc",
-            "Radford M. Neal",
-            "MCMC Using Hamiltonian Dynamics",
-            "Handbook of Markov Chain Monte Carlo 2011",
-            "1206.1901",
-        ),
-        _paper(
-            "cao2024deqir",
-            "Jiezhang Cao and Yue Shi and Kai Zhang and Yulun Zhang and Radu Timofte and Luc Van Gool",
-            "Deep Equilibrium Diffusion Restoration with Parallel Sampling",
-            "CVPR 2024",
-            "2311.11600",
-        ),
-        _paper(
-            "shih2023parallel",
-            "Andy Shih and Suneel Belkhale and Stefano Ermon and Dorsa Sadigh and Nima Anari",
-            "Parallel Sampling of Diffusion Models",
-            "NeurIPS 2023",
-            "2305.16317",
-        ),
-        _paper(
-            "jolicoeur2021fast",
-            "Alexia Jolicoeur-Martineau and Ke Li and Rémi Piché-Taillefer and Tal Kachman and Ioannis Mitliagkas",
-            "Gotta Go Fast When Generating Data with Score-Based Models",
-            "arXiv 2021",
-            "2105.14080",
-        ),
-        _paper(
-            "ho2020ddpm",
-            "Jonathan Ho and Ajay Jain and Pieter Abbeel",
-            "Denoising Diffusion Probabilistic Models",
-            "NeurIPS 2020",
-            "2006.11239",
-        ),
-        _paper(
-            "song2021ddim",
-            f"{_SONG} and Chenlin Meng and Stefano Ermon",
-            "Denoising Diffusion Implicit Models",
-            "ICLR 2021",
-            "2010.02502",
-        ),
-        _paper(
-            "song2021sde",
-            "Yang Song and Jascha Sohl-Dickstein and Diederik P. Kingma and Abhishek Kumar and Stefano Ermon "
-            "and Ben Poole",
-            "Score-Based Generative Modeling through Stochastic Differential Equations",
-            "ICLR 2021",
-            "2011.13456",
-        ),
-        _paper(
-            "karras2022edm",
-            "Tero Karras and Miika Aittala and Timo Aila and Samuli Laine",
-            "Elucidating the Design Space of Diffusion-Based Generative Models",
-            "NeurIPS 2022",
-            "2206.00364",
-        ),
-        _paper(
-            "lu2022dpmsolverpp",
-            "Cheng Lu and Yuhao Zhou and Fan Bao and Jianfei Chen and Chongxuan Li and Jun Zhu",
-            "DPM-Solver++: Fast Solver for Guided Sampling of Diffusion Probabilistic Models",
-            "arXiv 2022",
-            "2211.01095",
-        ),
-        _paper(
-            "zhao2023unipc",
-            "Wenliang Zhao and Lujia Bai and Yongming Rao and Jie Zhou and Jiwen Lu",
-            "UniPC: A Unified Predictor-Corrector Framework for Fast Sampling of Diffusion Models",
-            "NeurIPS 2023",
-            "2302.04867",
-        ),
-        _paper(
-            "cui2023ersde",
-            "Qinpeng Cui and Xinyi Zhang and Zongqing Lu and Qingmin Liao",
-            "Elucidating the solution space of extended reverse-time SDE for diffusion models",
-            "arXiv 2023",
-            "2309.06169",
-        ),
-        _paper(
-            "zhang2023deis",
-            "Qinsheng Zhang and Yongxin Chen",
-            "Fast Sampling of Diffusion Models with Exponential Integrator",
-            "ICLR 2023",
-            "2204.13902",
-        ),
-        _paper(
-            "lindgren2011spde",
-            "Finn Lindgren and Håvard Rue and Johan Lindström",
-            "An explicit link between Gaussian fields and Gaussian Markov random fields: the stochastic partial "
-            "differential equation approach",
-            "Journal of the Royal Statistical Society B 73(4), 423-498 2011",
-            doi="10.1111/j.1467-9868.2011.00777.x",
-        ),
-        _paper(
-            "garyfallidis2014dipy",
-            "Eleftherios Garyfallidis and Matthew Brett and Bagrat Amirbekian and Ariel Rokem and "
-            "Stefan van der Walt and Maxime Descoteaux and Ian Nimmo-Smith and {Dipy Contributors}",
-            "Dipy, a library for the analysis of diffusion MRI data",
-            "Frontiers in Neuroinformatics 8:8 2014",
-            doi="10.3389/fninf.2014.00008",
-        ),
-    )
-}
 
 # By the names of classes, and of the functions that build strategies; data by the names of their functions.
 SOURCES: dict[str, tuple[str, ...]] = {
@@ -361,7 +157,7 @@ def cite(*what: Result | Strategy | Guidance | Sampler | Prior | str) -> tuple[C
             )
         for name in _names(one):
             keys |= dict.fromkeys(SOURCES.get(name, ()))
-    return tuple(_PAPERS[key] for key in keys)
+    return tuple(papers()[key] for key in keys)
 
 
 def _names(value: object) -> list[str]:

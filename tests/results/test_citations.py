@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import invsolve as iv
-from invsolve.results.citations import _PAPERS, OWN, SOURCES
+from invsolve.results.citations import OWN, SOURCES, papers
 from invsolve.samplers import Sampler
 from invsolve.strategies import Guidance, Strategy
 from invsolve.strategies.choice.advise import candidates
@@ -45,8 +45,8 @@ def test_every_public_strategy_and_sampler_has_a_reference_or_is_the_packages_ow
 
 def test_every_paper_is_used_and_every_source_is_a_paper():
     used = {key for sources in SOURCES.values() for key in sources}
-    assert used == set(_PAPERS)
-    for paper in _PAPERS.values():
+    assert used == set(papers())
+    for paper in papers().values():
         assert 1990 < paper.year <= 2026 and paper.authors and paper.title and paper.venue
         number = paper.arxiv.split(".")
         assert paper.arxiv == "" or (len(number) == 2 and all(n.isdigit() for n in number) and len(number[0]) == 4)
