@@ -227,7 +227,7 @@ class Calibration:
 
     @cached_property
     def band(self) -> UniformBand:
-        """The law of the ECDF of this many uniform ranks."""
+        """The distribution of the ECDF of this many uniform ranks."""
         return UniformBand(runs=self.runs, num_samples=self.num_samples)
 
     def band_level(self, group: str) -> float:

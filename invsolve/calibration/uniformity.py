@@ -1,7 +1,7 @@
 """Uniform ranks: their scores, simultaneous bands for their ECDF with exact p-values, quadratic tests of many of them.
 
 If the truth and n posterior samples are exchangeable given the data, the rank of the truth among them is uniform on
-0..n, for any quantity and any law (Talts et al. 2018, arXiv:1804.06788). Everything here is about ``runs`` independent
+0..n, for any quantity and any distribution (Talts et al. 2018, arXiv:1804.06788). Everything here is about ``runs`` independent
 such ranks.
 """
 
@@ -59,7 +59,7 @@ class UniformBand:
     """Simultaneous bands for the ECDF of ``runs`` independent ranks, each uniform on 0..``num_samples``.
 
     The ECDF is seen at z_i = i / (n + 1), i = 1..n (at most 256 of them). Its distance from uniform is the smallest of
-    the pointwise binomial tails, gamma (Saeilynoja, Buerkner & Vehtari 2022, Stat. Comput. 32:32, eq. 7); the law of
+    the pointwise binomial tails, gamma (Saeilynoja, Buerkner & Vehtari 2022, Stat. Comput. 32:32, eq. 7); the distribution of
     gamma is exact, by recursion over the points: given their number, uniform points are Poisson points, whose counts
     between the z_i are independent, so that every step is a convolution cut to the band (theirs is Algorithm 2).
 
@@ -127,7 +127,7 @@ class UniformBand:
         rates = self.runs * np.diff(self.points, prepend=0.0, append=1.0)
         pmf_at = np.arange(self.runs + 1)
         logs = np.array([math.lgamma(k + 1) for k in pmf_at])
-        state, first = np.ones(1), 0  # the law of the count so far, from `first` on
+        state, first = np.ones(1), 0  # the distribution of the count so far, from `first` on
         for rate, a, b in zip(rates, [*low, self.runs], [*high, self.runs], strict=True):
             step = np.exp(pmf_at[: b - first + 1] * math.log(rate) - rate - logs[: b - first + 1])
             state = np.convolve(state, step)[max(0, a - first) : b - first + 1]

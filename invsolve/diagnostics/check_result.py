@@ -143,7 +143,7 @@ def _by_replicates(
         return found, notes
     found += split_data_test(again)
     if weighted:
-        notes.append("no replicated data: ranks among weighted samples have no exact law")
+        notes.append("no replicated data: ranks among weighted samples have no exact distribution")
     elif len(samples):
         found += replicated_data_test(again, samples[:, chosen])
     return found, notes

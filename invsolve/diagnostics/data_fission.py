@@ -1,7 +1,7 @@
 """Data fission and its inverse: two independent measurements made of one, and one made of two.
 
-Gaussian noise: with fresh noise n of the law of the data's own, ``y + n`` and ``y - n`` are independent given the clean
-data, each with twice the noise variance; the mean of two measurements, with half the variance, holds all of both.
+Gaussian noise: with fresh noise n distributed as the data's own, ``y + n`` and ``y - n`` are independent given the
+clean data, each with twice the noise variance; the mean of two measurements, with half the variance, holds all of both.
 Counts: of a Poisson number each count goes to one side or the other, and the sides are independent Poisson numbers of
 half the exposure each; the sum of two measurements, of twice the exposure, holds all of both (Leiner, Duan, Wasserman &
 Ramdas 2025, JASA 120, 135-146; Neufeld, Dharamshi, Gao & Witten 2024, JMLR 25, for counts).
@@ -43,7 +43,7 @@ def halves(again: SolveAgain, purpose: str) -> tuple[Problem, Problem]:
 
 
 def joined(problem: Problem, data: Tensor) -> Problem:
-    """One problem that holds the data of ``problem``, and further ``data`` of the same signals and law."""
+    """One problem that holds the data of ``problem``, and further ``data`` of the same signals and noise."""
     if isinstance(problem.noise, Gaussian):
         return with_data(problem, (problem.data + data) / 2, noise_factor=math.sqrt(0.5))
     return _exposed(problem, problem.data + data, 2.0)

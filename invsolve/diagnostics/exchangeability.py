@@ -50,7 +50,7 @@ def stands_out(columns: Tensor) -> Rank:
 def uniform_rank_p(ranks: NDArray[np.int64], levels: int) -> tuple[float, float]:
     """Two-sided p-values of the mean and of the spread of independent ranks, each uniform on 0 ... levels - 1.
 
-    The laws of ``sum r`` and of ``sum (2 r - levels + 1)^2`` are convolutions of the laws of one rank: exact.
+    The distributions of ``sum r`` and of ``sum (2 r - levels + 1)^2`` are convolutions of those of one rank: exact.
     """
     spread = (2 * ranks.astype(np.int64) - (levels - 1)) ** 2
     sums = (int(ranks.sum()), int(spread.sum()))

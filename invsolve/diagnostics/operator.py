@@ -3,8 +3,8 @@
 Let ``T A`` be such an operator, T a smoothing of neighbouring data (or its inverse), a shift by one, a ramp. Its data
 have the whitened covariance ``S' = I + T P T^T`` where the model says ``S = I + P`` (see `evidence`), and the ratio of
 the evidences of a mixture of such operators to that of the model is the most powerful test of them, on average. Its
-null law is simulated; beyond that a ratio r has a probability of at most 1 / r (Markov: under the model its expectation
-is 1).
+null distribution is simulated; beyond that a ratio r has a probability of at most 1 / r (Markov: under the model its
+expectation is 1).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch import Tensor
 from invsolve.core.random import Draws
 from invsolve.diagnostics.report import SHARES, Measured, join
 
-_SIMULATED = 999  # draws of the null law
+_SIMULATED = 999  # draws of the null distribution
 _ALTERNATIVE = 100  # draws of each other operator's data, to say how often it is noticed
 _LARGEST = 512  # data; a Cholesky factor for every change: 2 s
 _LEAST = 4  # entries along an axis that has neighbours

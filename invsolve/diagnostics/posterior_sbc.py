@@ -24,13 +24,13 @@ from invsolve.problem import Problem
 from invsolve.strategies.base import Strategy
 
 RUNS, AMONG = 64, 15  # replicated data sets over all items, samples for each
-# Populations and chains cost the same for any number of samples: few data sets, fine ranks.
-RUNS_OF_POPULATIONS, AMONG_POPULATIONS = 4, 63
+# Particles and chains cost the same for any number of samples: few data sets, fine ranks.
+RUNS_OF_ENSEMBLES, AMONG_ENSEMBLES = 4, 63
 
 
 def sizes(strategy: Strategy) -> tuple[int, int]:
     """How many data sets are simulated, and how many samples the truth of each is ranked among."""
-    return (RUNS, AMONG) if strategy.couples == "nothing" else (RUNS_OF_POPULATIONS, AMONG_POPULATIONS)
+    return (RUNS, AMONG) if strategy.couples == "nothing" else (RUNS_OF_ENSEMBLES, AMONG_ENSEMBLES)
 
 
 def replicated_data_test(again: SolveAgain, samples: Tensor) -> list[Measured]:
@@ -101,4 +101,4 @@ def _notice(runs: int, levels: int, tests: int) -> str:
     shift = mean_rank_limit(runs, levels, SHARES["replicated data"] / tests) + 1.3 / math.sqrt(12 * runs)
     if shift >= 0.5:
         return "can detect a gross fault of the solver only: there are too few"
-    return f"can detect a bias of {math.sqrt(2) * stats.norm.isf(0.5 - shift):.1f} posterior std of one number"
+    return f"can detect a bias of {math.sqrt(2) * stats.norm.isf(0.5 - shift):.1f} posterior std of one value"

@@ -3,8 +3,8 @@
 In the eigenvectors of ``S = I + K K^T`` (see `evidence`) the data are independent with variances ``1 + g`` (g: gain,
 signal over noise power). Two tests, both exact: chi^2 in bands of directions, and the evidence ratio to a mixture of
 other models, with variances ``f^2 + s^2 g (g / g0)^a``: noise std times f, prior std times s, the prior's spectrum
-steeper or flatter by a power. The second is far stronger where such a model is right, and names it. Its null law is
-simulated.
+steeper or flatter by a power. The second is far stronger where such a model is right, and names it. Its null
+distribution is simulated.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Array = NDArray[np.float64]
 
 _FACTORS = tuple(2.0 ** (k / 2) for k in range(-3, 4))  # of the noise std and of the prior std
 _TILTS = (-0.5, -0.25, 0.0, 0.25, 0.5)
-_SIMULATED = 3999  # draws of the null law of the largest ratio: p-values down to 1/4000
+_SIMULATED = 3999  # draws of the null distribution of the largest ratio: p-values down to 1/4000
 _RATIO = 0.7  # its part of the level, the bands have the rest
 _POWER = 1.3  # standard deviations between "half of the time" and "nine times in ten"
 

@@ -1,9 +1,9 @@
 """Data against prior, operator and noise in closed form, where all of these are Gaussian and of moderate size.
 
-Whitened data ``w = G^-1/2 (y - A mean)`` of the model have the law ``N(0, S)``, ``S = I + K K^T`` with ``K = G^-1/2 A
-C^1/2``: nothing of the posterior is needed, and every test is exact. In the eigenvectors of S the coordinates over
-their stds are independent standard normal numbers; `(S^-1 w)_i / sqrt((S^-1)_ii)` is the error of datum i predicted
-from all others, over its std (Rue & Held 2005, section 2); ``S^-1/2 w`` is white noise at the sensors.
+Whitened data ``w = G^-1/2 (y - A mean)`` of the model have the distribution ``N(0, S)``, ``S = I + K K^T`` with ``K =
+G^-1/2 A C^1/2``: nothing of the posterior is needed, and every test is exact. In the eigenvectors of S the coordinates
+over their stds are independent standard normal numbers; `(S^-1 w)_i / sqrt((S^-1)_ii)` is the error of datum i
+predicted from all others, over its std (Rue & Held 2005, section 2); ``S^-1/2 w`` is white noise at the sensors.
 """
 
 from __future__ import annotations

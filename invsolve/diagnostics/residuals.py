@@ -1,9 +1,10 @@
 """The tests that look at the samples alone: noise level, outliers, structure of the residual, bands of the prior.
 
 All rest on one fact (Johnson 2007, Bayesian Analysis 2, 719-734; Yuan & Johnson 2012): if model and sampler are right,
-a posterior sample x and the data y are a draw from the joint law, so the whitened residual G^-1/2 (y - A x) of one
-sample is *exactly* white standard normal noise, and x itself is a draw from the prior. Samples of one posterior are not
-independent, so their p-values are combined by twice their mean, which is valid for any dependence (Rueschendorf 1982).
+a posterior sample x and the data y are a draw from the joint distribution, so the whitened residual G^-1/2 (y - A x) of
+one sample is *exactly* white standard normal noise, and x itself is a draw from the prior. Samples of one posterior are
+not independent, so their p-values are combined by twice their mean, which is valid for any dependence (Rueschendorf
+1982).
 """
 
 from __future__ import annotations
@@ -34,9 +35,9 @@ def unweighted(samples: Tensor, weights: Tensor, number: int = LOOKED_AT) -> Ten
 
     ``samples`` ``(n, items, *shape)``, ``weights`` ``(n, items)``, normalised.
     """
-    ladder = (torch.arange(number, dtype=weights.dtype, device=weights.device) + 0.5) / number
+    comb = (torch.arange(number, dtype=weights.dtype, device=weights.device) + 0.5) / number
     edges = weights.cumsum(0).T.contiguous()  # (items, samples)
-    chosen = torch.searchsorted(edges, ladder.expand(len(edges), -1).contiguous()).clamp_max(edges.shape[1] - 1).T
+    chosen = torch.searchsorted(edges, comb.expand(len(edges), -1).contiguous()).clamp_max(edges.shape[1] - 1).T
     return torch.stack([samples[index, item] for item, index in enumerate(chosen.T)], dim=1)
 
 
@@ -48,7 +49,7 @@ def _residual_tests(problem: Problem, samples: Tensor) -> list[_Raw]:
     from scipy import stats
 
     count = problem.num_data.double().cpu().numpy()
-    if not count.all() or not isinstance(problem.noise, Gaussian):  # the law of the residual would be another
+    if not count.all() or not isinstance(problem.noise, Gaussian):  # the distribution of the residual would be another
         return []
     sizes, peaks, lags = [], [], []
     total = square = torch.zeros((), dtype=torch.float64, device=samples.device)

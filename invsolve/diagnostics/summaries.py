@@ -1,4 +1,4 @@
-"""What is looked at in whitened data or residuals whose law is known by replicates only."""
+"""What is looked at in whitened data or residuals whose distribution is known by replicates only."""
 
 from __future__ import annotations
 

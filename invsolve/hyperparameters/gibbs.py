@@ -36,7 +36,9 @@ from invsolve.results.result import Result
 from invsolve.strategies.noise_levels import noise_levels
 
 _SPACING = {1: 0.25, 2: 0.5, 3: 0.8}  # of the lattice of a block, in standard deviations of its conditional
-_SCAN = 2.0  # prior stds: every row has a lattice of its own at every sweep, of laws that are smooth and have one peak
+_SCAN = (
+    2.0  # prior stds: every row has a lattice of its own at every sweep, of densities that are smooth and have one peak
+)
 _POINTS = 257  # of a lattice over the noise level
 _ZOOMS = 4
 _TAIL = 30.0  # nats below the peak where the lattice of the noise level ends

@@ -1,4 +1,4 @@
-"""A density of one to three numbers on a lattice that finds the mass by itself and refines until it resolves it.
+"""A density of one to three variables on a lattice that finds the mass by itself and refines until it resolves it.
 
 On a lattice of spacing h the trapezoid rule of a smooth density of standard deviation s errs by about
 ``2 exp(-2 pi^2 s^2 / h^2)`` in its integral and, like it, in its moments (Poisson summation): 5e-9 at h = s. A lattice
@@ -95,7 +95,7 @@ def explore(dims: int, spacing: float, tolerance: float = 0.02, widest: float | 
     if (count := (1 + 2 ** math.ceil(math.log2(8 / widest))) ** dims) > _MAX_NODES:
         raise UnsupportedError(
             f"solve: a scan of the unknown scalars {widest:g} prior std apart has {count} nodes, more than "
-            f"{_MAX_NODES}. Take a larger scan in iv.Hierarchy, or laws of the scalars that are narrower."
+            f"{_MAX_NODES}. Take a larger scan in iv.Hierarchy, or narrower distributions of the scalars."
         )
     start = yield from scan(values, dims, drop, widest)
     if start is None:

@@ -1,4 +1,4 @@
-"""Where the mass of a density of one to three numbers is: cells that are halved until no peak can hide in them.
+"""Where the mass of a density of one to three variables is: cells that are halved until no peak can hide in them.
 
 On a cell of widths w whose corners are known, a function whose second derivatives along the axes are at most k_j in
 size exceeds its highest corner by at most ``sum_j k_j w_j^2 / 8`` (linear interpolation, axis by axis). Cells which a
@@ -22,7 +22,7 @@ BOUND = 8.0  # standard deviations of the prior that nodes may reach
 _REACH = 4.0  # the part of it that is always scanned
 _LAYER = 2.0  # what is added to it where the density does not end
 WIDEST = {1: 0.25, 2: 0.5, 3: 1.0}  # of cells, by dimension: what is scanned however flat it looks
-WIDEST_SAMPLED = {1: 0.5, 2: 1.0, 3: 2.0}  # the same where every node is a population
+WIDEST_SAMPLED = {1: 0.5, 2: 1.0, 3: 2.0}  # the same where every node takes an ensemble
 # How much more curved than the peaks that were found another one may be: half (0.7) of their width in one dimension
 # (two). In three dimensions it may be as narrow as they are: half of that would cost eight times the cells.
 _SHARPER = {1: 4.0, 2: 2.0, 3: 1.0}

@@ -20,7 +20,7 @@ from invsolve.results.warnings import fit_warnings, misfit, shortfalls, thinned
 from invsolve.strategies.exact import Exact
 
 _SPACING = {1: 0.15, 2: 0.35, 3: 0.7}  # of a lattice, in posterior standard deviations, by the number of scalars
-_SPACING_SAMPLED = {1: 0.4, 2: 0.6, 3: 0.7}  # where every node is a population: moments are as exact
+_SPACING_SAMPLED = {1: 0.4, 2: 0.6, 3: 0.7}  # where every node takes an ensemble: moments are as exact
 _HIDDEN = 0.05  # share of the mass in peaks not resolved above which a reader is told
 _PRIORS = 64  # members of a family that are kept
 _KEPT = 2**26  # numbers of weighted samples that are kept from the evidence to the draws, instead of made again
@@ -185,7 +185,7 @@ def _unresolved(request: HyperparameterRequest, lattices: Sequence[Lattice], evi
         share = f"{hidden:.2g} of" if hidden < 1 else "more than"
         found.append(
             f"the scan of {names} was broken off: peaks that it did not resolve may hold {share} the mass that was "
-            "found. Give narrower laws, or a smaller iv.Hierarchy(scan=...)"
+            "found. Give narrower distributions, or a smaller iv.Hierarchy(scan=...)"
         )
     # A lattice ends next to the nodes that count, so that these nodes are among them or beside them.
     none = sum(math.isnan(evidences.known[n, b][0]) for b, lattice in enumerate(lattices) for n in lattice.nodes)

@@ -141,10 +141,10 @@ def choose(problem: Problem, prior: Prior, hierarchy: Hierarchy, scalars: int) -
     exact, guided = Exact(), MMPS()
     if not (lacking := exact.missing(problem, prior)):
         return exact, "Given the scalars there is a closed form."
-    population = ladder(problem, prior, 1)[0].strategy
+    ensemble = ladder(problem, prior, 1)[0].strategy
     alone = hierarchy.method == "gibbs" or scalars > MAX_DIMS
-    if alone and population.weighs and not guided.missing(problem, prior):
+    if alone and ensemble.weighs and not guided.missing(problem, prior):
         return guided, f"No closed form ({lacking}) and one signal at a time, so moment-matching guidance."
-    if population.gives_evidence:
-        return population, f"Given the scalars there is no closed form ({lacking}), so populations that give evidence."
-    return guided, f"No closed form ({lacking}) and too large for populations, so moment-matching guidance."
+    if ensemble.gives_evidence:
+        return ensemble, f"Given the scalars there is no closed form ({lacking}), so ensembles that give evidence."
+    return guided, f"No closed form ({lacking}) and too large for ensembles, so moment-matching guidance."

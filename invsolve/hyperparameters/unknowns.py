@@ -1,4 +1,4 @@
-"""The scalars of a problem that are not known: what they are called, their laws, and the problem that values make."""
+"""Hyperparameters: scalars that are not known, their names and distributions, and the problem that values make."""
 
 from __future__ import annotations
 
@@ -36,20 +36,20 @@ class Unknowns:
     @classmethod
     def from_problem(cls, problem: Problem, prior: Prior) -> Self | None:
         """What is unknown in a problem and its prior; None if nothing is."""
-        laws: dict[str, Distribution] = {}
+        found: dict[str, Distribution] = {}
         if isinstance(problem.noise, Gaussian) and isinstance(problem.noise.std, Distribution):
-            laws[NOISE] = problem.noise.std
+            found[NOISE] = problem.noise.std
         if isinstance(prior, PriorFamily):
-            laws |= {f"prior.{name}": law for name, law in prior.unknown.items()}
+            found |= {f"prior.{name}": value for name, value in prior.unknown.items()}
         if isinstance(problem.operator, OperatorFamily):
-            laws |= {f"operator.{name}": law for name, law in problem.operator.unknown.items()}
-        if not laws:
+            found |= {f"operator.{name}": value for name, value in problem.operator.unknown.items()}
+        if not found:
             return None
-        return cls(problem=problem, prior=prior, names=tuple(laws), distributions=tuple(laws.values()))
+        return cls(problem=problem, prior=prior, names=tuple(found), distributions=tuple(found.values()))
 
     def transport(self, z: Tensor) -> Tensor:
         """The values at standard normal coordinates ``z`` ``(..., p)``."""
-        return torch.stack([law.transport(z[..., i]) for i, law in enumerate(self.distributions)], -1)
+        return torch.stack([d.transport(z[..., i]) for i, d in enumerate(self.distributions)], -1)
 
     def columns(self, part: str) -> list[int]:
         """Which of the p values belong to "noise", "prior" or "operator"."""

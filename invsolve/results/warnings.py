@@ -35,16 +35,16 @@ def misfit(chi2: Tensor) -> tuple[str, ...]:
 
 
 def thinned(log_weights: Tensor, failed: Tensor) -> tuple[str, ...]:
-    """Whether the last weights of populations ``(samples, items)`` leave enough, rows that ``failed`` apart.
+    """Whether the last weights of ensembles ``(samples, items)`` leave enough, rows that ``failed`` apart.
 
-    Weights that are equal are no certificate: a population that was resampled often descends from few of its members.
+    Weights that are equal are no certificate: particles that were resampled often descend from few of them.
     """
     count = len(log_weights)
     logs = log_weights.masked_fill(failed, -math.inf)[:, ~failed.all(0)]
     if not logs.numel():  # which is said elsewhere
         return ()
     if count == 1:
-        return ("a population of one has nothing to be weighed against, and is biased: raise num_samples",)
+        return ("a single particle has nothing to be weighed against, and is biased: raise num_samples",)
     weighed = logs.amax(0) > -math.inf
     advice = "raise num_samples, or take another strategy"
     found: list[str] = []
