@@ -25,6 +25,7 @@ def test_the_three_examples_are_there():
     assert {"deblur_photo", "inpaint_field_xarray", "mri_slice"} <= {path.stem for path in EXAMPLES}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_example(path, tmp_path):
     """It writes what ``--out`` asks for and nothing else."""

@@ -64,6 +64,7 @@ def version() -> str:
     return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
 
 
+@pytest.mark.slow
 def test_import_costs_little_more_than_torch(tmp_path):
     """The minimum of five processes is within the limit exactly if one is, so the first such one ends the test.
 

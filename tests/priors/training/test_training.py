@@ -442,6 +442,7 @@ def test_means_that_count():
 
 
 # --- training ---------------------------------------------------------------------------------------------------------
+@pytest.mark.slow
 def test_it_learns(tmp_path):
     """One number under noise: the denoiser of N(0, 1) is x / (1 + sigma^2), and 300 steps come near."""
     data = normal(4096, 4, 4) * torch.ones(1, 1, 1)
@@ -465,6 +466,7 @@ def test_it_learns(tmp_path):
     assert prior.unit == pytest.approx(1.0, abs=0.05) and prior.law is not None
 
 
+@pytest.mark.slow
 def test_stopped_and_resumed_is_bitwise_the_same(tmp_path):
     data = normal(64, 8, 8)
     whole = train(data, steps=9, network=SMALL, options=FEW, out=tmp_path / "a")
@@ -500,6 +502,7 @@ train(data, steps=60, network=small, options=Options(batch=4, warmup=2, log_ever
 """
 
 
+@pytest.mark.slow
 def test_a_killed_training_goes_on_bitwise(tmp_path):
     environment = os.environ | {"PYTHONPATH": str(Path(iv.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
     run = [sys.executable, "-c", KILLED, str(tmp_path / "a")]
@@ -530,6 +533,7 @@ torch.distributed.destroy_process_group()
 """
 
 
+@pytest.mark.slow
 def test_two_processes_are_one(tmp_path):
     """To 1e-10 in float64: gradients of half batches are averaged, draws are keyed by the step."""
     script = tmp_path / "two.py"
@@ -673,6 +677,7 @@ def test_the_command_shows_ct_in_the_windows_of_bone_and_of_brain(monkeypatch, t
     assert [ax.get_ylabel() for ax in drawn[0].axes[::6]][-1] == "training\n-20 to 80"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not _compiles(), reason="torch.compile needs a C++ compiler")
 def test_a_compiled_training_is_the_same_training():
     x = normal(16, 8, 8)
