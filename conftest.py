@@ -1,4 +1,4 @@
-"""What the whole suite shares: no second copy of linked folders, a `gpu` marker, workers, threads, a plotting back end."""
+"""What the whole suite shares: no second copy of linked folders, a `gpu` marker, workers and threads, drawing to memory."""
 
 from __future__ import annotations
 

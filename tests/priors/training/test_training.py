@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +17,7 @@ import pytest
 import torch
 
 import invsolve as iv
+from invsolve.core.checkpoint import load_state
 from invsolve.errors import CheckpointError, FileError, InputError, InputTypeError, SolveError, UnsupportedError
 from invsolve.priors import GaussianFieldPrior, Matern, NetworkPrior
 from invsolve.priors.fields.bases import SpectralModes
@@ -492,12 +492,17 @@ def test_another_training_in_the_folder_is_refused(tmp_path):
             train(other, steps=2, network=SMALL, options=FEW, out=tmp_path)
 
 
+# With a second argument it is killed at its 30th step, after a checkpoint of every step before.
 KILLED = """
-import sys, torch
+import os, signal, sys, torch
+from torch.optim.optimizer import register_optimizer_step_post_hook
 from invsolve.priors.networks import UNetConfig
 from invsolve.priors.training import Options, train
 data = torch.randn(64, 8, 8, generator=torch.Generator().manual_seed(0))
 small = UNetConfig(width=8, multipliers=(1, 2), blocks=1, attention=False)
+steps = iter(range(29))
+if sys.argv[2:]:
+    register_optimizer_step_post_hook(lambda *_: next(steps, None) is None and os.kill(os.getpid(), signal.SIGKILL))
 train(data, steps=60, network=small, options=Options(batch=4, warmup=2, log_every=2, save_every=0.0), out=sys.argv[1])
 """
 
@@ -506,14 +511,9 @@ train(data, steps=60, network=small, options=Options(batch=4, warmup=2, log_ever
 def test_a_killed_training_goes_on_bitwise(tmp_path):
     environment = os.environ | {"PYTHONPATH": str(Path(iv.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
     run = [sys.executable, "-c", KILLED, str(tmp_path / "a")]
-    process = subprocess.Popen(run, env=environment)
-    state = tmp_path / "a" / "state.safetensors"
-    deadline = time.monotonic() + 60
-    while not state.exists() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert state.exists() and not (tmp_path / "a" / "prior.safetensors").exists()
+    assert subprocess.run([*run, "kill"], env=environment).returncode == -signal.SIGKILL
+    assert load_state(tmp_path / "a" / "state.safetensors")[1]["step"] == 29
+    assert not (tmp_path / "a" / "prior.safetensors").exists()
     subprocess.run(run, env=environment, check=True)
     subprocess.run([*run[:-1], str(tmp_path / "b")], env=environment, check=True)
     one, two = (iv.priors.load(tmp_path / name / "prior.safetensors") for name in "ab")
