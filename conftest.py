@@ -1,4 +1,4 @@
-"""What the whole suite shares: no second copy of linked folders, a `gpu` marker, workers and threads, drawing to memory."""
+"""What the whole suite shares: linked folders are no second copy, a `gpu` marker, workers and threads, no windows."""
 
 from __future__ import annotations
 
