@@ -1,4 +1,4 @@
-# make demo, make test, make lint, make bench. The first call makes $(VENV) and fills it (several GB, a few minutes);
+# make demo, make test, make test-fast, make lint, make bench. The first call makes $(VENV) and fills it (several GB, a few minutes);
 # after that no target needs a network. VENV may be shared between checkouts: each runs its own code (PYTHONPATH).
 VENV ?= .venv
 PYTHON ?= python3
@@ -10,15 +10,22 @@ RUN := $(VENV)/bin/python
 STAMP := $(VENV)/.invsolve-installed
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 
-.PHONY: demo test lint bench install clean
+.PHONY: demo test test-fast lint bench install clean
 .DEFAULT_GOAL := test
 .DELETE_ON_ERROR:
 
 demo: $(STAMP)
 	$(RUN) -m invsolve demo $(DEMO_ARGS)
 
+# One process a core: conftest.py says how many those are, and bounds the threads of each. What comes last wins:
+# PYTEST_ARGS="-n 0" is one process, which a debugger needs.
+PYTEST := $(RUN) -m pytest -n auto --dist worksteal
+
 test: $(STAMP)
-	$(RUN) -m pytest $(PYTEST_ARGS)
+	$(PYTEST) $(PYTEST_ARGS)
+
+test-fast: $(STAMP)
+	$(PYTEST) -m "not slow" $(PYTEST_ARGS)
 
 lint: $(STAMP)
 	$(RUN) -m ruff check .

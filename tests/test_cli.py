@@ -87,6 +87,7 @@ def test_help(arguments, capsys):
     assert max(map(len, text.splitlines())) <= 200
 
 
+@pytest.mark.slow
 def test_as_a_module_in_a_fresh_process(tmp_path):
     """``python -m invsolve`` hands the exit code on and does not look at the current folder for itself."""
     environment = os.environ | {"PYTHONPATH": str(ROOT)}

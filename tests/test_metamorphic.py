@@ -176,6 +176,7 @@ def test_decimal_units_change_the_last_digits_only(prior, strategy):
         assert apart(in_units(prior, strategy, DTYPE, signal, data), base) < 1e-6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prior", FLOWS)
 def test_units_of_chains_through_a_flow(prior):
     """Independent draws of one law, to standard errors."""

@@ -64,15 +64,18 @@ def version() -> str:
     return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
 
 
+@pytest.mark.slow
 def test_import_costs_little_more_than_torch(tmp_path):
     """The minimum of five processes is within the limit exactly if one is, so the first such one ends the test.
 
-    Bytecode is kept, as where the package is installed, whatever the environment says: compiling takes as long again.
+    CPU time, which other programs hardly change, of one thread. Bytecode is kept, as where the package is installed,
+    whatever the environment says: compiling takes as long again.
     """
     code = "import time, torch; start = time.process_time(); import invsolve; print(time.process_time() - start)"
+    variables = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(tmp_path), "OMP_NUM_THREADS": "1"}
     costs: list[float] = []
     while len(costs) < 5 and (not costs or costs[-1] > IMPORT_LIMIT):
-        costs.append(float(run_python(code, PYTHONDONTWRITEBYTECODE="", PYTHONPYCACHEPREFIX=str(tmp_path))))
+        costs.append(float(run_python(code, **variables)))
     assert min(costs) <= IMPORT_LIMIT, costs
 
 

@@ -17,6 +17,7 @@ README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").rglob("*.md"))]
 # Pages that may hold blocks marked ```python no-run, and how many: those that need hardware, a file or a download.
 NO_RUN: dict[str, int] = {}
+SLOW = ("docs/extending.md",)  # pages that take ten seconds
 
 FENCE = re.compile(r"^```python(?P<mark>[^\n]*)\n(?P<code>.*?)^```\s*$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\((?!\w+:)(?P<target>[^)#\s]+)")  # relative targets only
@@ -53,7 +54,9 @@ def name_of(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
-@pytest.mark.parametrize("path", PAGES, ids=name_of)
+@pytest.mark.parametrize(
+    "path", [pytest.param(p, marks=[pytest.mark.slow] if name_of(p) in SLOW else [], id=name_of(p)) for p in PAGES]
+)
 def test_code_runs(path, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)  # what a page writes does not land in the checkout
     run_page(path, path.read_text(), monkeypatch)

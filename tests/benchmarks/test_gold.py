@@ -89,6 +89,7 @@ def test_supports_against_all_256(spike, tempered):
     assert float((draws.std(0) / std - 1).abs().max()) < 0.15
 
 
+@pytest.mark.slow
 def test_hmc_against_quadrature_of_a_banana():
     R, bend, noise, y = torch.eye(2, dtype=D), 1.0, 0.3, torch.tensor([-0.5], dtype=D)
     problem = Curved(
@@ -99,6 +100,7 @@ def test_hmc_against_quadrature_of_a_banana():
     agrees(hmc(problem, seed=1, chains=64, sweeps=300), mean, cov.diagonal().sqrt())
 
 
+@pytest.mark.slow
 def test_hmc_with_mirror_moves_against_quadrature_of_phase_retrieval():
     A, centre, noise = normal(4, 2, seed=5), torch.tensor([0.6, -0.2], dtype=D), 0.3
     y = (A @ torch.tensor([1.0, 0.5], dtype=D)).square()

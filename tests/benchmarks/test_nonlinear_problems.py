@@ -50,6 +50,7 @@ def test_quadrature_in_the_plane_against_importance_sampling(name):
     assert float(error[0]) < 0.01  # else the test says nothing
 
 
+@pytest.mark.slow
 def test_quadrature_around_modes_against_hamiltonian_monte_carlo():
     """With x -> -x as a move; 64 chains, two runs from different starts."""
     problem = made("phase, 5 numbers")

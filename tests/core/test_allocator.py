@@ -37,6 +37,7 @@ def faults_per_step(mode: str) -> float:
     return float(done.stdout)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the thresholds are glibc's")
 def test_a_step_finds_its_memory_where_the_last_one_left_it():
     default = faults_per_step("default")

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
 # torch 2.14.1 carries these of MKL's vector functions (vms*, vmd*), and no others.
 VECTOR = "acos asin atan cos erf erfc erfinv exp log log10 log2 sin sqrt tan tanh trunc".split()
@@ -26,6 +28,7 @@ with Seen(), torch.device("meta"):
 """
 
 
+@pytest.mark.slow
 def test_every_function_is_called_in_both_precisions_before_any_is_large_enough_for_threads():
     """The race itself shows on some processors only, in a few of a hundred processes: what prevents it is tested."""
     done = subprocess.run([sys.executable, "-c", SEEN], cwd=ROOT, capture_output=True, text=True)

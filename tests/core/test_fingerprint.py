@@ -291,6 +291,7 @@ print(" ".join(fingerprint(v) for v in values))
 """
 
 
+@pytest.mark.slow
 def test_fingerprints_are_those_of_every_process():
     lines = [
         subprocess.run(

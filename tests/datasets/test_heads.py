@@ -152,6 +152,7 @@ def test_a_pool_of_heads(tmp_path, monkeypatch):
         Heads(grid=16, size=1, what="pet")
 
 
+@pytest.mark.slow
 def test_the_command_trains_a_prior(tmp_path, monkeypatch):
     import invsolve as iv
     from invsolve.cli import main
@@ -183,6 +184,7 @@ def test_the_command_trains_a_prior(tmp_path, monkeypatch):
     assert main(["train", "heads", "--resolution", "20", "--out", str(tmp_path / "c")]) == 1
 
 
+@pytest.mark.slow
 def test_stages_and_a_field(tmp_path):
     from invsolve.priors.training.command import command
 

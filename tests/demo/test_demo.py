@@ -27,6 +27,7 @@ def done(tmp_path_factory):
 
 
 # --- end to end -------------------------------------------------------------------------------------------------------
+@pytest.mark.slow
 def test_it_writes_a_report_a_picture_and_a_result(done):
     found, said = done
     assert [path.name for path in found.files] == ["demo.html", "demo.md", "demo.png", "posterior.nc"]
@@ -50,6 +51,7 @@ def test_it_writes_a_report_a_picture_and_a_result(done):
     assert found.results[LEARNED].warnings
 
 
+@pytest.mark.slow
 def test_the_table_has_every_row_and_its_numbers_are_in_the_text(done):
     found, _ = done
     assert [row.method for row in found.rows] == METHODS
@@ -64,6 +66,7 @@ def test_the_table_has_every_row_and_its_numbers_are_in_the_text(done):
     assert [row.covered is not None for row in found.rows] == [False, False, False, True, True]
 
 
+@pytest.mark.slow
 def test_the_posterior_is_the_exact_one_and_beats_zero_filling(done):
     """The margin is the posterior's own: it states the squared error of its mean, and zero filling is beyond that.
 
@@ -81,6 +84,7 @@ def test_the_posterior_is_the_exact_one_and_beats_zero_filling(done):
     assert squared[LEARNED] < 0.7 * squared[FIELD]
 
 
+@pytest.mark.slow
 def test_the_samples_explain_the_data(done):
     """chi^2 of m data has standard error sqrt(2 / m); a prior with too much power lowers it by a few per cent."""
     found, _ = done
@@ -91,6 +95,7 @@ def test_the_samples_explain_the_data(done):
     assert 0.9 < float(found.results[LEARNED].chi2.mean()) < 1.1  # few steps, and a network
 
 
+@pytest.mark.slow
 def test_coverage_on_the_slice_is_near_nominal(done):
     """5 samples carry 2/3 exactly, for a right prior; ours comes from phantoms, so 0.1 on either side is allowed."""
     found, _ = done
@@ -98,6 +103,7 @@ def test_coverage_on_the_slice_is_near_nominal(done):
     assert all(abs(row.covered - 2 / 3) < 0.1 for row in found.rows[-2:])
 
 
+@pytest.mark.slow
 def test_coverage_is_nominal_where_the_prior_is_right():
     """The demo's model with objects drawn from the demo's prior: 0.9, to 5 standard errors over the objects."""
     scan, objects = phantom_scan(32, 4.0, 5), 12
@@ -114,6 +120,7 @@ def test_coverage_is_nominal_where_the_prior_is_right():
     assert result.check().passed
 
 
+@pytest.mark.slow
 def test_threads_are_put_back(done):
     before = torch.get_num_threads()
     with demo.job._one_thread():
@@ -149,6 +156,7 @@ def test_a_different_seed_is_a_different_phantom_a_different_grid_the_same_law()
     assert bool((values[0] > 0).all()) and bool((values[0].diff() < 0).all())
 
 
+@pytest.mark.slow
 def test_weights_are_tuned_on_phantoms_and_inside_the_range(done):
     """The weights in the report are those that tuning gives again; neighbours of the best weight are worse."""
     found, _ = done
@@ -164,6 +172,7 @@ def test_weights_are_tuned_on_phantoms_and_inside_the_range(done):
 
 
 # --- scores and words ------------------------------------------------------------------------------------------------
+@pytest.mark.slow
 def test_scores_of_a_perfect_image_and_of_a_constant_error(done):
     found, _ = done
     truth, head = found.scan.truth, in_head(found.scan)
@@ -179,6 +188,7 @@ def test_scores_of_a_perfect_image_and_of_a_constant_error(done):
     assert nominal == pytest.approx(2 / 3)
 
 
+@pytest.mark.slow
 def test_coverage_by_hand(done):
     """The table's coverage, counted with min and max."""
     found, _ = done
@@ -223,6 +233,7 @@ def test_the_table_is_aligned():
 
 
 # --- options ---------------------------------------------------------------------------------------------------------
+@pytest.mark.slow
 def test_few_samples_carry_a_lower_level(tmp_path):
     """Min to max of 3 samples is (3 - 1) / (3 + 1); the draws are the first of those of a longer run."""
     tiny = demo.Size(grid=32, heads=1, tuning=1)

@@ -254,6 +254,7 @@ def test_length_alone_and_a_scalar_of_the_operator():
     assert ((fixed.parameters["prior.length"] > 0.3) & (fixed.parameters["prior.length"] < 20)).all()
 
 
+@pytest.mark.slow
 def test_two_narrow_peaks_of_an_unknown_scalar():
     """A gain known up to its sign, the square of a scalar about 0.4: peaks at 0.4 +- 1 that are 0.05 wide."""
     A = iv.operators.Matrix(matrix=random(300, 6, seed=5))
@@ -289,6 +290,7 @@ def test_a_scan_that_was_broken_off_is_mentioned(monkeypatch):
     assert finer.warnings == () and "at most 0.03 std apart" in finer.why
 
 
+@pytest.mark.slow
 def test_a_row_depends_on_its_own_data_and_key_only():
     A, y = data(items=3)
     options = {"noise": NOISE, "hierarchy": iv.Hierarchy(spacing=1.0)}
@@ -344,6 +346,7 @@ def mixture_truth(prior, A, y):
     return log, mean[None], (w @ (stds - mean).square()).sqrt()[None]
 
 
+@pytest.mark.slow
 def test_smc_on_the_lattice():
     prior, A, y = mixture()
     log, mean, std = mixture_truth(prior, A, y)
@@ -359,6 +362,7 @@ def test_smc_on_the_lattice():
     assert torch.equal(kept.samples, result.samples)  # made again, or kept: the same
 
 
+@pytest.mark.slow
 def test_chains_on_the_lattice():
     """A linear-Gaussian problem, whose closed form on the lattice is the reference."""
     prior, (A, y) = field(3.0), data(items=1)
@@ -369,6 +373,7 @@ def test_chains_on_the_lattice():
     assert abs(float(result.log_evidence - exact.log_evidence)) < 4 * math.sqrt(2 * 7 / 256)  # seven rises
 
 
+@pytest.mark.slow
 def test_only_values_with_weight_say_that_samples_do_not_fit():
     """Items of unlike noise are solved side by side at every noise level, and at most levels they do not fit."""
     prior, A, _ = mixture()
@@ -437,6 +442,7 @@ def test_gibbs_with_guidance_is_right_where_guidance_is():
     assert result.nfe == pytest.approx(16 * 16) and result.strategy == "MMPS"
 
 
+@pytest.mark.slow
 def test_gibbs_finds_scalars_of_prior_and_operator():
     A, y = data(items=1, m=48, std=0.2)
     lengths = torch.linspace(math.log(0.3), math.log(20.0), 402, dtype=F64)

@@ -79,6 +79,7 @@ GAINS = torch.exp(torch.linspace(-0.7, 0.7, 64, dtype=F64))
 MANY = {"SMC": iv.strategies.SMC(num_steps=15), "MMPS": iv.strategies.MMPS(covariance="jacobian")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("counts", [0.5, 20.0])
 def test_64_log_normal_intensities_by_chains(counts):
     """4,096 chains: the std of a log-normal entry is known to 2 %, so 64 of them to 5 %."""
@@ -93,6 +94,7 @@ def test_64_log_normal_intensities_by_chains(counts):
     assert 0.95 < ratio.min() <= ratio.max() < 1.05
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("counts", [0.5, 20.0])
 @pytest.mark.parametrize("name", ["SMC", "MMPS"])
 def test_64_intensities_by_particles_and_by_guidance(name, counts):
@@ -215,6 +217,7 @@ def report(noise, seed):
     return iv.solve(A, y, prior, noise=noise, strategy=WALK, num_samples=64, seed=seed).check(solves=True)
 
 
+@pytest.mark.slow
 def test_a_right_model_of_counts_passes():
     """At most 2 % false alarms: of 3 reports one fails with a probability of 0.06 at most; the seeds are fixed."""
     for seed in range(3):

@@ -184,6 +184,7 @@ def test_seeds_zero_and_negative_are_seeds():
     assert len({tuple(run(s).flatten().tolist()) for s in (0, 1, -1)}) == 3
 
 
+@pytest.mark.slow
 def test_the_same_numbers_in_another_process(tmp_path):
     code = (
         "import torch, invsolve as iv; p = iv.priors.GaussianPrior(mean=torch.zeros(3), covariance=torch.eye(3));"
@@ -228,6 +229,7 @@ def test_an_error_holds_the_good_rows():
     ]
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_is_said():
     noise_only = iv.priors.from_denoiser(lambda x, sigma: 1e-6 * x, shape=(N,), scale=1.0)
     assert any("do not fit the data" in w for w in iv.solve(A, Y, noise_only, noise=0.01, num_samples=4).warnings)

@@ -55,6 +55,7 @@ def propagate(
     return mean, covariance
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["A1", "A4", "B"])
 @pytest.mark.parametrize("covariance", ["law", "jacobian"])
 def test_mmps_has_the_posterior_moments_by_exact_propagation(name, covariance):
@@ -82,6 +83,7 @@ def test_pigdm_gives_the_biased_rows_of_the_card(name, mean, variance):
     assert abs(x.var() - variance) < 5 * variance * math.sqrt(2 / 20000) + 5e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "covariance_error"), [(iv.strategies.TMPD, 0.02), (iv.strategies.PiGDM, 0.02), (iv.strategies.MMPS, 0.02)]
 )
@@ -95,6 +97,7 @@ def test_every_guidance_is_exact_for_independent_entries(make, covariance_error)
     assert torch.allclose(P, torch.diag(torch.tensor([0.2, 1, 0.2], dtype=DTYPE)), atol=covariance_error)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("std", [1e-3, 0.01, 0.1, 1.0, 100.0])
 @pytest.mark.parametrize(
     "strategy",
@@ -308,6 +311,7 @@ def test_per_item_operators_and_noise():
             assert (r.samples[:, b].std(0) / sd - 1).abs().max() < 5 / math.sqrt(2 * N) + 0.015
 
 
+@pytest.mark.slow
 def test_noise_scale_makes_units_of_different_entries_equal():
     """A millimetre and a kilometre in one signal: with the diffusion noise in each entry's own unit both are right."""
     scale = torch.tensor([1e-3, 1e3], dtype=DTYPE)
@@ -322,6 +326,7 @@ def test_noise_scale_makes_units_of_different_entries_equal():
         assert (got_P.diagonal().sqrt() / sd - 1).abs().max() < 0.01
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [iv.strategies.PiGDM, iv.strategies.TMPD, iv.strategies.MMPS])
 def test_coloured_diffusion_noise_is_carried_by_every_guidance(make):
     """Independent entries in units of a thousand to one, told by noise_scale: then all three are exact."""

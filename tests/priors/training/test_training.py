@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +17,7 @@ import pytest
 import torch
 
 import invsolve as iv
+from invsolve.core.checkpoint import load_state
 from invsolve.errors import CheckpointError, FileError, InputError, InputTypeError, SolveError, UnsupportedError
 from invsolve.priors import GaussianFieldPrior, Matern, NetworkPrior
 from invsolve.priors.fields.bases import SpectralModes
@@ -442,6 +442,7 @@ def test_means_that_count():
 
 
 # --- training ---------------------------------------------------------------------------------------------------------
+@pytest.mark.slow
 def test_it_learns(tmp_path):
     """One number under noise: the denoiser of N(0, 1) is x / (1 + sigma^2), and 300 steps come near."""
     data = normal(4096, 4, 4) * torch.ones(1, 1, 1)
@@ -465,6 +466,7 @@ def test_it_learns(tmp_path):
     assert prior.unit == pytest.approx(1.0, abs=0.05) and prior.law is not None
 
 
+@pytest.mark.slow
 def test_stopped_and_resumed_is_bitwise_the_same(tmp_path):
     data = normal(64, 8, 8)
     whole = train(data, steps=9, network=SMALL, options=FEW, out=tmp_path / "a")
@@ -490,27 +492,28 @@ def test_another_training_in_the_folder_is_refused(tmp_path):
             train(other, steps=2, network=SMALL, options=FEW, out=tmp_path)
 
 
+# With a second argument it is killed at its 30th step, after a checkpoint of every step before.
 KILLED = """
-import sys, torch
+import os, signal, sys, torch
+from torch.optim.optimizer import register_optimizer_step_post_hook
 from invsolve.priors.networks import UNetConfig
 from invsolve.priors.training import Options, train
 data = torch.randn(64, 8, 8, generator=torch.Generator().manual_seed(0))
 small = UNetConfig(width=8, multipliers=(1, 2), blocks=1, attention=False)
+steps = iter(range(29))
+if sys.argv[2:]:
+    register_optimizer_step_post_hook(lambda *_: next(steps, None) is None and os.kill(os.getpid(), signal.SIGKILL))
 train(data, steps=60, network=small, options=Options(batch=4, warmup=2, log_every=2, save_every=0.0), out=sys.argv[1])
 """
 
 
+@pytest.mark.slow
 def test_a_killed_training_goes_on_bitwise(tmp_path):
     environment = os.environ | {"PYTHONPATH": str(Path(iv.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
     run = [sys.executable, "-c", KILLED, str(tmp_path / "a")]
-    process = subprocess.Popen(run, env=environment)
-    state = tmp_path / "a" / "state.safetensors"
-    deadline = time.monotonic() + 60
-    while not state.exists() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert state.exists() and not (tmp_path / "a" / "prior.safetensors").exists()
+    assert subprocess.run([*run, "kill"], env=environment).returncode == -signal.SIGKILL
+    assert load_state(tmp_path / "a" / "state.safetensors")[1]["step"] == 29
+    assert not (tmp_path / "a" / "prior.safetensors").exists()
     subprocess.run(run, env=environment, check=True)
     subprocess.run([*run[:-1], str(tmp_path / "b")], env=environment, check=True)
     one, two = (iv.priors.load(tmp_path / name / "prior.safetensors") for name in "ab")
@@ -530,6 +533,7 @@ torch.distributed.destroy_process_group()
 """
 
 
+@pytest.mark.slow
 def test_two_processes_are_one(tmp_path):
     """To 1e-10 in float64: gradients of half batches are averaged, draws are keyed by the step."""
     script = tmp_path / "two.py"
@@ -673,6 +677,7 @@ def test_the_command_shows_ct_in_the_windows_of_bone_and_of_brain(monkeypatch, t
     assert [ax.get_ylabel() for ax in drawn[0].axes[::6]][-1] == "training\n-20 to 80"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not _compiles(), reason="torch.compile needs a C++ compiler")
 def test_a_compiled_training_is_the_same_training():
     x = normal(16, 8, 8)

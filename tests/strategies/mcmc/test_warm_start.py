@@ -17,6 +17,7 @@ def posterior(strategy, prior, name="C", n=1024, **options):
     return iv.solve(iv.operators.Matrix(matrix=A), y, prior, noise=std, strategy=strategy, num_samples=n, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "start", [ivs.DPS(form="paper", scale=0.3, num_steps=100), ivs.DiffPIR(lam=8.0, zeta=1.0)], ids=lambda s: s.name
 )

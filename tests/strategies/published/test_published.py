@@ -181,6 +181,7 @@ def test_dps_of_the_paper_with_two_numbers():
     check_samples(sampled("B", strategy, 8000), (1.499, 1.465), (0.030, 0.301))
 
 
+@pytest.mark.slow
 def test_daps_as_published_and_idealised():
     table = karras_grid(100.0, 0.1, 200)
     published = ivs.DAPS(inner="langevin", tau=0.01, step_size=1e-4, floor=0.01, grid=table)
@@ -189,6 +190,7 @@ def test_daps_as_published_and_idealised():
     check_samples(sampled("B", ideal, 4000), (1.492, 1.119), (0.0099, 0.827), digits=2)
 
 
+@pytest.mark.slow
 def test_pnpdm_rests_at_the_posterior_of_noisier_data():
     """Card 9: noise covariance G + rho^2 A A^T, by the exact prior step and by a sampler; the flow is no Gibbs step."""
     options = {"rho_max": 10.0, "rho_min": 0.1, "decay": 0.9, "num_steps": 250}
@@ -263,6 +265,7 @@ def test_lanpaint_has_the_rows_of_its_card(inner, lam, mean, std):
     assert abs(float(x[:, 1].std()) - std) < 5 * std / 40000**0.5 + 1e-3
 
 
+@pytest.mark.slow
 def test_mcgdiff_on_two_numbers():
     """Card 15: means (1.492, 1.166), hidden variance .321 of 0.366: the last weight dominates, and F1."""
     C, A, std, y = case("B")
