@@ -1,4 +1,4 @@
-"""Samplers against closed forms: orders of convergence (priors card 3), exact variances, and the contract of a step."""
+"""Samplers against closed forms: orders of convergence, exact variances, and the contract of a step."""
 
 from __future__ import annotations
 
@@ -161,7 +161,7 @@ def check_order(error, sampler, at_64, expected, change=lambda plan: plan):
     assert order(errors) == pytest.approx(expected, abs=0.15)
 
 
-# Error at 64 steps and order: (Gaussian flow factor, mixture). The table of priors card 3, measured by other code.
+# Error at 64 steps and order: (Gaussian flow factor, mixture). Measured by other code than the package's, from the formulas of the papers.
 ORDERS = [
     (Euler(), (2.7e-2, 1.0), (3.8e-2, 1.0)),
     (Ancestral(eta=0.0), (2.7e-2, 1.0), (3.8e-2, 1.0)),
@@ -173,7 +173,7 @@ ORDERS = [
     (DEIS(order=1), (2.7e-2, 1.0), (3.8e-2, 1.0)),
     (DEIS(order=2, variable="sigma"), (3.3e-3, 1.95), (5.3e-3, 1.95)),
     (DEIS(order=3, variable="sigma"), (7.4e-4, 2.8), (1.2e-3, 2.9)),
-    (DEIS(order=2), (1.2e-3, 2.0), (2.5e-3, 2.0)),  # not in the card: measured here; its Euler start is of order 2
+    (DEIS(order=2), (1.2e-3, 2.0), (2.5e-3, 2.0)),  # measured here; its Euler start is of order 2
     (DEIS(order=3), (7.1e-5, 2.1), (1.6e-4, 2.9)),
     (UniPC(order=1), (2.2e-3, 2.0), (3.8e-3, 2.0)),
     (UniPC(order=2), (1.1e-4, 3.0), (1.1e-4, 3.0)),
@@ -189,7 +189,8 @@ def test_order_of_deterministic_samplers(sampler, gaussian, mixture):
     check_order(mixture_error, sampler, *mixture)
 
 
-# Relative error of the variance. Card 3's rows first, then other options: 64 steps measured here, order by theory.
+# Relative error of the variance. Rows measured by other code first, then other options: 64 steps
+# measured here, order by theory.
 WEAK_ORDERS = [
     (Ancestral(), 1.0e-1, 0.96),
     (ERSDE(order=1), 5.8e-2, 0.98),
@@ -252,7 +253,7 @@ def test_order_holds_on_uneven_grids(sampler):
 
 @pytest.mark.parametrize(("s_noise", "at_64", "at_256"), [(1.0, 1.037, 1.0035), (1.003, 1.043, 1.0095)])
 def test_churn_variance_of_a_standard_normal(s_noise, at_64, at_256):
-    """Card 3: N(0, 1), EDM's grid 80..0.002, exact denoiser, final D included."""
+    """N(0, 1), EDM's grid 80..0.002, exact denoiser, final D included."""
     for steps, expected in ((64, at_64), (256, at_256)):
 
         def impulse(i, index, steps=steps):
@@ -707,7 +708,7 @@ def test_bad_input_is_refused(call, kind, words):
 # --- samples of a prior -------------------------------------------------------------------------------------------
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Mixture(Prior):
-    """The mixture of card 3 as a prior of shape (1,), with or without the Gaussian of its first two moments."""
+    """The mixture 0.3 N(-1, 0.3^2) + 0.7 N(1, 0.5^2) as a prior of shape (1,), with or without the Gaussian of its first two moments."""
 
     fitted: str = "yes"
     sigma_range: tuple[float, float] = (0.0, math.inf)
