@@ -21,15 +21,39 @@ from invsolve.operators.family import Family
 @final
 @dataclass(frozen=True, eq=False, repr=False)
 class Problem:
-    """``data = noise(operator(x))``: everything about a measurement but the prior.
+    """A measurement: ``data = noise(operator(x))``, everything but the prior; what `solve` works on.
 
-    ``data`` is ``(batch, *operator.out_shape)``, or exactly ``out_shape`` for one unbatched measurement (results then
-    have no batch axis); torch, numpy (converted to the operator's precision, float32 without one) or xarray. It must be
-    finite, and possible: counts are whole numbers. ``noise`` is an `iv.noise` model or a positive number, the std of
-    Gaussian noise in the units of the data; for complex data per real component. ``dims`` names the axes of the signal,
-    for xarray; ``units`` says the unit of the signal.
+    Parameters
+    ----------
+    operator : Operator
+        The forward map A from the signal to the clean measurement.
+    data : Tensor, ndarray or DataArray, shape (batch, *operator.out_shape) or (*operator.out_shape)
+        The measurement y, finite, and possible under the noise: counts are whole numbers. Without a batch axis it is
+        one measurement, and results have none either. numpy and xarray are converted to the operator's precision,
+        float32 without one.
+    noise : Noise or float
+        An `iv.noise` model or a positive number, the std of Gaussian noise in the units of the data; for complex data
+        per real component.
+    dims : sequence of str, optional
+        Names of the signal's axes, for xarray; those of ``data`` where it has the shape of the signal and names.
+    units : str
+        The unit of the signal; "" by default.
 
-    Raises InputError or InputTypeError naming the argument, what was expected and what was given.
+    Attributes
+    ----------
+    batched : bool
+        False for one measurement without a batch axis; ``data`` itself always has one.
+
+    Raises
+    ------
+    InputError, InputTypeError
+        If an argument is not what it should be, or operator, data and noise do not fit together.
+
+    Examples
+    --------
+    >>> import invsolve as iv
+    >>> iv.Problem(iv.operators.Matrix(matrix=torch.eye(2)), torch.tensor([1.0, 2.0]), noise=0.1)
+    Problem(Matrix(2 -> 2), y (1, 2), Gaussian)
     """
 
     operator: Operator
@@ -98,10 +122,12 @@ class Problem:
 
     @property
     def signal_dtype(self) -> torch.dtype:
+        """The signal's dtype: the data's precision, the operator's kind."""
         return kind_dtype(self.data.dtype, self.operator.in_kind)
 
     @property
     def linear(self) -> bool:
+        """True if the operator is a `LinearOperator`."""
         return isinstance(self.operator, LinearOperator)
 
     @property
@@ -111,7 +137,7 @@ class Problem:
 
     @property
     def num_data(self) -> Tensor:
-        """How many real numbers were observed, (batch,): a complex datum counts twice."""
+        """How many real values were observed, (batch,): a complex datum counts twice."""
         each = 2 if self.data.is_complex() else 1
         observed = self.operator.observed
         if observed is None:

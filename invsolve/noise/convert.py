@@ -1,4 +1,4 @@
-"""What `solve` and `Problem` take for a noise model."""
+"""What `solve`, `calibrate` and `Problem` take for a noise model."""
 
 from __future__ import annotations
 
@@ -11,7 +11,24 @@ from invsolve.noise.gaussian import Gaussian
 
 
 def as_noise(owner: str, noise: object) -> Noise:
-    """A `Noise`, from a `Noise` or a number (the std of Gaussian noise)."""
+    """A noise model, from a noise model or the std of Gaussian noise.
+
+    Parameters
+    ----------
+    owner : str
+        Who asks, for the message.
+    noise : Noise, float or Tensor
+        A model, or a std > 0 in the units of the data (a tensor as for `Gaussian`).
+
+    Returns
+    -------
+    Noise
+
+    Raises
+    ------
+    InputError, InputTypeError
+        If it is none of these, or not positive.
+    """
     if isinstance(noise, Noise):
         return noise
     if isinstance(noise, Tensor) and noise.ndim > 0:

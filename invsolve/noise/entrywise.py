@@ -56,7 +56,7 @@ class Entrywise(Noise):
         """Which data are impossible, what they must be, and the likely repair; None: none is."""
         return None
 
-    # --- the law ------------------------------------------------------------------------------------------------------
+    # --- the distribution ---------------------------------------------------------------------------------------------
     def log_prob(self, y: Tensor, clean: Tensor, observed: Tensor | None = None) -> Tensor:
         return _seen(self._log_prob(y.double(), clean.double()), observed).flatten(1).sum(1)
 
@@ -89,7 +89,7 @@ class Entrywise(Noise):
                 "noise",
                 "Gaussian for complex data",
                 type(self).__name__,
-                "Its law is that of real data, such as magnitudes or counts.",
+                "Its distribution is that of real data, such as magnitudes or counts.",
             )
         found: dict[str, object] = {}
         rows = 1

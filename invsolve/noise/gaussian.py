@@ -1,6 +1,4 @@
-"""Additive Gaussian noise, what a number given to `solve` means. For complex data ``std`` is per real component:
-E|n|^2 = 2 std^2.
-"""
+"""Additive Gaussian noise: what a number given to `solve` means."""
 
 from __future__ import annotations
 
@@ -22,16 +20,28 @@ from invsolve.noise.base import Noise
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Gaussian(Noise):
-    """``y = clean + n``, ``n ~ N(0, G)``: give ``std`` or ``covariance``.
+    """Additive Gaussian noise: ``y = clean + n``, ``n ~ N(0, G)``; give ``std`` or ``covariance``.
 
-    ``std`` > 0, in the units of the data: a number; a tensor of ``out_shape`` (one per entry); or
-    ``(items, *out_shape)`` where the trailing axes may be 1 (one per item). ``covariance`` ``(m, m)``, symmetric
-    positive definite, over the flattened data (m numbers); for complex data it is the covariance of the real and of the
-    imaginary part, which are independent.
+    Parameters
+    ----------
+    std : float, Distribution or Tensor, shape (*out_shape) or (items, *out_shape), optional
+        > 0, in the units of the data: one for all; one per entry; or one per item, where the trailing axes may be 1.
+        For complex data it is that of a real component: E|n|^2 = 2 std^2. One that is not known is a distribution,
+        ``iv.LogNormal(median=0.1, factor=3)``: `solve` infers it for every item together with the signal
+        (``result["noise.std"]``). Such a noise has no whitened residual and no density until `at` gives it a number.
+    covariance : Tensor, shape (m, m), optional
+        G, symmetric positive definite, over the m flattened data. For complex data it is the covariance of the real and
+        of the imaginary part, which are independent.
 
-    A std that is not known is a distribution, ``std=iv.LogNormal(median=0.1, factor=3)``: `solve` infers it for every
-    item together with the signal (``result["noise.std"]``). Such a noise has no whitened residual and no density until
-    `at` gives it a number.
+    Raises
+    ------
+    InputError, InputTypeError
+        If both or neither are given, a std is not positive, or the covariance not symmetric positive definite.
+
+    Examples
+    --------
+    >>> Gaussian(0.1).std
+    0.1
     """
 
     std: float | Tensor | Distribution | None = None
@@ -62,7 +72,7 @@ class Gaussian(Noise):
 
     @property
     def unknown(self) -> bool:
-        """True if the std is a distribution: a scalar to be inferred."""
+        """True if the std is a distribution: a hyperparameter, to be inferred."""
         return isinstance(self.std, Distribution)
 
     @classmethod
@@ -112,7 +122,7 @@ class Gaussian(Noise):
             return (r.flatten(1) @ chol @ chol.mT).reshape(r.shape)
         return self._row_std(r) ** 2 * r
 
-    # --- the law ------------------------------------------------------------------------------------------------------
+    # --- the distribution ---------------------------------------------------------------------------------------------
     def log_prob(self, y: Tensor, clean: Tensor, observed: Tensor | None = None) -> Tensor:
         white = self.whiten(y - clean, observed).flatten(1)
         size = white.abs().square().sum(1)

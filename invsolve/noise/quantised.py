@@ -19,15 +19,33 @@ _BINS = 18  # to either side: 9 std of the coarsest step that is summed
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Quantised(Entrywise):
-    """``y = step * round((clean + std * N(0, 1)) / step)``: Gaussian noise, then rounded to multiples of ``step``.
+    """Gaussian noise, then rounded to multiples of a step: ``y = step * round((clean + std * N(0, 1)) / step)``.
 
-    The likelihood is the probability of the interval ``y - step / 2 ... y + step / 2`` (Sheppard 1898 for its
-    moments). ``std`` > 0 and ``step`` > 0, in the units of the data: numbers, tensors of ``out_shape``, or
-    ``(items, *out_shape)``. The information is summed over the intervals; below half a std it is
-    ``1 / (std^2 + step^2 / 12)``, right to 1e-5. With a std far below the step there is none in the middle of an
-    interval. A Gaussian stands in for it with the curvature of -log p at the datum itself, never below 0.
+    The likelihood is the probability of the interval ``y - step / 2 ... y + step / 2``.
 
-    Raises InputError for data that are no multiples of the step (to a thousandth of it, or to their rounding).
+    Parameters
+    ----------
+    std : float or Tensor, shape (*out_shape) or (items, *out_shape)
+        Of the noise before rounding, > 0, in the units of the data.
+    step : float or Tensor, shape (*out_shape) or (items, *out_shape)
+        Between neighbouring readings, > 0, in the units of the data.
+
+    Raises
+    ------
+    InputError, InputTypeError
+        If a parameter is not positive; by `solve`, for data that are no multiples of the step (to a thousandth of it,
+        or to their rounding).
+
+    Notes
+    -----
+    The information is summed over the intervals; below half a std it is ``1 / (std^2 + step^2 / 12)``, right to 1e-5.
+    With a std far below the step there is none in the middle of an interval. A Gaussian stands in for it with the
+    curvature of -log p at the datum itself, never below 0.
+
+    References
+    ----------
+    Sheppard 1898, On the calculation of the most probable values of frequency-constants, for data arranged according to
+    equidistant division of a scale, doi:10.1112/plms/s1-29.1.353 (its moments).
     """
 
     std: Parameter

@@ -20,17 +20,33 @@ _LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Saturated(Entrywise):
-    """``y = clip(clean + std * N(0, 1), low, high)``: censored data (Tobin 1958, Econometrica 26, 24-36).
+    """Censored data: ``y = clip(clean + std * N(0, 1), low, high)``.
 
     A datum at a limit says only that the reading was there or beyond; its `log_prob` is that of a probability, of the
-    others that of a density. ``std`` > 0, ``low`` < ``high``, in the units of the data, each a number, a tensor of
-    ``out_shape``, or ``(items, *out_shape)``; None for a side without a limit. ``std`` large beside ``high - low``
-    leaves little but which side was hit.
+    others that of a density.
 
+    Parameters
+    ----------
+    std : float or Tensor, shape (*out_shape) or (items, *out_shape)
+        > 0, in the units of the data. Large beside ``high - low`` it leaves little but which side was hit.
+    low, high : float or Tensor, shape (*out_shape) or (items, *out_shape), optional
+        The limits of the detector, ``low`` < ``high``, in the units of the data; None for a side without a limit.
+
+    Raises
+    ------
+    InputError, InputTypeError
+        If ``std`` is not positive, or there are no limits, or they do not leave an interval; by `solve`, for data
+        outside of the limits.
+
+    Notes
+    -----
     A Gaussian stands in for it with the curvature of -log p at the datum itself, which is 1 / std^2 between the limits
     and never below 0 (log p is concave). Where ``clean`` is far beyond a limit there is no information.
 
-    Raises InputError for data outside of the limits.
+    References
+    ----------
+    Tobin 1958, Estimation of relationships for limited dependent variables, Econometrica 26, 24-36,
+    doi:10.2307/1907382.
     """
 
     std: Parameter

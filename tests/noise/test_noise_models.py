@@ -508,7 +508,7 @@ REFUSED = {
             noise=Poisson(counts_per_unit=1.0),
         ),
         InputTypeError,
-        r"`noise` must be Gaussian for complex data, got Poisson. Its law is that of real data",
+        r"`noise` must be Gaussian for complex data, got Poisson. Its distribution is that of real data",
     ),
     "shape": (
         lambda: problem(Poisson(counts_per_unit=torch.ones(3)), [[1.0, 2.0]]),
