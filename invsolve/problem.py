@@ -52,8 +52,9 @@ class Problem:
     Examples
     --------
     >>> import invsolve as iv
-    >>> iv.Problem(iv.operators.Matrix(matrix=torch.eye(2)), torch.tensor([1.0, 2.0]), noise=0.1)
-    Problem(Matrix(2 -> 2), y (1, 2), Gaussian)
+    >>> problem = iv.Problem(iv.operators.Matrix(matrix=torch.eye(2)), torch.tensor([1.0, 2.0]), noise=0.1)
+    >>> problem.data.shape, problem.batched, problem.noise.std
+    (torch.Size([1, 2]), False, 0.1)
     """
 
     operator: Operator

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any, TypeVar, final
 
@@ -25,7 +25,7 @@ State = TypeVar("State")
 
 
 @final
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Checkpoint:
     """Where and how often `solve` writes its state; a run that finds its own checkpoint goes on from it.
 
@@ -50,6 +50,7 @@ class Checkpoint:
     """
 
     path: str | os.PathLike[str]
+    _: KW_ONLY
     every_steps: int | None = None
     every_seconds: float | None = 30.0
 

@@ -62,7 +62,7 @@ class Distribution(abc.ABC):
 
 
 @final
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Normal(Distribution):
     """The normal distribution ``N(mean, std^2)``.
 
@@ -107,7 +107,7 @@ class Normal(Distribution):
 
 
 @final
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class LogNormal(Distribution):
     """A positive number known up to a factor: "about ``median``, give or take a factor of ``factor``".
 
@@ -161,7 +161,7 @@ class LogNormal(Distribution):
 
 
 @final
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Uniform(Distribution):
     """Equally likely anywhere in an interval.
 
@@ -209,7 +209,7 @@ class Uniform(Distribution):
 
 
 @final
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class LogUniform(Distribution):
     """A positive number of unknown size: every factor in an interval is equally likely.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from math import prod
 from typing import final
 
@@ -15,7 +15,7 @@ from invsolve.errors import invalid, invalid_type
 
 
 @final
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Part:
     """One unknown of several that are packed into one vector.
 
@@ -38,6 +38,7 @@ class Part:
 
     name: str
     shape: Shape
+    _: KW_ONLY
     kind: Kind = "real"
     unit: str = ""
 
@@ -56,7 +57,7 @@ class Part:
 
 
 @final
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Layout:
     """How several unknowns are packed into one real vector ``(..., n)``: its parts, in order.
 

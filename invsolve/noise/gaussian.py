@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Self, final
 
 import torch
@@ -18,7 +18,7 @@ from invsolve.noise.base import Noise
 
 
 @final
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Gaussian(Noise):
     """Additive Gaussian noise: ``y = clean + n``, ``n ~ N(0, G)``; give ``std`` or ``covariance``.
 
@@ -45,6 +45,7 @@ class Gaussian(Noise):
     """
 
     std: float | Tensor | Distribution | None = None
+    _: KW_ONLY
     covariance: Tensor | None = None
     _chol: Tensor | None = field(default=None, init=False, repr=False)  # lower Cholesky factor of the covariance
     per_item: bool = field(default=False, init=False, repr=False)  # std carries an item axis; set by `check`

@@ -13,7 +13,7 @@ from invsolve.noise.entrywise import Entrywise, Normal, Parameter, wide
 
 
 @final
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Laplace(Entrywise):
     """Additive noise with heavy tails: ``y = clean + n`` with the density ``exp(-|n| / scale) / (2 scale)``.
 

@@ -15,7 +15,7 @@ _FLOOR = 1e-12  # of the datum: a clean measurement below has the gradient there
 
 
 @final
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Multiplicative(Entrywise):
     """Log-normal noise, a relative error of about ``std``: ``log y = log clean + std * N(0, 1)``.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import final
 
 import torch
@@ -16,7 +16,7 @@ _INSIDE = 1e-2  # the least expected count around which a Gaussian is put
 
 
 @final
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Poisson(Entrywise):
     """Counts of photons, decays or events: ``y ~ Poisson(counts_per_unit * clean + background)``.
 
@@ -43,6 +43,7 @@ class Poisson(Entrywise):
     """
 
     counts_per_unit: Parameter
+    _: KW_ONLY
     background: Parameter = 0.0
 
     def __post_init__(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import final
 
 import torch
@@ -17,7 +17,7 @@ _BINS = 18  # to either side: 9 std of the coarsest step that is summed
 
 
 @final
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Quantised(Entrywise):
     """Gaussian noise, then rounded to multiples of a step: ``y = step * round((clean + std * N(0, 1)) / step)``.
 
@@ -49,6 +49,7 @@ class Quantised(Entrywise):
     """
 
     std: Parameter
+    _: KW_ONLY
     step: Parameter
 
     def __post_init__(self) -> None:

@@ -18,7 +18,7 @@ _FAR = 4.0  # std from the datum: beyond, the distribution is the Gaussian one
 
 
 @final
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Rician(Entrywise):
     """The magnitude of a complex number with noise: ``y = |clean + std (N(0, 1) + i N(0, 1))|``.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Self, final
 
 import torch
@@ -18,7 +18,7 @@ _LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
 
 
 @final
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Saturated(Entrywise):
     """Censored data: ``y = clip(clean + std * N(0, 1), low, high)``.
 
@@ -50,6 +50,7 @@ class Saturated(Entrywise):
     """
 
     std: Parameter
+    _: KW_ONLY
     low: Parameter | None = None
     high: Parameter | None = None
 

@@ -15,7 +15,7 @@ _FLOOR = 1e-12  # of the datum: a clean measurement below has the gradient there
 
 
 @final
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Speckle(Entrywise):
     """Speckle of coherent imaging: intensities ``y = clean * Gamma(looks, 1 / looks)``.
 

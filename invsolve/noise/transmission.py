@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import final
 
 import torch
@@ -14,7 +14,7 @@ from invsolve.noise.poisson import not_counts
 
 
 @final
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class PoissonTransmission(Entrywise):
     """Counts behind an absorber: ``y ~ Poisson(i0 exp(-clean) + background)``.
 
@@ -42,6 +42,7 @@ class PoissonTransmission(Entrywise):
     """
 
     i0: Parameter
+    _: KW_ONLY
     background: Parameter = 0.0
 
     def __post_init__(self) -> None:

@@ -22,7 +22,7 @@ from invsolve.samplers.base import (
 
 
 @final
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Ancestral(Sampler):
     """Ancestral sampling: ``x' = D + (b/a) sqrt(1 - tau) (x - D) + b sqrt(tau) e``, from level a to level b.
 

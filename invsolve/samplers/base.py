@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 import torch
 from torch import Tensor
@@ -22,7 +22,7 @@ Denoise = Callable[[Tensor, Level], Tensor]  # (x (rows, *shape), level) -> D (r
 Noise = Callable[[int], Tensor]  # index of the draw within the step -> diffusion noise of unit level (rows, *shape)
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class SamplerState:
     """What a sampler carries from level to level.
 
@@ -35,6 +35,7 @@ class SamplerState:
     """
 
     x: Tensor
+    _: KW_ONLY
     past: tuple[Tensor, ...] = ()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Self, final
 
 import torch
@@ -17,7 +17,7 @@ from invsolve.samplers.heun import HEUN_LAST, heun_columns, heun_step
 
 
 @final
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Churn(Sampler):
     """EDM's stochastic sampler: noise up to ``a (1 + gamma)``, then a step of Heun.
 
@@ -53,6 +53,7 @@ class Churn(Sampler):
     """
 
     s_churn: float = 40.0
+    _: KW_ONLY
     s_min: float = 0.05
     s_max: float = 50.0
     s_noise: float = 1.0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from math import factorial
 from typing import Literal, final
 
@@ -17,7 +17,7 @@ from invsolve.samplers.phi import phi
 
 
 @final
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class DEIS(Sampler):
     """DEIS: ``x' = x + sum_j z_j int_a^b L_j(s) ds``, with the noises ``z_j = (x_j - D_j)/S_j`` of the last levels S_j.
 
@@ -48,6 +48,7 @@ class DEIS(Sampler):
     """
 
     order: int = 3
+    _: KW_ONLY
     variable: Literal["sigma", "log_sigma"] = "log_sigma"
 
     def __post_init__(self) -> None:

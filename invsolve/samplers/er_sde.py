@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Self, final
 
 import numpy as np
@@ -63,7 +63,7 @@ def er_table(grid: Tensor, order: int, log_gain: Callable[[Tensor], Tensor]) -> 
 
 
 @final
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class ERSDE(Sampler):
     """ER-SDE-1, -2 or -3: between the probability flow and the reverse SDE; one evaluation and one draw a step.
 
@@ -92,6 +92,7 @@ class ERSDE(Sampler):
     """
 
     order: int = 3
+    _: KW_ONLY
     unit: float = 1.0
 
     def __post_init__(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import Literal, final
 
 import torch
@@ -18,7 +18,7 @@ from invsolve.samplers.base import Denoise, Level, Noise, Sampler, SamplerState,
 
 
 @final
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class PredictorCorrector(Sampler):
     """A step of a predictor to level b, then Langevin steps ``x <- x - tau (x - D) + b sqrt(2 tau) e`` at that level.
 
@@ -53,6 +53,7 @@ class PredictorCorrector(Sampler):
     """
 
     predictor: Sampler = field(default_factory=Ancestral)
+    _: KW_ONLY
     corrections: int = 1
     rule: Literal["snr", "level"] = "snr"
     size: float = 0.16

@@ -24,7 +24,7 @@ from invsolve.samplers.dpm_solver import half_ratio
 
 
 @final
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class SDEDPMSolver2M(Sampler):
     """DPM-Solver++(2M) for the reverse SDE: weak order 2 (measured), one evaluation and one draw a step.
 

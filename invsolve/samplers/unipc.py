@@ -17,7 +17,7 @@ from invsolve.samplers.phi import phi
 
 
 @final
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class UniPC(Sampler):
     """UniPC: a multistep predictor whose corrector costs nothing; data prediction, variant bh2, one evaluation a step.
 

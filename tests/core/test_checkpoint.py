@@ -366,3 +366,9 @@ def test_a_large_state_is_saved_in_the_time_of_a_write(tmp_path):
     started = time.perf_counter()
     save_state(tmp_path / "s", {"x": torch.zeros(25_000_000)}, {})
     assert time.perf_counter() - started < 20
+
+
+def test_the_path_may_be_given_by_position():
+    assert Checkpoint("run.ckpt", every_steps=3) == Checkpoint(path="run.ckpt", every_steps=3)
+    with pytest.raises(TypeError, match="positional"):
+        Checkpoint("run.ckpt", 3)

@@ -577,3 +577,23 @@ def test_transmission_far_behind_an_absorber_has_finite_slopes():
     y, m = torch.ones(1, 1, dtype=torch.float64), torch.full((1, 1), 720.0, dtype=torch.float64)
     assert torch.allclose(noise.grad(y, m), torch.ones(1, 1, dtype=torch.float64))
     assert bool(noise.curvature(y, m).isfinite().all())
+
+
+POSITIONAL = {
+    "Gaussian": (Gaussian(0.1), Gaussian(std=0.1)),
+    "Laplace": (Laplace(0.1), Laplace(scale=0.1)),
+    "Multiplicative": (Multiplicative(0.1), Multiplicative(std=0.1)),
+    "Poisson": (Poisson(50.0, background=2.0), Poisson(counts_per_unit=50.0, background=2.0)),
+    "PoissonTransmission": (PoissonTransmission(1e4, background=2.0), PoissonTransmission(i0=1e4, background=2.0)),
+    "Quantised": (Quantised(0.1, step=0.5), Quantised(std=0.1, step=0.5)),
+    "Rician": (Rician(0.1), Rician(std=0.1)),
+    "Saturated": (Saturated(0.1, high=1.0), Saturated(std=0.1, high=1.0)),
+    "Speckle": (Speckle(3.0), Speckle(looks=3.0)),
+}
+
+
+@pytest.mark.parametrize(("short", "long"), POSITIONAL.values(), ids=POSITIONAL.keys())
+def test_the_obvious_argument_may_be_given_by_position(short, long):
+    assert repr(short) == repr(long)
+    with pytest.raises(TypeError, match="positional"):
+        type(short)(0.1, 0.2)

@@ -689,7 +689,7 @@ BAD = {
     ),
     "pc size": (lambda: PredictorCorrector(size=1.5), ValueError, r"`size` must be at most 1, got 1.5"),
     "pc zero": (lambda: PredictorCorrector(size=0.0), ValueError, r"`size` must be positive, got 0.0"),
-    "positional": (lambda: UniPC(3), TypeError, r"positional"),
+    "positional": (lambda: UniPC(3, 2), TypeError, r"positional"),
     "sample n": (lambda: sample_prior(Mixture(), 0, None), ValueError, r"sample_prior: `n` must be at least 1"),
     "sample steps": (
         lambda: sample_prior(Mixture(), 1, None, num_steps=0),
@@ -804,3 +804,21 @@ def test_sample_prior_of_a_complex_prior_is_complex():
     prior = GaussianPrior(mean=torch.zeros(2, dtype=torch.complex64), covariance=torch.eye(2))
     x = sample_prior(prior, 3, Draws.for_rows(0, [0] * 3, [0, 1, 2], torch.device("cpu")))
     assert x.dtype == torch.complex64 and x.shape == (3, 2) and bool((x.imag.abs() > 0).all())
+
+
+POSITIONAL = [
+    (Ancestral(0.5), Ancestral(eta=0.5)),
+    (Churn(20.0, s_min=0.1), Churn(s_churn=20.0, s_min=0.1)),
+    (DEIS(2, variable="sigma"), DEIS(order=2, variable="sigma")),
+    (ERSDE(2, unit=3.0), ERSDE(order=2, unit=3.0)),
+    (PredictorCorrector(Heun(), corrections=2), PredictorCorrector(predictor=Heun(), corrections=2)),
+    (SDEDPMSolver2M(0.5), SDEDPMSolver2M(eta=0.5)),
+    (UniPC(2), UniPC(order=2)),
+]
+
+
+@pytest.mark.parametrize(("short", "long"), POSITIONAL, ids=lambda sampler: type(sampler).__name__)
+def test_the_obvious_option_may_be_given_by_position(short, long):
+    assert short == long
+    with pytest.raises(TypeError, match="positional"):
+        type(short)(0.5, 0.5)
