@@ -22,33 +22,73 @@ Normal = Callable[[torch.dtype], Tensor]  # float64 or complex128 -> standard no
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Entrywise(Noise):
-    """A law of real data for every entry by itself, given by a few functions that are elementwise in float64.
+    """Noise of real data for every entry by itself: subclasses give three elementwise functions in float64.
 
-    Parameters are numbers, tensors of ``out_shape`` (one per entry), or ``(items, *out_shape)`` where the trailing axes
-    may be 1 (one per item). `log_prob` is returned in float64, whatever the data: it is a sum of large terms that
-    nearly cancel.
+    These are `_log_prob`, `_information` and `_sample`. The gradient is that of `_log_prob` by autograd, which a model
+    replaces by `_grad` where a formula is cheaper or where log p is minus infinity, has a kink or loses digits.
+    `_expansion`, `_residual` and `_refused` are there for models that know better points, residuals and refusals.
+
+    A subclass is a frozen dataclass whose fields are its parameters: numbers, tensors of ``out_shape`` (one per entry),
+    or ``(items, *out_shape)`` where the trailing axes may be 1 (one per item). They must be positive, unless the
+    subclass has a `__post_init__` of its own. `log_prob` is returned in float64, whatever the data: it is a sum of
+    large terms that nearly cancel.
+
+    Examples
+    --------
+    Logistic noise, with the scale s: the density is that of ``y - m``, whose std is ``pi s / sqrt(3)``.
+
+    >>> @dataclass(frozen=True, eq=False)
+    ... class Logistic(Entrywise):
+    ...     scale: Parameter
+    ...
+    ...     def _log_prob(self, y, m):
+    ...         z = (y - m) / self.scale
+    ...         return -z - 2 * torch.nn.functional.softplus(-z) - wide(self.scale, m).log()
+    ...
+    ...     def _information(self, m):
+    ...         return torch.ones_like(m) / (3 * self.scale**2)
+    ...
+    ...     def _sample(self, m, normal):
+    ...         return m + self.scale * torch.logit(torch.special.ndtr(normal(torch.float64)))
+    >>> y, m = torch.tensor([[1.0]]), torch.tensor([[0.0]])
+    >>> Logistic(0.5).grad(y, m).round(decimals=4)  # -tanh(1) / 0.5
+    tensor([[-1.5232]])
     """
 
     per_item: bool = field(default=False, init=False, repr=False)
 
+    def __post_init__(self) -> None:
+        for name in self._names:
+            self._checked(name)
+
     # --- what a model gives -------------------------------------------------------------------------------------------
     @abc.abstractmethod
-    def _log_prob(self, y: Tensor, m: Tensor) -> Tensor: ...
-
-    @abc.abstractmethod
-    def _grad(self, y: Tensor, m: Tensor) -> Tensor: ...
+    def _log_prob(self, y: Tensor, m: Tensor) -> Tensor:
+        """Log p(y | m) of every entry, normalised over y; ``m`` is the clean measurement."""
 
     @abc.abstractmethod
     def _information(self, m: Tensor) -> Tensor:
         """The Fisher information of m: the mean of the squared gradient over y."""
 
     @abc.abstractmethod
-    def _sample(self, m: Tensor, normal: Normal) -> Tensor: ...
+    def _sample(self, m: Tensor, normal: Normal) -> Tensor:
+        """Data around m, made of standard normal numbers ``normal(dtype)``, one for every datum: called once."""
+
+    # --- what a model may give ----------------------------------------------------------------------------------------
+    def _grad(self, y: Tensor, m: Tensor) -> Tensor:
+        """Derivative of -log p in m."""
+        y, m = torch.broadcast_tensors(y, m)
+        with torch.enable_grad():
+            leaf = m.detach().clone().requires_grad_()
+            (slope,) = torch.autograd.grad(self._log_prob(y.detach(), leaf).sum(), leaf)
+        return -slope
 
     def _expansion(self, y: Tensor, m: Tensor) -> tuple[Tensor, Tensor]:
+        """`Noise.expansion`: the point around which a Gaussian stands for this noise, and the information there."""
         return m, self._information(m)
 
     def _residual(self, y: Tensor, m: Tensor) -> Tensor:
+        """`Noise.residual`."""
         weight = self._information(m).clamp_min(torch.finfo(m.dtype).tiny)
         return -self._grad(y, m) / weight.sqrt()
 

@@ -35,9 +35,6 @@ class Laplace(Entrywise):
 
     scale: Parameter
 
-    def __post_init__(self) -> None:
-        self._checked("scale")
-
     def _log_prob(self, y: Tensor, m: Tensor) -> Tensor:
         return -(y - m).abs() / self.scale - wide(2 * self.scale, m).log()
 

@@ -39,9 +39,6 @@ class Multiplicative(Entrywise):
 
     std: Parameter
 
-    def __post_init__(self) -> None:
-        self._checked("std")
-
     def _log_prob(self, y: Tensor, m: Tensor) -> Tensor:
         std = wide(self.std, m)
         white = (y.log() - m.log()) / std

@@ -52,10 +52,6 @@ class Quantised(Entrywise):
     _: KW_ONLY
     step: Parameter
 
-    def __post_init__(self) -> None:
-        self._checked("std")
-        self._checked("step")
-
     def _ends(self, y: Tensor, m: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The interval of y as seen from m, in std, its nearer end first; and the side, -1 or 1, on which it lies."""
         centre, half = (y - m) / self.std, wide(self.step / (2 * self.std), m)

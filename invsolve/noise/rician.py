@@ -47,9 +47,6 @@ class Rician(Entrywise):
 
     std: Parameter
 
-    def __post_init__(self) -> None:
-        self._checked("std")
-
     def _log_prob(self, y: Tensor, m: Tensor) -> Tensor:
         variance, m = wide(self.std, m) ** 2, m.abs()
         bessel: Tensor = torch.special.i0e(y * m / variance).log()

@@ -44,9 +44,6 @@ class Speckle(Entrywise):
 
     looks: Parameter
 
-    def __post_init__(self) -> None:
-        self._checked("looks")
-
     def _log_prob(self, y: Tensor, m: Tensor) -> Tensor:
         looks = wide(self.looks, m)
         constant = looks * looks.log() - torch.special.gammaln(looks)

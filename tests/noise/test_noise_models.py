@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -25,6 +26,7 @@ from invsolve.noise import (
     Speckle,
 )
 from invsolve.noise.counts import log_poisson, poisson_quantile
+from invsolve.noise.entrywise import Entrywise, Parameter, wide
 from invsolve.operators import Mask
 from invsolve.problem import Problem
 
@@ -302,6 +304,57 @@ def test_a_noise_of_your_own_needs_its_abstract_methods_only():
         assert float(result.mean) == pytest.approx(mean, abs=5 * std / math.sqrt(float(result.ess.min())))
         assert torch.isfinite(result.chi2).all()
     assert Cauchy().check_data(y) is None
+
+
+@dataclass(frozen=True, eq=False)
+class Logistic(Entrywise):
+    """A model of the three methods that every model must give; of std pi scale / sqrt(3)."""
+
+    scale: Parameter
+
+    def _log_prob(self, y, m):
+        z = (y - m) / self.scale
+        return -z - 2 * torch.nn.functional.softplus(-z) - wide(self.scale, m).log()
+
+    def _information(self, m):
+        return torch.ones_like(m) / (3 * self.scale * self.scale)
+
+    def _sample(self, m, normal):
+        return m + self.scale * torch.logit(torch.special.ndtr(normal(F64)))
+
+
+def test_a_noise_of_three_methods_is_solved_by_chains_and_guidance():
+    """One datum against quadrature."""
+    scale = 0.5
+    prior = iv.priors.GaussianPrior(mean=torch.zeros(1, dtype=F64), covariance=torch.eye(1, dtype=F64))
+    y = torch.tensor([[1.0]], dtype=F64)
+    x = np.linspace(-8, 8, 8001)
+    w = np.exp(-0.5 * x**2) * stats.logistic(loc=x, scale=scale).pdf(1.0)
+    mean = (w * x).sum() / w.sum()
+    std = math.sqrt((w * (x - mean) ** 2).sum() / w.sum())
+    # NoiseMCMC is exact; MMPS puts a Gaussian of the same slope and information in the place of the noise.
+    for strategy, bias in ((iv.strategies.NoiseMCMC(chains=512), 0.0), (iv.strategies.MMPS(), 0.2)):
+        result = iv.solve(diagonal([1.0]), y, prior, noise=Logistic(scale), strategy=strategy, num_samples=1024, seed=0)
+        assert abs(float(result.mean) - mean) < (bias + 5 / math.sqrt(512)) * std, strategy
+        assert float(result.std) == pytest.approx(std, rel=bias + 5 / math.sqrt(2 * 512)), strategy
+        assert torch.isfinite(result.chi2).all()
+
+
+def test_a_noise_of_three_methods_has_the_rest_of_a_noise():
+    noise = Logistic(torch.tensor([0.5, 1.0, 2.0])).check((3,), 4, F64, CPU)
+    clean = torch.tensor([0.0, 1.0, -2.0], dtype=F64).expand(4, 3)
+    y = noise.sample(clean, Draws.for_rows(0, [0] * 4, list(range(4)), CPU))
+    scale, z = noise.scale, (y - clean) / noise.scale
+    torch.testing.assert_close(noise.grad(y, clean), -torch.tanh(z / 2) / scale)  # by autograd; the formula by hand
+    observed = torch.tensor([True, False, True])
+    assert torch.equal(noise.grad(y, clean, observed) == 0, ~observed.expand(4, 3))
+    torch.testing.assert_close(noise.residual(y, clean), math.sqrt(3) * torch.tanh(z / 2))
+    reference = stats.logistic(loc=clean.numpy(), scale=scale.numpy()).logpdf(y.numpy()).sum(1)
+    np.testing.assert_allclose(noise.log_prob(y, clean).numpy(), reference, rtol=1e-13)
+    wanted = clean.clone().requires_grad_()
+    assert not noise.grad(y, wanted).requires_grad
+    with pytest.raises(InputError, match=r"Logistic: `scale` must be positive, got 0"):
+        Logistic(0.0)
 
 
 # --- masks, rows, precision ------------------------------------------------------------------------------------------
