@@ -29,9 +29,8 @@ from invsolve.hyperparameters.lattice import MAX_DIMS, Lattice, explore, run
 from invsolve.hyperparameters.mode_search import WIDEST, WIDEST_SAMPLED, Node
 from invsolve.hyperparameters.unknowns import Unknowns
 from invsolve.priors.base import Prior
-from invsolve.problem import Problem
+from invsolve.problem import Problem, data_fingerprint
 from invsolve.progress import Progress, metered
-from invsolve.results.model_comparison import data_fingerprint
 from invsolve.results.result import Result, Status, blanked
 from invsolve.results.warnings import fit_warnings, misfit, shortfalls, thinned
 from invsolve.strategies.base import Strategy

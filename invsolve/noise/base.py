@@ -103,3 +103,8 @@ class Noise(abc.ABC):
         step = torch.where(known, -self.grad(y, point, observed) / weight, 0.0)
         height = (step.abs().square() * weight).flatten(1).sum(1, dtype=torch.float64)
         return point + step, weight.rsqrt(), self.log_prob(y, point, observed).double() + 0.5 * height
+
+
+def spoken(noise: Noise, name: str, owner: str | None) -> tuple[str, str]:
+    """Who an error about a parameter speaks as, and what it calls it: ``solve: noise.std``, or ``Gaussian: std``."""
+    return (type(noise).__name__, name) if owner is None else (owner, f"noise.{name}")

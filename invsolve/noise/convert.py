@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
-from invsolve.core.validation import check_positive, quoted
+from invsolve.core.validation import Shape, check_positive, quoted
 from invsolve.errors import invalid_type
 from invsolve.noise.base import Noise
+from invsolve.noise.entrywise import Entrywise
 from invsolve.noise.gaussian import Gaussian
 
 
@@ -37,3 +39,21 @@ def as_noise(owner: str, noise: object) -> Noise:
         expected = "a positive number (the std of Gaussian noise) or an iv.noise model"
         raise invalid_type(owner, "noise", expected, quoted(noise))
     return Gaussian(std=check_positive(owner, "noise", noise))
+
+
+def noise_for_data(
+    owner: str, noise: object, *, out_shape: Shape, batch: int, dtype: torch.dtype, device: torch.device
+) -> Noise:
+    """`as_noise`, checked against data ``(batch, *out_shape)`` and on their device, with errors that name ``owner``."""
+    model = as_noise(owner, noise)
+    if isinstance(model, (Gaussian, Entrywise)):  # a model of somebody's own speaks for itself
+        return model.check(out_shape, batch, dtype, device, owner=owner)
+    return model.check(out_shape, batch, dtype, device)
+
+
+def refuse_impossible_data(owner: str, name: str, noise: Noise, y: Tensor, observed: Tensor | None) -> None:
+    """`Noise.check_data`, with an error that names ``owner`` and calls the data ``name``."""
+    if isinstance(noise, Entrywise):
+        noise.check_data(y, observed, owner=owner, name=name)
+    else:
+        noise.check_data(y, observed)

@@ -14,7 +14,7 @@ from torch import Tensor
 from invsolve.core.random import DrawLike
 from invsolve.core.validation import Shape, check_finite, check_number, check_positive
 from invsolve.errors import invalid, invalid_type
-from invsolve.noise.base import Noise
+from invsolve.noise.base import Noise, spoken
 
 Parameter = float | Tensor
 Normal = Callable[[torch.dtype], Tensor]  # float64 or complex128 -> standard normal numbers, one for every datum
@@ -122,10 +122,12 @@ class Entrywise(Noise):
         return self._sample(clean.double(), normal).to(clean.dtype)
 
     # --- parameters ---------------------------------------------------------------------------------------------------
-    def check(self, out_shape: Shape, batch: int, dtype: torch.dtype, device: torch.device) -> Self:
+    def check(
+        self, out_shape: Shape, batch: int, dtype: torch.dtype, device: torch.device, *, owner: str | None = None
+    ) -> Self:
         if dtype.is_complex:
             raise invalid_type(
-                "solve",
+                owner or type(self).__name__,
                 "noise",
                 "Gaussian for complex data",
                 type(self).__name__,
@@ -136,11 +138,13 @@ class Entrywise(Noise):
         for name in self._names:
             value = getattr(self, name)
             if isinstance(value, Tensor):
-                found[name] = shaped = _shaped(name, value, out_shape, batch).to(device, torch.float64)
+                found[name] = shaped = self._shaped(name, value, out_shape, batch, owner).to(device, torch.float64)
                 rows = max(rows, len(shaped))
         return self._with(**found, per_item=rows > 1)
 
-    def check_data(self, y: Tensor, observed: Tensor | None = None) -> None:
+    def check_data(
+        self, y: Tensor, observed: Tensor | None = None, *, owner: str | None = None, name: str = "y"
+    ) -> None:
         found = self._refused(y.double())
         if found is None:
             return
@@ -149,7 +153,8 @@ class Entrywise(Noise):
         if bool(bad.any()):
             first = tuple(bad.nonzero()[0].tolist())
             given = f"{int(bad.sum())} others, the first {float(y[first]):.6g} at index {first}"
-            raise invalid("solve", "y", f"{expected} for {type(self).__name__} noise", given, repair)
+            kind = type(self).__name__
+            raise invalid(owner or kind, name, f"{expected} for {kind} noise", given, repair)
 
     def take(self, index: Tensor) -> Self:
         rows = {name: getattr(self, name) for name in self._names}
@@ -172,6 +177,17 @@ class Entrywise(Noise):
             object.__setattr__(out, name, value)
         return out
 
+    def _shaped(self, name: str, value: Tensor, out_shape: Shape, batch: int, owner: str | None) -> Tensor:
+        """A parameter as ``(1 or batch, *out_shape)``, trailing axes 1 where they were; ``out_shape``: per entry."""
+        shape = tuple(value.shape)
+        if shape == out_shape:
+            return value[None]
+        per_item = len(shape) == len(out_shape) + 1 and shape[0] in (1, batch)
+        if not (per_item and all(a in (1, b) for a, b in zip(shape[1:], out_shape, strict=True))):
+            shapes = f"a number, or a tensor of shape {out_shape} or {(batch, *out_shape)}"
+            raise invalid(*spoken(self, name, owner), shapes, shape)
+        return value
+
     def _checked(self, name: str, sign: str = "positive") -> None:
         """Refuse a parameter that is no finite number or real tensor: "positive", "non-negative" or of "any" sign."""
         owner, value = type(self).__name__, getattr(self, name)
@@ -193,18 +209,6 @@ def wide(value: Parameter, like: Tensor) -> Tensor:
     if isinstance(value, Tensor):
         return value.to(like.device, torch.float64)
     return torch.full((), value, dtype=torch.float64, device=like.device)
-
-
-def _shaped(name: str, value: Tensor, out_shape: Shape, batch: int) -> Tensor:
-    """A parameter as ``(1 or batch, *out_shape)``, trailing axes 1 where they were; ``out_shape``: per entry."""
-    shape = tuple(value.shape)
-    if shape == out_shape:
-        return value[None]
-    per_item = len(shape) == len(out_shape) + 1 and shape[0] in (1, batch)
-    if not (per_item and all(a in (1, b) for a, b in zip(shape[1:], out_shape, strict=True))):
-        shapes = f"a number, or a tensor of shape {out_shape} or {(batch, *out_shape)}"
-        raise invalid("solve", f"noise.{name}", shapes, shape)
-    return value
 
 
 def _seen(value: Tensor, observed: Tensor | None) -> Tensor:

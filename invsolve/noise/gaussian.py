@@ -14,7 +14,7 @@ from invsolve.core.distributions import Distribution
 from invsolve.core.random import DrawLike
 from invsolve.core.validation import Shape, check_finite, check_positive, kind_dtype
 from invsolve.errors import UnsupportedError, invalid, invalid_type
-from invsolve.noise.base import Noise
+from invsolve.noise.base import Noise, spoken
 
 
 @final
@@ -153,7 +153,9 @@ class Gaussian(Noise):
             return clean + (z.flatten(1) @ self._chol.to(z.dtype).mT).reshape(z.shape)
         return clean + self._row_std(clean) * z
 
-    def check(self, out_shape: Shape, batch: int, dtype: torch.dtype, device: torch.device) -> Self:
+    def check(
+        self, out_shape: Shape, batch: int, dtype: torch.dtype, device: torch.device, *, owner: str | None = None
+    ) -> Self:
         real = kind_dtype(dtype, "real")
         if isinstance(self.std, Tensor):
             shape, ndim = tuple(self.std.shape), len(out_shape)
@@ -161,12 +163,13 @@ class Gaussian(Noise):
             per_item = per_item and all(a in (1, b) for a, b in zip(shape[1:], out_shape, strict=True))
             if shape != out_shape and not per_item:
                 shapes = f"a number, or a tensor of shape {out_shape} or {(batch, *out_shape)}"
-                raise invalid("solve", "noise.std", shapes, shape)
+                raise invalid(*spoken(self, "std", owner), shapes, shape)
             return self._with(std=self.std.to(device, real), per_item=per_item and shape != out_shape)
         if self.covariance is not None:
             size = math.prod(out_shape)
             if tuple(self.covariance.shape) != (size, size):
-                raise invalid("solve", "noise.covariance", f"of shape {(size, size)}", tuple(self.covariance.shape))
+                want = f"of shape {(size, size)}"
+                raise invalid(*spoken(self, "covariance", owner), want, tuple(self.covariance.shape))
             return self._with(covariance=self.covariance.to(device), _chol=_cholesky(self.covariance).to(device, real))
         return self
 

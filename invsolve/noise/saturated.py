@@ -11,6 +11,7 @@ from torch import Tensor
 
 from invsolve.core.validation import Shape, kind_dtype
 from invsolve.errors import invalid
+from invsolve.noise.base import spoken
 from invsolve.noise.entrywise import Entrywise, Normal, Parameter, wide
 
 _FAR = 1e8  # std: beyond, a limit is as good as none
@@ -64,11 +65,14 @@ class Saturated(Entrywise):
         if isinstance(self.low, float) and isinstance(self.high, float) and self.low >= self.high:
             raise invalid("Saturated", "low", f"below `high` ({self.high:g})", self.low)
 
-    def check(self, out_shape: Shape, batch: int, dtype: torch.dtype, device: torch.device) -> Self:
-        out, real = super().check(out_shape, batch, dtype, device), kind_dtype(dtype, "real")
+    def check(
+        self, out_shape: Shape, batch: int, dtype: torch.dtype, device: torch.device, *, owner: str | None = None
+    ) -> Self:
+        out, real = super().check(out_shape, batch, dtype, device, owner=owner), kind_dtype(dtype, "real")
         low, high = (torch.as_tensor(limit, dtype=torch.float64, device=device) for limit in out._limits)
         if bool((low >= high).any()):
-            raise invalid("solve", "noise.low", "below `noise.high` everywhere", "some that are not")
+            (speaker, name), (_, upper) = spoken(self, "low", owner), spoken(self, "high", owner)
+            raise invalid(speaker, name, f"below `{upper}` everywhere", "some that are not")
         # As the data have them: 0.7 in single precision is less than 0.7.
         return out._with(
             **{

@@ -23,9 +23,8 @@ from invsolve.hyperparameters.unknowns import Unknowns
 from invsolve.noise import Gaussian
 from invsolve.operators.base import BlackBox, LinearOperator, Operator
 from invsolve.priors.base import Prior
-from invsolve.problem import Problem, signal_dims
+from invsolve.problem import Problem, checked_problem, data_fingerprint, signal_dims
 from invsolve.progress import NoProgress, Progress
-from invsolve.results.model_comparison import data_fingerprint
 from invsolve.results.result import Result, Status, blanked
 from invsolve.results.warnings import fit_warnings, thinned
 from invsolve.solving.escalation import Budget, climb
@@ -297,7 +296,7 @@ def _checked(A: Any, y: Any, prior: Any, noise: Any) -> tuple[Problem, Prior]:
         check_pair(A, prior)
         dims = signal_dims(A, y)
         y = as_tensor("solve", "y", y, dtype=A.dtype or prior.dtype, device=prior.device)
-        problem = Problem(A, y, noise=noise, dims=dims)
+        problem = checked_problem("solve", A, y, noise=noise, dims=dims)
     check_pair(problem.operator, prior)
     real = kind_dtype(problem.data.dtype, "real")
     if real != prior.dtype:

@@ -566,13 +566,13 @@ REFUSED = {
     "shape": (
         lambda: problem(Poisson(counts_per_unit=torch.ones(3)), [[1.0, 2.0]]),
         InputError,
-        r"solve: `noise.counts_per_unit` must be a number, or a tensor of shape \(2,\) or \(1, 2\), got \(3,\)",
+        r"Problem: `noise.counts_per_unit` must be a number, or a tensor of shape \(2,\) or \(1, 2\), got \(3,\)",
     ),
     "items": (lambda: problem(Laplace(scale=torch.ones(3, 1)), [[1.0, 2.0]]), InputError, r"`noise.scale` .* \(3, 1\)"),
     "negative counts": (
         lambda: problem(Poisson(counts_per_unit=1.0), [[1.0, -2.0]]),
         InputError,
-        r"solve: `y` must be whole numbers of counts, at least 0 for Poisson noise, got 1 others, the "
+        r"Problem: `data` must be whole numbers of counts, at least 0 for Poisson noise, got 1 others, the "
         r"first -2 at index \(0, 1\). Give raw counts",
     ),
     "broken counts": (
@@ -583,24 +583,24 @@ REFUSED = {
     "magnitude of 0": (
         lambda: problem(Rician(std=1.0), [[0.0, 1.0]]),
         InputError,
-        r"`y` must be positive magnitudes for Rician noise, got 1 others, the first 0 .* Leave out",
+        r"`data` must be positive magnitudes for Rician noise, got 1 others, the first 0 .* Leave out",
     ),
     "intensity of 0": (lambda: problem(Speckle(looks=1.0), [[0.0, 1.0]]), InputError, r"positive for Speckle noise"),
     "relative to 0": (lambda: problem(Multiplicative(std=1.0), [[-1.0, 1.0]]), InputError, r"positive for Multiplic"),
     "beyond the limits": (
         lambda: problem(Saturated(std=1.0, low=0.0, high=1.0), [[0.5, 1.5]]),
         InputError,
-        r"`y` must be at least `low` \(0\) and at most `high` \(1\) for Saturated noise, got 1 other",
+        r"`data` must be at least `low` \(0\) and at most `high` \(1\) for Saturated noise, got 1 other",
     ),
     "below one limit": (
         lambda: problem(Saturated(std=1.0, low=torch.tensor([0.0, 1.0])), [[0.5, 0.5]]),
         InputError,
-        r"`y` must be at least `low` for Saturated noise, got 1 others, the first 0.5",
+        r"`data` must be at least `low` for Saturated noise, got 1 others, the first 0.5",
     ),
     "between steps": (
         lambda: problem(Quantised(std=1.0, step=0.5), [[0.5, 0.7]]),
         InputError,
-        r"`y` must be multiples of `step` for Quantised noise, got 1 others, the first 0.7",
+        r"`data` must be multiples of `step` for Quantised noise, got 1 others, the first 0.7",
     ),
     "closed form": (
         lambda: iv.solve(problem(Laplace(scale=1.0), [[0.5]]), PRIOR, strategy=iv.strategies.Exact()),
