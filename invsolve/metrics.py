@@ -250,8 +250,8 @@ def rank(samples: Tensor, truth: Tensor, *, seed: int = 0) -> Tensor:
     below, ties = (samples < truth).sum(0), (samples == truth).sum(0)
     if not bool(ties.any()):
         return below
-    items = range(len(truth))
-    draws = Draws.for_rows(check_int("rank", "seed", seed), list(items), [0] * len(truth), truth.device, purpose="rank")
+    rows, seed = len(truth), check_int("rank", "seed", seed)
+    draws = Draws.for_rows(seed, list(range(rows)), [0] * rows, truth.device, purpose="rank", owner="rank")
     uniform = torch.special.ndtr(draws.normal(tuple(truth.shape[1:]), torch.float64, step=0))
     return below + torch.minimum((uniform * (ties + 1)).long(), ties)
 

@@ -54,10 +54,10 @@ class Distribution(abc.ABC):
 
     def sample(self, n: int, *, seed: int = 0) -> Tensor:
         """``n`` draws ``(n,)``; draw k depends on ``seed`` and k only."""
-        n, owner = check_int(type(self).__name__, "n", n, minimum=1), type(self).__name__
-        draws = Draws.for_rows(
-            check_int(owner, "seed", seed), [0] * n, list(range(n)), torch.device("cpu"), purpose="distribution"
-        )
+        owner = type(self).__name__
+        n, seed = check_int(owner, "n", n, minimum=1), check_int(owner, "seed", seed)
+        cpu = torch.device("cpu")
+        draws = Draws.for_rows(seed, [0] * n, list(range(n)), cpu, purpose="distribution", owner=owner)
         return self.transport(draws.normal((1,), torch.float64, step=0)[:, 0])
 
 

@@ -77,9 +77,8 @@ class Entrywise(Noise):
     # --- what a model may give ----------------------------------------------------------------------------------------
     def _grad(self, y: Tensor, m: Tensor) -> Tensor:
         """Derivative of -log p in m."""
-        y, m = torch.broadcast_tensors(y, m)
         with torch.enable_grad():
-            leaf = m.detach().clone().requires_grad_()
+            leaf = m.detach().expand((y - m).shape).clone().requires_grad_()
             (slope,) = torch.autograd.grad(self._log_prob(y.detach(), leaf).sum(), leaf)
         return -slope
 

@@ -85,6 +85,7 @@ def test_samples_follow_the_law_and_their_key(law, reference):
         (lambda: iv.LogUniform(low=2.0, high=1.0), "high.*above low = 2"),
         (lambda: iv.Uniform(low=0.0, high=1.0).quantile(1.0), "u.*between 0 and 1"),
         (lambda: iv.Uniform(low=0.0, high=1.0).sample(0), "n.*at least 1"),
+        (lambda: iv.Uniform(0.0, 1.0).sample(1, seed=2**64), "^Uniform: `seed` must be an integer of 64 bits"),
     ],
 )
 def test_refusals(make, message):
