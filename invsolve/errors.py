@@ -41,12 +41,54 @@ class SolveError(InvsolveError, RuntimeError):
 
 
 def invalid(owner: str, name: str, expected: str, given: object, repair: str = "") -> InputError:
-    """The one wording of a refused value: ``raise invalid("solve", "noise", "positive", -1.0)``."""
+    """The one wording of a refused value, as an exception to be raised.
+
+    Parameters
+    ----------
+    owner : str
+        Who refuses: a public function or class.
+    name : str
+        The argument.
+    expected : str
+        What it must be, after "must be".
+    given : object
+        What it was, as it is to be printed.
+    repair : str
+        The likely repair, a sentence; none by default.
+
+    Returns
+    -------
+    InputError
+
+    Examples
+    --------
+    >>> raise invalid("solve", "noise", "positive", -1.0)
+    Traceback (most recent call last):
+    invsolve.errors.InputError: solve: `noise` must be positive, got -1.0.
+    """
     return InputError(_words(owner, name, expected, given, repair))
 
 
 def invalid_type(owner: str, name: str, expected: str, given: object, repair: str = "") -> InputTypeError:
-    """The one wording of a refused type; a value is named by its type, a type or dtype by itself."""
+    """The one wording of a refused type, as an exception to be raised.
+
+    Parameters
+    ----------
+    owner : str
+        Who refuses: a public function or class.
+    name : str
+        The argument.
+    expected : str
+        What it must be, after "must be".
+    given : object
+        What it was: a value is named by its type, a string (a type, a dtype) by itself.
+    repair : str
+        The likely repair, a sentence; none by default.
+
+    Returns
+    -------
+    InputTypeError
+    """
     shown = given if isinstance(given, str) else type(given).__name__
     return InputTypeError(_words(owner, name, expected, shown, repair))
 

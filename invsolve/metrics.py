@@ -15,9 +15,10 @@ from typing import final
 import torch
 from torch import Tensor
 
+from invsolve.core.metric_arguments import finite_values, pair_of_signals, samples_and_truth
 from invsolve.core.random import Draws
 from invsolve.core.validation import check_int, check_number, check_positive
-from invsolve.errors import invalid, invalid_type
+from invsolve.errors import invalid
 
 _SSIM_SIGMA = 1.5  # Wang et al. 2004: Gaussian window of 11 points, sigma 1.5
 _SSIM_RADIUS = 5  # 3.5 sigma, rounded: where the window is cut off
@@ -26,22 +27,51 @@ _SSIM_K1, _SSIM_K2 = 0.01, 0.03  # Wang et al. 2004, section III-C
 
 # --- images ---------------------------------------------------------------------------------------------------------
 def psnr(x: Tensor, truth: Tensor, *, data_range: float) -> Tensor:
-    """Peak signal to noise ratio ``10 log10(data_range^2 / mean |x - truth|^2)`` in dB, ``(batch,)``; inf if equal.
+    """Peak signal to noise ratio ``10 log10(data_range^2 / mean |x - truth|^2)`` in dB.
 
-    ``x`` and ``truth`` ``(batch, *shape)``, real or complex; ``data_range`` > 0 is the distance between the largest and
-    the smallest possible value, in their units (never guessed from the data).
+    Parameters
+    ----------
+    x, truth : Tensor, shape (batch, *shape)
+        Real or complex.
+    data_range : float
+        The distance between the largest and the smallest possible value, > 0, in their units (never guessed from the
+        data).
+
+    Returns
+    -------
+    Tensor, shape (batch,)
+        float64; inf where both are equal.
+
+    Raises
+    ------
+    InputError, InputTypeError
+        If an argument is not finite, or of another shape.
     """
-    x, truth = _pair("psnr", x, truth)
+    x, truth = pair_of_signals("psnr", x, truth)
     peak = check_positive("psnr", "data_range", data_range)
     return 10 * torch.log10(peak**2 / (x - truth).abs().square().flatten(1).mean(1))
 
 
 def nrmse(x: Tensor, truth: Tensor) -> Tensor:
-    """Relative error ``||x - truth|| / ||truth||`` over the entries of an item, ``(batch,)``; real or complex.
+    """Relative error ``||x - truth|| / ||truth||`` over the entries of an item.
 
-    Raises InputError where an item of the truth is zero: there is nothing to be relative to.
+    Parameters
+    ----------
+    x, truth : Tensor, shape (batch, *shape)
+        Real or complex.
+
+    Returns
+    -------
+    Tensor, shape (batch,)
+        float64.
+
+    Raises
+    ------
+    InputError, InputTypeError
+        If an argument is not finite, or of another shape; where an item of the truth is zero: there is nothing to be
+        relative to.
     """
-    x, truth = _pair("nrmse", x, truth)
+    x, truth = pair_of_signals("nrmse", x, truth)
     size: Tensor = torch.linalg.vector_norm(truth.flatten(1), dim=1)
     if bool((size == 0).any()):
         raise invalid(
@@ -56,13 +86,37 @@ def nrmse(x: Tensor, truth: Tensor) -> Tensor:
 
 
 def ssim(x: Tensor, truth: Tensor, *, data_range: float) -> Tensor:
-    """Mean structural similarity (Wang et al. 2004, IEEE TIP 13(4), eq. 13), ``(batch,)``, at most 1.
+    """Mean structural similarity.
 
-    ``x`` and ``truth`` ``(batch, *shape)``, real, 1 to 3 axes of at least 11; ``data_range`` > 0 as in `psnr`. The
-    window is the Gaussian of the paper (11 points, sigma 1.5, population covariance), averaged where it lies inside the
-    image: scikit-image's ``structural_similarity(gaussian_weights=True, sigma=1.5, use_sample_covariance=False)``.
+    Parameters
+    ----------
+    x, truth : Tensor, shape (batch, *shape)
+        Real, 1 to 3 axes of at least 11 entries.
+    data_range : float
+        The distance between the largest and the smallest possible value, > 0, in their units (never guessed from the
+        data).
+
+    Returns
+    -------
+    Tensor, shape (batch,)
+        float64, at most 1.
+
+    Raises
+    ------
+    InputError, InputTypeError
+        If an argument is not finite, complex, or of another shape.
+
+    Notes
+    -----
+    The window is the Gaussian of the paper (11 points, sigma 1.5, population covariance), averaged where it lies inside
+    the image: scikit-image's ``structural_similarity(gaussian_weights=True, sigma=1.5, use_sample_covariance=False)``.
+
+    References
+    ----------
+    Wang, Bovik, Sheikh & Simoncelli 2004, Image quality assessment: from error visibility to structural similarity,
+    IEEE TIP 13(4), doi:10.1109/TIP.2003.819861, eq. 13.
     """
-    x, truth = _pair("ssim", x, truth, ordered=True)
+    x, truth = pair_of_signals("ssim", x, truth, ordered=True)
     peak = check_positive("ssim", "data_range", data_range)
     if not 2 <= x.ndim <= 4 or min(x.shape[1:]) < 2 * _SSIM_RADIUS + 1:
         expected = f"of 1 to 3 axes of at least {2 * _SSIM_RADIUS + 1}, after the batch axis"
@@ -91,13 +145,36 @@ def _window(maps: Tensor) -> Tensor:
 
 # --- ensembles ------------------------------------------------------------------------------------------------------
 def crps(samples: Tensor, truth: Tensor) -> Tensor:
-    """Continuous ranked probability score of every entry, averaged over the entries, ``(batch,)``, in their units.
+    """Continuous ranked probability score of every entry, averaged over the entries.
 
-    The fair estimate ``mean_i |x_i - y| - sum_ij |x_i - x_j| / (2 n (n - 1))``, unbiased for the law the samples come
-    from whatever n is (Ferro 2014, QJRMS 140, eq. 8), so that it may be slightly negative. n >= 2 samples, real. The
-    double sum is taken over sorted samples: ``sum_(i<j) (x_(j) - x_(i)) = sum_i (2 i - n - 1) x_(i)``.
+    Parameters
+    ----------
+    samples : Tensor, shape (n, batch, *shape)
+        n >= 2, real.
+    truth : Tensor, shape (batch, *shape)
+        In the units of the samples.
+
+    Returns
+    -------
+    Tensor, shape (batch,)
+        float64, in their units.
+
+    Raises
+    ------
+    InputError, InputTypeError
+        If an argument is not finite, complex, or of another shape.
+
+    Notes
+    -----
+    The fair estimate ``mean_i |x_i - y| - sum_ij |x_i - x_j| / (2 n (n - 1))``, unbiased for the distribution the
+    samples come from whatever n is, so that it may be slightly negative. The double sum is taken over sorted samples:
+    ``sum_(i<j) (x_(j) - x_(i)) = sum_i (2 i - n - 1) x_(i)``.
+
+    References
+    ----------
+    Ferro 2014, Fair scores for ensemble forecasts, QJRMS 140, doi:10.1002/qj.2270, eq. 8.
     """
-    samples, truth = _ensemble("crps", samples, truth, ordered=True)
+    samples, truth = samples_and_truth("crps", samples, truth, ordered=True)
     n = len(samples)
     errors = (samples - truth).sort(dim=0).values  # centred on the truth: no cancellation of a large offset
     weights = torch.arange(1 - n, n, 2, dtype=errors.dtype, device=errors.device)
@@ -106,12 +183,36 @@ def crps(samples: Tensor, truth: Tensor) -> Tensor:
 
 
 def energy_score(samples: Tensor, truth: Tensor) -> Tensor:
-    """Energy score of the whole signal, ``(batch,)``: `crps` with the Euclidean norm over all entries.
+    """Energy score of the whole signal: `crps` with the Euclidean norm over all entries.
 
-    ``mean_i ||x_i - y|| - sum_ij ||x_i - x_j|| / (2 n (n - 1))``, the fair form of Gneiting & Raftery 2007 (JASA 102),
-    eq. 21. Real or complex, n >= 2 samples; the n (n - 1) / 2 distances of one item are held at once.
+    Parameters
+    ----------
+    samples : Tensor, shape (n, batch, *shape)
+        n >= 2, real or complex.
+    truth : Tensor, shape (batch, *shape)
+        In the units of the samples.
+
+    Returns
+    -------
+    Tensor, shape (batch,)
+        float64, in their units.
+
+    Raises
+    ------
+    InputError, InputTypeError
+        If an argument is not finite, or of another shape.
+
+    Notes
+    -----
+    ``mean_i ||x_i - y|| - sum_ij ||x_i - x_j|| / (2 n (n - 1))``, the fair form of the paper's score. The n (n - 1) / 2
+    distances of one item are held at once.
+
+    References
+    ----------
+    Gneiting & Raftery 2007, Strictly proper scoring rules, prediction, and estimation, JASA 102,
+    doi:10.1198/016214506000001437, eq. 21.
     """
-    samples, truth = _ensemble("energy_score", samples, truth)
+    samples, truth = samples_and_truth("energy_score", samples, truth)
     n = len(samples)
     errors = samples - truth
     flat = torch.view_as_real(errors).flatten(2) if errors.is_complex() else errors.flatten(2)
@@ -121,18 +222,36 @@ def energy_score(samples: Tensor, truth: Tensor) -> Tensor:
 
 
 def rank(samples: Tensor, truth: Tensor, *, seed: int = 0) -> Tensor:
-    """How many samples lie below the truth, for every entry: ``(batch, *shape)`` int64, 0 to n.
+    """How many samples lie below the truth, for every entry.
 
-    If the truth is a draw of the law of the samples, the rank is uniform on 0..n. This holds for laws with atoms too:
-    among k samples *equal* to the truth the place is drawn uniformly from its k + 1 places, by numbers that depend on
-    ``seed``, the item and the entry only.
+    If the truth is a draw of the distribution of the samples, the rank is uniform on 0..n. This holds for distributions
+    with atoms too: among k samples *equal* to the truth the place is drawn uniformly from its k + 1 places.
+
+    Parameters
+    ----------
+    samples : Tensor, shape (n, batch, *shape)
+        n >= 2, real.
+    truth : Tensor, shape (batch, *shape)
+        In the units of the samples.
+    seed : int
+        Of the places among equals; they depend on it, the item and the entry only.
+
+    Returns
+    -------
+    Tensor, shape (batch, *shape)
+        int64, 0 to n.
+
+    Raises
+    ------
+    InputError, InputTypeError
+        If an argument is not finite, complex, or of another shape.
     """
-    samples, truth = _ensemble("rank", samples, truth, ordered=True)
+    samples, truth = samples_and_truth("rank", samples, truth, ordered=True)
     below, ties = (samples < truth).sum(0), (samples == truth).sum(0)
     if not bool(ties.any()):
         return below
-    items = range(len(truth))
-    draws = Draws.for_rows(check_int("rank", "seed", seed), list(items), [0] * len(truth), truth.device, purpose="rank")
+    rows, seed = len(truth), check_int("rank", "seed", seed)
+    draws = Draws.for_rows(seed, list(range(rows)), [0] * rows, truth.device, purpose="rank", owner="rank")
     uniform = torch.special.ndtr(draws.normal(tuple(truth.shape[1:]), torch.float64, step=0))
     return below + torch.minimum((uniform * (ties + 1)).long(), ties)
 
@@ -140,11 +259,30 @@ def rank(samples: Tensor, truth: Tensor, *, seed: int = 0) -> Tensor:
 def interval_ranks(n: int, level: float) -> tuple[int, int, float]:
     """The central rank interval of n samples that holds at least ``level``: its order statistics and its exact level.
 
-    ``(lower, upper, nominal)``, counted from 1: the next draw of the same law falls between the lower-th and the
-    upper-th smallest of n samples with probability ``nominal = (upper - lower) / (n + 1)`` exactly (exchangeability),
-    which is at least ``level``. Raises InputError where n samples cannot carry it: the widest interval holds
-    (n - 1) / (n + 1).
+    The next draw of the same distribution falls between the lower-th and the upper-th smallest of n samples with
+    probability ``nominal = (upper - lower) / (n + 1)`` exactly (exchangeability), which is at least ``level``.
 
+    Parameters
+    ----------
+    n : int
+        Samples, >= 2.
+    level : float
+        The probability asked for, between 0 and 1.
+
+    Returns
+    -------
+    lower, upper : int
+        Counted from 1.
+    nominal : float
+        The exact level.
+
+    Raises
+    ------
+    InputError
+        If n samples cannot carry the level: the widest interval holds (n - 1) / (n + 1).
+
+    Examples
+    --------
     >>> interval_ranks(19, 0.9)
     (1, 19, 0.9)
     """
@@ -169,7 +307,15 @@ def interval_ranks(n: int, level: float) -> tuple[int, int, float]:
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Coverage:
-    """``observed`` ``(batch,)``: the covered fraction of the entries; ``nominal``: its mean if all is right."""
+    """How much of an item a rank interval covers, and how much it should.
+
+    Parameters
+    ----------
+    observed : Tensor, shape (batch,)
+        The covered fraction of the entries.
+    nominal : float
+        Its mean if all is right.
+    """
 
     observed: Tensor
     nominal: float
@@ -178,10 +324,29 @@ class Coverage:
 def coverage(samples: Tensor, truth: Tensor, *, level: float, seed: int = 0) -> Coverage:
     """The fraction of entries whose truth lies inside the rank interval of the samples, and the exact nominal level.
 
-    The interval is that of `interval_ranks`: at least ``level``, refused where n samples cannot carry it. Real.
     Truths equal to some samples are placed among them as in `rank`, so that atoms do not spoil the level.
+
+    Parameters
+    ----------
+    samples : Tensor, shape (n, batch, *shape)
+        n >= 2, real.
+    truth : Tensor, shape (batch, *shape)
+        In the units of the samples.
+    level : float
+        What the interval is to hold at least, between 0 and 1; see `interval_ranks`.
+    seed : int
+        Of the places among equals.
+
+    Returns
+    -------
+    Coverage
+
+    Raises
+    ------
+    InputError, InputTypeError
+        If n samples cannot carry the level, or an argument is not finite, complex, or of another shape.
     """
-    samples, truth = _ensemble("coverage", samples, truth, ordered=True)
+    samples, truth = samples_and_truth("coverage", samples, truth, ordered=True)
     lower, upper, nominal = interval_ranks(len(samples), level)
     place = rank(samples, truth, seed=seed)
     inside = (place >= lower) & (place < upper)
@@ -191,11 +356,30 @@ def coverage(samples: Tensor, truth: Tensor, *, level: float, seed: int = 0) -> 
 def interval_mass(samples: Tensor, *, level: float, mean: Tensor, std: Tensor) -> Coverage:
     """The mass that N(mean, std^2) gives to the rank interval of the samples, averaged over the entries.
 
-    For a Gaussian posterior that is known: `coverage` without the noise of the one truth. ``mean`` and ``std`` > 0 are
-    ``(batch, *shape)``, the marginals of the posterior. Independent exact samples give ``nominal`` on average.
+    For a Gaussian posterior that is known: `coverage` without the noise of the one truth. Independent exact samples
+    give ``nominal`` on average.
+
+    Parameters
+    ----------
+    samples : Tensor, shape (n, batch, *shape)
+        n >= 2, real.
+    level : float
+        What the interval is to hold at least, between 0 and 1; see `interval_ranks`.
+    mean, std : Tensor, shape (batch, *shape)
+        The marginals of the posterior, std > 0.
+
+    Returns
+    -------
+    Coverage
+
+    Raises
+    ------
+    InputError, InputTypeError
+        If n samples cannot carry the level, or an argument is not finite, complex, of another shape, or a std not
+        positive.
     """
-    samples, mean = _ensemble("interval_mass", samples, mean, ordered=True, name="mean")
-    std = _checked("interval_mass", "std", std, ordered=True)
+    samples, mean = samples_and_truth("interval_mass", samples, mean, ordered=True, name="mean")
+    std = finite_values("interval_mass", "std", std, ordered=True)
     if std.shape != mean.shape:
         raise invalid("interval_mass", "std", f"of shape {tuple(mean.shape)}", tuple(std.shape))
     if bool((std <= 0).any()):
@@ -204,44 +388,3 @@ def interval_mass(samples: Tensor, *, level: float, mean: Tensor, std: Tensor) -
     ordered = samples.sort(dim=0).values
     below, above = (torch.special.ndtr((ordered[i - 1] - mean) / std) for i in (lower, upper))
     return Coverage(observed=(above - below).flatten(1).mean(1), nominal=nominal)
-
-
-# --- checks ---------------------------------------------------------------------------------------------------------
-def _checked(owner: str, name: str, value: Tensor, *, ordered: bool = False) -> Tensor:
-    """A finite floating or complex tensor, in float64; ``ordered`` refuses complex numbers."""
-    if not isinstance(value, Tensor):
-        raise invalid_type(owner, name, "a torch.Tensor", value, f"Convert it: torch.as_tensor({name}).")
-    if not (value.is_floating_point() or value.is_complex()):
-        raise invalid_type(owner, name, "floating point or complex", str(value.dtype), f"Convert it: {name}.float().")
-    if ordered and value.is_complex():
-        raise invalid_type(owner, name, "real", str(value.dtype), "Score .abs(), .real and .imag one by one.")
-    if value.numel() == 0:
-        raise invalid(owner, name, "of at least one entry", tuple(value.shape))
-    bad = ~torch.isfinite(value)
-    if bool(bad.any()):
-        raise invalid(
-            owner, name, "finite", f"{int(bad.sum())} NaN or infinite values", "Leave failed samples and items out."
-        )
-    return value.to(torch.complex128 if value.is_complex() else torch.float64)
-
-
-def _pair(owner: str, x: Tensor, truth: Tensor, *, ordered: bool = False) -> tuple[Tensor, Tensor]:
-    x, truth = _checked(owner, "x", x, ordered=ordered), _checked(owner, "truth", truth, ordered=ordered)
-    if x.ndim < 2 or x.shape != truth.shape:
-        hint = "Add a batch axis: x[None], truth[None]." if x.shape == truth.shape else ""
-        given = f"{tuple(x.shape)} and {tuple(truth.shape)}"
-        raise invalid(owner, "x", "of the shape (batch, ...) of `truth`", given, hint)
-    return x, truth
-
-
-def _ensemble(
-    owner: str, samples: Tensor, truth: Tensor, *, ordered: bool = False, name: str = "truth"
-) -> tuple[Tensor, Tensor]:
-    samples = _checked(owner, "samples", samples, ordered=ordered)
-    truth = _checked(owner, name, truth, ordered=ordered)
-    if truth.ndim < 1 or samples.shape[1:] != truth.shape:
-        expected = f"of shape (n, *{name}.shape) = (n, {', '.join(map(str, truth.shape))})"
-        raise invalid(owner, "samples", expected, tuple(samples.shape))
-    if len(samples) < 2:
-        raise invalid(owner, "samples", "of at least 2 samples", len(samples))
-    return samples, truth

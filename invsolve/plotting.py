@@ -40,13 +40,33 @@ _BAND = 0.9
 def plot_result(
     result: Result, *, item: int = 0, truth: Tensor | None = None, axes: Any = None, part: str = "magnitude"
 ) -> Figure:
-    """One item of a result, beside ``truth`` ``(*shape)`` or ``([batch,] *shape)`` if given.
+    """Figure of one item of a result, beside the truth if it is given.
 
     Axes of length 1 are dropped. No axis left: a histogram. One: mean, rank interval, a few samples. Two: images of
     mean, standard deviation, two samples, truth and error |mean - truth|, intensities on one scale and spread and error
-    on another. More: the central slice along the leading axes. ``part`` of a complex signal: 'magnitude', 'phase',
-    'real' or 'imag'; the spread of an image is that of the complex number. ``axes``: matplotlib axes to draw into (one,
-    or a sequence of which each takes one panel, in the order above) instead of a new figure.
+    on another. More: the central slice along the leading axes.
+
+    Parameters
+    ----------
+    result : Result
+        What `solve` returned.
+    item : int
+        Which item of a batch, from 0.
+    truth : Tensor, shape (*shape) or (batch, *shape), optional
+        The signal behind the data.
+    axes : matplotlib axes or sequence of axes, optional
+        Axes to draw into, of which each takes one panel, in the order above, instead of a new figure.
+    part : {"magnitude", "phase", "real", "imag"}
+        Of a complex signal; the spread of an image is that of the complex number.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    InputError, InputTypeError
+        If ``item``, ``truth`` or ``part`` does not fit the result, or every sample of the item failed.
     """
     check_choice("plot", "part", part, _PARTS)
     item = check_int("plot", "item", item, minimum=0)
@@ -80,10 +100,26 @@ def plot_result(
 
 
 def comparison_figure(images: Mapping[str, Tensor], *, truth: Tensor | None = None) -> Figure:
-    """Images (2-D, real or complex) side by side on one scale, complex ones as magnitudes; errors to ``truth`` below.
+    """Images side by side on one scale, complex ones as magnitudes; errors to ``truth`` below.
 
     The error map is |image - truth| (the complex modulus), on one scale that ends at the median of the images' largest
     errors (99.9 %); its title gives the NRMSE, ||image - truth|| / ||truth||.
+
+    Parameters
+    ----------
+    images : mapping of str to Tensor, shape (height, width)
+        Titles and images, real or complex; axes of length 1 are dropped.
+    truth : Tensor, shape (height, width), optional
+        What they should be.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    InputError, InputTypeError
+        If an image has no two axes, or another shape than the truth.
     """
     if not isinstance(images, Mapping) or not images:
         raise invalid_type("comparison_figure", "images", "a non-empty mapping of name to image", images)
@@ -125,7 +161,20 @@ def comparison_figure(images: Mapping[str, Tensor], *, truth: Tensor | None = No
 
 
 def central_image(value: Tensor) -> tuple[Tensor, str]:
-    """A signal's image ``(height, width)``: axes of length 1 dropped, the middle of the others; and words on which."""
+    """A signal's image: axes of length 1 dropped, the middle of the others; and words on which.
+
+    Parameters
+    ----------
+    value : Tensor, shape (*shape)
+        One signal.
+
+    Returns
+    -------
+    image : Tensor, shape (height, width)
+        A view of it; of fewer axes if the signal has fewer.
+    words : str
+        Such as "slice 8 of 16"; empty if nothing was left out.
+    """
     names, value = [], value.squeeze()
     while value.ndim > 2:
         names.append(f"slice {value.shape[0] // 2} of {value.shape[0]}")

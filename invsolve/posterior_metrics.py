@@ -3,8 +3,8 @@
 ``samples`` ``(n, batch, *shape)`` (the layout of ``result.samples``) are compared with ``reference``
 ``(m, batch, *shape)``; ``weights`` and ``reference_weights``, ``(n,)`` or ``(n, batch)``, are non-negative and
 normalised here (equal unless given). Every result is per item, ``(batch,)``, in float64, 0 where both agree. Two sets
-of samples of one law do not give 0: `mmd_floor` says what the MMD then is, the others are best compared with a second
-reference. Definitions are those of neuraloperator/PosteriorBench's evaluation, without its small constants in
+of samples of one distribution do not give 0: `mmd_floor` says what the MMD then is, the others are best compared with a
+second reference. Definitions are those of neuraloperator/PosteriorBench's evaluation, without its small constants in
 denominators: a reference that would need them is refused.
 """
 
@@ -15,9 +15,9 @@ import math
 import torch
 from torch import Tensor
 
+from invsolve.core.metric_arguments import finite_values, weighted_sets
 from invsolve.core.validation import check_int, check_number
-from invsolve.errors import invalid, invalid_type
-from invsolve.metrics import _checked
+from invsolve.errors import invalid
 from invsolve.priors.fields.field import GaussianFieldPrior
 from invsolve.priors.fields.spectra import Spectrum
 
@@ -28,21 +28,66 @@ _ALPHA, _TAU = 2.0, 3.0  # of the random directions
 def relative_mean_error(
     samples: Tensor, reference: Tensor, *, weights: Tensor | None = None, reference_weights: Tensor | None = None
 ) -> Tensor:
-    """``|m - m*| / |m*|``, norms over the entries of an item, of the weighted means; real or complex."""
+    """Relative error ``|m - m*| / |m*|`` of the mean, norms over the entries of an item, of the weighted means.
+
+    Parameters
+    ----------
+    samples : Tensor, shape (n, batch, *shape)
+        Real or complex.
+    reference : Tensor, shape (m, batch, *shape)
+        What is right, of the same kind.
+    weights : Tensor, shape (n,) or (n, batch), optional
+        Of the samples, >= 0; equal by default.
+    reference_weights : Tensor, shape (m,) or (m, batch), optional
+        Of the reference, >= 0; equal by default.
+
+    Returns
+    -------
+    Tensor, shape (batch,)
+        float64.
+
+    Raises
+    ------
+    InputError, InputTypeError
+        If an argument is not finite or of another shape; where the reference's mean is 0.
+    """
     owner = "relative_mean_error"
-    x, y, w, v = _sets(owner, samples, reference, weights, reference_weights)
+    x, y, w, v = weighted_sets(owner, samples, reference, weights, reference_weights)
     return _relative(owner, "mean", _mean(x, w), _mean(y, v))
 
 
 def relative_std_error(
     samples: Tensor, reference: Tensor, *, weights: Tensor | None = None, reference_weights: Tensor | None = None
 ) -> Tensor:
-    """``|s - s*| / |s*|`` of the entries' standard deviations ``s^2 = sum_i w_i |x_i - m|^2``; real or complex.
+    """Relative error ``|s - s*| / |s*|`` of the entries' standard deviations ``s^2 = sum_i w_i |x_i - m|^2``.
 
+    Parameters
+    ----------
+    samples : Tensor, shape (n, batch, *shape)
+        Real or complex.
+    reference : Tensor, shape (m, batch, *shape)
+        What is right, of the same kind.
+    weights : Tensor, shape (n,) or (n, batch), optional
+        Of the samples, >= 0; equal by default.
+    reference_weights : Tensor, shape (m,) or (m, batch), optional
+        Of the reference, >= 0; equal by default.
+
+    Returns
+    -------
+    Tensor, shape (batch,)
+        float64.
+
+    Raises
+    ------
+    InputError, InputTypeError
+        If an argument is not finite or of another shape; where the reference's standard deviation is 0.
+
+    Notes
+    -----
     Not corrected for the number of samples, as published: of n equal weights s is sqrt(1 - 1/n) times too small.
     """
     owner = "relative_std_error"
-    x, y, w, v = _sets(owner, samples, reference, weights, reference_weights)
+    x, y, w, v = weighted_sets(owner, samples, reference, weights, reference_weights)
     s, s_reference = (_mean((a - _mean(a, b)).abs().square(), b).sqrt() for a, b in ((x, w), (y, v)))
     return _relative(owner, "standard deviation", s, s_reference)
 
@@ -50,13 +95,37 @@ def relative_std_error(
 def mmd(
     samples: Tensor, reference: Tensor, *, weights: Tensor | None = None, reference_weights: Tensor | None = None
 ) -> Tensor:
-    """Maximum mean discrepancy: the root of ``w' K_xx w + v' K_yy v - 2 w' K_xy v`` (a V-statistic); real or complex.
+    """Maximum mean discrepancy: the root of ``w' K_xx w + v' K_yy v - 2 w' K_xy v`` (a V-statistic).
 
     ``k(x, y) = mean_s exp(-|x - y|^2 / (s med))`` over s of `MMD_SCALES`, med the median of the n m squared distances
-    between samples and reference (of all pairs, whatever their weights). See `mmd_floor`. n^2 + m^2 + n m distances of
-    an item are held at once. Raises InputError where med is 0.
+    between samples and reference (of all pairs, whatever their weights). See `mmd_floor`.
+
+    Parameters
+    ----------
+    samples : Tensor, shape (n, batch, *shape)
+        Real or complex.
+    reference : Tensor, shape (m, batch, *shape)
+        What is right, of the same kind.
+    weights : Tensor, shape (n,) or (n, batch), optional
+        Of the samples, >= 0; equal by default.
+    reference_weights : Tensor, shape (m,) or (m, batch), optional
+        Of the reference, >= 0; equal by default.
+
+    Returns
+    -------
+    Tensor, shape (batch,)
+        float64.
+
+    Raises
+    ------
+    InputError, InputTypeError
+        If an argument is not finite or of another shape; where med is 0.
+
+    Notes
+    -----
+    n^2 + m^2 + n m distances of an item are held at once.
     """
-    x, y, w, v = _sets("mmd", samples, reference, weights, reference_weights)
+    x, y, w, v = weighted_sets("mmd", samples, reference, weights, reference_weights)
     out = []
     for item in range(x.shape[1]):
         a, b = (_numbers(s[:, item]) for s in (x, y))
@@ -78,10 +147,21 @@ def mmd(
 
 
 def mmd_floor(n: int, m: int) -> float:
-    """The `mmd` of ``n`` and ``m`` equally weighted samples of one law of many dimensions, where all distances are med.
+    """The `mmd` of two sets of samples of one distribution of many dimensions, where all distances are med.
 
     ``sqrt((1/n + 1/m) (1 - k))``, ``k = mean_s exp(-1/s) = 0.387``: each sample meets itself once in n.
 
+    Parameters
+    ----------
+    n, m : int
+        How many samples, of equal weight, >= 1.
+
+    Returns
+    -------
+    float
+
+    Examples
+    --------
     >>> round(mmd_floor(100, 100), 3)
     0.111
     """
@@ -100,14 +180,40 @@ def sliced_wasserstein(
     directions: int = 128,
     seed: int = 0,
 ) -> Tensor:
-    """Mean over ``directions`` g, ``|g| = 1``, of the weighted 1-Wasserstein distance of ``<g, (x - mean)/std>``.
+    """Mean over directions g, ``|g| = 1``, of the weighted 1-Wasserstein distance of ``<g, (x - mean)/std>``.
 
-    ``mean`` and ``std`` > 0 are those of the training data: numbers, or tensors ``(*shape)``. Directions are smooth:
-    see `sliced_directions`. Real signals of 1 to 3 axes. The published directions have no constant part, so that this
-    does not see a shift of all entries by the same number; `relative_mean_error` does.
+    Directions are smooth: see `sliced_directions`. The published ones have no constant part, so that this does not see
+    a shift of all entries by the same number; `relative_mean_error` does.
+
+    Parameters
+    ----------
+    samples : Tensor, shape (n, batch, *shape)
+        Real signals of 1 to 3 axes.
+    reference : Tensor, shape (m, batch, *shape)
+        What is right.
+    mean, std : float or Tensor, shape (*shape)
+        Those of the training data, std > 0.
+    weights : Tensor, shape (n,) or (n, batch), optional
+        Of the samples, >= 0; equal by default.
+    reference_weights : Tensor, shape (m,) or (m, batch), optional
+        Of the reference, >= 0; equal by default.
+    directions : int
+        How many, >= 1.
+    seed : int
+        Of the directions.
+
+    Returns
+    -------
+    Tensor, shape (batch,)
+        float64, in units of ``std``.
+
+    Raises
+    ------
+    InputError, InputTypeError
+        If an argument is not finite, complex, of another shape, or a std not positive.
     """
     owner = "sliced_wasserstein"
-    x, y, w, v = _sets(owner, samples, reference, weights, reference_weights, ordered=True)
+    x, y, w, v = weighted_sets(owner, samples, reference, weights, reference_weights, ordered=True)
     shape = tuple(x.shape[2:])
     centre, scale = (_of_shape(owner, name, value, shape, x) for name, value in (("mean", mean), ("std", std)))
     if bool((scale <= 0).any()):
@@ -121,10 +227,28 @@ def sliced_wasserstein(
 
 
 def sliced_directions(shape: tuple[int, ...], directions: int = 128, *, seed: int = 0) -> Tensor:
-    """``(directions, *shape)`` float64, of unit norm: a Gaussian field with eigenvalues ``(pi^2 |k|^2 + 9)^-2``.
+    """Smooth random directions of unit norm: a Gaussian field with eigenvalues ``(pi^2 |k|^2 + 9)^-2``.
 
     The Neumann field ``(tau^2 - Laplacian)^-alpha`` on the unit box, alpha = 2, tau = 3, without its constant mode.
-    Direction j depends on ``seed``, j and the shape only.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Of the signal: 1 to 3 axes, at least 2 entries.
+    directions : int
+        How many, >= 1.
+    seed : int
+        Direction j depends on it, j and the shape only.
+
+    Returns
+    -------
+    Tensor, shape (directions, *shape)
+        float64.
+
+    Raises
+    ------
+    InputError, InputTypeError
+        If an argument is out of its range.
     """
     owner = "sliced_directions"
     count = check_int(owner, "directions", directions, minimum=1)
@@ -139,13 +263,33 @@ def sliced_directions(shape: tuple[int, ...], directions: int = 128, *, seed: in
 def spectral_error(
     samples: Tensor, reference: Tensor, *, weights: Tensor | None = None, reference_weights: Tensor | None = None
 ) -> Tensor:
-    """The geometric mean over radial bins of ``|S - S*| / S*``, S the weighted mean power spectrum; 1 to 3 axes, real.
+    """The geometric mean over radial bins of ``|S - S*| / S*``, S the weighted mean power spectrum.
 
-    `radial_spectrum` says what the bins are. 0 where one bin agrees exactly. Raises InputError where the reference has
-    no power in some bin.
+    `radial_spectrum` says what the bins are. 0 where one bin agrees exactly.
+
+    Parameters
+    ----------
+    samples : Tensor, shape (n, batch, *shape)
+        Real signals of 1 to 3 axes.
+    reference : Tensor, shape (m, batch, *shape)
+        What is right.
+    weights : Tensor, shape (n,) or (n, batch), optional
+        Of the samples, >= 0; equal by default.
+    reference_weights : Tensor, shape (m,) or (m, batch), optional
+        Of the reference, >= 0; equal by default.
+
+    Returns
+    -------
+    Tensor, shape (batch,)
+        float64.
+
+    Raises
+    ------
+    InputError, InputTypeError
+        If an argument is not finite, complex or of another shape; where the reference has no power in some bin.
     """
     owner = "spectral_error"
-    x, y, w, v = _sets(owner, samples, reference, weights, reference_weights, ordered=True)
+    x, y, w, v = weighted_sets(owner, samples, reference, weights, reference_weights, ordered=True)
     s, s_reference = ((radial_spectrum(a) * b[..., None]).sum(0) for a, b in ((x, w), (y, v)))
     if bool((s_reference == 0).any()):
         item, place = (s_reference == 0).nonzero()[0].tolist()
@@ -155,12 +299,27 @@ def spectral_error(
 
 
 def radial_spectrum(x: Tensor) -> Tensor:
-    """``|FFT x|^2`` averaged over radial bins, ``(n, batch, *shape)`` -> ``(n, batch, bins)`` float64; real x.
+    """Power spectrum ``|FFT x|^2``, averaged over radial bins.
 
     The radius is that of the frequencies in cycles per entry, the bins are ``[j, j + 1) / N`` below 1/2, N the shortest
     axis: bin 0 holds the mean, and corners beyond 1/2 are left out.
+
+    Parameters
+    ----------
+    x : Tensor, shape (n, batch, *shape)
+        Real signals of 1 to 3 axes.
+
+    Returns
+    -------
+    Tensor, shape (n, batch, bins)
+        float64.
+
+    Raises
+    ------
+    InputError, InputTypeError
+        If ``x`` is not finite, complex or of another shape.
     """
-    x = _checked("radial_spectrum", "x", x, ordered=True)
+    x = finite_values("radial_spectrum", "x", x, ordered=True)
     shape = x.shape[2:]
     if not 1 <= len(shape) <= 3:
         raise invalid("radial_spectrum", "x", "of 1 to 3 axes after (n, batch)", tuple(x.shape))
@@ -194,7 +353,7 @@ def _relative(owner: str, what: str, value: Tensor, target: Tensor) -> Tensor:
 
 
 def _numbers(x: Tensor) -> Tensor:
-    """(n, *shape) -> (n, real numbers)."""
+    """Real components: (n, *shape) -> (n, dimension)."""
     return torch.view_as_real(x).flatten(1) if x.is_complex() else x.flatten(1)
 
 
@@ -210,42 +369,7 @@ def _kernel(ratio: Tensor) -> Tensor:
 def _of_shape(owner: str, name: str, value: Tensor | float, shape: tuple[int, ...], like: Tensor) -> Tensor:
     if not isinstance(value, Tensor):
         value = torch.tensor(check_number(owner, name, value), dtype=torch.float64)
-    checked = _checked(owner, name, value, ordered=True).to(like.device)
+    checked = finite_values(owner, name, value, ordered=True).to(like.device)
     if checked.ndim and tuple(checked.shape) != shape:
         raise invalid(owner, name, f"a number, or of shape {shape}", tuple(checked.shape))
     return checked
-
-
-def _sets(
-    owner: str,
-    samples: Tensor,
-    reference: Tensor,
-    weights: Tensor | None,
-    reference_weights: Tensor | None,
-    *,
-    ordered: bool = False,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Both sets in float64, and their normalised weights ``(n, batch)``, ``(m, batch)``."""
-    x = _checked(owner, "samples", samples, ordered=ordered)
-    y = _checked(owner, "reference", reference, ordered=ordered)
-    if x.ndim < 3 or y.ndim != x.ndim or x.shape[1:] != y.shape[1:]:
-        expected = "of shape (m, batch, *shape) where samples is (n, batch, *shape)"
-        raise invalid(owner, "reference", expected, f"{tuple(y.shape)} with samples {tuple(x.shape)}")
-    if x.is_complex() != y.is_complex():
-        raise invalid_type(owner, "reference", "complex as the samples, or both real", str(reference.dtype))
-    return x, y, _weights(owner, "weights", weights, x), _weights(owner, "reference_weights", reference_weights, y)
-
-
-def _weights(owner: str, name: str, weights: Tensor | None, x: Tensor) -> Tensor:
-    n, batch = x.shape[:2]
-    if weights is None:
-        return torch.full((n, batch), 1 / n, dtype=torch.float64, device=x.device)
-    w = _checked(owner, name, weights, ordered=True)
-    if tuple(w.shape) not in ((n,), (n, batch)):
-        raise invalid(owner, name, f"of shape ({n},) or ({n}, {batch})", tuple(w.shape))
-    if bool((w < 0).any()):
-        raise invalid(owner, name, "non-negative", float(w.min()))
-    total = w.sum(0)
-    if bool((total == 0).any()):
-        raise invalid(owner, name, "positive for some sample of every item", "all zero")
-    return (w / total).reshape(n, -1).expand(n, batch)

@@ -11,9 +11,11 @@ import torch
 from torch import Tensor
 
 from invsolve.core.arrays import as_tensor
+from invsolve.core.fingerprint import fingerprint
 from invsolve.core.validation import Shape, check_finite, check_kind, check_shape, kind_dtype, quoted
 from invsolve.errors import invalid, invalid_type
-from invsolve.noise import Gaussian, Noise, as_noise
+from invsolve.noise import Gaussian, Noise
+from invsolve.noise.convert import noise_for_data, refuse_impossible_data
 from invsolve.operators.base import LinearOperator, Operator
 from invsolve.operators.family import Family
 
@@ -21,15 +23,40 @@ from invsolve.operators.family import Family
 @final
 @dataclass(frozen=True, eq=False, repr=False)
 class Problem:
-    """``data = noise(operator(x))``: everything about a measurement but the prior.
+    """A measurement: ``data = noise(operator(x))``, everything but the prior; what `solve` works on.
 
-    ``data`` is ``(batch, *operator.out_shape)``, or exactly ``out_shape`` for one unbatched measurement (results then
-    have no batch axis); torch, numpy (converted to the operator's precision, float32 without one) or xarray. It must be
-    finite, and possible: counts are whole numbers. ``noise`` is an `iv.noise` model or a positive number, the std of
-    Gaussian noise in the units of the data; for complex data per real component. ``dims`` names the axes of the signal,
-    for xarray; ``units`` says the unit of the signal.
+    Parameters
+    ----------
+    operator : Operator
+        The forward map A from the signal to the clean measurement.
+    data : Tensor, ndarray or DataArray, shape (batch, *operator.out_shape) or (*operator.out_shape)
+        The measurement y, finite, and possible under the noise: counts are whole numbers. Without a batch axis it is
+        one measurement, and results have none either. numpy and xarray are converted to the operator's precision,
+        float32 without one.
+    noise : Noise or float
+        An `iv.noise` model or a positive number, the std of Gaussian noise in the units of the data; for complex data
+        per real component.
+    dims : sequence of str, optional
+        Names of the signal's axes, for xarray; those of ``data`` where it has the shape of the signal and names.
+    units : str
+        The unit of the signal; "" by default.
 
-    Raises InputError or InputTypeError naming the argument, what was expected and what was given.
+    Attributes
+    ----------
+    batched : bool
+        False for one measurement without a batch axis; ``data`` itself always has one.
+
+    Raises
+    ------
+    InputError, InputTypeError
+        If an argument is not what it should be, or operator, data and noise do not fit together.
+
+    Examples
+    --------
+    >>> import invsolve as iv
+    >>> problem = iv.Problem(iv.operators.Matrix(matrix=torch.eye(2)), torch.tensor([1.0, 2.0]), noise=0.1)
+    >>> problem.data.shape, problem.batched, problem.noise.std
+    (torch.Size([1, 2]), False, 0.1)
     """
 
     operator: Operator
@@ -52,42 +79,48 @@ class Problem:
         ) -> None: ...
 
     def __post_init__(self) -> None:
+        self._check("Problem", "operator", "data")
+
+    def _check(self, owner: str, a: str, y_name: str) -> None:
+        """Check and convert the fields, for a caller ``owner`` who calls operator and data ``a`` and ``y_name``."""
         if not isinstance(self.operator, Operator):
             raise invalid_type(
-                "solve",
-                "A",
+                owner,
+                a,
                 "an iv.operators.Operator",
                 quoted(self.operator),
                 "Wrap a function: iv.operators.from_callable(f, in_shape, out_shape).",
             )
         A = self.operator
-        y = as_tensor("solve", "y", self.data, dtype=A.dtype or torch.float32, device=A.device or torch.device("cpu"))
+        device = A.device or torch.device("cpu")
+        y = as_tensor(owner, y_name, self.data, dtype=A.dtype or torch.float32, device=device)
         batched = tuple(y.shape) != tuple(A.out_shape)
         y = y if batched else y[None]
-        check_kind("solve", "y", check_shape("solve", "y", y, A.out_shape), A.out_kind)
+        check_kind(owner, y_name, check_shape(owner, y_name, y, A.out_shape), A.out_kind)
         if A.dtype is not None and A.dtype != kind_dtype(y.dtype, "real"):
             raise invalid_type(
-                "solve",
-                "y",
+                owner,
+                y_name,
                 f"of the operator's precision, {A.dtype}",
                 str(y.dtype),
-                "Convert one of them: y.to(...), or A.to(dtype=...).",
+                f"Convert one of them: {y_name}.to(...), or {a}.to(dtype=...).",
             )
         if A.device is not None and A.device != y.device:
-            raise invalid("solve", "y", f"on the operator's device, {A.device}", y.device, "Move it: y.to(A.device).")
+            repair = f"Move it: {y_name}.to({a}.device)."
+            raise invalid(owner, y_name, f"on the operator's device, {A.device}", y.device, repair)
         if A.batch is not None and A.batch != len(y):
-            raise invalid("solve", "y", f"of {A.batch} rows, one for each item of the operator", len(y))
+            raise invalid(owner, y_name, f"of {A.batch} rows, one for each item of the operator", len(y))
         if len(y) == 0:
-            raise invalid("solve", "y", "of at least one row", 0)
-        check_finite("solve", "y", y)
+            raise invalid(owner, y_name, "of at least one row", 0)
+        check_finite(owner, y_name, y)
         if self.dims is None:
             object.__setattr__(self, "dims", signal_dims(A, self.data))
         if self.dims is not None:
-            object.__setattr__(self, "dims", _checked_dims(self.dims, len(A.in_shape)))
+            object.__setattr__(self, "dims", _checked_dims(owner, self.dims, len(A.in_shape)))
         object.__setattr__(self, "data", y.detach())
         object.__setattr__(self, "batched", batched)
-        noise = as_noise("solve", self.noise).check(A.out_shape, len(y), y.dtype, y.device)
-        noise.check_data(y, A.observed)
+        noise = noise_for_data(owner, self.noise, out_shape=A.out_shape, batch=len(y), dtype=y.dtype, device=y.device)
+        refuse_impossible_data(owner, y_name, noise, y, A.observed)
         object.__setattr__(self, "noise", noise)
 
     # --- what a solver asks ------------------------------------------------------------------------------------------
@@ -98,10 +131,12 @@ class Problem:
 
     @property
     def signal_dtype(self) -> torch.dtype:
+        """The signal's dtype: the data's precision, the operator's kind."""
         return kind_dtype(self.data.dtype, self.operator.in_kind)
 
     @property
     def linear(self) -> bool:
+        """True if the operator is a `LinearOperator`."""
         return isinstance(self.operator, LinearOperator)
 
     @property
@@ -111,7 +146,7 @@ class Problem:
 
     @property
     def num_data(self) -> Tensor:
-        """How many real numbers were observed, (batch,): a complex datum counts twice."""
+        """How many real values were observed, (batch,): a complex datum counts twice."""
         each = 2 if self.data.is_complex() else 1
         observed = self.operator.observed
         if observed is None:
@@ -218,12 +253,35 @@ class Problem:
         return self.noise
 
 
-def _checked_dims(dims: object, axes: int) -> tuple[str, ...]:
+def checked_problem(
+    owner: str, A: object, y: object, *, noise: object, dims: Iterable[str] | None = None, units: str = ""
+) -> Problem:
+    """``Problem(A, y, noise=noise, ...)`` whose errors name ``owner`` and its arguments ``A`` and ``y``."""
+    problem = object.__new__(Problem)
+    fields = {"operator": A, "data": y, "noise": noise, "dims": dims, "units": units}
+    for name, value in fields.items():
+        object.__setattr__(problem, name, value)
+    problem._check(owner, "A", "y")
+    return problem
+
+
+def data_fingerprint(problem: Problem) -> str:
+    """A hash of the data that exist: what was not observed may hold anything."""
+    observed = problem.operator.observed
+    if observed is None:
+        return fingerprint(problem.data)
+    observed = observed.expand(problem.data.shape)
+    if bool(observed.all()):
+        return fingerprint(problem.data)
+    return fingerprint((torch.where(observed, problem.data, 0), observed.contiguous()))
+
+
+def _checked_dims(owner: str, dims: object, axes: int) -> tuple[str, ...]:
     if isinstance(dims, str) or not isinstance(dims, Iterable):
-        raise invalid_type("Problem", "dims", "a tuple of names", quoted(dims))
+        raise invalid_type(owner, "dims", "a tuple of names", quoted(dims))
     names = tuple(dims)
     if not all(isinstance(name, str) for name in names) or len(names) != axes or len(set(names)) != axes:
-        raise invalid("Problem", "dims", f"{axes} names, one for each axis of the signal, all different", names)
+        raise invalid(owner, "dims", f"{axes} names, one for each axis of the signal, all different", names)
     return names
 
 

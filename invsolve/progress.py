@@ -1,4 +1,7 @@
-"""Progress meters: what `solve` reports to while it runs. The default is silence."""
+"""Progress meters: what `solve` reports to while it runs. The default is silence.
+
+A meter of your own subclasses `Progress`.
+"""
 
 from __future__ import annotations
 
@@ -14,25 +17,42 @@ from invsolve.errors import UnsupportedError
 
 
 class Progress(abc.ABC):
-    """Three calls: ``init(total)`` once, ``step(done, total)`` after steps, ``close()`` always, exceptions included.
+    """What a progress meter does: ``init`` once, ``step`` after steps, ``close`` always, exceptions included.
 
-    ``done`` may start above 0 (a resumed run) and ``total`` may grow. An exception raised in ``step`` ends the solve.
+    An exception raised in ``step`` ends the solve.
     """
 
     @abc.abstractmethod
-    def init(self, total: int) -> None: ...
+    def init(self, total: int) -> None:
+        """The run begins; ``total`` steps are expected."""
 
     @abc.abstractmethod
-    def step(self, done: int, total: int) -> None: ...
+    def step(self, done: int, total: int) -> None:
+        """``done`` of ``total`` steps are done: it may start above 0 (a resumed run), and ``total`` may grow."""
 
     @abc.abstractmethod
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """The run has ended, or failed."""
 
 
 @contextmanager
 def metered(progress: Progress, total: int) -> Iterator[Callable[[int, int], None]]:
-    """``init`` now, ``close`` at the end whatever happens; gives ``progress.step``.
+    """A meter for the body of a ``with``: ``init`` now, ``close`` at the end whatever happens.
 
+    Parameters
+    ----------
+    progress : Progress
+        The meter.
+    total : int
+        Steps that are expected.
+
+    Yields
+    ------
+    callable
+        ``progress.step``, called with (done, total).
+
+    Examples
+    --------
     >>> with metered(NoProgress(), 10) as step:
     ...     step(1, 10)
     """
@@ -59,9 +79,23 @@ class NoProgress(Progress):
 
 @final
 class TextProgress(Progress):
-    """Lines of text on ``stream`` (standard error if None): one per ``min_interval`` >= 0 seconds, and the last.
+    """Lines of text: one per ``min_interval`` seconds, and the last.
 
-    A stream that is closed or broken silences the meter; it does not end the solve. ``clock`` gives seconds.
+    A stream that is closed or broken silences the meter; it does not end the solve.
+
+    Parameters
+    ----------
+    stream : text file, optional
+        Where to; standard error by default.
+    min_interval : float
+        Seconds between lines, >= 0.
+    clock : callable
+        Gives seconds.
+
+    Raises
+    ------
+    InputError, InputTypeError
+        If ``min_interval`` is negative or no number.
     """
 
     def __init__(
@@ -108,7 +142,18 @@ class TextProgress(Progress):
 
 @final
 class TqdmProgress(Progress):
-    """The bar of tqdm on ``stream`` (standard error if None). Raises UnsupportedError if tqdm is not installed."""
+    """The bar of tqdm.
+
+    Parameters
+    ----------
+    stream : text file, optional
+        Where to; standard error by default.
+
+    Raises
+    ------
+    UnsupportedError
+        If tqdm is not installed.
+    """
 
     def __init__(self, stream: TextIO | None = None) -> None:
         try:
@@ -140,6 +185,17 @@ class TqdmProgress(Progress):
 def duration(seconds: float) -> str:
     """Seconds in words of the right size.
 
+    Parameters
+    ----------
+    seconds : float
+        >= 0.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
     >>> duration(0.25), duration(75.0), duration(7322.0)
     ('0.25 s', '1 min 15 s', '2 h 2 min')
     """

@@ -264,7 +264,7 @@ CASES: dict[str, tuple[Callable[[], object], str]] = {
     ),
     "problem of a function": (
         lambda: iv.Problem(lambda x: x, y(), noise=0.1),
-        "`A` must be an iv.operators.Operator, got function",
+        "Problem: `operator` must be an iv.operators.Operator, got function",
     ),
     "problem dims": (lambda: iv.Problem(mask(), y(), noise=0.1, dims=("x", "y")), "`dims` must be 1 names"),
     "sampling a function": (

@@ -10,7 +10,8 @@ import torch
 import xarray
 from scipy.stats import norm
 
-from invsolve.errors import InputError, InputTypeError
+import invsolve as iv
+from invsolve.errors import InputError, InputTypeError, InvsolveError
 from invsolve.noise import Gaussian, Noise
 from invsolve.operators.base import Operator
 from invsolve.operators.mask import Mask, Subsample
@@ -38,7 +39,7 @@ class Square(Operator):
 
 
 class Flat(Noise):
-    """A law that is not Gaussian, for the refusals."""
+    """Noise that is not Gaussian, for the refusals."""
 
     def log_prob(self, y, clean, observed=None):
         return (y - clean).abs().flatten(1).sum(1)
@@ -229,55 +230,71 @@ REFUSED = {
     "no operator": (
         lambda: problem(operator=torch.eye(3)),
         InputTypeError,
-        r"solve: `A` must be an iv.operators.Operator, got Tensor. Wrap a function",
+        r"Problem: `operator` must be an iv.operators.Operator, got Tensor. Wrap a function",
     ),
-    "a name": (lambda: problem(operator="A"), InputTypeError, r"`A` must be an iv.operators.Operator, got 'A'"),
-    "no data": (lambda: problem(y=None), InputTypeError, r"solve: `y` must be a torch.Tensor, numpy array or xarray"),
-    "a list": (lambda: problem(y=[1.0, 2.0, 3.0]), InputTypeError, r"`y` must be a torch.Tensor, .* got list"),
-    "integers of numpy": (lambda: problem(y=np.ones(3, dtype=int)), InputTypeError, r"`y` must be floating point or c"),
+    "a name": (lambda: problem(operator="A"), InputTypeError, r"`operator` must be an iv.operators.Operator, got 'A'"),
+    "no data": (
+        lambda: problem(y=None),
+        InputTypeError,
+        r"Problem: `data` must be a torch.Tensor, numpy array or xarray",
+    ),
+    "a list": (lambda: problem(y=[1.0, 2.0, 3.0]), InputTypeError, r"`data` must be a torch.Tensor, .* got list"),
+    "integers of numpy": (
+        lambda: problem(y=np.ones(3, dtype=int)),
+        InputTypeError,
+        r"`data` must be floating point or c",
+    ),
     "integers": (
         lambda: problem(y=torch.ones(3, dtype=torch.int64)),
         InputTypeError,
-        r"`y` must be real floating point, got torch.int64. Convert it: y.float\(\)",
+        r"`data` must be real floating point, got torch.int64. Convert it: data.float\(\)",
     ),
-    "another shape": (lambda: problem(y=random(2, 4)), InputError, r"`y` must be of shape \(batch, 3\), got \(2, 4\)"),
-    "another length": (lambda: problem(y=random(4)), InputError, r"`y` must be of shape \(batch, 3\), got \(4,\)"),
+    "another shape": (
+        lambda: problem(y=random(2, 4)),
+        InputError,
+        r"`data` must be of shape \(batch, 3\), got \(2, 4\)",
+    ),
+    "another length": (lambda: problem(y=random(4)), InputError, r"`data` must be of shape \(batch, 3\), got \(4,\)"),
     "two batch axes": (lambda: problem(y=random(1, 2, 3)), InputError, r"got \(1, 2, 3\)"),
-    "complex data": (lambda: problem(y=Y + 0j), InputTypeError, r"`y` must be real floating point, got torch.complex"),
+    "complex data": (
+        lambda: problem(y=Y + 0j),
+        InputTypeError,
+        r"`data` must be real floating point, got torch.complex",
+    ),
     "real data": (
         lambda: problem(operator=Matrix(matrix=MATRIX + 0j)),
         InputTypeError,
-        r"`y` must be complex, got torch.float64. Convert it: torch.complex",
+        r"`data` must be complex, got torch.float64. Convert it: torch.complex",
     ),
     "another precision": (
         lambda: problem(y=Y.float()),
         InputTypeError,
-        r"`y` must be of the operator's precision, torch.float64, got torch.float32. Convert one",
+        r"`data` must be of the operator's precision, torch.float64, got torch.float32. Convert one",
     ),
     "another device": (
         lambda: problem(y=Y.to("meta")),
         InputError,
-        r"`y` must be on the operator's device, cpu, got meta. Move it: y.to\(A.device\)",
+        r"`data` must be on the operator's device, cpu, got meta. Move it: data.to\(operator.device\)",
     ),
     "other items": (
         lambda: problem(operator=Matrix(matrix=random(3, 3, 5))),
         InputError,
-        r"`y` must be of 3 rows, one for each item of the operator, got 4",
+        r"`data` must be of 3 rows, one for each item of the operator, got 4",
     ),
-    "no rows": (lambda: problem(y=Y[:0]), InputError, r"`y` must be of at least one row, got 0"),
+    "no rows": (lambda: problem(y=Y[:0]), InputError, r"`data` must be of at least one row, got 0"),
     "nan": (
         lambda: problem(y=bad),
         InputError,
-        r"`y` must be finite, got 1 NaN or infinite values, the first at index \(1, 2\). Mark missing data",
+        r"`data` must be finite, got 1 NaN or infinite values, the first at index \(1, 2\). Mark missing data",
     ),
     "masked": (
         lambda: problem(y=np.ma.masked_array(Y.numpy(), mask=bad.isnan().numpy())),
         InputError,
-        r"`y` must be finite, got 1 NaN",
+        r"`data` must be finite, got 1 NaN",
     ),
     "overflow": (lambda: Problem(Square(), np.full((1, 3), 1e300), noise=0.1), InputError, r"must be finite, got 3"),
-    "noise none": (lambda: problem(noise=None), InputTypeError, r"solve: `noise` must be a positive number"),
-    "noise zero": (lambda: problem(noise=0), InputError, r"solve: `noise` must be positive, got 0.0"),
+    "noise none": (lambda: problem(noise=None), InputTypeError, r"Problem: `noise` must be a positive number"),
+    "noise zero": (lambda: problem(noise=0), InputError, r"Problem: `noise` must be positive, got 0.0"),
     "noise of other data": (lambda: problem(noise=torch.ones(7)), InputError, r"`noise.std` must be a number, or a"),
     "noise missing": (lambda: Problem(A, Y), TypeError, r"required keyword-only argument: 'noise'"),
     "dims text": (lambda: problem(dims="x"), InputTypeError, r"Problem: `dims` must be a tuple of names, got 'x'"),
@@ -317,3 +334,52 @@ def test_noise_that_is_not_gaussian_is_carried():
     assert problem.shared
     assert problem.log_likelihood(torch.zeros(4, 5, dtype=F64)).shape == (4,)
     assert "Flat" in repr(problem)
+
+
+# --- who speaks ------------------------------------------------------------------------------------------------------
+PRIOR = iv.priors.GaussianPrior(mean=torch.zeros(5, dtype=F64), covariance=torch.eye(5, dtype=F64))
+SPEAKERS = {
+    "Problem": lambda noise: Problem(A, Y, noise=noise),
+    "solve": lambda noise: iv.solve(A, Y, PRIOR, noise=noise),
+    "calibrate": lambda noise: iv.calibrate(A, PRIOR, noise=noise),
+    "advise": lambda noise: iv.strategies.advise(A, PRIOR, noise),
+}
+SPOKEN = {
+    "noise of text": ("0.1", r"`noise` must be a positive number .* got '0.1'"),
+    "noise below 0": (-1.0, r"`noise` must be positive, got -1.0"),
+    "std of other data": (iv.noise.Gaussian(torch.ones(7)), r"`noise.std` must be a number, or a tensor of shape"),
+    "covariance": (iv.noise.Gaussian(covariance=torch.eye(2)), r"`noise.covariance` must be of shape \(3, 3\)"),
+    "scale of other data": (iv.noise.Laplace(torch.ones(7)), r"`noise.scale` must be a number, or a tensor of shape"),
+    "no interval": (
+        iv.noise.Saturated(std=1.0, low=torch.tensor([0.0, 1.0, 1.0]), high=1.0),
+        r"`noise.low` must be below `noise.high` everywhere",
+    ),
+}
+
+
+@pytest.mark.parametrize("speaker", SPEAKERS)
+@pytest.mark.parametrize(("noise", "words"), SPOKEN.values(), ids=SPOKEN.keys())
+def test_errors_of_the_noise_name_who_was_called(speaker, noise, words):
+    with pytest.raises(InvsolveError, match=f"^{speaker}: {words}"):
+        SPEAKERS[speaker](noise)
+
+
+@pytest.mark.parametrize(
+    ("y", "noise", "words"),
+    [
+        (random(2, 4), 0.1, r"of shape \(batch, 3\), got \(2, 4\)"),
+        (bad, 0.1, "finite, got 1 NaN"),
+        (Y, iv.noise.Poisson(2.0), "whole numbers of counts, at least 0 for Poisson noise"),
+    ],
+)
+def test_errors_of_the_data_name_who_was_called_and_its_argument(y, noise, words):
+    with pytest.raises(InputError, match=f"^Problem: `data` must be {words}"):
+        Problem(A, y, noise=noise)
+    with pytest.raises(InputError, match=f"^solve: `y` must be {words}"):
+        iv.solve(A, y, PRIOR, noise=noise)
+
+
+def test_a_noise_of_your_own_speaks_for_itself():
+    """It may have the signature of the abstract methods, without an owner."""
+    assert isinstance(Problem(A, Y, noise=Flat()).noise, Flat)
+    assert isinstance(iv.strategies.advise(A, PRIOR, Flat()), iv.strategies.Advice)

@@ -20,10 +20,11 @@ from invsolve.core.fingerprint import fingerprint
 from invsolve.core.random import Draws
 from invsolve.core.validation import check_int, kind_dtype
 from invsolve.errors import FileError, SolveError, invalid, invalid_type
-from invsolve.noise import Noise, as_noise
+from invsolve.noise import Noise
+from invsolve.noise.convert import noise_for_data
 from invsolve.operators.base import LinearOperator, Operator
 from invsolve.priors.base import Prior
-from invsolve.problem import Problem
+from invsolve.problem import checked_problem
 from invsolve.progress import NoProgress, Progress, metered
 from invsolve.solving.escalation import Budget
 from invsolve.solving.solve import solve
@@ -195,7 +196,7 @@ def _run(
         y = torch.where(A.observed, y, 0)
     if not bool(torch.isfinite(y).all()):
         raise SolveError("calibrate: data simulated from prior draws are not finite. Look at A(prior.sample(n)).")
-    problem = Problem(A, y, noise=noise)
+    problem = checked_problem("calibrate", A, y, noise=noise)
     result = solve(
         problem,
         prior,
@@ -247,7 +248,8 @@ def _checked(A: object, prior: object, noise: object) -> tuple[Operator, Noise]:
         )
     check_pair(A, prior, "calibrate")
     dtype = kind_dtype(prior.dtype, A.out_kind)
-    return A, as_noise("calibrate", noise).check(tuple(A.out_shape), A.batch or 1, dtype, prior.device)
+    shape, batch = tuple(A.out_shape), A.batch or 1
+    return A, noise_for_data("calibrate", noise, out_shape=shape, batch=batch, dtype=dtype, device=prior.device)
 
 
 def _functionals(functionals: object) -> dict[str, Functional]:

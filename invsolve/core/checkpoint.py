@@ -6,7 +6,7 @@ import dataclasses
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any, TypeVar, final
 
@@ -25,14 +25,32 @@ State = TypeVar("State")
 
 
 @final
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Checkpoint:
-    """Where and how often `solve` writes its state: after ``every_steps`` steps or ``every_seconds`` > 0 seconds.
+    """Where and how often `solve` writes its state; a run that finds its own checkpoint goes on from it.
 
-    Whichever comes first; None switches one of them off, not both. A run that finds its own checkpoint goes on from it.
+    Parameters
+    ----------
+    path : str or path
+        The file.
+    every_steps : int, optional
+        Write after so many steps, >= 1; None (the default): whatever their number.
+    every_seconds : float, optional
+        Write after so many seconds, > 0; 30 by default. Whichever comes first; None switches one of them off, not both.
+
+    Raises
+    ------
+    InputError, InputTypeError
+        If an option is out of its range, or both are None.
+
+    Examples
+    --------
+    >>> Checkpoint("run.ckpt", every_steps=10)
+    Checkpoint(path='run.ckpt', every_steps=10, every_seconds=30.0)
     """
 
     path: str | os.PathLike[str]
+    _: KW_ONLY
     every_steps: int | None = None
     every_seconds: float | None = 30.0
 
@@ -47,9 +65,9 @@ class Checkpoint:
             check_positive("Checkpoint", "every_seconds", self.every_seconds)
 
     def due(self, steps: int, seconds: float) -> bool:
-        """Is it time to write, ``steps`` and ``seconds`` after the last time?
+        """True when it is time to write, ``steps`` and ``seconds`` after the last time.
 
-        >>> Checkpoint(path="run.ckpt", every_steps=10).due(9, 31.0)
+        >>> Checkpoint("run.ckpt", every_steps=10).due(9, 31.0)
         True
         """
         by_steps = self.every_steps is not None and steps >= self.every_steps

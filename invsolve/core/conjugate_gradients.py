@@ -16,8 +16,10 @@ Pair = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class CGInfo:
-    """What a solve did: ``iterations`` run for the batch, ``residual`` (rows,) relative to the right side; ``image``
-    of the solution where ``apply`` returns pairs and was called.
+    """What a solve did.
+
+    ``iterations`` run for the batch; ``residual`` (rows,) relative to the right side; ``image`` of the solution where
+    ``apply`` returns pairs and was called.
     """
 
     iterations: int

@@ -1,4 +1,4 @@
-"""Laws of one real number, for scalars that are not known: a noise level, a correlation length, a gain.
+"""Distributions of one real number, for hyperparameters: a noise level, a correlation length, a gain.
 
 Each is a monotone map of a standard normal number, so that inference can run in one coordinate without bounds.
 """
@@ -21,7 +21,7 @@ _LOG_2PI = math.log(2 * math.pi)
 
 
 class Distribution(abc.ABC):
-    """The law of a scalar. Subclasses give `transport`, `log_slope`, `log_prob`, `median` and `support`.
+    """The distribution of a scalar. Subclasses give `transport`, `log_slope`, `log_prob`, `median` and `support`.
 
     ``median``: the value that half of the mass lies below. Tensors are float64.
     """
@@ -30,7 +30,7 @@ class Distribution(abc.ABC):
 
     @abc.abstractmethod
     def transport(self, z: Tensor) -> Tensor:
-        """The increasing map under which a standard normal ``z`` (any shape) has this law; float64."""
+        """The increasing map under which a standard normal ``z`` (any shape) has this distribution; float64."""
 
     @abc.abstractmethod
     def log_slope(self, z: Tensor) -> Tensor:
@@ -54,17 +54,30 @@ class Distribution(abc.ABC):
 
     def sample(self, n: int, *, seed: int = 0) -> Tensor:
         """``n`` draws ``(n,)``; draw k depends on ``seed`` and k only."""
-        n, owner = check_int(type(self).__name__, "n", n, minimum=1), type(self).__name__
-        draws = Draws.for_rows(
-            check_int(owner, "seed", seed), [0] * n, list(range(n)), torch.device("cpu"), purpose="distribution"
-        )
+        owner = type(self).__name__
+        n, seed = check_int(owner, "n", n, minimum=1), check_int(owner, "seed", seed)
+        cpu = torch.device("cpu")
+        draws = Draws.for_rows(seed, [0] * n, list(range(n)), cpu, purpose="distribution", owner=owner)
         return self.transport(draws.normal((1,), torch.float64, step=0)[:, 0])
 
 
 @final
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Normal(Distribution):
-    """``N(mean, std^2)``, std > 0."""
+    """The normal distribution ``N(mean, std^2)``.
+
+    Parameters
+    ----------
+    mean : float
+        Its mean, and median.
+    std : float
+        Its standard deviation, > 0.
+
+    Raises
+    ------
+    InputError, InputTypeError
+        If ``mean`` is not finite, or ``std`` not positive.
+    """
 
     mean: float
     std: float
@@ -85,6 +98,7 @@ class Normal(Distribution):
 
     @property
     def median(self) -> float:  # type: ignore[override]
+        """The mean."""
         return self.mean
 
     @property
@@ -93,15 +107,28 @@ class Normal(Distribution):
 
 
 @final
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class LogNormal(Distribution):
     """A positive number known up to a factor: "about ``median``, give or take a factor of ``factor``".
 
     Two thirds (68 %) of the mass lies between ``median / factor`` and ``median * factor``, 95 % between the same with
-    ``factor^2``. The logarithm is ``N(log median, (log factor)^2)``. ``median`` > 0, ``factor`` > 1; a relative error
-    of 5 % is ``factor=1.05``.
+    ``factor^2``. The logarithm is ``N(log median, (log factor)^2)``.
 
-    >>> LogNormal(median=0.1, factor=2.0).quantile(0.84134475).round(decimals=6)
+    Parameters
+    ----------
+    median : float
+        Half of the mass lies below it; > 0.
+    factor : float
+        One standard deviation of the logarithm, as a factor; > 1. A relative error of 5 % is ``factor=1.05``.
+
+    Raises
+    ------
+    InputError, InputTypeError
+        If ``median`` is not positive, or ``factor`` not above 1.
+
+    Examples
+    --------
+    >>> LogNormal(0.1, 2.0).quantile(0.84134475).round(decimals=6)
     tensor(0.2000, dtype=torch.float64)
     """
 
@@ -134,9 +161,20 @@ class LogNormal(Distribution):
 
 
 @final
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Uniform(Distribution):
-    """Equally likely anywhere from ``low`` to ``high`` > low."""
+    """Equally likely anywhere in an interval.
+
+    Parameters
+    ----------
+    low, high : float
+        The ends of the interval, ``low`` < ``high``.
+
+    Raises
+    ------
+    InputError, InputTypeError
+        If an end is not finite, or ``high`` not above ``low``.
+    """
 
     low: float
     high: float
@@ -162,6 +200,7 @@ class Uniform(Distribution):
 
     @property
     def median(self) -> float:  # type: ignore[override]
+        """The middle of the interval."""
         return float(self.transport(torch.zeros((), dtype=torch.float64)))
 
     @property
@@ -170,9 +209,20 @@ class Uniform(Distribution):
 
 
 @final
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class LogUniform(Distribution):
-    """A positive number of unknown size: every factor between ``low`` > 0 and ``high`` > low is equally likely."""
+    """A positive number of unknown size: every factor in an interval is equally likely.
+
+    Parameters
+    ----------
+    low, high : float
+        The ends of the interval, ``0 < low < high``.
+
+    Raises
+    ------
+    InputError, InputTypeError
+        If an end is not positive, or ``high`` not above ``low``.
+    """
 
     low: float
     high: float
@@ -202,6 +252,7 @@ class LogUniform(Distribution):
 
     @property
     def median(self) -> float:  # type: ignore[override]
+        """The geometric mean of ``low`` and ``high``."""
         return float(self.transport(torch.zeros((), dtype=torch.float64)))
 
     @property

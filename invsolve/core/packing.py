@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from math import prod
 from typing import final
 
@@ -15,12 +15,30 @@ from invsolve.errors import invalid, invalid_type
 
 
 @final
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Part:
-    """One unknown: its ``name``, ``shape`` (no batch axis), ``kind`` and, for labels only, its ``unit``."""
+    """One unknown of several that are packed into one vector.
+
+    Parameters
+    ----------
+    name : str
+        What it is called, not empty.
+    shape : tuple of int
+        Without a batch axis; ``()`` is a scalar.
+    kind : {"real", "complex"}
+        Of its entries.
+    unit : str
+        For labels only.
+
+    Raises
+    ------
+    InputError, InputTypeError
+        If an argument is not what it should be.
+    """
 
     name: str
     shape: Shape
+    _: KW_ONLY
     kind: Kind = "real"
     unit: str = ""
 
@@ -34,18 +52,31 @@ class Part:
 
     @property
     def size(self) -> int:
-        """How many real numbers it takes: a complex entry is two."""
+        """Its dimension in the vector: a complex entry counts twice."""
         return prod(self.shape) * (2 if self.kind == "complex" else 1)
 
 
 @final
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Layout:
-    """The parts of a packed real vector ``(..., n)``, in order; complex parts are interleaved re, im, re, im.
+    """How several unknowns are packed into one real vector ``(..., n)``: its parts, in order.
 
-    Because noise levels are per real component, white noise on the vector is white noise on every part.
+    Complex parts are interleaved re, im, re, im. Because noise levels are per real component, white noise on the vector
+    is white noise on every part.
 
-    >>> layout = Layout(parts=(Part(name="image", shape=(2, 2)), Part(name="shift", shape=(2,), unit="mm")))
+    Parameters
+    ----------
+    parts : sequence of Part
+        One or more, of different names.
+
+    Raises
+    ------
+    InputError, InputTypeError
+        If there is none, one is no `Part`, or a name comes twice.
+
+    Examples
+    --------
+    >>> layout = Layout([Part("image", (2, 2)), Part("shift", (2,), unit="mm")])
     >>> layout.size, layout.names
     (6, ('image', 'shift'))
     """
@@ -66,11 +97,12 @@ class Layout:
 
     @property
     def names(self) -> tuple[str, ...]:
+        """The names of the parts, in order."""
         return tuple(part.name for part in self.parts)
 
     @property
     def size(self) -> int:
-        """The length n of the packed vector, in real numbers."""
+        """The dimension n of the packed vector."""
         return sum(part.size for part in self.parts)
 
     def __getitem__(self, name: str) -> Part:
@@ -81,13 +113,29 @@ class Layout:
         raise invalid("Layout", "name", "one of " + ", ".join(map(repr, self.names)), repr(name))
 
     def slice(self, name: str) -> slice:
-        """Where the numbers of a part are in the vector."""
+        """Where the entries of a part are in the vector."""
         part = self[name]
         start = sum(p.size for p in self.parts[: self.parts.index(part)])
         return slice(start, start + part.size)
 
     def pack(self, values: Mapping[str, Tensor]) -> Tensor:
-        """``{name: (..., *shape)}``, all parts with the same leading axes and precision, -> ``(..., n)`` real."""
+        """The vector of these parts.
+
+        Parameters
+        ----------
+        values : mapping of str to Tensor, shape (..., *part.shape)
+            All parts, with the same leading axes and precision.
+
+        Returns
+        -------
+        Tensor, shape (..., n)
+            Real.
+
+        Raises
+        ------
+        InputError, InputTypeError
+            If a part is missing, unknown, or of another shape, kind or precision.
+        """
         if not isinstance(values, Mapping):
             raise invalid_type("Layout.pack", "values", "a mapping of names to tensors", values)
         if set(values) != set(self.names):
@@ -119,7 +167,23 @@ class Layout:
         return torch.cat(flat, dim=-1)
 
     def split(self, x: Tensor) -> dict[str, Tensor]:
-        """``(..., n)`` real -> ``{name: (..., *shape)}``; real parts are views, complex parts are complex tensors."""
+        """The parts of a vector.
+
+        Parameters
+        ----------
+        x : Tensor, shape (..., n)
+            Real.
+
+        Returns
+        -------
+        dict of str to Tensor, shape (..., *part.shape)
+            Real parts are views of ``x``, complex parts are complex tensors.
+
+        Raises
+        ------
+        InputError, InputTypeError
+            If ``x`` is of another shape, or complex.
+        """
         if not isinstance(x, Tensor):
             raise invalid_type("Layout.split", "x", "a torch.Tensor", x)
         check_kind("Layout.split", "x", x, "real")

@@ -53,12 +53,12 @@ def item_key(item: object) -> int:
     number = as_integer(item)
     if number is None:
         raise invalid_type("solve", "item_ids", "integers or strings", item)
-    return _word("item_ids", "integers", number)
+    return _word("solve", "item_ids", "integers", number)
 
 
-def _word(name: str, what: str, number: int) -> int:
+def _word(owner: str, name: str, what: str, number: int) -> int:
     if not -(2**63) <= number < 2**63:
-        raise invalid("solve", name, f"{what} of 64 bits", number)
+        raise invalid(owner, name, f"{what} of 64 bits", number)
     return number
 
 
@@ -82,14 +82,22 @@ class Draws:
 
     @classmethod
     def for_rows(
-        cls, seed: int, items: Sequence[int], samples: Sequence[int], device: torch.device, *, purpose: str = "solve"
+        cls,
+        seed: int,
+        items: Sequence[int],
+        samples: Sequence[int],
+        device: torch.device,
+        *,
+        purpose: str = "solve",
+        owner: str = "solve",
     ) -> Draws:
         """Streams for rows with these item keys and sample numbers (same length).
 
         ``purpose`` keeps streams of one seed apart: a prior draw must not share its numbers with the solve that is
-        to recover it, or self-made coverage tests look better than they are.
+        to recover it, or self-made coverage tests look better than they are. ``owner``: who refuses a seed of more than
+        64 bits.
         """
-        seed = _word("seed", "an integer", seed)
+        seed = _word(owner, "seed", "an integer", seed)
         root = np.full(len(items), _key(np.array([seed], dtype=np.int64), item_key(purpose))[0], dtype=np.int64)
         return cls(keys=_key(root, np.array(items, dtype=np.int64), np.array(samples, dtype=np.int64)), device=device)
 

@@ -131,4 +131,5 @@ def kind_dtype(dtype: torch.dtype, kind: Kind) -> torch.dtype:
 
 
 def kind_of(value: Tensor) -> Kind:
+    """Whether a tensor is 'real' or 'complex'."""
     return "complex" if value.is_complex() else "real"

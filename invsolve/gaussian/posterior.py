@@ -19,7 +19,7 @@ from invsolve.gaussian.law import GaussianLaw
 from invsolve.gaussian.systems import DenseSystem, IterativeSystem, System, Update, make_system
 from invsolve.noise import Gaussian
 from invsolve.operators.base import LinearOperator, Operator
-from invsolve.problem import Problem
+from invsolve.problem import Problem, checked_problem
 
 _TOLERATED = 1e-2  # residual of a linear solve, in posterior sd of a mode, above which a draw is no draw
 _CHEAP = 2**33  # floating point operations of a factorisation that every solve may spend on its evidence: about 1 s
@@ -59,7 +59,7 @@ def closed_form_problem(owner: str, A: Operator | Problem, y: Any, noise: Any) -
     for name, value in (("y", y), ("noise", noise)):
         if isinstance(A, Problem) and value is not None:
             raise invalid(owner, name, "left out when the first argument is a Problem", type(value).__name__)
-    problem = A if isinstance(A, Problem) else Problem(A, y, noise=noise)
+    problem = A if isinstance(A, Problem) else checked_problem(owner, A, y, noise=noise)
     if reason := not_linear_gaussian(problem):
         raise UnsupportedError(f"{owner}: no closed-form posterior, because {reason}. Use strategy='auto' or MMPS().")
     return problem

@@ -1,4 +1,4 @@
-"""What every noise model is: a law of the data given the clean measurement, with its gradient and information."""
+"""What every noise model is: a distribution of the data given the clean measurement, its gradient and information."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ _LEAST = 1e-30  # information below which a datum says nothing: its Gaussian has
 
 
 class Noise(abc.ABC):
-    """The law p(y | clean). ``observed`` (bool, broadcastable to y) says which data exist; others do not count.
+    """The distribution p(y | clean) of the data given the clean measurement ``A(x)``.
 
-    Shapes: ``y`` and ``clean`` are ``(rows, *out_shape)``. A model of your own gives the abstract methods; the others
-    follow from them.
+    Shapes: ``y`` and ``clean`` are ``(rows, *out_shape)``; ``observed`` (bool, broadcastable to y) says which data
+    exist: others do not count. A model of your own gives the abstract methods; the others follow from them. Where the
+    data are real and independent, `Entrywise` needs fewer.
     """
 
     per_item: bool = False  # True if a parameter differs from row to row
@@ -41,21 +42,42 @@ class Noise(abc.ABC):
 
     @abc.abstractmethod
     def check(self, out_shape: Shape, batch: int, dtype: torch.dtype, device: torch.device) -> Self:
-        """The noise with its parameters checked against data ``(batch, *out_shape)``, on their dtype and device."""
+        """The noise with its parameters checked against data, on their dtype and device.
+
+        Parameters
+        ----------
+        out_shape : tuple of int
+            The shape of one item's data.
+        batch : int
+            Items of the data ``(batch, *out_shape)``.
+        dtype : torch.dtype
+            Of the data.
+        device : torch.device
+            Of the data.
+
+        Returns
+        -------
+        Noise
+
+        Raises
+        ------
+        InputError, InputTypeError
+            If a parameter does not fit the data.
+        """
 
     @abc.abstractmethod
     def take(self, index: Tensor) -> Self:
         """The noise of the rows ``index``: parameters with an item axis are indexed."""
 
     def check_data(self, y: Tensor, observed: Tensor | None = None) -> None:
-        """Raise InputError where the law cannot have given the observed data, whatever the signal."""
+        """Raise InputError where the observed data are impossible under this noise, whatever the signal."""
         return None
 
     def residual(self, y: Tensor, clean: Tensor, observed: Tensor | None = None) -> Tensor:
         """What is left of the data, of mean 0 and variance 1 if ``clean`` is right, shape of ``y``; 0 if unobserved.
 
-        Unless a model has a better one it is the score over its std, ``-grad W^-1/2``: for Gaussian, Poisson and
-        Gamma laws that is ``(y - E[y]) / sd[y]``, up to its sign where data fall with ``clean``.
+        Unless a model has a better one it is the score over its std, ``-grad W^-1/2``: for Gaussian, Poisson and Gamma
+        distributions that is ``(y - E[y]) / sd[y]``, up to its sign where data fall with ``clean``.
         """
         weight = self.curvature(torch.ones_like(clean), clean, observed).real
         return -self.grad(y, clean, observed) / weight.clamp_min(torch.finfo(weight.dtype).tiny).sqrt()
@@ -81,3 +103,8 @@ class Noise(abc.ABC):
         step = torch.where(known, -self.grad(y, point, observed) / weight, 0.0)
         height = (step.abs().square() * weight).flatten(1).sum(1, dtype=torch.float64)
         return point + step, weight.rsqrt(), self.log_prob(y, point, observed).double() + 0.5 * height
+
+
+def spoken(noise: Noise, name: str, owner: str | None) -> tuple[str, str]:
+    """Who an error about a parameter speaks as, and what it calls it: ``solve: noise.std``, or ``Gaussian: std``."""
+    return (type(noise).__name__, name) if owner is None else (owner, f"noise.{name}")

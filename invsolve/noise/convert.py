@@ -1,17 +1,36 @@
-"""What `solve` and `Problem` take for a noise model."""
+"""What `solve`, `calibrate` and `Problem` take for a noise model."""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
-from invsolve.core.validation import check_positive, quoted
+from invsolve.core.validation import Shape, check_positive, quoted
 from invsolve.errors import invalid_type
 from invsolve.noise.base import Noise
+from invsolve.noise.entrywise import Entrywise
 from invsolve.noise.gaussian import Gaussian
 
 
 def as_noise(owner: str, noise: object) -> Noise:
-    """A `Noise`, from a `Noise` or a number (the std of Gaussian noise)."""
+    """A noise model, from a noise model or the std of Gaussian noise.
+
+    Parameters
+    ----------
+    owner : str
+        Who asks, for the message.
+    noise : Noise, float or Tensor
+        A model, or a std > 0 in the units of the data (a tensor as for `Gaussian`).
+
+    Returns
+    -------
+    Noise
+
+    Raises
+    ------
+    InputError, InputTypeError
+        If it is none of these, or not positive.
+    """
     if isinstance(noise, Noise):
         return noise
     if isinstance(noise, Tensor) and noise.ndim > 0:
@@ -20,3 +39,21 @@ def as_noise(owner: str, noise: object) -> Noise:
         expected = "a positive number (the std of Gaussian noise) or an iv.noise model"
         raise invalid_type(owner, "noise", expected, quoted(noise))
     return Gaussian(std=check_positive(owner, "noise", noise))
+
+
+def noise_for_data(
+    owner: str, noise: object, *, out_shape: Shape, batch: int, dtype: torch.dtype, device: torch.device
+) -> Noise:
+    """`as_noise`, checked against data ``(batch, *out_shape)`` and on their device, with errors that name ``owner``."""
+    model = as_noise(owner, noise)
+    if isinstance(model, (Gaussian, Entrywise)):  # a model of somebody's own speaks for itself
+        return model.check(out_shape, batch, dtype, device, owner=owner)
+    return model.check(out_shape, batch, dtype, device)
+
+
+def refuse_impossible_data(owner: str, name: str, noise: Noise, y: Tensor, observed: Tensor | None) -> None:
+    """`Noise.check_data`, with an error that names ``owner`` and calls the data ``name``."""
+    if isinstance(noise, Entrywise):
+        noise.check_data(y, observed, owner=owner, name=name)
+    else:
+        noise.check_data(y, observed)

@@ -1,4 +1,4 @@
-"""The Poisson law of counts: its density without cancellation, and its quantiles, in torch and float64."""
+"""The Poisson distribution of counts: its density without cancellation, and its quantiles, in torch and float64."""
 
 from __future__ import annotations
 

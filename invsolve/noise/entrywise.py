@@ -14,7 +14,7 @@ from torch import Tensor
 from invsolve.core.random import DrawLike
 from invsolve.core.validation import Shape, check_finite, check_number, check_positive
 from invsolve.errors import invalid, invalid_type
-from invsolve.noise.base import Noise
+from invsolve.noise.base import Noise, spoken
 
 Parameter = float | Tensor
 Normal = Callable[[torch.dtype], Tensor]  # float64 or complex128 -> standard normal numbers, one for every datum
@@ -22,33 +22,72 @@ Normal = Callable[[torch.dtype], Tensor]  # float64 or complex128 -> standard no
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Entrywise(Noise):
-    """A law of real data for every entry by itself, given by a few functions that are elementwise in float64.
+    """Noise of real data for every entry by itself: subclasses give three elementwise functions in float64.
 
-    Parameters are numbers, tensors of ``out_shape`` (one per entry), or ``(items, *out_shape)`` where the trailing axes
-    may be 1 (one per item). `log_prob` is returned in float64, whatever the data: it is a sum of large terms that
-    nearly cancel.
+    These are `_log_prob`, `_information` and `_sample`. The gradient is that of `_log_prob` by autograd, which a model
+    replaces by `_grad` where a formula is cheaper or where log p is minus infinity, has a kink or loses digits.
+    `_expansion`, `_residual` and `_refused` are there for models that know better points, residuals and refusals.
+
+    A subclass is a frozen dataclass whose fields are its parameters: numbers, tensors of ``out_shape`` (one per entry),
+    or ``(items, *out_shape)`` where the trailing axes may be 1 (one per item). They must be positive, unless the
+    subclass has a `__post_init__` of its own. `log_prob` is returned in float64, whatever the data: it is a sum of
+    large terms that nearly cancel.
+
+    Examples
+    --------
+    Logistic noise, with the scale s: the density is that of ``y - m``, whose std is ``pi s / sqrt(3)``.
+
+    >>> @dataclass(frozen=True, eq=False)
+    ... class Logistic(Entrywise):
+    ...     scale: Parameter
+    ...
+    ...     def _log_prob(self, y, m):
+    ...         z = (y - m) / self.scale
+    ...         return -z - 2 * torch.nn.functional.softplus(-z) - wide(self.scale, m).log()
+    ...
+    ...     def _information(self, m):
+    ...         return torch.ones_like(m) / (3 * self.scale**2)
+    ...
+    ...     def _sample(self, m, normal):
+    ...         return m + self.scale * torch.logit(torch.special.ndtr(normal(torch.float64)))
+    >>> y, m = torch.tensor([[1.0]]), torch.tensor([[0.0]])
+    >>> Logistic(0.5).grad(y, m).round(decimals=4)  # -tanh(1) / 0.5
+    tensor([[-1.5232]])
     """
 
     per_item: bool = field(default=False, init=False, repr=False)
 
+    def __post_init__(self) -> None:
+        for name in self._names:
+            self._checked(name)
+
     # --- what a model gives -------------------------------------------------------------------------------------------
     @abc.abstractmethod
-    def _log_prob(self, y: Tensor, m: Tensor) -> Tensor: ...
-
-    @abc.abstractmethod
-    def _grad(self, y: Tensor, m: Tensor) -> Tensor: ...
+    def _log_prob(self, y: Tensor, m: Tensor) -> Tensor:
+        """Log p(y | m) of every entry, normalised over y; ``m`` is the clean measurement."""
 
     @abc.abstractmethod
     def _information(self, m: Tensor) -> Tensor:
         """The Fisher information of m: the mean of the squared gradient over y."""
 
     @abc.abstractmethod
-    def _sample(self, m: Tensor, normal: Normal) -> Tensor: ...
+    def _sample(self, m: Tensor, normal: Normal) -> Tensor:
+        """Data around m, made of standard normal numbers ``normal(dtype)``, one for every datum: called once."""
+
+    # --- what a model may give ----------------------------------------------------------------------------------------
+    def _grad(self, y: Tensor, m: Tensor) -> Tensor:
+        """Derivative of -log p in m."""
+        with torch.enable_grad():
+            leaf = m.detach().expand((y - m).shape).clone().requires_grad_()
+            (slope,) = torch.autograd.grad(self._log_prob(y.detach(), leaf).sum(), leaf)
+        return -slope
 
     def _expansion(self, y: Tensor, m: Tensor) -> tuple[Tensor, Tensor]:
+        """`Noise.expansion`: the point around which a Gaussian stands for this noise, and the information there."""
         return m, self._information(m)
 
     def _residual(self, y: Tensor, m: Tensor) -> Tensor:
+        """`Noise.residual`."""
         weight = self._information(m).clamp_min(torch.finfo(m.dtype).tiny)
         return -self._grad(y, m) / weight.sqrt()
 
@@ -56,7 +95,7 @@ class Entrywise(Noise):
         """Which data are impossible, what they must be, and the likely repair; None: none is."""
         return None
 
-    # --- the law ------------------------------------------------------------------------------------------------------
+    # --- the distribution ---------------------------------------------------------------------------------------------
     def log_prob(self, y: Tensor, clean: Tensor, observed: Tensor | None = None) -> Tensor:
         return _seen(self._log_prob(y.double(), clean.double()), observed).flatten(1).sum(1)
 
@@ -82,25 +121,29 @@ class Entrywise(Noise):
         return self._sample(clean.double(), normal).to(clean.dtype)
 
     # --- parameters ---------------------------------------------------------------------------------------------------
-    def check(self, out_shape: Shape, batch: int, dtype: torch.dtype, device: torch.device) -> Self:
+    def check(
+        self, out_shape: Shape, batch: int, dtype: torch.dtype, device: torch.device, *, owner: str | None = None
+    ) -> Self:
         if dtype.is_complex:
             raise invalid_type(
-                "solve",
+                owner or type(self).__name__,
                 "noise",
                 "Gaussian for complex data",
                 type(self).__name__,
-                "Its law is that of real data, such as magnitudes or counts.",
+                "Its distribution is that of real data, such as magnitudes or counts.",
             )
         found: dict[str, object] = {}
         rows = 1
         for name in self._names:
             value = getattr(self, name)
             if isinstance(value, Tensor):
-                found[name] = shaped = _shaped(name, value, out_shape, batch).to(device, torch.float64)
+                found[name] = shaped = self._shaped(name, value, out_shape, batch, owner).to(device, torch.float64)
                 rows = max(rows, len(shaped))
         return self._with(**found, per_item=rows > 1)
 
-    def check_data(self, y: Tensor, observed: Tensor | None = None) -> None:
+    def check_data(
+        self, y: Tensor, observed: Tensor | None = None, *, owner: str | None = None, name: str = "y"
+    ) -> None:
         found = self._refused(y.double())
         if found is None:
             return
@@ -109,7 +152,8 @@ class Entrywise(Noise):
         if bool(bad.any()):
             first = tuple(bad.nonzero()[0].tolist())
             given = f"{int(bad.sum())} others, the first {float(y[first]):.6g} at index {first}"
-            raise invalid("solve", "y", f"{expected} for {type(self).__name__} noise", given, repair)
+            kind = type(self).__name__
+            raise invalid(owner or kind, name, f"{expected} for {kind} noise", given, repair)
 
     def take(self, index: Tensor) -> Self:
         rows = {name: getattr(self, name) for name in self._names}
@@ -132,6 +176,17 @@ class Entrywise(Noise):
             object.__setattr__(out, name, value)
         return out
 
+    def _shaped(self, name: str, value: Tensor, out_shape: Shape, batch: int, owner: str | None) -> Tensor:
+        """A parameter as ``(1 or batch, *out_shape)``, trailing axes 1 where they were; ``out_shape``: per entry."""
+        shape = tuple(value.shape)
+        if shape == out_shape:
+            return value[None]
+        per_item = len(shape) == len(out_shape) + 1 and shape[0] in (1, batch)
+        if not (per_item and all(a in (1, b) for a, b in zip(shape[1:], out_shape, strict=True))):
+            shapes = f"a number, or a tensor of shape {out_shape} or {(batch, *out_shape)}"
+            raise invalid(*spoken(self, name, owner), shapes, shape)
+        return value
+
     def _checked(self, name: str, sign: str = "positive") -> None:
         """Refuse a parameter that is no finite number or real tensor: "positive", "non-negative" or of "any" sign."""
         owner, value = type(self).__name__, getattr(self, name)
@@ -153,18 +208,6 @@ def wide(value: Parameter, like: Tensor) -> Tensor:
     if isinstance(value, Tensor):
         return value.to(like.device, torch.float64)
     return torch.full((), value, dtype=torch.float64, device=like.device)
-
-
-def _shaped(name: str, value: Tensor, out_shape: Shape, batch: int) -> Tensor:
-    """A parameter as ``(1 or batch, *out_shape)``, trailing axes 1 where they were; ``out_shape``: per entry."""
-    shape = tuple(value.shape)
-    if shape == out_shape:
-        return value[None]
-    per_item = len(shape) == len(out_shape) + 1 and shape[0] in (1, batch)
-    if not (per_item and all(a in (1, b) for a, b in zip(shape[1:], out_shape, strict=True))):
-        shapes = f"a number, or a tensor of shape {out_shape} or {(batch, *out_shape)}"
-        raise invalid("solve", f"noise.{name}", shapes, shape)
-    return value
 
 
 def _seen(value: Tensor, observed: Tensor | None) -> Tensor:

@@ -1,12 +1,10 @@
-"""Additive Gaussian noise, what a number given to `solve` means. For complex data ``std`` is per real component:
-E|n|^2 = 2 std^2.
-"""
+"""Additive Gaussian noise: what a number given to `solve` means."""
 
 from __future__ import annotations
 
 import copy
 import math
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Self, final
 
 import torch
@@ -16,25 +14,38 @@ from invsolve.core.distributions import Distribution
 from invsolve.core.random import DrawLike
 from invsolve.core.validation import Shape, check_finite, check_positive, kind_dtype
 from invsolve.errors import UnsupportedError, invalid, invalid_type
-from invsolve.noise.base import Noise
+from invsolve.noise.base import Noise, spoken
 
 
 @final
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Gaussian(Noise):
-    """``y = clean + n``, ``n ~ N(0, G)``: give ``std`` or ``covariance``.
+    """Additive Gaussian noise: ``y = clean + n``, ``n ~ N(0, G)``; give ``std`` or ``covariance``.
 
-    ``std`` > 0, in the units of the data: a number; a tensor of ``out_shape`` (one per entry); or
-    ``(items, *out_shape)`` where the trailing axes may be 1 (one per item). ``covariance`` ``(m, m)``, symmetric
-    positive definite, over the flattened data (m numbers); for complex data it is the covariance of the real and of the
-    imaginary part, which are independent.
+    Parameters
+    ----------
+    std : float, Distribution or Tensor, shape (*out_shape) or (items, *out_shape), optional
+        > 0, in the units of the data: one for all; one per entry; or one per item, where the trailing axes may be 1.
+        For complex data it is that of a real component: E|n|^2 = 2 std^2. One that is not known is a distribution,
+        ``iv.LogNormal(median=0.1, factor=3)``: `solve` infers it for every item together with the signal
+        (``result["noise.std"]``). Such a noise has no whitened residual and no density until `at` gives it a number.
+    covariance : Tensor, shape (m, m), optional
+        G, symmetric positive definite, over the m flattened data. For complex data it is the covariance of the real and
+        of the imaginary part, which are independent.
 
-    A std that is not known is a distribution, ``std=iv.LogNormal(median=0.1, factor=3)``: `solve` infers it for every
-    item together with the signal (``result["noise.std"]``). Such a noise has no whitened residual and no density until
-    `at` gives it a number.
+    Raises
+    ------
+    InputError, InputTypeError
+        If both or neither are given, a std is not positive, or the covariance not symmetric positive definite.
+
+    Examples
+    --------
+    >>> Gaussian(0.1).std
+    0.1
     """
 
     std: float | Tensor | Distribution | None = None
+    _: KW_ONLY
     covariance: Tensor | None = None
     _chol: Tensor | None = field(default=None, init=False, repr=False)  # lower Cholesky factor of the covariance
     per_item: bool = field(default=False, init=False, repr=False)  # std carries an item axis; set by `check`
@@ -62,7 +73,7 @@ class Gaussian(Noise):
 
     @property
     def unknown(self) -> bool:
-        """True if the std is a distribution: a scalar to be inferred."""
+        """True if the std is a distribution: a hyperparameter, to be inferred."""
         return isinstance(self.std, Distribution)
 
     @classmethod
@@ -112,7 +123,7 @@ class Gaussian(Noise):
             return (r.flatten(1) @ chol @ chol.mT).reshape(r.shape)
         return self._row_std(r) ** 2 * r
 
-    # --- the law ------------------------------------------------------------------------------------------------------
+    # --- the distribution ---------------------------------------------------------------------------------------------
     def log_prob(self, y: Tensor, clean: Tensor, observed: Tensor | None = None) -> Tensor:
         white = self.whiten(y - clean, observed).flatten(1)
         size = white.abs().square().sum(1)
@@ -142,7 +153,9 @@ class Gaussian(Noise):
             return clean + (z.flatten(1) @ self._chol.to(z.dtype).mT).reshape(z.shape)
         return clean + self._row_std(clean) * z
 
-    def check(self, out_shape: Shape, batch: int, dtype: torch.dtype, device: torch.device) -> Self:
+    def check(
+        self, out_shape: Shape, batch: int, dtype: torch.dtype, device: torch.device, *, owner: str | None = None
+    ) -> Self:
         real = kind_dtype(dtype, "real")
         if isinstance(self.std, Tensor):
             shape, ndim = tuple(self.std.shape), len(out_shape)
@@ -150,12 +163,13 @@ class Gaussian(Noise):
             per_item = per_item and all(a in (1, b) for a, b in zip(shape[1:], out_shape, strict=True))
             if shape != out_shape and not per_item:
                 shapes = f"a number, or a tensor of shape {out_shape} or {(batch, *out_shape)}"
-                raise invalid("solve", "noise.std", shapes, shape)
+                raise invalid(*spoken(self, "std", owner), shapes, shape)
             return self._with(std=self.std.to(device, real), per_item=per_item and shape != out_shape)
         if self.covariance is not None:
             size = math.prod(out_shape)
             if tuple(self.covariance.shape) != (size, size):
-                raise invalid("solve", "noise.covariance", f"of shape {(size, size)}", tuple(self.covariance.shape))
+                want = f"of shape {(size, size)}"
+                raise invalid(*spoken(self, "covariance", owner), want, tuple(self.covariance.shape))
             return self._with(covariance=self.covariance.to(device), _chol=_cholesky(self.covariance).to(device, real))
         return self
 

@@ -13,19 +13,27 @@ from invsolve.noise.entrywise import Entrywise, Normal, Parameter, wide
 
 
 @final
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Laplace(Entrywise):
-    """``y = clean + n`` with the density ``exp(-|n| / scale) / (2 scale)``, of std ``sqrt(2) scale``.
+    """Additive noise with heavy tails: ``y = clean + n`` with the density ``exp(-|n| / scale) / (2 scale)``.
 
-    ``scale`` > 0, in the units of the data: a number, a tensor of ``out_shape``, or ``(items, *out_shape)``. The
-    gradient is 0 at ``clean = y``, where the density has a kink. `residual` is over the std, not the score, whose size
-    is that of an outlier for every datum.
+    Parameters
+    ----------
+    scale : float or Tensor, shape (*out_shape) or (items, *out_shape)
+        > 0, in the units of the data; the std of the noise is ``sqrt(2) scale``.
+
+    Raises
+    ------
+    InputError, InputTypeError
+        If ``scale`` is not positive.
+
+    Notes
+    -----
+    The gradient is 0 at ``clean = y``, where the density has a kink. `residual` is over the std, not the score, whose
+    size is that of an outlier for every datum.
     """
 
     scale: Parameter
-
-    def __post_init__(self) -> None:
-        self._checked("scale")
 
     def _log_prob(self, y: Tensor, m: Tensor) -> Tensor:
         return -(y - m).abs() / self.scale - wide(2 * self.scale, m).log()

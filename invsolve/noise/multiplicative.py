@@ -15,22 +15,29 @@ _FLOOR = 1e-12  # of the datum: a clean measurement below has the gradient there
 
 
 @final
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Multiplicative(Entrywise):
-    """``log y = log clean + std * N(0, 1)``: log-normal noise, a relative error of about ``std``.
+    """Log-normal noise, a relative error of about ``std``: ``log y = log clean + std * N(0, 1)``.
 
-    Data and clean measurement are positive, in any unit; the median of y is ``clean``. ``std`` > 0 has no unit: a
-    number, a tensor of ``out_shape``, or ``(items, *out_shape)``. A clean measurement <= 0 has probability zero
-    (`log_prob` is minus infinity), the gradient at 1e-12 of the datum, and no information. A Gaussian stands in for it
-    at most a factor ``exp(1/2 + 3 std)`` away from the datum.
+    Data and clean measurement are positive, in any unit; the median of y is ``clean``.
 
-    Raises InputError for data that are not positive.
+    Parameters
+    ----------
+    std : float or Tensor, shape (*out_shape) or (items, *out_shape)
+        > 0, of the logarithm: without a unit.
+
+    Raises
+    ------
+    InputError, InputTypeError
+        If ``std`` is not positive; by `solve`, for data that are not positive.
+
+    Notes
+    -----
+    A clean measurement <= 0 has probability zero (`log_prob` is minus infinity), the gradient at 1e-12 of the datum,
+    and no information. A Gaussian stands in for it at most a factor ``exp(1/2 + 3 std)`` away from the datum.
     """
 
     std: Parameter
-
-    def __post_init__(self) -> None:
-        self._checked("std")
 
     def _log_prob(self, y: Tensor, m: Tensor) -> Tensor:
         std = wide(self.std, m)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import final
 
 import torch
@@ -16,22 +16,34 @@ _INSIDE = 1e-2  # the least expected count around which a Gaussian is put
 
 
 @final
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Poisson(Entrywise):
-    """Counts ``y ~ Poisson(counts_per_unit * clean + background)``: photons, decays, events.
+    """Counts of photons, decays or events: ``y ~ Poisson(counts_per_unit * clean + background)``.
 
-    ``y`` is in *counts*: whole numbers >= 0 (as floating point). ``counts_per_unit`` > 0: expected counts for one unit
-    of the clean measurement (exposure times efficiency). ``background`` >= 0, in counts: dark counts, scatter,
-    randoms. Each a number, a tensor of ``out_shape``, or ``(items, *out_shape)``.
+    ``y`` is in *counts*: whole numbers >= 0 (as floating point).
 
+    Parameters
+    ----------
+    counts_per_unit : float or Tensor, shape (*out_shape) or (items, *out_shape)
+        Expected counts for one unit of the clean measurement (exposure times efficiency), > 0.
+    background : float or Tensor, shape (*out_shape) or (items, *out_shape)
+        Expected counts without signal (dark counts, scatter, randoms), >= 0; 0 by default.
+
+    Raises
+    ------
+    InputError, InputTypeError
+        If a parameter is not positive (background: negative); by `solve`, for data that are negative or no whole
+        numbers.
+
+    Notes
+    -----
     A clean measurement below ``-background / counts_per_unit`` has probability zero (`log_prob` is minus infinity).
     Gradient and information stay finite there: those at an expectation of 1e-6 counts. A Gaussian stands in for it at
     an expectation of 0.01 counts or more. Draws invert the distribution function exactly at any mean (`counts`).
-
-    Raises InputError for data that are negative or no whole numbers.
     """
 
     counts_per_unit: Parameter
+    _: KW_ONLY
     background: Parameter = 0.0
 
     def __post_init__(self) -> None:
@@ -43,7 +55,7 @@ class Poisson(Entrywise):
         return self.counts_per_unit * m + self.background
 
     def exposed(self, factor: float) -> Poisson:
-        """The law of counts from ``factor`` times the exposure: of a thinned measurement, or of several added up."""
+        """The noise of counts from ``factor`` times the exposure: of a thinned measurement, or of several added up."""
         return self._with(counts_per_unit=self.counts_per_unit * factor, background=self.background * factor)
 
     def _log_prob(self, y: Tensor, m: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import final
 
 import torch
@@ -17,25 +17,40 @@ _BINS = 18  # to either side: 9 std of the coarsest step that is summed
 
 
 @final
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Quantised(Entrywise):
-    """``y = step * round((clean + std * N(0, 1)) / step)``: Gaussian noise, then rounded to multiples of ``step``.
+    """Gaussian noise, then rounded to multiples of a step: ``y = step * round((clean + std * N(0, 1)) / step)``.
 
-    The likelihood is the probability of the interval ``y - step / 2 ... y + step / 2`` (Sheppard 1898 for its
-    moments). ``std`` > 0 and ``step`` > 0, in the units of the data: numbers, tensors of ``out_shape``, or
-    ``(items, *out_shape)``. The information is summed over the intervals; below half a std it is
-    ``1 / (std^2 + step^2 / 12)``, right to 1e-5. With a std far below the step there is none in the middle of an
-    interval. A Gaussian stands in for it with the curvature of -log p at the datum itself, never below 0.
+    The likelihood is the probability of the interval ``y - step / 2 ... y + step / 2``.
 
-    Raises InputError for data that are no multiples of the step (to a thousandth of it, or to their rounding).
+    Parameters
+    ----------
+    std : float or Tensor, shape (*out_shape) or (items, *out_shape)
+        Of the noise before rounding, > 0, in the units of the data.
+    step : float or Tensor, shape (*out_shape) or (items, *out_shape)
+        Between neighbouring readings, > 0, in the units of the data.
+
+    Raises
+    ------
+    InputError, InputTypeError
+        If a parameter is not positive; by `solve`, for data that are no multiples of the step (to a thousandth of it,
+        or to their rounding).
+
+    Notes
+    -----
+    The information is summed over the intervals; below half a std it is ``1 / (std^2 + step^2 / 12)``, right to 1e-5.
+    With a std far below the step there is none in the middle of an interval. A Gaussian stands in for it with the
+    curvature of -log p at the datum itself, never below 0.
+
+    References
+    ----------
+    Sheppard 1898, On the calculation of the most probable values of frequency-constants, for data arranged according to
+    equidistant division of a scale, doi:10.1112/plms/s1-29.1.353 (its moments).
     """
 
     std: Parameter
+    _: KW_ONLY
     step: Parameter
-
-    def __post_init__(self) -> None:
-        self._checked("std")
-        self._checked("step")
 
     def _ends(self, y: Tensor, m: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The interval of y as seen from m, in std, its nearer end first; and the side, -1 or 1, on which it lies."""

@@ -14,26 +14,38 @@ from invsolve.noise.entrywise import Entrywise, Normal, Parameter, wide
 
 _DEGREE = 40
 _NEAR = 1e-4  # std from 0: below, the residual is that there
-_FAR = 4.0  # std from the datum: beyond, the law is the Gaussian one
+_FAR = 4.0  # std from the datum: beyond, the distribution is the Gaussian one
 
 
 @final
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Rician(Entrywise):
-    """``y = |clean + std (N(0, 1) + i N(0, 1))|``: the magnitude of a complex number with noise (Rice 1944).
+    """The magnitude of a complex number with noise: ``y = |clean + std (N(0, 1) + i N(0, 1))|``.
 
-    Gudbjartsson & Patz 1995, MRM 34, 910-914. ``y`` > 0; ``clean`` is the magnitude without noise, and counts by its
-    absolute value. ``std`` > 0, of one real component, in the units of the data: a number, a tensor of ``out_shape``,
-    or ``(items, *out_shape)``. At ``clean = 0`` the law is Rayleigh's, and says nothing of small changes: the
-    information vanishes there as ``clean^2 / std^4``.
+    ``y`` > 0; ``clean`` is the magnitude without noise, and counts by its absolute value.
 
-    Raises InputError for data that are not positive.
+    Parameters
+    ----------
+    std : float or Tensor, shape (*out_shape) or (items, *out_shape)
+        Of one real component, > 0, in the units of the data.
+
+    Raises
+    ------
+    InputError, InputTypeError
+        If ``std`` is not positive; by `solve`, for data that are not positive.
+
+    Notes
+    -----
+    At ``clean = 0`` the distribution is Rayleigh's, and says nothing of small changes: the information vanishes there
+    as ``clean^2 / std^4``.
+
+    References
+    ----------
+    Rice 1944, Mathematical analysis of random noise, doi:10.1002/j.1538-7305.1944.tb00874.x.
+    Gudbjartsson & Patz 1995, The Rician distribution of noisy MRI data, MRM 34, 910-914, doi:10.1002/mrm.1910340618.
     """
 
     std: Parameter
-
-    def __post_init__(self) -> None:
-        self._checked("std")
 
     def _log_prob(self, y: Tensor, m: Tensor) -> Tensor:
         variance, m = wide(self.std, m) ** 2, m.abs()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Self, final
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from invsolve.core.validation import Shape, kind_dtype
 from invsolve.errors import invalid
+from invsolve.noise.base import spoken
 from invsolve.noise.entrywise import Entrywise, Normal, Parameter, wide
 
 _FAR = 1e8  # std: beyond, a limit is as good as none
@@ -18,22 +19,39 @@ _LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
 
 
 @final
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Saturated(Entrywise):
-    """``y = clip(clean + std * N(0, 1), low, high)``: censored data (Tobin 1958, Econometrica 26, 24-36).
+    """Censored data: ``y = clip(clean + std * N(0, 1), low, high)``.
 
     A datum at a limit says only that the reading was there or beyond; its `log_prob` is that of a probability, of the
-    others that of a density. ``std`` > 0, ``low`` < ``high``, in the units of the data, each a number, a tensor of
-    ``out_shape``, or ``(items, *out_shape)``; None for a side without a limit. ``std`` large beside ``high - low``
-    leaves little but which side was hit.
+    others that of a density.
 
+    Parameters
+    ----------
+    std : float or Tensor, shape (*out_shape) or (items, *out_shape)
+        > 0, in the units of the data. Large beside ``high - low`` it leaves little but which side was hit.
+    low, high : float or Tensor, shape (*out_shape) or (items, *out_shape), optional
+        The limits of the detector, ``low`` < ``high``, in the units of the data; None for a side without a limit.
+
+    Raises
+    ------
+    InputError, InputTypeError
+        If ``std`` is not positive, or there are no limits, or they do not leave an interval; by `solve`, for data
+        outside of the limits.
+
+    Notes
+    -----
     A Gaussian stands in for it with the curvature of -log p at the datum itself, which is 1 / std^2 between the limits
     and never below 0 (log p is concave). Where ``clean`` is far beyond a limit there is no information.
 
-    Raises InputError for data outside of the limits.
+    References
+    ----------
+    Tobin 1958, Estimation of relationships for limited dependent variables, Econometrica 26, 24-36,
+    doi:10.2307/1907382.
     """
 
     std: Parameter
+    _: KW_ONLY
     low: Parameter | None = None
     high: Parameter | None = None
 
@@ -47,11 +65,14 @@ class Saturated(Entrywise):
         if isinstance(self.low, float) and isinstance(self.high, float) and self.low >= self.high:
             raise invalid("Saturated", "low", f"below `high` ({self.high:g})", self.low)
 
-    def check(self, out_shape: Shape, batch: int, dtype: torch.dtype, device: torch.device) -> Self:
-        out, real = super().check(out_shape, batch, dtype, device), kind_dtype(dtype, "real")
+    def check(
+        self, out_shape: Shape, batch: int, dtype: torch.dtype, device: torch.device, *, owner: str | None = None
+    ) -> Self:
+        out, real = super().check(out_shape, batch, dtype, device, owner=owner), kind_dtype(dtype, "real")
         low, high = (torch.as_tensor(limit, dtype=torch.float64, device=device) for limit in out._limits)
         if bool((low >= high).any()):
-            raise invalid("solve", "noise.low", "below `noise.high` everywhere", "some that are not")
+            (speaker, name), (_, upper) = spoken(self, "low", owner), spoken(self, "high", owner)
+            raise invalid(speaker, name, f"below `{upper}` everywhere", "some that are not")
         # As the data have them: 0.7 in single precision is less than 0.7.
         return out._with(
             **{

@@ -15,23 +15,34 @@ _FLOOR = 1e-12  # of the datum: a clean measurement below has the gradient there
 
 
 @final
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Speckle(Entrywise):
-    """Intensities ``y = clean * Gamma(looks, 1 / looks)``: the mean over ``looks`` independent speckle patterns.
+    """Speckle of coherent imaging: intensities ``y = clean * Gamma(looks, 1 / looks)``.
 
-    Goodman 2007, "Speckle phenomena in optics". Data and clean measurement are positive intensities (not amplitudes),
-    in any unit; ``clean`` is the mean of y, and ``looks^-1/2`` its relative std. ``looks`` > 0, which need not be whole
-    (the equivalent number of looks): a number, a tensor of ``out_shape``, or ``(items, *out_shape)``. A clean
-    measurement <= 0 has probability zero (`log_prob` is minus infinity), the gradient at 1e-12 of the datum, and no
-    information. Draws invert the distribution function, by scipy on the CPU.
+    The mean over ``looks`` independent speckle patterns. Data and clean measurement are positive intensities (not
+    amplitudes), in any unit; ``clean`` is the mean of y, and ``looks^-1/2`` its relative std.
 
-    Raises InputError for data that are not positive.
+    Parameters
+    ----------
+    looks : float or Tensor, shape (*out_shape) or (items, *out_shape)
+        > 0; it need not be whole (the equivalent number of looks).
+
+    Raises
+    ------
+    InputError, InputTypeError
+        If ``looks`` is not positive; by `solve`, for data that are not positive.
+
+    Notes
+    -----
+    A clean measurement <= 0 has probability zero (`log_prob` is minus infinity), the gradient at 1e-12 of the datum,
+    and no information. Draws invert the distribution function, by scipy on the CPU.
+
+    References
+    ----------
+    Goodman 2007, Speckle phenomena in optics: theory and applications, Roberts & Company.
     """
 
     looks: Parameter
-
-    def __post_init__(self) -> None:
-        self._checked("looks")
 
     def _log_prob(self, y: Tensor, m: Tensor) -> Tensor:
         looks = wide(self.looks, m)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import final
 
 import torch
@@ -14,21 +14,35 @@ from invsolve.noise.poisson import not_counts
 
 
 @final
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class PoissonTransmission(Entrywise):
-    """Counts ``y ~ Poisson(i0 exp(-clean) + background)``, ``clean`` a line integral of attenuation (Beer-Lambert).
+    """Counts behind an absorber: ``y ~ Poisson(i0 exp(-clean) + background)``.
 
-    ``y`` in counts, whole numbers >= 0. ``i0`` > 0: expected counts without an absorber. ``background`` >= 0, in counts
-    (scatter, dark current). Each a number, a tensor of ``out_shape``, or ``(items, *out_shape)``. ``clean`` has no
-    unit; with background, -log p is not convex everywhere in it (imaging card 9e).
+    ``clean`` is a line integral of attenuation (Beer and Lambert). ``y`` is in counts, whole numbers >= 0; ``clean``
+    has no unit.
 
-    A Gaussian stands in for it at most ``1/2 + 3 (y + 1)^-1/2`` away from ``log(i0 / (y - background))``: from further
-    a parabola of exp would lead far beyond the data.
+    Parameters
+    ----------
+    i0 : float or Tensor, shape (*out_shape) or (items, *out_shape)
+        Expected counts without an absorber, > 0.
+    background : float or Tensor, shape (*out_shape) or (items, *out_shape)
+        Expected counts that did not pass the absorber (scatter, dark current), >= 0; 0 by default.
 
-    Raises InputError for data that are negative or no whole numbers.
+    Raises
+    ------
+    InputError, InputTypeError
+        If a parameter is not positive (background: negative); by `solve`, for data that are negative or no whole
+        numbers.
+
+    Notes
+    -----
+    With background, -log p is not convex everywhere in ``clean``: its curvature is ``i0 e^-clean (1 - y background /
+    mu^2)``, mu the expected counts. A Gaussian stands in for it at most ``1/2 + 3 (y + 1)^-1/2`` away from ``log(i0 /
+    (y - background))``: from further a parabola of exp would lead far beyond the data.
     """
 
     i0: Parameter
+    _: KW_ONLY
     background: Parameter = 0.0
 
     def __post_init__(self) -> None:
@@ -40,7 +54,7 @@ class PoissonTransmission(Entrywise):
         return self.i0 * torch.exp(-m) + self.background
 
     def exposed(self, factor: float) -> PoissonTransmission:
-        """The law of counts from ``factor`` times the exposure: of a thinned measurement, or of several added up."""
+        """The noise of counts from ``factor`` times the exposure: of a thinned measurement, or of several added up."""
         return self._with(i0=self.i0 * factor, background=self.background * factor)
 
     def _log_prob(self, y: Tensor, m: Tensor) -> Tensor:

@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 
 from invsolve.priors.base import Prior
-from invsolve.problem import Problem
+from invsolve.problem import Problem, data_fingerprint
 from invsolve.results.certificate import Certificate
-from invsolve.results.model_comparison import data_fingerprint
 from invsolve.results.posterior_samples import Solver
 from invsolve.results.result import Result
 from invsolve.results.status import Status, blanked

@@ -10,10 +10,8 @@ from typing import final
 import torch
 from torch import Tensor
 
-from invsolve.core.fingerprint import fingerprint
 from invsolve.core.validation import check_positive
 from invsolve.errors import UnsupportedError, invalid, invalid_type
-from invsolve.problem import Problem
 from invsolve.results.result import Result
 
 
@@ -133,17 +131,6 @@ def compare(
         probability=p,
         probability_se=p * variance.sqrt(),
     )
-
-
-def data_fingerprint(problem: Problem) -> str:
-    """A hash of the data that exist: what was not observed may hold anything."""
-    observed = problem.operator.observed
-    if observed is None:
-        return fingerprint(problem.data)
-    observed = observed.expand(problem.data.shape)
-    if bool(observed.all()):
-        return fingerprint(problem.data)
-    return fingerprint((torch.where(observed, problem.data, 0), observed.contiguous()))
 
 
 def _evidence(value: Tensor | None) -> Tensor:

@@ -22,12 +22,27 @@ from invsolve.samplers.base import (
 
 
 @final
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Ancestral(Sampler):
-    """``x' = D + (b/a) sqrt(1 - tau) (x - D) + b sqrt(tau) e``, ``tau = eta (1 - b^2/a^2)`` clipped to [0, 1].
+    """Ancestral sampling: ``x' = D + (b/a) sqrt(1 - tau) (x - D) + b sqrt(tau) e``, from level a to level b.
 
-    ``eta`` >= 0: 1 is DDPM (Ho et al. 2006.11239), 0 is Euler (DDIM). DDIM's own eta enters squared: its 0.5 is 0.25
-    here. Weak order 1 for every eta; one evaluation and one draw a step.
+    ``tau = eta (1 - b^2/a^2)``, clipped to [0, 1]. Weak order 1 for every eta; one evaluation and one draw a step.
+
+    Parameters
+    ----------
+    eta : float
+        How much noise is renewed, >= 0: 1 is DDPM, 0 is Euler (DDIM). DDIM's own eta enters squared: its 0.5 is 0.25
+        here.
+
+    Raises
+    ------
+    InputError
+        If ``eta`` is negative or not finite.
+
+    References
+    ----------
+    Ho, Jain & Abbeel 2020, Denoising diffusion probabilistic models, arXiv:2006.11239.
+    Song, Meng & Ermon 2021, Denoising diffusion implicit models, arXiv:2010.02502.
     """
 
     eta: float = 1.0

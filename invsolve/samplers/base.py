@@ -2,14 +2,17 @@
 
 A `Sampler` is frozen options. `plan` computes every coefficient of every step once, in float64, as a table of numbers;
 `step` then is a few fused multiplications. The grid belongs to the caller and ends in 0; the last step returns D.
-Symbols follow priors card 3: a step goes from level a to level b, h = ln(a/b), x is the state at a and D = D(x, a).
+
+Symbols, the same in every file of this folder: a step goes from level a to level b, h = ln(a/b) > 0, x is the state at
+a, and D = D(x, a) is the denoiser there, E[x0 | x]. Levels are the standard deviations sigma of added noise, as in
+Karras et al. 2022 (arXiv:2206.00364); x' is the state at b.
 """
 
 from __future__ import annotations
 
 import abc
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 import torch
 from torch import Tensor
@@ -19,16 +22,28 @@ Denoise = Callable[[Tensor, Level], Tensor]  # (x (rows, *shape), level) -> D (r
 Noise = Callable[[int], Tensor]  # index of the draw within the step -> diffusion noise of unit level (rows, *shape)
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class SamplerState:
-    """``x`` (rows, *shape) at the current level, and ``past``: what a multistep method remembers, each like ``x``."""
+    """What a sampler carries from level to level.
+
+    Parameters
+    ----------
+    x : Tensor, shape (rows, *shape)
+        The signal with the noise of the current level.
+    past : tuple of Tensor
+        What a multistep method remembers, each of the shape of ``x``; empty for one-step methods.
+    """
 
     x: Tensor
+    _: KW_ONLY
     past: tuple[Tensor, ...] = ()
 
 
 class Sampler(abc.ABC):
-    """Frozen options; all state is in `SamplerState`. `invsolve.samplers.Plan` holds a sampler together with a grid."""
+    """How noise is removed, step by step: frozen options; all state is in `SamplerState`.
+
+    `invsolve.samplers.Plan` holds a sampler together with a grid. Subclasses give `plan` and `step`.
+    """
 
     @property
     def memory(self) -> int:
@@ -42,10 +57,11 @@ class Sampler(abc.ABC):
 
     @property
     def stochastic(self) -> bool:
+        """True if steps draw noise."""
         return self.draws_per_step > 0
 
     def evaluations(self, num_steps: int) -> int:
-        """Denoiser evaluations on a grid of ``num_steps`` steps (``num_steps + 1`` levels)."""
+        """Denoiser evaluations on a grid of ``num_steps`` steps (``num_steps + 1`` levels), per row."""
         return num_steps
 
     def in_units(self, unit: float) -> Sampler:
@@ -63,18 +79,44 @@ class Sampler(abc.ABC):
     def plan(self, grid: Tensor) -> Tensor:
         """The coefficients of all steps: grid ``(..., N+1)`` -> ``(..., N, K)``.
 
-        The grid is float64 on the CPU, decreasing, and ends in 0. Leading axes of the grid (a grid per row) are kept.
+        Parameters
+        ----------
+        grid : Tensor, shape (..., N + 1)
+            Noise levels: float64 on the CPU, decreasing, ending in 0. Leading axes (a grid per row) are kept.
+
+        Returns
+        -------
+        Tensor, shape (..., N, K)
+            K numbers for each step; how many, and what they mean, is the sampler's own affair.
         """
 
     @abc.abstractmethod
     def step(
         self, denoise: Denoise, state: SamplerState, levels: tuple[Level, Level], c: Sequence[Level], noise: Noise
     ) -> SamplerState:
-        """From level a to level b = ``levels``; ``c`` is this step's K coefficients.
+        """One step, from level a to level b.
 
-        Both are floats when the rows share one grid, else tensors ``(rows, 1, ..., 1)``, except that whatever is zero
-        in every row is the float 0.0: the last level, a noise that is off, a term that the first steps do not have.
-        So a step may leave out the work behind a zero without reading a tensor back, and changes no result by it.
+        What is zero in every row is the float 0.0: the last level, a noise that is off, a term that the first steps do
+        not have. So a step may leave out the work behind a zero without reading a tensor back, and changes no result by
+        it.
+
+        Parameters
+        ----------
+        denoise : callable
+            ``(x (rows, *shape), level)`` -> D ``(rows, *shape)``.
+        state : SamplerState
+            The state at level a.
+        levels : tuple of two levels
+            a and b: floats when the rows share one grid, else tensors ``(rows, 1, ..., 1)``.
+        c : sequence of levels
+            This step's K coefficients of `plan`, floats or tensors as the levels.
+        noise : callable
+            Index of the draw within the step -> diffusion noise of unit level ``(rows, *shape)``.
+
+        Returns
+        -------
+        SamplerState
+            The state at level b.
         """
 
 

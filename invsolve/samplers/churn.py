@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Self, final
 
 import torch
@@ -17,19 +17,43 @@ from invsolve.samplers.heun import HEUN_LAST, heun_columns, heun_step
 
 
 @final
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Churn(Sampler):
-    """EDM's stochastic sampler (Karras et al. 2206.00364, algorithm 2): noise up to ``a (1 + gamma)``, then Heun.
+    """EDM's stochastic sampler: noise up to ``a (1 + gamma)``, then a step of Heun.
 
-    ``gamma = min(s_churn / N, sqrt(2) - 1)`` where ``s_min <= a <= s_max``, else 0. ``s_min``, ``s_max`` and ``unit``
-    are noise levels, the first two in units of ``unit``, which ``solve`` and ``sample_prior`` multiply by the prior's
-    scale (the defaults are EDM's, for data of std 0.5: there ``unit=2`` is EDM itself). ``s_noise`` multiplies the
-    added noise; EDM's values above 1 undo a blur of trained networks and, with an exact denoiser, only add variance, so
-    the default is 1. The exact Gaussian N(0, 1) on EDM's grid 80..0.002 gets the variance 1.037 with 64 steps, 1.0035
-    with 256 (tested). 2N - 1 evaluations, one draw a step.
+    ``gamma = min(s_churn / N, sqrt(2) - 1)`` where ``s_min <= a <= s_max``, else 0, on a grid of N steps: 2N - 1
+    evaluations, one draw a step.
+
+    Parameters
+    ----------
+    s_churn : float
+        How much noise is added over the whole walk, >= 0; 0 is `Heun`.
+    s_min, s_max : float
+        The noise levels between which noise is added, in units of ``unit``; ``s_min`` >= 0, ``s_max`` >= ``s_min``.
+    s_noise : float
+        Multiplies the added noise, >= 0. EDM's values above 1 undo a blur of trained networks and, with an exact
+        denoiser, only add variance, so the default is 1.
+    unit : float
+        The noise level that counts as 1, > 0: ``solve`` and ``sample_prior`` multiply it by the prior's scale. The
+        defaults are EDM's, for data of std 0.5: there ``unit=2`` is EDM itself.
+
+    Raises
+    ------
+    InputError
+        If an option is out of its range.
+
+    Notes
+    -----
+    The exact Gaussian N(0, 1) on EDM's grid 80..0.002 gets the variance 1.037 with 64 steps, 1.0035 with 256 (tested).
+
+    References
+    ----------
+    Karras et al. 2022, Elucidating the design space of diffusion-based generative models,
+    arXiv:2206.00364, algorithm 2.
     """
 
     s_churn: float = 40.0
+    _: KW_ONLY
     s_min: float = 0.05
     s_max: float = 50.0
     s_noise: float = 1.0

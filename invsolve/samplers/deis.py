@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from math import factorial
 from typing import Literal, final
 
@@ -17,18 +17,38 @@ from invsolve.samplers.phi import phi
 
 
 @final
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class DEIS(Sampler):
-    """``x' = x + sum_j z_j int_a^b L_j(s) ds``: the noises ``z_j = (x_j - D_j)/S_j`` of the last ``order`` levels S_j.
+    """DEIS: ``x' = x + sum_j z_j int_a^b L_j(s) ds``, with the noises ``z_j = (x_j - D_j)/S_j`` of the last levels S_j.
 
-    Zhang & Chen 2022 (2204.13902): ``dx/ds = z`` is integrated with the polynomial through the last z_j in ``variable``
-    (L_j its Lagrange basis), exactly. ``"sigma"`` is their rhoAB, ``"log_sigma"`` their tAB for a schedule that is
-    linear in ln sigma (released codes call it "logrho"). ``order``: 1 (Euler), 2 or 3 points; the first steps have
-    fewer. Orders of convergence 1 and 2; 3 points are 4 to 17 times more accurate than 2 at 64 steps, and of order 2.1
-    to 2.9 (measured), as the first step is Euler's. One evaluation a step. On log grids ln s errs less than s.
+    ``dx/ds = z`` is integrated exactly with the polynomial through the last ``order`` z_j (L_j its Lagrange basis). One
+    evaluation a step.
+
+    Parameters
+    ----------
+    order : int
+        Points of the polynomial: 1 (Euler), 2 or 3; the first steps have fewer.
+    variable : {"log_sigma", "sigma"}
+        In what the polynomial is: ``"sigma"`` is the paper's rhoAB, ``"log_sigma"`` its tAB for a schedule that is
+        linear in ln sigma (released codes call it "logrho"). On log grids ln sigma errs less than sigma.
+
+    Raises
+    ------
+    InputError
+        If ``order`` or ``variable`` is not one of these.
+
+    Notes
+    -----
+    Orders of convergence 1 and 2; 3 points are 4 to 17 times more accurate than 2 at 64 steps, and of order 2.1 to 2.9
+    (measured), as the first step is Euler's.
+
+    References
+    ----------
+    Zhang & Chen 2022, Fast sampling of diffusion models with exponential integrator, arXiv:2204.13902.
     """
 
     order: int = 3
+    _: KW_ONLY
     variable: Literal["sigma", "log_sigma"] = "log_sigma"
 
     def __post_init__(self) -> None:

@@ -33,9 +33,13 @@ def half_ratio(h: Tensor) -> Tensor:
 @final
 @dataclass(frozen=True, kw_only=True)
 class DPMSolver2M(Sampler):
-    """``x' = (b/a) x + (1 - e^-h) ((1 + 1/2r) D - D_prev/2r)``, ``r = h_prev/h``: order 2, one evaluation a step.
+    """DPM-Solver++(2M): ``x' = (b/a) x + (1 - e^-h) ((1 + 1/2r) D - D_prev/2r)``, ``r = h_prev/h``.
 
-    The first step and the last one use D alone (Lu et al. 2211.01095, algorithm 2).
+    Order 2, one evaluation a step. The first step and the last one use D alone.
+
+    References
+    ----------
+    Lu et al. 2022, DPM-Solver++, arXiv:2211.01095, algorithm 2.
     """
 
     @property
@@ -57,13 +61,19 @@ class DPMSolver2M(Sampler):
 @final
 @dataclass(frozen=True, kw_only=True)
 class DPMSolver3M(Sampler):
-    """Third-order DPM-Solver++ with the divided difference doubled, and a Heun-type first step: order 3.
+    """DPM-Solver++(3M) with the divided difference doubled, and a Heun-type first step: order 3, N + 1 evaluations.
 
+    Notes
+    -----
     With ``r0 = h1/h``, ``r1 = h2/h`` (h1, h2 the previous two log steps), ``A0 = (D - D1)/r0``, ``A1 = (D1 - D2)/r1``:
     ``x' = (b/a) x + h phi_1 D + h phi_2 (A0 + r0/(r0+r1) (A0 - A1)) + 2 h phi_3 (A0 - A1)/(r0+r1)``, phi at -h.
     The last quotient is a divided difference, half of h^2 D''; released codes leave the 2 out and are of order 2
     (measured). The first step evaluates the denoiser a second time at its Euler point, since an Euler start would bring
-    the order back to 2, and the second step uses A0 only. N + 1 evaluations.
+    the order back to 2, and the second step uses A0 only.
+
+    References
+    ----------
+    Lu et al. 2022, DPM-Solver++, arXiv:2211.01095.
     """
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Self, final
 
 import numpy as np
@@ -63,17 +63,36 @@ def er_table(grid: Tensor, order: int, log_gain: Callable[[Tensor], Tensor]) -> 
 
 
 @final
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class ERSDE(Sampler):
-    """ER-SDE-1, -2 or -3 (Cui et al. 2309.06169): between the probability flow and the reverse SDE.
+    """ER-SDE-1, -2 or -3: between the probability flow and the reverse SDE; one evaluation and one draw a step.
 
-    ``phi(s) = s (exp(s^0.3) + 10)`` is not scale invariant (it adds more noise where s is large), so levels are divided
-    by ``unit``, which ``solve`` and ``sample_prior`` multiply by the prior's scale: data in other units give the same
-    samples in those units. Weak order 1 for ``order=1``, 2 for 2 and 3, 3 with the smaller constant (measured). One
-    evaluation and one draw a step.
+    Parameters
+    ----------
+    order : int
+        1, 2 or 3. Weak order 1 for 1, 2 for 2 and 3, where 3 has the smaller constant (measured).
+    unit : float
+        The noise level that counts as 1, > 0: ``solve`` and ``sample_prior`` multiply it by the prior's scale, so that
+        data in other units give the same samples in those units.
+
+    Raises
+    ------
+    InputError
+        If an option is out of its range.
+
+    Notes
+    -----
+    The paper's ``phi(s) = s (exp(s^0.3) + 10)`` is not scale invariant (it adds more noise where s is large): hence
+    ``unit``, by which levels are divided.
+
+    References
+    ----------
+    Cui et al. 2023, Elucidating the solution space of extended reverse-time SDE for diffusion models,
+    arXiv:2309.06169.
     """
 
     order: int = 3
+    _: KW_ONLY
     unit: float = 1.0
 
     def __post_init__(self) -> None:

@@ -14,7 +14,12 @@ from invsolve.samplers.base import Denoise, Level, Noise, Sampler, SamplerState,
 @final
 @dataclass(frozen=True, kw_only=True)
 class Euler(Sampler):
-    """``x' = D + (b/a) (x - D)``: order 1, one evaluation a step (Song et al. 2010.02502, eta = 0)."""
+    """Euler's method: ``x' = D + (b/a) (x - D)``; order 1, one evaluation a step.
+
+    References
+    ----------
+    Song, Meng & Ermon 2021, Denoising diffusion implicit models, arXiv:2010.02502 (eta = 0).
+    """
 
     def plan(self, grid: Tensor) -> Tensor:
         a, b, _ = inner_steps(grid)

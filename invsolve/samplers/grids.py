@@ -13,11 +13,27 @@ from invsolve.errors import invalid, invalid_type
 
 
 def log_grid(high: float | Tensor, low: float | Tensor, num_steps: int) -> Tensor:
-    """``num_steps`` levels from ``high`` to ``low`` in equal ratios, then 0: ``(num_steps + 1,)``.
+    """``num_steps`` levels from ``high`` to ``low`` in equal ratios, then 0; best for exponential multistep methods.
 
-    ``high > low > 0`` are noise levels, numbers or one per row ``(rows,)``, which gives ``(rows, num_steps + 1)``. The
-    last step goes from ``low`` to 0. A single step has only the level ``high``. Best for exponential multistep methods.
+    Parameters
+    ----------
+    high, low : float or Tensor, shape (rows,)
+        The first and the last positive noise level, ``high > low > 0``; tensors give a grid for every row.
+    num_steps : int
+        Steps, >= 1; the last one goes from ``low`` to 0. A single step has only the level ``high``.
 
+    Returns
+    -------
+    Tensor, shape (num_steps + 1,) or (rows, num_steps + 1)
+        float64, on the CPU.
+
+    Raises
+    ------
+    InputError, InputTypeError
+        If an end is not a positive number, or ``high`` is not above ``low``.
+
+    Examples
+    --------
     >>> log_grid(100.0, 1.0, 3)
     tensor([100.,  10.,   1.,   0.], dtype=torch.float64)
     """
@@ -26,10 +42,34 @@ def log_grid(high: float | Tensor, low: float | Tensor, num_steps: int) -> Tenso
 
 
 def karras_grid(high: float | Tensor, low: float | Tensor, num_steps: int, *, rho: float = 7.0) -> Tensor:
-    """Levels whose ``1/rho``-th powers are evenly spaced (Karras et al. 2206.00364, eq. 5), then 0; see `log_grid`.
+    """Levels whose ``1/rho``-th powers are evenly spaced, then 0.
 
-    ``rho`` > 0: 1 is evenly spaced, 7 is EDM's; large values tend to `log_grid`.
+    Parameters
+    ----------
+    high, low : float or Tensor, shape (rows,)
+        The first and the last positive noise level, ``high > low > 0``; tensors give a grid for every row.
+    num_steps : int
+        Steps, >= 1; the last one goes from ``low`` to 0. A single step has only the level ``high``.
+    rho : float
+        > 0: 1 is evenly spaced, 7 is EDM's; large values tend to `log_grid`.
 
+    Returns
+    -------
+    Tensor, shape (num_steps + 1,) or (rows, num_steps + 1)
+        float64, on the CPU.
+
+    Raises
+    ------
+    InputError, InputTypeError
+        As `log_grid`, and if ``rho`` is not positive.
+
+    References
+    ----------
+    Karras et al. 2022, Elucidating the design space of diffusion-based generative models,
+    arXiv:2206.00364, eq. 5.
+
+    Examples
+    --------
     >>> karras_grid(9.0, 1.0, 3, rho=2.0)
     tensor([9., 4., 1., 0.], dtype=torch.float64)
     """
@@ -42,9 +82,37 @@ def karras_grid(high: float | Tensor, low: float | Tensor, num_steps: int, *, rh
 
 
 def vp_grid(num_steps: int, *, beta_min: float = 0.1, beta_max: float = 20.0, last: float = 1e-3) -> Tensor:
-    """Levels ``sigma = sqrt(exp(B(t)) - 1)``, ``B = beta_min t + (beta_max - beta_min) t^2 / 2``, for even times from 1
-    to ``last``, then 0: the variance-preserving schedule (Song et al. 2011.13456), for signals of unit variance.
+    """Levels of the variance-preserving schedule, then 0, for signals of unit variance.
 
+    ``sigma = sqrt(exp(B(t)) - 1)``, ``B = beta_min t + (beta_max - beta_min) t^2 / 2``, for even times from 1 to
+    ``last``.
+
+    Parameters
+    ----------
+    num_steps : int
+        Steps, >= 1.
+    beta_min, beta_max : float
+        Rates of the schedule at times 0 and 1, > 0.
+    last : float
+        Time of the last positive level, between 0 and 1.
+
+    Returns
+    -------
+    Tensor, shape (num_steps + 1,)
+        float64, on the CPU.
+
+    Raises
+    ------
+    InputError
+        If an option is out of its range.
+
+    References
+    ----------
+    Song et al. 2021, Score-based generative modeling through stochastic
+    differential equations, arXiv:2011.13456.
+
+    Examples
+    --------
     >>> [round(level, 2) for level in vp_grid(3).tolist()]
     [152.17, 3.42, 0.01, 0.0]
     """
@@ -67,12 +135,36 @@ def ddpm_grid(
     beta_max: float = 0.02,
     timesteps: int = 1000,
 ) -> Tensor:
-    """Levels ``sqrt((1 - abar) / abar)`` of DDPM's linear schedule (Ho et al. 2006.11239), then 0, for unit variance.
+    """Levels ``sqrt((1 - abar) / abar)`` of DDPM's linear schedule, then 0, for signals of unit variance.
 
-    ``num_steps`` of the ``timesteps``: evenly spaced, or (``"quadratic"``, the spacing of DiffPIR's public code) at
-    ``sqrt(T^2 i / (N - 1))`` from the noisiest down, so that most of them have little noise. Steps that fall together
-    are taken once.
+    Parameters
+    ----------
+    num_steps : int
+        How many of the ``timesteps`` are taken, >= 2. Steps that fall together are taken once.
+    spacing : {"even", "quadratic"}
+        Evenly spaced, or (the spacing of DiffPIR's public code) at ``sqrt(T^2 i / (N - 1))`` from the noisiest down, so
+        that most of them have little noise.
+    beta_min, beta_max : float
+        Rates of the first and the last timestep, ``0 < beta_min < beta_max < 1``.
+    timesteps : int
+        Steps T of the schedule, at least ``num_steps``.
 
+    Returns
+    -------
+    Tensor, shape (num_steps + 1,)
+        float64, on the CPU; shorter where steps fell together.
+
+    Raises
+    ------
+    InputError
+        If an option is out of its range.
+
+    References
+    ----------
+    Ho, Jain & Abbeel 2020, Denoising diffusion probabilistic models, arXiv:2006.11239.
+
+    Examples
+    --------
     >>> [round(level, 2) for level in ddpm_grid(3, spacing="quadratic").tolist()]
     [157.41, 1.19, 0.01, 0.0]
     """
@@ -89,10 +181,25 @@ def ddpm_grid(
 
 
 def custom_grid(levels: Sequence[float] | Tensor) -> Tensor:
-    """Your own levels, ``(num_steps,)`` or ``(rows, num_steps)``, positive and strictly decreasing.
+    """Your own levels as a grid; the closing 0 is added if it is missing.
 
-    The closing 0 is added if it is missing.
+    Parameters
+    ----------
+    levels : sequence of float or Tensor, shape (num_steps,) or (rows, num_steps)
+        Noise levels, positive and strictly decreasing.
 
+    Returns
+    -------
+    Tensor, shape (num_steps + 1,) or (rows, num_steps + 1)
+        float64, on the CPU.
+
+    Raises
+    ------
+    InputError, InputTypeError
+        If levels are no numbers, not positive or not decreasing.
+
+    Examples
+    --------
     >>> custom_grid([4.0, 1.0])
     tensor([4., 1., 0.], dtype=torch.float64)
     """
@@ -106,7 +213,27 @@ def custom_grid(levels: Sequence[float] | Tensor) -> Tensor:
 
 
 def check_grid(owner: str, name: str, grid: object) -> Tensor:
-    """A grid as samplers want it: float64, CPU, ``(N+1,)`` or ``(rows, N+1)``, strictly decreasing to a last 0."""
+    """A grid as samplers want it, or an error that says what is wrong with it.
+
+    Parameters
+    ----------
+    owner : str
+        Who asks, for the message.
+    name : str
+        The name of the argument, for the message.
+    grid : Tensor, shape (N + 1,) or (rows, N + 1)
+        Noise levels, N >= 1, finite, strictly decreasing to a last 0.
+
+    Returns
+    -------
+    Tensor, shape (N + 1,) or (rows, N + 1)
+        The grid in float64, on the CPU.
+
+    Raises
+    ------
+    InputError, InputTypeError
+        If it is no such tensor.
+    """
     if not isinstance(grid, Tensor):
         raise invalid_type(owner, name, "a torch.Tensor", grid, "Build it with log_grid, karras_grid or custom_grid.")
     out = _tensor(owner, name, grid)

@@ -34,6 +34,7 @@ HEUN_LAST = (0.0, 1.0, 0.0, 1.0, 0.0)  # b = 0: x' = y = D
 
 
 def heun_step(denoise: Denoise, x: Tensor, levels: tuple[Level, Level], c: Sequence[Level]) -> Tensor:
+    """One step of Heun's method with the factors ``c`` of `heun_columns`; to level 0 it returns D."""
     first = denoise(x, levels[0])
     if is_zero(levels[1]):
         return first
@@ -44,9 +45,14 @@ def heun_step(denoise: Denoise, x: Tensor, levels: tuple[Level, Level], c: Seque
 @final
 @dataclass(frozen=True, kw_only=True)
 class Heun(Sampler):
-    """``y = x + (b-a) d``, ``x' = x + (b-a) (d + (y - D(y, b))/b) / 2``, ``d = (x - D)/a``: order 2, two evaluations.
+    """Heun's method: ``y = x + (b-a) d``, ``x' = x + (b-a) (d + (y - D(y, b))/b) / 2``, with ``d = (x - D)/a``.
 
-    The last step has one, so a grid of N steps costs 2N - 1 (Karras et al. 2206.00364, algorithm 1).
+    Order 2, two evaluations a step. The last step has one, so a grid of N steps costs 2N - 1.
+
+    References
+    ----------
+    Karras et al. 2022, Elucidating the design space of diffusion-based generative models,
+    arXiv:2206.00364, algorithm 1.
     """
 
     def evaluations(self, num_steps: int) -> int:

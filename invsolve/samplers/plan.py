@@ -22,8 +22,19 @@ _Kind = tuple[torch.device, torch.dtype, int]
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Plan:
-    """``sampler`` on ``grid``: ``(N+1,)`` shared by all rows, or ``(rows, N+1)``, a grid for every row.
+    """A sampler on a grid, with the coefficients of all its steps; `Plan.make` computes them.
 
+    Parameters
+    ----------
+    sampler : Sampler
+        How noise is removed.
+    grid : Tensor, shape (N + 1,) or (rows, N + 1)
+        Noise levels, float64 on the CPU, decreasing to 0: shared by all rows, or a grid for every row.
+    table : Tensor, shape (N, K) or (rows, N, K)
+        What ``sampler.plan(grid)`` gives, float64 on the CPU.
+
+    Examples
+    --------
     >>> from invsolve.samplers import Euler, log_grid
     >>> plan = Plan.make(Euler(), log_grid(10.0, 0.1, 3))
     >>> state = plan.sampler.init(torch.tensor([[10.0]]))
@@ -40,7 +51,24 @@ class Plan:
 
     @classmethod
     def make(cls, sampler: Sampler, grid: Tensor) -> Plan:
-        """Check the grid and compute the coefficients of all steps."""
+        """Check the grid and compute the coefficients of all steps.
+
+        Parameters
+        ----------
+        sampler : Sampler
+            How noise is removed, such as ``UniPC()``.
+        grid : Tensor, shape (N + 1,) or (rows, N + 1)
+            Noise levels, see `check_grid`.
+
+        Returns
+        -------
+        Plan
+
+        Raises
+        ------
+        InputError, InputTypeError
+            If one of them is not what it should be.
+        """
         if not isinstance(sampler, Sampler):
             raise invalid_type("Plan", "sampler", "a Sampler, such as invsolve.samplers.UniPC()", sampler)
         grid = check_grid("Plan", "grid", grid)
@@ -48,6 +76,7 @@ class Plan:
 
     @property
     def num_steps(self) -> int:
+        """Steps N of the grid."""
         return self.grid.shape[-1] - 1
 
     @property

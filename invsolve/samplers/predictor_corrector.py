@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import Literal, final
 
 import torch
@@ -18,21 +18,42 @@ from invsolve.samplers.base import Denoise, Level, Noise, Sampler, SamplerState,
 
 
 @final
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class PredictorCorrector(Sampler):
-    """A step of ``predictor`` to level b, then ``corrections`` times ``x <- x - tau (x - D) + b sqrt(2 tau) e`` there.
+    """A step of a predictor to level b, then Langevin steps ``x <- x - tau (x - D) + b sqrt(2 tau) e`` at that level.
 
-    Song et al. 2021 (2011.13456, algorithms 2 and 4): unadjusted Langevin steps for the law at level b. ``rule="snr"``
-    is theirs, ``tau = 2 (size b |e| / |x - D|)^2``, with the norms of each row alone (their code averages them over the
-    batch), and tau at most 1, beyond which x would be thrown past D; ``size`` is their signal-to-noise ratio (0.16 for
-    their networks). ``rule="level"``: ``tau = size``, at most 1, the same at every level.
+    Parameters
+    ----------
+    predictor : Sampler
+        A one-step method (`Ancestral`, the default, `Euler`, `Heun`, `Churn`): what multistep methods remember is not
+        of the corrected point.
+    corrections : int
+        Langevin steps at every level but the last, >= 1, each with one evaluation and one draw.
+    rule : {"snr", "level"}
+        ``"snr"`` is the paper's, ``tau = 2 (size b |e| / |x - D|)^2``, with the norms of each row alone (their code
+        averages them over the batch), and tau at most 1, beyond which x would be thrown past D. ``"level"``:
+        ``tau = size``, the same at every level.
+    size : float
+        Between 0 and 1: for ``"snr"`` the paper's signal-to-noise ratio (0.16 for their networks), for ``"level"`` tau.
 
-    The predictor must be a one-step method (`Ancestral`, `Euler`, `Heun`, `Churn`): what multistep methods remember is
-    not of the corrected point. More steps do not make it exact: where b drowns the signal, Langevin steps settle at a
-    variance ``1/(1 - tau/2)`` times the right one. ``corrections`` more evaluations and draws a step, but for the last.
+    Raises
+    ------
+    InputError, InputTypeError
+        If an option is out of its range, or the predictor remembers more than one step.
+
+    Notes
+    -----
+    Unadjusted Langevin steps for the distribution at level b. More steps do not make it exact: where b drowns the
+    signal, they settle at a variance ``1/(1 - tau/2)`` times the right one.
+
+    References
+    ----------
+    Song et al. 2021, Score-based generative modeling through stochastic
+    differential equations, arXiv:2011.13456, algorithms 2 and 4.
     """
 
     predictor: Sampler = field(default_factory=Ancestral)
+    _: KW_ONLY
     corrections: int = 1
     rule: Literal["snr", "level"] = "snr"
     size: float = 0.16

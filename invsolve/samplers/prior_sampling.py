@@ -17,15 +17,25 @@ from invsolve.samplers.unipc import UniPC
 if TYPE_CHECKING:
     from invsolve.priors.base import Prior
 
-_DENSITY = 5  # steps per factor e: UniPC's flow is then right to 3e-4 on the mixture of priors card 3
+_DENSITY = 5  # steps per factor e: UniPC's flow is then right to 3e-4 on 0.3 N(-1, 0.3^2) + 0.7 N(1, 0.5^2)
 
 
 def prior_range(prior: Prior) -> tuple[float, float]:
-    """The levels ``(high, low)`` between which a prior is sampled, clipped to ``prior.sigma_range``.
+    """The noise levels ``(high, low)`` between which a prior is sampled, clipped to ``prior.sigma_range``.
 
     From 20 times the largest standard deviation (the flow forgets nothing, so the start must not know the signal) down
-    to a thousandth of it, or to a twentieth of the smallest one that the prior's law states, if that is less (not below
-    1e-5 of the largest).
+    to a thousandth of it, or to a twentieth of the smallest one that the prior's Gaussian law states, if that is less
+    (not below 1e-5 of the largest).
+
+    Parameters
+    ----------
+    prior : Prior
+        The prior to be sampled.
+
+    Returns
+    -------
+    high, low : float
+        Noise levels in the prior's units.
     """
     low = 1e-3 * prior.scale
     if prior.law is not None:
@@ -41,11 +51,33 @@ def prior_range(prior: Prior) -> tuple[float, float]:
 def sample_prior(
     prior: Prior, n: int, draws: DrawLike, *, sampler: Sampler | None = None, num_steps: int | None = None
 ) -> Tensor:
-    """``n`` samples ``(n, *prior.shape)``: ``sampler`` (default ``UniPC(order=3)``) on a log grid over `prior_range`.
+    """Samples of a prior through its denoiser: a walk down a log grid over `prior_range`.
 
-    ``draws`` gives the random numbers of the n rows; ``num_steps`` defaults to five per factor e between the two
-    levels, about 48. The walk starts from the prior's Gaussian law with the noise on top, or, where none is stated,
-    from ``mean + sqrt(high^2 + scale^2/2) noise``: no variance is then missed by more than half of scale^2.
+    The walk starts from the prior's Gaussian law with the noise on top, or, where none is stated, from
+    ``mean + sqrt(high^2 + scale^2/2) noise``: no variance is then missed by more than half of scale^2.
+
+    Parameters
+    ----------
+    prior : Prior
+        The prior to be sampled.
+    n : int
+        How many samples, >= 1.
+    draws : DrawLike
+        The random numbers of the n rows.
+    sampler : Sampler, optional
+        How noise is removed; ``UniPC(order=3)`` by default.
+    num_steps : int, optional
+        Steps of the grid; five per factor e between the two levels by default, about 48.
+
+    Returns
+    -------
+    Tensor, shape (n, *prior.shape)
+        Of the prior's kind and precision.
+
+    Raises
+    ------
+    InputError, InputTypeError
+        If ``n`` or ``num_steps`` is no positive integer.
     """
     n = check_int("sample_prior", "n", n, minimum=1)
     high, low = prior_range(prior)

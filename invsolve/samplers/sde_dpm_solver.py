@@ -24,12 +24,27 @@ from invsolve.samplers.dpm_solver import half_ratio
 
 
 @final
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class SDEDPMSolver2M(Sampler):
-    """``x' = (b/a) e^(-eta h) x + (1 - e^(-(1+eta) h)) (D + (D - D_prev)/2r) + b sqrt(1 - e^(-2 eta h)) e``.
+    """DPM-Solver++(2M) for the reverse SDE: weak order 2 (measured), one evaluation and one draw a step.
 
-    ``eta`` >= 0: 1 is the reverse SDE, 0 is `DPMSolver2M`. Weak order 2 (measured), one evaluation and one draw a step
-    (Lu et al. 2211.01095, appendix; k-diffusion's ``dpmpp_2m_sde``, midpoint form).
+    ``x' = (b/a) e^(-eta h) x + (1 - e^(-(1+eta) h)) (D + (D - D_prev)/2r) + b sqrt(1 - e^(-2 eta h)) e``, ``r =
+    h_prev/h``.
+
+    Parameters
+    ----------
+    eta : float
+        How much noise is renewed, >= 0: 1 is the reverse SDE, 0 is `DPMSolver2M`.
+
+    Raises
+    ------
+    InputError
+        If ``eta`` is negative or not finite.
+
+    References
+    ----------
+    Lu et al. 2022, DPM-Solver++, arXiv:2211.01095, appendix; k-diffusion's ``dpmpp_2m_sde``,
+    midpoint form.
     """
 
     eta: float = 1.0

@@ -17,13 +17,30 @@ from invsolve.samplers.phi import phi
 
 
 @final
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class UniPC(Sampler):
-    """UniPC of order 1, 2 or 3, data prediction, variant bh2 (Zhao et al. 2302.04867), one evaluation a step.
+    """UniPC: a multistep predictor whose corrector costs nothing; data prediction, variant bh2, one evaluation a step.
 
+    Parameters
+    ----------
+    order : int
+        1, 2 or 3. Orders of convergence 2, 3 and 4: one above the name.
+
+    Raises
+    ------
+    InputError
+        If ``order`` is not one of these.
+
+    Notes
+    -----
     ``state.x`` is the *predicted* point at level a. Its evaluation D(x, a) corrects the point itself, and is then the
     newest of the values that predict the next one. The order is kept to the end (the released default lowers it, which
-    was measured to cost up to 10 times the error at 64 steps). Orders of convergence 2, 3 and 4: one above the name.
+    was measured to cost up to 10 times the error at 64 steps).
+
+    References
+    ----------
+    Zhao et al. 2023, UniPC: a unified predictor-corrector framework for fast sampling of diffusion
+    models, arXiv:2302.04867.
     """
 
     order: int = 3

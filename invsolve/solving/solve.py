@@ -29,7 +29,7 @@ from invsolve.solving.validation import (
     check_budget,
     checked_checkpoint,
     checked_hierarchy,
-    checked_problem,
+    checked_model,
     checked_strategy,
     derivative_warning,
     item_keys,
@@ -136,7 +136,7 @@ def solve(
     >>> iv.solve(A, torch.tensor([1.0, 0.0]), prior, noise=0.5, num_samples=8).status.name
     'SUCCESS'
     """
-    problem, prior = checked_problem(A, y, prior, noise)
+    problem, prior = checked_model(A, y, prior, noise)
     num_samples = check_int("solve", "num_samples", num_samples, minimum=1)
     seed = check_int("solve", "seed", seed)
     unknowns = Unknowns.from_problem(problem, prior)

@@ -19,7 +19,7 @@ from invsolve.errors import OperatorError, UnsupportedError, invalid, invalid_ty
 from invsolve.hyperparameters.request import Hierarchy
 from invsolve.operators.base import BlackBox, LinearOperator, Operator
 from invsolve.priors.base import Prior
-from invsolve.problem import Problem, signal_dims
+from invsolve.problem import Problem, checked_problem, signal_dims
 from invsolve.solving.escalation import Budget
 from invsolve.strategies.base import Strategy
 from invsolve.strategies.choice.candidates import alternatives
@@ -29,7 +29,7 @@ _DOT_ERROR, _DOT_WARN = 1e-3, 3e-5  # adjoint gaps of a user's operator that are
 _DERIVATIVE_WARN = 0.1  # relative error of a non-linear operator's derivative that is mentioned
 
 
-def checked_problem(A: Any, y: Any, prior: Any, noise: Any) -> tuple[Problem, Prior]:
+def checked_model(A: Any, y: Any, prior: Any, noise: Any) -> tuple[Problem, Prior]:
     """What the first arguments of `solve` mean, or what is wrong with them."""
     if isinstance(A, Problem):
         if prior is not None and y is not None:
@@ -57,7 +57,7 @@ def checked_problem(A: Any, y: Any, prior: Any, noise: Any) -> tuple[Problem, Pr
         check_pair(A, prior)
         dims = signal_dims(A, y)
         y = as_tensor("solve", "y", y, dtype=A.dtype or prior.dtype, device=prior.device)
-        problem = Problem(A, y, noise=noise, dims=dims)
+        problem = checked_problem("solve", A, y, noise=noise, dims=dims)
     check_pair(problem.operator, prior)
     real = kind_dtype(problem.data.dtype, "real")
     if real != prior.dtype:

@@ -381,3 +381,9 @@ def test_nothing_in_python_loops_over_values(tmp_path):
 
     lines(10)  # what a first call imports
     assert lines(1_000_000) == lines(1_000) > 0
+
+
+def test_the_path_may_be_given_by_position():
+    assert Checkpoint("run.ckpt", every_steps=3) == Checkpoint(path="run.ckpt", every_steps=3)
+    with pytest.raises(TypeError, match="positional"):
+        Checkpoint("run.ckpt", 3)

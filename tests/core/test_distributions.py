@@ -85,6 +85,7 @@ def test_samples_follow_the_law_and_their_key(law, reference):
         (lambda: iv.LogUniform(low=2.0, high=1.0), "high.*above low = 2"),
         (lambda: iv.Uniform(low=0.0, high=1.0).quantile(1.0), "u.*between 0 and 1"),
         (lambda: iv.Uniform(low=0.0, high=1.0).sample(0), "n.*at least 1"),
+        (lambda: iv.Uniform(0.0, 1.0).sample(1, seed=2**64), "^Uniform: `seed` must be an integer of 64 bits"),
     ],
 )
 def test_refusals(make, message):
@@ -122,3 +123,17 @@ def test_the_problem_prints_what_is_unknown():
         lambda gain: iv.operators.Matrix(matrix=gain * torch.eye(3)), gain=iv.Uniform(low=1, high=2)
     )
     assert "unknown in the operator: gain Uniform(low=1.0, high=2.0)" in str(iv.Problem(blur, torch.ones(3), noise=1.0))
+
+
+@pytest.mark.parametrize(
+    ("short", "long"),
+    [
+        (iv.Normal(0.0, 2.0), iv.Normal(mean=0.0, std=2.0)),
+        (iv.LogNormal(0.1, 2.0), iv.LogNormal(median=0.1, factor=2.0)),
+        (iv.Uniform(1.0, 2.0), iv.Uniform(low=1.0, high=2.0)),
+        (iv.LogUniform(1.0, 2.0), iv.LogUniform(low=1.0, high=2.0)),
+    ],
+    ids=lambda d: type(d).__name__,
+)
+def test_both_arguments_may_be_given_by_position(short, long):
+    assert short == long

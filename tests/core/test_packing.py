@@ -63,3 +63,11 @@ def test_round_trip():
 def test_refused(call, message):
     with pytest.raises(InvsolveError, match=message):
         call()
+
+
+def test_name_and_shape_may_be_given_by_position():
+    part = Part("coils", (2, 3), kind="complex")
+    assert part == Part(name="coils", shape=(2, 3), kind="complex")
+    assert Layout([part]) == Layout(parts=(part,))
+    with pytest.raises(TypeError, match="positional"):
+        Part("coils", (2, 3), "complex")

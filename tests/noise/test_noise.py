@@ -292,7 +292,7 @@ REFUSED = {
     "std of other data": (
         lambda: checked(Gaussian(std=torch.ones(4))),
         InputError,
-        r"solve: `noise.std` must be a number, or a tensor of shape \(3,\) or \(2, 3\), got \(4,\)",
+        r"Gaussian: `std` must be a number, or a tensor of shape \(3,\) or \(2, 3\), got \(4,\)",
     ),
     "std of other items": (lambda: checked(Gaussian(std=torch.ones(3, 1))), InputError, r"got \(3, 1\)"),
     "std of other axes": (lambda: checked(Gaussian(std=torch.ones(2, 2))), InputError, r"got \(2, 2\)"),
@@ -300,7 +300,7 @@ REFUSED = {
     "covariance of other data": (
         lambda: checked(Gaussian(covariance=torch.eye(2))),
         InputError,
-        r"solve: `noise.covariance` must be of shape \(3, 3\), got \(2, 2\)",
+        r"Gaussian: `covariance` must be of shape \(3, 3\), got \(2, 2\)",
     ),
     "covariance and a mask": (
         lambda: Gaussian(covariance=torch.eye(2)).whiten(torch.ones(1, 2), torch.tensor([True, False])),

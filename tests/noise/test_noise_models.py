@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -25,6 +26,7 @@ from invsolve.noise import (
     Speckle,
 )
 from invsolve.noise.counts import log_poisson, poisson_quantile
+from invsolve.noise.entrywise import Entrywise, Parameter, wide
 from invsolve.operators import Mask
 from invsolve.problem import Problem
 
@@ -304,6 +306,57 @@ def test_a_noise_of_your_own_needs_its_abstract_methods_only():
     assert Cauchy().check_data(y) is None
 
 
+@dataclass(frozen=True, eq=False)
+class Logistic(Entrywise):
+    """A model of the three methods that every model must give; of std pi scale / sqrt(3)."""
+
+    scale: Parameter
+
+    def _log_prob(self, y, m):
+        z = (y - m) / self.scale
+        return -z - 2 * torch.nn.functional.softplus(-z) - wide(self.scale, m).log()
+
+    def _information(self, m):
+        return torch.ones_like(m) / (3 * self.scale * self.scale)
+
+    def _sample(self, m, normal):
+        return m + self.scale * torch.logit(torch.special.ndtr(normal(F64)))
+
+
+def test_a_noise_of_three_methods_is_solved_by_chains_and_guidance():
+    """One datum against quadrature."""
+    scale = 0.5
+    prior = iv.priors.GaussianPrior(mean=torch.zeros(1, dtype=F64), covariance=torch.eye(1, dtype=F64))
+    y = torch.tensor([[1.0]], dtype=F64)
+    x = np.linspace(-8, 8, 8001)
+    w = np.exp(-0.5 * x**2) * stats.logistic(loc=x, scale=scale).pdf(1.0)
+    mean = (w * x).sum() / w.sum()
+    std = math.sqrt((w * (x - mean) ** 2).sum() / w.sum())
+    # NoiseMCMC is exact; MMPS puts a Gaussian of the same slope and information in the place of the noise.
+    for strategy, bias in ((iv.strategies.NoiseMCMC(chains=512), 0.0), (iv.strategies.MMPS(), 0.2)):
+        result = iv.solve(diagonal([1.0]), y, prior, noise=Logistic(scale), strategy=strategy, num_samples=1024, seed=0)
+        assert abs(float(result.mean) - mean) < (bias + 5 / math.sqrt(512)) * std, strategy
+        assert float(result.std) == pytest.approx(std, rel=bias + 5 / math.sqrt(2 * 512)), strategy
+        assert torch.isfinite(result.chi2).all()
+
+
+def test_a_noise_of_three_methods_has_the_rest_of_a_noise():
+    noise = Logistic(torch.tensor([0.5, 1.0, 2.0])).check((3,), 4, F64, CPU)
+    clean = torch.tensor([0.0, 1.0, -2.0], dtype=F64).expand(4, 3)
+    y = noise.sample(clean, Draws.for_rows(0, [0] * 4, list(range(4)), CPU))
+    scale, z = noise.scale, (y - clean) / noise.scale
+    torch.testing.assert_close(noise.grad(y, clean), -torch.tanh(z / 2) / scale)  # by autograd; the formula by hand
+    observed = torch.tensor([True, False, True])
+    assert torch.equal(noise.grad(y, clean, observed) == 0, ~observed.expand(4, 3))
+    torch.testing.assert_close(noise.residual(y, clean), math.sqrt(3) * torch.tanh(z / 2))
+    reference = stats.logistic(loc=clean.numpy(), scale=scale.numpy()).logpdf(y.numpy()).sum(1)
+    np.testing.assert_allclose(noise.log_prob(y, clean).numpy(), reference, rtol=1e-13)
+    wanted = clean.clone().requires_grad_()
+    assert not noise.grad(y, wanted).requires_grad
+    with pytest.raises(InputError, match=r"Logistic: `scale` must be positive, got 0"):
+        Logistic(0.0)
+
+
 # --- masks, rows, precision ------------------------------------------------------------------------------------------
 @EVERY
 def test_only_what_was_observed_counts(name):
@@ -508,18 +561,18 @@ REFUSED = {
             noise=Poisson(counts_per_unit=1.0),
         ),
         InputTypeError,
-        r"`noise` must be Gaussian for complex data, got Poisson. Its law is that of real data",
+        r"`noise` must be Gaussian for complex data, got Poisson. Its distribution is that of real data",
     ),
     "shape": (
         lambda: problem(Poisson(counts_per_unit=torch.ones(3)), [[1.0, 2.0]]),
         InputError,
-        r"solve: `noise.counts_per_unit` must be a number, or a tensor of shape \(2,\) or \(1, 2\), got \(3,\)",
+        r"Problem: `noise.counts_per_unit` must be a number, or a tensor of shape \(2,\) or \(1, 2\), got \(3,\)",
     ),
     "items": (lambda: problem(Laplace(scale=torch.ones(3, 1)), [[1.0, 2.0]]), InputError, r"`noise.scale` .* \(3, 1\)"),
     "negative counts": (
         lambda: problem(Poisson(counts_per_unit=1.0), [[1.0, -2.0]]),
         InputError,
-        r"solve: `y` must be whole numbers of counts, at least 0 for Poisson noise, got 1 others, the "
+        r"Problem: `data` must be whole numbers of counts, at least 0 for Poisson noise, got 1 others, the "
         r"first -2 at index \(0, 1\). Give raw counts",
     ),
     "broken counts": (
@@ -530,24 +583,24 @@ REFUSED = {
     "magnitude of 0": (
         lambda: problem(Rician(std=1.0), [[0.0, 1.0]]),
         InputError,
-        r"`y` must be positive magnitudes for Rician noise, got 1 others, the first 0 .* Leave out",
+        r"`data` must be positive magnitudes for Rician noise, got 1 others, the first 0 .* Leave out",
     ),
     "intensity of 0": (lambda: problem(Speckle(looks=1.0), [[0.0, 1.0]]), InputError, r"positive for Speckle noise"),
     "relative to 0": (lambda: problem(Multiplicative(std=1.0), [[-1.0, 1.0]]), InputError, r"positive for Multiplic"),
     "beyond the limits": (
         lambda: problem(Saturated(std=1.0, low=0.0, high=1.0), [[0.5, 1.5]]),
         InputError,
-        r"`y` must be at least `low` \(0\) and at most `high` \(1\) for Saturated noise, got 1 other",
+        r"`data` must be at least `low` \(0\) and at most `high` \(1\) for Saturated noise, got 1 other",
     ),
     "below one limit": (
         lambda: problem(Saturated(std=1.0, low=torch.tensor([0.0, 1.0])), [[0.5, 0.5]]),
         InputError,
-        r"`y` must be at least `low` for Saturated noise, got 1 others, the first 0.5",
+        r"`data` must be at least `low` for Saturated noise, got 1 others, the first 0.5",
     ),
     "between steps": (
         lambda: problem(Quantised(std=1.0, step=0.5), [[0.5, 0.7]]),
         InputError,
-        r"`y` must be multiples of `step` for Quantised noise, got 1 others, the first 0.7",
+        r"`data` must be multiples of `step` for Quantised noise, got 1 others, the first 0.7",
     ),
     "closed form": (
         lambda: iv.solve(problem(Laplace(scale=1.0), [[0.5]]), PRIOR, strategy=iv.strategies.Exact()),
@@ -577,3 +630,23 @@ def test_transmission_far_behind_an_absorber_has_finite_slopes():
     y, m = torch.ones(1, 1, dtype=torch.float64), torch.full((1, 1), 720.0, dtype=torch.float64)
     assert torch.allclose(noise.grad(y, m), torch.ones(1, 1, dtype=torch.float64))
     assert bool(noise.curvature(y, m).isfinite().all())
+
+
+POSITIONAL = {
+    "Gaussian": (Gaussian(0.1), Gaussian(std=0.1)),
+    "Laplace": (Laplace(0.1), Laplace(scale=0.1)),
+    "Multiplicative": (Multiplicative(0.1), Multiplicative(std=0.1)),
+    "Poisson": (Poisson(50.0, background=2.0), Poisson(counts_per_unit=50.0, background=2.0)),
+    "PoissonTransmission": (PoissonTransmission(1e4, background=2.0), PoissonTransmission(i0=1e4, background=2.0)),
+    "Quantised": (Quantised(0.1, step=0.5), Quantised(std=0.1, step=0.5)),
+    "Rician": (Rician(0.1), Rician(std=0.1)),
+    "Saturated": (Saturated(0.1, high=1.0), Saturated(std=0.1, high=1.0)),
+    "Speckle": (Speckle(3.0), Speckle(looks=3.0)),
+}
+
+
+@pytest.mark.parametrize(("short", "long"), POSITIONAL.values(), ids=POSITIONAL.keys())
+def test_the_obvious_argument_may_be_given_by_position(short, long):
+    assert repr(short) == repr(long)
+    with pytest.raises(TypeError, match="positional"):
+        type(short)(0.1, 0.2)

@@ -1,4 +1,4 @@
-"""Samplers against closed forms: orders of convergence (priors card 3), exact variances, and the contract of a step."""
+"""Samplers against closed forms: orders of convergence, exact variances, and the contract of a step."""
 
 from __future__ import annotations
 
@@ -161,7 +161,7 @@ def check_order(error, sampler, at_64, expected, change=lambda plan: plan):
     assert order(errors) == pytest.approx(expected, abs=0.15)
 
 
-# Error at 64 steps and order: (Gaussian flow factor, mixture). The table of priors card 3, measured by other code.
+# Error at 64 steps and order: (Gaussian flow factor, mixture). Measured by other code than the package's, from the formulas of the papers.
 ORDERS = [
     (Euler(), (2.7e-2, 1.0), (3.8e-2, 1.0)),
     (Ancestral(eta=0.0), (2.7e-2, 1.0), (3.8e-2, 1.0)),
@@ -173,7 +173,7 @@ ORDERS = [
     (DEIS(order=1), (2.7e-2, 1.0), (3.8e-2, 1.0)),
     (DEIS(order=2, variable="sigma"), (3.3e-3, 1.95), (5.3e-3, 1.95)),
     (DEIS(order=3, variable="sigma"), (7.4e-4, 2.8), (1.2e-3, 2.9)),
-    (DEIS(order=2), (1.2e-3, 2.0), (2.5e-3, 2.0)),  # not in the card: measured here; its Euler start is of order 2
+    (DEIS(order=2), (1.2e-3, 2.0), (2.5e-3, 2.0)),  # measured here; its Euler start is of order 2
     (DEIS(order=3), (7.1e-5, 2.1), (1.6e-4, 2.9)),
     (UniPC(order=1), (2.2e-3, 2.0), (3.8e-3, 2.0)),
     (UniPC(order=2), (1.1e-4, 3.0), (1.1e-4, 3.0)),
@@ -189,7 +189,8 @@ def test_order_of_deterministic_samplers(sampler, gaussian, mixture):
     check_order(mixture_error, sampler, *mixture)
 
 
-# Relative error of the variance. Card 3's rows first, then other options: 64 steps measured here, order by theory.
+# Relative error of the variance. Rows measured by other code first, then other options: 64 steps
+# measured here, order by theory.
 WEAK_ORDERS = [
     (Ancestral(), 1.0e-1, 0.96),
     (ERSDE(order=1), 5.8e-2, 0.98),
@@ -252,7 +253,7 @@ def test_order_holds_on_uneven_grids(sampler):
 
 @pytest.mark.parametrize(("s_noise", "at_64", "at_256"), [(1.0, 1.037, 1.0035), (1.003, 1.043, 1.0095)])
 def test_churn_variance_of_a_standard_normal(s_noise, at_64, at_256):
-    """Card 3: N(0, 1), EDM's grid 80..0.002, exact denoiser, final D included."""
+    """N(0, 1), EDM's grid 80..0.002, exact denoiser, final D included."""
     for steps, expected in ((64, at_64), (256, at_256)):
 
         def impulse(i, index, steps=steps):
@@ -688,7 +689,7 @@ BAD = {
     ),
     "pc size": (lambda: PredictorCorrector(size=1.5), ValueError, r"`size` must be at most 1, got 1.5"),
     "pc zero": (lambda: PredictorCorrector(size=0.0), ValueError, r"`size` must be positive, got 0.0"),
-    "positional": (lambda: UniPC(3), TypeError, r"positional"),
+    "positional": (lambda: UniPC(3, 2), TypeError, r"positional"),
     "sample n": (lambda: sample_prior(Mixture(), 0, None), ValueError, r"sample_prior: `n` must be at least 1"),
     "sample steps": (
         lambda: sample_prior(Mixture(), 1, None, num_steps=0),
@@ -707,7 +708,7 @@ def test_bad_input_is_refused(call, kind, words):
 # --- samples of a prior -------------------------------------------------------------------------------------------
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Mixture(Prior):
-    """The mixture of card 3 as a prior of shape (1,), with or without the Gaussian of its first two moments."""
+    """The mixture 0.3 N(-1, 0.3^2) + 0.7 N(1, 0.5^2) as a prior of shape (1,), with or without the Gaussian of its first two moments."""
 
     fitted: str = "yes"
     sigma_range: tuple[float, float] = (0.0, math.inf)
@@ -803,3 +804,21 @@ def test_sample_prior_of_a_complex_prior_is_complex():
     prior = GaussianPrior(mean=torch.zeros(2, dtype=torch.complex64), covariance=torch.eye(2))
     x = sample_prior(prior, 3, Draws.for_rows(0, [0] * 3, [0, 1, 2], torch.device("cpu")))
     assert x.dtype == torch.complex64 and x.shape == (3, 2) and bool((x.imag.abs() > 0).all())
+
+
+POSITIONAL = [
+    (Ancestral(0.5), Ancestral(eta=0.5)),
+    (Churn(20.0, s_min=0.1), Churn(s_churn=20.0, s_min=0.1)),
+    (DEIS(2, variable="sigma"), DEIS(order=2, variable="sigma")),
+    (ERSDE(2, unit=3.0), ERSDE(order=2, unit=3.0)),
+    (PredictorCorrector(Heun(), corrections=2), PredictorCorrector(predictor=Heun(), corrections=2)),
+    (SDEDPMSolver2M(0.5), SDEDPMSolver2M(eta=0.5)),
+    (UniPC(2), UniPC(order=2)),
+]
+
+
+@pytest.mark.parametrize(("short", "long"), POSITIONAL, ids=lambda sampler: type(sampler).__name__)
+def test_the_obvious_option_may_be_given_by_position(short, long):
+    assert short == long
+    with pytest.raises(TypeError, match="positional"):
+        type(short)(0.5, 0.5)

@@ -13,10 +13,11 @@ from typing import Any, final
 import torch
 
 from invsolve.errors import UnsupportedError, invalid
-from invsolve.noise import Gaussian, as_noise
+from invsolve.noise import Gaussian
+from invsolve.noise.convert import noise_for_data
 from invsolve.operators.base import BlackBox, LinearOperator, Operator
 from invsolve.priors.base import Prior
-from invsolve.problem import Problem
+from invsolve.problem import Problem, checked_problem
 from invsolve.strategies.base import Strategy
 
 _ORDER = {"right": 0, "close": 1, "off": 2, "untested": 3}
@@ -148,8 +149,8 @@ def _problem(A: object, prior: object, noise: object) -> Problem:
     dtype = torch.promote_types(prior.dtype, torch.complex64) if kind == "complex" else prior.dtype
     batch = getattr(A, "batch", None) or 1
     y = torch.zeros(batch, *shape, dtype=dtype, device=prior.device)
-    problem = Problem(A, y, noise=1.0)  # type: ignore[arg-type]  # what is wrong with A is said there
-    model = as_noise("advise", noise).check(tuple(shape), batch, dtype, prior.device)
+    problem = checked_problem("advise", A, y, noise=1.0)  # what is wrong with A is said there
+    model = noise_for_data("advise", noise, out_shape=tuple(shape), batch=batch, dtype=dtype, device=prior.device)
     return problem._with(noise=model)  # the data say nothing, and need not be such as the noise can give
 
 
