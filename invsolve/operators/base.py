@@ -40,9 +40,23 @@ def _load_forward_mode() -> None:
 class Operator(abc.ABC):
     """A map from ``(batch, *in_shape)`` to ``(batch, *out_shape)``, row by row; differentiable by torch.
 
-    Subclasses give ``in_shape``, ``out_shape`` and ``_apply``; frozen dataclasses whose tensors are fields get ``to``,
+    Subclasses give the attributes and one method, ``_apply``; frozen dataclasses whose tensors are fields get ``to``,
     ``take`` and ``fingerprint`` for nothing. A tensor field that may carry a leading item axis (another mask for every
     datum) is listed, with its number of axes without it, in ``_item_axes``.
+
+    Attributes
+    ----------
+    in_shape, out_shape : tuple of int
+        The shapes of signal and data, without the batch axis.
+    in_kind, out_kind : {'real', 'complex'}
+        Their kinds; real unless a subclass says otherwise.
+
+    Raises
+    ------
+    InputError
+        From every public method: if a tensor has another shape, device or number of rows than stated.
+    InputTypeError
+        If it has another kind or precision.
     """
 
     in_shape: Shape
@@ -86,19 +100,19 @@ class Operator(abc.ABC):
         return next((value.device for value in self._tensors().values()), None)
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Apply to ``x`` ``(batch, *in_shape)``. Raises InputError on a wrong shape, kind or number of rows."""
+        """``A(x)`` ``(batch, *out_shape)`` for ``x`` ``(batch, *in_shape)``."""
         self._check("x", x, self.in_shape, self.in_kind)
         count("operator", len(x))
         return self._apply(x)
 
     def vjp(self, x: Tensor) -> tuple[Tensor, Pullback]:
-        """``y = A(x)`` and the map ``v -> J(x)^H v`` for ``v`` ``(batch, *out_shape)``."""
+        """Return ``y = A(x)`` and the map ``v -> J(x)^H v`` for ``v`` ``(batch, *out_shape)``."""
         self._check("x", x, self.in_shape, self.in_kind)
         count("operator", len(x))
         return self._vjp(x)
 
     def jvp(self, x: Tensor, dx: Tensor) -> tuple[Tensor, Tensor]:
-        """``y = A(x)`` and ``J(x) dx``, both ``(batch, *out_shape)``."""
+        """Return ``y = A(x)`` and ``J(x) dx``, both ``(batch, *out_shape)``."""
         self._check("x", x, self.in_shape, self.in_kind)
         self._check("dx", dx, self.in_shape, self.in_kind)
         count("operator", len(x))
@@ -112,7 +126,7 @@ class Operator(abc.ABC):
         return Linearized(operator=self, at=x)
 
     def take(self, index: Tensor) -> Self:
-        """The operator of the rows ``index`` (int64, 1-d): parameters with an item axis are indexed, others shared."""
+        """Return the operator of the rows ``index`` (int64, 1-d): parameters with items are indexed, others shared."""
         items = self._items()
         if not items:
             return self
@@ -208,7 +222,11 @@ def _field_names(cls: type) -> tuple[str, ...]:
 
 
 class LinearOperator(Operator):
-    """A linear operator; subclasses add ``_adjoint``, its exact adjoint in Re<u, v>."""
+    """A linear operator; subclasses add ``_adjoint``, its exact adjoint in Re<u, v>.
+
+    All else follows from ``_apply`` and ``_adjoint``. What may be replaced by something faster is private, and gets
+    tensors that are checked: ``_normal``, ``_svd``, and those of `Operator`.
+    """
 
     @abc.abstractmethod
     def _adjoint(self, y: Tensor) -> Tensor:
@@ -229,9 +247,7 @@ class LinearOperator(Operator):
 
     @property
     def gram(self) -> Tensor | float | None:
-        """The diagonal of ``A A^H`` where that is diagonal (broadcastable to the data), None where it is not known to
-        be.
-        """
+        """The diagonal of ``A A^H``, broadcastable to the data; None where it is not known to be diagonal."""
         return None
 
     @property
@@ -242,7 +258,7 @@ class LinearOperator(Operator):
         return Adjoint(operator=self)
 
     def norm(self, *, rtol: float = 1e-2, max_iter: int = 100, seed: int = 0) -> Tensor:
-        """The largest singular value, () or (batch,) with item axes, by power iteration on ``A^H A``.
+        """Return the largest singular value, () or (batch,) with item axes, by power iteration on ``A^H A``.
 
         Stops when the estimate changes by less than ``rtol`` relative; it approaches the norm from below.
         """
@@ -264,7 +280,11 @@ class LinearOperator(Operator):
         return value if self.batch is not None else value[0]
 
     def pinv(self, y: Tensor, *, rtol: float = 1e-6, max_iter: int = 500) -> Tensor:
-        """The minimum-norm least-squares solution ``A^+ y``, by conjugate gradients on the normal equations."""
+        """Return the minimum-norm least-squares solution ``A^+ y`` for ``y`` ``(batch, *out_shape)``.
+
+        In closed form where one is known, else by conjugate gradients on the normal equations, until a row's residual
+        is ``rtol`` of its right side or after ``max_iter`` steps.
+        """
         self._check("y", y, self.out_shape, self.out_kind)
         return conjugate_gradients(self.normal, self.adjoint(y), rtol=rtol, max_iter=max_iter)[0]
 
@@ -278,7 +298,23 @@ class LinearOperator(Operator):
         rtol: float = 1e-6,
         max_iter: int = 200,
     ) -> Tensor:
-        """``(A^H W A + tau I)^-1 rhs`` for ``rhs`` ``(batch, *in_shape)`` and ``W = diag(weight)``, ``tau`` > 0."""
+        """Return ``(A^H W A + tau I)^-1 rhs`` with ``W = diag(weight)``.
+
+        In closed form where one is known, else by conjugate gradients.
+
+        Parameters
+        ----------
+        rhs : Tensor, shape (batch, *in_shape)
+            The right side.
+        weight : float or Tensor, broadcastable to (batch, *out_shape)
+            Real, >= 0; 1 by default.
+        tau : float
+            > 0.
+        start : Tensor, shape (batch, *in_shape), optional
+            Where conjugate gradients start; at zero by default.
+        rtol, max_iter : float, int
+            A row stops at a residual of ``rtol`` relative to its right side, or after ``max_iter`` steps.
+        """
         self._check("rhs", rhs, self.in_shape, self.in_kind)
         check_positive(type(self).__name__, "tau", tau)
         unweighted = isinstance(weight, (int, float))
@@ -291,11 +327,20 @@ class LinearOperator(Operator):
         return conjugate_gradients(apply, rhs, start=start, rtol=rtol, max_iter=max_iter)[0]
 
     def svd(self, *, like: Tensor | None = None) -> Spectrum:
-        """``A = U S V^H`` as a `Spectrum`: in closed form where one is known, else by a dense decomposition.
+        """Return ``A = U S V^H`` as a `Spectrum`: in closed form where one is known, else by a dense decomposition.
 
-        Closed forms: `Mask`, `Subsample`, periodic `Blur`, `Downsample`, `MRI` of one coil, and multiples of them.
-        ``like`` gives precision and device for an operator that has none of its own (float32 and the CPU unless
-        given). Raises UnsupportedError for more than 4096 unknowns or data, real numbers, without a closed form.
+        Closed forms: `Mask`, `Subsample`, periodic `Blur`, `Downsample`, `Diffraction`, `MRI` of one coil, and
+        multiples of them.
+
+        Parameters
+        ----------
+        like : Tensor, optional
+            Precision and device for an operator that has none of its own; float32 and the CPU by default.
+
+        Raises
+        ------
+        UnsupportedError
+            For more than 4096 unknowns or data, counted in real values, without a closed form.
         """
         other = torch.empty(0) if like is None else like
         return self._svd(self.dtype or kind_dtype(other.dtype, "real"), self.device or other.device)
@@ -348,7 +393,7 @@ class OneKind(LinearOperator):
 
 
 class BlackBox(Operator):
-    """Evaluations only: a simulator that nobody can differentiate. Its derivatives raise."""
+    """Evaluations only: a simulator that nobody can differentiate; its derivatives raise UnsupportedError."""
 
     def _vjp(self, x: Tensor) -> tuple[Tensor, Pullback]:
         raise self._no_derivative()

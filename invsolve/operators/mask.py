@@ -19,9 +19,25 @@ if TYPE_CHECKING:
 @final
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Mask(OneKind):
-    """``y = mask * x``: entries where ``mask`` is False are zero and do not count as data (`observed`).
+    """Keep some entries in place: ``y = mask * x``.
 
-    ``mask`` is bool, ``in_shape`` or ``(items, *in_shape)``; without ``in_shape`` it is one mask. Any precision.
+    Entries where ``mask`` is False are zero and do not count as data (`observed`). Any precision.
+
+    Parameters
+    ----------
+    mask : Tensor of bool, shape (*in_shape) or (items, *in_shape)
+        True where there is a datum.
+    in_shape : tuple of int, optional
+        The shape of the signal; by default that of ``mask``, which is one mask then.
+    kind : {'real', 'complex'}
+        The kind of signal and data; real by default.
+
+    Raises
+    ------
+    InputTypeError
+        If ``mask`` is not a bool tensor.
+    InputError
+        If its shape does not fit ``in_shape``.
     """
 
     mask: Tensor
@@ -45,6 +61,7 @@ class Mask(OneKind):
 
     @property
     def out_shape(self) -> Shape:  # type: ignore[override]
+        """The shape of the data, that of the signal."""
         return self.in_shape
 
     @property
@@ -73,10 +90,23 @@ class Mask(OneKind):
 @final
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Subsample(OneKind):
-    """``y = x.flatten()[index]``: sensors at some entries, as a vector of length m.
+    """Sensors at some entries, as a vector of length m: ``y = x.flatten()[index]``.
 
-    ``index`` is int64, ``(m,)`` or ``(items, m)``, into the flattened signal of shape ``in_shape``; repeats are
-    allowed.
+    Parameters
+    ----------
+    index : Tensor of int64, shape (m,) or (items, m)
+        Positions in the flattened signal, from 0; repeats are allowed.
+    in_shape : tuple of int
+        The shape of the signal.
+    kind : {'real', 'complex'}
+        The kind of signal and data; real by default.
+
+    Raises
+    ------
+    InputTypeError
+        If ``index`` is not an int64 tensor.
+    InputError
+        If it has another number of axes or points outside the signal.
     """
 
     index: Tensor
@@ -103,6 +133,7 @@ class Subsample(OneKind):
 
     @property
     def out_shape(self) -> Shape:  # type: ignore[override]
+        """The number of sensors, ``(m,)``."""
         return (self.index.shape[-1],)
 
     def _apply(self, x: Tensor) -> Tensor:

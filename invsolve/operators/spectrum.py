@@ -21,15 +21,30 @@ LIMIT = 4096  # unknowns, and data, of a dense decomposition: a minute or two on
 @final
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Spectrum:
-    """``A = U S V^H`` with V unitary on the whole signal space; made by `LinearOperator.svd`.
+    """The singular value decomposition ``A = U S V^H``, V unitary on the whole signal space; see `LinearOperator.svd`.
 
     Coordinates are ``(rows, *shape)`` of ``kind`` 'real' or 'complex'; V is unitary in Re<u, v>, so white noise has
-    white coordinates of the same std per real component. ``values`` s >= 0: ``shape``, or ``(items, *shape)``, in the
-    one precision of the decomposition. Where s = 0 the signal is not seen: V keeps these coordinates, U has none.
-    The order is that of V (frequencies, pixels), not that of the values.
+    white coordinates of the same std per real component. Where s = 0 the signal is not seen: V keeps these
+    coordinates, U has none. The order is that of V (frequencies, pixels), not that of the values.
 
-    To bring your own: ``signal_basis`` is V^H and ``data_basis`` is U^H (zero where s = 0), as linear operators.
+    Parameters
+    ----------
+    values : Tensor, shape (*shape) or (items, *shape)
+        The singular values s >= 0, real, in the one precision of the decomposition.
+    signal_basis : LinearOperator
+        V^H: signals to coordinates.
+    data_basis : LinearOperator
+        U^H: data to the same coordinates, zero where s = 0.
 
+    Raises
+    ------
+    InputTypeError
+        If ``values`` is not a real tensor or a basis not linear; from a method, if a tensor has another precision.
+    InputError
+        If ``values`` has another shape or a negative entry, or the bases have different coordinates.
+
+    Examples
+    --------
     >>> import torch
     >>> from invsolve.operators import Mask
     >>> spectrum = Mask(mask=torch.tensor([True, False])).svd()
@@ -60,12 +75,12 @@ class Spectrum:
 
     @property
     def shape(self) -> Shape:
-        """Of the coordinates of one signal."""
+        """The shape of the coordinates of one signal."""
         return self.signal_basis.out_shape
 
     @property
     def kind(self) -> Kind:
-        """Of the coordinates."""
+        """The kind of the coordinates, 'real' or 'complex'."""
         return self.signal_basis.out_kind
 
     @property
@@ -90,7 +105,7 @@ class Spectrum:
         return self.data_basis._adjoint(self._checked("c", c, self.shape, self.kind))
 
     def take(self, index: Tensor) -> Self:
-        """The decomposition of the rows ``index`` (int64, 1-d) of the operator's items."""
+        """Return the decomposition of the rows ``index`` (int64, 1-d) of the operator's items."""
         values = self.values if self.batch is None else self.values[index.to(self.values.device)]
         return type(self)(
             values=values, signal_basis=self.signal_basis.take(index), data_basis=self.data_basis.take(index)

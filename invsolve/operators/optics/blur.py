@@ -25,17 +25,37 @@ Boundary = Literal["periodic", "zero", "reflect", "valid"]
 @final
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Blur(OneKind):
-    """``y = h * x``, true convolution: ``y[i] = sum_j h[j] x[i + c - j]`` with the kernel's centre at ``c = k // 2``.
+    """True convolution with a kernel h of length k: ``y[i] = sum_j h[j] x[i + c - j]``, its centre at ``c = k // 2``.
 
-    ``kernel`` has one axis for every axis of ``in_shape`` (1 to 3; length 1 where nothing is blurred), or one more in
-    front: one kernel per item. Real, or complex for ``kind="complex"``. Beyond the edge the signal is, by ``boundary``,
+    Parameters
+    ----------
+    kernel : Tensor, shape (k_1, ...) or (items, k_1, ...)
+        One axis for every axis of ``in_shape``, of length 1 where nothing is blurred. Real, or complex for
+        ``kind="complex"``; finite.
+    in_shape : tuple of int
+        The shape of the signal, 1 to 3 axes.
+    boundary : {'periodic', 'zero', 'reflect', 'valid'}
+        What the signal is beyond its edge; periodic by default.
 
-    - ``"periodic"``: repeated (the kernel may be longer than the signal; `pinv` and `solve_normal` are closed forms);
-    - ``"zero"``: zero;
-    - ``"reflect"``: mirrored about the centre of the outermost entry, which is not repeated (numpy's "reflect");
-    - ``"valid"``: not needed: only outputs that see the signal alone, ``n - k + 1`` along each axis.
+        - ``"periodic"``: repeated (the kernel may be longer than the signal; `pinv`, `solve_normal` and `svd` are
+          closed forms);
+        - ``"zero"``: zero;
+        - ``"reflect"``: mirrored about the centre of the outermost entry, which is not repeated (numpy's "reflect");
+        - ``"valid"``: not needed: only outputs that see the signal alone, ``n - k + 1`` along each axis.
+    kind : {'real', 'complex'}
+        The kind of signal and data; real by default.
 
-    scipy.signal's mode "same" puts the centre of an even kernel at (k - 1) // 2, one entry away.
+    Raises
+    ------
+    InputTypeError
+        If ``kernel`` is not a floating tensor, or is complex for ``kind="real"``.
+    InputError
+        If it has another number of axes, is too long for the boundary, or is not finite.
+
+    Notes
+    -----
+    Computed in Fourier space; but for periodic boundaries, at lengths without prime factors above 5. scipy.signal's
+    mode "same" puts the centre of an even kernel at (k - 1) // 2, one entry away.
     """
 
     kernel: Tensor
@@ -77,6 +97,7 @@ class Blur(OneKind):
 
     @property
     def out_shape(self) -> Shape:  # type: ignore[override]
+        """The shape of the data: that of the signal, or shorter for ``boundary="valid"``."""
         if self.boundary != "valid":
             return self.in_shape
         return tuple(n - k + 1 for n, k in zip(self.in_shape, self._lengths, strict=True))
@@ -178,12 +199,9 @@ class Blur(OneKind):
                 x = x.new_zeros(shape).index_add(a, self._mirror(a), x)
         return x
 
-    # --- closed forms
-    # ---------------------------------------------------------------------------------------------------
+    # --- closed forms -------------------------------------------------------------------------------------------------
     def pinv(self, y: Tensor, *, rtol: float = 1e-6, max_iter: int = 500) -> Tensor:
-        """``A^+ y``; periodic: division by the spectrum where it exceeds rounding (its maximum times eps times
-        length).
-        """
+        """``A^+ y``; periodic: division by the spectrum where that exceeds rounding: its maximum times eps and length."""
         if self.boundary != "periodic":
             return super().pinv(y, rtol=rtol, max_iter=max_iter)
         self._check("y", y, self.out_shape, self.out_kind)
@@ -243,9 +261,34 @@ def GaussianBlur(
     dtype: torch.dtype = torch.float32,
     truncate: float = 4.0,
 ) -> Blur:
-    """`Blur` with a Gaussian of ``std`` pixels (one for all axes, or one each; 0: no blur along that axis).
+    """`Blur` with a Gaussian kernel, sampled at whole pixels, of sum 1.
 
-    The kernel is sampled at whole pixels out to ``truncate`` standard deviations, and sums to 1.
+    Parameters
+    ----------
+    std : float or sequence of float
+        Standard deviation in pixels, >= 0, for all axes, or one each; 0: no blur along that axis.
+    in_shape : sequence of int
+        The shape of the signal, 1 to 3 axes.
+    boundary : {'periodic', 'zero', 'reflect', 'valid'}
+        What the signal is beyond its edge, as in `Blur`; periodic by default.
+    kind : {'real', 'complex'}
+        The kind of signal and data; real by default.
+    dtype : torch.dtype
+        The real precision of the kernel; float32 by default.
+    truncate : float
+        Where the kernel is cut, in standard deviations, > 0; 4 by default.
+
+    Returns
+    -------
+    Blur
+        With the kernel that these make.
+
+    Raises
+    ------
+    InputError
+        If ``std`` is negative or not one for each axis, or ``truncate`` not positive.
+    InputTypeError
+        If ``dtype`` is not a floating one.
     """
     shape = check_dims("GaussianBlur", "in_shape", in_shape)
     stds = list(std) if isinstance(std, Sequence) else [std] * len(shape)

@@ -29,19 +29,41 @@ from invsolve.operators.spectrum import Spectrum, entries, from_basis
 @final
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Diffraction(LinearOperator):
-    """``y_l = F P (c_l x)``: codes c, zero padding P by ``oversampling``, orthonormal Fourier transform F.
+    """Far-field patterns ``y_l = F P (c_l x)``: codes c, zero padding P, orthonormal Fourier transform F.
 
-    - ``in_shape``: 1 to 3 axes, each padded at its end to ``oversampling`` times its length and transformed. The
-      signal's origin is index 0, that of the frequencies index n // 2 of the n after padding.
-    - ``codes``: None (one pattern, data ``(batch, *padded)``), or complex ``(patterns, *in_shape)`` or ``(items,
-      patterns, *in_shape)`` (data ``(batch, patterns, *padded)``): see `random_codes`. Without codes the precision is
-      that of the data.
-    - ``in_kind="real"``: a real signal; its adjoint is the real part.
+    Its modulus is what `PhaseRetrieval` sees: the pattern with ``oversampling=2`` determines the autocorrelation of
+    the signal [1]_, several codes in general the signal up to one phase [2]_.
 
+    Parameters
+    ----------
+    in_shape : tuple of int
+        The shape of the signal, 1 to 3 axes, each padded at its end to ``oversampling`` times its length and
+        transformed. The signal's origin is index 0, that of the frequencies index n // 2 of the n after padding.
+    codes : Tensor, complex, shape (patterns, *in_shape) or (items, patterns, *in_shape), optional
+        Masks in front of the signal, finite, see `random_codes`; data are ``(batch, patterns, *padded)``. Without
+        codes there is one pattern, data are ``(batch, *padded)``, and the precision is that of the data.
+    oversampling : int
+        Length of the transform over length of the signal, >= 1; 2 by default.
+    in_kind : {'real', 'complex'}
+        The kind of the signal; complex by default. For a real signal the adjoint is the real part.
+
+    Raises
+    ------
+    InputTypeError
+        If ``codes`` is not a complex tensor.
+    InputError
+        If its shape does not fit, or ``in_shape`` has more than 3 axes.
+
+    Notes
+    -----
     ``A^H A = diag(sum_l |c_l|^2)``, 1 without codes: `pinv`, `solve_normal` with one weight, and `svd` are closed
-    forms. Its modulus is what `PhaseRetrieval` sees: the pattern with ``oversampling=2`` determines the autocorrelation
-    of the signal (Fienup 1982, Applied Optics 21, 2758), several codes in general the signal up to one phase (Candes,
-    Li & Soltanolkotabi 2015, Appl. Comput. Harmon. Anal. 39, 277).
+    forms.
+
+    References
+    ----------
+    .. [1] Fienup 1982, Phase retrieval algorithms: a comparison, Applied Optics 21, 2758.
+    .. [2] Candes, Li & Soltanolkotabi 2015, Phase retrieval from coded diffraction patterns, Appl. Comput. Harmon.
+       Anal. 39, 277.
     """
 
     in_shape: Shape
@@ -75,6 +97,7 @@ class Diffraction(LinearOperator):
 
     @property
     def out_shape(self) -> Shape:  # type: ignore[override]
+        """The shape of the data, ``([patterns,] *padded)``."""
         return self._padded if self.codes is None else (self.codes.shape[-len(self.in_shape) - 1], *self._padded)
 
     @property
@@ -143,9 +166,30 @@ class Diffraction(LinearOperator):
 
 
 def random_codes(number: int, shape: Shape, *, seed: int = 0, dtype: torch.dtype = torch.complex64) -> Tensor:
-    """``number`` coded masks ``(number, *shape)`` for `Diffraction`: entries 1, -1, i, -i, equally likely.
+    """Coded masks for `Diffraction`: entries 1, -1, i, -i, equally likely.
 
-    ``dtype``: complex. The same seed gives the same codes on every machine.
+    Parameters
+    ----------
+    number : int
+        How many masks, >= 1.
+    shape : tuple of int
+        The shape of the signal.
+    seed : int
+        The same seed gives the same codes on every machine; 0 by default.
+    dtype : torch.dtype
+        The complex precision; complex64 by default.
+
+    Returns
+    -------
+    Tensor, shape (number, *shape)
+        The masks, on the CPU.
+
+    Raises
+    ------
+    InputTypeError
+        If ``dtype`` is not complex.
+    InputError
+        If ``number`` is less than 1.
     """
     shape = check_dims("random_codes", "shape", shape)
     number = check_int("random_codes", "number", number, minimum=1)

@@ -20,11 +20,32 @@ from invsolve.operators.spectrum import Spectrum, entries, from_basis
 @final
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Downsample(OneKind):
-    """Keep one number for every block of ``factor`` entries: its ``"mean"``, or its first entry (``"pick"``).
+    """Fewer pixels: one value for every block of entries, its mean or its first entry.
 
-    ``factor`` >= 1 and ``offset`` (0 <= offset < factor, where the first block starts) are one integer for every
-    axis, or one each. Entries before the first and, for the mean, after the last whole block are not seen. Any
-    precision and device.
+    Entries before the first and, for the mean, after the last whole block are not seen. Any precision and device.
+
+    Parameters
+    ----------
+    factor : int or sequence of int
+        The block's length, >= 1, one for every axis, or one each.
+    in_shape : tuple of int
+        The shape of the signal.
+    offset : int or sequence of int
+        Where the first block starts, 0 <= offset < factor, one for every axis, or one each; 0 by default.
+    method : {'mean', 'pick'}
+        The mean of a block (the default), or its first entry.
+    kind : {'real', 'complex'}
+        The kind of signal and data; real by default.
+
+    Raises
+    ------
+    InputTypeError
+        If a factor or an offset is not an integer.
+    InputError
+        If there is not one for each axis, an offset is too large, or no whole block fits.
+
+    Notes
+    -----
     ``A A^H = c I`` with c = 1 / prod(factor) for the mean and 1 for picking, so `pinv` and `solve_normal` are closed
     forms: ``A^+ = A^H / c``.
     """
@@ -68,6 +89,7 @@ class Downsample(OneKind):
 
     @property
     def out_shape(self) -> Shape:  # type: ignore[override]
+        """The number of blocks along each axis."""
         last = 0 if self.method == "mean" else 1  # a block that is cut off still has a first entry
         return tuple(
             (n - o + last * (f - 1)) // f for n, f, o in zip(self.in_shape, self._factors, self._offsets, strict=True)
@@ -126,9 +148,7 @@ class Downsample(OneKind):
         rtol: float = 1e-6,
         max_iter: int = 200,
     ) -> Tensor:
-        """``(A^H W A + tau I)^-1 rhs = (rhs - A^H W (tau + c W)^-1 A rhs) / tau``: Woodbury, exact as ``A A^H = c
-        I``.
-        """
+        """``(A^H W A + tau I)^-1 rhs = (rhs - A^H W (tau + c W)^-1 A rhs) / tau``: Woodbury, exact, ``A A^H = c I``."""
         self._check("rhs", rhs, self.in_shape, self.in_kind)
         tau = check_positive("Downsample", "tau", tau)
         count("operator", len(rhs))
