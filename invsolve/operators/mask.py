@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, final
 
 import torch
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @final
-@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Mask(OneKind):
     """Keep some entries in place: ``y = mask * x``.
 
@@ -41,6 +41,7 @@ class Mask(OneKind):
     """
 
     mask: Tensor
+    _: KW_ONLY
     in_shape: Shape = None  # type: ignore[assignment]  # default: the shape of the mask
     kind: Kind = "real"
 
@@ -88,7 +89,7 @@ class Mask(OneKind):
 
 
 @final
-@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Subsample(OneKind):
     """Sensors at some entries, as a vector of length m: ``y = x.flatten()[index]``.
 
@@ -111,6 +112,7 @@ class Subsample(OneKind):
 
     index: Tensor
     in_shape: Shape
+    _: KW_ONLY
     kind: Kind = "real"
 
     def __post_init__(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import final
 
 import torch
@@ -14,7 +14,7 @@ from invsolve.operators.base import LinearOperator
 
 
 @final
-@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Matrix(LinearOperator):
     """A dense matrix: ``y = matrix @ x``.
 
@@ -36,11 +36,12 @@ class Matrix(LinearOperator):
     Examples
     --------
     >>> import torch
-    >>> Matrix(matrix=torch.tensor([[1.0, 2.0]]))(torch.tensor([[3.0, 4.0]]))
+    >>> Matrix(torch.tensor([[1.0, 2.0]]))(torch.tensor([[3.0, 4.0]]))
     tensor([[11.]])
     """
 
     matrix: Tensor
+    _: KW_ONLY
     in_kind: Kind = None  # type: ignore[assignment]  # default: the kind of the matrix
 
     def __post_init__(self) -> None:

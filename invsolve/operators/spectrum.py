@@ -47,7 +47,7 @@ class Spectrum:
     --------
     >>> import torch
     >>> from invsolve.operators import Mask
-    >>> spectrum = Mask(mask=torch.tensor([True, False])).svd()
+    >>> spectrum = Mask(torch.tensor([True, False])).svd()
     >>> spectrum.values, spectrum.data_to_spectrum(torch.tensor([[3.0, 4.0]]))
     (tensor([1., 0.]), tensor([[3., 0.]]))
     """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any, Self, final
 
 import torch
@@ -129,7 +129,7 @@ class _Stacked(_Wrapper):
 
 
 @final
-@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Stack(_Stacked, LinearOperator):
     """Linear measurements of one signal as one: ``y = [A_1 x; A_2 x; ...]``, flattened and concatenated in order.
 
@@ -157,6 +157,7 @@ class Stack(_Stacked, LinearOperator):
     """
 
     operators: Sequence[LinearOperator]
+    _: KW_ONLY
     names: Sequence[str] = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
@@ -173,7 +174,7 @@ class Stack(_Stacked, LinearOperator):
 
 
 @final
-@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class NonlinearStack(_Stacked):
     """`Stack` for operators of which at least one is not linear; derivatives are those of the parts.
 
@@ -198,6 +199,7 @@ class NonlinearStack(_Stacked):
     """
 
     operators: Sequence[Operator]
+    _: KW_ONLY
     names: Sequence[str] = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
 from typing import final
 
@@ -20,7 +20,7 @@ from invsolve.operators.spectrum import Spectrum, from_basis
 
 
 @final
-@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class MRI(LinearOperator):
     """Cartesian MRI ``y_c = M F (S_c x)``: coil maps S, centred orthonormal Fourier transform F, sampling mask M.
 
@@ -28,10 +28,10 @@ class MRI(LinearOperator):
 
     Parameters
     ----------
-    in_shape : tuple of int
-        ``(H, W)`` or ``(D, H, W)``; the transform is over all of its axes.
     mask : Tensor of bool, broadcastable to in_shape, or (items, ...) with as many axes more
         What is sampled (``(1, W)``: whole columns); the origin of k-space is at index n // 2.
+    in_shape : tuple of int
+        ``(H, W)`` or ``(D, H, W)``; the transform is over all of its axes.
     maps : Tensor, complex, shape (coils, *in_shape) or (items, coils, *in_shape), optional
         Coil sensitivities; data are ``(batch, coils, *in_shape)``. With sum_c |S_c|^2 <= 1, as usual, the norm of the
         operator is at most 1; that is not required. Without maps there is one coil, data are ``(batch, *in_shape)``,
@@ -51,8 +51,9 @@ class MRI(LinearOperator):
     The convention is that of fastMRI and of deepinv. `pinv`, `solve_normal` and `svd` are closed forms for one coil.
     """
 
-    in_shape: Shape
     mask: Tensor
+    in_shape: Shape
+    _: KW_ONLY
     maps: Tensor | None = None
     in_kind: Kind = "complex"
 

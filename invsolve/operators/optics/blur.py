@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
 from typing import Literal, final
 
@@ -23,7 +23,7 @@ Boundary = Literal["periodic", "zero", "reflect", "valid"]
 
 
 @final
-@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Blur(OneKind):
     """True convolution with a kernel h of length k: ``y[i] = sum_j h[j] x[i + c - j]``, its centre at ``c = k // 2``.
 
@@ -60,6 +60,7 @@ class Blur(OneKind):
 
     kernel: Tensor
     in_shape: Shape
+    _: KW_ONLY
     boundary: Boundary = "periodic"
     kind: Kind = "real"
 
@@ -201,7 +202,7 @@ class Blur(OneKind):
 
     # --- closed forms -------------------------------------------------------------------------------------------------
     def pinv(self, y: Tensor, *, rtol: float = 1e-6, max_iter: int = 500) -> Tensor:
-        """``A^+ y``; periodic: division by the spectrum where that exceeds rounding: its maximum times eps and length."""
+        """``A^+ y``; periodic: division by the spectrum where it exceeds its maximum times eps times length."""
         if self.boundary != "periodic":
             return super().pinv(y, rtol=rtol, max_iter=max_iter)
         self._check("y", y, self.out_shape, self.out_kind)
@@ -253,9 +254,9 @@ class Blur(OneKind):
 
 
 def GaussianBlur(
-    *,
     std: float | Sequence[float],
     in_shape: Sequence[int],
+    *,
     boundary: Boundary = "periodic",
     kind: Kind = "real",
     dtype: torch.dtype = torch.float32,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from math import prod
 from typing import final
 
@@ -27,7 +27,7 @@ from invsolve.operators.spectrum import Spectrum, entries, from_basis
 
 
 @final
-@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Diffraction(LinearOperator):
     """Far-field patterns ``y_l = F P (c_l x)``: codes c, zero padding P, orthonormal Fourier transform F.
 
@@ -67,6 +67,7 @@ class Diffraction(LinearOperator):
     """
 
     in_shape: Shape
+    _: KW_ONLY
     codes: Tensor | None = None
     oversampling: int = 2
     in_kind: Kind = "complex"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from math import prod
 from typing import Literal, final
 
@@ -18,7 +18,7 @@ from invsolve.operators.spectrum import Spectrum, entries, from_basis
 
 
 @final
-@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Downsample(OneKind):
     """Fewer pixels: one value for every block of entries, its mean or its first entry.
 
@@ -52,6 +52,7 @@ class Downsample(OneKind):
 
     factor: int | Sequence[int]
     in_shape: Shape
+    _: KW_ONLY
     offset: int | Sequence[int] = 0
     method: Literal["mean", "pick"] = "mean"
     kind: Kind = "real"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
 from typing import final
 
@@ -17,7 +17,7 @@ from invsolve.operators.optics.blur import Blur
 
 
 @final
-@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class NonlinearBlur(_Wrapper):
     """Blurred exposure seen through its logarithm: ``y = log(K exp(c x)) / c``.
 
@@ -53,6 +53,7 @@ class NonlinearBlur(_Wrapper):
     """
 
     blur: Blur
+    _: KW_ONLY
     contrast: float
 
     def __post_init__(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Literal, final
 
 import torch
@@ -16,7 +16,7 @@ from invsolve.operators.base import LinearOperator, Pullback
 
 
 @final
-@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class PhaseRetrieval(Alike, _Wrapper):
     """Detectors that lose the phase: ``y = |B x|`` or ``|B x|^2``, entry by entry; data are real.
 
@@ -48,13 +48,14 @@ class PhaseRetrieval(Alike, _Wrapper):
     --------
     >>> import torch
     >>> from invsolve.operators import Matrix
-    >>> A = PhaseRetrieval(operator=Matrix(matrix=torch.tensor([[3 + 4j]])))
+    >>> A = PhaseRetrieval(Matrix(torch.tensor([[3 + 4j]])))
     >>> A(torch.tensor([[1j], [2.0]]))
     tensor([[ 5.],
             [10.]])
     """
 
     operator: LinearOperator
+    _: KW_ONLY
     measure: Literal["amplitude", "intensity"] = "amplitude"
 
     out_kind = "real"

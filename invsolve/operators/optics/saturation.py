@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import final
 
 import torch
@@ -14,7 +14,7 @@ from invsolve.operators.base import Operator
 
 
 @final
-@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Saturation(Operator):
     """Soft clipping: ``y = clip(x, low, high)`` with knees, entry by entry; real, any precision and device.
 
@@ -43,11 +43,12 @@ class Saturation(Operator):
     Examples
     --------
     >>> import torch
-    >>> Saturation(in_shape=(3,), low=0.0, high=1.0, softness=0.01)(torch.tensor([[-2.0, 0.5, 7.0]]))
+    >>> Saturation((3,), low=0.0, high=1.0, softness=0.01)(torch.tensor([[-2.0, 0.5, 7.0]]))
     tensor([[0.0000, 0.5000, 1.0000]])
     """
 
     in_shape: Shape
+    _: KW_ONLY
     low: float | None = None
     high: float | None = None
     softness: float
