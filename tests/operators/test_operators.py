@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pytest
 import scipy.signal
@@ -138,6 +140,20 @@ def test_gaussian_blur_keeps_the_mean_and_widens_a_point():
     assert abs(float(y.sum()) - 1) < 1e-5
     assert abs(float((y.sum(1) * i**2).sum()) / 1.5**2 - 1) < 0.03  # sampled and cut: measured 0.5 %
     assert torch.allclose(y, y.T, atol=1e-7)
+
+
+def test_a_gaussian_blur_is_a_blur_that_keeps_its_width():
+    """What `to`, `take` and pickle give is one too, with the kernel as it was sampled, cast."""
+    A = ops.GaussianBlur((0.7, 1.2), (9, 8), boundary="zero", truncate=3.0)
+    assert isinstance(A, ops.GaussianBlur) and isinstance(A, ops.Blur)
+    x = randn(2, 9, 8)
+    _ = A(x.float())  # whatever is computed once belongs to this precision
+    wide = A.to(dtype=F64)
+    for B in (wide, wide.take(torch.tensor([0])), pickle.loads(pickle.dumps(wide))):
+        assert isinstance(B, ops.GaussianBlur) and B.std == (0.7, 1.2) and B.truncate == 3.0
+        assert torch.equal(B(x), ops.Blur(A.kernel.double(), (9, 8), boundary="zero")(x))
+    assert A.fingerprint() == ops.GaussianBlur((0.7, 1.2), (9, 8), boundary="zero", truncate=3.0).fingerprint()
+    assert not isinstance(ops.Blur(A.kernel, (9, 8)), ops.GaussianBlur)
 
 
 def test_mri_is_numpys_centred_transform():

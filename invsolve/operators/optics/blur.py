@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
-from typing import Literal, final
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -22,7 +20,6 @@ from invsolve.operators.spectrum import Spectrum
 Boundary = Literal["periodic", "zero", "reflect", "valid"]
 
 
-@final
 @dataclass(frozen=True, eq=False, repr=False)
 class Blur(OneKind):
     """True convolution with a kernel h of length k: ``y[i] = sum_j h[j] x[i + c - j]``, its centre at ``c = k // 2``.
@@ -251,58 +248,3 @@ class Blur(OneKind):
             signal_basis=Harmonics(in_shape=self.in_shape, kind=self.kind),
             data_basis=Harmonics(in_shape=self.in_shape, kind=self.kind, phase=phase.to(kind_dtype(dtype, "complex"))),
         )
-
-
-def GaussianBlur(
-    std: float | Sequence[float],
-    in_shape: Sequence[int],
-    *,
-    boundary: Boundary = "periodic",
-    kind: Kind = "real",
-    dtype: torch.dtype = torch.float32,
-    truncate: float = 4.0,
-) -> Blur:
-    """`Blur` with a Gaussian kernel, sampled at whole pixels, of sum 1.
-
-    Parameters
-    ----------
-    std : float or sequence of float
-        Standard deviation in pixels, >= 0, for all axes, or one each; 0: no blur along that axis.
-    in_shape : sequence of int
-        The shape of the signal, 1 to 3 axes.
-    boundary : {'periodic', 'zero', 'reflect', 'valid'}
-        What the signal is beyond its edge, as in `Blur`; periodic by default.
-    kind : {'real', 'complex'}
-        The kind of signal and data; real by default.
-    dtype : torch.dtype
-        The real precision of the kernel; float32 by default.
-    truncate : float
-        Where the kernel is cut, in standard deviations, > 0; 4 by default.
-
-    Returns
-    -------
-    Blur
-        With the kernel that these make.
-
-    Raises
-    ------
-    InputError
-        If ``std`` is negative or not one for each axis, or ``truncate`` not positive.
-    InputTypeError
-        If ``dtype`` is not a floating one.
-    """
-    shape = check_dims("GaussianBlur", "in_shape", in_shape)
-    stds = list(std) if isinstance(std, Sequence) else [std] * len(shape)
-    if len(stds) != len(shape):
-        raise invalid("GaussianBlur", "std", f"a number, or {len(shape)} of them, one for each axis", f"{len(stds)}")
-    reach = check_positive("GaussianBlur", "truncate", truncate)
-    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
-        raise invalid_type("GaussianBlur", "dtype", "a floating torch.dtype", str(dtype))
-    kernel = torch.ones((), dtype=torch.float64)
-    for axis, value in enumerate(stds):
-        width = check_positive("GaussianBlur", f"std[{axis}]", value, zero=True)
-        radius = math.ceil(reach * width)
-        offset = torch.arange(-radius, radius + 1, dtype=torch.float64)
-        line = torch.exp(-0.5 * (offset / width) ** 2) if width else torch.ones(1, dtype=torch.float64)
-        kernel = kernel.unsqueeze(-1) * (line / line.sum())
-    return Blur(kernel=kernel.to(dtype), in_shape=shape, boundary=boundary, kind=kind)
