@@ -15,7 +15,7 @@ import invsolve as iv
 from invsolve.core.counting import tally
 from invsolve.operators.base import Operator
 from invsolve.operators.dense import dense_matrix
-from invsolve.operators.fourier import centred_fft, centred_ifft, fast_length, shift_phases
+from invsolve.operators.fourier import centred_fft, centred_ifft, shift_phases
 
 ops = iv.operators
 
@@ -176,8 +176,11 @@ def test_centred_transforms(shape):
     assert np.allclose(want, after * torch.fft.fftn(before * x, dim=axes, norm="ortho"))
 
 
-def test_fast_lengths_are_the_next_ones_without_large_factors():
-    assert [fast_length(n) for n in (1, 7, 11, 13, 31, 97, 256)] == [1, 8, 12, 15, 32, 100, 256]
+@pytest.mark.parametrize("kind", ["real", "complex"])
+def test_transforms_have_the_next_lengths_without_large_factors(kind):
+    lengths = {2: 2, 7: 8, 11: 12, 13: 15, 31: 32, 97: 100, 256: 256}
+    blurs = [ops.Blur(torch.ones(2), (n,), boundary="valid", kind=kind) for n in lengths]
+    assert [A._fft_shape for A in blurs] == [(length,) for length in lengths.values()]
 
 
 def test_gaussian_blur_by_axis():

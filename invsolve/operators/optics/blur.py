@@ -13,7 +13,7 @@ from invsolve.core.counting import count
 from invsolve.core.validation import Kind, Shape, check_choice, check_dims, check_finite, check_positive, kind_dtype
 from invsolve.errors import invalid, invalid_type
 from invsolve.operators.base import OneKind
-from invsolve.operators.fourier import fast_length, mirrored, of_rows
+from invsolve.operators.fourier import mirrored, of_rows
 from invsolve.operators.harmonics import Harmonics
 from invsolve.operators.spectrum import Spectrum
 
@@ -113,11 +113,15 @@ class Blur(OneKind):
     @cached_property
     def _fft_shape(self) -> Shape:
         """The transform's length along `_axes`: long enough that what wraps around is cropped."""
+        if self.boundary == "periodic":
+            return tuple(self.in_shape[a] for a in self._axes)
+        from scipy.fft import next_fast_len  # here, not above: half of `import invsolve` otherwise
+
         lengths = []
         for a in self._axes:
             n, k = self.in_shape[a], self._lengths[a]
-            needed = {"periodic": n, "valid": n, "zero": n + max(k // 2, k - 1 - k // 2), "reflect": n + k - 1}
-            lengths.append(n if self.boundary == "periodic" else fast_length(needed[self.boundary]))
+            needed = {"valid": n, "zero": n + max(k // 2, k - 1 - k // 2), "reflect": n + k - 1}
+            lengths.append(next_fast_len(needed[self.boundary], real=True))
         return tuple(lengths)
 
     @cached_property
