@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING, Self
 import torch
 from torch import Tensor
 
-from invsolve.core.conjugate_gradients import conjugate_gradients, direction, inner
+from invsolve.core.conjugate_gradients import conjugate_gradients
 from invsolve.core.counting import count
 from invsolve.core.fingerprint import fingerprint
-from invsolve.core.validation import Kind, Shape, check_kind, check_positive, check_shape, kind_dtype
-from invsolve.errors import invalid, invalid_type
+from invsolve.core.validation import Kind, Shape, check_positive, kind_dtype
+from invsolve.errors import UnsupportedError, invalid
+from invsolve.operators.inputs import check_rows
+from invsolve.operators.power_iteration import largest_singular_value
 
 if TYPE_CHECKING:
     from invsolve.operators.algebra.algebra import Adjoint, Scaled, Sum
@@ -180,28 +182,8 @@ class Operator(abc.ABC):
 
     # --- plumbing ------------------------------------------------------------------------------------------------
     def _check(self, name: str, value: Tensor, shape: Shape, kind: Kind) -> None:
-        owner = type(self).__name__
-        check_shape(owner, name, value, shape)
-        check_kind(owner, name, value, kind)
-        dtype, device, batch = self.dtype, self.device, self.batch
-        if dtype is not None and kind_dtype(value.dtype, "real") != dtype:
-            raise invalid_type(
-                owner,
-                name,
-                f"of precision {dtype}",
-                str(value.dtype),
-                f"Convert it, or the operator: A.to(dtype={kind_dtype(value.dtype, 'real')}).",
-            )
-        if device is not None and value.device != device:
-            raise invalid(owner, name, f"on device {device}", value.device, "Move it, or the operator: A.to(device).")
-        if batch is not None and len(value) != batch:
-            raise invalid(
-                owner,
-                name,
-                f"of {batch} rows, one for each item of the parameters",
-                len(value),
-                "Take the items of the rows first: A.take(index).",
-            )
+        owner, dtype, device, batch = type(self).__name__, self.dtype, self.device, self.batch
+        check_rows(owner, name, value, shape, kind, dtype=dtype, device=device, batch=batch)
 
     def _tensors(self) -> dict[str, Tensor]:
         values = ((name, getattr(self, name)) for name in _field_names(type(self)))
@@ -225,7 +207,7 @@ class LinearOperator(Operator):
     """A linear operator; subclasses add ``_adjoint``, its exact adjoint in Re<u, v>.
 
     All else follows from ``_apply`` and ``_adjoint``. What may be replaced by something faster is private, and gets
-    tensors that are checked: ``_normal``, ``_svd``, and those of `Operator`.
+    tensors that are checked: ``_normal``, ``_pinv``, ``_solve_normal``, ``_svd``, and ``_vjp`` and ``_jvp``.
     """
 
     @abc.abstractmethod
@@ -241,9 +223,7 @@ class LinearOperator(Operator):
     def normal(self, x: Tensor) -> Tensor:
         """``A^H A x``, fused where the operator can."""
         self._check("x", x, self.in_shape, self.in_kind)
-        count("operator", len(x))
-        count("adjoint", len(x))
-        return self._normal(x)
+        return self._counted_normal(x)
 
     @property
     def gram(self) -> Tensor | float | None:
@@ -265,18 +245,9 @@ class LinearOperator(Operator):
         rows = self.batch or 1
         rng = torch.Generator().manual_seed(seed)
         dtype = kind_dtype(self.dtype or torch.float32, self.in_kind)
-        # One start for all rows, and a row that is done keeps its value: a norm does not depend on the other items.
+        # One start for all rows: a norm does not depend on the other items.
         x = torch.randn(1, *self.in_shape, generator=rng, dtype=dtype).to(self.device).expand(rows, *self.in_shape)
-        value = torch.zeros(rows, device=x.device, dtype=kind_dtype(dtype, "real"))
-        done = torch.zeros(rows, device=x.device, dtype=torch.bool)
-        for _ in range(max_iter):
-            x = direction(x)
-            y = self.normal(x)
-            previous, value = value, torch.where(done, value, inner(x, y).clamp_min(0).sqrt())
-            x = y
-            done = done | ((value - previous).abs() <= rtol * value)
-            if bool(done.all()):
-                break
+        value = largest_singular_value(self.normal, x, rtol=rtol, max_iter=max_iter)
         return value if self.batch is not None else value[0]
 
     def pinv(self, y: Tensor, *, rtol: float = 1e-6, max_iter: int = 500) -> Tensor:
@@ -286,7 +257,7 @@ class LinearOperator(Operator):
         is ``rtol`` of its right side or after ``max_iter`` steps.
         """
         self._check("y", y, self.out_shape, self.out_kind)
-        return conjugate_gradients(self.normal, self.adjoint(y), rtol=rtol, max_iter=max_iter)[0]
+        return self._pinv(y, rtol=rtol, max_iter=max_iter)
 
     def solve_normal(
         self,
@@ -316,15 +287,10 @@ class LinearOperator(Operator):
             A row stops at a residual of ``rtol`` relative to its right side, or after ``max_iter`` steps.
         """
         self._check("rhs", rhs, self.in_shape, self.in_kind)
-        check_positive(type(self).__name__, "tau", tau)
-        unweighted = isinstance(weight, (int, float))
-
-        def apply(x: Tensor) -> Tensor:
-            if unweighted:
-                return weight * self.normal(x) + tau * x
-            return self.adjoint(weight * self(x)) + tau * x
-
-        return conjugate_gradients(apply, rhs, start=start, rtol=rtol, max_iter=max_iter)[0]
+        if start is not None:
+            self._check("start", start, self.in_shape, self.in_kind)
+        tau = check_positive(type(self).__name__, "tau", tau)
+        return self._solve_normal(rhs, weight=weight, tau=tau, start=start, rtol=rtol, max_iter=max_iter)
 
     def svd(self, *, like: Tensor | None = None) -> Spectrum:
         """Return ``A = U S V^H`` as a `Spectrum`: in closed form where one is known, else by a dense decomposition.
@@ -362,8 +328,30 @@ class LinearOperator(Operator):
             return NotImplemented
         return Sum(first=self, second=other)
 
+    # --- what subclasses may replace by something faster; tensors are checked, `_pinv` and `_solve_normal` count ------
     def _normal(self, x: Tensor) -> Tensor:
         return self._adjoint(self._apply(x))
+
+    def _pinv(self, y: Tensor, *, rtol: float, max_iter: int) -> Tensor:
+        count("adjoint", len(y))
+        return conjugate_gradients(self._counted_normal, self._adjoint(y), rtol=rtol, max_iter=max_iter)[0]
+
+    def _solve_normal(
+        self, rhs: Tensor, *, weight: Tensor | float, tau: float, start: Tensor | None, rtol: float, max_iter: int
+    ) -> Tensor:
+        def apply(x: Tensor) -> Tensor:
+            if isinstance(weight, (int, float)):
+                return weight * self._counted_normal(x) + tau * x
+            count("operator", len(x))
+            # The public adjoint: it refuses what a weight of another shape or precision makes of the data.
+            return self.adjoint(weight * self._apply(x)) + tau * x
+
+        return conjugate_gradients(apply, rhs, start=start, rtol=rtol, max_iter=max_iter)[0]
+
+    def _counted_normal(self, x: Tensor) -> Tensor:
+        count("operator", len(x))
+        count("adjoint", len(x))
+        return self._normal(x)
 
     def _svd(self, dtype: torch.dtype, device: torch.device) -> Spectrum:
         from invsolve.operators.spectrum import dense
@@ -378,20 +366,6 @@ class LinearOperator(Operator):
         return (both[: len(x)], both[len(x) :]) if both is not None else (self._apply(x), self._apply(dx))
 
 
-class OneKind(LinearOperator):
-    """A linear operator whose signals and data have one kind, its field ``kind``."""
-
-    kind: Kind
-
-    @property
-    def in_kind(self) -> Kind:  # type: ignore[override]
-        return self.kind
-
-    @property
-    def out_kind(self) -> Kind:  # type: ignore[override]
-        return self.kind
-
-
 class BlackBox(Operator):
     """Evaluations only: a simulator that nobody can differentiate; its derivatives raise UnsupportedError."""
 
@@ -402,8 +376,6 @@ class BlackBox(Operator):
         raise self._no_derivative()
 
     def _no_derivative(self) -> Exception:
-        from invsolve.errors import UnsupportedError
-
         return UnsupportedError(
             f"{type(self).__name__}: a black box has no derivative. Use a strategy that needs evaluations only."
         )

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from invsolve.core.validation import Kind, Shape, check_choice, check_dims
 from invsolve.errors import invalid, invalid_type
-from invsolve.operators.base import OneKind
+from invsolve.operators.one_kind import OneKind
 
 if TYPE_CHECKING:
     from invsolve.operators.spectrum import Spectrum

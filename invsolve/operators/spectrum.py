@@ -11,9 +11,10 @@ from torch import Tensor
 from invsolve.core.counting import count
 from invsolve.core.validation import Kind, Shape, check_kind, check_shape, kind_dtype
 from invsolve.errors import UnsupportedError, invalid, invalid_type
-from invsolve.operators.base import LinearOperator, OneKind
+from invsolve.operators.base import LinearOperator
 from invsolve.operators.dense import dense_matrix
 from invsolve.operators.mask import Mask
+from invsolve.operators.one_kind import OneKind
 
 LIMIT = 4096  # unknowns, and data, of a dense decomposition: a minute or two on one core, half a gigabyte
 

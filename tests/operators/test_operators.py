@@ -107,6 +107,50 @@ def test_fingerprints_differ_with_the_parameters():
     assert ops.Matrix(matrix=torch.eye(2)).fingerprint() == ops.Matrix(matrix=torch.eye(2)).fingerprint()
 
 
+@pytest.mark.parametrize("A", CASES.values(), ids=CASES)
+def test_the_public_solves_check_for_every_operator(A):
+    """Subclasses replace the private ones, which get tensors that are checked."""
+    assert type(A).pinv is iv.operators.LinearOperator.pinv
+    assert type(A).solve_normal is iv.operators.LinearOperator.solve_normal
+    draw = Numbers(1)
+    rows = A.batch or 2
+    x, y = draw.signals(A, rows), draw.data(A, rows)
+    with pytest.raises(iv.errors.InputError, match=f"{type(A).__name__}: `y` must"):
+        A.pinv(y[..., :-1])
+    with pytest.raises(iv.errors.InputError, match=f"{type(A).__name__}: `rhs` must"):
+        A.solve_normal(x[..., :-1], tau=1.0)
+    with pytest.raises(iv.errors.InputError, match=f"{type(A).__name__}: `start` must"):
+        A.solve_normal(x, tau=1.0, start=x[..., :-1])
+    with pytest.raises(iv.errors.InputError, match=f"{type(A).__name__}: `tau` must be positive"):
+        A.solve_normal(x, tau=0.0)
+
+
+def test_what_a_new_operator_must_write():
+    """Its shapes and one method, two if it is linear; all else follows."""
+
+    class Square(Operator):
+        in_shape = out_shape = (3,)
+
+        def _apply(self, x):
+            return x**2
+
+    class Steps(iv.operators.LinearOperator):
+        in_shape, out_shape = (3,), (2,)
+
+        def _apply(self, x):
+            return x.diff(dim=1)
+
+        def _adjoint(self, y):
+            return torch.stack([-y[:, 0], y[:, 0] - y[:, 1], y[:, 1]], 1)
+
+    assert Operator.__abstractmethods__ == {"_apply"}
+    assert iv.operators.LinearOperator.__abstractmethods__ == {"_apply", "_adjoint"}
+    assert iv.testing.check_operator(Square()).passed and iv.testing.check_operator(Steps()).passed
+    A, y = Steps(), torch.tensor([[1.0, 2.0]])
+    assert torch.allclose(A(A.pinv(y)), y, atol=1e-5)
+    assert torch.allclose(A.svd().values, torch.tensor([3.0, 1.0, 0.0]).sqrt(), atol=1e-6)
+
+
 # --- algebra, items, derivatives -----------------------------------------------------------------------------------
 def test_algebra_is_that_of_matrices():
     draw = Numbers(1)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from invsolve.core.counting import count
-from invsolve.core.validation import Kind, Shape, check_choice, check_dims, check_finite, check_positive, kind_dtype
+from invsolve.core.validation import Kind, Shape, check_choice, check_dims, check_finite, kind_dtype
 from invsolve.errors import invalid, invalid_type
 from invsolve.operators.base import LinearOperator
 from invsolve.operators.fourier import mirrored, of_rows, shift_phases
@@ -187,11 +187,12 @@ class MRI(LinearOperator):
         out = of_rows(torch.fft.ifftn, spectrum, dim=self._dims)
         return out.real.contiguous() if self.in_kind == "real" else out
 
-    def pinv(self, y: Tensor, *, rtol: float = 1e-6, max_iter: int = 500) -> Tensor:
+    def _pinv(self, y: Tensor, *, rtol: float, max_iter: int) -> Tensor:
         """``A^+ y``: A^H y for one coil and complex images, closed form for real ones; CG-SENSE for several coils."""
         if self.maps is not None:
-            return super().pinv(y, rtol=rtol, max_iter=max_iter)
-        x = self.adjoint(y)
+            return super()._pinv(y, rtol=rtol, max_iter=max_iter)
+        count("adjoint", len(y))
+        x = self._adjoint(y)
         if self.in_kind == "complex":
             return x
         # 0, 1/2 or 1: a frequency may be known from its mirror image
@@ -213,21 +214,12 @@ class MRI(LinearOperator):
             data_basis=Mask(mask=sampled, in_shape=self.in_shape, kind="complex"),
         )
 
-    def solve_normal(
-        self,
-        rhs: Tensor,
-        *,
-        weight: Tensor | float = 1.0,
-        tau: float,
-        start: Tensor | None = None,
-        rtol: float = 1e-6,
-        max_iter: int = 200,
+    def _solve_normal(
+        self, rhs: Tensor, *, weight: Tensor | float, tau: float, start: Tensor | None, rtol: float, max_iter: int
     ) -> Tensor:
         """``(A^H W A + tau I)^-1 rhs``; one coil: exact, by division in k-space, whatever the weights."""
         if self.maps is not None:
-            return super().solve_normal(rhs, weight=weight, tau=tau, start=start, rtol=rtol, max_iter=max_iter)
-        self._check("rhs", rhs, self.in_shape, self.in_kind)
-        tau = check_positive("MRI", "tau", tau)
+            return super()._solve_normal(rhs, weight=weight, tau=tau, start=start, rtol=rtol, max_iter=max_iter)
         count("operator", len(rhs))
         count("adjoint", len(rhs))
         return self._filter(rhs, 1 / (self._multiplier(weight * self.observed.to(rhs.real.dtype)) + tau))

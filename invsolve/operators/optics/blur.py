@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from invsolve.core.counting import count
-from invsolve.core.validation import Kind, Shape, check_choice, check_dims, check_finite, check_positive, kind_dtype
+from invsolve.core.validation import Kind, Shape, check_choice, check_dims, check_finite, kind_dtype
 from invsolve.errors import invalid, invalid_type
-from invsolve.operators.base import OneKind
 from invsolve.operators.fourier import mirrored, of_rows
 from invsolve.operators.harmonics import Harmonics
+from invsolve.operators.one_kind import OneKind
 from invsolve.operators.spectrum import Spectrum
 
 Boundary = Literal["periodic", "zero", "reflect", "valid"]
@@ -202,11 +202,10 @@ class Blur(OneKind):
         return x
 
     # --- closed forms -------------------------------------------------------------------------------------------------
-    def pinv(self, y: Tensor, *, rtol: float = 1e-6, max_iter: int = 500) -> Tensor:
+    def _pinv(self, y: Tensor, *, rtol: float, max_iter: int) -> Tensor:
         """``A^+ y``; periodic: division by the spectrum where it exceeds its maximum times eps times length."""
         if self.boundary != "periodic":
-            return super().pinv(y, rtol=rtol, max_iter=max_iter)
-        self._check("y", y, self.out_shape, self.out_kind)
+            return super()._pinv(y, rtol=rtol, max_iter=max_iter)
         count("adjoint", len(y))
         power = self._spectrum.abs()
         dims = tuple(range(-len(self.in_shape), 0))
@@ -214,21 +213,12 @@ class Blur(OneKind):
         inverse = torch.where(power > floor, self._spectrum.conj() / power.square(), 0.0)
         return self._inverse(self._transform(y) * inverse)
 
-    def solve_normal(
-        self,
-        rhs: Tensor,
-        *,
-        weight: Tensor | float = 1.0,
-        tau: float,
-        start: Tensor | None = None,
-        rtol: float = 1e-6,
-        max_iter: int = 200,
+    def _solve_normal(
+        self, rhs: Tensor, *, weight: Tensor | float, tau: float, start: Tensor | None, rtol: float, max_iter: int
     ) -> Tensor:
         """``(A^H W A + tau I)^-1 rhs``; periodic with one weight: exact, by division in Fourier space."""
         if self.boundary != "periodic" or isinstance(weight, Tensor):
-            return super().solve_normal(rhs, weight=weight, tau=tau, start=start, rtol=rtol, max_iter=max_iter)
-        self._check("rhs", rhs, self.in_shape, self.in_kind)
-        tau = check_positive("Blur", "tau", tau)
+            return super()._solve_normal(rhs, weight=weight, tau=tau, start=start, rtol=rtol, max_iter=max_iter)
         count("operator", len(rhs))
         count("adjoint", len(rhs))
         return self._inverse(self._transform(rhs) / (weight * self._spectrum.abs().square() + tau))

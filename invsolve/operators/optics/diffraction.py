@@ -17,7 +17,6 @@ from invsolve.core.validation import (
     check_dims,
     check_finite,
     check_int,
-    check_positive,
     kind_dtype,
 )
 from invsolve.errors import invalid, invalid_type
@@ -132,27 +131,19 @@ class Diffraction(LinearOperator):
     def _normal(self, x: Tensor) -> Tensor:
         return x * self._power.to(x.device, x.real.dtype)
 
-    def pinv(self, y: Tensor, *, rtol: float = 1e-6, max_iter: int = 500) -> Tensor:
+    def _pinv(self, y: Tensor, *, rtol: float, max_iter: int) -> Tensor:
         """``A^+ y = A^H y / sum_l |c_l|^2``; 0 where no code lets light through."""
-        x = self.adjoint(y)
+        count("adjoint", len(y))
+        x = self._adjoint(y)
         power = self._power.to(x.device, x.real.dtype)
         return x * torch.where(power > 0, 1 / power, 0.0)
 
-    def solve_normal(
-        self,
-        rhs: Tensor,
-        *,
-        weight: Tensor | float = 1.0,
-        tau: float,
-        start: Tensor | None = None,
-        rtol: float = 1e-6,
-        max_iter: int = 200,
+    def _solve_normal(
+        self, rhs: Tensor, *, weight: Tensor | float, tau: float, start: Tensor | None, rtol: float, max_iter: int
     ) -> Tensor:
         """``(A^H W A + tau I)^-1 rhs``; with one weight: exact, by division."""
         if isinstance(weight, Tensor):
-            return super().solve_normal(rhs, weight=weight, tau=tau, start=start, rtol=rtol, max_iter=max_iter)
-        self._check("rhs", rhs, self.in_shape, self.in_kind)
-        tau = check_positive("Diffraction", "tau", tau)
+            return super()._solve_normal(rhs, weight=weight, tau=tau, start=start, rtol=rtol, max_iter=max_iter)
         count("operator", len(rhs))
         count("adjoint", len(rhs))
         return rhs / (weight * self._power.to(rhs.device, rhs.real.dtype) + tau)

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from invsolve.core.counting import count
-from invsolve.core.validation import Kind, Shape, check_choice, check_dims, check_int, check_positive
+from invsolve.core.validation import Kind, Shape, check_choice, check_dims, check_int
 from invsolve.errors import invalid
-from invsolve.operators.base import LinearOperator, OneKind
+from invsolve.operators.base import LinearOperator
+from invsolve.operators.one_kind import OneKind
 from invsolve.operators.spectrum import Spectrum, entries, from_basis
 
 
@@ -123,9 +124,10 @@ class Downsample(OneKind):
         self._window(x).copy_(y)
         return x
 
-    def pinv(self, y: Tensor, *, rtol: float = 1e-6, max_iter: int = 500) -> Tensor:
+    def _pinv(self, y: Tensor, *, rtol: float, max_iter: int) -> Tensor:
         """``A^+ y = A^H y / c``: every entry of a block gets its mean."""
-        return self.adjoint(y) / self._gain
+        count("adjoint", len(y))
+        return self._adjoint(y) / self._gain
 
     def _svd(self, dtype: torch.dtype, device: torch.device) -> Spectrum:
         """The entries, the first of each mean's block standing for it (see `_Blocks`)."""
@@ -139,19 +141,10 @@ class Downsample(OneKind):
         x = self._window(x)
         return x if self.method == "pick" else x[(slice(None), *(slice(None, None, f) for f in self._factors))]
 
-    def solve_normal(
-        self,
-        rhs: Tensor,
-        *,
-        weight: Tensor | float = 1.0,
-        tau: float,
-        start: Tensor | None = None,
-        rtol: float = 1e-6,
-        max_iter: int = 200,
+    def _solve_normal(
+        self, rhs: Tensor, *, weight: Tensor | float, tau: float, start: Tensor | None, rtol: float, max_iter: int
     ) -> Tensor:
         """``(A^H W A + tau I)^-1 rhs = (rhs - A^H W (tau + c W)^-1 A rhs) / tau``: Woodbury, exact, ``A A^H = c I``."""
-        self._check("rhs", rhs, self.in_shape, self.in_kind)
-        tau = check_positive("Downsample", "tau", tau)
         count("operator", len(rhs))
         count("adjoint", len(rhs))
         return (rhs - self._adjoint(weight / (tau + self._gain * weight) * self._apply(rhs))) / tau
