@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import KW_ONLY, dataclass
-from typing import TYPE_CHECKING, final
+from typing import final
 
 import torch
 from torch import Tensor
 
 from invsolve.core.validation import Kind, Shape, check_choice, check_dims
 from invsolve.errors import invalid, invalid_type
+from invsolve.operators.bases import Entries, from_basis
 from invsolve.operators.one_kind import OneKind
-
-if TYPE_CHECKING:
-    from invsolve.operators.spectrum import Spectrum
+from invsolve.operators.spectrum import Spectrum
 
 
 @final
@@ -83,9 +82,8 @@ class Mask(OneKind):
         return x * self.mask
 
     def _svd(self, dtype: torch.dtype, device: torch.device) -> Spectrum:
-        from invsolve.operators.spectrum import Spectrum, entries
-
-        return Spectrum(values=self.mask.to(dtype), signal_basis=entries(self, device), data_basis=self)
+        entries = Entries(in_shape=self.in_shape, kind=self.kind)
+        return Spectrum(values=self.mask.to(dtype), signal_basis=entries, data_basis=self)
 
 
 @final
@@ -148,7 +146,6 @@ class Subsample(OneKind):
 
     def _svd(self, dtype: torch.dtype, device: torch.device) -> Spectrum:
         """The entries; an entry that is kept r times has the value sqrt(r)."""
-        from invsolve.operators.spectrum import entries, from_basis
-
         times = self._adjoint(torch.ones(self.batch or 1, *self.out_shape, dtype=dtype, device=device))
-        return from_basis(self, entries(self, device), (times if self.batch is not None else times[0]).sqrt())
+        entries = Entries(in_shape=self.in_shape, kind=self.kind)
+        return from_basis(self, entries, (times if self.batch is not None else times[0]).sqrt())

@@ -13,8 +13,6 @@ from invsolve.core.validation import Kind, Shape, check_kind, check_shape, kind_
 from invsolve.errors import UnsupportedError, invalid, invalid_type
 from invsolve.operators.base import LinearOperator
 from invsolve.operators.dense import dense_matrix
-from invsolve.operators.mask import Mask
-from invsolve.operators.one_kind import OneKind
 
 LIMIT = 4096  # unknowns, and data, of a dense decomposition: a minute or two on one core, half a gigabyte
 
@@ -129,25 +127,7 @@ class Spectrum:
         return value
 
 
-# --- decompositions ---------------------------------------------------------------------------------------------------
-def entries(operator: LinearOperator, device: torch.device) -> Mask:
-    """The unitary basis of single entries: the identity on the signals of ``operator``."""
-    ones = torch.ones((), dtype=torch.bool, device=device).expand(operator.in_shape)
-    return Mask(mask=ones, kind=operator.in_kind)
-
-
-def from_basis(operator: LinearOperator, basis: LinearOperator, values: Tensor) -> Spectrum:
-    """The decomposition of an operator with ``A^H A = V S^2 V^H``, from ``basis`` V^H and s: ``U^H = S^-1 V^H A^H``.
-
-    For values that are 0 or far from it: what A^H rounds is divided by them.
-    """
-    inverse = torch.where(values > 0, 1 / values, 0.0)
-    scaling = Diagonal(values=inverse, in_shape=basis.out_shape, kind=basis.out_kind)
-    data_basis = scaling @ (basis @ operator.H)
-    assert isinstance(data_basis, LinearOperator)  # a chain of linear maps
-    return Spectrum(values=values, signal_basis=basis, data_basis=data_basis)
-
-
+# --- the dense decomposition ------------------------------------------------------------------------------------------
 def too_large(operator: LinearOperator) -> str:
     """Why an operator has no dense decomposition; '' if it has one."""
     n, m = (
@@ -186,29 +166,6 @@ def dense(operator: LinearOperator, dtype: torch.dtype, device: torch.device) ->
         signal_basis=RealMatrix(matrix=right.to(device, dtype), in_shape=operator.in_shape, in_kind=operator.in_kind),
         data_basis=RealMatrix(matrix=rows.to(device, dtype), in_shape=operator.out_shape, in_kind=operator.out_kind),
     )
-
-
-@final
-@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class Diagonal(OneKind):
-    """``y = values * x`` with real ``values``, ``in_shape`` or ``(items, *in_shape)``."""
-
-    values: Tensor
-    in_shape: Shape
-    kind: Kind = "real"
-
-    def _item_axes(self) -> dict[str, int]:
-        return {"values": len(self.in_shape)}
-
-    @property
-    def out_shape(self) -> Shape:  # type: ignore[override]
-        return self.in_shape
-
-    def _apply(self, x: Tensor) -> Tensor:
-        return self.values * x
-
-    def _adjoint(self, y: Tensor) -> Tensor:
-        return self.values * y
 
 
 @final

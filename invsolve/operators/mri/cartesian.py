@@ -13,10 +13,11 @@ from invsolve.core.counting import count
 from invsolve.core.validation import Kind, Shape, check_choice, check_dims, check_finite, kind_dtype
 from invsolve.errors import invalid, invalid_type
 from invsolve.operators.base import LinearOperator
+from invsolve.operators.bases import from_basis
 from invsolve.operators.fourier import mirrored, of_rows, shift_phases
 from invsolve.operators.harmonics import Harmonics
 from invsolve.operators.mask import Mask
-from invsolve.operators.spectrum import Spectrum, from_basis
+from invsolve.operators.spectrum import Spectrum
 
 
 @final

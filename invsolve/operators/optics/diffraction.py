@@ -21,8 +21,9 @@ from invsolve.core.validation import (
 )
 from invsolve.errors import invalid, invalid_type
 from invsolve.operators.base import LinearOperator
+from invsolve.operators.bases import Entries, from_basis
 from invsolve.operators.fourier import of_rows
-from invsolve.operators.spectrum import Spectrum, entries, from_basis
+from invsolve.operators.spectrum import Spectrum
 
 
 @final
@@ -150,7 +151,8 @@ class Diffraction(LinearOperator):
 
     def _svd(self, dtype: torch.dtype, device: torch.device) -> Spectrum:
         values = self._power.to(device, dtype).sqrt()
-        return from_basis(self, entries(self, device), values.expand(*values.shape[: self._leading], *self.in_shape))
+        entries = Entries(in_shape=self.in_shape, kind=self.in_kind)
+        return from_basis(self, entries, values.expand(*values.shape[: self._leading], *self.in_shape))
 
     @property
     def _leading(self) -> int:

@@ -14,8 +14,9 @@ from invsolve.core.counting import count
 from invsolve.core.validation import Kind, Shape, check_choice, check_dims, check_int
 from invsolve.errors import invalid
 from invsolve.operators.base import LinearOperator
+from invsolve.operators.bases import Entries, from_basis
 from invsolve.operators.one_kind import OneKind
-from invsolve.operators.spectrum import Spectrum, entries, from_basis
+from invsolve.operators.spectrum import Spectrum
 
 
 @final
@@ -131,7 +132,8 @@ class Downsample(OneKind):
 
     def _svd(self, dtype: torch.dtype, device: torch.device) -> Spectrum:
         """The entries, the first of each mean's block standing for it (see `_Blocks`)."""
-        basis = entries(self, device) if self.method == "pick" else _Blocks(blocks=self)
+        pick = self.method == "pick"
+        basis = Entries(in_shape=self.in_shape, kind=self.kind) if pick else _Blocks(blocks=self)
         seen = torch.zeros(1, *self.in_shape, dtype=dtype, device=device)
         self._firsts(seen).fill_(self._gain**0.5)
         return from_basis(self, basis, seen[0])
