@@ -23,22 +23,70 @@ from invsolve.operators.optics.phase_retrieval import PhaseRetrieval
 
 
 def zero_filled(A: LinearOperator, y: Tensor) -> Tensor:
-    """``A^H y``: the adjoint, with no density compensation and no scale.
+    """The adjoint ``A^H y``, with no density compensation and no scale.
 
     For Cartesian MRI with orthonormal transforms and maps of unit sum of squares this is the usual zero-filled image:
     data that were not measured count as zero. It is too dark by what was left out, and for an operator with
     ``||A|| != 1`` it is not in the units of the signal at all.
+
+    Parameters
+    ----------
+    A : LinearOperator
+        The forward model.
+    y : Tensor, shape (batch, *A.out_shape)
+        The data, finite.
+
+    Returns
+    -------
+    Tensor, shape (batch, *A.in_shape)
+        ``A^H y``.
+
+    Raises
+    ------
+    InputTypeError
+        If ``A`` is not linear, or ``y`` of another kind or precision than its data.
+    InputError
+        If ``y`` has another shape or entries that are not finite.
     """
     _check("zero_filled", A, y)
     return A.adjoint(y)
 
 
 def tikhonov(A: LinearOperator, y: Tensor, *, weight: float, rtol: float = 1e-6, max_iter: int = 200) -> Tensor:
-    """``argmin_x 1/2 ||A x - y||^2 + weight/2 ||x||^2``, by conjugate gradients on ``A^H A + weight``.
+    """Tikhonov's ``argmin_x 1/2 ||A x - y||^2 + weight/2 ||x||^2``, by conjugate gradients on ``A^H A + weight``.
 
-    With a multi-coil `MRI` this is CG-SENSE (Pruessmann et al. 2001, MRM 46). ``weight`` > 0 is compared with
-    ``||A||^2``; with ``weight = s^2 / a^2`` it is the posterior mean for noise of std s and a white signal of std a. A
-    row stops at a relative residual of ``rtol``, or after ``max_iter`` steps.
+    With a multi-coil `MRI` this is CG-SENSE [1]_.
+
+    Parameters
+    ----------
+    A : LinearOperator
+        The forward model.
+    y : Tensor, shape (batch, *A.out_shape)
+        The data, finite.
+    weight : float
+        > 0, compared with ``||A||^2``. With ``weight = s^2 / a^2`` the result is the posterior mean for noise of
+        standard deviation s and a white signal of standard deviation a.
+    rtol : float
+        The relative residual at which a row stops, > 0; 1e-6 by default.
+    max_iter : int
+        The most steps, >= 1; 200 by default.
+
+    Returns
+    -------
+    Tensor, shape (batch, *A.in_shape)
+        The minimum.
+
+    Raises
+    ------
+    InputTypeError
+        If ``A`` is not linear, or ``y`` of another kind or precision than its data.
+    InputError
+        If ``y`` has another shape or entries that are not finite, or a number is out of its range.
+
+    References
+    ----------
+    .. [1] Pruessmann et al. 2001, Advances in sensitivity encoding with arbitrary k-space trajectories, Magnetic
+       Resonance in Medicine 46, 638.
     """
     _check("tikhonov", A, y)
     weight = check_positive("tikhonov", "weight", weight)
@@ -48,16 +96,45 @@ def tikhonov(A: LinearOperator, y: Tensor, *, weight: float, rtol: float = 1e-6,
 
 
 def total_variation(A: LinearOperator, y: Tensor, *, weight: float, iterations: int = 200) -> Tensor:
-    """``argmin_x 1/2 ||A x - y||^2 + weight TV(x)`` for real or complex signals of 1 to 3 axes.
+    """Total variation: ``argmin_x 1/2 ||A x - y||^2 + weight TV(x)`` for real or complex signals of 1 to 3 axes.
 
     ``TV(x) = sum_i sqrt(sum_d |x_(i + e_d) - x_i|^2)``: isotropic, forward differences, no difference across the border
-    (Neumann); spacing 1 in every direction. ``weight`` > 0 is in units of data^2 over signal.
+    (Neumann); spacing 1 in every direction.
 
-    Primal-dual iterations of Loris & Verhoeven 2011 (Inverse Problems 27, 125007), with p the field of the
-    differences, ``|p_i| <= weight``: ``z = x - t (A^H (A x - y) + D^H p)``; ``p <- project(p + s D z)``;
-    ``x <- x - t (A^H (A x - y) + D^H p)``. It converges for ``t < 2 / ||A||^2`` and ``s t ||D||^2 <= 1``, with
-    ``||D||^2 <= 4`` per axis. Both steps follow from ``A.norm()``, so units do not matter. One application of A and
-    one of ``A^H`` an iteration; every row runs all of them.
+    Parameters
+    ----------
+    A : LinearOperator
+        The forward model, of signals of 1 to 3 axes.
+    y : Tensor, shape (batch, *A.out_shape)
+        The data, finite.
+    weight : float
+        > 0, in units of data^2 over signal.
+    iterations : int
+        >= 1, 200 by default: one application of A and one of ``A^H`` each; every row runs all of them.
+
+    Returns
+    -------
+    Tensor, shape (batch, *A.in_shape)
+        The last iterate.
+
+    Raises
+    ------
+    InputTypeError
+        If ``A`` is not linear, or ``y`` of another kind or precision than its data.
+    InputError
+        If ``y`` has another shape or entries that are not finite, a number is out of its range, or ``A`` is zero.
+
+    Notes
+    -----
+    Primal-dual iterations [1]_, with p the field of the differences, ``|p_i| <= weight``:
+    ``z = x - t (A^H (A x - y) + D^H p)``; ``p <- project(p + s D z)``; ``x <- x - t (A^H (A x - y) + D^H p)``. It
+    converges for ``t < 2 / ||A||^2`` and ``s t ||D||^2 <= 1``, with ``||D||^2 <= 4`` per axis. Both steps follow from
+    ``A.norm()``, so units do not matter.
+
+    References
+    ----------
+    .. [1] Loris & Verhoeven 2011, On a generalization of the iterative soft-thresholding algorithm for the case of
+       non-separable penalty, Inverse Problems 27, 125007.
     """
     _check("total_variation", A, y)
     weight = check_positive("total_variation", "weight", weight)
@@ -85,13 +162,44 @@ def total_variation(A: LinearOperator, y: Tensor, *, weight: float, iterations: 
 
 
 def amplitude_flow(A: PhaseRetrieval, y: Tensor, *, iterations: int = 500) -> Tensor:
-    """A local minimum of ``1/2 || |B x| - y ||^2`` for ``A`` with ``measure="amplitude"``, from a spectral start.
+    """A local minimum of ``1/2 || |B x| - y ||^2`` from a spectral start, up to what `PhaseRetrieval` leaves open.
 
-    ``x <- x - B^H (B x - y sgn(B x)) / ||B||^2`` (Zhang et al. 2017, JMLR 18, 141; `PhaseRetrieval` says what it leaves
-    open, a phase at least). The start is the top eigenvector of ``B^H diag(T) B`` with ``T = min(y^2 / mean(y^2), 4)``
-    of each row (100 power iterations; Chen & Candes 2017, Comm. Pure Appl. Math. 70, 822, leave larger data out),
-    scaled to the energy of the data. With several coded masks it finds the signal; from one oversampled pattern it
-    often stagnates.
+    With several coded masks it finds the signal, up to a phase at least; from one oversampled pattern it often
+    stagnates.
+
+    Parameters
+    ----------
+    A : PhaseRetrieval
+        Of ``measure="amplitude"``; B is its ``operator``.
+    y : Tensor, real, shape (batch, *A.out_shape)
+        The amplitudes, finite.
+    iterations : int
+        >= 1; 500 by default.
+
+    Returns
+    -------
+    Tensor, shape (batch, *A.in_shape)
+        The last iterate.
+
+    Raises
+    ------
+    InputTypeError
+        If ``A`` is not such an operator.
+    InputError
+        If ``y`` has another shape or entries that are not finite, or B is zero.
+
+    Notes
+    -----
+    ``x <- x - B^H (B x - y sgn(B x)) / ||B||^2`` [1]_. The start is the top eigenvector of ``B^H diag(T) B`` with
+    ``T = min(y^2 / mean(y^2), 4)`` of each row (100 power iterations; Chen & Candes [2]_ leave larger data out),
+    scaled to the energy of the data.
+
+    References
+    ----------
+    .. [1] Zhang et al. 2017, A nonconvex approach for phase retrieval: reshaped Wirtinger flow and incremental
+       algorithms, JMLR 18, 141.
+    .. [2] Chen & Candes 2017, Solving random quadratic systems of equations is nearly as easy as solving linear
+       systems, Comm. Pure Appl. Math. 70, 822.
     """
     if not isinstance(A, PhaseRetrieval) or A.measure != "amplitude":
         raise invalid_type("amplitude_flow", "A", "an iv.operators.PhaseRetrieval with measure='amplitude'", A)
@@ -144,7 +252,10 @@ def _differences_adjoint(p: Tensor) -> Tensor:
 
 
 class WeightedSolver(Protocol):
-    """A reconstruction with one weight: `tikhonov`, `total_variation`, or a function of the user."""
+    """A reconstruction with one weight: `tikhonov`, `total_variation`, or a function of the user.
+
+    Called as ``solver(A, y, weight=w)``.
+    """
 
     def __call__(self, A: LinearOperator, y: Tensor, /, *, weight: float) -> Tensor: ...
 
@@ -152,7 +263,17 @@ class WeightedSolver(Protocol):
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TunedWeight:
-    """The ``weight`` of least error, and the ``errors`` (mean relative error) of all ``weights`` that were tried."""
+    """What `tune_weight` found.
+
+    Attributes
+    ----------
+    weight : float
+        The weight of least error.
+    weights : tuple of float
+        All weights that were tried.
+    errors : tuple of float
+        The mean relative error of each.
+    """
 
     weight: float
     weights: tuple[float, ...]
@@ -167,10 +288,28 @@ class TunedWeight:
 def tune_weight(
     solver: WeightedSolver, problems: Sequence[tuple[LinearOperator, Tensor, Tensor]], weights: Sequence[float]
 ) -> TunedWeight:
-    """The weight with the smallest mean `nrmse` over ``problems``, each ``(A, y, truth)`` with a batch axis.
+    """The weight of a reconstruction with the smallest mean `nrmse` on examples with a known truth.
 
-    ``solver(A, y, weight=w)`` is called for every weight on every problem. Tune on phantoms or on other
-    patients, never on the truth that the comparison is about.
+    Tune on phantoms or on other patients, never on the truth that the comparison is about.
+
+    Parameters
+    ----------
+    solver : callable
+        ``solver(A, y, weight=w)``, called for every weight on every problem.
+    problems : sequence of (LinearOperator, Tensor, Tensor)
+        ``(A, y, truth)``, each with a batch axis; at least one.
+    weights : sequence of float
+        The weights to try, > 0; at least one.
+
+    Returns
+    -------
+    TunedWeight
+        The best weight, and the errors of all.
+
+    Raises
+    ------
+    InputError
+        If there is no problem or no weight, or a weight is not positive.
     """
     if not problems:
         raise invalid("tune_weight", "problems", "at least one (A, y, truth)", "none")

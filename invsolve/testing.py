@@ -22,14 +22,37 @@ ROWS = 3
 
 
 def tolerance(dtype: torch.dtype) -> float:
-    """Rounding of some thousand operations: 1e-5 in float32, 1e-12 in float64."""
+    """Rounding of some thousand operations: 1e-5 in float32, 1e-12 in float64.
+
+    Parameters
+    ----------
+    dtype : torch.dtype
+        A real precision.
+
+    Returns
+    -------
+    float
+        The relative error that is allowed.
+    """
     return 1e-12 if dtype == torch.float64 else 1e-5
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class Property:
-    """One property: ``value`` is the relative error that was found, None where nothing was measured."""
+    """One property of an operator, and whether it holds.
+
+    Attributes
+    ----------
+    name : str
+        Which: "output", "adjoint", "derivative", ...
+    passed : bool
+        Whether it holds.
+    value : float or None
+        The relative error that was found; None where nothing was measured.
+    text : str
+        What was looked at, or what is wrong.
+    """
 
     name: str
     passed: bool
@@ -40,17 +63,27 @@ class Property:
 @final
 @dataclass(frozen=True, kw_only=True)
 class OperatorReport:
-    """What `check_operator` found; ``print(report)`` for people."""
+    """What `check_operator` found; ``print(report)`` for people.
+
+    Attributes
+    ----------
+    operator : str
+        The operator in one line.
+    properties : tuple of Property
+        All that was looked at; only the first ones if the output is wrong already.
+    """
 
     operator: str
     properties: tuple[Property, ...]
 
     @property
     def passed(self) -> bool:
+        """Whether all properties hold."""
         return all(p.passed for p in self.properties)
 
     @property
     def failures(self) -> tuple[Property, ...]:
+        """Those that do not hold."""
         return tuple(p for p in self.properties if not p.passed)
 
     def __str__(self) -> str:
@@ -65,12 +98,32 @@ class OperatorReport:
 def check_operator(A: Operator, *, seed: int = 0, tol: float | None = None, throw: bool = True) -> OperatorReport:
     """Check an operator against the contract of `invsolve.operators`; about fifty evaluations of a few rows.
 
-    ``tol`` is the relative error allowed for what should hold up to rounding (`tolerance` of its precision unless
-    given; an operator with an inner iteration may need more). Inputs are random normal and smooth signals from
-    ``seed``, of unit size: an operator that is only defined elsewhere (positive signals, say) should be composed with
-    its change of variable.
+    Inputs are random normal and smooth signals of unit size: an operator that is only defined elsewhere (positive
+    signals, say) should be composed with its change of variable.
 
-    Raises OperatorError listing every failure, or returns the report of them with ``throw=False``.
+    Parameters
+    ----------
+    A : Operator
+        What is checked.
+    seed : int
+        Of the random signals; 0 by default.
+    tol : float, optional
+        The relative error allowed for what should hold up to rounding, > 0; `tolerance` of the operator's precision by
+        default. An operator with an inner iteration may need more.
+    throw : bool
+        Whether a failure raises; True by default.
+
+    Returns
+    -------
+    OperatorReport
+        What was found, failures too with ``throw=False``.
+
+    Raises
+    ------
+    OperatorError
+        If a property does not hold: the text lists all that do not.
+    InputTypeError
+        If ``A`` is no operator.
     """
     if not isinstance(A, Operator):
         raise invalid_type(
@@ -92,10 +145,21 @@ def check_operator(A: Operator, *, seed: int = 0, tol: float | None = None, thro
 
 
 def dot_test(A: LinearOperator, *, like: Tensor | None = None, seed: int = 0) -> float:
-    """The adjoint gap on one random pair per item: |<Au,v> - <u,A^H v>| / max(||Au|| ||v||, ||u|| ||A^H v||), the
-    worst.
+    """The adjoint gap on one random pair per item, the worst of all items.
 
-    ``like`` gives precision and device for an operator that has none of its own (float32 and the CPU unless given).
+    Parameters
+    ----------
+    A : LinearOperator
+        What is tested.
+    like : Tensor, optional
+        Precision and device for an operator that has none of its own; float32 and the CPU by default.
+    seed : int
+        Of the random pair; 0 by default.
+
+    Returns
+    -------
+    float
+        ``|<Au,v> - <u,A^H v>| / max(||Au|| ||v||, ||u|| ||A^H v||)``.
     """
     rows = A.batch or 1
     dtype = A.dtype or (torch.float32 if like is None else kind_dtype(like.dtype, "real"))
@@ -106,10 +170,26 @@ def dot_test(A: LinearOperator, *, like: Tensor | None = None, seed: int = 0) ->
 
 
 def derivative_gap(A: Operator, mean: Tensor, scale: float, *, seed: int = 0) -> float:
-    """How far ``<v, (A(x + h dx) - A(x - h dx)) / 2h>`` is from ``<J^H v, dx>``, relative, at a point of the prior's
-    size.
+    """How far an operator's derivative is from a finite difference, relative, at a point of the prior's size.
 
-    One central difference in one random direction per item: enough to see a derivative that is cut off or wrong.
+    One central difference in one random direction per item, ``<v, (A(x + h dx) - A(x - h dx)) / 2h>`` against
+    ``<J^H v, dx>``: enough to see a derivative that is cut off or wrong.
+
+    Parameters
+    ----------
+    A : Operator
+        What is tested.
+    mean : Tensor, shape (*A.in_shape)
+        The mean of the prior, with the precision and device to use.
+    scale : float
+        The largest standard deviation of the prior, > 0.
+    seed : int
+        Of point and direction; 0 by default.
+
+    Returns
+    -------
+    float
+        The largest relative difference of an item; 0 where the output does not change.
     """
     rows = A.batch or 1
     kind: Kind = "complex" if mean.is_complex() else "real"

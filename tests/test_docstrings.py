@@ -64,7 +64,8 @@ def described(lines: list[str]) -> set[str]:
 
 def arguments(value: object) -> set[str]:
     """What a caller may give."""
-    if inspect.isclass(value) and not (dataclasses.is_dataclass(value) or "__init__" in vars(value)):
+    built = dataclasses.is_dataclass(value) or "__init__" in getattr(value, "__dict__", {})
+    if inspect.isclass(value) and (not built or getattr(value, "_is_protocol", False)):
         return set()  # abstract classes, enumerations, protocols
     return set(inspect.signature(value).parameters) - {"self"}  # type: ignore[arg-type]
 

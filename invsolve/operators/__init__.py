@@ -9,9 +9,10 @@ from invsolve.operators.family import Family
 from invsolve.operators.mask import Mask, Subsample
 from invsolve.operators.matrix import Matrix
 from invsolve.operators.mri.cartesian import MRI
-from invsolve.operators.optics.blur import Blur, GaussianBlur
+from invsolve.operators.optics.blur import Blur
 from invsolve.operators.optics.diffraction import Diffraction, random_codes
 from invsolve.operators.optics.downsample import Downsample
+from invsolve.operators.optics.gaussian_blur import GaussianBlur
 from invsolve.operators.optics.nonlinear_blur import NonlinearBlur
 from invsolve.operators.optics.phase_retrieval import PhaseRetrieval
 from invsolve.operators.optics.saturation import Saturation

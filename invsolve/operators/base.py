@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING, Self
 import torch
 from torch import Tensor
 
-from invsolve.core.conjugate_gradients import conjugate_gradients, direction, inner
+from invsolve.core.conjugate_gradients import conjugate_gradients
 from invsolve.core.counting import count
 from invsolve.core.fingerprint import fingerprint
-from invsolve.core.validation import Kind, Shape, check_kind, check_positive, check_shape, kind_dtype
-from invsolve.errors import invalid, invalid_type
+from invsolve.core.validation import Kind, Shape, check_positive, kind_dtype
+from invsolve.errors import UnsupportedError, invalid
+from invsolve.operators.inputs import check_rows
+from invsolve.operators.power_iteration import largest_singular_value
 
 if TYPE_CHECKING:
     from invsolve.operators.algebra.algebra import Adjoint, Scaled, Sum
@@ -40,9 +42,23 @@ def _load_forward_mode() -> None:
 class Operator(abc.ABC):
     """A map from ``(batch, *in_shape)`` to ``(batch, *out_shape)``, row by row; differentiable by torch.
 
-    Subclasses give ``in_shape``, ``out_shape`` and ``_apply``; frozen dataclasses whose tensors are fields get ``to``,
+    Subclasses give the attributes and one method, ``_apply``; frozen dataclasses whose tensors are fields get ``to``,
     ``take`` and ``fingerprint`` for nothing. A tensor field that may carry a leading item axis (another mask for every
     datum) is listed, with its number of axes without it, in ``_item_axes``.
+
+    Attributes
+    ----------
+    in_shape, out_shape : tuple of int
+        The shapes of signal and data, without the batch axis.
+    in_kind, out_kind : {'real', 'complex'}
+        Their kinds; real unless a subclass says otherwise.
+
+    Raises
+    ------
+    InputError
+        From every public method: if a tensor has another shape, device or number of rows than stated.
+    InputTypeError
+        If it has another kind or precision.
     """
 
     in_shape: Shape
@@ -86,19 +102,19 @@ class Operator(abc.ABC):
         return next((value.device for value in self._tensors().values()), None)
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Apply to ``x`` ``(batch, *in_shape)``. Raises InputError on a wrong shape, kind or number of rows."""
+        """``A(x)`` ``(batch, *out_shape)`` for ``x`` ``(batch, *in_shape)``."""
         self._check("x", x, self.in_shape, self.in_kind)
         count("operator", len(x))
         return self._apply(x)
 
     def vjp(self, x: Tensor) -> tuple[Tensor, Pullback]:
-        """``y = A(x)`` and the map ``v -> J(x)^H v`` for ``v`` ``(batch, *out_shape)``."""
+        """Return ``y = A(x)`` and the map ``v -> J(x)^H v`` for ``v`` ``(batch, *out_shape)``."""
         self._check("x", x, self.in_shape, self.in_kind)
         count("operator", len(x))
         return self._vjp(x)
 
     def jvp(self, x: Tensor, dx: Tensor) -> tuple[Tensor, Tensor]:
-        """``y = A(x)`` and ``J(x) dx``, both ``(batch, *out_shape)``."""
+        """Return ``y = A(x)`` and ``J(x) dx``, both ``(batch, *out_shape)``."""
         self._check("x", x, self.in_shape, self.in_kind)
         self._check("dx", dx, self.in_shape, self.in_kind)
         count("operator", len(x))
@@ -112,7 +128,7 @@ class Operator(abc.ABC):
         return Linearized(operator=self, at=x)
 
     def take(self, index: Tensor) -> Self:
-        """The operator of the rows ``index`` (int64, 1-d): parameters with an item axis are indexed, others shared."""
+        """Return the operator of the rows ``index`` (int64, 1-d): parameters with items are indexed, others shared."""
         items = self._items()
         if not items:
             return self
@@ -166,28 +182,8 @@ class Operator(abc.ABC):
 
     # --- plumbing ------------------------------------------------------------------------------------------------
     def _check(self, name: str, value: Tensor, shape: Shape, kind: Kind) -> None:
-        owner = type(self).__name__
-        check_shape(owner, name, value, shape)
-        check_kind(owner, name, value, kind)
-        dtype, device, batch = self.dtype, self.device, self.batch
-        if dtype is not None and kind_dtype(value.dtype, "real") != dtype:
-            raise invalid_type(
-                owner,
-                name,
-                f"of precision {dtype}",
-                str(value.dtype),
-                f"Convert it, or the operator: A.to(dtype={kind_dtype(value.dtype, 'real')}).",
-            )
-        if device is not None and value.device != device:
-            raise invalid(owner, name, f"on device {device}", value.device, "Move it, or the operator: A.to(device).")
-        if batch is not None and len(value) != batch:
-            raise invalid(
-                owner,
-                name,
-                f"of {batch} rows, one for each item of the parameters",
-                len(value),
-                "Take the items of the rows first: A.take(index).",
-            )
+        owner, dtype, device, batch = type(self).__name__, self.dtype, self.device, self.batch
+        check_rows(owner, name, value, shape, kind, dtype=dtype, device=device, batch=batch)
 
     def _tensors(self) -> dict[str, Tensor]:
         values = ((name, getattr(self, name)) for name in _field_names(type(self)))
@@ -208,7 +204,11 @@ def _field_names(cls: type) -> tuple[str, ...]:
 
 
 class LinearOperator(Operator):
-    """A linear operator; subclasses add ``_adjoint``, its exact adjoint in Re<u, v>."""
+    """A linear operator; subclasses add ``_adjoint``, its exact adjoint in Re<u, v>.
+
+    All else follows from ``_apply`` and ``_adjoint``. What may be replaced by something faster is private, and gets
+    tensors that are checked: ``_normal``, ``_pinv``, ``_solve_normal``, ``_svd``, and ``_vjp`` and ``_jvp``.
+    """
 
     @abc.abstractmethod
     def _adjoint(self, y: Tensor) -> Tensor:
@@ -223,15 +223,11 @@ class LinearOperator(Operator):
     def normal(self, x: Tensor) -> Tensor:
         """``A^H A x``, fused where the operator can."""
         self._check("x", x, self.in_shape, self.in_kind)
-        count("operator", len(x))
-        count("adjoint", len(x))
-        return self._normal(x)
+        return self._counted_normal(x)
 
     @property
     def gram(self) -> Tensor | float | None:
-        """The diagonal of ``A A^H`` where that is diagonal (broadcastable to the data), None where it is not known to
-        be.
-        """
+        """The diagonal of ``A A^H``, broadcastable to the data; None where it is not known to be diagonal."""
         return None
 
     @property
@@ -242,31 +238,26 @@ class LinearOperator(Operator):
         return Adjoint(operator=self)
 
     def norm(self, *, rtol: float = 1e-2, max_iter: int = 100, seed: int = 0) -> Tensor:
-        """The largest singular value, () or (batch,) with item axes, by power iteration on ``A^H A``.
+        """Return the largest singular value, () or (batch,) with item axes, by power iteration on ``A^H A``.
 
         Stops when the estimate changes by less than ``rtol`` relative; it approaches the norm from below.
         """
         rows = self.batch or 1
         rng = torch.Generator().manual_seed(seed)
         dtype = kind_dtype(self.dtype or torch.float32, self.in_kind)
-        # One start for all rows, and a row that is done keeps its value: a norm does not depend on the other items.
+        # One start for all rows: a norm does not depend on the other items.
         x = torch.randn(1, *self.in_shape, generator=rng, dtype=dtype).to(self.device).expand(rows, *self.in_shape)
-        value = torch.zeros(rows, device=x.device, dtype=kind_dtype(dtype, "real"))
-        done = torch.zeros(rows, device=x.device, dtype=torch.bool)
-        for _ in range(max_iter):
-            x = direction(x)
-            y = self.normal(x)
-            previous, value = value, torch.where(done, value, inner(x, y).clamp_min(0).sqrt())
-            x = y
-            done = done | ((value - previous).abs() <= rtol * value)
-            if bool(done.all()):
-                break
+        value = largest_singular_value(self.normal, x, rtol=rtol, max_iter=max_iter)
         return value if self.batch is not None else value[0]
 
     def pinv(self, y: Tensor, *, rtol: float = 1e-6, max_iter: int = 500) -> Tensor:
-        """The minimum-norm least-squares solution ``A^+ y``, by conjugate gradients on the normal equations."""
+        """Return the minimum-norm least-squares solution ``A^+ y`` for ``y`` ``(batch, *out_shape)``.
+
+        In closed form where one is known, else by conjugate gradients on the normal equations, until a row's residual
+        is ``rtol`` of its right side or after ``max_iter`` steps.
+        """
         self._check("y", y, self.out_shape, self.out_kind)
-        return conjugate_gradients(self.normal, self.adjoint(y), rtol=rtol, max_iter=max_iter)[0]
+        return self._pinv(y, rtol=rtol, max_iter=max_iter)
 
     def solve_normal(
         self,
@@ -278,24 +269,44 @@ class LinearOperator(Operator):
         rtol: float = 1e-6,
         max_iter: int = 200,
     ) -> Tensor:
-        """``(A^H W A + tau I)^-1 rhs`` for ``rhs`` ``(batch, *in_shape)`` and ``W = diag(weight)``, ``tau`` > 0."""
+        """Return ``(A^H W A + tau I)^-1 rhs`` with ``W = diag(weight)``.
+
+        In closed form where one is known, else by conjugate gradients.
+
+        Parameters
+        ----------
+        rhs : Tensor, shape (batch, *in_shape)
+            The right side.
+        weight : float or Tensor, broadcastable to (batch, *out_shape)
+            Real, >= 0; 1 by default.
+        tau : float
+            > 0.
+        start : Tensor, shape (batch, *in_shape), optional
+            Where conjugate gradients start; at zero by default.
+        rtol, max_iter : float, int
+            A row stops at a residual of ``rtol`` relative to its right side, or after ``max_iter`` steps.
+        """
         self._check("rhs", rhs, self.in_shape, self.in_kind)
-        check_positive(type(self).__name__, "tau", tau)
-        unweighted = isinstance(weight, (int, float))
-
-        def apply(x: Tensor) -> Tensor:
-            if unweighted:
-                return weight * self.normal(x) + tau * x
-            return self.adjoint(weight * self(x)) + tau * x
-
-        return conjugate_gradients(apply, rhs, start=start, rtol=rtol, max_iter=max_iter)[0]
+        if start is not None:
+            self._check("start", start, self.in_shape, self.in_kind)
+        tau = check_positive(type(self).__name__, "tau", tau)
+        return self._solve_normal(rhs, weight=weight, tau=tau, start=start, rtol=rtol, max_iter=max_iter)
 
     def svd(self, *, like: Tensor | None = None) -> Spectrum:
-        """``A = U S V^H`` as a `Spectrum`: in closed form where one is known, else by a dense decomposition.
+        """Return ``A = U S V^H`` as a `Spectrum`: in closed form where one is known, else by a dense decomposition.
 
-        Closed forms: `Mask`, `Subsample`, periodic `Blur`, `Downsample`, `MRI` of one coil, and multiples of them.
-        ``like`` gives precision and device for an operator that has none of its own (float32 and the CPU unless
-        given). Raises UnsupportedError for more than 4096 unknowns or data, real numbers, without a closed form.
+        Closed forms: `Mask`, `Subsample`, periodic `Blur`, `Downsample`, `Diffraction`, `MRI` of one coil, and
+        multiples of them.
+
+        Parameters
+        ----------
+        like : Tensor, optional
+            Precision and device for an operator that has none of its own; float32 and the CPU by default.
+
+        Raises
+        ------
+        UnsupportedError
+            For more than 4096 unknowns or data, counted in real values, without a closed form.
         """
         other = torch.empty(0) if like is None else like
         return self._svd(self.dtype or kind_dtype(other.dtype, "real"), self.device or other.device)
@@ -317,8 +328,30 @@ class LinearOperator(Operator):
             return NotImplemented
         return Sum(first=self, second=other)
 
+    # --- what subclasses may replace by something faster; tensors are checked, `_pinv` and `_solve_normal` count ------
     def _normal(self, x: Tensor) -> Tensor:
         return self._adjoint(self._apply(x))
+
+    def _pinv(self, y: Tensor, *, rtol: float, max_iter: int) -> Tensor:
+        count("adjoint", len(y))
+        return conjugate_gradients(self._counted_normal, self._adjoint(y), rtol=rtol, max_iter=max_iter)[0]
+
+    def _solve_normal(
+        self, rhs: Tensor, *, weight: Tensor | float, tau: float, start: Tensor | None, rtol: float, max_iter: int
+    ) -> Tensor:
+        def apply(x: Tensor) -> Tensor:
+            if isinstance(weight, (int, float)):
+                return weight * self._counted_normal(x) + tau * x
+            count("operator", len(x))
+            # The public adjoint: it refuses what a weight of another shape or precision makes of the data.
+            return self.adjoint(weight * self._apply(x)) + tau * x
+
+        return conjugate_gradients(apply, rhs, start=start, rtol=rtol, max_iter=max_iter)[0]
+
+    def _counted_normal(self, x: Tensor) -> Tensor:
+        count("operator", len(x))
+        count("adjoint", len(x))
+        return self._normal(x)
 
     def _svd(self, dtype: torch.dtype, device: torch.device) -> Spectrum:
         from invsolve.operators.spectrum import dense
@@ -333,22 +366,8 @@ class LinearOperator(Operator):
         return (both[: len(x)], both[len(x) :]) if both is not None else (self._apply(x), self._apply(dx))
 
 
-class OneKind(LinearOperator):
-    """A linear operator whose signals and data have one kind, its field ``kind``."""
-
-    kind: Kind
-
-    @property
-    def in_kind(self) -> Kind:  # type: ignore[override]
-        return self.kind
-
-    @property
-    def out_kind(self) -> Kind:  # type: ignore[override]
-        return self.kind
-
-
 class BlackBox(Operator):
-    """Evaluations only: a simulator that nobody can differentiate. Its derivatives raise."""
+    """Evaluations only: a simulator that nobody can differentiate; its derivatives raise UnsupportedError."""
 
     def _vjp(self, x: Tensor) -> tuple[Tensor, Pullback]:
         raise self._no_derivative()
@@ -357,8 +376,6 @@ class BlackBox(Operator):
         raise self._no_derivative()
 
     def _no_derivative(self) -> Exception:
-        from invsolve.errors import UnsupportedError
-
         return UnsupportedError(
             f"{type(self).__name__}: a black box has no derivative. Use a strategy that needs evaluations only."
         )

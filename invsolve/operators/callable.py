@@ -28,16 +28,43 @@ def from_callable(
     out_kind: Kind = "real",
     dtype: torch.dtype | None = None,
 ) -> Operator:
-    """An operator from ``f``, which maps ``(batch, *in_shape)`` to ``(batch, *out_shape)``, each row by itself.
+    """Make an operator of a function.
 
-    ``kind`` says what may be done with it: ``"nonlinear"`` (torch differentiates it), ``"linear"`` (with ``adjoint``,
-    mapping
-    ``(batch, *out_shape)`` back, or by torch), ``"black box"`` (evaluations only). With ``adjoint``, ``f`` need not be
-    differentiable by torch. ``dtype``: the one real precision that ``f`` works in; None: that of its input. What
-    ``f`` returns
-    is checked at each call; run `invsolve.testing.check_operator` once to check the rest. Tensors inside ``f`` are
-    not moved by ``to``: move them yourself.
+    What ``f`` returns is checked at each call; run `invsolve.testing.check_operator` once to check the rest. Tensors
+    inside ``f`` are not moved by ``to``: move them yourself.
 
+    Parameters
+    ----------
+    f : callable
+        Maps ``(batch, *in_shape)`` to ``(batch, *out_shape)``, each row by itself.
+    in_shape, out_shape : sequence of int
+        The shapes of signal and data, without the batch axis.
+    kind : {'nonlinear', 'linear', 'black box'}
+        What may be done with it: torch differentiates it; it is linear; evaluations only. Nonlinear by default.
+    adjoint : callable, optional
+        For ``kind="linear"``: the exact adjoint in Re<u, v>, ``(batch, *out_shape)`` to ``(batch, *in_shape)``. With
+        it ``f`` need not be differentiable by torch; without it torch derives it.
+    in_kind, out_kind : {'real', 'complex'}
+        The kinds of signal and data; real by default.
+    dtype : torch.dtype, optional
+        The one real precision that ``f`` works in; by default that of its input.
+
+    Returns
+    -------
+    Operator
+        A `LinearOperator` for ``kind="linear"``, a `BlackBox` for ``kind="black box"``.
+
+    Raises
+    ------
+    InputTypeError
+        If ``f`` or ``adjoint`` is no function, or ``dtype`` no real floating one.
+    InputError
+        If a choice is not one of those above, or an adjoint is given for another kind than linear.
+    OperatorError
+        At a call, if ``f`` returns another shape, kind, precision or device than promised.
+
+    Examples
+    --------
     >>> import torch
     >>> from invsolve.testing import check_operator
     >>> depth = torch.linspace(0.1, 1.0, 10, dtype=torch.float64)

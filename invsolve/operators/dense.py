@@ -21,7 +21,7 @@ def dense_matrix(operator: LinearOperator, *, dtype: torch.dtype | None = None, 
 
     >>> import torch
     >>> from invsolve.operators import Subsample
-    >>> dense_matrix(Subsample(index=torch.tensor([2, 0]), in_shape=(3,)))
+    >>> dense_matrix(Subsample(torch.tensor([2, 0]), (3,)))
     tensor([[0., 0., 1.],
             [1., 0., 0.]], dtype=torch.float64)
     """

@@ -21,12 +21,33 @@ _OWNER = "operators.Family"
 @final
 @dataclass(frozen=True, eq=False, repr=False, init=False)
 class Family(Operator):
-    """``make(width=...)`` is the operator, and ``width`` is to be inferred: an operator for every value of its scalars.
+    """An operator for every value of its hyperparameters, unknown scalars that are inferred with the signal.
 
-    ``make`` takes the scalars by name (floats) and returns an `Operator`, always of the same shapes, kinds, precision,
-    items and observed data. ``unknown``: the law of each, by name. `solve` infers them for every item together with the
-    signal (``result["operator.width"]``). `at` gives one member; the family itself cannot be applied.
+    ``make(width=...)`` is the operator for one width. `solve` infers the width of every item together with the signal
+    (``result["operator.width"]``). `at` gives one member; the family itself cannot be applied.
 
+    Parameters
+    ----------
+    make : callable
+        Takes the scalars by name (floats) and returns an `Operator`, always of the same shapes, kinds, precision,
+        items and observed data.
+    **unknown : Distribution
+        The prior distribution of each scalar, by its name: ``width=iv.LogNormal(...)``.
+
+    Attributes
+    ----------
+    median : Operator
+        The member at the medians of the distributions.
+
+    Raises
+    ------
+    InputTypeError
+        If ``make`` is no function, returns no operator, or an argument is no distribution.
+    InputError
+        If no unknown is given; from `at`, if a member differs from the one at the medians in more than its values.
+
+    Examples
+    --------
     >>> import invsolve as iv
     >>> def blur(width):
     ...     return iv.operators.GaussianBlur(std=width, in_shape=(16, 16))
@@ -64,7 +85,7 @@ class Family(Operator):
             object.__setattr__(self, name, value)
 
     def at(self, **values: float) -> Operator:
-        """The member with these scalars."""
+        """Return the member with these scalars, all of them given by name."""
         if set(values) != set(self.unknown):
             raise invalid(_OWNER, "at(...)", f"called with {', '.join(self.unknown)}", ", ".join(values) or "nothing")
         member = self.make(**{name: float(value) for name, value in values.items()})

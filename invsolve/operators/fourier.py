@@ -61,15 +61,3 @@ def _unit_roots(n: int, origin: int) -> Tensor:
 def mirrored(x: Tensor, dims: tuple[int, ...]) -> Tensor:
     """``x`` at the frequencies -k, in the order of ``fftn``: index (n - i) % n along each of ``dims``."""
     return x.flip(dims).roll([1] * len(dims), dims)
-
-
-def fast_length(n: int) -> int:
-    """The smallest m >= n with no prime factor above 5: lengths that FFT libraries do fast."""
-    while True:
-        rest = n
-        for prime in (2, 3, 5):
-            while rest % prime == 0:
-                rest //= prime
-        if rest == 1:
-            return n
-        n += 1

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from invsolve.core.validation import Kind, Shape
-from invsolve.operators.base import OneKind
 from invsolve.operators.fourier import mirrored, of_rows
+from invsolve.operators.one_kind import OneKind
 
 
 @final

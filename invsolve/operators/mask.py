@@ -2,29 +2,45 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, final
+from dataclasses import KW_ONLY, dataclass
+from typing import final
 
 import torch
 from torch import Tensor
 
 from invsolve.core.validation import Kind, Shape, check_choice, check_dims
 from invsolve.errors import invalid, invalid_type
-from invsolve.operators.base import OneKind
-
-if TYPE_CHECKING:
-    from invsolve.operators.spectrum import Spectrum
+from invsolve.operators.bases import Entries, from_basis
+from invsolve.operators.one_kind import OneKind
+from invsolve.operators.spectrum import Spectrum
 
 
 @final
-@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Mask(OneKind):
-    """``y = mask * x``: entries where ``mask`` is False are zero and do not count as data (`observed`).
+    """Keep some entries in place: ``y = mask * x``.
 
-    ``mask`` is bool, ``in_shape`` or ``(items, *in_shape)``; without ``in_shape`` it is one mask. Any precision.
+    Entries where ``mask`` is False are zero and do not count as data (`observed`). Any precision.
+
+    Parameters
+    ----------
+    mask : Tensor of bool, shape (*in_shape) or (items, *in_shape)
+        True where there is a datum.
+    in_shape : tuple of int, optional
+        The shape of the signal; by default that of ``mask``, which is one mask then.
+    kind : {'real', 'complex'}
+        The kind of signal and data; real by default.
+
+    Raises
+    ------
+    InputTypeError
+        If ``mask`` is not a bool tensor.
+    InputError
+        If its shape does not fit ``in_shape``.
     """
 
     mask: Tensor
+    _: KW_ONLY
     in_shape: Shape = None  # type: ignore[assignment]  # default: the shape of the mask
     kind: Kind = "real"
 
@@ -45,6 +61,7 @@ class Mask(OneKind):
 
     @property
     def out_shape(self) -> Shape:  # type: ignore[override]
+        """The shape of the data, that of the signal."""
         return self.in_shape
 
     @property
@@ -65,22 +82,35 @@ class Mask(OneKind):
         return x * self.mask
 
     def _svd(self, dtype: torch.dtype, device: torch.device) -> Spectrum:
-        from invsolve.operators.spectrum import Spectrum, entries
-
-        return Spectrum(values=self.mask.to(dtype), signal_basis=entries(self, device), data_basis=self)
+        entries = Entries(in_shape=self.in_shape, kind=self.kind)
+        return Spectrum(values=self.mask.to(dtype), signal_basis=entries, data_basis=self)
 
 
 @final
-@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Subsample(OneKind):
-    """``y = x.flatten()[index]``: sensors at some entries, as a vector of length m.
+    """Sensors at some entries, as a vector of length m: ``y = x.flatten()[index]``.
 
-    ``index`` is int64, ``(m,)`` or ``(items, m)``, into the flattened signal of shape ``in_shape``; repeats are
-    allowed.
+    Parameters
+    ----------
+    index : Tensor of int64, shape (m,) or (items, m)
+        Positions in the flattened signal, from 0; repeats are allowed.
+    in_shape : tuple of int
+        The shape of the signal.
+    kind : {'real', 'complex'}
+        The kind of signal and data; real by default.
+
+    Raises
+    ------
+    InputTypeError
+        If ``index`` is not an int64 tensor.
+    InputError
+        If it has another number of axes or points outside the signal.
     """
 
     index: Tensor
     in_shape: Shape
+    _: KW_ONLY
     kind: Kind = "real"
 
     def __post_init__(self) -> None:
@@ -103,6 +133,7 @@ class Subsample(OneKind):
 
     @property
     def out_shape(self) -> Shape:  # type: ignore[override]
+        """The number of sensors, ``(m,)``."""
         return (self.index.shape[-1],)
 
     def _apply(self, x: Tensor) -> Tensor:
@@ -115,7 +146,6 @@ class Subsample(OneKind):
 
     def _svd(self, dtype: torch.dtype, device: torch.device) -> Spectrum:
         """The entries; an entry that is kept r times has the value sqrt(r)."""
-        from invsolve.operators.spectrum import entries, from_basis
-
         times = self._adjoint(torch.ones(self.batch or 1, *self.out_shape, dtype=dtype, device=device))
-        return from_basis(self, entries(self, device), (times if self.batch is not None else times[0]).sqrt())
+        entries = Entries(in_shape=self.in_shape, kind=self.kind)
+        return from_basis(self, entries, (times if self.batch is not None else times[0]).sqrt())

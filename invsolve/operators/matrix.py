@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import final
 
 import torch
@@ -14,18 +14,34 @@ from invsolve.operators.base import LinearOperator
 
 
 @final
-@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Matrix(LinearOperator):
-    """``y = matrix @ x`` with ``matrix`` ``(m, n)`` or ``(items, m, n)``; floating or complex, finite.
+    """A dense matrix: ``y = matrix @ x``.
 
-    A complex matrix maps complex to complex; for a real signal seen through a complex matrix say ``in_kind="real"``.
+    Parameters
+    ----------
+    matrix : Tensor, shape (m, n) or (items, m, n)
+        Floating or complex, finite.
+    in_kind : {'real', 'complex'}, optional
+        The kind of the signal; that of the matrix by default. A complex matrix maps complex to complex; for a real
+        signal seen through a complex matrix say ``in_kind="real"``.
 
+    Raises
+    ------
+    InputTypeError
+        If ``matrix`` is not a floating or complex tensor.
+    InputError
+        If it has another number of axes or entries that are not finite.
+
+    Examples
+    --------
     >>> import torch
-    >>> Matrix(matrix=torch.tensor([[1.0, 2.0]]))(torch.tensor([[3.0, 4.0]]))
+    >>> Matrix(torch.tensor([[1.0, 2.0]]))(torch.tensor([[3.0, 4.0]]))
     tensor([[11.]])
     """
 
     matrix: Tensor
+    _: KW_ONLY
     in_kind: Kind = None  # type: ignore[assignment]  # default: the kind of the matrix
 
     def __post_init__(self) -> None:
@@ -46,14 +62,17 @@ class Matrix(LinearOperator):
 
     @property
     def in_shape(self) -> Shape:  # type: ignore[override]
+        """The number of columns, ``(n,)``."""
         return (self.matrix.shape[-1],)
 
     @property
     def out_shape(self) -> Shape:  # type: ignore[override]
+        """The number of rows, ``(m,)``."""
         return (self.matrix.shape[-2],)
 
     @property
     def out_kind(self) -> Kind:  # type: ignore[override]
+        """The kind of the data: complex if the matrix is."""
         return "complex" if self.matrix.is_complex() else "real"
 
     def _apply(self, x: Tensor) -> Tensor:

@@ -27,12 +27,31 @@ def csr_tensor(crow: Tensor, col: Tensor, values: Tensor, shape: tuple[int, int]
 @final
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Sparse(LinearOperator):
-    """``y = S x`` for a sparse matrix S ``(m, n)`` in compressed rows, m = prod(out_shape), n = prod(in_shape).
+    """A sparse matrix S ``(m, n)`` in compressed rows: ``y = S x``, m = prod(out_shape), n = prod(in_shape).
 
-    ``crow`` ``(m + 1,)`` and ``col`` ``(nnz,)`` are int32 or int64, ``values`` ``(nnz,)`` floating or complex and
-    finite: row i holds ``values[crow[i]:crow[i+1]]`` at the columns ``col[crow[i]:crow[i+1]]``. A real matrix may act
-    on complex signals (``in_kind="complex"``), a complex one on real signals (``in_kind="real"``). `from_scipy` builds
-    one from scipy.sparse.
+    Row i holds ``values[crow[i]:crow[i+1]]`` at the columns ``col[crow[i]:crow[i+1]]``. `from_scipy` builds one from
+    scipy.sparse.
+
+    Parameters
+    ----------
+    crow : Tensor of int32 or int64, shape (m + 1,)
+        Where each row starts in ``col`` and ``values``: non-decreasing from 0 to nnz, the number of stored entries.
+    col : Tensor of int32 or int64, shape (nnz,)
+        The columns of the stored entries.
+    values : Tensor, shape (nnz,)
+        The stored entries, floating or complex, finite.
+    in_shape, out_shape : tuple of int
+        The shapes of signal and data, which are flattened in C order.
+    in_kind : {'real', 'complex'}, optional
+        The kind of the signal; that of ``values`` by default. A real matrix may act on complex signals, a complex one
+        on real signals.
+
+    Raises
+    ------
+    InputTypeError
+        If an index is not int32 or int64, or ``values`` neither floating nor complex.
+    InputError
+        If these arrays are not a matrix in compressed rows of the stated shapes.
     """
 
     crow: Tensor
@@ -77,6 +96,7 @@ class Sparse(LinearOperator):
 
     @property
     def out_kind(self) -> Kind:  # type: ignore[override]
+        """The kind of the data: complex if signal or matrix is."""
         return "complex" if self.values.is_complex() else self.in_kind
 
     @cached_property

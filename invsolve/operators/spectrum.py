@@ -11,9 +11,8 @@ from torch import Tensor
 from invsolve.core.counting import count
 from invsolve.core.validation import Kind, Shape, check_kind, check_shape, kind_dtype
 from invsolve.errors import UnsupportedError, invalid, invalid_type
-from invsolve.operators.base import LinearOperator, OneKind
+from invsolve.operators.base import LinearOperator
 from invsolve.operators.dense import dense_matrix
-from invsolve.operators.mask import Mask
 
 LIMIT = 4096  # unknowns, and data, of a dense decomposition: a minute or two on one core, half a gigabyte
 
@@ -21,18 +20,33 @@ LIMIT = 4096  # unknowns, and data, of a dense decomposition: a minute or two on
 @final
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Spectrum:
-    """``A = U S V^H`` with V unitary on the whole signal space; made by `LinearOperator.svd`.
+    """The singular value decomposition ``A = U S V^H``, V unitary on the whole signal space; see `LinearOperator.svd`.
 
     Coordinates are ``(rows, *shape)`` of ``kind`` 'real' or 'complex'; V is unitary in Re<u, v>, so white noise has
-    white coordinates of the same std per real component. ``values`` s >= 0: ``shape``, or ``(items, *shape)``, in the
-    one precision of the decomposition. Where s = 0 the signal is not seen: V keeps these coordinates, U has none.
-    The order is that of V (frequencies, pixels), not that of the values.
+    white coordinates of the same std per real component. Where s = 0 the signal is not seen: V keeps these
+    coordinates, U has none. The order is that of V (frequencies, pixels), not that of the values.
 
-    To bring your own: ``signal_basis`` is V^H and ``data_basis`` is U^H (zero where s = 0), as linear operators.
+    Parameters
+    ----------
+    values : Tensor, shape (*shape) or (items, *shape)
+        The singular values s >= 0, real, in the one precision of the decomposition.
+    signal_basis : LinearOperator
+        V^H: signals to coordinates.
+    data_basis : LinearOperator
+        U^H: data to the same coordinates, zero where s = 0.
 
+    Raises
+    ------
+    InputTypeError
+        If ``values`` is not a real tensor or a basis not linear; from a method, if a tensor has another precision.
+    InputError
+        If ``values`` has another shape or a negative entry, or the bases have different coordinates.
+
+    Examples
+    --------
     >>> import torch
     >>> from invsolve.operators import Mask
-    >>> spectrum = Mask(mask=torch.tensor([True, False])).svd()
+    >>> spectrum = Mask(torch.tensor([True, False])).svd()
     >>> spectrum.values, spectrum.data_to_spectrum(torch.tensor([[3.0, 4.0]]))
     (tensor([1., 0.]), tensor([[3., 0.]]))
     """
@@ -60,12 +74,12 @@ class Spectrum:
 
     @property
     def shape(self) -> Shape:
-        """Of the coordinates of one signal."""
+        """The shape of the coordinates of one signal."""
         return self.signal_basis.out_shape
 
     @property
     def kind(self) -> Kind:
-        """Of the coordinates."""
+        """The kind of the coordinates, 'real' or 'complex'."""
         return self.signal_basis.out_kind
 
     @property
@@ -90,7 +104,7 @@ class Spectrum:
         return self.data_basis._adjoint(self._checked("c", c, self.shape, self.kind))
 
     def take(self, index: Tensor) -> Self:
-        """The decomposition of the rows ``index`` (int64, 1-d) of the operator's items."""
+        """Return the decomposition of the rows ``index`` (int64, 1-d) of the operator's items."""
         values = self.values if self.batch is None else self.values[index.to(self.values.device)]
         return type(self)(
             values=values, signal_basis=self.signal_basis.take(index), data_basis=self.data_basis.take(index)
@@ -113,25 +127,7 @@ class Spectrum:
         return value
 
 
-# --- decompositions ---------------------------------------------------------------------------------------------------
-def entries(operator: LinearOperator, device: torch.device) -> Mask:
-    """The unitary basis of single entries: the identity on the signals of ``operator``."""
-    ones = torch.ones((), dtype=torch.bool, device=device).expand(operator.in_shape)
-    return Mask(mask=ones, kind=operator.in_kind)
-
-
-def from_basis(operator: LinearOperator, basis: LinearOperator, values: Tensor) -> Spectrum:
-    """The decomposition of an operator with ``A^H A = V S^2 V^H``, from ``basis`` V^H and s: ``U^H = S^-1 V^H A^H``.
-
-    For values that are 0 or far from it: what A^H rounds is divided by them.
-    """
-    inverse = torch.where(values > 0, 1 / values, 0.0)
-    scaling = Diagonal(values=inverse, in_shape=basis.out_shape, kind=basis.out_kind)
-    data_basis = scaling @ (basis @ operator.H)
-    assert isinstance(data_basis, LinearOperator)  # a chain of linear maps
-    return Spectrum(values=values, signal_basis=basis, data_basis=data_basis)
-
-
+# --- the dense decomposition ------------------------------------------------------------------------------------------
 def too_large(operator: LinearOperator) -> str:
     """Why an operator has no dense decomposition; '' if it has one."""
     n, m = (
@@ -170,29 +166,6 @@ def dense(operator: LinearOperator, dtype: torch.dtype, device: torch.device) ->
         signal_basis=RealMatrix(matrix=right.to(device, dtype), in_shape=operator.in_shape, in_kind=operator.in_kind),
         data_basis=RealMatrix(matrix=rows.to(device, dtype), in_shape=operator.out_shape, in_kind=operator.out_kind),
     )
-
-
-@final
-@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class Diagonal(OneKind):
-    """``y = values * x`` with real ``values``, ``in_shape`` or ``(items, *in_shape)``."""
-
-    values: Tensor
-    in_shape: Shape
-    kind: Kind = "real"
-
-    def _item_axes(self) -> dict[str, int]:
-        return {"values": len(self.in_shape)}
-
-    @property
-    def out_shape(self) -> Shape:  # type: ignore[override]
-        return self.in_shape
-
-    def _apply(self, x: Tensor) -> Tensor:
-        return self.values * x
-
-    def _adjoint(self, y: Tensor) -> Tensor:
-        return self.values * y
 
 
 @final

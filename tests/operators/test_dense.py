@@ -10,9 +10,8 @@ from invsolve.errors import InputError, InputTypeError
 from invsolve.operators.dense import dense_matrix
 
 F64, C128 = torch.float64, torch.complex128
-RNG = torch.Generator().manual_seed(0)
-REAL = torch.randn(3, 5, dtype=F64, generator=RNG)
-COMPLEX = torch.randn(3, 5, dtype=C128, generator=RNG)
+REAL = torch.randn(3, 5, dtype=F64, generator=torch.Generator().manual_seed(0))
+COMPLEX = torch.randn(3, 5, dtype=C128, generator=torch.Generator().manual_seed(1))
 MASK = torch.tensor([[True, False, True], [False, True, True]])
 
 

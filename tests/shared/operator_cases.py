@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import scipy.sparse
 import torch
 from torch import Tensor
@@ -9,28 +11,36 @@ from torch import Tensor
 import invsolve as iv
 
 ops = iv.operators
-RNG = torch.Generator().manual_seed(0)
-F64 = torch.float64
-
-
-def randn(*shape: int, dtype: torch.dtype = F64) -> Tensor:
-    return torch.randn(*shape, dtype=dtype, generator=RNG)
-
-
-def mask(*shape: int) -> Tensor:
-    return torch.rand(*shape, generator=RNG) < 0.6
-
-
-COMPLEX = torch.complex128
+F64, COMPLEX = torch.float64, torch.complex128
 KINDS = {"real": F64, "complex": COMPLEX}
 
 
-def signals(A: iv.operators.Operator, rows: int) -> Tensor:
-    return randn(rows, *A.in_shape, dtype=KINDS[A.in_kind])
+class Numbers:
+    """Random values of one test or one table: every call has a generator of its own, of this seed and the call's number.
 
+    Calls of equal shape differ, and no test's values depend on which tests ran before it.
+    """
 
-def data(A: iv.operators.Operator, rows: int) -> Tensor:
-    return randn(rows, *A.out_shape, dtype=KINDS[A.out_kind])
+    def __init__(self, seed: int) -> None:
+        self._seed, self._calls = seed, itertools.count()
+
+    def _generator(self) -> torch.Generator:
+        return torch.Generator().manual_seed(1000 * self._seed + next(self._calls))
+
+    def randn(self, *shape: int, dtype: torch.dtype = F64) -> Tensor:
+        return torch.randn(*shape, dtype=dtype, generator=self._generator())
+
+    def rand(self, *shape: int, dtype: torch.dtype = F64) -> Tensor:
+        return torch.rand(*shape, dtype=dtype, generator=self._generator())
+
+    def mask(self, *shape: int) -> Tensor:
+        return self.rand(*shape) < 0.6
+
+    def signals(self, A: iv.operators.Operator, rows: int) -> Tensor:
+        return self.randn(rows, *A.in_shape, dtype=KINDS[A.in_kind])
+
+    def data(self, A: iv.operators.Operator, rows: int) -> Tensor:
+        return self.randn(rows, *A.out_shape, dtype=KINDS[A.out_kind])
 
 
 def pinv_error(matrix: Tensor) -> float:
@@ -46,66 +56,83 @@ def stacked(x: Tensor) -> Tensor:
     return torch.cat([x.real, x.imag], 1) if x.is_complex() else x
 
 
-CASES: dict[str, iv.operators.LinearOperator] = {
-    "matrix": ops.Matrix(matrix=randn(3, 5)),
-    "matrix items": ops.Matrix(matrix=randn(2, 3, 5)),
-    "matrix complex": ops.Matrix(matrix=randn(3, 5, dtype=COMPLEX)),
-    "matrix complex of real": ops.Matrix(matrix=randn(3, 5, dtype=COMPLEX), in_kind="real"),
-    "matrix real of complex": ops.Matrix(matrix=randn(3, 5), in_kind="complex"),
-    "mask": ops.Mask(mask=mask(4, 5)),
-    "mask items complex": ops.Mask(mask=mask(2, 4, 5), in_shape=(4, 5), kind="complex"),
-    "subsample": ops.Subsample(index=torch.tensor([0, 7, 7, 19]), in_shape=(4, 5)),
-    "subsample items": ops.Subsample(index=torch.tensor([[0, 7], [3, 2]]), in_shape=(4, 5), kind="complex"),
-    "blur periodic": ops.Blur(kernel=randn(3, 4), in_shape=(8, 9)),
-    "blur longer than the signal": ops.Blur(kernel=randn(11), in_shape=(7,)),
-    "blur zero": ops.Blur(kernel=randn(4, 3), in_shape=(7, 8), boundary="zero"),
-    "blur reflect": ops.Blur(kernel=randn(5, 4), in_shape=(7, 8), boundary="reflect"),
-    "blur valid": ops.Blur(kernel=randn(3, 4), in_shape=(7, 8), boundary="valid"),
-    "blur items": ops.Blur(kernel=randn(2, 3, 3), in_shape=(6, 5), boundary="zero"),
-    "blur complex": ops.Blur(kernel=randn(3, 3, dtype=COMPLEX), in_shape=(6, 5), kind="complex", boundary="reflect"),
-    "blur 3-d": ops.Blur(kernel=randn(2, 1, 3), in_shape=(4, 3, 5), boundary="zero"),
-    "gaussian blur": ops.GaussianBlur(std=0.7, in_shape=(9, 8), boundary="reflect").to(dtype=F64),
-    "downsample mean": ops.Downsample(factor=2, in_shape=(6, 7)),
-    "downsample pick": ops.Downsample(factor=(2, 3), offset=(1, 0), in_shape=(6, 8), method="pick", kind="complex"),
-    "mri one coil": ops.MRI(in_shape=(8, 7), mask=mask(8, 7)),
-    "mri columns": ops.MRI(in_shape=(6, 8), mask=mask(1, 8), maps=randn(3, 6, 8, dtype=COMPLEX)),
-    "mri real": ops.MRI(in_shape=(7, 6), mask=mask(7, 6), in_kind="real"),
-    "mri items": ops.MRI(in_shape=(6, 5), mask=mask(2, 6, 5), maps=randn(2, 3, 6, 5, dtype=COMPLEX)),
-    "mri 3-d": ops.MRI(in_shape=(4, 3, 5), mask=mask(4, 3, 5), maps=randn(2, 4, 3, 5, dtype=COMPLEX)),
-    "sparse": ops.from_scipy(scipy.sparse.random(6, 20, density=0.3, random_state=0, format="csr"), in_shape=(4, 5)),
-    "sparse real of complex": ops.from_scipy(
-        scipy.sparse.random(6, 20, density=0.3, random_state=1, format="csr"), in_shape=(4, 5), in_kind="complex"
-    ),
-    "sparse complex of real": ops.from_scipy(
-        scipy.sparse.random(6, 20, density=0.3, random_state=2, format="csr") * (1 + 2j),
-        in_shape=(4, 5),
-        in_kind="real",
-    ),
-    "blur by a number": ops.Blur(kernel=randn(1, 1), in_shape=(3, 4), boundary="zero"),
-    "stack items": ops.Stack(
-        operators=(
-            ops.MRI(in_shape=(3, 4), mask=mask(2, 3, 4), in_kind="real"),
-            ops.Mask(mask=mask(3, 4)),
-            ops.Matrix(matrix=randn(2, 2, 12)) @ ops.Subsample(index=torch.arange(12), in_shape=(3, 4)),
+def _cases(draw: Numbers) -> dict[str, iv.operators.LinearOperator]:
+    return {
+        "matrix": ops.Matrix(matrix=draw.randn(3, 5)),
+        "matrix items": ops.Matrix(matrix=draw.randn(2, 3, 5)),
+        "matrix complex": ops.Matrix(matrix=draw.randn(3, 5, dtype=COMPLEX)),
+        "matrix complex of real": ops.Matrix(matrix=draw.randn(3, 5, dtype=COMPLEX), in_kind="real"),
+        "matrix real of complex": ops.Matrix(matrix=draw.randn(3, 5), in_kind="complex"),
+        "mask": ops.Mask(mask=draw.mask(4, 5)),
+        "mask items complex": ops.Mask(mask=draw.mask(2, 4, 5), in_shape=(4, 5), kind="complex"),
+        "subsample": ops.Subsample(index=torch.tensor([0, 7, 7, 19]), in_shape=(4, 5)),
+        "subsample items": ops.Subsample(index=torch.tensor([[0, 7], [3, 2]]), in_shape=(4, 5), kind="complex"),
+        "blur periodic": ops.Blur(kernel=draw.randn(3, 4), in_shape=(8, 9)),
+        "blur longer than the signal": ops.Blur(kernel=draw.randn(11), in_shape=(7,)),
+        "blur zero": ops.Blur(kernel=draw.randn(4, 3), in_shape=(7, 8), boundary="zero"),
+        "blur reflect": ops.Blur(kernel=draw.randn(5, 4), in_shape=(7, 8), boundary="reflect"),
+        "blur valid": ops.Blur(kernel=draw.randn(3, 4), in_shape=(7, 8), boundary="valid"),
+        "blur items": ops.Blur(kernel=draw.randn(2, 3, 3), in_shape=(6, 5), boundary="zero"),
+        "blur complex": ops.Blur(
+            kernel=draw.randn(3, 3, dtype=COMPLEX), in_shape=(6, 5), kind="complex", boundary="reflect"
         ),
-        names=("k-space", "pixels", "sums"),
-    ),
-    "stack": ops.Stack(
-        operators=(ops.Matrix(matrix=randn(3, 5)), ops.Matrix(matrix=randn(2, 5, dtype=COMPLEX), in_kind="real"))
-    ),
-    "stack complex": ops.Stack(
-        operators=(ops.Matrix(matrix=randn(3, 5, dtype=COMPLEX)), ops.Matrix(matrix=randn(2, 5, dtype=COMPLEX)))
-    ),
-    "callable": ops.from_callable(lambda x: x.cumsum(1), (5,), (5,), kind="linear", dtype=F64),
-    "callable with adjoint": ops.from_callable(
-        lambda x: x.cumsum(1), (5,), (5,), kind="linear", dtype=F64, adjoint=lambda y: y.flip(1).cumsum(1).flip(1)
-    ),
-    "composed": ops.Matrix(matrix=randn(3, 5)) @ ops.Subsample(index=torch.arange(5), in_shape=(2, 4)),
-    "scaled": 0.5 * ops.Matrix(matrix=randn(3, 5)),
-    "adjoint": ops.Matrix(matrix=randn(3, 5, dtype=COMPLEX)).H,
-    "sum": ops.Matrix(matrix=randn(3, 5)) + ops.Matrix(matrix=randn(3, 5)),
-    "masked blur": ops.Mask(mask=mask(2, 6, 5), in_shape=(6, 5)) @ ops.Blur(kernel=randn(3, 3), in_shape=(6, 5)),
-    "diffraction": ops.Diffraction(in_shape=(3, 4)),
-    "diffraction of real": ops.Diffraction(in_shape=(5,), codes=randn(2, 5, dtype=COMPLEX), in_kind="real"),
-    "diffraction items": ops.Diffraction(in_shape=(3, 2), codes=randn(2, 3, 3, 2, dtype=COMPLEX), oversampling=1),
-}
+        "blur 3-d": ops.Blur(kernel=draw.randn(2, 1, 3), in_shape=(4, 3, 5), boundary="zero"),
+        "gaussian blur": ops.GaussianBlur(std=0.7, in_shape=(9, 8), boundary="reflect").to(dtype=F64),
+        "downsample mean": ops.Downsample(factor=2, in_shape=(6, 7)),
+        "downsample pick": ops.Downsample(factor=(2, 3), offset=(1, 0), in_shape=(6, 8), method="pick", kind="complex"),
+        "mri one coil": ops.MRI(in_shape=(8, 7), mask=draw.mask(8, 7)),
+        "mri columns": ops.MRI(in_shape=(6, 8), mask=draw.mask(1, 8), maps=draw.randn(3, 6, 8, dtype=COMPLEX)),
+        "mri real": ops.MRI(in_shape=(7, 6), mask=draw.mask(7, 6), in_kind="real"),
+        "mri items": ops.MRI(in_shape=(6, 5), mask=draw.mask(2, 6, 5), maps=draw.randn(2, 3, 6, 5, dtype=COMPLEX)),
+        "mri 3-d": ops.MRI(in_shape=(4, 3, 5), mask=draw.mask(4, 3, 5), maps=draw.randn(2, 4, 3, 5, dtype=COMPLEX)),
+        "sparse": ops.from_scipy(
+            scipy.sparse.random(6, 20, density=0.3, random_state=0, format="csr"), in_shape=(4, 5)
+        ),
+        "sparse real of complex": ops.from_scipy(
+            scipy.sparse.random(6, 20, density=0.3, random_state=1, format="csr"), in_shape=(4, 5), in_kind="complex"
+        ),
+        "sparse complex of real": ops.from_scipy(
+            scipy.sparse.random(6, 20, density=0.3, random_state=2, format="csr") * (1 + 2j),
+            in_shape=(4, 5),
+            in_kind="real",
+        ),
+        "blur by a number": ops.Blur(kernel=draw.randn(1, 1), in_shape=(3, 4), boundary="zero"),
+        "stack items": ops.Stack(
+            operators=(
+                ops.MRI(in_shape=(3, 4), mask=draw.mask(2, 3, 4), in_kind="real"),
+                ops.Mask(mask=draw.mask(3, 4)),
+                ops.Matrix(matrix=draw.randn(2, 2, 12)) @ ops.Subsample(index=torch.arange(12), in_shape=(3, 4)),
+            ),
+            names=("k-space", "pixels", "sums"),
+        ),
+        "stack": ops.Stack(
+            operators=(
+                ops.Matrix(matrix=draw.randn(3, 5)),
+                ops.Matrix(matrix=draw.randn(2, 5, dtype=COMPLEX), in_kind="real"),
+            )
+        ),
+        "stack complex": ops.Stack(
+            operators=(
+                ops.Matrix(matrix=draw.randn(3, 5, dtype=COMPLEX)),
+                ops.Matrix(matrix=draw.randn(2, 5, dtype=COMPLEX)),
+            )
+        ),
+        "callable": ops.from_callable(lambda x: x.cumsum(1), (5,), (5,), kind="linear", dtype=F64),
+        "callable with adjoint": ops.from_callable(
+            lambda x: x.cumsum(1), (5,), (5,), kind="linear", dtype=F64, adjoint=lambda y: y.flip(1).cumsum(1).flip(1)
+        ),
+        "composed": ops.Matrix(matrix=draw.randn(3, 5)) @ ops.Subsample(index=torch.arange(5), in_shape=(2, 4)),
+        "scaled": 0.5 * ops.Matrix(matrix=draw.randn(3, 5)),
+        "adjoint": ops.Matrix(matrix=draw.randn(3, 5, dtype=COMPLEX)).H,
+        "sum": ops.Matrix(matrix=draw.randn(3, 5)) + ops.Matrix(matrix=draw.randn(3, 5)),
+        "masked blur": ops.Mask(mask=draw.mask(2, 6, 5), in_shape=(6, 5))
+        @ ops.Blur(kernel=draw.randn(3, 3), in_shape=(6, 5)),
+        "diffraction": ops.Diffraction(in_shape=(3, 4)),
+        "diffraction of real": ops.Diffraction(in_shape=(5,), codes=draw.randn(2, 5, dtype=COMPLEX), in_kind="real"),
+        "diffraction items": ops.Diffraction(
+            in_shape=(3, 2), codes=draw.randn(2, 3, 3, 2, dtype=COMPLEX), oversampling=1
+        ),
+    }
+
+
+CASES = _cases(Numbers(0))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any, Self, final
 
 import torch
@@ -129,15 +129,35 @@ class _Stacked(_Wrapper):
 
 
 @final
-@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Stack(_Stacked, LinearOperator):
-    """``y = [A_1 x; A_2 x; ...]``: linear operators of one domain, outputs flattened and concatenated in order.
+    """Linear measurements of one signal as one: ``y = [A_1 x; A_2 x; ...]``, flattened and concatenated in order.
 
-    ``names`` label the parts of ``layout`` (default "0", "1", ...). The vector is complex if every output is;
-    otherwise it is real, with complex outputs as re, im, re, im (then the map is linear over the reals only).
+    The vector is complex if every output is; otherwise it is real, with complex outputs as re, im, re, im (then the
+    map is linear over the reals only).
+
+    Parameters
+    ----------
+    operators : sequence of LinearOperator
+        One or more, of one domain, one precision and one number of items.
+    names : sequence of str, optional
+        Labels of the parts of ``layout``; "0", "1", ... by default.
+
+    Attributes
+    ----------
+    layout : Layout
+        Name, shape and kind of every part of the data vector.
+
+    Raises
+    ------
+    InputTypeError
+        If an operator is not linear: use `NonlinearStack`.
+    InputError
+        If the operators differ in domain, precision or items, or the names in number.
     """
 
     operators: Sequence[LinearOperator]
+    _: KW_ONLY
     names: Sequence[str] = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
@@ -154,11 +174,32 @@ class Stack(_Stacked, LinearOperator):
 
 
 @final
-@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class NonlinearStack(_Stacked):
-    """`Stack` for operators of which at least one is not linear; derivatives are those of the parts."""
+    """`Stack` for operators of which at least one is not linear; derivatives are those of the parts.
+
+    Parameters
+    ----------
+    operators : sequence of Operator
+        One or more, of one domain, one precision and one number of items.
+    names : sequence of str, optional
+        Labels of the parts of ``layout``; "0", "1", ... by default.
+
+    Attributes
+    ----------
+    layout : Layout
+        Name, shape and kind of every part of the data vector.
+
+    Raises
+    ------
+    InputTypeError
+        If one is no operator: wrap a function with `from_callable`.
+    InputError
+        If the operators differ in domain, precision or items, or the names in number.
+    """
 
     operators: Sequence[Operator]
+    _: KW_ONLY
     names: Sequence[str] = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:

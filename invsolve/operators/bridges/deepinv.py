@@ -36,17 +36,39 @@ def from_deepinv(
     in_channel: Channel | None = None,
     out_channel: Channel | None = None,
 ) -> Operator:
-    """An operator from a ``deepinv.physics.Physics``; linear, with its own adjoint, if it is a ``LinearPhysics``.
+    """Make an operator of a ``deepinv.physics.Physics``; linear, with its own adjoint, if it is a ``LinearPhysics``.
 
-    deepinv images carry a channel axis, shapes here need not. ``in_channel`` and ``out_channel`` say what becomes of
-    it: ``"add"``: ``in_shape`` ``(H, W)`` is its ``(1, H, W)``, or for complex signals its ``(2, H, W)`` (real and
-    imaginary part); ``"keep"`` (real only): ``in_shape`` is its shape as it is, ``(3, H, W)`` for colours, ``(m,)`` for
-    a vector. Not given: "add" for complex signals and for real ones of one or two axes, "keep" for three axes and more;
-    so a real volume
-    ``(D, H, W)`` needs ``"add"``. The noise model of the physics is not used: give ``noise`` to `invsolve.solve`.
+    deepinv images carry a channel axis, shapes here need not: ``in_channel`` and ``out_channel`` say what becomes of
+    it. The noise model of the physics is not used: give ``noise`` to `invsolve.solve`. The precision is that of the
+    physics' buffers; ``to`` copies the physics.
 
-    The precision is that of the physics' buffers; ``to`` copies the physics. Raises InputTypeError for anything but a
-    Physics; OperatorError, at a call, if it returns another shape.
+    Parameters
+    ----------
+    physics : deepinv.physics.Physics
+        The forward model.
+    in_shape, out_shape : sequence of int
+        The shapes of signal and data here.
+    in_kind, out_kind : {'real', 'complex'}
+        The kinds of signal and data; real by default.
+    in_channel, out_channel : {'add', 'keep'}, optional
+        ``"add"``: a shape ``(H, W)`` here is deepinv's ``(1, H, W)``, or for complex signals its ``(2, H, W)`` (real
+        and imaginary part). ``"keep"`` (real only): the shape is the same, ``(3, H, W)`` for colours, ``(m,)`` for a
+        vector. By default "add" for complex signals and for real ones of one or two axes, "keep" for three axes and
+        more; so a real volume ``(D, H, W)`` needs ``"add"``.
+
+    Returns
+    -------
+    Operator
+        A `LinearOperator` for a ``LinearPhysics``.
+
+    Raises
+    ------
+    InputTypeError
+        For anything but a Physics.
+    InputError
+        If a choice is not one of those above.
+    OperatorError
+        At a call, if the physics returns another shape.
     """
     deepinv = _deepinv()
     if not isinstance(physics, deepinv.physics.Physics):
@@ -201,12 +223,29 @@ def _from_channels(y: Tensor, rows: int, shape: Shape, kind: Kind, channel: Chan
 
 
 def to_deepinv(A: Operator, *, in_channel: Channel | None = None, out_channel: Channel | None = None) -> Any:
-    """A ``deepinv.physics.LinearPhysics`` (or ``Physics``) that applies ``A``, with the channel axes deepinv wants.
+    """Make a deepinv physics of an operator, with the channel axes that deepinv wants.
 
-    The channels are those of `from_deepinv`: complex signals get two (real and imaginary part), real ones of one or two
-    axes get one unless "keep" is said, others none unless "add" is said. It has no noise model, and ``to`` does not
-    move
-    ``A``.
+    It has no noise model, and its ``to`` does not move ``A``.
+
+    Parameters
+    ----------
+    A : Operator
+        Any; a linear one keeps its adjoint.
+    in_channel, out_channel : {'add', 'keep'}, optional
+        As in `from_deepinv`: complex signals get two channels (real and imaginary part), real ones of one or two axes
+        get one unless "keep" is said, others none unless "add" is said.
+
+    Returns
+    -------
+    deepinv.physics.LinearPhysics or deepinv.physics.Physics
+        The first if ``A`` is linear.
+
+    Raises
+    ------
+    InputTypeError
+        If ``A`` is no operator.
+    InputError
+        If a channel choice does not fit.
     """
     if not isinstance(A, Operator):
         raise invalid_type("to_deepinv", "A", "an iv.operators.Operator", A)

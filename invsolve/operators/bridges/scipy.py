@@ -27,13 +27,34 @@ def from_scipy(
     *,
     in_kind: Kind | None = None,
 ) -> LinearOperator:
-    """An operator from a scipy sparse matrix or array, or from a ``scipy.sparse.linalg.LinearOperator``, of shape (m,
-    n).
+    """Make an operator of a scipy sparse matrix, or of a ``scipy.sparse.linalg.LinearOperator``.
 
-    ``in_shape`` and ``out_shape`` (default ``(n,)`` and ``(m,)``) give the signal and the data their axes:
-    prod(in_shape) = n, prod(out_shape) = m, in C order. A sparse matrix keeps its precision and runs in torch on any
-    device. A scipy operator runs on the CPU in its own precision, which needs ``rmatvec``; gradients flow through both.
-    ``in_kind`` defaults to the kind of the operator.
+    A sparse matrix keeps its precision and runs in torch on any device. A scipy operator runs on the CPU in its own
+    precision, and its adjoint needs ``rmatvec``; gradients flow through both.
+
+    Parameters
+    ----------
+    operator : scipy.sparse matrix or array, or scipy.sparse.linalg.LinearOperator, shape (m, n)
+        Of float32, float64, complex64 or complex128.
+    in_shape, out_shape : sequence of int, optional
+        The axes of signal and data in C order, prod(in_shape) = n and prod(out_shape) = m; ``(n,)`` and ``(m,)`` by
+        default.
+    in_kind : {'real', 'complex'}, optional
+        The kind of the signal; that of the operator by default.
+
+    Returns
+    -------
+    LinearOperator
+        A `Sparse` for a sparse matrix.
+
+    Raises
+    ------
+    InputTypeError
+        If it is neither of the two, or of another dtype.
+    InputError
+        If a shape does not fit, or a complex signal is to pass a real scipy operator.
+    OperatorError
+        At a call, if a scipy operator lacks the product that is needed.
     """
     import scipy.sparse  # here, not above: half of `import invsolve` otherwise
     from scipy.sparse.linalg import LinearOperator as ScipyOperator
@@ -83,9 +104,7 @@ def from_scipy(
 @final
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class ScipyLinear(LinearOperator):
-    """A scipy ``LinearOperator`` called on the CPU, in its own precision, whatever that of the data; see
-    `from_scipy`.
-    """
+    """A scipy ``LinearOperator`` called on the CPU, in its own precision, whatever the data's; see `from_scipy`."""
 
     operator: Any
     in_shape: Shape
@@ -122,11 +141,24 @@ class ScipyLinear(LinearOperator):
 
 
 def to_scipy(A: LinearOperator) -> Any:
-    """``A`` as a ``scipy.sparse.linalg.LinearOperator`` on flattened vectors of float64 or complex128.
+    """Make a scipy operator of ours, on flattened vectors of float64 or complex128, in C order.
 
-    The products run on the device and in the precision of ``A`` (float64 if it has none of its own), in C order.
-    Refused: item axes of more than one item (take one: ``A.take(torch.tensor([0]))``), and operators between real and
-    complex, which are not linear over the numbers that scipy would use.
+    Parameters
+    ----------
+    A : LinearOperator
+        Real to real or complex to complex, of one item (``A.take(torch.tensor([0]))``) or none.
+
+    Returns
+    -------
+    scipy.sparse.linalg.LinearOperator
+        Its products run on the device and in the precision of ``A`` (float64 if it has none of its own).
+
+    Raises
+    ------
+    InputTypeError
+        If ``A`` is not linear.
+    InputError
+        If ``A`` has several items, or maps between real and complex: it is not linear over scipy's numbers then.
     """
     from scipy.sparse.linalg import LinearOperator as ScipyOperator
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
 from typing import final
 
@@ -10,36 +10,51 @@ import torch
 from torch import Tensor
 
 from invsolve.core.counting import count
-from invsolve.core.validation import Kind, Shape, check_choice, check_dims, check_finite, check_positive, kind_dtype
+from invsolve.core.validation import Kind, Shape, check_choice, check_dims, check_finite, kind_dtype
 from invsolve.errors import invalid, invalid_type
 from invsolve.operators.base import LinearOperator
+from invsolve.operators.bases import from_basis
 from invsolve.operators.fourier import mirrored, of_rows, shift_phases
 from invsolve.operators.harmonics import Harmonics
 from invsolve.operators.mask import Mask
-from invsolve.operators.spectrum import Spectrum, from_basis
+from invsolve.operators.spectrum import Spectrum
 
 
 @final
-@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class MRI(LinearOperator):
-    """``y_c = M F (S_c x)``: coil maps S, centred orthonormal Fourier transform F, sampling mask M; zero where not
-    sampled.
+    """Cartesian MRI ``y_c = M F (S_c x)``: coil maps S, centred orthonormal Fourier transform F, sampling mask M.
 
-    - ``in_shape``: ``(H, W)`` or ``(D, H, W)``; the transform is over all of its axes.
-    - ``mask``: bool, broadcastable to ``in_shape`` (``(1, W)``: whole columns), or ``(items, ...)`` with as many axes
-      more; the origin of k-space is at index n // 2.
-    - ``maps``: None (one coil, data ``(batch, *in_shape)``), or complex ``(coils, *in_shape)`` or ``(items, coils,
-      *in_shape)``
-      (data ``(batch, coils, *in_shape)``). With sum_c |S_c|^2 <= 1, as usual, the norm of the operator is at most 1;
-      that is not required. Without maps the precision is that of the data.
-    - ``in_kind="real"``: a real image; its adjoint is the real part.
+    Data are zero where not sampled; `observed` is the mask, over coils.
 
-    `observed` is the mask, over coils. The convention is that of fastMRI and of deepinv; `pinv` and `solve_normal`
-    are closed forms for one coil.
+    Parameters
+    ----------
+    mask : Tensor of bool, broadcastable to in_shape, or (items, ...) with as many axes more
+        What is sampled (``(1, W)``: whole columns); the origin of k-space is at index n // 2.
+    in_shape : tuple of int
+        ``(H, W)`` or ``(D, H, W)``; the transform is over all of its axes.
+    maps : Tensor, complex, shape (coils, *in_shape) or (items, coils, *in_shape), optional
+        Coil sensitivities; data are ``(batch, coils, *in_shape)``. With sum_c |S_c|^2 <= 1, as usual, the norm of the
+        operator is at most 1; that is not required. Without maps there is one coil, data are ``(batch, *in_shape)``,
+        and the precision is that of the data.
+    in_kind : {'real', 'complex'}
+        The kind of the image; complex by default. For a real image the adjoint is the real part.
+
+    Raises
+    ------
+    InputTypeError
+        If ``mask`` is not bool, or ``maps`` not complex.
+    InputError
+        If a shape, a device or the number of items does not fit.
+
+    Notes
+    -----
+    The convention is that of fastMRI and of deepinv. `pinv`, `solve_normal` and `svd` are closed forms for one coil.
     """
 
-    in_shape: Shape
     mask: Tensor
+    in_shape: Shape
+    _: KW_ONLY
     maps: Tensor | None = None
     in_kind: Kind = "complex"
 
@@ -85,6 +100,7 @@ class MRI(LinearOperator):
 
     @property
     def out_shape(self) -> Shape:  # type: ignore[override]
+        """The shape of the data, ``([coils,] *in_shape)``."""
         return self.in_shape if self.maps is None else (self.maps.shape[-len(self.in_shape) - 1], *self.in_shape)
 
     @property
@@ -93,8 +109,7 @@ class MRI(LinearOperator):
         items = self.mask.shape[:1] if "mask" in self._items() else ()
         return mask.expand(*items, *self.out_shape)
 
-    # --- plans: computed once
-    # ------------------------------------------------------------------------------------------
+    # --- plans: computed once -----------------------------------------------------------------------------------------
     @property
     def _dims(self) -> tuple[int, ...]:
         return tuple(range(-len(self.in_shape), 0))
@@ -110,9 +125,7 @@ class MRI(LinearOperator):
         return {}
 
     def _encoding(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """``p S`` ``([items,] coils, *in_shape)`` and ``M q`` ``([items, 1,] *in_shape)``, in the precision of
-        ``dtype``.
-        """
+        """``p S`` ``([items,] coils, *in_shape)``, ``M q`` ``([items, 1,] *in_shape)``, as precise as ``dtype``."""
         real = kind_dtype(dtype, "real")
         if real not in self._encode:
             before, after = (_cast(phase, real) for phase in self._phases)
@@ -123,13 +136,10 @@ class MRI(LinearOperator):
 
     @cached_property
     def _varying(self) -> tuple[int, ...]:
-        """The axes along which the mask changes. Along the others F^-1 M F does nothing, so they are not
-        transformed.
-        """
+        """The axes along which the mask changes; along the others F^-1 M F does nothing: they are not transformed."""
         return tuple(a for a in self._dims if bool((self.mask != self.mask.narrow(a, 0, 1)).any()))
 
-    # --- the operator
-    # ----------------------------------------------------------------------------------------------------
+    # --- the operator -------------------------------------------------------------------------------------------------
     def _apply(self, x: Tensor) -> Tensor:
         maps, mask = self._encoding(x.dtype)
         k = of_rows(torch.fft.fftn, x.unsqueeze(1) * maps, dim=self._dims, norm="ortho")
@@ -142,9 +152,7 @@ class MRI(LinearOperator):
         return self._combine(of_rows(torch.fft.ifftn, k, dim=self._dims, norm="ortho"), maps)
 
     def _normal(self, x: Tensor) -> Tensor:
-        """``sum_c conj(S_c) F^-1 M F S_c x``: the phases q cancel, and so do the transforms along axes M is constant
-        on.
-        """
+        """``sum_c conj(S_c) F^-1 M F S_c x``: the phases q cancel, and so do transforms where M does not change."""
         maps, _ = self._encoding(x.dtype)
         coils = x.unsqueeze(1) * maps
         mask = self.mask
@@ -164,8 +172,7 @@ class MRI(LinearOperator):
         x = coils.mul_(maps.conj()).sum(1)
         return x.real.contiguous() if self.in_kind == "real" else x
 
-    # --- closed forms for one coil
-    # -----------------------------------------------------------------------------------------
+    # --- closed forms for one coil ------------------------------------------------------------------------------------
     def _multiplier(self, gain: Tensor) -> Tensor:
         """``M~`` with A^H diag(gain) A = F^-1 M~ F, in the order of fftn.
 
@@ -181,16 +188,16 @@ class MRI(LinearOperator):
         out = of_rows(torch.fft.ifftn, spectrum, dim=self._dims)
         return out.real.contiguous() if self.in_kind == "real" else out
 
-    def pinv(self, y: Tensor, *, rtol: float = 1e-6, max_iter: int = 500) -> Tensor:
+    def _pinv(self, y: Tensor, *, rtol: float, max_iter: int) -> Tensor:
         """``A^+ y``: A^H y for one coil and complex images, closed form for real ones; CG-SENSE for several coils."""
         if self.maps is not None:
-            return super().pinv(y, rtol=rtol, max_iter=max_iter)
-        x = self.adjoint(y)
+            return super()._pinv(y, rtol=rtol, max_iter=max_iter)
+        count("adjoint", len(y))
+        x = self._adjoint(y)
         if self.in_kind == "complex":
             return x
-        gain = self._multiplier(
-            self.observed.to(x.dtype)
-        )  # 0, 1/2 or 1: a frequency may be known from its mirror image
+        # 0, 1/2 or 1: a frequency may be known from its mirror image
+        gain = self._multiplier(self.observed.to(x.dtype))
         return self._filter(x, torch.where(gain > 0, 1 / gain, 0.0))
 
     def _svd(self, dtype: torch.dtype, device: torch.device) -> Spectrum:
@@ -208,21 +215,12 @@ class MRI(LinearOperator):
             data_basis=Mask(mask=sampled, in_shape=self.in_shape, kind="complex"),
         )
 
-    def solve_normal(
-        self,
-        rhs: Tensor,
-        *,
-        weight: Tensor | float = 1.0,
-        tau: float,
-        start: Tensor | None = None,
-        rtol: float = 1e-6,
-        max_iter: int = 200,
+    def _solve_normal(
+        self, rhs: Tensor, *, weight: Tensor | float, tau: float, start: Tensor | None, rtol: float, max_iter: int
     ) -> Tensor:
         """``(A^H W A + tau I)^-1 rhs``; one coil: exact, by division in k-space, whatever the weights."""
         if self.maps is not None:
-            return super().solve_normal(rhs, weight=weight, tau=tau, start=start, rtol=rtol, max_iter=max_iter)
-        self._check("rhs", rhs, self.in_shape, self.in_kind)
-        tau = check_positive("MRI", "tau", tau)
+            return super()._solve_normal(rhs, weight=weight, tau=tau, start=start, rtol=rtol, max_iter=max_iter)
         count("operator", len(rhs))
         count("adjoint", len(rhs))
         return self._filter(rhs, 1 / (self._multiplier(weight * self.observed.to(rhs.real.dtype)) + tau))

@@ -2,44 +2,62 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
-from typing import Literal, final
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from invsolve.core.counting import count
-from invsolve.core.validation import Kind, Shape, check_choice, check_dims, check_finite, check_positive, kind_dtype
+from invsolve.core.validation import Kind, Shape, check_choice, check_dims, check_finite, kind_dtype
 from invsolve.errors import invalid, invalid_type
-from invsolve.operators.base import OneKind
-from invsolve.operators.fourier import fast_length, mirrored, of_rows
+from invsolve.operators.fourier import mirrored, of_rows
 from invsolve.operators.harmonics import Harmonics
+from invsolve.operators.one_kind import OneKind
 from invsolve.operators.spectrum import Spectrum
 
 Boundary = Literal["periodic", "zero", "reflect", "valid"]
 
 
-@final
-@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Blur(OneKind):
-    """``y = h * x``, true convolution: ``y[i] = sum_j h[j] x[i + c - j]`` with the kernel's centre at ``c = k // 2``.
+    """True convolution with a kernel h of length k: ``y[i] = sum_j h[j] x[i + c - j]``, its centre at ``c = k // 2``.
 
-    ``kernel`` has one axis for every axis of ``in_shape`` (1 to 3; length 1 where nothing is blurred), or one more in
-    front: one kernel per item. Real, or complex for ``kind="complex"``. Beyond the edge the signal is, by ``boundary``,
+    Parameters
+    ----------
+    kernel : Tensor, shape (k_1, ...) or (items, k_1, ...)
+        One axis for every axis of ``in_shape``, of length 1 where nothing is blurred. Real, or complex for
+        ``kind="complex"``; finite.
+    in_shape : tuple of int
+        The shape of the signal, 1 to 3 axes.
+    boundary : {'periodic', 'zero', 'reflect', 'valid'}
+        What the signal is beyond its edge; periodic by default.
 
-    - ``"periodic"``: repeated (the kernel may be longer than the signal; `pinv` and `solve_normal` are closed forms);
-    - ``"zero"``: zero;
-    - ``"reflect"``: mirrored about the centre of the outermost entry, which is not repeated (numpy's "reflect");
-    - ``"valid"``: not needed: only outputs that see the signal alone, ``n - k + 1`` along each axis.
+        - ``"periodic"``: repeated (the kernel may be longer than the signal; `pinv`, `solve_normal` and `svd` are
+          closed forms);
+        - ``"zero"``: zero;
+        - ``"reflect"``: mirrored about the centre of the outermost entry, which is not repeated (numpy's "reflect");
+        - ``"valid"``: not needed: only outputs that see the signal alone, ``n - k + 1`` along each axis.
+    kind : {'real', 'complex'}
+        The kind of signal and data; real by default.
 
-    scipy.signal's mode "same" puts the centre of an even kernel at (k - 1) // 2, one entry away.
+    Raises
+    ------
+    InputTypeError
+        If ``kernel`` is not a floating tensor, or is complex for ``kind="real"``.
+    InputError
+        If it has another number of axes, is too long for the boundary, or is not finite.
+
+    Notes
+    -----
+    Computed in Fourier space; but for periodic boundaries, at lengths without prime factors above 5. scipy.signal's
+    mode "same" puts the centre of an even kernel at (k - 1) // 2, one entry away.
     """
 
     kernel: Tensor
     in_shape: Shape
+    _: KW_ONLY
     boundary: Boundary = "periodic"
     kind: Kind = "real"
 
@@ -77,6 +95,7 @@ class Blur(OneKind):
 
     @property
     def out_shape(self) -> Shape:  # type: ignore[override]
+        """The shape of the data: that of the signal, or shorter for ``boundary="valid"``."""
         if self.boundary != "valid":
             return self.in_shape
         return tuple(n - k + 1 for n, k in zip(self.in_shape, self._lengths, strict=True))
@@ -94,11 +113,15 @@ class Blur(OneKind):
     @cached_property
     def _fft_shape(self) -> Shape:
         """The transform's length along `_axes`: long enough that what wraps around is cropped."""
+        if self.boundary == "periodic":
+            return tuple(self.in_shape[a] for a in self._axes)
+        from scipy.fft import next_fast_len  # here, not above: half of `import invsolve` otherwise
+
         lengths = []
         for a in self._axes:
             n, k = self.in_shape[a], self._lengths[a]
-            needed = {"periodic": n, "valid": n, "zero": n + max(k // 2, k - 1 - k // 2), "reflect": n + k - 1}
-            lengths.append(n if self.boundary == "periodic" else fast_length(needed[self.boundary]))
+            needed = {"valid": n, "zero": n + max(k // 2, k - 1 - k // 2), "reflect": n + k - 1}
+            lengths.append(next_fast_len(needed[self.boundary], real=True))
         return tuple(lengths)
 
     @cached_property
@@ -178,15 +201,11 @@ class Blur(OneKind):
                 x = x.new_zeros(shape).index_add(a, self._mirror(a), x)
         return x
 
-    # --- closed forms
-    # ---------------------------------------------------------------------------------------------------
-    def pinv(self, y: Tensor, *, rtol: float = 1e-6, max_iter: int = 500) -> Tensor:
-        """``A^+ y``; periodic: division by the spectrum where it exceeds rounding (its maximum times eps times
-        length).
-        """
+    # --- closed forms -------------------------------------------------------------------------------------------------
+    def _pinv(self, y: Tensor, *, rtol: float, max_iter: int) -> Tensor:
+        """``A^+ y``; periodic: division by the spectrum where it exceeds its maximum times eps times length."""
         if self.boundary != "periodic":
-            return super().pinv(y, rtol=rtol, max_iter=max_iter)
-        self._check("y", y, self.out_shape, self.out_kind)
+            return super()._pinv(y, rtol=rtol, max_iter=max_iter)
         count("adjoint", len(y))
         power = self._spectrum.abs()
         dims = tuple(range(-len(self.in_shape), 0))
@@ -194,21 +213,12 @@ class Blur(OneKind):
         inverse = torch.where(power > floor, self._spectrum.conj() / power.square(), 0.0)
         return self._inverse(self._transform(y) * inverse)
 
-    def solve_normal(
-        self,
-        rhs: Tensor,
-        *,
-        weight: Tensor | float = 1.0,
-        tau: float,
-        start: Tensor | None = None,
-        rtol: float = 1e-6,
-        max_iter: int = 200,
+    def _solve_normal(
+        self, rhs: Tensor, *, weight: Tensor | float, tau: float, start: Tensor | None, rtol: float, max_iter: int
     ) -> Tensor:
         """``(A^H W A + tau I)^-1 rhs``; periodic with one weight: exact, by division in Fourier space."""
         if self.boundary != "periodic" or isinstance(weight, Tensor):
-            return super().solve_normal(rhs, weight=weight, tau=tau, start=start, rtol=rtol, max_iter=max_iter)
-        self._check("rhs", rhs, self.in_shape, self.in_kind)
-        tau = check_positive("Blur", "tau", tau)
+            return super()._solve_normal(rhs, weight=weight, tau=tau, start=start, rtol=rtol, max_iter=max_iter)
         count("operator", len(rhs))
         count("adjoint", len(rhs))
         return self._inverse(self._transform(rhs) / (weight * self._spectrum.abs().square() + tau))
@@ -232,33 +242,3 @@ class Blur(OneKind):
             signal_basis=Harmonics(in_shape=self.in_shape, kind=self.kind),
             data_basis=Harmonics(in_shape=self.in_shape, kind=self.kind, phase=phase.to(kind_dtype(dtype, "complex"))),
         )
-
-
-def GaussianBlur(
-    *,
-    std: float | Sequence[float],
-    in_shape: Sequence[int],
-    boundary: Boundary = "periodic",
-    kind: Kind = "real",
-    dtype: torch.dtype = torch.float32,
-    truncate: float = 4.0,
-) -> Blur:
-    """`Blur` with a Gaussian of ``std`` pixels (one for all axes, or one each; 0: no blur along that axis).
-
-    The kernel is sampled at whole pixels out to ``truncate`` standard deviations, and sums to 1.
-    """
-    shape = check_dims("GaussianBlur", "in_shape", in_shape)
-    stds = list(std) if isinstance(std, Sequence) else [std] * len(shape)
-    if len(stds) != len(shape):
-        raise invalid("GaussianBlur", "std", f"a number, or {len(shape)} of them, one for each axis", f"{len(stds)}")
-    reach = check_positive("GaussianBlur", "truncate", truncate)
-    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
-        raise invalid_type("GaussianBlur", "dtype", "a floating torch.dtype", str(dtype))
-    kernel = torch.ones((), dtype=torch.float64)
-    for axis, value in enumerate(stds):
-        width = check_positive("GaussianBlur", f"std[{axis}]", value, zero=True)
-        radius = math.ceil(reach * width)
-        offset = torch.arange(-radius, radius + 1, dtype=torch.float64)
-        line = torch.exp(-0.5 * (offset / width) ** 2) if width else torch.ones(1, dtype=torch.float64)
-        kernel = kernel.unsqueeze(-1) * (line / line.sum())
-    return Blur(kernel=kernel.to(dtype), in_shape=shape, boundary=boundary, kind=kind)

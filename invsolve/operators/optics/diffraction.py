@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from math import prod
 from typing import final
 
@@ -17,34 +17,57 @@ from invsolve.core.validation import (
     check_dims,
     check_finite,
     check_int,
-    check_positive,
     kind_dtype,
 )
 from invsolve.errors import invalid, invalid_type
 from invsolve.operators.base import LinearOperator
+from invsolve.operators.bases import Entries, from_basis
 from invsolve.operators.fourier import of_rows
-from invsolve.operators.spectrum import Spectrum, entries, from_basis
+from invsolve.operators.spectrum import Spectrum
 
 
 @final
-@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Diffraction(LinearOperator):
-    """``y_l = F P (c_l x)``: codes c, zero padding P by ``oversampling``, orthonormal Fourier transform F.
+    """Far-field patterns ``y_l = F P (c_l x)``: codes c, zero padding P, orthonormal Fourier transform F.
 
-    - ``in_shape``: 1 to 3 axes, each padded at its end to ``oversampling`` times its length and transformed. The
-      signal's origin is index 0, that of the frequencies index n // 2 of the n after padding.
-    - ``codes``: None (one pattern, data ``(batch, *padded)``), or complex ``(patterns, *in_shape)`` or ``(items,
-      patterns, *in_shape)`` (data ``(batch, patterns, *padded)``): see `random_codes`. Without codes the precision is
-      that of the data.
-    - ``in_kind="real"``: a real signal; its adjoint is the real part.
+    Its modulus is what `PhaseRetrieval` sees: the pattern with ``oversampling=2`` determines the autocorrelation of
+    the signal [1]_, several codes in general the signal up to one phase [2]_.
 
+    Parameters
+    ----------
+    in_shape : tuple of int
+        The shape of the signal, 1 to 3 axes, each padded at its end to ``oversampling`` times its length and
+        transformed. The signal's origin is index 0, that of the frequencies index n // 2 of the n after padding.
+    codes : Tensor, complex, shape (patterns, *in_shape) or (items, patterns, *in_shape), optional
+        Masks in front of the signal, finite, see `random_codes`; data are ``(batch, patterns, *padded)``. Without
+        codes there is one pattern, data are ``(batch, *padded)``, and the precision is that of the data.
+    oversampling : int
+        Length of the transform over length of the signal, >= 1; 2 by default.
+    in_kind : {'real', 'complex'}
+        The kind of the signal; complex by default. For a real signal the adjoint is the real part.
+
+    Raises
+    ------
+    InputTypeError
+        If ``codes`` is not a complex tensor.
+    InputError
+        If its shape does not fit, or ``in_shape`` has more than 3 axes.
+
+    Notes
+    -----
     ``A^H A = diag(sum_l |c_l|^2)``, 1 without codes: `pinv`, `solve_normal` with one weight, and `svd` are closed
-    forms. Its modulus is what `PhaseRetrieval` sees: the pattern with ``oversampling=2`` determines the autocorrelation
-    of the signal (Fienup 1982, Applied Optics 21, 2758), several codes in general the signal up to one phase (Candes,
-    Li & Soltanolkotabi 2015, Appl. Comput. Harmon. Anal. 39, 277).
+    forms.
+
+    References
+    ----------
+    .. [1] Fienup 1982, Phase retrieval algorithms: a comparison, Applied Optics 21, 2758.
+    .. [2] Candes, Li & Soltanolkotabi 2015, Phase retrieval from coded diffraction patterns, Appl. Comput. Harmon.
+       Anal. 39, 277.
     """
 
     in_shape: Shape
+    _: KW_ONLY
     codes: Tensor | None = None
     oversampling: int = 2
     in_kind: Kind = "complex"
@@ -75,6 +98,7 @@ class Diffraction(LinearOperator):
 
     @property
     def out_shape(self) -> Shape:  # type: ignore[override]
+        """The shape of the data, ``([patterns,] *padded)``."""
         return self._padded if self.codes is None else (self.codes.shape[-len(self.in_shape) - 1], *self._padded)
 
     @property
@@ -108,34 +132,27 @@ class Diffraction(LinearOperator):
     def _normal(self, x: Tensor) -> Tensor:
         return x * self._power.to(x.device, x.real.dtype)
 
-    def pinv(self, y: Tensor, *, rtol: float = 1e-6, max_iter: int = 500) -> Tensor:
+    def _pinv(self, y: Tensor, *, rtol: float, max_iter: int) -> Tensor:
         """``A^+ y = A^H y / sum_l |c_l|^2``; 0 where no code lets light through."""
-        x = self.adjoint(y)
+        count("adjoint", len(y))
+        x = self._adjoint(y)
         power = self._power.to(x.device, x.real.dtype)
         return x * torch.where(power > 0, 1 / power, 0.0)
 
-    def solve_normal(
-        self,
-        rhs: Tensor,
-        *,
-        weight: Tensor | float = 1.0,
-        tau: float,
-        start: Tensor | None = None,
-        rtol: float = 1e-6,
-        max_iter: int = 200,
+    def _solve_normal(
+        self, rhs: Tensor, *, weight: Tensor | float, tau: float, start: Tensor | None, rtol: float, max_iter: int
     ) -> Tensor:
         """``(A^H W A + tau I)^-1 rhs``; with one weight: exact, by division."""
         if isinstance(weight, Tensor):
-            return super().solve_normal(rhs, weight=weight, tau=tau, start=start, rtol=rtol, max_iter=max_iter)
-        self._check("rhs", rhs, self.in_shape, self.in_kind)
-        tau = check_positive("Diffraction", "tau", tau)
+            return super()._solve_normal(rhs, weight=weight, tau=tau, start=start, rtol=rtol, max_iter=max_iter)
         count("operator", len(rhs))
         count("adjoint", len(rhs))
         return rhs / (weight * self._power.to(rhs.device, rhs.real.dtype) + tau)
 
     def _svd(self, dtype: torch.dtype, device: torch.device) -> Spectrum:
         values = self._power.to(device, dtype).sqrt()
-        return from_basis(self, entries(self, device), values.expand(*values.shape[: self._leading], *self.in_shape))
+        entries = Entries(in_shape=self.in_shape, kind=self.in_kind)
+        return from_basis(self, entries, values.expand(*values.shape[: self._leading], *self.in_shape))
 
     @property
     def _leading(self) -> int:
@@ -143,9 +160,30 @@ class Diffraction(LinearOperator):
 
 
 def random_codes(number: int, shape: Shape, *, seed: int = 0, dtype: torch.dtype = torch.complex64) -> Tensor:
-    """``number`` coded masks ``(number, *shape)`` for `Diffraction`: entries 1, -1, i, -i, equally likely.
+    """Coded masks for `Diffraction`: entries 1, -1, i, -i, equally likely.
 
-    ``dtype``: complex. The same seed gives the same codes on every machine.
+    Parameters
+    ----------
+    number : int
+        How many masks, >= 1.
+    shape : tuple of int
+        The shape of the signal.
+    seed : int
+        The same seed gives the same codes on every machine; 0 by default.
+    dtype : torch.dtype
+        The complex precision; complex64 by default.
+
+    Returns
+    -------
+    Tensor, shape (number, *shape)
+        The masks, on the CPU.
+
+    Raises
+    ------
+    InputTypeError
+        If ``dtype`` is not complex.
+    InputError
+        If ``number`` is less than 1.
     """
     shape = check_dims("random_codes", "shape", shape)
     number = check_int("random_codes", "number", number, minimum=1)

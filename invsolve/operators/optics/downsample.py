@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from math import prod
 from typing import Literal, final
 
@@ -11,26 +11,50 @@ import torch
 from torch import Tensor
 
 from invsolve.core.counting import count
-from invsolve.core.validation import Kind, Shape, check_choice, check_dims, check_int, check_positive
+from invsolve.core.validation import Kind, Shape, check_choice, check_dims, check_int
 from invsolve.errors import invalid
-from invsolve.operators.base import LinearOperator, OneKind
-from invsolve.operators.spectrum import Spectrum, entries, from_basis
+from invsolve.operators.base import LinearOperator
+from invsolve.operators.bases import Entries, from_basis
+from invsolve.operators.one_kind import OneKind
+from invsolve.operators.spectrum import Spectrum
 
 
 @final
-@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Downsample(OneKind):
-    """Keep one number for every block of ``factor`` entries: its ``"mean"``, or its first entry (``"pick"``).
+    """Fewer pixels: one value for every block of entries, its mean or its first entry.
 
-    ``factor`` >= 1 and ``offset`` (0 <= offset < factor, where the first block starts) are one integer for every
-    axis, or one each. Entries before the first and, for the mean, after the last whole block are not seen. Any
-    precision and device.
+    Entries before the first and, for the mean, after the last whole block are not seen. Any precision and device.
+
+    Parameters
+    ----------
+    factor : int or sequence of int
+        The block's length, >= 1, one for every axis, or one each.
+    in_shape : tuple of int
+        The shape of the signal.
+    offset : int or sequence of int
+        Where the first block starts, 0 <= offset < factor, one for every axis, or one each; 0 by default.
+    method : {'mean', 'pick'}
+        The mean of a block (the default), or its first entry.
+    kind : {'real', 'complex'}
+        The kind of signal and data; real by default.
+
+    Raises
+    ------
+    InputTypeError
+        If a factor or an offset is not an integer.
+    InputError
+        If there is not one for each axis, an offset is too large, or no whole block fits.
+
+    Notes
+    -----
     ``A A^H = c I`` with c = 1 / prod(factor) for the mean and 1 for picking, so `pinv` and `solve_normal` are closed
     forms: ``A^+ = A^H / c``.
     """
 
     factor: int | Sequence[int]
     in_shape: Shape
+    _: KW_ONLY
     offset: int | Sequence[int] = 0
     method: Literal["mean", "pick"] = "mean"
     kind: Kind = "real"
@@ -68,6 +92,7 @@ class Downsample(OneKind):
 
     @property
     def out_shape(self) -> Shape:  # type: ignore[override]
+        """The number of blocks along each axis."""
         last = 0 if self.method == "mean" else 1  # a block that is cut off still has a first entry
         return tuple(
             (n - o + last * (f - 1)) // f for n, f, o in zip(self.in_shape, self._factors, self._offsets, strict=True)
@@ -100,13 +125,15 @@ class Downsample(OneKind):
         self._window(x).copy_(y)
         return x
 
-    def pinv(self, y: Tensor, *, rtol: float = 1e-6, max_iter: int = 500) -> Tensor:
+    def _pinv(self, y: Tensor, *, rtol: float, max_iter: int) -> Tensor:
         """``A^+ y = A^H y / c``: every entry of a block gets its mean."""
-        return self.adjoint(y) / self._gain
+        count("adjoint", len(y))
+        return self._adjoint(y) / self._gain
 
     def _svd(self, dtype: torch.dtype, device: torch.device) -> Spectrum:
         """The entries, the first of each mean's block standing for it (see `_Blocks`)."""
-        basis = entries(self, device) if self.method == "pick" else _Blocks(blocks=self)
+        pick = self.method == "pick"
+        basis = Entries(in_shape=self.in_shape, kind=self.kind) if pick else _Blocks(blocks=self)
         seen = torch.zeros(1, *self.in_shape, dtype=dtype, device=device)
         self._firsts(seen).fill_(self._gain**0.5)
         return from_basis(self, basis, seen[0])
@@ -116,21 +143,10 @@ class Downsample(OneKind):
         x = self._window(x)
         return x if self.method == "pick" else x[(slice(None), *(slice(None, None, f) for f in self._factors))]
 
-    def solve_normal(
-        self,
-        rhs: Tensor,
-        *,
-        weight: Tensor | float = 1.0,
-        tau: float,
-        start: Tensor | None = None,
-        rtol: float = 1e-6,
-        max_iter: int = 200,
+    def _solve_normal(
+        self, rhs: Tensor, *, weight: Tensor | float, tau: float, start: Tensor | None, rtol: float, max_iter: int
     ) -> Tensor:
-        """``(A^H W A + tau I)^-1 rhs = (rhs - A^H W (tau + c W)^-1 A rhs) / tau``: Woodbury, exact as ``A A^H = c
-        I``.
-        """
-        self._check("rhs", rhs, self.in_shape, self.in_kind)
-        tau = check_positive("Downsample", "tau", tau)
+        """``(A^H W A + tau I)^-1 rhs = (rhs - A^H W (tau + c W)^-1 A rhs) / tau``: Woodbury, exact, ``A A^H = c I``."""
         count("operator", len(rhs))
         count("adjoint", len(rhs))
         return (rhs - self._adjoint(weight / (tau + self._gain * weight) * self._apply(rhs))) / tau

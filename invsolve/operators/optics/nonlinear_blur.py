@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
 from typing import final
 
@@ -17,22 +17,43 @@ from invsolve.operators.optics.blur import Blur
 
 
 @final
-@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class NonlinearBlur(_Wrapper):
-    """``y = log(K exp(c x)) / c``: exposure ``exp(c x)`` is blurred by K, the response is its logarithm.
+    """Blurred exposure seen through its logarithm: ``y = log(K exp(c x)) / c``.
 
     A camera (film, a log-encoding or tone-mapping one) shows ``x = f(exposure)``, and motion or defocus averages the
     exposure, not the picture: ``y = f(K f^-1(x))``, as the blur of motion-deblurring data is made, with a gamma curve
-    for f (Nah, Kim & Lee 2017, CVPR, arXiv 1612.02177). Here f is the logarithm, which needs no positive signals and
-    has no infinite slope at black: bright points spread further than dark ones.
+    for f [1]_. Here f is the logarithm, which needs no positive signals and has no infinite slope at black: bright
+    points spread further than dark ones.
 
-    ``blur``: a real `Blur` with a kernel that is nowhere negative, of any boundary; with sum 1 constant pictures stay.
-    ``contrast`` c > 0, in 1 / units of x: a picture of range 1 that spans n stops has ``c = n log 2`` (7 stops: 4.9); c
-    -> 0 is the linear blur. Computed in float64 inside, where exposures may span ``exp(30)``; darker ones are lost in
-    the rounding of the transform and read as that floor.
+    Parameters
+    ----------
+    blur : Blur
+        K: real, with a kernel that is nowhere negative, of any boundary; with sum 1 constant pictures stay.
+    contrast : float
+        c > 0, in 1 / units of x: a picture of range 1 that spans n stops has ``c = n log 2`` (7 stops: 4.9); c -> 0
+        is the linear blur.
+
+    Raises
+    ------
+    InputTypeError
+        If ``blur`` is no `Blur`.
+    InputError
+        If it is complex or its kernel negative somewhere or zero, or ``contrast`` is not positive.
+
+    Notes
+    -----
+    Computed in float64 inside, where exposures may span ``exp(30)``; darker ones are lost in the rounding of the
+    transform and read as that floor.
+
+    References
+    ----------
+    .. [1] Nah, Kim & Lee 2017, Deep multi-scale convolutional neural network for dynamic scene deblurring, CVPR,
+       arXiv 1612.02177.
     """
 
     blur: Blur
+    _: KW_ONLY
     contrast: float
 
     def __post_init__(self) -> None:
@@ -49,10 +70,12 @@ class NonlinearBlur(_Wrapper):
 
     @property
     def in_shape(self) -> Shape:  # type: ignore[override]
+        """The shape of the picture."""
         return self.blur.in_shape
 
     @property
     def out_shape(self) -> Shape:  # type: ignore[override]
+        """The shape of the data, that of the blur."""
         return self.blur.out_shape
 
     @cached_property

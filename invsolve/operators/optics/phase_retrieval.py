@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Literal, final
 
 import torch
@@ -16,27 +16,46 @@ from invsolve.operators.base import LinearOperator, Pullback
 
 
 @final
-@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class PhaseRetrieval(Alike, _Wrapper):
-    """``y = |B x|`` (``measure="amplitude"``) or ``|B x|^2`` (``"intensity"``), entry by entry; data are real.
+    """Detectors that lose the phase: ``y = |B x|`` or ``|B x|^2``, entry by entry; data are real.
 
-    ``operator`` is any linear B, real or complex: `Diffraction` for far-field patterns (oversampled, behind coded
-    masks), a random `Matrix`, a `Stack`. ``x`` and ``exp(i a) x`` give the same data (for real signals ``x`` and
-    ``-x``); for plain Fourier moduli also shifts and the conjugate reversal of ``x``: compare with a truth up to those.
+    ``x`` and ``exp(i a) x`` give the same data (for real signals ``x`` and ``-x``); for plain Fourier moduli also
+    shifts and the conjugate reversal of ``x``: compare with a truth up to those. `invsolve.baselines.amplitude_flow`
+    is the usual reconstruction from amplitudes.
 
+    Parameters
+    ----------
+    operator : LinearOperator
+        B, real or complex: `Diffraction` for far-field patterns (oversampled, behind coded masks), a random `Matrix`,
+        a `Stack`.
+    measure : {'amplitude', 'intensity'}
+        ``|B x|`` (the default) or ``|B x|^2``.
+
+    Raises
+    ------
+    InputTypeError
+        If ``operator`` is not linear.
+    InputError
+        If ``measure`` is neither of the two.
+
+    Notes
+    -----
     With ``u = B x`` the derivatives in Re<u, v> are ``J dx = Re(conj(s) B dx)`` and ``J^H v = B^H (s v)``, with ``s =
     u / |u|`` for amplitudes, taken as 0 where u = 0, where ``|u|`` has a corner, and ``s = 2 u`` for intensities.
-    `invsolve.baselines.amplitude_flow` is the usual reconstruction from amplitudes.
 
+    Examples
+    --------
     >>> import torch
     >>> from invsolve.operators import Matrix
-    >>> A = PhaseRetrieval(operator=Matrix(matrix=torch.tensor([[3 + 4j]])))
+    >>> A = PhaseRetrieval(Matrix(torch.tensor([[3 + 4j]])))
     >>> A(torch.tensor([[1j], [2.0]]))
     tensor([[ 5.],
             [10.]])
     """
 
     operator: LinearOperator
+    _: KW_ONLY
     measure: Literal["amplitude", "intensity"] = "amplitude"
 
     out_kind = "real"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import final
 
 import torch
@@ -14,21 +14,41 @@ from invsolve.operators.base import Operator
 
 
 @final
-@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Saturation(Operator):
-    """``y = clip(x, low, high)``, entry by entry, with knees of width ``softness``; real, any precision and device.
+    """Soft clipping: ``y = clip(x, low, high)`` with knees, entry by entry; real, any precision and device.
 
-    ``y = x + w log(1 + exp((low - x) / w)) - w log(1 + exp((x - high) / w))`` with ``w = softness`` > 0: what clipping
-    gives on average over logistic noise of scale w before it. It increases, its slope is near 1 between the levels and
-    vanishes beyond them, and it differs from clipping by at most ``w log 2``, at the levels. ``low`` and ``high`` are
-    in the units of the signal; None: no level on that side. Behind another operator: ``Saturation(...) @ A``.
+    Behind another operator: ``Saturation(...) @ A``.
 
+    Parameters
+    ----------
+    in_shape : tuple of int
+        The shape of signal and data.
+    low, high : float, optional
+        The levels, in the units of the signal, low < high; None: no level on that side. At least one is given.
+    softness : float
+        w > 0, the width of the knees, in the units of the signal.
+
+    Raises
+    ------
+    InputError
+        If no level is given, they are not in order, or ``softness`` is not positive.
+
+    Notes
+    -----
+    ``y = x + w log(1 + exp((low - x) / w)) - w log(1 + exp((x - high) / w))``: what clipping gives on average over
+    logistic noise of scale w before it. It increases, its slope is near 1 between the levels and vanishes beyond them,
+    and it differs from clipping by at most ``w log 2``, at the levels.
+
+    Examples
+    --------
     >>> import torch
-    >>> Saturation(in_shape=(3,), low=0.0, high=1.0, softness=0.01)(torch.tensor([[-2.0, 0.5, 7.0]]))
+    >>> Saturation((3,), low=0.0, high=1.0, softness=0.01)(torch.tensor([[-2.0, 0.5, 7.0]]))
     tensor([[0.0000, 0.5000, 1.0000]])
     """
 
     in_shape: Shape
+    _: KW_ONLY
     low: float | None = None
     high: float | None = None
     softness: float
@@ -46,6 +66,7 @@ class Saturation(Operator):
 
     @property
     def out_shape(self) -> Shape:  # type: ignore[override]
+        """The shape of the data, that of the signal."""
         return self.in_shape
 
     def _apply(self, x: Tensor) -> Tensor:
