@@ -1,4 +1,4 @@
-"""Priors: laws over signals, known through their denoisers. The exact ones are also the references of the tests."""
+"""Priors: distributions over signals, known through their denoisers. The exact ones are also the references of the tests."""
 
 from invsolve.gaussian.law import DenseModes, GaussianLaw, Modes
 from invsolve.priors.base import Prior

@@ -63,21 +63,23 @@ class ScalarLaw(abc.ABC):
         """The increasing map of a standard normal ``z`` to c, and its derivative dc/dz: both as ``z``, float64."""
 
     def normal_parts(self, shape: Shape) -> tuple[Tensor, Tensor] | None:
-        """Weights and variances ``(parts, n)`` of coefficients ``(*shape)`` that are mixtures of a few centred normal
-        laws; None where they are not.
+        """Weights and variances ``(parts, n)`` of coefficients ``(*shape)``: mixtures of a few centred normals.
+
+        None where they are not.
         """
         return None
 
     def inverse(self, c: Tensor, w: Tensor) -> Tensor:
-        """A standard normal z that `transport` takes to ``c``; where several do, one drawn by the standard normal
-        ``w``. All as ``c``, float64. Laws with `normal_parts` have it.
+        """A standard normal z that `transport` takes to ``c``, all as ``c``, float64; laws with `normal_parts` have it.
+
+        Where several do, one is drawn by the standard normal ``w``.
         """
         raise AssertionError("guarded by normal_parts")  # pragma: no cover
 
     @property
     @abc.abstractmethod
     def variance(self) -> Tensor:
-        """The variance of c."""
+        """The variance of c, float64."""
 
     @property
     def detail(self) -> Tensor:
@@ -104,7 +106,18 @@ def _check_parameters(owner: str, law: ScalarLaw, *, zero: tuple[str, ...] = ())
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Laplace(ScalarLaw):
-    """Density ``exp(-|c| / scale) / (2 scale)``; std ``sqrt(2) scale``. ``scale`` > 0."""
+    """Coefficients of density ``exp(-|c| / scale) / (2 scale)``; standard deviation ``sqrt(2) scale``.
+
+    Parameters
+    ----------
+    scale : float or Tensor, shape (*shape)
+        The mean of |c|, > 0, in the units of the signal; one for all coefficients or one each.
+
+    Raises
+    ------
+    InputError, InputTypeError
+        If a scale is not positive, finite and real.
+    """
 
     scale: float | Tensor
 
@@ -178,9 +191,7 @@ def _cut_normal(a: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class _ScaleMixture(ScalarLaw):
-    """Laws that are mixtures of normal ones of several variances: exact given the weights and variances of the
-    parts.
-    """
+    """Mixtures of centred normals of several variances: exact, given weights and variances of the parts."""
 
     @abc.abstractmethod
     def parts(self, like: Tensor) -> tuple[Tensor, Tensor]:
@@ -206,7 +217,24 @@ class _ScaleMixture(ScalarLaw):
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SpikeSlab(_ScaleMixture):
-    """``N(0, slab^2)`` with probability ``weight``, else ``N(0, spike^2)``; ``spike`` = 0 is an exact zero."""
+    """Coefficients ``N(0, slab^2)`` with probability ``weight``, else ``N(0, spike^2)``: few of them matter.
+
+    All arguments are numbers, or tensors ``(*shape)`` with one value for every coefficient.
+
+    Parameters
+    ----------
+    weight : float or Tensor, shape (*shape)
+        The probability that a coefficient is of the slab, > 0 and < 1.
+    slab : float or Tensor, shape (*shape)
+        Standard deviation of the slab, > 0, in the units of the signal.
+    spike : float or Tensor, shape (*shape)
+        Standard deviation of the rest, >= 0 and below ``slab``; 0, the default, is an exact zero.
+
+    Raises
+    ------
+    InputError, InputTypeError
+        If an argument is out of its range.
+    """
 
     weight: float | Tensor
     slab: float | Tensor
@@ -268,9 +296,23 @@ class SpikeSlab(_ScaleMixture):
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Student(_ScaleMixture):
-    """``scale`` times Student's t with ``dof`` > 2 degrees of freedom; std ``scale sqrt(dof / (dof - 2))``.
+    """Coefficients ``scale`` times Student's t; standard deviation ``scale sqrt(dof / (dof - 2))``.
 
-    A normal law whose precision is Gamma distributed: the mixture over the logarithm of the precision, by the
+    Parameters
+    ----------
+    scale : float or Tensor, shape (*shape)
+        > 0, in the units of the signal; one for all coefficients or one each.
+    dof : float
+        Degrees of freedom, above 2 (the variance is infinite below) and at most 100.
+
+    Raises
+    ------
+    InputError, InputTypeError
+        If an argument is out of its range.
+
+    Notes
+    -----
+    A normal distribution whose precision is Gamma distributed: the mixture over the logarithm of the precision, by the
     trapezoidal rule, which converges exponentially for it (to 1e-10 of the density, with 190 nodes at dof = 3 and 700
     at 100).
     """
@@ -341,11 +383,11 @@ class Student(_ScaleMixture):
 
 @cache
 def _student_nodes(dof: float) -> tuple[Any, Any]:
-    """Log weights and variances of the parts: precision p = exp(g), g on a grid, density of g ~ p^(dof/2) e^(-dof p /
-    2).
+    """Log weights and variances of the parts: precision p = exp(g), g on a grid.
 
-    The data narrow the law of g to a std of about sqrt(2 / (dof + 1)) around -2 ln|u|: nodes lie 0.45 of that apart,
-    down to a precision of e^-46, where coefficients are 1e10 scales large.
+    The density of g is ~ p^(dof/2) e^(-dof p / 2). The data narrow the distribution of g to a std of about
+    sqrt(2 / (dof + 1)) around -2 ln|u|: nodes lie 0.45 of that apart, down to a precision of e^-46, where coefficients
+    are 1e10 scales large.
     """
     half = dof / 2
     high = math.log(1 + 12 / math.sqrt(half) + 40 / half)
@@ -368,16 +410,33 @@ _NAMES: dict[str, TransformName] = {"identity": "identity", "dct": "cosine", "ha
 @final
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class SparsePrior(Prior):
-    """``x = mean + T^T c``: independent coefficients c of a `Laplace`, `Student` or `SpikeSlab` law, T orthonormal.
-
-    ``shape`` 1 to 3 axes; ``transform``: ``"identity"``, ``"dct"`` (DCT-II) or ``"haar"`` (axes that are powers of
-    two). Parameters of ``coefficients`` are in the units of the signal, numbers or tensors ``(*shape)``, one for every
-    coefficient. ``mean``: a number or ``(*shape)``. ``dtype``: float32 or float64; formulas are evaluated in float64.
+    """``x = mean + T^T c``: independent coefficients c, `Laplace`, `Student` or `SpikeSlab`, T orthonormal.
 
     Denoiser, Jacobian and density are exact: one-dimensional formulas (Laplace), a sum of two (spike-slab), or
-    quadrature to 1e-10 (Student). A noise level for every entry has no closed form unless the transform is the
-    identity: refused.
+    quadrature to 1e-10 (Student), evaluated in float64. A noise level for every entry has no closed form unless the
+    transform is the identity: refused.
 
+    Parameters
+    ----------
+    shape : tuple of int
+        Shape of one signal, 1 to 3 axes.
+    coefficients : Laplace, Student or SpikeSlab
+        The distribution of the coefficients; its parameters are numbers or tensors ``(*shape)``, in the units of the
+        signal.
+    transform : {"identity", "dct", "haar"}
+        T: none, the DCT-II, or Haar wavelets (axes that are powers of two).
+    mean : float or Tensor, shape (*shape)
+        Mean of the signal, finite; 0 by default.
+    dtype : torch.dtype, optional
+        float32 or float64; that of a tensor ``mean``, or float32, unless given.
+
+    Raises
+    ------
+    InputError, InputTypeError
+        Naming the argument that is wrong.
+
+    Examples
+    --------
     >>> prior = SparsePrior(shape=(8,), transform="dct", coefficients=Laplace(scale=0.5))
     >>> prior.sample(2, seed=0).shape
     torch.Size([2, 8])
@@ -428,16 +487,17 @@ class SparsePrior(Prior):
 
     @property
     def scale(self) -> float:  # type: ignore[override]
+        """The largest standard deviation of a coefficient."""
         return math.sqrt(float(self.law.variances.max()))
 
     @property
     def detail(self) -> float:  # type: ignore[override]
+        """The smallest standard deviation of a coefficient that matters."""
         return float(self.coefficients.detail.min())
 
     def log_prob(self, x: Tensor, sigma: float = 0.0) -> Tensor:
-        """Log density of ``x0 + sigma z`` at ``x`` ``(batch, *shape)``, ``(batch,)`` nats, float64; T has determinant
-        1.
-        """
+        """Log density of ``x0 + sigma z`` at ``x`` ``(batch, *shape)``, ``(batch,)`` nats, float64."""
+        # The determinant of the transform is 1.
         level = self._check(x, sigma or 1.0).double()
         u = self._analysis(x)
         log = self.coefficients.moments(u, level)[0] if sigma else self.coefficients.log_prob(u)

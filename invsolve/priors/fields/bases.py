@@ -1,7 +1,7 @@
 """Laplace eigenfunctions on a box, the grids on which they are orthogonal, and the modes of a Gaussian field in them.
 
 The box is ``[0, extent]`` along every axis. The eigenfunctions phi_k are products of one-dimensional ones, scaled to a
-mean square of 1 over the box (function-space card F1):
+mean square of 1 over the box:
 
 =========  ==========================  =======================  ==========  =======================
 basis      phi_k, x in [0, L]          nodes, i = 0..n-1        transform   scale of the coefficients
