@@ -8,7 +8,7 @@ flow map, whitening). Exact priors *are* such a law; a learned prior may carry o
 from __future__ import annotations
 
 import abc
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from math import prod
 from typing import Self, final
 
@@ -64,7 +64,7 @@ class Modes(abc.ABC):
 
 
 @final
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class DenseModes(Modes):
     """Modes of a matrix: ``S = scale * Q`` with Q orthonormal.
 
@@ -80,6 +80,7 @@ class DenseModes(Modes):
 
     shape: Shape
     matrix: Tensor
+    _: KW_ONLY
     scale: Tensor | None = None
 
     @property
@@ -122,7 +123,7 @@ class DenseModes(Modes):
 
 
 @final
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class GaussianLaw:
     """``x = mean + S u``, ``u_k ~ N(0, variances_k)`` independent; complex signals: per real component, independent.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import abc
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import final
 
 import torch
@@ -92,7 +92,7 @@ def check_parameters(owner: str, law: ScalarLaw, *, zero: tuple[str, ...] = ()) 
 
 
 @final
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Laplace(ScalarLaw):
     """Coefficients of density ``exp(-|c| / scale) / (2 scale)``; standard deviation ``sqrt(2) scale``.
 
@@ -204,7 +204,7 @@ class ScaleMixture(ScalarLaw):
 
 
 @final
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class SpikeSlab(ScaleMixture):
     """Coefficients ``N(0, slab^2)`` with probability ``weight``, else ``N(0, spike^2)``: few of them matter.
 
@@ -227,6 +227,7 @@ class SpikeSlab(ScaleMixture):
 
     weight: float | Tensor
     slab: float | Tensor
+    _: KW_ONLY
     spike: float | Tensor = 0.0
 
     def __post_init__(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from math import prod
 from typing import TYPE_CHECKING, final
 
@@ -141,7 +141,7 @@ class GaussianBase(Prior):
 
 
 @final
-@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class GaussianPrior(GaussianBase):
     """``N(mean, covariance)`` for signals of any shape small enough for a dense covariance (to about 4,000 entries).
 
@@ -177,6 +177,7 @@ class GaussianPrior(GaussianBase):
 
     mean: Tensor
     covariance: Tensor
+    _: KW_ONLY
     noise_scale: Tensor | None = None
     law: GaussianLaw = field(init=False, repr=False)
 

@@ -23,7 +23,7 @@ _OWNER = "GaussianMixturePrior"
 
 
 @final
-@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class GaussianMixturePrior(Prior):
     """``x ~ sum_k weights_k N(means_k, covariances_k)``, real, for signals of any shape with dense covariances.
 

@@ -6,7 +6,7 @@ The honest test beyond Gaussian priors: everything reduces to one dimension, whe
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import Literal, Self, final
 
 import torch
@@ -29,7 +29,7 @@ _NAMES: dict[str, TransformName] = {"identity": "identity", "dct": "cosine", "ha
 
 
 @final
-@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class SparsePrior(Prior):
     """``x = mean + T^T c``: independent coefficients c, `Laplace`, `Student` or `SpikeSlab`, T orthonormal.
 
@@ -66,6 +66,7 @@ class SparsePrior(Prior):
 
     shape: Shape
     coefficients: ScalarLaw
+    _: KW_ONLY
     transform: TransformChoice = "identity"
     mean: Tensor | float = 0.0  # type: ignore[assignment]  # a tensor once constructed
     dtype: torch.dtype | None = None  # type: ignore[assignment]

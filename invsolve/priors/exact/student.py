@@ -20,7 +20,7 @@ from invsolve.priors.exact.scale_mixtures import TABLE_FROM, make_table, tabulat
 
 
 @final
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Student(ScaleMixture):
     """Coefficients ``scale`` times Student's t; standard deviation ``scale sqrt(dof / (dof - 2))``.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import Self, final
 
 import torch
@@ -32,7 +32,7 @@ _OWNER = "GaussianFieldPrior"
 
 
 @final
-@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class GaussianFieldPrior(GaussianBase):
     """``x = mean + sum_k u_k phi_k``, independent ``u_k ~ N(0, s_k)``, phi_k the Laplace eigenfunctions of a box.
 
@@ -81,6 +81,7 @@ class GaussianFieldPrior(GaussianBase):
 
     shape: Shape
     spectrum: FieldSpectrum | Tensor
+    _: KW_ONLY
     basis: Basis = "neumann"
     mean: Tensor | float = 0.0  # type: ignore[assignment]  # a tensor once constructed
     kind: Kind = "real"

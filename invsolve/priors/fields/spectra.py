@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from functools import lru_cache
 from typing import final
 
@@ -26,7 +26,7 @@ class FieldSpectrum(abc.ABC):
 
 
 @final
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Matern(FieldSpectrum):
     """The Whittle-Matern field: variances ``A (kappa^2 + lambda_k)^-(smoothness + d/2)``.
 
@@ -56,6 +56,7 @@ class Matern(FieldSpectrum):
 
     std: float
     length: float
+    _: KW_ONLY
     smoothness: float = 1.5
 
     def __post_init__(self) -> None:
