@@ -52,34 +52,8 @@ class Problem:
         ) -> None: ...
 
     def __post_init__(self) -> None:
-        if not isinstance(self.operator, Operator):
-            raise invalid_type(
-                "solve",
-                "A",
-                "an iv.operators.Operator",
-                quoted(self.operator),
-                "Wrap a function: iv.operators.from_callable(f, in_shape, out_shape).",
-            )
         A = self.operator
-        y = as_tensor("solve", "y", self.data, dtype=A.dtype or torch.float32, device=A.device or torch.device("cpu"))
-        batched = tuple(y.shape) != tuple(A.out_shape)
-        y = y if batched else y[None]
-        check_kind("solve", "y", check_shape("solve", "y", y, A.out_shape), A.out_kind)
-        if A.dtype is not None and A.dtype != kind_dtype(y.dtype, "real"):
-            raise invalid_type(
-                "solve",
-                "y",
-                f"of the operator's precision, {A.dtype}",
-                str(y.dtype),
-                "Convert one of them: y.to(...), or A.to(dtype=...).",
-            )
-        if A.device is not None and A.device != y.device:
-            raise invalid("solve", "y", f"on the operator's device, {A.device}", y.device, "Move it: y.to(A.device).")
-        if A.batch is not None and A.batch != len(y):
-            raise invalid("solve", "y", f"of {A.batch} rows, one for each item of the operator", len(y))
-        if len(y) == 0:
-            raise invalid("solve", "y", "of at least one row", 0)
-        check_finite("solve", "y", y)
+        y, batched = checked_data("solve", A, self.data)
         if self.dims is None:
             object.__setattr__(self, "dims", signal_dims(A, self.data))
         if self.dims is not None:
@@ -225,6 +199,38 @@ def _checked_dims(dims: object, axes: int) -> tuple[str, ...]:
     if not all(isinstance(name, str) for name in names) or len(names) != axes or len(set(names)) != axes:
         raise invalid("Problem", "dims", f"{axes} names, one for each axis of the signal, all different", names)
     return names
+
+
+def checked_data(owner: str, A: Operator, data: Any) -> tuple[Tensor, bool]:
+    """Data with a batch axis, and whether they came with one; raise unless they are data of ``A``."""
+    if not isinstance(A, Operator):
+        raise invalid_type(
+            owner,
+            "A",
+            "an iv.operators.Operator",
+            quoted(A),
+            "Wrap a function: iv.operators.from_callable(f, in_shape, out_shape).",
+        )
+    y = as_tensor(owner, "y", data, dtype=A.dtype or torch.float32, device=A.device or torch.device("cpu"))
+    batched = tuple(y.shape) != tuple(A.out_shape)
+    y = y if batched else y[None]
+    check_kind(owner, "y", check_shape(owner, "y", y, A.out_shape), A.out_kind)
+    if A.dtype is not None and A.dtype != kind_dtype(y.dtype, "real"):
+        raise invalid_type(
+            owner,
+            "y",
+            f"of the operator's precision, {A.dtype}",
+            str(y.dtype),
+            "Convert one of them: y.to(...), or A.to(dtype=...).",
+        )
+    if A.device is not None and A.device != y.device:
+        raise invalid(owner, "y", f"on the operator's device, {A.device}", y.device, "Move it: y.to(A.device).")
+    if A.batch is not None and A.batch != len(y):
+        raise invalid(owner, "y", f"of {A.batch} rows, one for each item of the operator", len(y))
+    if len(y) == 0:
+        raise invalid(owner, "y", "of at least one row", 0)
+    check_finite(owner, "y", y)
+    return y, batched
 
 
 def signal_dims(A: Operator, y: object) -> tuple[str, ...] | None:

@@ -23,10 +23,11 @@ from invsolve.errors import FileError, SolveError, invalid, invalid_type
 from invsolve.noise import Noise, as_noise
 from invsolve.operators.base import LinearOperator, Operator
 from invsolve.priors.base import Prior
+from invsolve.priors.compatibility import check_pair, not_a_prior
 from invsolve.problem import Problem
 from invsolve.progress import NoProgress, Progress, metered
 from invsolve.solving.escalation import Budget
-from invsolve.solving.solve import check_budget, check_pair, not_a_prior, solve
+from invsolve.solving.solve import check_budget, solve
 from invsolve.strategies.base import Strategy
 
 _NUMBERS = 2**22  # of the samples of one batch of runs
@@ -194,7 +195,7 @@ def _prior_draws(prior: Prior, seed: int, numbers: list[int], purpose: str) -> T
 # --- the border -----------------------------------------------------------------------------------------------------
 def _checked(A: object, prior: object, noise: object) -> tuple[Operator, Noise]:
     if not isinstance(prior, Prior):
-        raise not_a_prior(prior, "calibrate")
+        raise not_a_prior("calibrate", prior)
     if not isinstance(A, Operator):
         raise invalid_type(
             "calibrate",
@@ -203,7 +204,7 @@ def _checked(A: object, prior: object, noise: object) -> tuple[Operator, Noise]:
             A,
             "Wrap a function: iv.operators.from_callable(f, in_shape, out_shape).",
         )
-    check_pair(A, prior, "calibrate")
+    check_pair("calibrate", A, prior)
     dtype = kind_dtype(prior.dtype, A.out_kind)
     return A, as_noise("calibrate", noise).check(tuple(A.out_shape), A.batch or 1, dtype, prior.device)
 

@@ -17,9 +17,9 @@ from invsolve.errors import UnsupportedError, invalid
 from invsolve.gaussian.evidence import Evidence, rounding
 from invsolve.gaussian.law import GaussianLaw
 from invsolve.gaussian.systems import DenseSystem, IterativeSystem, System, Update, make_system
-from invsolve.noise import Gaussian
+from invsolve.noise import Gaussian, as_noise
 from invsolve.operators.base import LinearOperator, Operator
-from invsolve.problem import Problem
+from invsolve.problem import Problem, checked_data
 
 _TOLERATED = 1e-2  # residual of a linear solve, in posterior sd of a mode, above which a draw is no draw
 _CHEAP = 2**33  # floating point operations of a factorisation that every solve may spend on its evidence: about 1 s
@@ -59,7 +59,11 @@ def closed_form_problem(owner: str, A: Operator | Problem, y: Any, noise: Any) -
     for name, value in (("y", y), ("noise", noise)):
         if isinstance(A, Problem) and value is not None:
             raise invalid(owner, name, "left out when the first argument is a Problem", type(value).__name__)
-    problem = A if isinstance(A, Problem) else Problem(A, y, noise=noise)
+    if isinstance(A, Problem):
+        problem = A
+    else:  # looked at here, so that what is wrong is said in the name of the caller
+        checked_data(owner, A, y)
+        problem = Problem(A, y, noise=as_noise(owner, noise))
     if reason := not_linear_gaussian(problem):
         raise UnsupportedError(f"{owner}: no closed-form posterior, because {reason}. Use strategy='auto' or MMPS().")
     return problem
