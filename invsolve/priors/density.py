@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from math import prod
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -13,16 +12,14 @@ from torch import Tensor
 from invsolve.core.random import Draws
 from invsolve.core.validation import check_finite, check_int, check_positive, kind_dtype
 from invsolve.errors import UnsupportedError, invalid
-
-if TYPE_CHECKING:
-    from invsolve.priors.base import Prior
+from invsolve.priors.base import Prior
 
 _EXACT = 64  # up to this many real numbers per signal the trace is exact
 _PROBES = 8
 _Flow = Callable[[Tensor, float], tuple[Tensor, Tensor]]  # (x, s) -> (D, tr dD/dx (batch,) float64)
 
 
-def log_likelihood(
+def log_density(
     prior: Prior,
     x: Tensor,
     *,
@@ -81,7 +78,7 @@ def log_likelihood(
     Song et al. 2021, Score-based generative modeling through stochastic differential equations, arXiv 2011.13456.
     Hutchinson 1990, A stochastic estimator of the trace, Comm. Stat. Simul. 19, 433-450.
     """
-    owner = "log_likelihood"
+    owner = "log_density"
     low = check_positive(owner, "sigma_min", sigma_min)
     num_steps = check_int(owner, "num_steps", num_steps, minimum=1)
     probes = None if probes is None else check_int(owner, "probes", probes, minimum=1)
@@ -95,9 +92,9 @@ def log_likelihood(
         raise invalid(owner, "sigma_min", f"at least {floor:g} and below sigma_max = {high:g}", low)
     if high > ceiling:
         raise invalid(owner, "sigma_max", f"at most {ceiling:g}, the largest level of the prior", high)
-    if prior.law is None and type(prior).noise is not _white_noise():
+    if prior.law is None and type(prior).noise is not Prior.noise:
         raise UnsupportedError(
-            "log_likelihood: the diffusion noise of this prior is not white, so its end law needs a covariance; "
+            "log_density: the diffusion noise of this prior is not white, so its end needs a covariance; "
             "give the prior a `law`."
         )
     prior._check(x, low)
@@ -117,12 +114,6 @@ def log_likelihood(
         x = x + (h / 2) * (slope + (y - value))
         total = total + (h / 2) * (2 * numbers - trace - trace_next)
     return total + _end(prior, x, high)
-
-
-def _white_noise() -> object:
-    from invsolve.priors.base import Prior
-
-    return Prior.noise
 
 
 def _dot(u: Tensor, v: Tensor) -> Tensor:
