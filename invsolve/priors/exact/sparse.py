@@ -17,10 +17,10 @@ from invsolve.core.random import DrawLike
 from invsolve.core.validation import Shape, check_choice, check_dims, check_finite, check_number
 from invsolve.errors import invalid, invalid_type
 from invsolve.gaussian.law import GaussianLaw
+from invsolve.gaussian.spectral_modes import SpectralModes
+from invsolve.gaussian.transforms import Transform, TransformName
 from invsolve.priors.base import Prior, Pullback
 from invsolve.priors.exact.coefficients import ScalarLaw
-from invsolve.priors.fields.bases import SpectralModes
-from invsolve.priors.fields.transforms import Transform, TransformName
 
 _REACH, _HALVINGS = 9.0, 60  # of the bisection of a monotone map of normal numbers, in stds
 

@@ -22,11 +22,12 @@ from invsolve.core.validation import (
 )
 from invsolve.errors import invalid, invalid_type
 from invsolve.gaussian.law import GaussianLaw
+from invsolve.gaussian.spectral_modes import SpectralModes
+from invsolve.gaussian.transforms import Transform
 from invsolve.priors.base import Pullback
 from invsolve.priors.exact.gaussian import GaussianBase
-from invsolve.priors.fields.bases import BASES, Basis, SpectralModes, grid_factor, laplace_eigenvalues, resize_modes
+from invsolve.priors.fields.bases import BASES, Basis, grid_factor, laplace_eigenvalues, resize_modes
 from invsolve.priors.fields.spectra import FieldSpectrum
-from invsolve.priors.fields.transforms import Transform
 
 _OWNER = "GaussianFieldPrior"
 
