@@ -24,8 +24,8 @@ from torch import Tensor
 
 import invsolve as iv
 from invsolve.baselines import total_variation, tune_weight
+from invsolve.gaussian.spectral_modes import SpectralModes
 from invsolve.priors import GaussianFieldPrior
-from invsolve.priors.fields.bases import SpectralModes
 
 TV_WEIGHTS = tuple(0.1 * 1.5**k for k in range(10))  # noise stds
 TV_ITERATIONS = 200

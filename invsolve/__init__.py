@@ -30,7 +30,8 @@ from invsolve.solving.solve import sample, solve
 
 if TYPE_CHECKING:  # imported where they are first used: the package must not cost seconds that nobody asked for
     from invsolve import baselines, datasets, plotting, posterior_metrics, testing
-    from invsolve.priors.density import log_likelihood
+    from invsolve.priors.density import log_density
+    from invsolve.priors.density import log_density as log_likelihood
     from invsolve.results.reading import load_result
 
 __all__ = [
@@ -58,6 +59,7 @@ __all__ = [
     "datasets",
     "errors",
     "load_result",
+    "log_density",
     "log_likelihood",
     "metrics",
     "noise",
@@ -75,14 +77,16 @@ __all__ = [
 
 warm_up_mkl()  # at import, so that it comes before the first computation of most programs
 
-_LATER = {"load_result": "results.reading", "log_likelihood": "priors.density"}
+_LATER = {"load_result": "results.reading", "log_density": "priors.density"}
+_ALIASES = {"log_likelihood": "log_density"}  # old names
 _MODULES = ("baselines", "datasets", "plotting", "posterior_metrics", "testing")
 
 
 def __getattr__(name: str) -> object:
-    """What `_LATER` and `_MODULES` name, on first use."""
+    """What `_LATER`, `_ALIASES` and `_MODULES` name, on first use."""
     from importlib import import_module
 
+    name = _ALIASES.get(name, name)
     if name in _MODULES:
         return import_module(f"invsolve.{name}")
     if name in _LATER:

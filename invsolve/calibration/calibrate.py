@@ -24,11 +24,12 @@ from invsolve.noise import Noise
 from invsolve.noise.convert import noise_for_data
 from invsolve.operators.base import LinearOperator, Operator
 from invsolve.priors.base import Prior
+from invsolve.priors.compatibility import check_pair, not_a_prior
 from invsolve.problem import checked_problem
 from invsolve.progress import NoProgress, Progress, metered
 from invsolve.solving.escalation import Budget
 from invsolve.solving.solve import solve
-from invsolve.solving.validation import check_budget, check_pair, not_a_prior
+from invsolve.solving.validation import check_budget
 from invsolve.strategies.base import Strategy
 
 _NUMBERS = 2**22  # of the samples of one batch of runs
@@ -237,7 +238,7 @@ def _prior_draws(prior: Prior, seed: int, numbers: list[int], purpose: str) -> T
 # --- the border -----------------------------------------------------------------------------------------------------
 def _checked(A: object, prior: object, noise: object) -> tuple[Operator, Noise]:
     if not isinstance(prior, Prior):
-        raise not_a_prior(prior, "calibrate")
+        raise not_a_prior("calibrate", prior)
     if not isinstance(A, Operator):
         raise invalid_type(
             "calibrate",
@@ -246,7 +247,7 @@ def _checked(A: object, prior: object, noise: object) -> tuple[Operator, Noise]:
             A,
             "Wrap a function: iv.operators.from_callable(f, in_shape, out_shape).",
         )
-    check_pair(A, prior, "calibrate")
+    check_pair("calibrate", A, prior)
     dtype = kind_dtype(prior.dtype, A.out_kind)
     shape, batch = tuple(A.out_shape), A.batch or 1
     return A, noise_for_data("calibrate", noise, out_shape=shape, batch=batch, dtype=dtype, device=prior.device)

@@ -1,3 +1,3 @@
-"""Gaussian laws and linear Gaussian systems: posteriors and evidence in closed form."""
+"""Gaussian distributions: modes, transforms, linear systems; posteriors and evidence in closed form."""
 
 __all__: list[str] = []

@@ -8,7 +8,7 @@ flow map, whitening). Exact priors *are* such a law; a learned prior may carry o
 from __future__ import annotations
 
 import abc
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from math import prod
 from typing import Self, final
 
@@ -19,25 +19,34 @@ from invsolve.core.validation import Kind, Shape, kind_dtype
 
 
 class Modes(abc.ABC):
-    """The maps between signals ``(rows, *shape)`` and mode coefficients ``(rows, *mode_shape)``, batch first."""
+    """The maps between signals ``(rows, *shape)`` and mode coefficients ``(rows, *mode_shape)``, batch first.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Shape of one signal.
+    mode_shape : tuple of int
+        Shape of its mode coefficients.
+    """
 
     shape: Shape
     mode_shape: Shape
 
     @abc.abstractmethod
     def synthesis(self, u: Tensor) -> Tensor:
-        """``S u``: modes to signal (without the mean)."""
+        """Modes to signal (without the mean), ``S u``."""
 
     @abc.abstractmethod
     def adjoint(self, x: Tensor) -> Tensor:
-        """``S^H x``: the adjoint of `synthesis` in Re<u, v>."""
+        """The adjoint of `synthesis` in Re<u, v>, ``S^H x``."""
 
     @abc.abstractmethod
     def analysis(self, x: Tensor) -> Tensor:
-        """``S^-1 x``: signal to modes. With white diffusion noise S is orthonormal and this is the adjoint."""
+        """Signal to modes, ``S^-1 x``. With white diffusion noise S is orthonormal and this is the adjoint."""
 
     @abc.abstractmethod
-    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self: ...
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
+        """The same modes on ``device``, in the precision of ``dtype``."""
 
     @property
     @abc.abstractmethod
@@ -55,16 +64,28 @@ class Modes(abc.ABC):
 
 
 @final
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class DenseModes(Modes):
-    """``S = scale * Q`` with Q an orthonormal matrix ``(n, n)`` and ``scale`` ``(*shape)`` (diagonal noise) or None."""
+    """Modes of a matrix: ``S = scale * Q`` with Q orthonormal.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Shape of one signal, of n entries; there are n modes.
+    matrix : Tensor, shape (n, n)
+        Q, real: a mode in every column.
+    scale : Tensor, shape (*shape), optional
+        The standard deviation > 0 of the diffusion noise of every entry; 1 unless given.
+    """
 
     shape: Shape
-    matrix: Tensor  # Q, real
+    matrix: Tensor
+    _: KW_ONLY
     scale: Tensor | None = None
 
     @property
     def mode_shape(self) -> Shape:  # type: ignore[override]
+        """``(n,)``."""
         return (prod(self.shape),)
 
     def synthesis(self, u: Tensor) -> Tensor:
@@ -89,10 +110,12 @@ class DenseModes(Modes):
 
     @property
     def orthonormal(self) -> bool:
+        """True without a ``scale``."""
         return self.scale is None
 
     @property
     def log_det(self) -> float:
+        """Sum of the logarithms of ``scale``."""
         return 0.0 if self.scale is None else float(self.scale.double().log().sum())
 
     def _as(self, like: Tensor) -> Tensor:
@@ -100,13 +123,23 @@ class DenseModes(Modes):
 
 
 @final
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class GaussianLaw:
-    """``x = mean + S u``, ``u_k ~ N(0, variances_k)`` independent; complex signals: per real component, independent."""
+    """``x = mean + S u``, ``u_k ~ N(0, variances_k)`` independent; complex signals: per real component, independent.
 
-    mean: Tensor  # (*shape)
+    Parameters
+    ----------
+    mean : Tensor, shape (*shape)
+        Mean, real or complex.
+    modes : Modes
+        S; the diffusion noise of level t is ``t S z`` with z standard normal.
+    variances : Tensor, shape (*mode_shape)
+        Variances of the modes, real, >= 0, in squared units of that noise.
+    """
+
+    mean: Tensor
     modes: Modes
-    variances: Tensor  # (*mode_shape), real, >= 0
+    variances: Tensor
 
     def posterior_variances(self, t: Tensor | float) -> Tensor:
         """Variances of the modes given the signal plus noise of level t > 0: ``l t^2 / (l + t^2)`` (Tweedie)."""
@@ -126,10 +159,11 @@ class GaussianLaw:
         return t.to(self.variances.dtype).view(-1, *([1] * self.variances.ndim))
 
     def sample(self, z: Tensor, t: Tensor | float = 0.0) -> Tensor:
-        """``mean + S sqrt(l + t^2) z`` for standard normal modes ``z`` ``(rows, *mode_shape)``."""
+        """Signals with noise of level t: ``mean + S sqrt(l + t^2) z``, z standard normal ``(rows, *mode_shape)``."""
         return self.mean + self.modes.synthesis((self.variances + t * t).sqrt() * z)
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
+        """The same distribution on ``device``, in the precision of ``dtype``."""
         kind: Kind = "complex" if self.mean.is_complex() else "real"
         real = None if dtype is None else kind_dtype(dtype, "real")
         mean = self.mean.to(device=device, dtype=None if dtype is None else kind_dtype(dtype, kind))

@@ -136,8 +136,9 @@ class GaussianPosterior(Posterior):
 
     @property
     def std(self) -> Tensor:
-        """Posterior standard deviation ``(batch, *shape)``, here the same for every item (complex: of |x - mean|);
-        dense only.
+        """Posterior standard deviation ``(batch, *shape)`` (complex: of |x - mean|); dense only.
+
+        It is the same for every item here.
         """
         variance = self._mode_factor().square().sum(1)
         if self.law.mean.is_complex():
@@ -217,8 +218,9 @@ class GaussianPosterior(Posterior):
 
 
 def _root_of_one_plus(matrix: Tensor) -> Tensor:
-    """Upper triangular R with ``R^T R = I + K^T K``, by QR of K over I: nothing is squared, so that nearly exact data,
-    whose ``K^T K`` drowns the I in rounding, are no trouble.
+    """Upper triangular R with ``R^T R = I + K^T K``, by QR of K over I.
+
+    Nothing is squared, so that nearly exact data, whose ``K^T K`` drowns the I in rounding, are no trouble.
     """
     eye = torch.eye(matrix.shape[1], dtype=matrix.dtype, device=matrix.device)
     root: Tensor = torch.linalg.qr(torch.cat([matrix, eye]), mode="r").R

@@ -1,10 +1,12 @@
-"""Priors: laws over signals, known through their denoisers. The exact ones are also the references of the tests."""
+"""Priors: distributions of signals, known through their denoisers. The exact ones are also references of the tests."""
 
 from invsolve.gaussian.law import DenseModes, GaussianLaw, Modes
 from invsolve.priors.base import Prior
+from invsolve.priors.exact.coefficients import Laplace, SpikeSlab
 from invsolve.priors.exact.gaussian import GaussianPrior
 from invsolve.priors.exact.mixture import GaussianMixturePrior
-from invsolve.priors.exact.sparse import Laplace, SparsePrior, SpikeSlab, Student
+from invsolve.priors.exact.sparse import SparsePrior
+from invsolve.priors.exact.student import Student
 from invsolve.priors.family import Family
 from invsolve.priors.fields.field import GaussianFieldPrior
 from invsolve.priors.fields.spectra import Matern, Spectrum

@@ -16,9 +16,10 @@ from invsolve.core.arrays import as_tensor, from_real, to_real
 from invsolve.core.counting import count
 from invsolve.core.fingerprint import fingerprint
 from invsolve.core.random import DrawLike, Draws
-from invsolve.core.validation import Kind, Shape, check_int, check_kind, check_number, check_shape, kind_dtype
-from invsolve.errors import invalid, invalid_type
+from invsolve.core.validation import Kind, Shape, check_int, kind_dtype
+from invsolve.errors import invalid_type
 from invsolve.gaussian.law import GaussianLaw
+from invsolve.priors.inputs import check_problem, check_signal, noise_level
 
 if TYPE_CHECKING:
     from invsolve.gaussian.posterior import Posterior
@@ -29,23 +30,58 @@ Pullback = Callable[[Tensor], Tensor]
 
 
 class Prior(abc.ABC):
-    """A law over signals of ``shape`` (no batch axis), real or complex, known through its denoiser.
+    """A distribution over signals of ``shape`` (no batch axis), real or complex, known through its denoiser.
 
     Subclasses give ``shape``, ``mean``, ``scale`` and ``_denoise`` and, where they can, a cheaper ``_pullback``,
     ``_sample`` and ``law``. Frozen dataclasses whose tensors are fields get ``to`` and ``fingerprint`` for nothing.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Shape of one signal.
+    kind : {"real", "complex"}
+        Complex signals have diffusion noise of level sigma on the real and on the imaginary part each.
+    mean : Tensor, shape (*shape)
+        Mean of the signal; its precision and device are those of the prior.
+    scale : float
+        Where noise drowns the signal: the largest root eigenvalue of the covariance, > 0, in units of the diffusion
+        noise (those of the signal, where that noise is white).
+    detail : float, optional
+        The smallest standard deviation that samples must resolve, in the same units; None: not known.
+    sigma_range : (float, float)
+        The noise levels that the denoiser was made for; (0, inf) unless stated.
+    law : GaussianLaw, optional
+        A Gaussian with (about) this prior's mean and covariance, if it can be stated.
+    exact_law : bool
+        True if the prior *is* that Gaussian.
+    notes : tuple of str
+        What was done to the prior to fit a problem.
+
+    References
+    ----------
+    Posterior mean and covariance from the denoiser: Efron 2011, Tweedie's formula and selection bias, doi
+    10.1198/jasa.2011.tm11181; Rozet et al. 2024, Learning diffusion priors from observations, arXiv 2405.13712.
+
+    Examples
+    --------
+    >>> import torch
+    >>> class Unit(Prior):  # N(0, I)
+    ...     shape, mean, scale = (3,), torch.zeros(3), 1.0
+    ...     def _denoise(self, x, sigma):
+    ...         return x / (1 + sigma**2)
+    >>> Unit().denoise(torch.ones(1, 3), 1.0)
+    tensor([[0.5000, 0.5000, 0.5000]])
     """
 
     shape: Shape
     kind: Kind = "real"
-    sigma_range: tuple[float, float] = (0.0, math.inf)  # the levels it was made for
-    mean: Tensor  # (*shape); its dtype and device are those of the prior
-    # Where noise drowns the signal: the largest root eigenvalue of the covariance, in units of the diffusion noise.
+    sigma_range: tuple[float, float] = (0.0, math.inf)
+    mean: Tensor
     scale: float
-    # The smallest standard deviation that samples must resolve, in the same units; None: not known.
     detail: float | None = None
-    law: GaussianLaw | None = None  # a Gaussian with (about) this prior's mean and covariance, if it can be stated
-    exact_law: bool = False  # the prior *is* that Gaussian
-    notes: tuple[str, ...] = ()  # what was done to it to fit a problem
+    law: GaussianLaw | None = None
+    exact_law: bool = False
+    notes: tuple[str, ...] = ()
 
     @abc.abstractmethod
     def _denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
@@ -57,7 +93,7 @@ class Prior(abc.ABC):
         return type(self)._pullback is not Prior._pullback
 
     def noise(self, z: Tensor) -> Tensor:
-        """``C^(1/2) z``: diffusion noise of unit level from white ``z`` ``(rows, *shape)``; white unless overridden."""
+        """Diffusion noise ``C^(1/2) z`` of unit level from white ``z`` ``(rows, *shape)``; white unless overridden."""
         return z
 
     @property
@@ -71,7 +107,7 @@ class Prior(abc.ABC):
         return type(self).noise_covariance is Prior.noise_covariance
 
     def noise_covariance(self, v: Tensor) -> Tensor:
-        """``C v``, the covariance of `noise`."""
+        """The covariance of `noise`, ``C v``, for ``v`` ``(rows, *shape)``."""
         return v
 
     # --- what users and solvers call ----------------------------------------------------------------------------------
@@ -82,13 +118,31 @@ class Prior(abc.ABC):
 
     @property
     def device(self) -> torch.device:
+        """The device of the prior's parameters."""
         return self.mean.device
 
     def denoise(self, x: Tensor, sigma: Tensor | float) -> Tensor:
-        """``E[x0 | x]`` for ``x`` ``(batch, *shape)`` at noise level ``sigma`` > 0.
+        """The mean of the clean signal given a noisy one, ``E[x0 | x]``.
 
-        ``sigma`` is a number, a tensor ``(batch,)``, or one with ``x.ndim`` axes, each of the length of x's or 1. That
-        a tensor is positive is not checked: the look would stall a GPU. Pure: no state, no gradient graph.
+        Pure: no state, no gradient graph.
+
+        Parameters
+        ----------
+        x : Tensor, shape (batch, *shape)
+            Noisy signals, of the prior's precision and device.
+        sigma : float or Tensor
+            Noise level > 0: a number, a tensor ``(batch,)``, or one with ``x.ndim`` axes, each of the length of x's or
+            1. That a tensor is positive is not checked: the look would stall a GPU.
+
+        Returns
+        -------
+        Tensor, shape (batch, *shape)
+            The denoised signals.
+
+        Raises
+        ------
+        InputError, InputTypeError
+            If shape, precision or device of ``x``, or ``sigma``, do not fit.
         """
         sigma = self._check(x, sigma)
         count("denoise", len(x))
@@ -96,7 +150,7 @@ class Prior(abc.ABC):
             return self._denoise(x, sigma)
 
     def pullback(self, x: Tensor, sigma: Tensor | float) -> tuple[Tensor, Pullback]:
-        """``D(x, sigma)`` and the map ``v -> (dD/dx)^H v`` on ``(batch, *shape)``."""
+        """``D(x, sigma)`` and the map ``v -> (dD/dx)^H v`` on ``(batch, *shape)``; arguments as for `denoise`."""
         sigma = self._check(x, sigma)
         count("denoise", len(x))
         value, pull = self._pullback(x, sigma)
@@ -110,9 +164,22 @@ class Prior(abc.ABC):
     def moments(self, x: Tensor, sigma: Tensor | float) -> tuple[Tensor, Tensor]:
         """Mean and covariance of x0 given ``x``: ``D(x, sigma)`` and ``V = sigma^2 C J^H`` (Tweedie), symmetrised.
 
-        ``V`` is ``(batch, n, n)``, float64, over the n real numbers of a signal (complex entries are pairs). It takes n
-        vector-Jacobian products unless there is a closed form; for a network's J it need not be positive semidefinite.
-        ``sigma`` is a number or ``(batch,)``.
+        It takes n vector-Jacobian products unless there is a closed form; for a network's J, V need not be positive
+        semidefinite.
+
+        Parameters
+        ----------
+        x : Tensor, shape (batch, *shape)
+            Noisy signals.
+        sigma : float or Tensor, shape (batch,)
+            Noise level > 0.
+
+        Returns
+        -------
+        mean : Tensor, shape (batch, *shape)
+            ``D(x, sigma)``.
+        covariance : Tensor, shape (batch, n, n)
+            ``V``, float64, over the n real components of a signal (complex entries are pairs re, im).
         """
         sigma = self._check(x, sigma)
         count("denoise", len(x))
@@ -121,11 +188,25 @@ class Prior(abc.ABC):
     def transport(self, z: Tensor) -> tuple[Tensor, Pullback]:
         """``x = T(z)``, a draw from the prior for standard normal ``z``, and the map ``v -> (dT/dz)^H v``.
 
-        ``z``, x and v are ``(batch, *shape)`` of the dtype of the mean; complex ``z`` has unit variance per component.
         T is exact and acts on every row alone, monotone in every mode or coefficient; where it has a kink the
         derivative is that of one side. Pure: no state, no gradient graph; not counted as a call of the denoiser.
 
-        Raises UnsupportedError where no such map is known: see `has_transport`.
+        Parameters
+        ----------
+        z : Tensor, shape (batch, *shape)
+            Standard normal, of the dtype of the mean; complex ``z`` has unit variance per component.
+
+        Returns
+        -------
+        x : Tensor, shape (batch, *shape)
+            Draws from the prior.
+        pullback : callable
+            Maps ``v`` ``(batch, *shape)`` to ``(dT/dz)^H v``.
+
+        Raises
+        ------
+        UnsupportedError
+            Where no such map is known: see `has_transport`.
         """
         from invsolve.errors import UnsupportedError
 
@@ -149,6 +230,11 @@ class Prior(abc.ABC):
 
         Where T is flat or a mode has no variance, one such z (0) is as good as another. Signals that the prior cannot
         make are mapped to the nearest end, nine standard deviations out.
+
+        Raises
+        ------
+        UnsupportedError
+            Where no such map is known: see `has_transport`.
         """
         from invsolve.errors import UnsupportedError
 
@@ -168,16 +254,36 @@ class Prior(abc.ABC):
         return self.exact_law and self.law is not None and prod(self.law.modes.mode_shape) == prod(self.shape)
 
     def sample(self, n: int, *, seed: int = 0) -> Tensor:
-        """``n`` draws ``(n, *shape)``; draw k depends on ``seed`` and k only."""
+        """Draw ``n`` signals, ``(n, *shape)``; draw k depends on ``seed`` and k only."""
         n = check_int(type(self).__name__, "n", n, minimum=1)
         seed = check_int(type(self).__name__, "seed", seed)
         draws = Draws.for_rows(seed, [0] * n, list(range(n)), self.device, purpose="prior")
         return self._sample(n, draws)
 
     def posterior(self, A: Operator | Problem, y: object = None, noise: object = None) -> Posterior:
-        """The exact posterior given ``y`` ``(batch, *A.out_shape)``, or given a whole `Problem`.
+        """The exact posterior given data, where it has a closed form.
 
-        Raises UnsupportedError where there is no closed form: the message says why.
+        Parameters
+        ----------
+        A : LinearOperator or Problem
+            The operator, or a whole problem; then ``y`` and ``noise`` are left out.
+        y : Tensor, shape (batch, *A.out_shape)
+            Data.
+        noise : Gaussian or float
+            Noise of the data; a number is its standard deviation, in the units of the data.
+
+        Returns
+        -------
+        Posterior
+            With ``mean`` ``(batch, *shape)``, ``sample(n, seed=...)`` and, where they are cheap, ``std`` and
+            ``evidence()``.
+
+        Raises
+        ------
+        UnsupportedError
+            Where there is no closed form: the message says why.
+        InputError, InputTypeError
+            If operator, data and prior do not fit each other.
         """
         from invsolve.errors import UnsupportedError
         from invsolve.gaussian.posterior import closed_form_problem
@@ -190,7 +296,7 @@ class Prior(abc.ABC):
         if y is not None and isinstance(A, Operator):
             y = as_tensor(owner, "y", y, dtype=A.dtype or self.dtype, device=self.device)
         problem = closed_form_problem(owner, A, y, noise)
-        self._check_problem(owner, problem)
+        check_problem(owner, problem, self.shape, self.kind, self.dtype, self.device)
         return self._posterior(problem)
 
     @property
@@ -203,7 +309,7 @@ class Prior(abc.ABC):
         return fingerprint(self)
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
-        """The same prior with its parameters moved and cast."""
+        """The same prior with its parameters moved to ``device`` and cast to the precision of ``dtype``."""
 
         def move(value: object) -> object:
             if isinstance(value, Tensor):
@@ -272,46 +378,11 @@ class Prior(abc.ABC):
         u = law.modes.analysis(x - law.mean)
         return torch.where(root > 0, u / root.clamp_min(torch.finfo(root.dtype).tiny), 0.0).reshape(x.shape)
 
-    # --- plumbing -----------------------------------------------------------------------------------------------------
-    def _check_problem(self, owner: str, problem: Problem) -> None:
-        A, y = problem.operator, problem.data
-        if tuple(A.in_shape) != tuple(self.shape):
-            raise invalid(owner, "A", f"an operator on signals of shape {tuple(self.shape)}", tuple(A.in_shape))
-        if A.in_kind != self.kind:
-            raise invalid(owner, "A", f"an operator on {self.kind} signals", f"one on {A.in_kind} signals")
-        if kind_dtype(y.dtype, "real") != self.dtype:
-            hint = "Convert it, or the prior: prior.to(dtype=...)."
-            raise invalid_type(owner, "y", f"of precision {self.dtype}", str(y.dtype), hint)
-        if y.device != self.device:
-            raise invalid(owner, "y", f"on device {self.device}", y.device, "Move it, or the prior: prior.to(device).")
-
+    # --- checks of what is given ------------------------------------------------------------------------------------
     def _check_signal(self, name: str, x: Tensor) -> None:
-        owner = type(self).__name__
-        check_kind(owner, name, check_shape(owner, name, x, self.shape), self.kind)
-        if kind_dtype(x.dtype, "real") != self.dtype:
-            hint = "Convert it, or the prior: prior.to(dtype=...)."
-            raise invalid_type(owner, name, f"of precision {self.dtype}", str(x.dtype), hint)
-        if x.device != self.device:
-            raise invalid(owner, name, f"on device {self.device}", x.device, "Move it, or the prior: prior.to(device).")
+        check_signal(type(self).__name__, name, x, self.shape, self.kind, self.dtype, self.device)
 
     def _check(self, x: Tensor, sigma: Tensor | float) -> Tensor:
-        owner = type(self).__name__
+        """Check a noisy signal and its level, and return the level as a tensor that broadcasts against the signal."""
         self._check_signal("x", x)
-        if not isinstance(sigma, Tensor):
-            level = check_number(owner, "sigma", sigma)
-            if level <= 0:
-                raise invalid(owner, "sigma", "positive and finite", level)
-            # Filled there: a copy from the host would stall a GPU.
-            return torch.full((), level, dtype=self.dtype, device=x.device)
-        if sigma.is_complex() or not (sigma.is_floating_point() or sigma.ndim == 0):
-            raise invalid_type(owner, "sigma", "real floating point", str(sigma.dtype))
-        sigma = sigma.to(x.device, self.dtype)
-        if sigma.ndim == 0:
-            return sigma
-        if sigma.ndim == x.ndim:
-            if not all(a in (1, b) for a, b in zip(sigma.shape, x.shape, strict=True)):
-                raise invalid(owner, "sigma", f"broadcastable against {tuple(x.shape)}", tuple(sigma.shape))
-            return sigma
-        if tuple(sigma.shape) == (len(x),):
-            return sigma.view(-1, *([1] * (x.ndim - 1)))
-        raise invalid(owner, "sigma", f"0-d, of shape ({len(x)},) or with {x.ndim} axes", tuple(sigma.shape))
+        return noise_level(type(self).__name__, x, sigma, self.dtype)

@@ -1,11 +1,10 @@
-"""The log density of a prior that is known through its denoiser, by the probability flow (priors card 10)."""
+"""The log density of a prior that is known through its denoiser, by the probability flow (arXiv 2011.13456)."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
 from math import prod
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -13,16 +12,14 @@ from torch import Tensor
 from invsolve.core.random import Draws
 from invsolve.core.validation import check_finite, check_int, check_positive, kind_dtype
 from invsolve.errors import UnsupportedError, invalid
-
-if TYPE_CHECKING:
-    from invsolve.priors.base import Prior
+from invsolve.priors.base import Prior
 
 _EXACT = 64  # up to this many real numbers per signal the trace is exact
 _PROBES = 8
 _Flow = Callable[[Tensor, float], tuple[Tensor, Tensor]]  # (x, s) -> (D, tr dD/dx (batch,) float64)
 
 
-def log_likelihood(
+def log_density(
     prior: Prior,
     x: Tensor,
     *,
@@ -32,23 +29,56 @@ def log_likelihood(
     probes: int | None = None,
     seed: int = 0,
 ) -> Tensor:
-    """``log p_{sigma_min}(x)`` in nats, ``(batch,)`` float64: the density of x0 + sigma_min noise, not of x0 itself.
+    """Log density of a prior at ``x``, in nats: that of ``x0 + sigma_min noise``, not of x0 itself.
 
-    ``x`` ``(batch, *prior.shape)``. Along the flow dx/ds = (x - D)/s the log density changes by -(d - tr dD/dx) ln s;
-    Heun's method in ln s carries x and that integral from ``sigma_min`` up to ``sigma_max``, where the prior's Gaussian
-    law plus the noise ends it (or, without a law, ``N(mean, (sigma_max^2 + scale^2/2) I)``). Noise levels are in the
-    units of the prior; ``sigma_max`` defaults to 20 scales with a law and 100 without, clipped to ``sigma_range``.
+    Parameters
+    ----------
+    prior : Prior
+        Any prior; noise levels are in its units.
+    x : Tensor, shape (batch, *prior.shape)
+        Where the density is asked for, finite.
+    sigma_min : float
+        The noise level > 0 of the density, within ``prior.sigma_range``.
+    sigma_max : float, optional
+        Where the flow ends, at most the largest level of the prior; 20 scales with a law and 100 without, clipped to
+        ``prior.sigma_range``, unless given.
+    num_steps : int
+        Steps of Heun's method, >= 1.
+    probes : int, optional
+        Rademacher probes of the trace, at any size. Unless given, the trace is exact (one vjp per real component) up
+        to 64 components per signal, and a mean over 8 probes beyond. A probe is fixed along the path and keyed by
+        (``seed``, row).
+    seed : int
+        Of the probes.
 
-    The trace is exact (one vjp per real number) up to 64 numbers per signal and a mean over 8 Rademacher probes beyond;
-    ``probes`` asks for that many probes at any size. A probe is fixed along the path and keyed by (``seed``, row).
-    Errors measured with 256 steps: 1e-3 nats per number on a Gaussian from .02 to 100, 1.4e-3 on a mixture in 1-D.
-    Costs ``2 num_steps`` evaluations, with as many vjps each as there are probes (or numbers, if exact). The likelihood
-    of a *posterior* denoiser's flow is not the evidence.
+    Returns
+    -------
+    Tensor, shape (batch,)
+        ``log p_{sigma_min}(x)``, nats, float64.
 
-    Raises InputError for levels that are not ordered or outside ``prior.sigma_range``, NaN in ``x``, and
-    UnsupportedError where the diffusion noise has a covariance and the prior states no law.
+    Raises
+    ------
+    InputError
+        For levels that are not ordered or outside ``prior.sigma_range``, and for NaN in ``x``.
+    UnsupportedError
+        Where the diffusion noise has a covariance and the prior states no law.
+
+    Notes
+    -----
+    Along the flow dx/ds = (x - D)/s the log density changes by -(d - tr dD/dx) ln s; Heun's method in ln s carries x
+    and that integral from ``sigma_min`` up to ``sigma_max``, where the prior's Gaussian law plus the noise ends it (or,
+    without a law, ``N(mean, (sigma_max^2 + scale^2/2) I)``).
+
+    Errors measured with 256 steps: 1e-3 nats per component on a Gaussian from .02 to 100, 1.4e-3 on a mixture in 1-D.
+    Costs ``2 num_steps`` evaluations, with as many vjps each as there are probes (or components, if exact). The
+    density of a *posterior* denoiser's flow is not the evidence.
+
+    References
+    ----------
+    Song et al. 2021, Score-based generative modeling through stochastic differential equations, arXiv 2011.13456.
+    Hutchinson 1990, A stochastic estimator of the trace, Comm. Stat. Simul. 19, 433-450.
     """
-    owner = "log_likelihood"
+    owner = "log_density"
     low = check_positive(owner, "sigma_min", sigma_min)
     num_steps = check_int(owner, "num_steps", num_steps, minimum=1)
     probes = None if probes is None else check_int(owner, "probes", probes, minimum=1)
@@ -62,9 +92,9 @@ def log_likelihood(
         raise invalid(owner, "sigma_min", f"at least {floor:g} and below sigma_max = {high:g}", low)
     if high > ceiling:
         raise invalid(owner, "sigma_max", f"at most {ceiling:g}, the largest level of the prior", high)
-    if prior.law is None and type(prior).noise is not _white_noise():
+    if prior.law is None and type(prior).noise is not Prior.noise:
         raise UnsupportedError(
-            "log_likelihood: the diffusion noise of this prior is not white, so its end law needs a covariance; "
+            "log_density: the diffusion noise of this prior is not white, so its end needs a covariance; "
             "give the prior a `law`."
         )
     prior._check(x, low)
@@ -86,12 +116,6 @@ def log_likelihood(
     return total + _end(prior, x, high)
 
 
-def _white_noise() -> object:
-    from invsolve.priors.base import Prior
-
-    return Prior.noise
-
-
 def _dot(u: Tensor, v: Tensor) -> Tensor:
     """Re<u, v> per row, in float64."""
     if u.is_complex():
@@ -100,7 +124,7 @@ def _dot(u: Tensor, v: Tensor) -> Tensor:
 
 
 def _exact(prior: Prior, numbers: int) -> _Flow:
-    """The trace from one vjp per number, all in one call on ``numbers`` copies of each row."""
+    """The trace from one vjp per real component, all in one call on ``numbers`` copies of each row."""
     size = prod(prior.shape)
     unit = torch.eye(size, dtype=kind_dtype(prior.dtype, prior.kind), device=prior.device)
     unit = torch.cat((unit, 1j * unit)) if numbers > size else unit

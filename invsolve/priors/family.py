@@ -24,14 +24,27 @@ _OWNER = "priors.Family"
 class Family(Prior):
     """``make(length=...)`` is the prior, and ``length`` is to be inferred: a prior for every value of its scalars.
 
-    ``make`` takes the scalars by name (floats) and returns a `Prior`, always of the same shape, kind, precision and
-    device. ``unknown``: the law of each, by name. `solve` infers them for every item together with the signal
-    (``result["prior.length"]``), whatever the strategy: by their evidence where it is known (`Exact`, `SMC`), else by
-    Gibbs sampling, which needs members that state their density (``log_prob(x, sigma)``).
+    `solve` infers the scalars (hyperparameters) for every item together with the signal (``result["prior.length"]``),
+    whatever the strategy: by their evidence where it is known (`Exact`, `SMC`), else by Gibbs sampling, which needs
+    members that state their density (``log_prob(x, sigma)``).
 
     A family is no denoiser itself: `at` gives the member for given scalars. ``shape``, ``mean``, ``scale`` and
     ``detail`` are those of the member at the medians.
 
+    Parameters
+    ----------
+    make : callable
+        Takes the scalars by name (floats) and returns a `Prior`, always of the same shape, kind, precision and device.
+    **unknown : Distribution
+        The prior distribution of each scalar, by name.
+
+    Raises
+    ------
+    InputError, InputTypeError
+        If ``make`` is no function that returns a prior, or no scalar is given.
+
+    Examples
+    --------
     >>> import invsolve as iv
     >>> def field(length):
     ...     return iv.priors.GaussianFieldPrior(shape=(32,), spectrum=iv.priors.Matern(std=1.0, length=length))
@@ -70,7 +83,7 @@ class Family(Prior):
             object.__setattr__(self, name, value)
 
     def at(self, **values: float) -> Prior:
-        """The member with these scalars."""
+        """The member with these scalars, all given by name."""
         if set(values) != set(self.unknown):
             raise invalid(_OWNER, "at(...)", f"called with {', '.join(self.unknown)}", ", ".join(values) or "nothing")
         member = self.make(**{name: float(value) for name, value in values.items()})

@@ -41,17 +41,47 @@ def from_denoiser(
 ) -> FunctionPrior:
     """A prior from ``function(x, sigma)``, the mean of the clean signal given that x is it plus noise of level sigma.
 
-    ``function`` takes ``x`` ``(batch, *shape)`` and ``sigma`` (0-d, or with as many axes as x and one entry a row),
-    both of the precision of the prior, and returns the denoised ``(batch, *shape)``, differentiable by torch.
     Everything is in the units of the signal: wrap a network trained on w = (x - m) / q as ``m + q * net((x - m) / q,
     sigma / q)``.
 
-    ``scale`` > 0: the largest standard deviation of any direction (not of an entry, for smooth signals); ``detail``:
-    the smallest one that samples must show (a twentieth of the scale unless given); ``sigma_range``: the levels that
-    the function was made for. ``law``: a Gaussian with about this prior's mean and covariance, if known: guidance then
-    needs no derivative of the function. ``dtype``: float32 or float64; that of a tensor ``mean``, or float32, unless
-    given.
+    Parameters
+    ----------
+    function : callable
+        Takes ``x`` ``(batch, *shape)`` and ``sigma`` (0-d, or with as many axes as x and one entry a row), both of the
+        precision of the prior, and returns the denoised ``(batch, *shape)``, differentiable by torch.
+    shape : tuple of int
+        Shape of one signal, without a batch axis.
+    mean : float or Tensor, shape (*shape)
+        Mean of the prior, finite; 0 by default.
+    scale : float
+        The largest standard deviation of any direction (not of an entry, for smooth signals), > 0.
+    detail : float, optional
+        The smallest standard deviation that samples must show, > 0; a twentieth of the scale unless given.
+    sigma_range : (float, float)
+        The noise levels that the function was made for, 0 <= low < high.
+    kind : {"real", "complex"}
+        Complex signals have noise of level sigma on the real and on the imaginary part each.
+    law : GaussianLaw, optional
+        A Gaussian with about this prior's mean and covariance, if known: guidance then needs no derivative of the
+        function.
+    dtype : torch.dtype, optional
+        float32 or float64; that of a tensor ``mean``, or float32, unless given.
 
+    Returns
+    -------
+    FunctionPrior
+        The prior.
+
+    Raises
+    ------
+    InputError, InputTypeError
+        For an argument of the wrong kind, shape or range; also later, if ``function`` returns something that is not of
+        the shape, precision and device of what it is given.
+    UnsupportedError
+        Later, if a strategy needs the derivative of a ``function`` that torch cannot differentiate.
+
+    Examples
+    --------
     >>> import torch
     >>> prior = from_denoiser(lambda x, sigma: x / (1 + sigma**2), shape=(3,), scale=1.0)
     >>> prior.denoise(torch.ones(1, 3), 1.0)
@@ -97,7 +127,27 @@ def from_denoiser(
 @final
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class FunctionPrior(Prior):
-    """A prior known through a user's denoiser; made by `from_denoiser`."""
+    """A prior known through a user's denoiser; made by `from_denoiser`, which checks and says what the fields are.
+
+    Parameters
+    ----------
+    function : callable
+        The denoiser.
+    shape : tuple of int
+        Shape of one signal.
+    mean : Tensor, shape (*shape)
+        Mean of the prior.
+    scale : float
+        The largest standard deviation of any direction.
+    detail : float, optional
+        The smallest standard deviation that samples must show.
+    sigma_range : (float, float)
+        The noise levels that the function was made for.
+    kind : {"real", "complex"}
+        Kind of the signals.
+    law : GaussianLaw, optional
+        A Gaussian with about this prior's mean and covariance.
+    """
 
     function: Denoiser
     shape: Shape
@@ -110,6 +160,7 @@ class FunctionPrior(Prior):
 
     @property
     def cheap_pullback(self) -> bool:
+        """False: the function is differentiated."""
         return False
 
     def _pullback(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Pullback]:

@@ -3,24 +3,70 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from invsolve.core.random import DrawLike
-from invsolve.core.validation import check_int, kind_dtype
+from invsolve.core.validation import Kind, Shape, check_int, kind_dtype
 from invsolve.samplers.base import Sampler
 from invsolve.samplers.grids import log_grid
 from invsolve.samplers.plan import Plan
 from invsolve.samplers.unipc import UniPC
 
-if TYPE_CHECKING:
-    from invsolve.priors.base import Prior
-
 _DENSITY = 5  # steps per factor e: UniPC's flow is then right to 3e-4 on 0.3 N(-1, 0.3^2) + 0.7 N(1, 0.5^2)
 
 
-def prior_range(prior: Prior) -> tuple[float, float]:
+class _Modes(Protocol):
+    """The shape of a law's modes."""
+
+    @property
+    def mode_shape(self) -> Shape: ...
+
+
+class _Law(Protocol):
+    """A Gaussian of about the prior's mean and covariance: `iv.priors.GaussianLaw`."""
+
+    @property
+    def variances(self) -> Tensor: ...
+
+    @property
+    def modes(self) -> _Modes: ...
+
+    def sample(self, z: Tensor, t: Tensor | float = 0.0) -> Tensor: ...
+
+
+class Denoisable(Protocol):
+    """What sampling asks of an `iv.priors.Prior`, which says what each of these is."""
+
+    @property
+    def shape(self) -> Shape: ...
+
+    @property
+    def kind(self) -> Kind: ...
+
+    @property
+    def dtype(self) -> torch.dtype: ...
+
+    @property
+    def mean(self) -> Tensor: ...
+
+    @property
+    def scale(self) -> float: ...
+
+    @property
+    def sigma_range(self) -> tuple[float, float]: ...
+
+    @property
+    def law(self) -> _Law | None: ...
+
+    def noise(self, z: Tensor) -> Tensor: ...
+
+    def denoise(self, x: Tensor, sigma: Tensor | float) -> Tensor: ...
+
+
+def prior_range(prior: Denoisable) -> tuple[float, float]:
     """The noise levels ``(high, low)`` between which a prior is sampled, clipped to ``prior.sigma_range``.
 
     From 20 times the largest standard deviation (the flow forgets nothing, so the start must not know the signal) down
@@ -49,7 +95,7 @@ def prior_range(prior: Prior) -> tuple[float, float]:
 
 
 def sample_prior(
-    prior: Prior, n: int, draws: DrawLike, *, sampler: Sampler | None = None, num_steps: int | None = None
+    prior: Denoisable, n: int, draws: DrawLike, *, sampler: Sampler | None = None, num_steps: int | None = None
 ) -> Tensor:
     """Samples of a prior through its denoiser: a walk down a log grid over `prior_range`.
 

@@ -17,6 +17,7 @@ from invsolve.hyperparameters.unknowns import Unknowns
 from invsolve.noise import Gaussian
 from invsolve.operators.base import Operator
 from invsolve.priors.base import Prior
+from invsolve.priors.compatibility import not_a_prior
 from invsolve.problem import Problem
 from invsolve.progress import NoProgress, Progress
 from invsolve.results.result import Result
@@ -253,7 +254,7 @@ def sample(
     from invsolve.strategies.guidance.unconditional import Unconditional
 
     if not isinstance(prior, Prior):
-        raise invalid_type("sample", "prior", "an iv.priors.Prior", prior)
+        raise not_a_prior("sample", prior)
     nothing = torch.zeros(0, dtype=torch.int64, device=prior.device)
     data = torch.zeros(0, dtype=kind_dtype(prior.dtype, prior.kind), device=prior.device)
     problem = Problem(Subsample(index=nothing, in_shape=prior.shape, kind=prior.kind), data, noise=Gaussian(std=1.0))

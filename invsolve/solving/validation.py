@@ -19,6 +19,7 @@ from invsolve.errors import OperatorError, UnsupportedError, invalid, invalid_ty
 from invsolve.hyperparameters.request import Hierarchy
 from invsolve.operators.base import BlackBox, LinearOperator, Operator
 from invsolve.priors.base import Prior
+from invsolve.priors.compatibility import check_pair, not_a_prior
 from invsolve.problem import Problem, checked_problem, signal_dims
 from invsolve.solving.escalation import Budget
 from invsolve.strategies.base import Strategy
@@ -38,10 +39,10 @@ def checked_model(A: Any, y: Any, prior: Any, noise: Any) -> tuple[Problem, Prio
         if noise is not None:
             raise invalid("solve", "noise", "left out when the first argument is a Problem", noise)
         if not isinstance(prior, Prior):
-            raise not_a_prior(prior)
+            raise not_a_prior("solve", prior)
     else:
         if not isinstance(prior, Prior):
-            raise not_a_prior(prior)
+            raise not_a_prior("solve", prior)
         if not isinstance(A, Operator):
             raise invalid_type(
                 "solve",
@@ -54,11 +55,11 @@ def checked_model(A: Any, y: Any, prior: Any, noise: Any) -> tuple[Problem, Prio
             raise invalid(
                 "solve", "noise", "given: a positive number (the std of Gaussian noise) or an iv.noise model", None
             )
-        check_pair(A, prior)
+        check_pair("solve", A, prior)
         dims = signal_dims(A, y)
         y = as_tensor("solve", "y", y, dtype=A.dtype or prior.dtype, device=prior.device)
         problem = checked_problem("solve", A, y, noise=noise, dims=dims)
-    check_pair(problem.operator, prior)
+    check_pair("solve", problem.operator, prior)
     real = kind_dtype(problem.data.dtype, "real")
     if real != prior.dtype:
         raise invalid_type(
@@ -78,36 +79,6 @@ def checked_model(A: Any, y: Any, prior: Any, noise: Any) -> tuple[Problem, Prio
         with torch.no_grad():
             check_scale(problem, prior)
     return problem, prior
-
-
-def check_pair(A: Operator, prior: Prior, owner: str = "solve") -> None:
-    """Raise unless the prior is over the signals that the operator takes: shape, kind, precision."""
-    if tuple(prior.shape) != tuple(A.in_shape):
-        raise invalid(
-            owner, "prior", f"of the shape that {type(A).__name__} takes, {tuple(A.in_shape)}", tuple(prior.shape)
-        )
-    if prior.kind != A.in_kind:
-        raise invalid(
-            owner,
-            "prior",
-            f"{A.in_kind}, as {type(A).__name__} takes",
-            prior.kind,
-            "Build the operator or the prior for that kind: most take kind=, GaussianPrior takes it from its mean.",
-        )
-    if A.dtype is not None and A.dtype != prior.dtype:
-        raise invalid_type(
-            owner, "A", f"of the prior's precision, {prior.dtype}", str(A.dtype), "Convert one: A.to(dtype=...)."
-        )
-
-
-def not_a_prior(prior: object, owner: str = "solve") -> Exception:
-    return invalid_type(
-        owner,
-        "prior",
-        "an iv.priors.Prior",
-        prior,
-        "Wrap a denoiser D(x, sigma): iv.priors.from_denoiser(f, shape=..., mean=..., scale=...).",
-    )
 
 
 def check_budget(owner: str, budget: Any, strategy: Strategy | str) -> Budget | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from math import prod
 from typing import TYPE_CHECKING, final
 
@@ -31,6 +31,7 @@ class GaussianBase(Prior):
 
     @property
     def scale(self) -> float:  # type: ignore[override]
+        """The largest standard deviation of a mode."""
         return math.sqrt(float(self.law.variances.max()))
 
     @property
@@ -140,18 +141,34 @@ class GaussianBase(Prior):
 
 
 @final
-@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class GaussianPrior(GaussianBase):
-    """``N(mean, covariance)`` for signals of any shape small enough for a dense covariance (to about 4,000 numbers).
+    """``N(mean, covariance)`` for signals of any shape small enough for a dense covariance (to about 4,000 entries).
 
-    ``mean`` ``(*shape)``, real or complex; ``covariance`` ``(n, n)``, symmetric positive semidefinite, n the number of
-    entries (complex: of the real and of the imaginary part each, independent). ``noise_scale`` ``(*shape)`` > 0 gives
-    the diffusion noise of every entry in its own unit (``C = diag(noise_scale^2)``); needed only when units differ by
-    orders. Denoiser, Tweedie covariance and posterior are exact (priors card 5). Eigenvalues within the rounding of
-    ``covariance`` count as 0.
+    Denoiser, its derivative, density, draws and posterior are exact: with noise level sigma and C = ``covariance``,
+    ``D = mean + C (C + sigma^2)^-1 (x - mean)``.
 
-    Raises InputError for a covariance that is not symmetric or has an eigenvalue below -1e-6 of the largest.
+    Parameters
+    ----------
+    mean : Tensor, shape (*shape)
+        Mean, real or complex, finite, of at least one axis.
+    covariance : Tensor, shape (n, n)
+        Symmetric positive semidefinite, real, n the number of entries (complex: of the real and of the imaginary part
+        each, independent). Eigenvalues within the rounding of it count as 0.
+    noise_scale : Tensor, shape (*shape), optional
+        Gives the diffusion noise of every entry in its own unit (``C = diag(noise_scale^2)``), > 0; needed only when
+        units differ by orders.
 
+    Raises
+    ------
+    InputError
+        For a covariance that is not symmetric or has an eigenvalue below -1e-6 of the largest; for shapes that do not
+        fit.
+    InputTypeError
+        For arguments that are no tensors, or of other precisions.
+
+    Examples
+    --------
     >>> import torch
     >>> prior = GaussianPrior(mean=torch.zeros(2), covariance=torch.eye(2))
     >>> prior.denoise(torch.tensor([[2.0, 4.0]]), 1.0)
@@ -160,6 +177,7 @@ class GaussianPrior(GaussianBase):
 
     mean: Tensor
     covariance: Tensor
+    _: KW_ONLY
     noise_scale: Tensor | None = None
     law: GaussianLaw = field(init=False, repr=False)
 
@@ -206,6 +224,7 @@ class GaussianPrior(GaussianBase):
 
     @property
     def shape(self) -> Shape:  # type: ignore[override]
+        """Shape of one signal."""
         return tuple(self.mean.shape)
 
 

@@ -1,4 +1,4 @@
-"""A mixture of Gaussians with dense covariances: exact in everything, and not Gaussian (priors card 5)."""
+"""A mixture of Gaussians with dense covariances: exact in everything, and not Gaussian."""
 
 from __future__ import annotations
 
@@ -23,17 +23,30 @@ _OWNER = "GaussianMixturePrior"
 
 
 @final
-@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class GaussianMixturePrior(Prior):
     """``x ~ sum_k weights_k N(means_k, covariances_k)``, real, for signals of any shape with dense covariances.
 
-    ``weights`` ``(K,)`` >= 0 with sum 1; ``means`` ``(K, *shape)``; ``covariances`` ``(K, n, n)``, or ``(n, n)`` for
-    all components, symmetric positive semidefinite over the flattened signal of n numbers (zero is allowed: an
-    empirical law). Denoiser, pullback, density and posterior are exact, computed in float64 and returned in the
-    precision of the means. ``law`` is the Gaussian with the same mean and covariance.
+    Denoiser, pullback, density and posterior are exact, computed in float64 and returned in the precision of the means.
+    ``law`` is the Gaussian with the same mean and covariance.
 
-    Raises InputError or InputTypeError naming the argument that is wrong.
+    Parameters
+    ----------
+    weights : Tensor, shape (K,)
+        Probabilities of the components, >= 0 with sum 1.
+    means : Tensor, shape (K, *shape)
+        Means of the components.
+    covariances : Tensor, shape (K, n, n) or (n, n)
+        One for every component, or one for all, over the flattened signal of n entries; symmetric positive
+        semidefinite. Zero is allowed: an empirical distribution.
 
+    Raises
+    ------
+    InputError, InputTypeError
+        Naming the argument that is wrong.
+
+    Examples
+    --------
     >>> import torch
     >>> prior = GaussianMixturePrior(weights=torch.tensor([0.5, 0.5]), means=torch.tensor([[-1.0], [1.0]]),
     ...                              covariances=torch.zeros(1, 1))
@@ -96,14 +109,17 @@ class GaussianMixturePrior(Prior):
 
     @property
     def shape(self) -> Shape:  # type: ignore[override]
+        """Shape of one signal."""
         return tuple(self.means.shape[1:])
 
     @property
     def mean(self) -> Tensor:  # type: ignore[override]
+        """Mean of the mixture, ``(*shape)``."""
         return self.law.mean
 
     @property
     def scale(self) -> float:  # type: ignore[override]
+        """The largest standard deviation of any direction, of the whole mixture."""
         return math.sqrt(float(self.law.variances.max()))
 
     @property

@@ -1,4 +1,4 @@
-"""The exact posterior of a Gaussian mixture under linear data with Gaussian noise: again a mixture (priors card 5)."""
+"""The exact posterior of a Gaussian mixture under linear data with Gaussian noise: again a mixture."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class GaussianMixturePosterior(Posterior):
 
     ``weights`` ``(batch, K)``, ``means`` ``(batch, K, *shape)``, ``mean`` ``(batch, *shape)``, ``log_evidence``
     ``(batch,)``: log p(y), float64, right to about ``evidence_rounding``. Covariances are over the flattened signal of
-    n numbers.
+    n entries.
     """
 
     problem: Problem

@@ -107,8 +107,10 @@ def spike_slab_transport(z: Tensor, weight: Tensor, slab: Tensor, spike: Tensor)
 
 
 def spike_slab_inverse(c: Tensor, w: Tensor, weight: Tensor, slab: Tensor, spike: Tensor) -> Tensor:
-    """The z whose `spike_slab_transport` is ``c``. With spike = 0 every |z| up to some end has c = 0: there, z is drawn
-    from the normal law between these ends, by the standard normal ``w``.
+    """The z whose `spike_slab_transport` is ``c``.
+
+    With spike = 0 every |z| up to some end has c = 0: there, z is drawn from the normal distribution between these
+    ends, by the standard normal ``w``.
     """
     t = c.abs()
     narrow = torch.where(spike > 0, spike, slab)

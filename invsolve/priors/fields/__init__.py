@@ -1,3 +1,3 @@
-"""Gaussian random fields: bases, spectra, transforms."""
+"""Gaussian random fields on a box: eigenfunctions and grids, spectra, the prior."""
 
 __all__: list[str] = []

@@ -1,7 +1,7 @@
-"""Laplace eigenfunctions on a box, the grids on which they are orthogonal, and the modes of a Gaussian field in them.
+"""Laplace eigenfunctions on a box, and the grids on which they are orthogonal.
 
 The box is ``[0, extent]`` along every axis. The eigenfunctions phi_k are products of one-dimensional ones, scaled to a
-mean square of 1 over the box (function-space card F1):
+mean square of 1 over the box:
 
 =========  ==========================  =======================  ==========  =======================
 basis      phi_k, x in [0, L]          nodes, i = 0..n-1        transform   scale of the coefficients
@@ -20,16 +20,14 @@ of the Nyquist frequency, of which the grid sees one combination.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
 from math import prod
-from typing import Literal, Self, final
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from invsolve.core.validation import Shape
-from invsolve.gaussian.law import Modes
-from invsolve.priors.fields.transforms import Transform, TransformName
+from invsolve.gaussian.transforms import TransformName
 
 Basis = Literal["neumann", "dirichlet", "periodic"]
 BASES: dict[str, TransformName] = {"neumann": "cosine", "dirichlet": "sine", "periodic": "fourier"}
@@ -82,56 +80,3 @@ def resize_modes(values: Tensor, basis: Basis, shape: Shape, *, power: int) -> T
         pad = values.new_zeros(*values.shape[:-1], max(n - old, 0))
         values = torch.cat([values[..., :n], pad], -1).movedim(-1, axis)
     return values.contiguous()
-
-
-@final
-@dataclass(frozen=True, kw_only=True, eq=False)
-class SpectralModes(Modes):
-    """``S = T^-1 diag(colour)``: an orthonormal transform T, and the std of the diffusion noise in its coefficients.
-
-    ``colour`` ``(*shape)`` > 0; None for white noise, when S is orthonormal.
-    """
-
-    transform: Transform
-    colour: Tensor | None = None
-
-    @property
-    def shape(self) -> Shape:  # type: ignore[override]
-        return self.transform.shape
-
-    @property
-    def mode_shape(self) -> Shape:  # type: ignore[override]
-        return self.transform.shape
-
-    def synthesis(self, u: Tensor) -> Tensor:
-        return self.transform.inverse(u if self.colour is None else self.colour * u)
-
-    def adjoint(self, x: Tensor) -> Tensor:
-        u = self.transform.forward(x)
-        return u if self.colour is None else self.colour * u
-
-    def analysis(self, x: Tensor) -> Tensor:
-        u = self.transform.forward(x)
-        return u if self.colour is None else u / self.colour
-
-    def analysis_adjoint(self, u: Tensor) -> Tensor:
-        """``S^-H u``."""
-        return self.transform.inverse(u if self.colour is None else u / self.colour)
-
-    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
-        colour = None if self.colour is None else self.colour.to(device=device, dtype=dtype)
-        return replace(self, transform=self.transform.to(device, dtype), colour=colour)
-
-    def marginal_variances(self, variances: Tensor) -> Tensor:
-        if self.colour is None:
-            return self.transform.squared_inverse(variances)
-        power = self.colour**2
-        return self.transform.squared_inverse(power * variances) / self.transform.squared_inverse(power)
-
-    @property
-    def log_det(self) -> float:
-        return 0.0 if self.colour is None else float(self.colour.double().log().sum())
-
-    @property
-    def orthonormal(self) -> bool:
-        return self.colour is None

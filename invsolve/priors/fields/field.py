@@ -1,9 +1,9 @@
-"""A Gaussian random field on a box, seen on any grid: the exact function-space prior (function-space cards F1, F3)."""
+"""A Gaussian random field on a box, seen on any grid: the exact function-space prior."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import Self, final
 
 import torch
@@ -22,34 +22,56 @@ from invsolve.core.validation import (
 )
 from invsolve.errors import invalid, invalid_type
 from invsolve.gaussian.law import GaussianLaw
+from invsolve.gaussian.spectral_modes import SpectralModes
+from invsolve.gaussian.transforms import Transform
 from invsolve.priors.base import Pullback
 from invsolve.priors.exact.gaussian import GaussianBase
-from invsolve.priors.fields.bases import BASES, Basis, SpectralModes, grid_factor, laplace_eigenvalues, resize_modes
+from invsolve.priors.fields.bases import BASES, Basis, grid_factor, laplace_eigenvalues, resize_modes
 from invsolve.priors.fields.spectra import FieldSpectrum
-from invsolve.priors.fields.transforms import Transform
 
 _OWNER = "GaussianFieldPrior"
 
 
 @final
-@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class GaussianFieldPrior(GaussianBase):
     """``x = mean + sum_k u_k phi_k``, independent ``u_k ~ N(0, s_k)``, phi_k the Laplace eigenfunctions of a box.
 
-    ``shape``: the grid, 1 to 3 axes of any length. ``basis``: ``"neumann"`` (cell centres), ``"dirichlet"`` (zero at
-    the walls, inner nodes) or ``"periodic"``; `invsolve.priors.fields.bases` says where the nodes lie. ``extent``: the
-    lengths of the box, 1.0 each unless given, in the unit of the length of a `Matern`. ``spectrum``: the s_k, in
-    squared units of the signal (complex: per real component), as a `Matern`, a `Spectrum`, or a tensor ``(*shape)`` of
-    one variance per mode in the order of the basis. They belong to the continuum: `on` gives the same law on another
-    grid. ``mean``: a number or a tensor ``(*shape)``. ``noise_spectrum``: the spectrum > 0 of the diffusion noise, for
-    function-space diffusion; white on the grid unless given. ``dtype``: float32 or float64; that of a tensor ``mean``,
-    or float32, unless given.
+    The s_k belong to the continuum: `on` gives the same distribution on another grid. Denoiser, pullback, samples and
+    density are exact and cost two transforms.
 
-    Denoiser, pullback, samples and density are exact and cost two transforms.
+    Parameters
+    ----------
+    shape : tuple of int
+        The grid, 1 to 3 axes of any length.
+    spectrum : Matern, Spectrum or Tensor, shape (*shape)
+        The s_k >= 0, in squared units of the signal (complex: per real component); a tensor has one variance per mode,
+        in the order of the basis.
+    basis : {"neumann", "dirichlet", "periodic"}
+        Cell centres, inner nodes with zero at the walls, or a torus; `invsolve.priors.fields.bases` says where the
+        nodes lie.
+    mean : float or Tensor, shape (*shape)
+        Mean of the field, finite; 0 by default.
+    kind : {"real", "complex"}
+        Kind of the signals.
+    extent : tuple of float, optional
+        The lengths of the box, 1.0 each unless given, in the unit of the length of a `Matern`.
+    noise_spectrum : Matern, Spectrum or Tensor, shape (*shape), optional
+        The spectrum > 0 of the diffusion noise, for function-space diffusion; white on the grid unless given.
+    dtype : torch.dtype, optional
+        float32 or float64; that of a tensor ``mean``, or float32, unless given.
 
-    Raises InputError or InputTypeError for wrong shapes, and for a spectrum that is negative, not finite or zero
-    everywhere.
+    Raises
+    ------
+    InputError, InputTypeError
+        For wrong shapes, and for a spectrum that is negative, not finite or zero everywhere.
 
+    References
+    ----------
+    Diffusion with coloured noise: Lim et al. 2023, Score-based diffusion models in function space, arXiv 2302.07400.
+
+    Examples
+    --------
     >>> from invsolve.priors.fields.spectra import Matern
     >>> prior = GaussianFieldPrior(shape=(32, 48), spectrum=Matern(std=0.5, length=0.2), extent=(1.0, 1.5))
     >>> prior.sample(2, seed=0).shape
@@ -60,6 +82,7 @@ class GaussianFieldPrior(GaussianBase):
 
     shape: Shape
     spectrum: FieldSpectrum | Tensor
+    _: KW_ONLY
     basis: Basis = "neumann"
     mean: Tensor | float = 0.0  # type: ignore[assignment]  # a tensor once constructed
     kind: Kind = "real"
@@ -128,10 +151,20 @@ class GaussianFieldPrior(GaussianBase):
         object.__setattr__(self, "law", GaussianLaw(mean=mean, modes=modes, variances=variances))
 
     def on(self, shape: Shape) -> GaussianFieldPrior:
-        """The same continuum law on another grid of the same box.
+        """The same continuum field on another grid of the same box.
 
         A mean that is not constant, and a spectrum given as a tensor, are cut or filled with zeros in mode space: a
         tensor holds no modes beyond its own.
+
+        Parameters
+        ----------
+        shape : tuple of int
+            The other grid, of as many axes.
+
+        Returns
+        -------
+        GaussianFieldPrior
+            On that grid.
         """
         shape = check_dims(f"{_OWNER}.on", "shape", shape)
         if len(shape) != len(self.shape):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from functools import lru_cache
 from typing import final
 
@@ -26,22 +26,37 @@ class FieldSpectrum(abc.ABC):
 
 
 @final
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Matern(FieldSpectrum):
     """The Whittle-Matern field: variances ``A (kappa^2 + lambda_k)^-(smoothness + d/2)``.
 
     kappa = sqrt(8 smoothness) / length, d the number of axes, lambda_k the Laplace eigenvalues.
-    ``std`` > 0, in the unit of the signal (complex: per real component): the root of the variance averaged over the
-    box and summed over *all* modes of the continuum. A is fixed by that alone, never by a grid, so that a grid of n
-    nodes holds the same field cut at its highest mode, with a little less variance (function-space card F1).
-    ``length`` > 0, in the unit of the extent: where the correlation has fallen to about 0.14. ``smoothness`` > 0: nu of
-    the Matern family; 1/2 is rough.
 
-    Lindgren, Rue & Lindstrom 2011 (JRSS B 73(4), 423-498).
+    Parameters
+    ----------
+    std : float
+        Standard deviation, > 0, in the unit of the signal (complex: per real component): the root of the variance
+        averaged over the box and summed over *all* modes of the continuum. A is fixed by that alone, never by a grid,
+        so that a grid of n nodes holds the same field cut at its highest mode, with a little less variance.
+    length : float
+        Correlation length, > 0, in the unit of the extent: where the correlation has fallen to about 0.14.
+    smoothness : float
+        nu of the Matern family, > 0; 1/2 is rough.
+
+    Raises
+    ------
+    InputError, InputTypeError
+        If an argument is not a positive number.
+
+    References
+    ----------
+    Lindgren, Rue & Lindstrom 2011, An explicit link between Gaussian fields and Gaussian Markov random fields, JRSS B
+    73(4), 423-498, doi 10.1111/j.1467-9868.2011.00777.x.
     """
 
     std: float
     length: float
+    _: KW_ONLY
     smoothness: float = 1.5
 
     def __post_init__(self) -> None:
@@ -58,8 +73,23 @@ class Matern(FieldSpectrum):
 @final
 @dataclass(frozen=True)
 class Spectrum(FieldSpectrum):
-    """A free spectrum: ``function`` maps a float64 tensor of Laplace eigenvalues to variances >= 0, elementwise.
+    """A free spectrum: a function of the Laplace eigenvalues.
 
+    Parameters
+    ----------
+    function : callable
+        Maps a float64 tensor of Laplace eigenvalues (1 / length^2, any shape) to variances >= 0 in squared units of
+        the signal, elementwise.
+
+    Raises
+    ------
+    InputTypeError
+        If ``function`` is not callable; later, if its values are complex.
+    InputError
+        Later, if it returns another shape.
+
+    Examples
+    --------
     >>> Spectrum(lambda k2: (k2 < 100.0) / (1.0 + k2))  # doctest: +ELLIPSIS
     Spectrum(function=...)
     """

@@ -12,9 +12,9 @@ from torch import Tensor
 from invsolve.core.random import Draws
 from invsolve.errors import UnsupportedError, invalid, invalid_type
 from invsolve.gaussian.law import GaussianLaw
+from invsolve.gaussian.spectral_modes import SpectralModes
 from invsolve.noise import Gaussian
 from invsolve.operators.base import BlackBox
-from invsolve.priors.fields.bases import SpectralModes
 from invsolve.priors.learned.resampled import ResampledPrior, continued
 
 if TYPE_CHECKING:

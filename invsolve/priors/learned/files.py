@@ -18,8 +18,8 @@ from invsolve.core.files import atomic_write
 from invsolve.core.validation import Kind, check_choice, check_finite
 from invsolve.errors import FileError, InvsolveError, UnsupportedError, invalid, invalid_type
 from invsolve.gaussian.law import DenseModes, GaussianLaw
-from invsolve.priors.fields.bases import SpectralModes
-from invsolve.priors.fields.transforms import Transform
+from invsolve.gaussian.spectral_modes import SpectralModes
+from invsolve.gaussian.transforms import Transform
 from invsolve.priors.formats.base import LARGEST, Layout, key_differences
 from invsolve.priors.learned.network import NetworkPrior
 from invsolve.priors.learned.parameterization import EDM, BesideLaw, Prediction

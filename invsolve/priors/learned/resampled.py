@@ -12,9 +12,9 @@ from torch import Tensor
 from invsolve.core.validation import Kind, Shape, check_dims, check_finite, kind_dtype
 from invsolve.errors import UnsupportedError, invalid, invalid_type
 from invsolve.gaussian.law import GaussianLaw
+from invsolve.gaussian.spectral_modes import SpectralModes
+from invsolve.gaussian.transforms import Transform
 from invsolve.priors.base import Prior, Pullback
-from invsolve.priors.fields.bases import SpectralModes
-from invsolve.priors.fields.transforms import Transform
 
 _OWNER = "ResampledPrior"
 

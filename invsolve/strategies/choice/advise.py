@@ -17,6 +17,7 @@ from invsolve.noise import Gaussian
 from invsolve.noise.convert import noise_for_data
 from invsolve.operators.base import BlackBox, LinearOperator, Operator
 from invsolve.priors.base import Prior
+from invsolve.priors.compatibility import check_pair, not_a_prior
 from invsolve.problem import Problem, checked_problem
 from invsolve.strategies.base import Strategy
 
@@ -98,11 +99,9 @@ def advise(A: Operator | Problem, prior: Prior, noise: Any = None) -> Advice:
     if isinstance(A, Problem) and noise is not None:
         raise invalid("advise", "noise", "left out when the first argument is a Problem", noise)
     problem = A if isinstance(A, Problem) else _problem(A, prior, noise)
-    from invsolve.solving.validation import check_pair, not_a_prior
-
     if not isinstance(prior, Prior):
-        raise not_a_prior(prior, "advise")
-    check_pair(problem.operator, prior, "advise")
+        raise not_a_prior("advise", prior)
+    check_pair("advise", problem.operator, prior)
     kind, because = _kind(problem, prior)
     advised, refused = [], {}
     for name, strategy in candidates():
@@ -140,10 +139,8 @@ def _cost(s: Advised) -> float:
 
 
 def _problem(A: object, prior: object, noise: object) -> Problem:
-    from invsolve.solving.validation import not_a_prior
-
     if not isinstance(prior, Prior):
-        raise not_a_prior(prior, "advise")
+        raise not_a_prior("advise", prior)
     shape = getattr(A, "out_shape", ())
     kind = getattr(A, "out_kind", "real")
     dtype = torch.promote_types(prior.dtype, torch.complex64) if kind == "complex" else prior.dtype

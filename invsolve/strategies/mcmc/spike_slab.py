@@ -19,7 +19,8 @@ from invsolve.core.arrays import to_real
 from invsolve.noise import Gaussian
 from invsolve.operators.base import LinearOperator
 from invsolve.priors.base import Prior
-from invsolve.priors.exact.sparse import ScalarLaw, SparsePrior
+from invsolve.priors.exact.coefficients import ScalarLaw
+from invsolve.priors.exact.sparse import SparsePrior
 from invsolve.problem import Problem
 from invsolve.strategies.mcmc.kernels import Normal
 

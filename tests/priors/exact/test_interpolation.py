@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from invsolve.priors import SparsePrior, Student
-from invsolve.priors.exact import sparse
+from invsolve.priors.exact import student
+from invsolve.priors.exact.coefficients import ScaleMixture
 from invsolve.priors.exact.interpolation import Table
 
 D = torch.float64
@@ -45,7 +46,7 @@ def test_none_beyond_the_limit_and_where_the_function_is_not_finite():
 
 
 def by_sum(law, u, sigma):
-    return sparse._ScaleMixture.moments(law, u, sigma)
+    return ScaleMixture.moments(law, u, sigma)
 
 
 def numbers(reach):
@@ -64,7 +65,7 @@ def test_student_table_against_the_sum(dof, ratio, monkeypatch):
     u = numbers(0.5 * max(1.0, ratio))
     u = u.clamp(-0.4e9, 0.4e9)  # the sum itself ends at 1e9 scales
     want = by_sum(law, u, sigma)
-    monkeypatch.setattr(sparse._ScaleMixture, "moments", None)
+    monkeypatch.setattr(ScaleMixture, "moments", None)
     log, mean, variance = law.moments(u, sigma)
     assert (log - want[0]).abs().max() < 1e-8
     assert torch.allclose(mean, want[1], rtol=1e-8, atol=0) and torch.allclose(variance, want[2], rtol=1e-8, atol=0)
@@ -80,7 +81,7 @@ def test_one_table_for_each_scale(monkeypatch):
     want = by_sum(law, u, sigma)
     calls = []
     monkeypatch.setattr(
-        sparse, "_student_moments", lambda *key, old=sparse._student_moments: calls.append(key) or old(*key)
+        student, "_student_moments", lambda *key, old=student._student_moments: calls.append(key) or old(*key)
     )
     for a, b in zip(law.moments(u, sigma), want, strict=True):
         assert torch.allclose(a, b, rtol=1e-8, atol=1e-8 * float(b.abs().min()))
@@ -98,7 +99,7 @@ def test_the_sum_is_used_otherwise(case, monkeypatch):
         sigma = sigma.expand(len(u), 1).clone()
     elif case == "a graph":
         u = u.requires_grad_()
-    monkeypatch.setattr(sparse, "_student_moments", (lambda *key: None) if case == "no table" else None)
+    monkeypatch.setattr(student, "_student_moments", (lambda *key: None) if case == "no table" else None)
     got, want = law.moments(u, sigma), by_sum(law, u, sigma)
     assert all(torch.equal(a, b) for a, b in zip(got, want, strict=True))
     if case == "a graph":

@@ -16,9 +16,10 @@ from torch import Tensor
 import invsolve as iv
 from invsolve.core.validation import Shape
 from invsolve.errors import InputError, InputTypeError
+from invsolve.gaussian.spectral_modes import SpectralModes
 from invsolve.operators.base import LinearOperator
 from invsolve.priors.exact.gaussian import GaussianPrior
-from invsolve.priors.fields.bases import SpectralModes, grid_factor, laplace_eigenvalues, nodes
+from invsolve.priors.fields.bases import grid_factor, laplace_eigenvalues, nodes
 from invsolve.priors.fields.field import GaussianFieldPrior
 from invsolve.priors.fields.spectra import Matern, Spectrum
 from invsolve.samplers import Heun, karras_grid

@@ -19,8 +19,8 @@ import torch
 import invsolve as iv
 from invsolve.core.checkpoint import load_state
 from invsolve.errors import CheckpointError, FileError, InputError, InputTypeError, SolveError, UnsupportedError
+from invsolve.gaussian.spectral_modes import SpectralModes
 from invsolve.priors import GaussianFieldPrior, Matern, NetworkPrior
-from invsolve.priors.fields.bases import SpectralModes
 from invsolve.priors.networks import UNetConfig
 from invsolve.priors.training import Finite, Made, NoiseLaw, Options, Signals, Source, Stored, estimate_law, train
 from invsolve.priors.training.command import _compiles, command

@@ -10,7 +10,7 @@ import scipy.fft
 import torch
 
 from invsolve.errors import InputError
-from invsolve.priors.fields.transforms import _MATRIX_LIMIT, Transform, _fast, _matrix
+from invsolve.gaussian.transforms import _MATRIX_LIMIT, Transform, _fast, _matrix
 
 F64 = torch.float64
 TOL = {torch.float32: 1e-6, torch.float64: 1e-12}

@@ -1,0 +1,38 @@
+"""Does this prior belong to this operator: one wording for everything that takes the two of them."""
+
+from __future__ import annotations
+
+from invsolve.errors import InvsolveError, invalid, invalid_type
+from invsolve.operators.base import Operator
+from invsolve.priors.base import Prior
+
+
+def check_pair(owner: str, A: Operator, prior: Prior) -> None:
+    """Raise unless the prior is over the signals that the operator takes: shape, kind, precision."""
+    if tuple(prior.shape) != tuple(A.in_shape):
+        raise invalid(
+            owner, "prior", f"of the shape that {type(A).__name__} takes, {tuple(A.in_shape)}", tuple(prior.shape)
+        )
+    if prior.kind != A.in_kind:
+        raise invalid(
+            owner,
+            "prior",
+            f"{A.in_kind}, as {type(A).__name__} takes",
+            prior.kind,
+            "Build the operator or the prior for that kind: most take kind=, GaussianPrior takes it from its mean.",
+        )
+    if A.dtype is not None and A.dtype != prior.dtype:
+        raise invalid_type(
+            owner, "A", f"of the prior's precision, {prior.dtype}", str(A.dtype), "Convert one: A.to(dtype=...)."
+        )
+
+
+def not_a_prior(owner: str, prior: object) -> InvsolveError:
+    """The error of something else in the place of a prior; how to make one of a denoiser."""
+    return invalid_type(
+        owner,
+        "prior",
+        "an iv.priors.Prior",
+        prior,
+        "Wrap a denoiser D(x, sigma): iv.priors.from_denoiser(f, shape=..., mean=..., scale=...).",
+    )
