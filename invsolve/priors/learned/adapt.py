@@ -172,8 +172,9 @@ def _fourier(law: GaussianLaw) -> bool:
 
 
 def _stretched(prior: NetworkPrior, shape: tuple[int, ...]) -> GaussianLaw | None:
-    """The stationary law with the same spectral density on another number of pixels of the same size: modes of equal
-    wavelength, between which the log variance is interpolated.
+    """The stationary law with the same spectral density on another number of pixels of the same size.
+
+    Modes have equal wavelength, and between them the log variance is interpolated.
     """
     law = prior.law
     assert law is not None

@@ -32,9 +32,22 @@ SHIPPED = "invsolve.priors.trained"
 def save_prior(prior: NetworkPrior, path: str | os.PathLike[str], *, dtype: torch.dtype | None = None) -> None:
     """Write a prior on a `UNet` with its normalisation, law and card, atomically, as safetensors.
 
-    ``dtype=torch.float16`` halves the file (weights only; they are read back in the prior's precision). Raises
-    UnsupportedError for networks and predictions that the file cannot name: save their state yourself, and load it into
-    your own module.
+    Parameters
+    ----------
+    prior : NetworkPrior
+        On an `iv.priors.networks.UNet`, with `EDM` or `BesideLaw` predictions.
+    path : str or PathLike
+        Of the file, which is replaced if it exists.
+    dtype : torch.dtype, optional
+        Of the weights in the file; they are read back in the prior's precision. ``torch.float16`` halves the file.
+
+    Raises
+    ------
+    UnsupportedError
+        For networks, predictions and laws that the file cannot name: save their state yourself, and load it into your
+        own module.
+    InputTypeError, InputError
+        If ``prior`` is no NetworkPrior, or ``dtype`` is not of floating point.
     """
     from safetensors.torch import save_file
 
@@ -95,20 +108,63 @@ def load(
     detail: float | None = None,
     law: GaussianLaw | None = None,
 ) -> NetworkPrior:
-    """A prior from a file of `save_prior`, from one that ships by its name (`shipped`), or from other people's weights.
+    """Read a prior: a file of `save_prior`, one that ships by its name (`shipped`), or other people's weights.
 
     Of others, safetensors files, those of ``torch.save`` and folders of diffusers are read, in the layouts of
-    `invsolve.priors.formats`, which are found by the names of the tensors (``layout`` says it where they do not
-    suffice): NVlabs' EDM and InverseBench, guided-diffusion (ADM), UNet2DModel of diffusers. Architecture, every key
-    and every shape are checked; averaged weights are taken before others; all is computed in float32 unless moved.
+    `invsolve.priors.formats`: NVlabs' EDM and InverseBench, guided-diffusion (ADM), UNet2DModel of diffusers (which
+    needs the package diffusers). Architecture, every key and every shape are checked; averaged weights are taken before
+    others; all is computed in float32 unless moved. No code of a file is ever run.
 
-    What such files do not say is stated here, in the units of the signal, as for `from_network`: ``offset`` and
-    ``unit`` (0 and 1: the values that the network was trained on), ``shape`` and ``kind`` (unless given, the resolution
-    that the file names; ``"complex"`` for two channels that are real and imaginary part), ``prediction`` (unless given,
-    what the layout or the scheduler says), ``sigma_range``, ``mean``, ``scale``, ``detail``, ``law``. With a file of
-    our own they must be left out.
+    What such files do not say is stated here, in the units of the signal, as for `from_network`. With a file of our own
+    everything but ``device`` must be left out.
 
-    Raises FileError naming what is wrong with a file; no code of a file is ever run. InputError for what was stated.
+    Parameters
+    ----------
+    name : str or PathLike
+        A file, a folder, or the name of a prior that ships.
+    device : torch.device or str
+        Where the prior is put.
+    layout : Layout, optional
+        `EDMLayout`, `ADMLayout` or `DiffusersLayout`, where the names of the tensors, by which it is found, do not
+        suffice.
+    shape : sequence of int, optional
+        Of the signals; unless given, at the resolution that the file names.
+    kind : {"real", "complex"}, optional
+        ``"complex"`` for two channels that are real and imaginary part; "real" unless given.
+    prediction : Prediction, optional
+        What the network predicts; unless given, what the layout or the scheduler says.
+    offset : float or Tensor, shape (*shape), optional
+        The network was trained on ``(x - offset) / unit``; 0 unless given.
+    unit : float, optional
+        See ``offset``; > 0, 1 unless given: the values that the network was trained on.
+    sigma_range : tuple of float, optional
+        Lowest and highest noise level of training; unless given, those usual for the prediction.
+    mean : float or Tensor, shape (*shape), optional
+        The mean signal; the offset unless given.
+    scale : float, optional
+        The largest standard deviation of any direction, > 0, as for `from_network`.
+    detail : float, optional
+        The smallest standard deviation that samples must show, > 0, as for `from_network`.
+    law : GaussianLaw, optional
+        A Gaussian distribution with about the mean and covariance of the signals.
+
+    Returns
+    -------
+    NetworkPrior
+        Its ``card`` says what it was trained on, or the file and layout that it comes from.
+
+    Raises
+    ------
+    FileError
+        Naming what is wrong with a file, or the package that it needs.
+    InputError, InputTypeError
+        If what was stated does not fit, is missing (``shape``, ``prediction``), or is stated for a file of our own.
+
+    Examples
+    --------
+    >>> import invsolve as iv
+    >>> iv.priors.load("head-mr-128").shape
+    (128, 128)
     """
     path = _path(name)
     from invsolve.priors.formats.detect import Stated, load_foreign  # networks of others, where they are asked for
@@ -175,13 +231,20 @@ def _is_own(path: str) -> bool:
 
 
 def shipped() -> tuple[str, ...]:
-    """The names of the priors that come with the package."""
+    """The names of the priors that come with the package, for `load`.
+
+    Returns
+    -------
+    tuple of str
+        In alphabetical order.
+    """
     folder = resources.files(SHIPPED)
     names = (f.name for f in folder.iterdir())
     return tuple(sorted(n.removesuffix(".safetensors") for n in names if n.endswith(".safetensors")))
 
 
 def _path(name: str | os.PathLike[str]) -> str:
+    """The file or folder that is meant by a path or by the name of a prior that ships."""
     if not isinstance(name, (str, os.PathLike)):
         raise invalid_type("load", "name", "the name of a prior that ships, or a path", name)
     text = os.fspath(name)

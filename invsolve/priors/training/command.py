@@ -60,7 +60,36 @@ def command(
     """Train on ``data`` at ``resolution`` x ``resolution`` for about ``hours``, in stages of doubling resolution.
 
     Writes ``prior.safetensors``, ``card.md``, ``samples.png`` and ``loss.png`` to ``out``, and a folder for every stage
-    from which the same call goes on. Raises InputError for wrong arguments.
+    from which the same call goes on.
+
+    Parameters
+    ----------
+    data : {"heads", "heads-ct", "gaussian-field"}
+        Signals that the package makes.
+    resolution : int
+        Pixels a side, a multiple of 8, >= 16.
+    hours : float
+        Wall time of all stages, > 0.
+    out : str or PathLike
+        A folder.
+    seed : int
+        Of data, noise and the first weights.
+    width : int
+        Channels of the finest level of the U-Net.
+    say : callable
+        Is given what is going on, line by line.
+
+    Returns
+    -------
+    NetworkPrior
+        That of the last stage.
+
+    Raises
+    ------
+    InputError
+        For wrong arguments.
+    UnsupportedError
+        Under ``torchrun``: the command is one process.
     """
     check_choice("train", "data", data, DATA)
     resolution = check_int("train", "resolution", resolution, minimum=16)
@@ -141,8 +170,9 @@ def _source(
 
 
 def _faster_in_bfloat16() -> bool:
-    """Whether this machine convolves faster in bfloat16: some CPUs have instructions for it and are slower all the
-    same.
+    """Whether this machine convolves faster in bfloat16.
+
+    Some CPUs have instructions for it and are slower all the same.
     """
     layer, x = torch.nn.Conv2d(48, 48, 3, padding=1), torch.zeros(8, 48, 64, 64, requires_grad=True)
 

@@ -1,8 +1,8 @@
 """Averages of weights over training, with the length of the average chosen afterwards.
 
-Power-function averages (Karras et al. 2024, arXiv 2312.02696, section 3; priors card 2): at time t the average weighs
-the weights of time s by ``(g + 1) s^g / t^(g + 1)``. Its relative width is ``r = sqrt((g + 1) / ((g + 2)^2 (g + 3)))``.
-Snapshots of two such averages, taken during training, combine to nearly any other one.
+Power-function averages (Karras et al. 2024, arXiv 2312.02696, section 3): at time t the average weighs the weights of
+time s by ``(g + 1) s^g / t^(g + 1)``. Its relative width is ``r = sqrt((g + 1) / ((g + 2)^2 (g + 3)))``. Snapshots of
+two such averages, taken during training, combine to nearly any other one.
 """
 
 from __future__ import annotations

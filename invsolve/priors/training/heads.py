@@ -30,10 +30,34 @@ _GAIN = 0.15  # of the logarithm
 class Heads(Finite):
     """``size`` random heads on ``grid`` x ``grid`` pixels of a head-sized field of view.
 
-    ``"mr"``: complex images of any contrast, half of them stripped to the brain, with a smooth and an arbitrary
-    constant phase; ``"ct"``: real, in Hounsfield units. They are made at 256 x 256 (about 50 ms each), seen as a scan
-    on the grid shows them (MR: band-limited, edges ring; CT: means over the pixels), and kept in ``cache`` (a .npy
-    file, made if it is not there) for the next run; ``size`` None takes all that it holds.
+    They are made finely (about 50 ms each), seen as a scan on the grid shows them (MR: band-limited, edges ring; CT:
+    means over the pixels), and kept in ``cache`` for the next run.
+
+    Parameters
+    ----------
+    grid : int
+        Pixels a side, >= 8.
+    size : int or None
+        How many, >= 1; None takes all that ``cache`` holds.
+    what : {"mr", "ct"}
+        ``"mr"``: complex images of any contrast, half of them stripped to the brain, with a smooth and an arbitrary
+        constant phase; ``"ct"``: real, in Hounsfield units.
+    seed : int
+        Of the heads.
+    cache : str or PathLike, optional
+        A .npy file, made if it is not there.
+
+    Attributes
+    ----------
+    pool : Tensor, shape (size, grid, grid)
+        The images, float16.
+
+    Raises
+    ------
+    InputError
+        If a value is out of its range.
+    FileError
+        If ``cache`` holds something else.
     """
 
     grid: int = 128

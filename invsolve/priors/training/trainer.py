@@ -40,16 +40,40 @@ _TRIED = (0.02, 0.035, 0.05, 0.075, 0.10, 0.14)  # relative widths of averages t
 @final
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """How to train.
+    """How to train: Adam (0.9, 0.99) with a warm-up and a cosine to zero at the end.
 
-    ``batch`` over all processes; Adam (0.9, 0.99) with ``learning_rate``, a linear ``warmup`` of so many steps and a
-    cosine to zero at the end; gradients clipped to the norm ``clip``; ``levels``: noise levels; ``seed`` keys what is
-    held out, the order of the data, levels, noise and the first weights. ``precision``: of the network's products
-    (bfloat16 is 1.5 times as fast on some CPUs and slower on others, faster on accelerators; weights stay in full
-    precision). ``skip``: what the network is added to, the Wiener filter of the covariance of the data (`BesideLaw`) or
-    EDM's multiple of the noisy signal (`EDM`, a law without correlations). ``compile``: the network, with torch.compile
-    (1.3 times as fast on a CPU, after half a minute; needs a C++ compiler). ``log_every`` steps a line is written,
-    ``save_every`` seconds a checkpoint.
+    Parameters
+    ----------
+    batch : int
+        Signals of a step, over all processes, >= 1.
+    learning_rate : float
+        The largest, > 0.
+    warmup : int
+        Steps over which it grows linearly, >= 0.
+    clip : float
+        Norm that gradients are clipped to, > 0.
+    levels : NoiseLaw
+        Noise levels.
+    seed : int
+        Keys what is held out, the order of the data, levels, noise and the first weights; >= 0.
+    precision : {"full", "bfloat16"}
+        Of the network's products: bfloat16 is 1.5 times as fast on some CPUs and slower on others, faster on
+        accelerators; weights stay in full precision.
+    skip : {"law", "white"}
+        What the network is added to: the Wiener filter of the covariance of the data (`BesideLaw`), or EDM's multiple
+        of the noisy signal (`EDM`, a Gaussian without correlations).
+    compile : bool
+        Whether the network goes through torch.compile: 1.3 times as fast on a CPU, after half a minute; needs a C++
+        compiler.
+    log_every : int
+        Steps between lines of the log, >= 1.
+    save_every : float
+        Seconds between checkpoints, >= 0.
+
+    Raises
+    ------
+    InputError, InputTypeError
+        If a value is out of its range or of another type.
     """
 
     batch: int = 32
@@ -92,28 +116,56 @@ def train(
     card: Mapping[str, Any] | None = None,
     stop_after: int | None = None,
 ) -> NetworkPrior:
-    """Train a denoiser on ``data`` and return the prior; real or complex signals of one or two spatial axes.
+    """Train a denoiser on signals and return the prior; real or complex, of one or two spatial axes.
 
-    ``data``: a tensor ``(n, *shape)``, a function ``(numbers, seed) -> (n, *shape)`` that makes signals, a path to an
-    HDF5, NetCDF or Zarr file, or a `Source`. ``steps``, or ``hours`` of wall time (over all runs of a resumed
-    training), one of them. ``network``: a `UNetConfig` (its channels are set), or any module that maps ``(batch,
-    channels, *grid)`` and ``(batch,)`` to the same; ``start``: a prior whose weights are taken over, with a new
-    optimiser: progressive resolution. ``out``: a folder for ``log.jsonl``, ``state.safetensors`` (found there, the
-    training goes on bit for bit on a CPU when ``steps`` is given), snapshots and ``prior.safetensors``.
+    Parameters
+    ----------
+    data : Tensor, callable, str, PathLike or Source
+        A tensor ``(n, *shape)``, a function ``(numbers, seed) -> (n, *shape)`` that makes signals, a path to an HDF5,
+        NetCDF or Zarr file, or a `Source`.
+    steps : int, optional
+        How long, >= 1; this or ``hours`` must be given.
+    hours : float, optional
+        Wall time, > 0, over all runs of a resumed training.
+    network : UNetConfig or torch.nn.Module, optional
+        A configuration (its channels are set), or any module that maps ``(batch, channels, *grid)`` and ``(batch,)`` to
+        the shape of the first.
+    start : NetworkPrior, optional
+        A prior whose weights are taken over, with a new optimiser: progressive resolution.
+    out : str or PathLike, optional
+        A folder for ``log.jsonl``, ``state.safetensors`` (found there, the training goes on, bit for bit on a CPU when
+        ``steps`` is given), snapshots and ``prior.safetensors``. The last is written for the U-Net only; of other
+        modules save the state yourself.
+    options : Options, optional
+        How to train.
+    device : torch.device or str
+        Where to train.
+    card : mapping, optional
+        Text and values for people, which the prior keeps: whatever JSON knows.
+    stop_after : int, optional
+        Ends this call after so many steps, as a kill would, and returns the prior so far.
 
-    The prior's weights are a power-function average whose length is chosen on signals that are not trained on: up to
-    128 of a tensor or file, at most a tenth of it, or another stream of a function; below 20 signals those of the
-    training. The card's training entry has their mean log loss (``validation loss``, the least of some ten averages),
-    how many were ``held out``, and how much higher it is than that of signals that were trained on (``over-fitting``,
-    with its standard error over signals; from 80 signals on). Signals that belong together, as slices of a volume, are
-    not kept together.
+    Returns
+    -------
+    NetworkPrior
+        Its distribution ``law`` is the stationary covariance of 512 signals. Its weights are a power-function average
+        whose length is chosen on signals that are not trained on: up to 128 of a tensor or file, at most a tenth of it,
+        or another stream of a function; below 20 signals those of the training. The card's training entry has their
+        mean log loss (``validation loss``, the least of some ten averages), how many were ``held out``, and how much
+        higher it is than that of signals that were trained on (``over-fitting``, with its standard error over signals;
+        from 80 signals on).
 
-    The prior's law is the stationary covariance of 512 signals. ``prior.safetensors`` is written for the U-Net only; of
-    other modules save the state yourself. Under ``torchrun`` every process takes its part of each batch.
+    Raises
+    ------
+    InputError, InputTypeError
+        For wrong arguments.
+    CheckpointError
+        Where ``out`` holds another training.
+    SolveError
+        Where the weights do not stay finite.
 
-    Raises InputError or InputTypeError for wrong arguments, CheckpointError where ``out`` holds another training,
-    SolveError where the weights do not stay finite.
-    ``stop_after`` ends this call after so many steps, as a kill would, and returns the prior so far.
+    Notes ----- Signals that belong together, as slices of a volume, are not kept together when some are held out. Under
+    ``torchrun`` every process takes its part of each batch.
     """
     source = as_source(data)
     options = Options() if options is None else options
