@@ -173,11 +173,13 @@ def simulate_mri(
     InputError, InputTypeError
         If a value is out of its range or of another type.
 
-    Notes ----- The object is piecewise constant on the cells of ``image``, times `smooth_phase` and `coil_maps` (both
-    at the fine cell centres). Its Fourier integral is taken exactly at the frequencies of ``grid`` over the same field
-    of view: the fine transform, times the transform of a cell (a sinc) and the shift between the centres of the two
-    grids. What is seen on ``grid`` is therefore not the model of the reconstruction: maps are multiplied before, not
-    after, the band limit, and detail beyond it leaks in through them.
+    Notes
+    -----
+    The object is piecewise constant on the cells of ``image``, times `smooth_phase` and `coil_maps` (both at the fine
+    cell centres). Its Fourier integral is taken exactly at the frequencies of ``grid`` over the same field of view: the
+    fine transform, times the transform of a cell (a sinc) and the shift between the centres of the two grids. What is
+    seen on ``grid`` is therefore not the model of the reconstruction: maps are multiplied before, not after, the band
+    limit, and detail beyond it leaks in through them.
     """
     if not isinstance(image, Tensor):
         raise invalid_type("simulate_mri", "image", "a torch.Tensor", image)

@@ -134,9 +134,11 @@ class BesideLaw(Prediction):
     ``D_law`` is the Wiener filter of the prior's stated `law` and ``c_out`` the rms that it leaves, for standardised
     signals of unit rms.
 
-    Notes ----- EDM's ``c_skip w`` is the best multiple of w, and its ``c_out`` the rms that this leaves: the same with
-    a white Gaussian. With the covariance of the signals, the network has only to learn what is not Gaussian about them,
-    and where they look Gaussian, in much noise, D is exact and its Jacobian symmetric.
+    Notes
+    -----
+    EDM's ``c_skip w`` is the best multiple of w, and its ``c_out`` the rms that this leaves: the same with a white
+    Gaussian. With the covariance of the signals, the network has only to learn what is not Gaussian about them, and
+    where they look Gaussian, in much noise, D is exact and its Jacobian symmetric.
 
     References
     ----------

@@ -19,7 +19,6 @@ from invsolve.datasets import band_limited, heads
 from invsolve.errors import FileError, invalid
 from invsolve.priors.training.data import Finite
 
-_FINE = 256  # cells a side of the objects; what is learnt is what a scan on the grid shows of them
 _CHUNK = 32
 _PHASE = 1.2  # radians: the largest of the smooth phases
 _GAIN = 0.15  # of the logarithm
@@ -46,6 +45,8 @@ class Heads(Finite):
         Of the heads.
     cache : str or PathLike, optional
         A .npy file, made if it is not there.
+    fine : int
+        Cells a side of the objects, >= ``grid``: what is learnt is what a scan on the grid shows of them.
 
     Attributes
     ----------
@@ -65,6 +66,7 @@ class Heads(Finite):
     what: Literal["mr", "ct"] = "mr"
     seed: int = 0
     cache: str | os.PathLike[str] | None = None
+    fine: int = 256
     pool: Tensor = field(init=False, repr=False)  # (size, grid, grid) float16
 
     def __post_init__(self) -> None:
@@ -73,6 +75,7 @@ class Heads(Finite):
             check_int("Heads", "size", self.size, minimum=1)
         elif self.cache is None:
             raise invalid("Heads", "size", "given without a cache", "None")
+        check_int("Heads", "fine", self.fine, minimum=self.grid)
         check_choice("Heads", "what", self.what, ("mr", "ct"))
         object.__setattr__(self, "pool", self._made())
         object.__setattr__(self, "size", len(self.pool))
@@ -130,7 +133,7 @@ class Heads(Finite):
 
     def _images(self, first: int, n: int) -> Tensor:
         if self.what == "ct":
-            fine = heads.ct(n, (_FINE, _FINE), seed=self.seed, first=first)
+            fine = heads.ct(n, (self.fine, self.fine), seed=self.seed, first=first)
             return torch.nn.functional.adaptive_avg_pool2d(fine, (self.grid, self.grid)).half()
-        fine = heads.slices(n, (_FINE, _FINE), seed=self.seed, first=first)
+        fine = heads.slices(n, (self.fine, self.fine), seed=self.seed, first=first)
         return band_limited(fine, self.shape).real.half()  # type: ignore[arg-type]
