@@ -16,10 +16,11 @@ from torch.nn import functional
 
 from invsolve.core.validation import check_choice, check_int
 from invsolve.errors import FileError
-from invsolve.priors.formats.base import CONDITIONAL, Blueprint, Layout, Shapes, check_size, count
+from invsolve.priors.formats.base import CONDITIONAL, Blueprint, Layout, check_size, count
 from invsolve.priors.formats.blocks import attend, waves
 from invsolve.priors.learned.parameterization import Scheduled
 from invsolve.priors.learned.schedules import DDPM
+from invsolve.priors.networks.weights import Shapes
 
 _GROUPS = 32
 Split = Literal["heads first", "qkv first"]

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from invsolve.priors.formats.base import Shapes, check_size
+from invsolve.priors.formats.base import check_size
 from invsolve.priors.formats.blocks import attend, waves
+from invsolve.priors.networks.weights import Shapes
 
 STEM = re.compile(r"enc\.(\d+)x(\d+)_conv\.weight")
 _HEAD = 64  # channels of an attention head of the ADM kind; the other kind has one head

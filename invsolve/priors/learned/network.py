@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal, final
+from typing import Any, final
 
 import torch
 from torch import Tensor
@@ -13,11 +13,10 @@ from invsolve.core.validation import Kind, Shape, check_choice, check_dims, chec
 from invsolve.errors import invalid, invalid_type
 from invsolve.gaussian.law import GaussianLaw
 from invsolve.priors.base import Prior
+from invsolve.priors.learned.adapt import Keep, on_problem
 from invsolve.priors.learned.parameterization import EDM, Prediction
-
-if TYPE_CHECKING:
-    from invsolve.priors.learned.resampled import ResampledPrior
-    from invsolve.problem import Problem
+from invsolve.priors.learned.resampled import ResampledPrior
+from invsolve.problem import Problem
 
 _OWNER = "NetworkPrior"
 
@@ -172,9 +171,7 @@ class NetworkPrior(Prior):
     def learned(self) -> bool:
         return True
 
-    def on(
-        self, problem: Problem, *, keep: Literal["pixel", "field of view"] | None = None
-    ) -> NetworkPrior | ResampledPrior:
+    def on(self, problem: Problem, *, keep: Keep | None = None) -> NetworkPrior | ResampledPrior:
         """Fit the prior to a problem: its grid and its units; `notes` of what comes back say what was done.
 
         The scale is inferred from the energy of the data beyond their noise, and changed where signals of the prior
@@ -200,9 +197,13 @@ class NetworkPrior(Prior):
         InputError, UnsupportedError
             Where that cannot be: real against complex, a coarser grid, a mean image, items on different scales.
         """
-        from invsolve.priors.learned.adapt import on_problem
+        fitted, notes = on_problem(self, problem, keep)
+        return replace(fitted, notes=(*self.notes, *notes))
 
-        return on_problem(self, problem, keep)
+    @property
+    def _needs_law(self) -> bool:
+        """Whether the network is added to the denoiser of `law` (`BesideLaw`)."""
+        return self.prediction.beside_law
 
     # --- the same law elsewhere ---------------------------------------------------------------------------------------
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> NetworkPrior:
@@ -220,6 +221,10 @@ class NetworkPrior(Prior):
             mean=self.mean.to(device=device, dtype=own),
             offset=self.offset.to(device=device, dtype=own),
         )
+
+    def _resized(self, mean: Tensor, law: GaussianLaw | None, scale: float) -> NetworkPrior:
+        """Run the network on the grid of ``mean``, on which ``law`` and ``scale`` are stated (`on` chooses them)."""
+        return replace(self, shape=tuple(mean.shape), mean=mean, law=law, scale=scale)
 
     def rescaled(self, factor: float) -> NetworkPrior:
         """Fit the prior to another unit: the distribution of ``factor`` > 0 times the signal."""
