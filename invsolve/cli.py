@@ -35,7 +35,18 @@ PACKAGES = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command: 0 if it went well, 1 if it failed (standard error says why), 2 if it was not understood."""
+    """Run a command of ``python -m invsolve``.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        What follows the program's name; that of this process unless given.
+
+    Returns
+    -------
+    int
+        0 if it went well, 1 if it failed (standard error says why), 2 if it was not understood.
+    """
     try:
         arguments = _parser().parse_args(argv)
     except SystemExit as stop:  # argparse has printed its help, or what is wrong

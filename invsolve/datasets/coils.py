@@ -15,11 +15,33 @@ _LOOP = 0.25  # half the width of a coil
 
 
 def coil_maps(num_coils: int, shape: tuple[int, int], *, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Smooth complex sensitivities ``(num_coils, *shape)``, ``sum_c |S_c|^2 = 1`` everywhere; the same on every grid.
+    """Smooth complex receive sensitivities, ``sum_c |S_c|^2 = 1`` everywhere; the same on every grid.
 
-    Coils stand on a ring around the field of view, jittered by ``seed``. A long wire across the slice at w has the
-    receive field 1 / (z - w), z = x + i y (Biot-Savart in two dimensions); a coil is a loop of two wires with opposite
-    currents, ``1 / (z - a) - 1 / (z - b)``, which never vanishes. ``dtype`` is the precision: float32 gives complex64.
+    Parameters
+    ----------
+    num_coils : int
+        >= 1.
+    shape : tuple of int
+        (H, W).
+    seed : int
+        Jitters the coils, which stand on a ring around the field of view.
+    dtype : torch.dtype
+        The precision: float32 gives complex64, float64 complex128.
+
+    Returns
+    -------
+    Tensor, shape (num_coils, H, W)
+        Complex.
+
+    Raises
+    ------
+    InputError, InputTypeError
+        If a value is out of its range or of another type.
+
+    Notes
+    -----
+    A long wire across the slice at w has the receive field 1 / (z - w), z = x + i y (Biot-Savart in two dimensions); a
+    coil is a loop of two wires with opposite currents, ``1 / (z - a) - 1 / (z - b)``, which never vanishes.
     """
     num_coils = check_int("coil_maps", "num_coils", num_coils, minimum=1)
     down, right = cell_centres(check_plane("coil_maps", "shape", shape))
@@ -40,9 +62,30 @@ def coil_maps(num_coils: int, shape: tuple[int, int], *, seed: int = 0, dtype: t
 def smooth_phase(
     shape: tuple[int, int], *, strength: float = 1.0, seed: int = 0, dtype: torch.dtype = torch.float32
 ) -> Tensor:
-    """A slowly varying phase in radians, ``shape``, at most ``strength`` (>= 0) in size; the same on every grid.
+    """A slowly varying phase; the same on every grid.
 
     A random combination of the cosines of up to two half periods a side, without the constant one.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        (H, W).
+    strength : float
+        The largest size that it may have, in radians, >= 0.
+    seed : int
+        Of the combination.
+    dtype : torch.dtype
+        float32 or float64.
+
+    Returns
+    -------
+    Tensor, shape (H, W)
+        In radians.
+
+    Raises
+    ------
+    InputError, InputTypeError
+        If a value is out of its range or of another type.
     """
     down, right = cell_centres(check_plane("smooth_phase", "shape", shape))
     strength = check_positive("smooth_phase", "strength", strength, zero=True)

@@ -27,11 +27,39 @@ def cartesian_mask(
     axis: int = -1,
     seed: int = 0,
 ) -> Tensor:
-    """Which lines of centred k-space are measured: bool, ``shape``; whole lines, chosen along ``axis``.
+    """Which lines of centred k-space are measured; whole lines, chosen along ``axis``.
 
     ``round(n / acceleration)`` of the n lines, exactly: ``round(center_fraction * n)`` around the centre n // 2, the
-    others at random without repeats, with probabilities that fall as ``(1 - |k| / k_max)^2`` ('variable') or equal ones
-    ('uniform'). So the true acceleration is ``n / round(n / acceleration)``.
+    others at random without repeats. So the true acceleration is ``n / round(n / acceleration)``.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        (H, W).
+    acceleration : float
+        All lines over measured lines, from 1 to n.
+    center_fraction : float
+        The share of all lines that is measured around the centre; at most that of the measured lines.
+    density : {"variable", "uniform"}
+        Probabilities of the others: falling as ``(1 - |k| / k_max)^2``, or equal.
+    axis : {-1, -2, 0, 1}
+        Along which lines are chosen.
+    seed : int
+        Of the choice.
+
+    Returns
+    -------
+    Tensor, shape (H, W)
+        bool.
+
+    Raises
+    ------
+    InputError
+        If a value is out of its range.
+
+    References
+    ----------
+    Efraimidis & Spirakis 2006, "Weighted random sampling with a reservoir" (doi 10.1016/j.ipl.2005.11.003).
     """
     shape = check_plane("cartesian_mask", "shape", shape)
     check_choice("cartesian_mask", "density", density, ("variable", "uniform"))
@@ -67,6 +95,19 @@ class MRIScan:
     """A simulated scan with everything that its reconstruction needs; no batch axis.
 
     The model is ``kspace_c = mask F (maps_c x) + noise`` with F the centred orthonormal transform: `operator`.
+
+    Parameters
+    ----------
+    kspace : Tensor, shape (C, H, W)
+        Complex, 0 where nothing was measured.
+    mask : Tensor, shape (H, W)
+        bool: what was measured.
+    maps : Tensor, shape (C, H, W)
+        Complex sensitivities on the reconstruction grid, with unit sum of squares.
+    noise_std : float
+        Of the real and of the imaginary part each, in units of k-space and of the image alike.
+    truth : Tensor, shape (H, W)
+        Complex: the band-limited object, what full noise-free data would show.
     """
 
     kspace: Tensor  # (C, H, W) complex, 0 where nothing was measured
@@ -102,17 +143,43 @@ def simulate_mri(
     phase_strength: float = 1.0,
     seed: int = 0,
 ) -> MRIScan:
-    """Scan ``image`` ``(H, W)``, real and non-negative, as a finer object than ``grid`` (h < H, w < W) can hold.
+    """Scan an image as a finer object than the reconstruction grid can hold, without the inverse crime.
 
+    Parameters
+    ----------
+    image : Tensor, shape (H, W)
+        Real, non-negative, not zero.
+    grid : tuple of int
+        (h, w) of the reconstruction, h < H and w < W.
+    snr : float
+        Signal to noise ratio of the combined image with full sampling, > 0. Noise is white, of ``noise_std = mean
+        |truth| over the object / snr`` per real component ("the object": above a tenth of the maximum).
+    num_coils : int
+        Receive coils, >= 1 (`coil_maps`).
+    acceleration, center_fraction : float
+        Of the mask (`cartesian_mask`, last axis).
+    phase_strength : float
+        Largest size of the object's phase in radians, >= 0 (`smooth_phase`).
+    seed : int
+        Keys maps, phase, mask and noise.
+
+    Returns
+    -------
+    MRIScan
+        Computed in float64, in the precision and on the device of ``image``.
+
+    Raises
+    ------
+    InputError, InputTypeError
+        If a value is out of its range or of another type.
+
+    Notes
+    -----
     The object is piecewise constant on the cells of ``image``, times `smooth_phase` and `coil_maps` (both at the fine
     cell centres). Its Fourier integral is taken exactly at the frequencies of ``grid`` over the same field of view: the
     fine transform, times the transform of a cell (a sinc) and the shift between the centres of the two grids. What is
     seen on ``grid`` is therefore not the model of the reconstruction: maps are multiplied before, not after, the band
-    limit, and detail beyond it leaks in through them. Noise is white, of
-    ``noise_std = mean |truth| over the object / snr`` per real component ("the object": above a tenth of the maximum);
-    with full sampling that is the signal to noise ratio of the combined image. Mask: `cartesian_mask`, last axis.
-
-    All is computed in float64 and returned in the precision of ``image``; ``seed`` keys maps, phase, mask and noise.
+    limit, and detail beyond it leaks in through them.
     """
     if not isinstance(image, Tensor):
         raise invalid_type("simulate_mri", "image", "a torch.Tensor", image)
@@ -160,9 +227,21 @@ def simulate_mri(
 
 
 def band_limited(image: Tensor, grid: tuple[int, int]) -> Tensor:
-    """What noise-free and complete data on ``grid`` show of piecewise constant images ``(..., H, W)``, real or complex.
+    """What noise-free and complete data on a grid show of piecewise constant images.
 
-    Complex, of the same precision: edges ring as they do in scans, and the corner of k-space beyond ``grid`` is gone.
+    Edges ring as they do in scans, and the corner of k-space beyond ``grid`` is gone.
+
+    Parameters
+    ----------
+    image : Tensor, shape (..., H, W)
+        Real or complex.
+    grid : tuple of int
+        (h, w), not finer than the image.
+
+    Returns
+    -------
+    Tensor, shape (..., h, w)
+        Complex, in the precision of ``image``.
     """
     return _inverse(_sample_kspace(image.to(image.dtype.to_complex()), check_plane("band_limited", "grid", grid)))
 

@@ -17,10 +17,27 @@ _SHA256 = "ea62ca8946750d5da7489796f7d8b6116026ec895e8b5850a245d31d34543145"
 
 
 def t1_slice(*, dtype: torch.dtype = torch.float32) -> Tensor:
-    """A coronal T1-weighted slice of a human brain, ``(256, 256)``, values k/255 in [0, 1], top of the head in row 0.
+    """A coronal T1-weighted slice of a human brain, values k/255 in [0, 1], top of the head in row 0.
 
     A magnitude image after brain extraction: the background is exactly 0. From dipy (BSD-3, the licence lies beside the
-    file). It is here to test on: nothing in the package is tuned or fitted to it. Raises FileError if it is damaged.
+    file). It is here to test on: nothing in the package is tuned or fitted to it.
+
+    Parameters
+    ----------
+    dtype : torch.dtype
+        float32 or float64.
+
+    Returns
+    -------
+    Tensor, shape (256, 256)
+        Real.
+
+    Raises
+    ------
+    FileError
+        If the file is damaged.
+    InputTypeError
+        For another ``dtype``.
     """
     dtype = check_real_dtype("t1_slice", "dtype", dtype)
     content = (resources.files("invsolve.datasets") / "samples" / "t1_slice.npy").read_bytes()

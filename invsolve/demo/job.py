@@ -36,7 +36,27 @@ _ROWS = 4  # samples of a network at once: 128 x 128 pixels of them fill a CPU's
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Demo:
-    """What a run made; ``text`` is the report, in Markdown."""
+    """What a run made.
+
+    Attributes
+    ----------
+    scan : MRIScan
+        The simulated scan.
+    results : dict
+        Posteriors by row of the table: field prior, learned prior.
+    check : CheckReport
+        Of the last of them.
+    images : dict
+        (H, W) complex, by method.
+    rows : tuple of Row
+        The table.
+    nominal : float
+        Level of the rank interval.
+    text : str
+        The report, in Markdown.
+    files : tuple of Path
+        What was written.
+    """
 
     scan: MRIScan
     results: dict[str, Result]  # by row of the table: field prior, learned prior
@@ -57,12 +77,35 @@ def run(
     seed: int = 0,
     say: Callable[[str], object] = print,
 ) -> Demo:
-    """Scan the slice, reconstruct it in five ways, score them; write four files to ``out``.
+    """Scan the slice, reconstruct it in five ways, score them; write four files.
 
     The files: ``demo.html`` (the report with pictures, one file), ``demo.md``, ``demo.png``, ``posterior.nc`` (the last
     posterior; `invsolve.load_result` reads it).
-    ``samples`` >= 2; 19 carry a rank interval of exactly 90 %. ``seed`` keys coils, phase, mask and noise of the scan,
-    the phantoms and the samples. ``say`` is given the report. Raises InputError or InputTypeError for a wrong argument.
+
+    Parameters
+    ----------
+    out : str or PathLike
+        The folder that they are written to.
+    size : Size
+        How long it takes: `FULL` or `QUICK`.
+    acceleration : float
+        All lines over measured lines, >= 1.
+    samples : int
+        Of the posteriors, >= 2; 19 carry a rank interval of exactly 90 %.
+    seed : int
+        Keys coils, phase, mask and noise of the scan, the phantoms and the samples.
+    say : callable
+        Is given the report.
+
+    Returns
+    -------
+    Demo
+        Scan, images, posteriors, table and report.
+
+    Raises
+    ------
+    InputError, InputTypeError
+        For a wrong argument.
     """
     if not isinstance(size, Size):
         raise invalid_type("demo", "size", "invsolve.demo.FULL, QUICK or a Size", size)

@@ -25,8 +25,16 @@ TV_ITERATIONS = 150  # on these scans 400 change the error by less than 1 % at t
 @final
 @dataclass(frozen=True, kw_only=True)
 class Size:
-    """What makes a run short or long: cells a side of the unknown, phantoms to fit the field prior to and to tune on,
-    steps of the walk with the learned prior (0: without it; it needs a grid of 128).
+    """What makes a run short or long.
+
+    Parameters
+    ----------
+    grid : int
+        Cells a side of the unknown.
+    heads, tuning : int
+        Phantoms to fit the field prior to, and to tune on.
+    steps : int
+        Of the walk with the learned prior; 0: without it. It needs a grid of 128.
     """
 
     grid: int
@@ -39,10 +47,23 @@ FULL, QUICK = Size(grid=128, heads=16, tuning=3, steps=40), Size(grid=128, heads
 
 
 def head_spectrum(number: int, *, seed: int = 0) -> Spectrum:
-    """The mean power of ``number`` head phantoms with random smooth phases, per real component and mode, as a spectrum.
+    """The mean power of head phantoms with random smooth phases, per real component and mode, as a spectrum.
 
     Averaged over rings of |k| on the fine grid; between their mean radii the logarithm is interpolated. The phase of a
-    scanner has an arbitrary constant too, so the field has mean zero and both of its components have the same law.
+    scanner has an arbitrary constant too, so the field has mean zero and both of its components have the same
+    distribution.
+
+    Parameters
+    ----------
+    number : int
+        Of phantoms.
+    seed : int
+        Of phantoms and phases.
+
+    Returns
+    -------
+    Spectrum
+        For a `GaussianFieldPrior`.
     """
     shape = (FINE, FINE)
     images = heads.slices(number, shape, seed=seed).double()

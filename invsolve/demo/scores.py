@@ -19,10 +19,23 @@ FIELD, LEARNED = "posterior mean, field prior", "posterior mean, learned prior" 
 @final
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One line of the table. PSNR and SSIM: magnitudes, whole image; the others: complex values inside the head.
+    """One line of the table.
 
-    ``crps`` averages those of the real and the imaginary part; without samples it is the mean absolute error, which is
-    the CRPS of a point. ``covered``: how much of both parts lies in the rank interval; None without samples.
+    Attributes
+    ----------
+    method : str
+        What made the image.
+    psnr, ssim : float
+        Of magnitudes, over the whole image; dB, and up to 1.
+    nrmse : float
+        Of complex values inside the head.
+    crps : float
+        The mean of those of the real and the imaginary part inside the head; without samples the mean absolute error,
+        which is the CRPS of a point.
+    covered : float or None
+        How much of both parts lies in the rank interval inside the head; None without samples.
+    seconds : float
+        That it took.
     """
 
     method: str

@@ -10,8 +10,9 @@ from invsolve.priors.exact.student import Student
 from invsolve.priors.family import Family
 from invsolve.priors.fields.field import GaussianFieldPrior
 from invsolve.priors.fields.spectra import Matern, Spectrum
+from invsolve.priors.formats.load import load
 from invsolve.priors.function import FunctionPrior, from_denoiser
-from invsolve.priors.learned.files import load, save_prior, shipped
+from invsolve.priors.learned.files import save_prior, shipped
 from invsolve.priors.learned.network import NetworkPrior
 from invsolve.priors.learned.parameterization import EDM, BesideLaw, Direct, Scheduled
 from invsolve.priors.learned.resampled import ResampledPrior

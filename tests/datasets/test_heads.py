@@ -5,9 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
+import invsolve as iv
+from invsolve.cli import main
 from invsolve.datasets import band_limited, heads, simulate_mri
 from invsolve.datasets.heads.fields import lattice, rotation, seen
 from invsolve.errors import FileError, InputError
+from invsolve.priors.training import Selection
+from invsolve.priors.training.command import Effort, command
 from invsolve.priors.training.heads import Heads
 
 
@@ -124,9 +128,8 @@ def test_what_a_scan_shows():
 
 
 # --- training signals ---------------------------------------------------------------------------------------------------
-def test_a_pool_of_heads(tmp_path, monkeypatch):
-    monkeypatch.setattr("invsolve.priors.training.heads._FINE", 32)
-    pool = Heads(grid=16, size=6, cache=tmp_path / "pool.npy")
+def test_a_pool_of_heads(tmp_path):
+    pool = Heads(grid=16, size=6, cache=tmp_path / "pool.npy", fine=32)
     again = Heads(grid=16, size=6, cache=tmp_path / "pool.npy")
     assert torch.equal(pool.pool, again.pool) and pool.shape == (16, 16) and pool.complex
     x = pool.read(range(12), 0)
@@ -139,7 +142,7 @@ def test_a_pool_of_heads(tmp_path, monkeypatch):
         Heads(grid=16, size=None)
     with pytest.raises(FileError, match="State `size`"):
         Heads(grid=16, size=None, cache=tmp_path / "none.npy")
-    ct = Heads(grid=16, size=2, what="ct")
+    ct = Heads(grid=16, size=2, what="ct", fine=32)
     assert not ct.complex
     fine = heads.ct(2, (32, 32)).view(2, 16, 2, 16, 2).mean((2, 4))  # no pixel is below air, as ringing would be
     assert torch.allclose(ct.pool.float(), fine, atol=0.5) and -1000 <= float(ct.read([0], 0).min()) < -900
@@ -150,30 +153,14 @@ def test_a_pool_of_heads(tmp_path, monkeypatch):
         Heads(grid=16, size=6, cache=tmp_path / "bad.npy")
     with pytest.raises(InputError, match="what"):
         Heads(grid=16, size=1, what="pet")
+    with pytest.raises(InputError, match="fine"):
+        Heads(grid=16, size=1, fine=15)
 
 
 @pytest.mark.slow
-def test_the_command_trains_a_prior(tmp_path, monkeypatch):
-    import invsolve as iv
-    from invsolve.cli import main
-
-    monkeypatch.setattr("invsolve.priors.training.heads._FINE", 40)
-    monkeypatch.setattr("invsolve.priors.training.trainer._MEASURED", 32)
-    monkeypatch.setattr("invsolve.priors.training.trainer._VALIDATION", 8)
-    arguments = [
-        "train",
-        "heads",
-        "--resolution",
-        "16",
-        "--hours",
-        "0.001",
-        "--width",
-        "8",
-        "--out",
-        str(tmp_path / "t"),
-    ]
-    monkeypatch.setattr("invsolve.priors.training.command._FEWEST", 8)
-    assert main(arguments) == 0
+def test_the_command_trains_a_prior(tmp_path):
+    effort = Effort(fewest=8, fine=40, selection=Selection(measured=32, held_out=8))
+    command("heads", resolution=16, hours=0.001, width=8, out=tmp_path / "t", effort=effort, say=lambda text: None)
     names = {f.name for f in (tmp_path / "t").iterdir()}
     assert {"prior.safetensors", "card.md", "samples.png", "loss.png", "16", "heads-16.npy"} == names
     prior = iv.priors.load(tmp_path / "t" / "prior.safetensors")
@@ -185,10 +172,10 @@ def test_the_command_trains_a_prior(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_stages_and_a_field(tmp_path):
-    from invsolve.priors.training.command import command
-
-    said = []
-    prior = command("gaussian-field", resolution=64, hours=0.0015, width=8, out=tmp_path, say=said.append)
+def test_stages_and_a_field(tmp_path, capsys):
+    arguments = ["--resolution", "64", "--hours", "0.0015", "--width", "8", "--out", str(tmp_path)]
+    assert main(["train", "gaussian-field", *arguments]) == 0
+    said = capsys.readouterr().out.splitlines()
+    prior = iv.priors.load(tmp_path / "prior.safetensors")
     assert [line.split(":")[0] for line in said if "minutes" in line] == ["32 x 32", "64 x 64"]
     assert prior.shape == (64, 64) and prior.card["stages"].startswith("32 x 32 (")

@@ -25,7 +25,15 @@ _NUMBERS = 96
 @final
 @dataclass(frozen=True, eq=False)
 class Head:
-    """Head ``number`` of ``seed``; everything that varies is drawn from these two."""
+    """One random head; everything that varies is drawn from two integers.
+
+    Parameters
+    ----------
+    seed : int
+        Of a series of heads.
+    number : int
+        Of the head in it, >= 0.
+    """
 
     seed: int
     number: int
@@ -34,7 +42,18 @@ class Head:
         object.__setattr__(self, "_u", uniforms("heads anatomy", self.seed, self.number, (_NUMBERS,)).float())
 
     def tissues(self, points: Tensor) -> Tensor:
-        """Fractions ``(len(TISSUES), n)``, >= 0 with sum 1, at ``points`` ``(n, 3)`` in mm."""
+        """Fractions of the tissues at some points.
+
+        Parameters
+        ----------
+        points : Tensor, shape (n, 3)
+            In mm: left to right, back to front, upwards.
+
+        Returns
+        -------
+        Tensor, shape (len(TISSUES), n)
+            >= 0, with sum 1.
+        """
         draw = _Numbers(self._u)  # type: ignore[attr-defined]
         found = _Mixture(len(points), points)
         size = torch.tensor([draw(0.93, 1.07), draw(0.92, 1.08), draw(0.92, 1.08)])

@@ -34,8 +34,9 @@ def lattice(what: str, wavelength: float, width: float) -> Tensor:
 
 
 def seen(field: Tensor, points: Tensor, turn: Tensor, shift: Tensor) -> Tensor:
-    """A `lattice` at ``points`` ``(n, 3)`` in mm, turned by ``turn`` ``(3, 3)`` and moved by ``shift`` ``(3,)``:
-    ``(channels, n)``, trilinear.
+    """A `lattice` at ``points`` ``(n, 3)`` in mm, turned and moved: ``(channels, n)``, trilinear.
+
+    ``turn``: a rotation ``(3, 3)``; ``shift`` ``(3,)``, in mm.
     """
     where = ((points @ turn.mT + shift) / PERIOD) % 1.0
     # grid_sample takes (x, y, z) for the axes (last, middle, first)

@@ -78,13 +78,38 @@ def slices(
     view: View = "random",
     scalp: Scalp = "random",
 ) -> Tensor:
-    """MR magnitudes of ``n`` random heads, ``(n, *shape)`` float32, >= 0, about 1 where it is brightest.
+    """MR magnitudes of random heads, about 1 where they are brightest.
 
-    Image i is a slice of head ``first + i``, which depends on ``seed`` and that number only: the same on every grid
-    and in every batch. Each pixel is the mean of 2 x 2 points of a function of position (of one, from 200 pixels on).
-    ``contrast``: T1-, T2- or PD-like grey levels, or any; ``view``: the plane, tilted by up to 15 degrees; ``scalp``:
-    all tissues, or the brain alone as after brain extraction. ``"random"``: drawn for every head. Row 0 is the top of
-    the head, or the front of an axial slice.
+    Image i is a slice of head ``first + i``, which depends on ``seed`` and that number only: the same on every grid and
+    in every batch. Each pixel is the mean of 2 x 2 points of a function of position (of one, from 200 pixels on). Row 0
+    is the top of the head, or the front of an axial slice.
+
+    Parameters
+    ----------
+    n : int
+        How many, >= 1.
+    shape : tuple of int
+        (H, W).
+    seed : int
+        Of the heads.
+    first : int
+        Number of the first head, >= 0.
+    contrast : {"random", "T1", "T2", "PD", "free"}
+        Grey levels like those of a T1-, T2- or PD-weighted image, or any; ``"random"``: drawn for every head.
+    view : {"random", "axial", "coronal", "sagittal"}
+        The plane, tilted by up to 15 degrees.
+    scalp : {"random", "kept", "stripped"}
+        All tissues, or the brain alone as after brain extraction.
+
+    Returns
+    -------
+    Tensor, shape (n, H, W)
+        float32, >= 0.
+
+    Raises
+    ------
+    InputError
+        If a value is out of its range.
     """
     n, shape, seed, first = _checked("slices", n, shape, seed, first)
     check_choice("slices", "contrast", contrast, ("random", *_MR))
@@ -94,14 +119,62 @@ def slices(
 
 
 def tissues(n: int, shape: tuple[int, int], *, seed: int = 0, first: int = 0, view: View = "random") -> Tensor:
-    """Fractions of the `TISSUES` on the slices of the same numbers, ``(n, tissues, *shape)``, with sum 1."""
+    """Fractions of the `TISSUES` on the slices of random heads: those that `slices` shows for the same arguments.
+
+    Parameters
+    ----------
+    n : int
+        How many, >= 1.
+    shape : tuple of int
+        (H, W).
+    seed : int
+        Of the heads.
+    first : int
+        Number of the first head, >= 0.
+    view : {"random", "axial", "coronal", "sagittal"}
+        The plane.
+
+    Returns
+    -------
+    Tensor, shape (n, tissues, H, W)
+        With sum 1 over the tissues.
+
+    Raises
+    ------
+    InputError
+        If a value is out of its range.
+    """
     n, shape, seed, first = _checked("tissues", n, shape, seed, first)
     check_choice("tissues", "view", view, ("random", "axial", "coronal", "sagittal"))
     return torch.stack([_fractions(shape, seed, first + i, view)[0] for i in range(n)])
 
 
 def ct(n: int, shape: tuple[int, int], *, seed: int = 0, first: int = 0, view: View = "axial") -> Tensor:
-    """CT numbers in Hounsfield units of the same heads, ``(n, *shape)``: -1000 (air) to about 1,800 (dense bone)."""
+    """CT numbers of random heads, from -1000 (air) to about 1,800 (dense bone).
+
+    Parameters
+    ----------
+    n : int
+        How many, >= 1.
+    shape : tuple of int
+        (H, W).
+    seed : int
+        Of the heads.
+    first : int
+        Number of the first head, >= 0.
+    view : {"random", "axial", "coronal", "sagittal"}
+        The plane.
+
+    Returns
+    -------
+    Tensor, shape (n, H, W)
+        In Hounsfield units.
+
+    Raises
+    ------
+    InputError
+        If a value is out of its range.
+    """
     n, shape, seed, first = _checked("ct", n, shape, seed, first)
     check_choice("ct", "view", view, ("random", "axial", "coronal", "sagittal"))
     out = []
@@ -114,7 +187,29 @@ def ct(n: int, shape: tuple[int, int], *, seed: int = 0, first: int = 0, view: V
 
 
 def volume(shape: tuple[int, int, int], *, seed: int = 0, number: int = 0, extent: float = 256.0) -> Tensor:
-    """Tissue fractions of one head on a box of ``extent`` mm a side, ``(tissues, *shape)``, axes x, y, z upwards."""
+    """Tissue fractions of one head in three dimensions.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Points along x (left to right), y (back to front) and z (upwards).
+    seed : int
+        Of a series of heads.
+    number : int
+        Of the head in it, >= 0.
+    extent : float
+        Of the box, mm a side.
+
+    Returns
+    -------
+    Tensor, shape (tissues, *shape)
+        With sum 1 over the tissues.
+
+    Raises
+    ------
+    InputError
+        If a value is out of its range.
+    """
     if len(shape) != 3:
         from invsolve.errors import invalid
 
@@ -212,8 +307,9 @@ def _mr(shape: tuple[int, int], seed: int, number: int, contrast: Contrast, view
 
 
 def _stripped(fractions: Tensor, how: float) -> Tensor:
-    """The fractions with all but the brain set to nothing, as a brain extraction leaves it: cut sharply, with the
-    fluid in its furrows.
+    """The fractions with all but the brain set to nothing, as a brain extraction leaves it.
+
+    It is cut sharply, with the fluid in its furrows.
     """
     brain = fractions[_BRAIN].sum(0)
     from scipy.ndimage import binary_closing, binary_fill_holes, generate_binary_structure, iterate_structure

@@ -16,10 +16,11 @@ from torch.nn import functional
 
 from invsolve.core.validation import check_choice, check_int
 from invsolve.errors import FileError
-from invsolve.priors.formats.base import CONDITIONAL, Blueprint, Layout, Shapes, check_size, count
+from invsolve.priors.formats.base import CONDITIONAL, Blueprint, Layout, check_size, count
 from invsolve.priors.formats.blocks import attend, waves
 from invsolve.priors.learned.parameterization import Scheduled
 from invsolve.priors.learned.schedules import DDPM
+from invsolve.priors.networks.weights import Shapes
 
 _GROUPS = 32
 Split = Literal["heads first", "qkv first"]
@@ -30,9 +31,21 @@ Split = Literal["heads first", "qkv first"]
 class ADMLayout(Layout):
     """guided-diffusion; predicts noise on DDPM's linear schedule of 1000 steps unless told otherwise.
 
-    Two things are not in the tensors: attention heads are ``head_channels`` wide, 64 in most published networks, or
-    ``heads`` in number if that is given (4 in that of 128 x 128 ImageNet); ``split``: how their channels are ordered
-    ("qkv first" in that of 64 x 64 ImageNet, ``use_new_attention_order``).
+    What the tensors do not say is stated here.
+
+    Parameters
+    ----------
+    head_channels : int
+        Width of an attention head, >= 1: 64 in most published networks.
+    heads : int, optional
+        Their number instead, if given: 4 in the network of 128 x 128 ImageNet.
+    split : {"heads first", "qkv first"}
+        How their channels are ordered: "qkv first" in the network of 64 x 64 ImageNet (``use_new_attention_order``).
+
+    Raises
+    ------
+    InputError
+        If a value is out of its range.
     """
 
     name: ClassVar[str] = "adm"  # type: ignore[misc]
@@ -64,9 +77,28 @@ class ADMLayout(Layout):
 @final
 @dataclass(frozen=True, kw_only=True)
 class ADMConfig:
-    """Channels ``inside`` and ``outside``, ``stem`` of the first convolution, ``widths`` and ``attention`` of the
-    levels, ``blocks`` of each; ``waves`` and ``embedding`` of the time; ``scaled``: whether time scales and shifts or
-    only shifts; ``residual``: whether residual blocks or convolutions change the resolution; heads as in the layout.
+    """The sizes of an ADM network, all of which the shapes of its tensors tell.
+
+    Parameters
+    ----------
+    inside, outside : int
+        Channels of input and output.
+    stem : int
+        Channels of the first convolution.
+    widths : tuple of int
+        Channels of the levels.
+    attention : tuple of bool
+        Whether the blocks of a level attend.
+    blocks : int
+        Residual blocks of each level.
+    waves, embedding : int
+        Frequencies of the time, and channels of its embedding.
+    scaled : bool
+        Whether time scales and shifts, or only shifts.
+    residual : bool
+        Whether residual blocks or convolutions change the resolution.
+    layout : ADMLayout
+        Of the attention heads.
     """
 
     inside: int

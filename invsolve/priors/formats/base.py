@@ -11,12 +11,9 @@ from torch import nn
 
 from invsolve.errors import FileError
 from invsolve.priors.learned.parameterization import Prediction
+from invsolve.priors.networks.weights import Shapes
 
-Shapes = Mapping[str, tuple[int, ...]]
-
-_SHOWN = 5  # differences of keys that a message names
 CONDITIONAL = "conditional on a class: what it knows of signals without one is not a law"
-LARGEST = 2**31  # parameters
 WIDEST, DEEPEST = 2**14, 64  # channels; blocks of a level
 
 
@@ -69,22 +66,3 @@ def check_size(name: str, widths: tuple[int, ...], blocks: int) -> None:
     """Refuse an architecture that would take minutes to build although no weight is read."""
     if not widths or max(widths) > WIDEST or min(widths) < 1 or not 0 < blocks <= DEEPEST or len(widths) > 16:
         raise FileError(f"load: an absurd {name} network is stated: widths {widths}, {blocks} blocks a level.")
-
-
-def key_differences(wanted: Shapes, found: Shapes) -> str:
-    """What differs between two sets of named shapes, in words; '' if nothing."""
-    lists = {
-        "missing": sorted(wanted.keys() - found.keys()),
-        "unexpected": sorted(found.keys() - wanted.keys()),
-        "of another shape": [
-            f"{k} {found[k]} instead of {wanted[k]}"
-            for k in sorted(wanted.keys() & found.keys())
-            if tuple(wanted[k]) != tuple(found[k])
-        ],
-    }
-    parts = []
-    for what, names in lists.items():
-        if names:
-            more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-            parts.append(f"{len(names)} {what}: {', '.join(names[:_SHOWN])}{more}")
-    return "; ".join(parts)

@@ -15,13 +15,14 @@ from invsolve.core.validation import Kind, Shape, check_choice, check_dims
 from invsolve.errors import FileError, InvsolveError, invalid, invalid_type
 from invsolve.gaussian.law import GaussianLaw
 from invsolve.priors.formats.adm import ADMLayout
-from invsolve.priors.formats.base import LARGEST, Blueprint, Layout, key_differences
+from invsolve.priors.formats.base import Blueprint, Layout
 from invsolve.priors.formats.diffusers import DiffusersLayout, Unstated
 from invsolve.priors.formats.edm import EDMLayout
 from invsolve.priors.formats.reading import read_folder, read_tensors
 from invsolve.priors.learned.network import NetworkPrior
 from invsolve.priors.learned.parameterization import Prediction
 from invsolve.priors.learned.wrappers import from_network
+from invsolve.priors.networks.weights import LARGEST, key_differences
 
 LAYOUTS: tuple[Layout, ...] = (EDMLayout(), ADMLayout(), DiffusersLayout())
 

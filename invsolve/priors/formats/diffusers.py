@@ -15,10 +15,11 @@ import torch
 from torch import nn
 
 from invsolve.errors import FileError
-from invsolve.priors.formats.base import Blueprint, Layout, Shapes, check_size
+from invsolve.priors.formats.base import Blueprint, Layout, check_size
 from invsolve.priors.formats.diffusers_network import DiffusersConfig, DiffusersNetwork
 from invsolve.priors.learned.parameterization import Prediction, Scheduled
 from invsolve.priors.learned.schedules import DDPM, Flow
+from invsolve.priors.networks.weights import Shapes
 
 # Names of attention in files older than diffusers 0.15, and today's.
 _OLD = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."}

@@ -12,9 +12,10 @@ from typing import Any, ClassVar, final
 import torch
 
 from invsolve.errors import FileError
-from invsolve.priors.formats.base import CONDITIONAL, Blueprint, Layout, Shapes
+from invsolve.priors.formats.base import CONDITIONAL, Blueprint, Layout
 from invsolve.priors.formats.edm_network import STEM, EDMConfig, EDMNetwork
 from invsolve.priors.learned.parameterization import EDM
+from invsolve.priors.networks.weights import Shapes
 
 
 @final

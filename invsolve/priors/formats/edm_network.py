@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from invsolve.priors.formats.base import Shapes, check_size
+from invsolve.priors.formats.base import check_size
 from invsolve.priors.formats.blocks import attend, waves
+from invsolve.priors.networks.weights import Shapes
 
 STEM = re.compile(r"enc\.(\d+)x(\d+)_conv\.weight")
 _HEAD = 64  # channels of an attention head of the ADM kind; the other kind has one head
@@ -25,10 +26,34 @@ _HEAD = 64  # channels of an attention head of the ADM kind; the other kind has 
 @final
 @dataclass(frozen=True, kw_only=True)
 class EDMConfig:
-    """``resolution`` that names the levels, channels ``inside`` and ``outside``, ``stem`` of the first convolution,
-    ``widths`` and ``attention`` of the levels, ``blocks`` of each; ``waves`` of the noise embedding, its ``embedding``;
-    ``adm`` or DDPM++ / NCSN++; ``residual``: whether smaller copies of the image join the encoder; ``taps`` of the
-    filter that halves and doubles; ``fourier``: random frequencies; ``augment``: labels that are left out here.
+    """The sizes of an EDM network, all of which the names and shapes of its tensors tell.
+
+    Parameters
+    ----------
+    resolution : int
+        Pixels a side, by which the levels are named.
+    inside, outside : int
+        Channels of input and output.
+    stem : int
+        Channels of the first convolution.
+    widths : tuple of int
+        Channels of the levels.
+    attention : tuple of bool
+        Whether the blocks of a level attend.
+    blocks : int
+        Residual blocks of each level.
+    waves, embedding : int
+        Frequencies of the noise level, and channels of its embedding.
+    adm : bool
+        ADM, or DDPM++ / NCSN++.
+    residual : bool
+        Whether smaller copies of the image join the encoder.
+    fourier : bool
+        Whether the frequencies are random.
+    taps : int
+        Of the filter that halves and doubles.
+    augment : int
+        Labels of the augmentation of training, which are left out here.
     """
 
     resolution: int

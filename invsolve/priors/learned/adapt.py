@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal
+from typing import Any, Literal, Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -15,12 +15,9 @@ from invsolve.gaussian.law import GaussianLaw
 from invsolve.gaussian.spectral_modes import SpectralModes
 from invsolve.noise import Gaussian
 from invsolve.operators.base import BlackBox
+from invsolve.priors.base import Prior
 from invsolve.priors.learned.resampled import ResampledPrior, continued
-
-if TYPE_CHECKING:
-    from invsolve.priors.base import Prior
-    from invsolve.priors.learned.network import NetworkPrior
-    from invsolve.problem import Problem
+from invsolve.problem import Problem
 
 Keep = Literal["pixel", "field of view"]
 _OWNER = "prior.on"
@@ -28,6 +25,31 @@ _SAME = 2.0  # factor of scale up to which a prior is left as it is: signals of 
 _SPREAD = 4.0  # factor between items above which no single scale fits them
 _DRAWS = 8
 FOREIGN = 10.0  # factor of scale that `solve` refuses for a learned prior
+
+
+class Movable(Protocol):
+    """A prior whose unit and number of pixels can be changed: what `on_problem` asks of one beside being a `Prior`."""
+
+    @property
+    def channels(self) -> str:
+        """Whether the first axis of the shape is "first" the channels, or they are "hidden"."""
+
+    @property
+    def offset(self) -> Any:
+        """Of the standardised signals: a tensor, ``()`` or ``(*shape)``."""
+
+    @property
+    def _needs_law(self) -> bool:
+        """Whether it is defined by its stated law."""
+
+    def rescaled(self, factor: float) -> Self:
+        """The distribution of ``factor`` times the signal."""
+
+    def _resized(self, mean: Tensor, law: GaussianLaw | None, scale: float) -> Self:
+        """The same on the grid of ``mean``, on which ``law`` and ``scale`` are stated."""
+
+
+P = TypeVar("P", bound=Movable)
 
 
 def scale_factor(problem: Problem, prior: Prior) -> Tensor | None:
@@ -56,12 +78,11 @@ def scale_factor(problem: Problem, prior: Prior) -> Tensor | None:
     return (seen / expected.clamp_min(torch.finfo(torch.float64).tiny)).sqrt()
 
 
-def on_problem(prior: NetworkPrior, problem: Problem, keep: Keep | None) -> NetworkPrior | ResampledPrior:
-    """``prior`` on the grid and in the units of ``problem``; see `NetworkPrior.on`."""
-    from invsolve.problem import Problem as _Problem
-
-    if not isinstance(problem, _Problem):
+def on_problem(prior: P, problem: Problem, keep: Keep | None) -> tuple[P | ResampledPrior, list[str]]:
+    """``prior`` on the grid and in the units of ``problem``, and what was done; see `NetworkPrior.on`."""
+    if not isinstance(problem, Problem):
         raise invalid_type(_OWNER, "problem", "an iv.Problem: iv.Problem(A, y, noise=...)", problem)
+    assert isinstance(prior, Prior)
     if problem.operator.in_kind != prior.kind:
         raise invalid(
             _OWNER,
@@ -71,6 +92,7 @@ def on_problem(prior: NetworkPrior, problem: Problem, keep: Keep | None) -> Netw
             "A prior of complex images does not know which phase a real one would have.",
         )
     fitted, notes = on_grid(prior, problem.shape, keep)
+    assert isinstance(fitted, Prior)
     factor = scale_factor(problem, fitted)
     known = torch.ones(0) if factor is None else factor[factor > 0]
     if factor is None:
@@ -92,7 +114,7 @@ def on_problem(prior: NetworkPrior, problem: Problem, keep: Keep | None) -> Netw
         else:
             fitted = fitted.rescaled(f)
             notes.append(f"rescaled by {f:.4g}: the data are those of signals so many times the prior's")
-    return replace(fitted, notes=(*prior.notes, *notes))
+    return fitted, notes
 
 
 def check_scale(problem: Problem, prior: Prior) -> None:
@@ -113,10 +135,9 @@ def check_scale(problem: Problem, prior: Prior) -> None:
         )
 
 
-def on_grid(
-    prior: NetworkPrior, shape: tuple[int, ...], keep: Keep | None
-) -> tuple[NetworkPrior | ResampledPrior, list[str]]:
+def on_grid(prior: P, shape: tuple[int, ...], keep: Keep | None) -> tuple[P | ResampledPrior, list[str]]:
     """The prior on another grid, of which ``keep`` says what it shares with the prior's, and what was done."""
+    assert isinstance(prior, Prior)
     here, there = tuple(prior.shape), tuple(shape)
     if keep not in (None, "pixel", "field of view"):
         raise invalid(_OWNER, "keep", "'pixel' or 'field of view'", repr(keep))
@@ -145,7 +166,6 @@ def on_grid(
         words = "by the power law of its spectrum" if isinstance(beyond, Tensor) else "by nothing"
         note = f"resampled from {here} to {there} pixels of the same field of view, finer detail continued {words}"
         return ResampledPrior(prior=prior, shape=there, beyond=beyond), [note]
-    assert isinstance(prior.mean, Tensor) and isinstance(prior.offset, Tensor)
     if not bool((prior.mean == prior.mean.flatten()[0]).all()) or prior.offset.ndim:
         raise UnsupportedError(f"{_OWNER}: a prior with a mean image cannot be moved from {here} to {there} pixels.")
     if min(b / a for a, b in zip(here, there, strict=True)) < 0.5:
@@ -157,13 +177,13 @@ def on_grid(
             "Patches that small have nothing in common with what the network has seen: train on them.",
         )
     mean = prior.mean.flatten()[0].expand(there).clone()
-    law = None if prior.law is None else _stretched(prior, there)
-    if law is None and prior.prediction.beside_law:
+    law = None if prior.law is None else _stretched(prior.law, there)
+    if law is None and prior._needs_law:
         raise UnsupportedError(f"{_OWNER}: a network beside a law that is not of Fourier modes has one grid, {here}.")
     gain = math.sqrt(math.prod(there) / math.prod(here))
     seen = "a patch, less than" if gain < 1 else "more than"
     note = f"from {here} to {there} pixels of the same size: {seen} the network saw at once in training"
-    return replace(prior, shape=there, mean=mean, law=law, scale=prior.scale * max(1.0, gain)), [note]
+    return prior._resized(mean, law, prior.scale * max(1.0, gain)), [note]
 
 
 def _fourier(law: GaussianLaw) -> bool:
@@ -171,12 +191,11 @@ def _fourier(law: GaussianLaw) -> bool:
     return isinstance(modes, SpectralModes) and modes.transform.name == "fourier" and modes.colour is None
 
 
-def _stretched(prior: NetworkPrior, shape: tuple[int, ...]) -> GaussianLaw | None:
-    """The stationary law with the same spectral density on another number of pixels of the same size: modes of equal
-    wavelength, between which the log variance is interpolated.
+def _stretched(law: GaussianLaw, shape: tuple[int, ...]) -> GaussianLaw | None:
+    """The stationary law with the same spectral density on another number of pixels of the same size.
+
+    Modes have equal wavelength, and between them the log variance is interpolated.
     """
-    law = prior.law
-    assert law is not None
     if not _fourier(law):
         return None
     assert isinstance(law.modes, SpectralModes)

@@ -1,10 +1,10 @@
-"""Priors in files: one safetensors file with weights and everything else that the prior is. Nothing is unpickled."""
+"""Priors in files of our own: weights and all else that the prior is, as safetensors. Nothing is unpickled."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from importlib import resources
 from math import prod
@@ -15,15 +15,15 @@ import torch
 from torch import Tensor
 
 from invsolve.core.files import atomic_write
-from invsolve.core.validation import Kind, check_choice, check_finite
+from invsolve.core.validation import check_choice, check_finite
 from invsolve.errors import FileError, InvsolveError, UnsupportedError, invalid, invalid_type
 from invsolve.gaussian.law import DenseModes, GaussianLaw
 from invsolve.gaussian.spectral_modes import SpectralModes
 from invsolve.gaussian.transforms import Transform
-from invsolve.priors.formats.base import LARGEST, Layout, key_differences
 from invsolve.priors.learned.network import NetworkPrior
 from invsolve.priors.learned.parameterization import EDM, BesideLaw, Prediction
 from invsolve.priors.networks import UNet, UNetConfig
+from invsolve.priors.networks.weights import LARGEST, key_differences
 
 _FORMAT = "invsolve-prior-1"
 SHIPPED = "invsolve.priors.trained"
@@ -32,9 +32,22 @@ SHIPPED = "invsolve.priors.trained"
 def save_prior(prior: NetworkPrior, path: str | os.PathLike[str], *, dtype: torch.dtype | None = None) -> None:
     """Write a prior on a `UNet` with its normalisation, law and card, atomically, as safetensors.
 
-    ``dtype=torch.float16`` halves the file (weights only; they are read back in the prior's precision). Raises
-    UnsupportedError for networks and predictions that the file cannot name: save their state yourself, and load it into
-    your own module.
+    Parameters
+    ----------
+    prior : NetworkPrior
+        On an `iv.priors.networks.UNet`, with `EDM` or `BesideLaw` predictions.
+    path : str or PathLike
+        Of the file, which is replaced if it exists.
+    dtype : torch.dtype, optional
+        Of the weights in the file; they are read back in the prior's precision. ``torch.float16`` halves the file.
+
+    Raises
+    ------
+    UnsupportedError
+        For networks, predictions and laws that the file cannot name: save their state yourself, and load it into your
+        own module.
+    InputTypeError, InputError
+        If ``prior`` is no NetworkPrior, or ``dtype`` is not of floating point.
     """
     from safetensors.torch import save_file
 
@@ -79,57 +92,8 @@ def save_prior(prior: NetworkPrior, path: str | os.PathLike[str], *, dtype: torc
     atomic_write(path, lambda temporary: save_file(plain, temporary, metadata=header))
 
 
-def load(
-    name: str | os.PathLike[str],
-    *,
-    device: torch.device | str = "cpu",
-    layout: Layout | None = None,
-    shape: Sequence[int] | None = None,
-    kind: Kind | None = None,
-    prediction: Prediction | None = None,
-    offset: Tensor | float | None = None,
-    unit: float | None = None,
-    sigma_range: tuple[float, float] | None = None,
-    mean: Tensor | float | None = None,
-    scale: float | None = None,
-    detail: float | None = None,
-    law: GaussianLaw | None = None,
-) -> NetworkPrior:
-    """A prior from a file of `save_prior`, from one that ships by its name (`shipped`), or from other people's weights.
-
-    Of others, safetensors files, those of ``torch.save`` and folders of diffusers are read, in the layouts of
-    `invsolve.priors.formats`, which are found by the names of the tensors (``layout`` says it where they do not
-    suffice): NVlabs' EDM and InverseBench, guided-diffusion (ADM), UNet2DModel of diffusers. Architecture, every key
-    and every shape are checked; averaged weights are taken before others; all is computed in float32 unless moved.
-
-    What such files do not say is stated here, in the units of the signal, as for `from_network`: ``offset`` and
-    ``unit`` (0 and 1: the values that the network was trained on), ``shape`` and ``kind`` (unless given, the resolution
-    that the file names; ``"complex"`` for two channels that are real and imaginary part), ``prediction`` (unless given,
-    what the layout or the scheduler says), ``sigma_range``, ``mean``, ``scale``, ``detail``, ``law``. With a file of
-    our own they must be left out.
-
-    Raises FileError naming what is wrong with a file; no code of a file is ever run. InputError for what was stated.
-    """
-    path = _path(name)
-    from invsolve.priors.formats.detect import Stated, load_foreign  # networks of others, where they are asked for
-
-    stated = Stated(
-        layout=layout,
-        shape=shape,
-        kind=kind,
-        prediction=prediction,
-        offset=offset,
-        unit=unit,
-        sigma_range=sigma_range,
-        mean=mean,
-        scale=scale,
-        detail=detail,
-        law=law,
-    )
-    if Path(path).is_dir() or not _is_own(path):
-        return load_foreign(path, stated).to(device)
-    if stated.given:
-        raise invalid("load", stated.given[0], "left out: the file states it", repr(getattr(stated, stated.given[0])))
+def read_own(path: str) -> NetworkPrior:
+    """The prior in a file of `save_prior`. Raises FileError naming what is wrong with it."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -160,10 +124,10 @@ def load(
         IndexError,
     ) as error:
         raise FileError(f"load: the header of {path!r} does not describe a prior: {error}") from error
-    return made.to(device)
+    return made
 
 
-def _is_own(path: str) -> bool:
+def is_own(path: str) -> bool:
     """Whether the header of a safetensors file says that it is ours, of whatever version."""
     from safetensors import SafetensorError, safe_open
 
@@ -175,13 +139,20 @@ def _is_own(path: str) -> bool:
 
 
 def shipped() -> tuple[str, ...]:
-    """The names of the priors that come with the package."""
+    """The names of the priors that come with the package, for `load`.
+
+    Returns
+    -------
+    tuple of str
+        In alphabetical order.
+    """
     folder = resources.files(SHIPPED)
     names = (f.name for f in folder.iterdir())
     return tuple(sorted(n.removesuffix(".safetensors") for n in names if n.endswith(".safetensors")))
 
 
-def _path(name: str | os.PathLike[str]) -> str:
+def path_of(name: str | os.PathLike[str]) -> str:
+    """The file or folder that is meant by a path or by the name of a prior that ships."""
     if not isinstance(name, (str, os.PathLike)):
         raise invalid_type("load", "name", "the name of a prior that ships, or a path", name)
     text = os.fspath(name)

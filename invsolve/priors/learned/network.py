@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal, final
+from typing import Any, final
 
 import torch
 from torch import Tensor
@@ -13,11 +13,10 @@ from invsolve.core.validation import Kind, Shape, check_choice, check_dims, chec
 from invsolve.errors import invalid, invalid_type
 from invsolve.gaussian.law import GaussianLaw
 from invsolve.priors.base import Prior
+from invsolve.priors.learned.adapt import Keep, on_problem
 from invsolve.priors.learned.parameterization import EDM, Prediction
-
-if TYPE_CHECKING:
-    from invsolve.priors.learned.resampled import ResampledPrior
-    from invsolve.problem import Problem
+from invsolve.priors.learned.resampled import ResampledPrior
+from invsolve.problem import Problem
 
 _OWNER = "NetworkPrior"
 
@@ -27,21 +26,53 @@ _OWNER = "NetworkPrior"
 class NetworkPrior(Prior):
     """A network on standardised signals: ``D(x, sigma) = offset + unit D_w((x - offset) / unit, sigma / unit)``.
 
-    ``network`` maps ``(batch, channels, *grid)`` and one number a row to the same shape; ``prediction`` says what its
-    output means (`EDM`, `BesideLaw`, `Direct`, or `Scheduled` for noise, score, signal, v and velocity networks).
-    ``shape``: with ``channels`` "hidden", the grid: real signals are given to the network with one channel, complex
-    ones with two, and the axis is removed again; with "first", its first axis is the channels. The network sees
-    standardised values; ``offset`` (a number or ``(*shape)``) and ``unit`` > 0 lead back to the units of the signal.
-    ``sigma_range``: the levels of training, in units of the signal; outside of them the network is told the nearest
-    one, the rest stays exact.
+    `priors.training` makes such priors, `priors.load` reads them, `from_network` and `from_deepinv` wrap networks.
 
-    ``mean`` ``(*shape)``, ``scale`` (the largest standard deviation of any direction) and ``detail`` (the smallest that
-    samples must show) tell solvers how to choose their levels; ``law``: a Gaussian with about this prior's mean and
-    covariance, which guidance uses in place of derivatives of the network. ``card``: what it was trained on, for
-    people; ``notes``: what was done to fit it to a problem (`on`).
+    Parameters
+    ----------
+    network : torch.nn.Module
+        Maps ``(batch, channels, *grid)`` and one value a row ``(batch,)`` to the shape of the first. It is used as it
+        is: put it in evaluation mode; its parameters get no gradients. It sees standardised values.
+    shape : tuple of int
+        Of the signals, no batch axis: the grid where ``channels`` is "hidden", ``(channels, *grid)`` where it is
+        "first".
+    scale : float
+        The largest standard deviation of any direction, > 0, in units of the signal. With ``mean`` and ``detail`` it
+        tells solvers how to choose their noise levels.
+    prediction : Prediction
+        What the output of the network means: `EDM` (the default), `BesideLaw`, `Direct`, or `Scheduled` for networks of
+        noise, score, signal, v and velocity.
+    kind : {"real", "complex"}
+        Of the signals.
+    channels : {"hidden", "first"}
+        "hidden": real signals are given to the network with one channel, complex ones with two, and the axis is removed
+        again. "first": the first axis of ``shape`` is the channels (real signals of two axes or more).
+    offset : float or Tensor, shape (*shape)
+        With ``unit`` it leads from the network's values back to the units of the signal. 0 by default.
+    unit : float
+        Units of the signal for 1 of the network, > 0.
+    sigma_range : tuple of float
+        Lowest and highest noise level of training, in units of the signal. Outside of them the network is told the
+        nearest one; the rest stays exact.
+    mean : float or Tensor, shape (*shape), optional
+        The mean signal; the offset unless given.
+    detail : float, optional
+        The smallest standard deviation that samples must show, > 0.
+    law : GaussianLaw, optional
+        A Gaussian distribution with about the mean and covariance of this prior, which guidance uses in place of
+        derivatives of the network. `BesideLaw` needs it.
+    card : mapping
+        What it was trained on, for people.
+    notes : tuple of str
+        What was done to fit it to a problem (`on`).
 
-    The network is used as it is: put it in evaluation mode; its parameters get no gradients. `priors.training` makes
-    such priors, `priors.load` reads them.
+    Raises
+    ------
+    InputError
+        If a value is out of its range or of another shape, if ``law`` is missing beside `BesideLaw`, and at a call if
+        the noise level differs between the entries of a row.
+    InputTypeError
+        If ``network`` is no module, ``prediction`` no prediction, or ``law`` no `GaussianLaw` of such signals.
     """
 
     network: torch.nn.Module
@@ -140,23 +171,39 @@ class NetworkPrior(Prior):
     def learned(self) -> bool:
         return True
 
-    def on(
-        self, problem: Problem, *, keep: Literal["pixel", "field of view"] | None = None
-    ) -> NetworkPrior | ResampledPrior:
-        """This prior on the grid and in the units of ``problem``; `notes` of what comes back say what was done.
+    def on(self, problem: Problem, *, keep: Keep | None = None) -> NetworkPrior | ResampledPrior:
+        """Fit the prior to a problem: its grid and its units; `notes` of what comes back say what was done.
 
-        On another grid, ``keep`` must say what it shares with the prior's. ``"field of view"``: the prior is resampled
-        to finer pixels (`ResampledPrior`; detail beyond its own is Gaussian, its spectrum continued). ``"pixel"``: the
-        network works on another number of pixels of the same size, a patch (half of its grid at least) or more than it
-        was trained on. The scale is inferred from the energy of the data beyond their noise, and changed where signals
-        of the prior would be more than twice as large or small.
+        The scale is inferred from the energy of the data beyond their noise, and changed where signals of the prior
+        would be more than twice as large or small.
 
-        Raises InputError or UnsupportedError where that cannot be: real against complex, a coarser grid, a mean image,
-        items on different scales.
+        Parameters
+        ----------
+        problem : Problem
+            Whose grid, kind and data the prior is to fit.
+        keep : {"pixel", "field of view"}, optional
+            What another grid shares with the prior's; it must be stated where there is another. ``"field of view"``:
+            the prior is resampled to finer pixels (`ResampledPrior`; detail beyond its own is Gaussian, its spectrum
+            continued). ``"pixel"``: the network works on another number of pixels of the same size, a patch (half of
+            its grid at least) or more than it was trained on.
+
+        Returns
+        -------
+        NetworkPrior or ResampledPrior
+            The first unless the prior was resampled.
+
+        Raises
+        ------
+        InputError, UnsupportedError
+            Where that cannot be: real against complex, a coarser grid, a mean image, items on different scales.
         """
-        from invsolve.priors.learned.adapt import on_problem
+        fitted, notes = on_problem(self, problem, keep)
+        return replace(fitted, notes=(*self.notes, *notes))
 
-        return on_problem(self, problem, keep)
+    @property
+    def _needs_law(self) -> bool:
+        """Whether the network is added to the denoiser of `law` (`BesideLaw`)."""
+        return self.prediction.beside_law
 
     # --- the same law elsewhere ---------------------------------------------------------------------------------------
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> NetworkPrior:
@@ -175,8 +222,12 @@ class NetworkPrior(Prior):
             offset=self.offset.to(device=device, dtype=own),
         )
 
+    def _resized(self, mean: Tensor, law: GaussianLaw | None, scale: float) -> NetworkPrior:
+        """Run the network on the grid of ``mean``, on which ``law`` and ``scale`` are stated (`on` chooses them)."""
+        return replace(self, shape=tuple(mean.shape), mean=mean, law=law, scale=scale)
+
     def rescaled(self, factor: float) -> NetworkPrior:
-        """The law of ``factor`` times the signal: the same signals in another unit."""
+        """Fit the prior to another unit: the distribution of ``factor`` > 0 times the signal."""
         f = check_positive(_OWNER, "factor", factor)
         law, (low, high) = self.law, self.sigma_range
         if law is not None:

@@ -1,7 +1,9 @@
-"""What a network predicts, and the denoiser that follows from it (priors card 1).
+"""What a network predicts, and the denoiser that follows from it.
 
 Everything is for standardised signals w: a network that was trained on noisy ``z = alpha w + s e`` has the noise level
-``sigma = s / alpha`` on ``w + sigma e = z / alpha``, and every prediction becomes D(w, sigma) = E[w0 | w].
+``sigma = s / alpha`` on ``w + sigma e = z / alpha``, and every prediction becomes D(w, sigma) = E[w0 | w]. The
+conversions follow Karras et al. 2022 (arXiv 2206.00364), Salimans & Ho 2022 (v; arXiv 2202.00512) and Lipman et al.
+2023 (velocity; arXiv 2210.02747).
 """
 
 from __future__ import annotations
@@ -25,9 +27,7 @@ FromLaw = tuple[Tensor, Tensor]
 
 
 class Prediction(abc.ABC):
-    """From a network and (w, sigma) to D; ``sigma`` ``(batch,)``, ``low`` and ``high`` the levels that it was trained
-    on: outside of them the network is told the nearest one, everything else stays exact.
-    """
+    """From a network and (w, sigma) to the denoiser D."""
 
     beside_law = False  # whether the network's output is added to the denoiser of the prior's stated law
 
@@ -35,7 +35,23 @@ class Prediction(abc.ABC):
     def denoise(
         self, network: Network, w: Tensor, sigma: Tensor, low: float, high: float, law: FromLaw | None = None
     ) -> Tensor:
-        """``law``: given with `beside_law`."""
+        """D(w, sigma), shape of ``w``.
+
+        Parameters
+        ----------
+        network : torch.nn.Module
+            Maps ``(batch, channels, *grid)`` and its time ``(batch,)`` to its prediction.
+        w : Tensor, shape (batch, channels, *grid)
+            Standardised noisy signals.
+        sigma : Tensor, shape (batch,)
+            Noise levels of ``w``.
+        low, high : float
+            The levels that it was trained on: outside of them the network is told the nearest one, everything else
+            stays exact.
+        law : tuple of Tensor, optional
+            What the prior's stated Gaussian distribution makes of w, and the rms that it leaves ``(batch,)``; given
+            with `beside_law`.
+        """
 
     @property
     def levels(self) -> tuple[float, float] | None:
@@ -44,8 +60,9 @@ class Prediction(abc.ABC):
 
 
 def _output(network: Network, z: Tensor, told: Tensor, *, doubled: bool = False) -> Tensor:
-    """What the network says, of the shape of ``z`` (``doubled``: or with as many channels again, which are left out);
-    anything else is refused here, because it might broadcast.
+    """What the network says, of the shape of ``z``; anything else is refused here, because it might broadcast.
+
+    ``doubled``: it may have as many channels again, which are left out.
     """
     out = network(z, told)
     if not isinstance(out, Tensor):  # those of diffusers wrap it
@@ -73,9 +90,21 @@ def _column(v: Tensor, like: Tensor) -> Tensor:
 @final
 @dataclass(frozen=True, kw_only=True)
 class EDM(Prediction):
-    """``D = c_skip w + c_out F(c_in w, ln(sigma) / 4)`` (Karras et al. 2022, arXiv 2206.00364, table 1).
+    """``D = c_skip w + c_out F(c_in w, ln(sigma) / 4)``: the preconditioning of Karras et al.
 
-    ``sigma_data``: the rms of the standardised signals that the coefficients were made for.
+    Parameters
+    ----------
+    sigma_data : float
+        The rms of the standardised signals that the coefficients were made for, > 0; 1 by default, 0.5 in the paper.
+
+    Raises
+    ------
+    InputError
+        If ``sigma_data`` is not positive.
+
+    References
+    ----------
+    Karras et al. 2022, "Elucidating the design space of diffusion-based generative models", table 1 (arXiv 2206.00364).
     """
 
     sigma_data: float = 1.0
@@ -100,13 +129,20 @@ class EDM(Prediction):
 @final
 @dataclass(frozen=True, kw_only=True)
 class BesideLaw(Prediction):
-    """``D = D_law(w) + c_out F(w / sqrt(1 + sigma^2), ln(sigma) / 4)`` with the Wiener filter ``D_law`` of the prior's
-    stated law and ``c_out`` the rms that it leaves, for standardised signals of unit rms.
+    """``D = D_law(w) + c_out F(w / sqrt(1 + sigma^2), ln(sigma) / 4)``: a network beside a Wiener filter.
 
-    EDM's ``c_skip w`` is the best multiple of w, and its ``c_out`` the rms that this leaves: the same with a white law.
-    With the covariance of the signals, the network has only to learn what is not Gaussian about them, and where they
-    look Gaussian, in much noise, D is exact and its Jacobian symmetric (Wang & Vastola 2024, arXiv 2412.09726, measure
-    how far scores are those of Gaussians).
+    ``D_law`` is the Wiener filter of the prior's stated `law` and ``c_out`` the rms that it leaves, for standardised
+    signals of unit rms.
+
+    Notes
+    -----
+    EDM's ``c_skip w`` is the best multiple of w, and its ``c_out`` the rms that this leaves: the same with a white
+    Gaussian. With the covariance of the signals, the network has only to learn what is not Gaussian about them, and
+    where they look Gaussian, in much noise, D is exact and its Jacobian symmetric.
+
+    References
+    ----------
+    Wang & Vastola 2024 (arXiv 2412.09726) measure how far scores are those of Gaussians.
     """
 
     beside_law = True
@@ -142,13 +178,28 @@ class Direct(Prediction):
 @final
 @dataclass(frozen=True, kw_only=True)
 class Scheduled(Prediction):
-    """A network that sees ``alpha (w + sigma e)`` and the time of ``schedule``, and predicts
+    """A network that sees ``alpha (w + sigma e)`` and the time of a schedule.
 
-    - ``"noise"``: e; of twice as many channels (a learned variance) the first half counts;
-    - ``"score"``: the gradient of the log density of what it sees;
-    - ``"signal"``: w0;
-    - ``"v"``: ``alpha e - s w0``;
-    - ``"velocity"``: the derivative in time of ``alpha w0 + s e`` along straight paths (flow matching).
+    Parameters
+    ----------
+    what : {"noise", "score", "signal", "v", "velocity"}
+        What the network predicts. ``"noise"``: e; of twice as many channels (a learned variance) the first half counts.
+        ``"score"``: the gradient of the log density of what it sees. ``"signal"``: w0. ``"v"``: ``alpha e - s w0``.
+        ``"velocity"``: the derivative in time of ``alpha w0 + s e`` along straight paths (flow matching).
+    schedule : Schedule
+        How its time is related to the noise level: `VE`, `VP`, `DDPM`, `Cosine` or `Flow`.
+
+    Raises
+    ------
+    InputError
+        If ``what`` is none of these, or a velocity with a schedule whose paths are not straight.
+
+    Examples
+    --------
+    >>> from invsolve.priors import DDPM, Scheduled
+    >>> prediction = Scheduled(what="noise", schedule=DDPM())
+    >>> [round(level, 4) for level in prediction.levels]
+    [0.01, 157.4073]
     """
 
     what: Literal["noise", "score", "signal", "v", "velocity"]

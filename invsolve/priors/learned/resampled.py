@@ -24,14 +24,34 @@ _OWNER = "ResampledPrior"
 class ResampledPrior(Prior):
     """Signals on ``shape`` whose Fourier modes up to those of ``prior.shape`` follow ``prior``, resampled.
 
+    This is an exact distribution, not an interpolation of denoised images:
+    ``D(x, sigma) = g P^H D0(P x / g, sigma / g) + high modes shrunk``.
+
+    Parameters
+    ----------
+    prior : Prior
+        Of the low modes; with white diffusion noise.
+    shape : sequence of int
+        Of the signals: as many axes as the prior's, none shorter.
+    beyond : float or Tensor, shape (*shape)
+        Variances of the modes beyond the prior's, per real component, >= 0; entries of the low modes are ignored. 0,
+        the default, is for signals that have no finer detail.
+    notes : tuple of str
+        What was done to fit it to a problem (`NetworkPrior.on`).
+
+    Raises
+    ------
+    InputError
+        Where an axis of ``shape`` is shorter than the prior's, or a variance is negative.
+    UnsupportedError
+        For a prior with coloured noise, and at a call if the noise level differs between the entries of a row.
+
+    Notes
+    -----
     Let P keep the first modes of the orthonormal Fourier transform of ``shape``, as many an axis as ``prior`` has, and
     g^2 be the ratio of the numbers of entries. The low modes are ``P x = g x0`` with x0 from ``prior``, so that values
     stay what they were; white noise of level sigma on x is white noise of level sigma / g on x0. The modes beyond are
-    independent normal numbers of mean 0 and variances ``beyond`` (a number, or ``(*shape)``; the low ones are ignored),
-    per real component: 0 for signals that have no finer detail. This is an exact law, not an interpolation of denoised
-    images: ``D(x, sigma) = g P^H D0(P x / g, sigma / g) + high modes shrunk``.
-
-    Raises InputError where an axis of ``shape`` is shorter than the prior's, UnsupportedError for coloured noise.
+    independent normal variables of mean 0 and variances ``beyond``.
     """
 
     prior: Prior
@@ -71,10 +91,12 @@ class ResampledPrior(Prior):
 
     @property
     def scale(self) -> float:  # type: ignore[override]
+        """The largest standard deviation of any direction, of low and of high modes."""
         return max(self._g * self.prior.scale, sqrt(float(self._variances.max())))
 
     @property
     def detail(self) -> float | None:  # type: ignore[override]
+        """The smallest standard deviation that samples must show: the prior's, on this grid; None if it has none."""
         own = self.prior.detail
         return None if own is None else self._g * own
 
@@ -92,7 +114,7 @@ class ResampledPrior(Prior):
         return self.prior.learned
 
     def rescaled(self, factor: float) -> ResampledPrior:
-        """The law of ``factor`` times the signal, for a prior that can be rescaled."""
+        """Fit the prior to another unit: the distribution of ``factor`` times the signal."""
         own = getattr(self.prior, "rescaled", None)
         if own is None:
             raise UnsupportedError(f"{_OWNER}: {type(self.prior).__name__} cannot be rescaled.")
@@ -163,7 +185,7 @@ class ResampledPrior(Prior):
 
 
 def continued(law: GaussianLaw, shape: Shape) -> Tensor:
-    """Variances ``(*shape)`` of the Fourier modes of a finer grid beyond those of ``law``, for `ResampledPrior`.
+    """The spectrum of a law, continued: variances ``(*shape)`` of Fourier modes beyond it, for `ResampledPrior`.
 
     The mean power of rings of equal wavenumber (in periods a field of view, per unit-mean-square mode) is fitted by a
     power law over the upper half of the wavenumbers that the law has, and continued. Raises UnsupportedError for a law

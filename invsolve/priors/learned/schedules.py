@@ -1,4 +1,4 @@
-"""Noise schedules: how a trained network's time is related to the noise level sigma = s / alpha (priors card 1)."""
+"""Noise schedules: how a trained network's time is related to the noise level sigma = s / alpha."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ _INSIDE = (1e-3, 1 - 1e-3)  # times of schedules that end at no noise and at no 
 
 
 class Schedule(abc.ABC):
-    """Noisy signals ``z = alpha w + s e``. All maps take and return tensors of one shape, computed in float64."""
+    """Noisy signals ``z = alpha w + s e``: maps between the time that a network is told and the noise level.
+
+    All maps take and return tensors of one shape, computed in float64.
+    """
 
     straight: ClassVar[bool] = False  # alpha + s = 1: paths of flow matching
     noise_last: bool = True  # time grows with the noise
@@ -44,7 +47,22 @@ class Schedule(abc.ABC):
 @final
 @dataclass(frozen=True, kw_only=True)
 class VE(Schedule):
-    """Variance exploding: alpha = 1, the network is told sigma (``told="sigma"``), its logarithm or ln(sigma) / 4."""
+    """Variance exploding: alpha = 1, the network is told the noise level or a logarithm of it.
+
+    Parameters
+    ----------
+    told : {"sigma", "log", "quarter log"}
+        What the network is told: sigma (the default), ln(sigma) or ln(sigma) / 4.
+
+    Raises
+    ------
+    InputError
+        If ``told`` is none of these.
+
+    References
+    ----------
+    Song et al. 2021, "Score-based generative modeling through stochastic differential equations" (arXiv 2011.13456).
+    """
 
     told: Literal["sigma", "log", "quarter log"] = "sigma"
 
@@ -66,7 +84,26 @@ class VE(Schedule):
 @final
 @dataclass(frozen=True, kw_only=True)
 class VP(Schedule):
-    """Variance preserving in continuous time: ``alpha^2 = exp(-(beta_d t^2 / 2 + beta_min t))`` (Song et al. 2021)."""
+    """Variance preserving in continuous time: ``alpha^2 = exp(-(beta_d t^2 / 2 + beta_min t))``.
+
+    Parameters
+    ----------
+    beta_min : float
+        Rate of the noise at t = 0, > 0.
+    beta_d : float
+        By how much the rate grows until t = 1: beta_max - beta_min, > 0.
+    factor : float
+        What the network is told is t times this, > 0: 1 by default, 999 for many score networks.
+
+    Raises
+    ------
+    InputError
+        If one of them is not positive.
+
+    References
+    ----------
+    Song et al. 2021, "Score-based generative modeling through stochastic differential equations" (arXiv 2011.13456).
+    """
 
     beta_min: float = 0.1
     beta_d: float = 19.9  # beta_max - beta_min
@@ -96,10 +133,29 @@ class VP(Schedule):
 class DDPM(Schedule):
     """Variance preserving in ``steps`` discrete steps; time is the index k = 0 .. steps - 1.
 
-    ``betas``: ``"linear"`` from ``beta_start`` to ``beta_end``, ``"scaled linear"`` (linear in their roots), or
-    ``"cosine"`` (Nichol & Dhariwal 2021, arXiv 2102.09672: clipped at 0.999). Between the steps k is interpolated
-    linearly in ln sigma, and outside of the table it is clamped; ``rounded`` to integers for networks with a table of
-    embeddings.
+    Between steps the index is interpolated linearly in ln sigma, and outside of the table it is clamped.
+
+    Parameters
+    ----------
+    steps : int
+        Steps of the training, >= 2.
+    betas : {"linear", "scaled linear", "cosine"}
+        Variances of the steps: linear from ``beta_start`` to ``beta_end``, linear in their roots, or those whose
+        cumulative product is a squared cosine (Nichol & Dhariwal 2021), which needs neither end.
+    beta_start, beta_end : float
+        First and last variance, ``0 < beta_start < beta_end < 1``.
+    rounded : bool
+        Whether times are rounded to integers: for networks with a table of embeddings.
+
+    Raises
+    ------
+    InputError
+        If a value is out of its range.
+
+    References
+    ----------
+    Ho et al. 2020, "Denoising diffusion probabilistic models" (arXiv 2006.11239); Nichol & Dhariwal 2021, "Improved
+    denoising diffusion probabilistic models" (arXiv 2102.09672).
     """
 
     steps: int = 1000
@@ -149,7 +205,12 @@ class DDPM(Schedule):
 @final
 @dataclass(frozen=True, kw_only=True)
 class Cosine(Schedule):
-    """``alpha = cos(pi t / 2)``, ``s = sin(pi t / 2)`` (Salimans & Ho 2022, arXiv 2202.00512)."""
+    """``alpha = cos(pi t / 2)``, ``s = sin(pi t / 2)``, t from 0 (no noise) to 1.
+
+    References
+    ----------
+    Salimans & Ho 2022, "Progressive distillation for fast sampling of diffusion models" (arXiv 2202.00512).
+    """
 
     def time(self, sigma: Tensor) -> Tensor:
         return 2 / math.pi * torch.atan(sigma.double())
@@ -165,7 +226,25 @@ class Cosine(Schedule):
 @final
 @dataclass(frozen=True, kw_only=True)
 class Flow(Schedule):
-    """Rectified flow, flow matching: straight paths from signal to noise, with the noise at t = 1 or at t = 0."""
+    """Rectified flow, flow matching: straight paths from signal to noise.
+
+    Parameters
+    ----------
+    noise_at : {1, 0}
+        The time at which there is nothing but noise.
+    factor : float
+        What the network is told is t times this, > 0: 1 by default, 1000 for those of diffusers.
+
+    Raises
+    ------
+    InputError
+        If a value is out of its range.
+
+    References
+    ----------
+    Liu et al. 2023, "Flow straight and fast" (arXiv 2209.03003); Lipman et al. 2023, "Flow matching for generative
+    modeling" (arXiv 2210.02747).
+    """
 
     straight = True
     noise_at: Literal[0, 1] = 1

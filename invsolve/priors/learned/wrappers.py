@@ -39,24 +39,56 @@ def from_network(
 ) -> NetworkPrior:
     """A prior from a trained network and what it predicts: `EDM`, `Direct`, or `Scheduled` with its schedule.
 
-    ``network(z, time)`` takes ``z`` ``(batch, channels, *grid)`` and ``time`` ``(batch,)`` and returns the shape of
-    ``z``; the networks of diffusers, which wrap their output, are taken as they are. A plain function may be given in
-    place of a module; it is float32 until the prior is moved by ``to``. A module is put in evaluation mode.
+    Parameters
+    ----------
+    network : torch.nn.Module or callable
+        ``network(z, time)`` takes ``z`` ``(batch, channels, *grid)`` and ``time`` ``(batch,)`` and returns the shape of
+        ``z``; the networks of diffusers, which wrap their output, are taken as they are. A plain function is float32
+        until the prior is moved by ``to``. A module is put in evaluation mode.
+    prediction : Prediction
+        What the output means: `EDM`, `Direct` or `Scheduled`.
+    shape : sequence of int
+        Of the signals, no batch axis.
+    kind : {"real", "complex"}
+        Of the signals.
+    channels : {"hidden", "first"}, optional
+        "hidden" if the network's channel axis is not part of ``shape`` (one channel, or two for complex signals),
+        "first" if it is; unless given, "first" for real signals of three axes or more.
+    offset : float or Tensor, shape (*shape)
+        The network saw ``(x - offset) / unit``: for images in [0, 1] and a network on [-1, 1], ``offset=0.5,
+        unit=0.5``.
+    unit : float
+        See ``offset``; > 0, 1 by default.
+    sigma_range : tuple of float, optional
+        Lowest and highest noise level of training in units of the signal; unless given, those usual for the prediction.
+    mean : float or Tensor, shape (*shape), optional
+        The mean signal; the offset unless given.
+    scale : float, optional
+        The largest standard deviation of any direction, > 0, which tells solvers where to start. Unless given, ten
+        units, or a tenth of the highest level of training if that is less.
+    detail : float, optional
+        The smallest standard deviation that samples must show, > 0, which tells solvers where to end. Unless given, a
+        fiftieth of a unit. Both are guesses that fit images, and that cost some steps where they are wide.
+    law : GaussianLaw, optional
+        A Gaussian distribution with about the mean and covariance of the signals, as for `NetworkPrior`.
+    card : mapping, optional
+        What it was trained on, for people.
 
-    ``shape``, ``kind``: those of the signals. ``channels``: "hidden" if the network's channel axis is not part of
-    ``shape`` (one channel, or two for complex signals), "first" if it is; unless given, "first" for real signals of
-    three axes or more. The network saw ``(x - offset) / unit``: for images in [0, 1] and a network on [-1, 1],
-    ``offset=0.5, unit=0.5``.
+    Returns
+    -------
+    NetworkPrior
+        In the network's precision and on its device.
 
-    ``sigma_range``: the noise levels of training in units of the signal; unless given, those usual for the prediction.
-    ``scale`` > 0, the largest standard deviation of any direction, and ``detail``, the smallest one that samples must
-    show, tell solvers where to start and to end. Unless given, the scale is taken as ten units, or a tenth of the
-    highest level of training if that is less, and the detail as a fiftieth of a unit: guesses that fit images, and that
-    cost some steps where they are wide. ``mean``, ``law``, ``card``: as for `NetworkPrior`.
+    Raises
+    ------
+    InputError
+        For a prediction without usual levels (variance exploding, direct) and no ``sigma_range``; at a call if the
+        network returns another shape.
+    InputTypeError
+        If ``network`` cannot be called or ``prediction`` is no prediction.
 
-    Raises InputError for a prediction without usual levels (variance exploding, direct) and no ``sigma_range``, and at
-    a call if the network returns another shape.
-
+    Examples
+    --------
     >>> import torch
     >>> from invsolve.priors import Scheduled, VP, from_network
     >>> ideal = from_network(lambda z, t: z * 0 + 1, Scheduled(what="noise", schedule=VP()), shape=(2,))
@@ -112,15 +144,50 @@ def from_deepinv(
 ) -> NetworkPrior:
     """A prior from a denoiser of deepinv (``deepinv.models``): DRUNet, DiffUNet, NCSNpp, ADMUNet and others.
 
-    They denoise images in [0, 1]; signals x are given to them as ``(x - offset) / unit``. Networks inside ADMUNet,
-    NCSNpp and DiffUNet are called themselves: without the rounding of noise levels to a table and the clamping of
-    images to [0, 1] that their wrappers add, which no posterior mean has. Other denoisers are called with ``(x,
-    sigma)``; their ``sigma_range`` has to be stated (but for DRUNet: 0.001 to 0.2 units). A denoiser that was trained
-    on little noise only is a poor prior: samples start from noise that drowns the signal. DiffUNet works in single
-    precision only.
+    Networks inside ADMUNet, NCSNpp and DiffUNet are called themselves: without the rounding of noise levels to a table
+    and the clamping of images to [0, 1] that their wrappers add, which no posterior mean has. Other denoisers are
+    called with ``(x, sigma)``. A denoiser that was trained on little noise only is a poor prior: samples start from
+    noise that drowns the signal.
 
-    The other arguments are those of `from_network`. Raises InputTypeError for anything but a deepinv denoiser,
-    UnsupportedError for networks conditional on a class.
+    Parameters
+    ----------
+    denoiser : deepinv.models.Denoiser
+        A network without class labels. DiffUNet works in single precision only.
+    shape : sequence of int
+        Of the signals, no batch axis.
+    kind : {"real", "complex"}
+        Of the signals.
+    channels : {"hidden", "first"}, optional
+        Whether the channel axis is part of ``shape``, as for `from_network`.
+    offset : float or Tensor, shape (*shape)
+        They denoise images in [0, 1]; signals x are given to them as ``(x - offset) / unit``.
+    unit : float
+        See ``offset``; > 0, 1 by default.
+    sigma_range : tuple of float, optional
+        Noise levels of training in units of the signal. To be stated for denoisers other than ADMUNet, NCSNpp,
+        DiffUNet, and DRUNet, for which it is 0.001 to 0.2 units.
+    mean : float or Tensor, shape (*shape), optional
+        The mean signal; the offset unless given.
+    scale : float, optional
+        The largest standard deviation of any direction, > 0, as for `from_network`.
+    detail : float, optional
+        The smallest standard deviation that samples must show, > 0, as for `from_network`.
+    law : GaussianLaw, optional
+        A Gaussian distribution with about the mean and covariance of the signals.
+
+    Returns
+    -------
+    NetworkPrior
+        In the denoiser's precision and on its device.
+
+    Raises
+    ------
+    InputTypeError
+        For anything but a deepinv denoiser.
+    InputError
+        If ``sigma_range`` must be stated and is not.
+    UnsupportedError
+        For networks conditional on a class.
     """
     owner = "from_deepinv"
     models = _models()

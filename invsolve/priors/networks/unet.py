@@ -21,11 +21,25 @@ _HEAD = 32  # channels of an attention head
 @final
 @dataclass(frozen=True, kw_only=True)
 class UNetConfig:
-    """``channels`` of the image; ``width`` of the finest level, a multiple of 8, times ``multipliers`` of the levels.
+    """The sizes of a `UNet`; the default has 2.7 million parameters.
 
-    Each level has ``blocks`` residual blocks on the way down and as many on the way up, at 1/2, 1/4, ... of the
-    resolution of the image; ``attention``: whether pixels of the coarsest level see each other. The default has 2.7
-    million parameters.
+    Parameters
+    ----------
+    channels : int
+        Of the image, >= 1.
+    width : int
+        Channels of the finest level, a multiple of 8.
+    multipliers : tuple of int
+        Times ``width``: the channels of the levels, which work at 1/2, 1/4, ... of the resolution of the image.
+    blocks : int
+        Residual blocks of a level on the way down, and as many on the way up, >= 1.
+    attention : bool
+        Whether pixels of the coarsest level see each other.
+
+    Raises
+    ------
+    InputError, InputTypeError
+        If a value is out of its range or of another type.
     """
 
     channels: int = 1
@@ -51,13 +65,25 @@ class UNetConfig:
 class UNet(nn.Module):
     """``F(x, c)`` for images ``x`` ``(batch, channels, H, W)`` of any size and ``c = ln(sigma) / 4`` ``(batch,)``.
 
-    ``x`` is a standardised signal with noise of level sigma, divided by ``sqrt(1 + sigma^2)``, as `EDM` gives it. The
-    network also sees it in units of its noise, and the same of what a 3 x 3 mean leaves, both bent over at three:
-    little noise on a dark background next to a bright object is then as large as any other input.
+    ``x`` is a standardised signal with noise of level sigma, divided by ``sqrt(1 + sigma^2)``, as `EDM` gives it.
+
+    Parameters
+    ----------
+    config : UNetConfig
+        Its sizes.
+
+    Notes
+    -----
+    The network also sees its input in units of its noise, and the same of what a 3 x 3 mean leaves, both bent over at
+    three: little noise on a dark background next to a bright object is then as large as any other input.
 
     Sizes that do not divide are padded by reflection inside, and cropped again. The last convolution starts at zero, so
     that an untrained network returns zero. Residual blocks with norms of every pixel, and a scale and a shift by the
-    noise level (Dhariwal & Nichol 2021, arXiv 2105.05233), nearest-neighbour upsampling, skips joined by concatenation.
+    noise level, nearest-neighbour upsampling, skips joined by concatenation.
+
+    References
+    ----------
+    Dhariwal & Nichol 2021, "Diffusion models beat GANs on image synthesis" (arXiv 2105.05233): the scale and the shift.
     """
 
     def __init__(self, config: UNetConfig) -> None:
@@ -100,6 +126,7 @@ class UNet(nn.Module):
         nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
+        """F for noisy images ``x`` ``(batch, channels, H, W)`` and ``c`` ``(batch,)``, shape of ``x``."""
         height, width = x.shape[-2:]
         unit = 2 ** len(self.config.multipliers)
         rows, columns = -height % unit, -width % unit

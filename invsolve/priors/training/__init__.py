@@ -3,6 +3,7 @@
 from invsolve.priors.training.covariance import estimate_law
 from invsolve.priors.training.data import Finite, Made, Signals, Source, Stored
 from invsolve.priors.training.loss import NoiseLaw
-from invsolve.priors.training.trainer import Options, train
+from invsolve.priors.training.options import Options, Selection
+from invsolve.priors.training.trainer import train
 
-__all__ = ["Finite", "Made", "NoiseLaw", "Options", "Signals", "Source", "Stored", "estimate_law", "train"]
+__all__ = ["Finite", "Made", "NoiseLaw", "Options", "Selection", "Signals", "Source", "Stored", "estimate_law", "train"]

@@ -7,8 +7,9 @@ import os
 import shutil
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, final
 
 import torch
 
@@ -19,16 +20,17 @@ from invsolve.priors.fields.field import GaussianFieldPrior
 from invsolve.priors.fields.spectra import Matern
 from invsolve.priors.learned.files import save_prior
 from invsolve.priors.learned.network import NetworkPrior
+from invsolve.priors.networks import UNetConfig
 from invsolve.priors.training.data import Made, Source
+from invsolve.priors.training.heads import Heads
 from invsolve.priors.training.loss import NoiseLaw
+from invsolve.priors.training.options import Options, Selection
 from invsolve.priors.training.pictures import card_text, loss_figure, samples_figure
-from invsolve.priors.training.trainer import Options, train
+from invsolve.priors.training.trainer import train
 
 DATA = ("heads", "heads-ct", "gaussian-field")
 _COARSEST = 32  # pixels a side of the first stage
 _SHARES = {1: (1.0,), 2: (0.3, 0.7), 3: (0.1, 0.25, 0.65)}  # of the time, by the number of stages
-_IMAGE_SHARE = 0.2  # of the time, that the pools of all stages may take
-_TIMED, _FEWEST = 4, 128  # images that are made to see how long it takes, and the fewest to train on
 _WORTH_COMPILING = 0.5  # hours of a stage
 # CT numbers of brain differ by one per cent of the rms of an image, which bone and air make.
 _LEVELS = {"heads-ct": NoiseLaw(mean=-2.0, std=1.8)}
@@ -47,6 +49,33 @@ _CARDS = {
 }
 
 
+@final
+@dataclass(frozen=True, kw_only=True)
+class Effort:
+    """What a run of the command spends beside the training itself.
+
+    Parameters
+    ----------
+    image_share : float
+        Of the time, that the pools of images of all stages may take.
+    timed : int
+        Images that are made to see how long one takes.
+    fewest, most : int
+        Images to train on, however long they take.
+    fine : int
+        Cells a side of the objects that images are made of (`Heads`).
+    selection : Selection
+        What is measured and held out (`train`).
+    """
+
+    image_share: float = 0.2
+    timed: int = 4
+    fewest: int = 128
+    most: int = 8192
+    fine: int = 256
+    selection: Selection = field(default_factory=Selection)
+
+
 def command(
     data: str,
     *,
@@ -55,12 +84,44 @@ def command(
     out: str | os.PathLike[str] = "out/train",
     seed: int = 0,
     width: int = 48,
+    effort: Effort | None = None,
     say: Callable[[str], object] = print,
 ) -> NetworkPrior:
     """Train on ``data`` at ``resolution`` x ``resolution`` for about ``hours``, in stages of doubling resolution.
 
     Writes ``prior.safetensors``, ``card.md``, ``samples.png`` and ``loss.png`` to ``out``, and a folder for every stage
-    from which the same call goes on. Raises InputError for wrong arguments.
+    from which the same call goes on.
+
+    Parameters
+    ----------
+    data : {"heads", "heads-ct", "gaussian-field"}
+        Signals that the package makes.
+    resolution : int
+        Pixels a side, a multiple of 8, >= 16.
+    hours : float
+        Wall time of all stages, > 0.
+    out : str or PathLike
+        A folder.
+    seed : int
+        Of data, noise and the first weights.
+    width : int
+        Channels of the finest level of the U-Net.
+    effort : Effort, optional
+        What is spent beside the training itself.
+    say : callable
+        Is given what is going on, line by line.
+
+    Returns
+    -------
+    NetworkPrior
+        That of the last stage.
+
+    Raises
+    ------
+    InputError
+        For wrong arguments.
+    UnsupportedError
+        Under ``torchrun``: the command is one process.
     """
     check_choice("train", "data", data, DATA)
     resolution = check_int("train", "resolution", resolution, minimum=16)
@@ -71,8 +132,7 @@ def command(
         raise UnsupportedError(
             "train: the command is one process. Under torchrun call iv.priors.training.train in a script of your own."
         )
-    from invsolve.priors.networks import UNetConfig
-
+    effort = Effort() if effort is None else effort
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     sizes = [resolution]
@@ -84,7 +144,7 @@ def command(
     about, limits = _CARDS[data]
     precision: Literal["full", "bfloat16"] = "bfloat16" if _faster_in_bfloat16() else "full"
     for size, share in zip(sizes, _SHARES[len(sizes)], strict=True):
-        source = _source(data, size, hours, len(sizes), folder, seed, say)
+        source = _source(data, size, 3600 * hours / len(sizes), folder, seed, effort, say)
         batch = 64 if size <= 32 else 32 if size <= 64 else 16
         options = Options(
             batch=batch,
@@ -102,6 +162,7 @@ def command(
             "recipe": f"python -m invsolve train {data} --resolution {resolution} --hours {hours:g} --seed {seed}",
             "stages": ", ".join([*done, f"{size} x {size}"]),
         }
+        more["selection"] = effort.selection
         prior = train(source, hours=hours * share, out=folder / f"{size}", options=options, card=card, **more)
         done.append(f"{size} x {size} ({prior.card['training']['steps']:,} steps)")
     assert prior is not None and source is not None
@@ -121,28 +182,28 @@ def command(
 
 
 def _source(
-    data: str, size: int, hours: float, stages: int, folder: Path, seed: int, say: Callable[[str], object]
+    data: str, size: int, seconds: float, folder: Path, seed: int, effort: Effort, say: Callable[[str], object]
 ) -> Source:
+    """Signals on ``size`` x ``size`` pixels, for a stage of so many ``seconds``."""
     if data == "gaussian-field":
-        field = GaussianFieldPrior(shape=(size, size), spectrum=Matern(std=1.0, length=0.1), basis="periodic")
-        return Made(lambda numbers, s: torch.cat([field.sample(1, seed=(s << 32) + i) for i in numbers]))
-    from invsolve.priors.training.heads import Heads
-
+        law = GaussianFieldPrior(shape=(size, size), spectrum=Matern(std=1.0, length=0.1), basis="periodic")
+        return Made(lambda numbers, s: torch.cat([law.sample(1, seed=(s << 32) + i) for i in numbers]))
     what: Literal["mr", "ct"] = "mr" if data == "heads" else "ct"
     cache = folder / f"{data}-{size}.npy"
     if cache.exists():
         return Heads(grid=size, size=None, what=what, seed=seed, cache=cache)
     started = time.perf_counter()
-    Heads(grid=size, size=_TIMED, what=what, seed=seed)
-    seconds = (time.perf_counter() - started) / _TIMED  # an image, on this machine now
-    number = int(min(8192, max(_FEWEST, _IMAGE_SHARE * 3600 * hours / stages / seconds)))
-    say(f"making {number} images of heads, {size} x {size}: about {number * seconds / 60:.1f} minutes")
-    return Heads(grid=size, size=number, what=what, seed=seed, cache=cache)
+    Heads(grid=size, size=effort.timed, what=what, seed=seed, fine=effort.fine)
+    each = (time.perf_counter() - started) / effort.timed  # an image, on this machine now
+    number = int(min(effort.most, max(effort.fewest, effort.image_share * seconds / each)))
+    say(f"making {number} images of heads, {size} x {size}: about {number * each / 60:.1f} minutes")
+    return Heads(grid=size, size=number, what=what, seed=seed, cache=cache, fine=effort.fine)
 
 
 def _faster_in_bfloat16() -> bool:
-    """Whether this machine convolves faster in bfloat16: some CPUs have instructions for it and are slower all the
-    same.
+    """Whether this machine convolves faster in bfloat16.
+
+    Some CPUs have instructions for it and are slower all the same.
     """
     layer, x = torch.nn.Conv2d(48, 48, 3, padding=1), torch.zeros(8, 48, 64, 64, requires_grad=True)
 

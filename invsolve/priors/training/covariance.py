@@ -20,16 +20,34 @@ _DENSE = 2048  # real numbers of a signal up to which a low-rank covariance is d
 def estimate_law(
     signals: Tensor, *, form: Literal["stationary", "low rank"] = "stationary", rank: int = 64
 ) -> GaussianLaw:
-    """A `GaussianLaw` from signals ``(n, *shape)``, n >= 2, in their units.
+    """The Gaussian distribution with the mean and the covariance of signals.
 
-    ``"stationary"``: diagonal in the Fourier modes of the grid (all its axes), cosine and sine of a frequency sharing
-    their variance; for fields whose law does not depend on the place, with any grid. ``"low rank"``: the ``rank``
-    leading principal components and one variance for the rest (Tipping & Bishop 1999), for at most 2,048 numbers.
-    The mean is the mean signal where it varies over the grid by more than its own noise, else a number; complex
-    signals have independent real and imaginary parts of one law and, their phase being arbitrary, the mean 0 unless it
-    is significant.
+    Parameters
+    ----------
+    signals : Tensor, shape (n, *shape)
+        At least two, not all the same, real or complex, in their units.
+    form : {"stationary", "low rank"}
+        ``"stationary"``: diagonal in the Fourier modes of the grid (all its axes), cosine and sine of a frequency
+        sharing their variance; for fields whose distribution does not depend on the place, with any grid. ``"low
+        rank"``: the leading principal components and one variance for the rest, for signals of at most 2,048 entries.
+    rank : int
+        Principal components of ``"low rank"``, >= 1.
 
-    Raises InputError for fewer than two signals, or signals that are all the same.
+    Returns
+    -------
+    GaussianLaw
+        Its mean is the mean signal where that varies over the grid by more than its own noise, else one value. Complex
+        signals have independent real and imaginary parts of one distribution and, their phase being arbitrary, the mean
+        0 unless it is significant.
+
+    Raises
+    ------
+    InputError
+        For fewer than two signals, signals that are all the same, or too many entries for ``"low rank"``.
+
+    References
+    ----------
+    Tipping & Bishop 1999, "Probabilistic principal component analysis" (doi 10.1111/1467-9868.00196).
     """
     check_choice("estimate_law", "form", form, ("stationary", "low rank"))
     if signals.ndim < 2 or len(signals) < 2:

@@ -43,8 +43,9 @@ class Finite(Source):
 
     @abc.abstractmethod
     def at(self, places: Sequence[int], numbers: Sequence[int], seed: int) -> Tensor:
-        """The signals at these places, ``(n, *shape)``; what is random about them is keyed by ``numbers`` and
-        ``seed``.
+        """The signals at these places, ``(n, *shape)``.
+
+        What is random about them is keyed by ``numbers`` and ``seed``.
         """
 
     def read(self, numbers: Sequence[int], seed: int) -> Tensor:
@@ -100,7 +101,18 @@ def _order(numbers: Sequence[int], size: int, seed: int) -> list[int]:
 @final
 @dataclass(frozen=True, eq=False)
 class Signals(Finite):
-    """A tensor ``(n, *shape)`` of signals, real or complex, finite."""
+    """A tensor of signals.
+
+    Parameters
+    ----------
+    values : Tensor, shape (n, *shape)
+        Real or complex, finite, n >= 1.
+
+    Raises
+    ------
+    InputError, InputTypeError
+        If ``values`` is no such tensor.
+    """
 
     values: Tensor
 
@@ -131,10 +143,30 @@ class Signals(Finite):
 @final
 @dataclass(frozen=True, eq=False)
 class Made(Source):
-    """Signals made as they are needed: ``function(numbers, seed)`` returns ``(n, *shape)``, each from its number.
+    """Signals that a function makes as they are needed, each from its number.
 
-    Streams of other seeds must be other signals, by which averages are chosen. torch's generators on a CPU keep the
-    low 32 bits of a seed: ``seed << 32`` in it is lost; ``numpy.random.default_rng([seed, number])`` mixes both.
+    Parameters
+    ----------
+    function : callable
+        ``function(numbers, seed)`` returns ``(n, *shape)``. The same number and seed must give the same signal, alone
+        and among others, and streams of other seeds must be other signals: averages are chosen by them.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Of a signal, as the function made the first one.
+    complex : bool
+        Whether signals are complex.
+
+    Raises
+    ------
+    InputError, InputTypeError
+        If the function returns something else, or does not key its signals by number and seed.
+
+    Notes
+    -----
+    torch's generators on a CPU keep the low 32 bits of a seed: ``seed << 32`` in it is lost;
+    ``numpy.random.default_rng([seed, number])`` mixes both.
     """
 
     function: Callable[[Sequence[int], int], Tensor]
@@ -191,8 +223,26 @@ class Made(Source):
 class Stored(Finite):
     """A variable ``(n, *shape)`` in an HDF5, NetCDF-4 or Zarr file, read piece by piece.
 
-    ``path`` ends in .h5, .hdf5, .nc or .zarr (which needs the package zarr); ``name`` is the variable, and may be left
-    out where there is only one of at least two axes. Raises FileError naming what is wrong.
+    Parameters
+    ----------
+    path : str or PathLike
+        Ends in .h5, .hdf5, .nc or .zarr (which needs the package zarr).
+    name : str, optional
+        Of the variable; it may be left out where there is only one of at least two axes.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Of a signal.
+    complex : bool
+        Whether signals are complex.
+    size : int
+        Signals in the file.
+
+    Raises
+    ------
+    FileError
+        Naming what is wrong.
     """
 
     path: str | os.PathLike[str]

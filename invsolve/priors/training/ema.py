@@ -1,8 +1,8 @@
 """Averages of weights over training, with the length of the average chosen afterwards.
 
-Power-function averages (Karras et al. 2024, arXiv 2312.02696, section 3; priors card 2): at time t the average weighs
-the weights of time s by ``(g + 1) s^g / t^(g + 1)``. Its relative width is ``r = sqrt((g + 1) / ((g + 2)^2 (g + 3)))``.
-Snapshots of two such averages, taken during training, combine to nearly any other one.
+Power-function averages (Karras et al. 2024, arXiv 2312.02696, section 3): at time t the average weighs the weights of
+time s by ``(g + 1) s^g / t^(g + 1)``. Its relative width is ``r = sqrt((g + 1) / ((g + 2)^2 (g + 3)))``. Snapshots of
+two such averages, taken during training, combine to nearly any other one.
 """
 
 from __future__ import annotations
@@ -24,12 +24,18 @@ WIDTHS = (0.05, 0.10)  # relative widths of the averages that are kept
 Weights = dict[str, Tensor]
 
 
+def check_width(owner: str, name: str, width: object) -> float:
+    """A relative width that an average can have."""
+    r = check_number(owner, name, width)
+    if not 0 < r < 0.28:
+        raise invalid(owner, name, "between 0 and 0.28", r)
+    return r
+
+
 @cache
 def exponent(width: float) -> float:
     """The exponent g of a relative width r in (0, 0.28), by bisection: r falls with g."""
-    r = check_number("exponent", "width", width)
-    if not 0 < r < 0.28:
-        raise invalid("exponent", "width", "between 0 and 0.28", r)
+    r = check_width("exponent", "width", width)
     low, high = 0.0, 1e8
     for _ in range(200):
         g = (low + high) / 2

@@ -19,7 +19,6 @@ from invsolve.datasets import band_limited, heads
 from invsolve.errors import FileError, invalid
 from invsolve.priors.training.data import Finite
 
-_FINE = 256  # cells a side of the objects; what is learnt is what a scan on the grid shows of them
 _CHUNK = 32
 _PHASE = 1.2  # radians: the largest of the smooth phases
 _GAIN = 0.15  # of the logarithm
@@ -30,10 +29,36 @@ _GAIN = 0.15  # of the logarithm
 class Heads(Finite):
     """``size`` random heads on ``grid`` x ``grid`` pixels of a head-sized field of view.
 
-    ``"mr"``: complex images of any contrast, half of them stripped to the brain, with a smooth and an arbitrary
-    constant phase; ``"ct"``: real, in Hounsfield units. They are made at 256 x 256 (about 50 ms each), seen as a scan
-    on the grid shows them (MR: band-limited, edges ring; CT: means over the pixels), and kept in ``cache`` (a .npy
-    file, made if it is not there) for the next run; ``size`` None takes all that it holds.
+    They are made finely (about 50 ms each), seen as a scan on the grid shows them (MR: band-limited, edges ring; CT:
+    means over the pixels), and kept in ``cache`` for the next run.
+
+    Parameters
+    ----------
+    grid : int
+        Pixels a side, >= 8.
+    size : int or None
+        How many, >= 1; None takes all that ``cache`` holds.
+    what : {"mr", "ct"}
+        ``"mr"``: complex images of any contrast, half of them stripped to the brain, with a smooth and an arbitrary
+        constant phase; ``"ct"``: real, in Hounsfield units.
+    seed : int
+        Of the heads.
+    cache : str or PathLike, optional
+        A .npy file, made if it is not there.
+    fine : int
+        Cells a side of the objects, >= ``grid``: what is learnt is what a scan on the grid shows of them.
+
+    Attributes
+    ----------
+    pool : Tensor, shape (size, grid, grid)
+        The images, float16.
+
+    Raises
+    ------
+    InputError
+        If a value is out of its range.
+    FileError
+        If ``cache`` holds something else.
     """
 
     grid: int = 128
@@ -41,6 +66,7 @@ class Heads(Finite):
     what: Literal["mr", "ct"] = "mr"
     seed: int = 0
     cache: str | os.PathLike[str] | None = None
+    fine: int = 256
     pool: Tensor = field(init=False, repr=False)  # (size, grid, grid) float16
 
     def __post_init__(self) -> None:
@@ -49,6 +75,7 @@ class Heads(Finite):
             check_int("Heads", "size", self.size, minimum=1)
         elif self.cache is None:
             raise invalid("Heads", "size", "given without a cache", "None")
+        check_int("Heads", "fine", self.fine, minimum=self.grid)
         check_choice("Heads", "what", self.what, ("mr", "ct"))
         object.__setattr__(self, "pool", self._made())
         object.__setattr__(self, "size", len(self.pool))
@@ -106,7 +133,7 @@ class Heads(Finite):
 
     def _images(self, first: int, n: int) -> Tensor:
         if self.what == "ct":
-            fine = heads.ct(n, (_FINE, _FINE), seed=self.seed, first=first)
+            fine = heads.ct(n, (self.fine, self.fine), seed=self.seed, first=first)
             return torch.nn.functional.adaptive_avg_pool2d(fine, (self.grid, self.grid)).half()
-        fine = heads.slices(n, (_FINE, _FINE), seed=self.seed, first=first)
+        fine = heads.slices(n, (self.fine, self.fine), seed=self.seed, first=first)
         return band_limited(fine, self.shape).real.half()  # type: ignore[arg-type]

@@ -20,11 +20,26 @@ _FREQUENCIES = 16
 @final
 @dataclass(frozen=True, kw_only=True)
 class NoiseLaw:
-    """``ln(sigma / sigma_data) ~ N(mean, std^2)``, cut at ``low`` and ``high`` (units of sigma_data).
+    """Noise levels of training: ``ln(sigma / sigma_data) ~ N(mean, std^2)``, cut at ``low`` and ``high``.
 
-    EDM's law for images is (-1.2 + ln 2, 1.2) in these units. Posteriors are decided at small sigma: the law should
-    have mass below a fifth of the noise that the data will have, hence the larger std here. A share ``far`` of the
-    levels is uniform in ln sigma over the whole range, so that none is never seen.
+    Parameters
+    ----------
+    mean, std : float
+        Of the logarithm; std > 0. EDM's for images are -1.2 + ln 2 and 1.2 in these units. Posteriors are decided at
+        small sigma: there should be mass below a fifth of the noise that the data will have, hence the larger std here.
+    low, high : float
+        The range, ``0 < low < high``, in units of sigma_data.
+    far : float
+        The share of levels, 0 to 1, that are uniform in ln sigma over the whole range, so that none is never seen.
+
+    Raises
+    ------
+    InputError
+        If a value is out of its range.
+
+    References
+    ----------
+    Karras et al. 2022, "Elucidating the design space of diffusion-based generative models" (arXiv 2206.00364).
     """
 
     mean: float = -0.9
@@ -75,11 +90,13 @@ class Uncertainty(nn.Module):
 def denoising_loss(
     network: nn.Module, w: Tensor, sigma: Tensor, noise: Tensor, law: GaussianLaw | None = None
 ) -> Tensor:
-    """The error of F per row, ``(n,)``: standardised ``w`` ``(n, channels, *grid)`` of unit rms, ``sigma`` ``(n,)``.
+    """The error of F per row, ``(n,)``: ``mean (F - F*)^2``, on average 1 for a network that returns zero.
 
-    ``mean (F - F*)^2`` with ``F* = (w - D_law(x)) / c_out`` and ``x = w + sigma noise``, the weighted denoising error:
-    1 on average for a network that returns zero, at every level (priors card 2). ``law``: of the standardised signals,
-    for `BesideLaw`, its mean with the channels, ``(channels, *grid)``. None: white and of mean 0, which makes it `EDM`.
+    ``w``: standardised signals ``(n, channels, *grid)`` of unit rms; ``sigma`` ``(n,)``. The target is
+    ``F* = (w - D_law(x)) / c_out`` with ``x = w + sigma noise``: this is the denoising error, weighted so that it is 1
+    at every level where nothing is learnt (Karras et al. 2022, arXiv 2206.00364, section 5). ``law``: of the
+    standardised signals, for `BesideLaw`, its mean with the channels, ``(channels, *grid)``. None: white and of mean 0,
+    which makes it `EDM`.
     """
     s = sigma.to(w.dtype).view(-1, *([1] * (w.ndim - 1)))
     size = (s**2 + 1).sqrt()

@@ -2,81 +2,34 @@
 
 from __future__ import annotations
 
-import json
+import hashlib
 import math
 import os
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, final
+from typing import Any, final
 
 import torch
 from torch import Tensor, nn
 
-from invsolve.core.checkpoint import check_fingerprint, load_state, save_state
 from invsolve.core.fingerprint import fingerprint
-from invsolve.core.validation import Kind, check_choice, check_int, check_positive, kind_dtype
-from invsolve.errors import SolveError, invalid, invalid_type
-from invsolve.gaussian.law import GaussianLaw
+from invsolve.core.validation import check_int, check_positive
+from invsolve.errors import invalid, invalid_type
 from invsolve.priors.learned.files import save_prior
 from invsolve.priors.learned.network import NetworkPrior
-from invsolve.priors.learned.parameterization import EDM, BesideLaw
 from invsolve.priors.networks import UNet, UNetConfig
-from invsolve.priors.training.covariance import estimate_law
 from invsolve.priors.training.data import Finite, Part, Source, as_source, sample_of, split
-from invsolve.priors.training.ema import WIDTHS, Snapshot, combine, update
-from invsolve.priors.training.loss import NoiseLaw, Uncertainty, denoising_loss
-
-_MEASURED = 512  # signals from which mean, unit and covariance are taken
-_VALIDATION = 128  # signals, held out where they can be, on which the length of the average is chosen
-_COMPARED = 8  # signals, below which a standard error of over-fitting says little
-_SNAPSHOTS = 8  # over a run
-_TRIED = (0.02, 0.035, 0.05, 0.075, 0.10, 0.14)  # relative widths of averages that are compared at the end
-
-
-@final
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """How to train.
-
-    ``batch`` over all processes; Adam (0.9, 0.99) with ``learning_rate``, a linear ``warmup`` of so many steps and a
-    cosine to zero at the end; gradients clipped to the norm ``clip``; ``levels``: noise levels; ``seed`` keys what is
-    held out, the order of the data, levels, noise and the first weights. ``precision``: of the network's products
-    (bfloat16 is 1.5 times as fast on some CPUs and slower on others, faster on accelerators; weights stay in full
-    precision). ``skip``: what the network is added to, the Wiener filter of the covariance of the data (`BesideLaw`) or
-    EDM's multiple of the noisy signal (`EDM`, a law without correlations). ``compile``: the network, with torch.compile
-    (1.3 times as fast on a CPU, after half a minute; needs a C++ compiler). ``log_every`` steps a line is written,
-    ``save_every`` seconds a checkpoint.
-    """
-
-    batch: int = 32
-    learning_rate: float = 2e-3
-    warmup: int = 200
-    clip: float = 1.0
-    levels: NoiseLaw = field(default_factory=NoiseLaw)
-    seed: int = 0
-    precision: Literal["full", "bfloat16"] = "full"
-    skip: Literal["law", "white"] = "law"
-    compile: bool = False
-    log_every: int = 20
-    save_every: float = 60.0
-
-    def __post_init__(self) -> None:
-        for name in ("batch", "log_every"):
-            check_int("Options", name, getattr(self, name), minimum=1)
-        if not isinstance(self.levels, NoiseLaw):
-            raise invalid_type("Options", "levels", "a NoiseLaw", self.levels)
-        check_choice("Options", "precision", self.precision, ("full", "bfloat16"))
-        check_choice("Options", "skip", self.skip, ("law", "white"))
-        check_choice("Options", "compile", self.compile, (True, False))
-        check_int("Options", "warmup", self.warmup, minimum=0)
-        check_int("Options", "seed", self.seed, minimum=0)
-        for name in ("learning_rate", "clip"):
-            check_positive("Options", name, getattr(self, name))
-        check_positive("Options", "save_every", self.save_every, zero=True)
+from invsolve.priors.training.log import write_line
+from invsolve.priors.training.loss import denoising_loss
+from invsolve.priors.training.options import Options, Selection, check_card
+from invsolve.priors.training.processes import average, processes
+from invsolve.priors.training.state import State
+from invsolve.priors.training.template import Template, make_template
+from invsolve.priors.training.validation import candidates, choose, log_losses
 
 
 def train(
@@ -88,37 +41,73 @@ def train(
     start: NetworkPrior | None = None,
     out: str | os.PathLike[str] | None = None,
     options: Options | None = None,
+    selection: Selection | None = None,
     device: torch.device | str = "cpu",
     card: Mapping[str, Any] | None = None,
     stop_after: int | None = None,
 ) -> NetworkPrior:
-    """Train a denoiser on ``data`` and return the prior; real or complex signals of one or two spatial axes.
+    """Train a denoiser on signals and return the prior; real or complex, of one or two spatial axes.
 
-    ``data``: a tensor ``(n, *shape)``, a function ``(numbers, seed) -> (n, *shape)`` that makes signals, a path to an
-    HDF5, NetCDF or Zarr file, or a `Source`. ``steps``, or ``hours`` of wall time (over all runs of a resumed
-    training), one of them. ``network``: a `UNetConfig` (its channels are set), or any module that maps ``(batch,
-    channels, *grid)`` and ``(batch,)`` to the same; ``start``: a prior whose weights are taken over, with a new
-    optimiser: progressive resolution. ``out``: a folder for ``log.jsonl``, ``state.safetensors`` (found there, the
-    training goes on bit for bit on a CPU when ``steps`` is given), snapshots and ``prior.safetensors``.
+    Parameters
+    ----------
+    data : Tensor, callable, str, PathLike or Source
+        A tensor ``(n, *shape)``, a function ``(numbers, seed) -> (n, *shape)`` that makes signals, a path to an HDF5,
+        NetCDF or Zarr file, or a `Source`.
+    steps : int, optional
+        How long, >= 1; this or ``hours`` must be given.
+    hours : float, optional
+        Wall time, > 0, over all runs of a resumed training.
+    network : UNetConfig or torch.nn.Module, optional
+        A configuration (its channels are set), or any module that maps ``(batch, channels, *grid)`` and ``(batch,)`` to
+        the shape of the first.
+    start : NetworkPrior, optional
+        A prior whose weights are taken over, with a new optimiser: progressive resolution.
+    out : str or PathLike, optional
+        A folder for ``log.jsonl``, ``state.safetensors`` (found there, the training goes on, bit for bit on a CPU when
+        ``steps`` is given), snapshots and ``prior.safetensors``. The last is written for the U-Net only; of other
+        modules save the state yourself.
+    options : Options, optional
+        How to train.
+    selection : Selection, optional
+        How many signals are measured, held out and compared, and the averages that the weights are chosen from.
+    device : torch.device or str
+        Where to train.
+    card : mapping, optional
+        Text and values for people, which the prior keeps: whatever JSON knows.
+    stop_after : int, optional
+        Ends this call after so many steps, as a kill would, and returns the prior so far.
 
-    The prior's weights are a power-function average whose length is chosen on signals that are not trained on: up to
-    128 of a tensor or file, at most a tenth of it, or another stream of a function; below 20 signals those of the
-    training. The card's training entry has their mean log loss (``validation loss``, the least of some ten averages),
-    how many were ``held out``, and how much higher it is than that of signals that were trained on (``over-fitting``,
-    with its standard error over signals; from 80 signals on). Signals that belong together, as slices of a volume, are
-    not kept together.
+    Returns
+    -------
+    NetworkPrior
+        Its distribution ``law`` is the stationary covariance of 512 signals. Its weights are a power-function average
+        whose length is chosen on signals that are not trained on: up to 128 of a tensor or file, at most a tenth of it,
+        or another stream of a function; below 20 signals those of the training. The card's training entry has their
+        mean log loss (``validation loss``, the least of some ten averages), how many were ``held out``, and how much
+        higher it is than that of signals that were trained on (``over-fitting``, with its standard error over signals;
+        from 80 signals on).
 
-    The prior's law is the stationary covariance of 512 signals. ``prior.safetensors`` is written for the U-Net only; of
-    other modules save the state yourself. Under ``torchrun`` every process takes its part of each batch.
+    Raises
+    ------
+    InputError, InputTypeError
+        For wrong arguments.
+    CheckpointError
+        Where ``out`` holds another training.
+    SolveError
+        Where the weights do not stay finite.
 
-    Raises InputError or InputTypeError for wrong arguments, CheckpointError where ``out`` holds another training,
-    SolveError where the weights do not stay finite.
-    ``stop_after`` ends this call after so many steps, as a kill would, and returns the prior so far.
+    Notes
+    -----
+    Signals that belong together, as slices of a volume, are not kept together when some are held out. Under
+    ``torchrun`` every process takes its part of each batch.
     """
     source = as_source(data)
     options = Options() if options is None else options
     if not isinstance(options, Options):
         raise invalid_type("train", "options", "training.Options(...)", options)
+    selection = Selection() if selection is None else selection
+    if not isinstance(selection, Selection):
+        raise invalid_type("train", "selection", "training.Selection(...)", selection)
     if card is not None:
         check_card(card)
     if stop_after is not None:
@@ -131,149 +120,57 @@ def train(
         check_int("train", "steps", steps, minimum=1)
     if hours is not None:
         check_positive("train", "hours", hours)
-    return _Training.begin(source, options, steps, hours, network, start, out, torch.device(device), card or {}).run(
-        stop_after
+    device, folder, (rank, world) = torch.device(device), None if out is None else Path(out), processes()
+    if options.batch % world:
+        raise invalid("train", "options.batch", f"a multiple of the {world} processes", options.batch)
+    kept, held = split(source, selection.held_out, options.seed)
+    measured = sample_of(kept, selection.measured, options.seed + 1)
+    template = make_template(kept, measured, options, network, start, device, card or {})
+    if folder is not None and rank == 0:
+        folder.mkdir(parents=True, exist_ok=True)
+    state = State.begin(template.prior.network, template.uncertainty)
+    training = _Training(
+        source=kept,
+        held=held,
+        options=options,
+        selection=selection,
+        steps=steps,
+        seconds=None if hours is None else 3600 * hours,
+        template=template,
+        forward=_compiled(state.network) if options.compile else state.network,
+        state=state,
+        folder=folder if rank == 0 else None,
+        device=device,
+        rank=rank,
+        world=world,
+        identity=_identity(source, template.prior, held, options, selection, steps),
     )
+    if folder is not None:
+        state.resume(folder, training.identity)
+    return training.run(stop_after)
 
 
+@final
 @dataclass(kw_only=True)
 class _Training:
     source: Source
     held: Part | None  # never trained on
     options: Options
+    selection: Selection
     steps: int | None
     seconds: float | None
-    template: NetworkPrior  # what the prior will be, with the weights being trained
-    law: GaussianLaw | None  # that the network is added to, of standardised signals, its mean with the channels
-    network: nn.Module
-    forward: nn.Module  # the same, compiled if that was asked for
-    uncertainty: Uncertainty
-    optimiser: torch.optim.Adam
-    averages: dict[float, dict[str, Tensor]]
-    folder: Path | None
+    template: Template
+    state: State
+    forward: nn.Module  # the network, compiled if that was asked for
+    folder: Path | None  # of the process that writes
     device: torch.device
     identity: dict[str, str]
-    step: int = 0
-    before: float = 0.0  # seconds of earlier runs
-    rank: int = 0
-    world: int = 1
-    snapshots: list[Snapshot] = field(default_factory=list)
+    rank: int
+    world: int
 
-    # --- begin and resume -----------------------------------------------------------------------------------------
-    @classmethod
-    def begin(
-        cls,
-        source: Source,
-        options: Options,
-        steps: int | None,
-        hours: float | None,
-        network: UNetConfig | nn.Module | None,
-        start: NetworkPrior | None,
-        out: str | os.PathLike[str] | None,
-        device: torch.device,
-        card: Mapping[str, Any],
-    ) -> _Training:
-        rank, world = _processes()
-        if options.batch % world:
-            raise invalid("train", "options.batch", f"a multiple of the {world} processes", options.batch)
-        whole = source
-        source, held = split(source, _VALIDATION, options.seed)
-        measured = sample_of(source, _MEASURED, options.seed + 1)
-        real = kind_dtype(measured.dtype, "real")
-        if real not in (torch.float32, torch.float64):
-            raise invalid_type("train", "data", "of single or double precision", str(measured.dtype), "data.float()")
-        law = estimate_law(measured)
-        offset = law.mean.mean() if not source.complex else torch.zeros((), dtype=measured.dtype)
-        centred = measured - offset
-        parts = torch.view_as_real(centred) if source.complex else centred
-        unit = float(parts.square().mean().sqrt())
-        if start is not None and network is not None:
-            raise invalid("train", "network", "left out with `start`", type(network).__name__)
-        hidden = start is not None and start.channels == "hidden" or len(source.shape) <= 2
-        channels = (2 if source.complex else 1) if hidden else source.shape[0]
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(options.seed)
-            if start is not None:
-                _check_start(start, options, "complex" if source.complex else "real", channels)
-            module = _module(network, start, channels, len(source.shape)).to(device=device, dtype=real)
-            uncertainty = Uncertainty().to(device=device, dtype=real)
-        if device.type == "cpu" and len(source.shape) >= 2:
-            module = module.to(memory_format=torch.channels_last)
-        module.train().requires_grad_(True)
-        template = NetworkPrior(
-            network=module,
-            shape=source.shape,
-            kind="complex" if source.complex else "real",
-            channels="hidden" if hidden else "first",
-            offset=offset.to(device),
-            unit=unit,
-            sigma_range=(options.levels.low * unit, options.levels.high * unit),
-            mean=law.mean.to(device),
-            scale=float(law.variances.max()) ** 0.5,
-            detail=max(float(law.variances.min()) ** 0.5, options.levels.low * unit),
-            law=law.to(device),
-            card=dict(card),
-            prediction=BesideLaw() if options.skip == "law" else EDM(),
-        )
-        module.requires_grad_(True)
-        folder = None if out is None else Path(out)
-        if folder is not None and rank == 0:
-            folder.mkdir(parents=True, exist_ok=True)
-        made = cls(
-            source=source,
-            held=held,
-            options=options,
-            steps=steps,
-            seconds=None if hours is None else 3600 * hours,
-            template=template,
-            law=_standard(template) if options.skip == "law" else None,
-            network=module,
-            forward=_compiled(module) if options.compile else module,
-            uncertainty=uncertainty,
-            optimiser=torch.optim.Adam([*module.parameters(), *uncertainty.parameters()], betas=(0.9, 0.99)),
-            averages={r: {k: v.detach().clone() for k, v in module.state_dict().items()} for r in WIDTHS},
-            folder=folder,
-            device=device,
-            rank=rank,
-            world=world,
-            identity={
-                "data": _identity(whole, unit, held),
-                "network": repr(module),
-                "options": fingerprint(replace(options, log_every=1, save_every=0.0, precision="full", compile=False)),
-                "steps": str(steps),
-            },
-        )
-        made._resume()
-        return made
-
-    def _resume(self) -> None:
-        if self.folder is None or not (path := self.folder / "state.safetensors").exists():
-            return
-        tensors, meta = load_state(path)
-        check_fingerprint(meta["identity"], self.identity)
-        self.step, self.before = meta["step"], meta["seconds"]
-        self.network.load_state_dict(_of("network", tensors))
-        self.uncertainty.load_state_dict(_of("uncertainty", tensors))
-        for r in WIDTHS:
-            for name, value in _of(f"average {r}", tensors).items():
-                self.averages[r][name].copy_(value)
-        for i, p in enumerate(self._parameters):
-            if f"first.{i}" in tensors:
-                self.optimiser.state[p] = {
-                    "step": torch.tensor(float(self.step)),
-                    "exp_avg": tensors[f"first.{i}"].to(p),
-                    "exp_avg_sq": tensors[f"second.{i}"].to(p),
-                }
-        for file in sorted(self.folder.glob("snapshot-*.safetensors")):
-            weights, about = load_state(file)
-            if about["step"] <= self.step:
-                self.snapshots += [
-                    Snapshot(step=about["step"], width=r, weights=_of(f"average {r}", weights)) for r in WIDTHS
-                ]
-
-    # --- the loop -----------------------------------------------------------------------------------------------------
     def run(self, stop_after: int | None) -> NetworkPrior:
-        started, last = time.perf_counter(), self.step
+        state, options = self.state, self.options
+        started, last = time.perf_counter(), state.step
         since, saved = started, started
         bins: list[tuple[Tensor, Tensor]] = []
         with ThreadPoolExecutor(1) as pool:
@@ -285,63 +182,60 @@ class _Training:
                     return partial(self._signals, step)
                 return pool.submit(self._signals, step).result
 
-            ahead = fetch(self.step)
+            ahead = fetch(state.step)
             while (progress := self._progress(time.perf_counter() - started)) < 1:
                 signals = ahead()
-                ahead = fetch(self.step + 1)
-                sigma, loss = self._one(signals, self._rate(progress))
-                bins.append((sigma, loss))
-                self.step += 1
+                ahead = fetch(state.step + 1)
+                bins.append(self._one(signals, self._rate(progress)))
+                state.step += 1
                 now = time.perf_counter()
-                if self.step % self.options.log_every == 0:
-                    images = (self.step - last) * self.options.batch
-                    self._log(bins, progress, images / (now - since), self.before + now - started)
-                    bins, last, since = [], self.step, now
+                if state.step % options.log_every == 0:
+                    images = (state.step - last) * options.batch
+                    self._log(bins, progress, images / (now - since), state.before + now - started)
+                    bins, last, since = [], state.step, now
                 if self._snapshot_due(progress, now - started):
-                    self._snapshot()
-                stop = stop_after is not None and self.step >= stop_after
-                if stop or now - saved > self.options.save_every:
-                    self._save(self.before + now - started)
+                    state.take_snapshot(self.folder)
+                stop = stop_after is not None and state.step >= stop_after
+                if stop or now - saved > options.save_every:
+                    self._save(state.before + now - started)
                     saved = now
                 if stop:
                     break
         if bins:
-            self._log(
-                bins,
-                progress,
-                (self.step - last) * self.options.batch / (time.perf_counter() - since),
-                self.before + time.perf_counter() - started,
-            )
-        self._save(self.before + time.perf_counter() - started)
+            images, now = (state.step - last) * options.batch, time.perf_counter()
+            self._log(bins, progress, images / (now - since), state.before + now - started)
+        self._save(state.before + time.perf_counter() - started)
         return self._finished()
 
     def _one(self, signals: Tensor, rate: float) -> tuple[Tensor, Tensor]:
         """One step; the levels and losses of this process."""
-        rng = torch.Generator().manual_seed(_key(self.options.seed, self.step))
-        template, batch = self.template, self.options.batch
+        state, options, prior = self.state, self.options, self.template.prior
+        rng, batch = self._rng(state.step), options.batch
         mine = slice(self.rank * batch // self.world, (self.rank + 1) * batch // self.world)
-        sigma = self.options.levels.draw(batch, rng)[mine].to(self.device)
-        w = template._channels((signals.to(self.device) - template.offset) / template.unit)
+        sigma = options.levels.draw(batch, rng)[mine].to(self.device)
+        w = prior._channels((signals.to(self.device) - prior.offset) / prior.unit)
         noise = torch.randn((batch, *w.shape[1:]), generator=rng, dtype=w.dtype)[mine].to(self.device)
         if self.device.type == "cpu" and w.ndim == 4:
             w, noise = (v.contiguous(memory_format=torch.channels_last) for v in (w, noise))
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.options.precision == "bfloat16"):
-            loss = denoising_loss(self.forward, w, sigma, noise, self.law)
-        u = self.uncertainty((sigma.log() / 4).to(loss.dtype))
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=options.precision == "bfloat16"):
+            loss = denoising_loss(self.forward, w, sigma, noise, self.template.law)
+        u = state.uncertainty((sigma.log() / 4).to(loss.dtype))
         (loss / u.exp() + u).mean().backward()
-        parameters = self._parameters
+        parameters = state.parameters
         if self.world > 1:
-            _average([p.grad for p in parameters if p.grad is not None], self.world)
-        nn.utils.clip_grad_norm_(parameters, self.options.clip)
-        for group in self.optimiser.param_groups:
+            average([p.grad for p in parameters if p.grad is not None], self.world)
+        nn.utils.clip_grad_norm_(parameters, options.clip)
+        for group in state.optimiser.param_groups:
             group["lr"] = rate
-        self.optimiser.step()
-        self.optimiser.zero_grad(set_to_none=True)
-        with torch.no_grad():
-            state = self.network.state_dict()
-            for r, average in self.averages.items():
-                update(average, state, self.step + 1, r)
+        state.optimiser.step()
+        state.optimiser.zero_grad(set_to_none=True)
+        state.average()
         return sigma, loss.detach()
+
+    def _rng(self, step: int) -> torch.Generator:
+        """Keyed by a hash of the step, so that neighbours have nothing in common."""
+        digest = hashlib.blake2b(f"train {self.options.seed} {step}".encode(), digest_size=8).digest()
+        return torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)
 
     def _signals(self, step: int) -> Tensor:
         batch, part = self.options.batch, self.options.batch // self.world
@@ -350,9 +244,9 @@ class _Training:
 
     def _progress(self, elapsed: float) -> float:
         if self.steps is not None:
-            return self.step / self.steps
+            return self.state.step / self.steps
         assert self.seconds is not None
-        share = (self.before + elapsed) / self.seconds
+        share = (self.state.before + elapsed) / self.seconds
         if self.world > 1:  # all processes stop together
             value = torch.tensor([share], device=self.device)
             torch.distributed.broadcast(value, 0)
@@ -360,174 +254,59 @@ class _Training:
         return share
 
     def _rate(self, progress: float) -> float:
-        warm = min(1.0, (self.step + 1) / self.options.warmup) if self.options.warmup else 1.0
+        warm = min(1.0, (self.state.step + 1) / self.options.warmup) if self.options.warmup else 1.0
         return self.options.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
-
-    @property
-    def _parameters(self) -> list[nn.Parameter]:
-        return [*self.network.parameters(), *self.uncertainty.parameters()]
-
-    # --- files --------------------------------------------------------------------------------------------------------
-    def _log(self, bins: list[tuple[Tensor, Tensor]], progress: float, rate: float, seconds: float) -> None:
-        sigma, loss = (torch.cat([b[i] for b in bins]).double().cpu() for i in (0, 1))
-        if self.folder is None or self.rank:
-            return
-        decade = sigma.log10().floor().clamp(-3, 2)
-        levels = {f"1e{int(k)}": float(loss[decade == k].mean()) for k in sorted(set(decade.tolist()))}
-        line = {
-            "step": self.step,
-            "progress": round(progress, 5),
-            "loss": float(loss.mean()),
-            "levels": levels,
-            "learning_rate": self._rate(progress),
-            "signals_per_second": rate,
-            "seconds": seconds,
-        }
-        with open(self.folder / "log.jsonl", "a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
-
-    def _save(self, seconds: float) -> None:
-        if self.folder is None or self.rank:
-            return
-        tensors = {f"network.{k}": v for k, v in self.network.state_dict().items()}
-        tensors |= {f"uncertainty.{k}": v for k, v in self.uncertainty.state_dict().items()}
-        for r, average in self.averages.items():
-            tensors |= {f"average {r}.{k}": v for k, v in average.items()}
-        for i, p in enumerate(self._parameters):
-            if p in self.optimiser.state:
-                tensors[f"first.{i}"] = self.optimiser.state[p]["exp_avg"]
-                tensors[f"second.{i}"] = self.optimiser.state[p]["exp_avg_sq"]
-        meta = {"identity": self.identity, "step": self.step, "seconds": seconds}
-        save_state(self.folder / "state.safetensors", tensors, meta)
 
     def _snapshot_due(self, progress: float, elapsed: float) -> bool:
         ahead = self._progress(elapsed) if self.steps is not None else progress + 1e-9
-        done = len({s.step for s in self.snapshots})
-        return ahead >= (done + 1) / _SNAPSHOTS
+        done = len({s.step for s in self.state.snapshots})
+        return ahead >= (done + 1) / self.selection.snapshots
 
-    def _snapshot(self) -> None:
-        self.snapshots += [
-            Snapshot(step=self.step, width=r, weights={k: v.clone() for k, v in average.items()})
-            for r, average in self.averages.items()
-        ]
-        if self.folder is None or self.rank:
-            return
-        tensors = {f"average {r}.{k}": v for r, average in self.averages.items() for k, v in average.items()}
-        save_state(self.folder / f"snapshot-{self.step:08d}.safetensors", tensors, {"step": self.step})
+    # --- files --------------------------------------------------------------------------------------------------------
+    def _log(self, bins: list[tuple[Tensor, Tensor]], progress: float, speed: float, seconds: float) -> None:
+        sigma, loss = (torch.cat([b[i] for b in bins]).double().cpu() for i in (0, 1))
+        if self.folder is not None:
+            step, rate = self.state.step, self._rate(progress)
+            write_line(self.folder, sigma, loss, step, progress, learning_rate=rate, speed=speed, seconds=seconds)
+
+    def _save(self, seconds: float) -> None:
+        if self.folder is not None:
+            self.state.save(self.folder, self.identity, seconds)
 
     # --- the end ------------------------------------------------------------------------------------------------------
     def _finished(self) -> NetworkPrior:
-        candidates: dict[str, Mapping[str, Tensor]] = {"last weights": self.network.state_dict()}
-        candidates |= {f"average of width {r}": a for r, a in self.averages.items()}
-        if len({s.step for s in self.snapshots}) >= 2:
-            for r in _TRIED:
-                candidates[f"average of width {r}, from snapshots"] = combine(self.snapshots, self.step, r)
-        signals, different = self._others()
-        each = {name: self._validation(weights, signals) for name, weights in candidates.items()}
-        losses = {name: float(loss.mean()) for name, loss in each.items()}
-        finite = {name: loss for name, loss in losses.items() if math.isfinite(loss)}
-        if not finite:
-            raise SolveError(
-                "train: the weights are no longer finite: the learning rate, "
-                f"{self.options.learning_rate:g}, is too large, or the data are not on one scale."
+        state, options, prior = self.state, self.options, self.template.prior
+
+        def loss(weights: Mapping[str, Tensor], signals: Tensor) -> Tensor:
+            return log_losses(
+                state.network,
+                weights,
+                signals,
+                template=prior,
+                law=self.template.law,
+                levels=options.levels,
+                rng=self._rng(-1),
             )
-        best = min(finite, key=finite.__getitem__)
-        over: dict[str, float] = {}
-        count = max(1, min(len(signals), self.step * self.options.batch))
-        compared = self.held or not isinstance(self.source, Finite)  # else with the same signals
-        if compared and min(different, count) >= _COMPARED:
-            trained = self.source.read([i % count for i in range(len(signals))], self.options.seed)
-            # Row by row at one level: what levels and noise do cancels. Then signal by signal of the fewer.
-            fewer = min(different, count)
-            rows = len(signals) // fewer * fewer
-            gap = (each[best] - self._validation(candidates[best], trained))[:rows].view(-1, fewer).mean(0)
-            over = {"over-fitting": float(gap.mean()), "over-fitting error": float(gap.std()) / fewer**0.5}
-        self.network.load_state_dict(candidates[best])
-        network = self.network.eval().requires_grad_(False)
+
+        seen = state.step * options.batch
+        named = candidates(state, self.selection)
+        chosen = choose(named, loss, self.source, self.held, seen=seen, options=options, selection=self.selection)
+        state.network.load_state_dict(chosen.weights)
+        network = state.network.eval().requires_grad_(False)
         recipe = {
-            "signals": self.step * self.options.batch,
-            "steps": self.step,
-            "weights": best,
-            "validation loss": losses[best],
+            "signals": seen,
+            "steps": state.step,
+            "weights": chosen.name,
+            "validation loss": chosen.loss,
             "held out": self.held.size if self.held else 0,
-            **over,
+            **chosen.over,
             "parameters": sum(p.numel() for p in network.parameters()),
-            "options": repr(self.options),
+            "options": repr(options),
         }
-        prior = replace(self.template, network=network, card={**self.template.card, "training": recipe})
-        if self.folder is not None and self.rank == 0 and isinstance(network, UNet):
-            save_prior(prior, self.folder / "prior.safetensors")
-        return prior
-
-    def _others(self) -> tuple[Tensor, int]:
-        """Signals to choose an average on, and how many are different: few are used again, with other noise."""
-        if self.held is None:
-            signals = sample_of(self.source, _VALIDATION, self.options.seed + 2)
-            return signals, len(signals)
-        n = self.held.size
-        rows = range(n * -(-_VALIDATION // n))
-        return self.held.at([i % n for i in rows], rows, self.options.seed + 2), n
-
-    @torch.no_grad()
-    def _validation(self, weights: Mapping[str, Tensor], signals: Tensor) -> Tensor:
-        """Logarithms of the losses of these signals, ``(n,)``: every level counts alike, as under the uncertainty."""
-        kept = {k: v.clone() for k, v in self.network.state_dict().items()}
-        self.network.load_state_dict(weights)
-        self.network.eval()
-        rng = torch.Generator().manual_seed(_key(self.options.seed, -1))
-        sigma = self.options.levels.draw(len(signals), rng).to(self.device)
-        w = self.template._channels((signals.to(self.device) - self.template.offset) / self.template.unit)
-        noise = torch.randn(w.shape, generator=rng, dtype=w.dtype).to(self.device)
-        losses = [
-            denoising_loss(self.network, w[i : i + 16], sigma[i : i + 16], noise[i : i + 16], self.law)
-            for i in range(0, len(w), 16)
-        ]
-        self.network.load_state_dict(kept)
-        self.network.train()
-        return torch.cat(losses).double().log()
-
-
-def check_card(card: Mapping[str, Any]) -> None:
-    """Raise unless it can be written: a mapping of what JSON knows."""
-    if not isinstance(card, Mapping):
-        raise invalid_type("train", "card", "a mapping of words to text and numbers", card)
-    try:
-        json.dumps(dict(card))
-    except TypeError as error:
-        raise invalid_type("train", "card", "of text, numbers, lists and mappings", str(error)) from error
-
-
-def _check_start(start: NetworkPrior, options: Options, kind: Kind, channels: int) -> None:
-    wanted = {"law": BesideLaw, "white": EDM}[options.skip]
-    if not isinstance(start.prediction, wanted):
-        advice = "Options(skip='white') goes on with EDM." if isinstance(start.prediction, EDM) else ""
-        given = type(start.prediction).__name__
-        raise invalid("train", "start", f"a prior with {wanted.__name__} predictions, as `skip`", given, advice)
-    own = 2 if start.kind == "complex" else 1 if start.channels == "hidden" else start.shape[0]
-    if start.kind != kind or own != channels:
-        raise invalid(
-            "train", "start", f"of {kind} signals with {channels} channels in the network", f"{start.kind}, {own}"
-        )
-
-
-def _module(network: UNetConfig | nn.Module | None, start: NetworkPrior | None, channels: int, axes: int) -> nn.Module:
-    import copy
-
-    if start is not None:
-        return copy.deepcopy(start.network)
-    if isinstance(network, nn.Module):
-        return copy.deepcopy(network)  # so that the next training with it does not change this prior
-    if axes == 1:
-        raise invalid(
-            "train",
-            "network",
-            "a module for signals of one axis",
-            "the U-Net, which is for images",
-            "Any module that maps (batch, 1, n) and (batch,) to the same.",
-        )
-    if network is None or isinstance(network, UNetConfig):
-        return UNet(replace(network or UNetConfig(), channels=channels))
-    raise invalid_type("train", "network", "a UNetConfig or a torch.nn.Module", network)
+        made = replace(prior, network=network, card={**prior.card, "training": recipe})
+        if self.folder is not None and isinstance(network, UNet):
+            save_prior(made, self.folder / "prior.safetensors")
+        return made
 
 
 def _compiled(module: nn.Module) -> nn.Module:
@@ -535,45 +314,18 @@ def _compiled(module: nn.Module) -> nn.Module:
     return made
 
 
-def _identity(source: Source, unit: float, held: Part | None) -> str:
-    """What tells data apart: their number, shape and rms, the rms of what is held out too; to the last digit."""
+def _identity(
+    source: Source, prior: NetworkPrior, held: Part | None, options: Options, selection: Selection, steps: int | None
+) -> dict[str, str]:
+    """What tells trainings apart; of the data their number, shape and rms, also of what is held out, to all digits."""
     number = f"{source.size} signals" if isinstance(source, Finite) else "signals made"
     kept = "" if held is None else f", held out {float(sample_of(held, held.size, 0).abs().square().mean().sqrt())!r}"
-    return f"{number} of shape {source.shape}, {'complex' if source.complex else 'real'}, rms {unit!r}{kept}"
-
-
-def _standard(prior: NetworkPrior) -> GaussianLaw:
-    law = prior.law
-    assert law is not None
-    mean = prior._channels(((law.mean - prior.offset) / prior.unit)[None])[0]
-    return replace(law, mean=mean, variances=law.variances / prior.unit**2)
-
-
-def _of(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {k.removeprefix(f"{prefix}."): v for k, v in tensors.items() if k.startswith(f"{prefix}.")}
-
-
-def _key(seed: int, step: int) -> int:
-    """A seed for the numbers of one step: a hash, so that neighbours have nothing in common."""
-    import hashlib
-
-    return int.from_bytes(hashlib.blake2b(f"train {seed} {step}".encode(), digest_size=8).digest(), "big") >> 1
-
-
-def _processes() -> tuple[int, int]:
-    launched = "WORLD_SIZE" in os.environ and "RANK" in os.environ and int(os.environ["WORLD_SIZE"]) > 1
-    if launched and torch.distributed.is_available() and not torch.distributed.is_initialized():
-        torch.distributed.init_process_group("gloo" if not torch.cuda.is_available() else "cpu:gloo,cuda:nccl")
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        return torch.distributed.get_rank(), torch.distributed.get_world_size()
-    return 0, 1
-
-
-def _average(gradients: list[Tensor], world: int) -> None:
-    flat = torch.cat([g.flatten() for g in gradients])
-    torch.distributed.all_reduce(flat)
-    flat /= world
-    place = 0
-    for g in gradients:
-        g.copy_(flat[place : place + g.numel()].view_as(g))
-        place += g.numel()
+    kind = "complex" if source.complex else "real"
+    chosen = replace(options, log_every=1, save_every=0.0, precision="full", compile=False)
+    return {
+        "data": f"{number} of shape {source.shape}, {kind}, rms {prior.unit!r}{kept}",
+        "network": repr(prior.network),
+        # The default counts for nothing: trainings that were begun before there was a choice go on.
+        "options": fingerprint(chosen if selection == Selection() else (chosen, selection)),
+        "steps": str(steps),
+    }

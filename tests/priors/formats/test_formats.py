@@ -15,11 +15,12 @@ import invsolve as iv
 from invsolve.errors import FileError, InputError, InputTypeError
 from invsolve.priors import DDPM, EDM, VP, Flow, Scheduled
 from invsolve.priors.formats.adm import ADMConfig, ADMLayout, ADMNetwork
-from invsolve.priors.formats.base import count, key_differences
+from invsolve.priors.formats.base import count
 from invsolve.priors.formats.diffusers import DiffusersLayout, network_config, prediction_of
 from invsolve.priors.formats.diffusers_network import DiffusersConfig, DiffusersNetwork
 from invsolve.priors.formats.edm import EDMLayout
 from invsolve.priors.formats.edm_network import EDMConfig, EDMNetwork
+from invsolve.priors.networks.weights import key_differences
 
 
 def shapes(network):

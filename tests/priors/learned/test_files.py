@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 import invsolve as iv
 from invsolve.errors import FileError, InputTypeError, UnsupportedError
 from invsolve.priors import NetworkPrior
-from invsolve.priors.learned.files import key_differences
 from invsolve.priors.networks import UNet, UNetConfig
+from invsolve.priors.networks.weights import key_differences
 from invsolve.priors.training import estimate_law
 
 

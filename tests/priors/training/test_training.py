@@ -17,18 +17,30 @@ import pytest
 import torch
 
 import invsolve as iv
-from invsolve.core.checkpoint import load_state
 from invsolve.errors import CheckpointError, FileError, InputError, InputTypeError, SolveError, UnsupportedError
 from invsolve.gaussian.spectral_modes import SpectralModes
 from invsolve.priors import GaussianFieldPrior, Matern, NetworkPrior
 from invsolve.priors.networks import UNetConfig
-from invsolve.priors.training import Finite, Made, NoiseLaw, Options, Signals, Source, Stored, estimate_law, train
+from invsolve.priors.training import (
+    Finite,
+    Made,
+    NoiseLaw,
+    Options,
+    Selection,
+    Signals,
+    Source,
+    Stored,
+    estimate_law,
+    train,
+)
 from invsolve.priors.training.command import _compiles, command
 from invsolve.priors.training.data import _order, split
 from invsolve.priors.training.ema import WIDTHS, Snapshot, combine, exponent, update
 from invsolve.priors.training.heads import Heads
 from invsolve.priors.training.loss import Uncertainty, denoising_loss
 from invsolve.priors.training.pictures import card_text, samples_figure
+from invsolve.priors.training.state import State
+from invsolve.priors.training.validation import candidates, choose
 
 D = torch.float64
 SMALL = UNetConfig(width=8, multipliers=(1, 2), blocks=1, attention=False)
@@ -49,7 +61,7 @@ def weights(prior):
 
 # --- the loss ---------------------------------------------------------------------------------------------------------
 def test_a_network_that_returns_zero_has_loss_one_at_every_level():
-    """Card 2: the weighted error of EDM at initialisation is 1 per component for centred data of unit std."""
+    """Karras et al. 2022 (arXiv 2206.00364): the weighted error of EDM at initialisation is 1 per component for centred data of unit std."""
     w, noise = normal(400, 1, 8, 8, dtype=D), normal(400, 1, 8, 8, seed=1, dtype=D)
     for sigma in (1e-3, 0.1, 1.0, 30.0, 1e3):
         loss = denoising_loss(Zero(), w, torch.full((400,), sigma, dtype=D), noise)
@@ -185,7 +197,7 @@ def test_a_finite_source_is_shuffled_by_epochs():
     assert not torch.equal(source.read(range(10), 4)[:, 0], epochs[0])
 
 
-def test_what_is_held_out(monkeypatch):
+def test_what_is_held_out():
     values = torch.arange(50.0)[:, None]
     kept, held = split(Signals(values), 128, 3)
     assert held is not None and held.size == 5 and kept.size == 45 and kept.shape == (1,) and not held.complex
@@ -199,8 +211,7 @@ def test_what_is_held_out(monkeypatch):
     assert some.shape == (2, 2)
     assert split(few, 128, 3) == (few, None) and split(none, 128, 3) == (none, None)
     # Heads keep their random phases: of number and seed, not of place.
-    monkeypatch.setattr("invsolve.priors.training.heads._FINE", 32)
-    heads = Heads(grid=16, size=20)
+    heads = Heads(grid=16, size=20, fine=32)
     part = split(heads, 128, 0)[0]
     assert part.complex and torch.equal(part.read([3], 1), heads.at([part.places[_order([3], 18, 1)[0]]], [3], 1))
 
@@ -284,17 +295,38 @@ def test_of_few_signals_none_is_held_out():
     assert "denoising error of the training signals\n" in card_text(prior, "mine")
 
 
-def test_the_average_of_least_validation_loss_is_taken(monkeypatch):
-    given = iter([3.0, 1.0, 2.0, 7.0])  # of the last weights and two averages, and on training signals
+def test_the_average_of_least_validation_loss_is_taken():
+    given = {"last weights": 3.0, "short": 1.0, "long": 2.0, "training signals": 7.0}
+    named = {name: {"w": torch.tensor(value)} for name, value in given.items() if name != "training signals"}
+    kept, held = split(Signals(normal(80, 8, 8)), 8, 0)
+    calls = []
 
-    def loss(self, weights, signals):
-        return torch.full((len(signals),), next(given), dtype=D)
+    def loss(weights, signals):
+        calls.append(signals)
+        return torch.full((len(signals),), float(weights["w"]) if len(calls) <= 3 else 7.0, dtype=D)
 
-    monkeypatch.setattr("invsolve.priors.training.trainer._Training._validation", loss)
-    monkeypatch.setattr("invsolve.priors.training.trainer._SNAPSHOTS", 1)
-    card = train(normal(80, 8, 8), steps=2, network=SMALL, options=FEW).card["training"]
-    assert card["weights"] == f"average of width {WIDTHS[0]}" and card["validation loss"] == 1.0
-    assert card["over-fitting"] == -6.0
+    chosen = choose(named, loss, kept, held, seen=8, options=FEW, selection=Selection(held_out=8))
+    assert chosen.name == "short" and chosen.weights is named["short"] and chosen.loss == 1.0
+    assert chosen.over["over-fitting"] == -6.0 and chosen.over["over-fitting error"] == 0.0
+    assert all(torch.equal(c, calls[0]) for c in calls[:3])
+    assert torch.equal(calls[3], kept.read(range(8), FEW.seed))  # signals that were trained on
+    calls.clear()
+    assert not choose(named, loss, kept, held, seen=7, options=FEW, selection=Selection(held_out=8)).over  # too few
+    calls.clear()
+    with pytest.raises(SolveError, match="no longer finite: the learning rate, 0.002, is too large"):
+        choose({"a": {"w": torch.tensor(torch.nan)}}, loss, kept, held, seen=8, options=FEW, selection=Selection())
+
+
+def test_the_candidates_are_the_last_weights_and_averages():
+    """Of a training they are on the card; with one snapshot there is nothing to combine."""
+    few = train(normal(80, 8, 8), steps=4, network=SMALL, options=FEW, selection=Selection(snapshots=1))
+    assert few.card["training"]["weights"] in ("last weights", *(f"average of width {r}" for r in WIDTHS))
+    state = State.begin(torch.nn.Linear(1, 1), Uncertainty())
+    assert list(candidates(state, Selection())) == ["last weights", *(f"average of width {r}" for r in WIDTHS)]
+    for state.step in (1, 2):
+        state.take_snapshot(None)
+    more = list(candidates(state, Selection(widths=(0.06,))))
+    assert more[3:] == ["average of width 0.06, from snapshots"]
 
 
 class ByHeart(torch.nn.Module):
@@ -492,18 +524,21 @@ def test_another_training_in_the_folder_is_refused(tmp_path):
             train(other, steps=2, network=SMALL, options=FEW, out=tmp_path)
 
 
-# With a second argument it is killed at its 30th step, after a checkpoint of every step before.
+# With a second argument it is killed at its 20th step, after a checkpoint of every step before.
 KILLED = """
 import os, signal, sys, torch
-from torch.optim.optimizer import register_optimizer_step_post_hook
 from invsolve.priors.networks import UNetConfig
-from invsolve.priors.training import Options, train
+from invsolve.priors.training import Finite, Options, train
 data = torch.randn(64, 8, 8, generator=torch.Generator().manual_seed(0))
 small = UNetConfig(width=8, multipliers=(1, 2), blocks=1, attention=False)
-steps = iter(range(29))
-if sys.argv[2:]:
-    register_optimizer_step_post_hook(lambda *_: next(steps, None) is None and os.kill(os.getpid(), signal.SIGKILL))
-train(data, steps=60, network=small, options=Options(batch=4, warmup=2, log_every=2, save_every=0.0), out=sys.argv[1])
+class Deadly(Finite):
+    shape, complex, size = (8, 8), False, 64
+    def at(self, places, numbers, seed):
+        if "killed" in sys.argv and seed == 0 and numbers[0] >= 4 * 20:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return data[torch.tensor(places)]
+options = Options(batch=4, warmup=2, log_every=2, save_every=0.0)
+train(Deadly(), steps=60, network=small, options=options, out=sys.argv[1])
 """
 
 
@@ -511,9 +546,9 @@ train(data, steps=60, network=small, options=Options(batch=4, warmup=2, log_ever
 def test_a_killed_training_goes_on_bitwise(tmp_path):
     environment = os.environ | {"PYTHONPATH": str(Path(iv.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
     run = [sys.executable, "-c", KILLED, str(tmp_path / "a")]
-    assert subprocess.run([*run, "kill"], env=environment).returncode == -signal.SIGKILL
-    assert load_state(tmp_path / "a" / "state.safetensors")[1]["step"] == 29
-    assert not (tmp_path / "a" / "prior.safetensors").exists()
+    killed = subprocess.run([*run, "killed"], env=environment)
+    assert killed.returncode == -signal.SIGKILL
+    assert (tmp_path / "a" / "state.safetensors").exists() and not (tmp_path / "a" / "prior.safetensors").exists()
     subprocess.run(run, env=environment, check=True)
     subprocess.run([*run[:-1], str(tmp_path / "b")], env=environment, check=True)
     one, two = (iv.priors.load(tmp_path / name / "prior.safetensors") for name in "ab")
@@ -726,3 +761,28 @@ def test_refusals(options, message):
 def test_options_are_checked(options):
     with pytest.raises(InputError, match=next(iter(options))):
         Options(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"measured": 1}, "measured"),
+        ({"held_out": 0}, "held_out"),
+        ({"compared": 1}, "compared"),
+        ({"snapshots": 0}, "snapshots"),
+        ({"widths": (0.05, 0.3)}, r"widths\[1\].*between 0 and 0.28"),
+        ({"widths": [0.05]}, "a tuple of numbers"),
+    ],
+)
+def test_selections_are_checked(options, message):
+    with pytest.raises((InputError, InputTypeError), match=message):
+        Selection(**options)
+    with pytest.raises(InputTypeError, match="`selection`"):
+        train(normal(8, 8, 8), steps=1, selection=options)
+
+
+def test_another_selection_is_another_training(tmp_path):
+    data = normal(64, 8, 8)
+    train(data, steps=1, network=SMALL, options=FEW, out=tmp_path)
+    with pytest.raises(CheckpointError, match="options"):
+        train(data, steps=1, network=SMALL, options=FEW, selection=Selection(snapshots=2), out=tmp_path)
