@@ -34,7 +34,19 @@ class Bound(Protocol):
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Run:
-    """The rows that a strategy works on: ``problem`` has one row for each, ``draws`` their keyed numbers."""
+    """The rows that a strategy works on; a row is sample k of item b.
+
+    Parameters
+    ----------
+    problem : Problem
+        Operator, data and noise, with one item for each row.
+    prior : Prior
+        The prior, shared by all rows.
+    draws : DrawLike
+        The keyed random numbers of the rows: a row draws the same in any chunk.
+    bound : object
+        What `Strategy.bind` prepared, for these rows; None where it prepared nothing.
+    """
 
     problem: Problem
     prior: Prior
@@ -43,6 +55,7 @@ class Run:
 
     @property
     def rows(self) -> int:
+        """How many rows there are."""
         return len(self.problem.data)
 
     def normal(self, step: int, index: int = 0) -> Tensor:
@@ -50,13 +63,30 @@ class Run:
         return self.draws.normal(self.problem.shape, self.problem.signal_dtype, step=step + 1, index=index)
 
     def noise(self, step: int, index: int = 0) -> Tensor:
-        """Diffusion noise of unit level, ``C^(1/2) z``."""
+        """Diffusion noise of unit level, ``C^(1/2) z`` ``(rows, *shape)``; arguments as in `normal`."""
         return self.prior.noise(self.normal(step, index))
 
 
 class Strategy(abc.ABC):
     """Frozen options plus ``init`` and ``step``; nothing is kept on ``self``.
 
+    A subclass is a frozen dataclass that gives `init` and `step` and the number of steps; everything else has a
+    default.
+
+    Attributes
+    ----------
+    num_steps : int
+        How often `step` is called, unless `finished` says earlier that nothing is left to do.
+    couples : {"nothing", "samples"}
+        "samples": a sample depends on the other samples of its item, which then stay in one chunk. Samples never depend
+        on other items. "nothing" unless overridden.
+    gives_evidence : bool
+        Whether the last info holds "log_evidence" and "log_evidence_se". False unless overridden.
+    note : str
+        What a reader of the samples must know: a sentence that goes into ``Result.why``.
+
+    Notes
+    -----
     A state is a frozen dataclass of tensors with rows first; nested dataclasses and tuples of tensors are fine. Its
     structure must not change from step to step, so that it can be saved and restored.
     """
@@ -108,7 +138,9 @@ class Strategy(abc.ABC):
 
     @property
     def name(self) -> str:
+        """What results and messages call the strategy: the name of its class unless overridden."""
         return type(self).__name__
 
     def fingerprint(self) -> str:
+        """A short hash of the options: equal options, equal text, in any process."""
         return fingerprint(self)

@@ -62,8 +62,9 @@ def solver_grid(problem: Problem, prior: Prior, num_steps: int) -> Tensor:
 
 
 def entry_std(prior: Prior) -> float:
-    """The root mean variance of an entry of the prior, in units of the diffusion noise; its scale where it states no
-    law. It is what papers on images of unit variance take for 1.
+    """The root mean variance of an entry of the prior, in units of the diffusion noise.
+
+    Its scale where it states no distribution. It is what papers on images of unit variance take for 1.
     """
     return prior.scale if prior.law is None else sqrt(float(prior.law.variances.double().mean()))
 
@@ -98,9 +99,10 @@ class PerRow:
 
 
 def information(problem: Problem, prior: Prior, *, max_iter: int = 30, rtol: float = 0.02) -> Tensor:
-    """``|G^-1/2 A C^1/2|`` per item, (batch,) or (1,) where shared, float64 on CPU, by power iteration on ``A^H G^-1
-    A C``. A non-linear operator counts through its Jacobian at the prior's mean; where that vanishes there (moduli,
-    squares), through the largest at a few points of the prior's size.
+    """``|G^-1/2 A C^1/2|`` per item, by power iteration on ``A^H G^-1 A C``.
+
+    (batch,) or (1,) where shared, float64 on CPU. A non-linear operator counts through its Jacobian at the prior's
+    mean; where that vanishes there (moduli, squares), through the largest at a few points of the prior's size.
     """
     if isinstance(problem.operator, BlackBox):
         raise UnsupportedError(

@@ -43,7 +43,23 @@ _SMOOTH = 600.0  # largest over smallest variance of the prior's modes: 50 of th
 @final
 @dataclass(frozen=True, kw_only=True)
 class Advised:
-    """One strategy that can take the problem."""
+    """One strategy that can take the problem.
+
+    Attributes
+    ----------
+    name : str
+        As it is written in code.
+    strategy : Strategy or None
+        The strategy; None stands for the string "auto".
+    verdict : {"right", "close", "off", "untested"}
+        By calibration on problems of this kind.
+    std : float
+        Posterior standard deviation over what it should be, there; NaN where it was not measured.
+    evaluations : float
+        Of the denoiser per sample, there; NaN where they were not counted.
+    why : str
+        What the calibration found.
+    """
 
     name: str  # as it is written in code
     strategy: Strategy | None  # None: the string "auto"
@@ -61,7 +77,19 @@ class Advised:
 @final
 @dataclass(frozen=True, kw_only=True)
 class Advice:
-    """What `advise` found, the most trustworthy first and among equals the cheapest; ``print(advice)`` for people."""
+    """What `advise` found, the most trustworthy first and among equals the cheapest; ``print(advice)`` for people.
+
+    Attributes
+    ----------
+    kind : str
+        The kind of problem of docs/strategies.md that was looked up.
+    because : str
+        Why it is of that kind.
+    strategies : tuple of Advised
+        Those that can take the problem, best first.
+    refused : dict of str to str
+        Strategies that cannot take the problem, and what they lack.
+    """
 
     kind: str  # the kind of problem of docs/strategies.md that was looked up
     because: str
@@ -88,11 +116,29 @@ class Advice:
 def advise(A: Operator | Problem, prior: Prior, noise: Any = None) -> Advice:
     """Every strategy that can take this operator, prior and noise, and how it did on problems of its kind.
 
-    ``A``: an operator, with ``noise`` (a number or an `iv.noise` model), or an `iv.Problem`. The table behind it is
-    docs/strategies.md: `iv.calibrate` on small problems with exact denoisers. It says what to expect, not what is true
-    of your problem; with a learned prior the errors of the network come on top.
+    Parameters
+    ----------
+    A : Operator or Problem
+        The operator, with ``noise``; or a problem, which has its own.
+    prior : Prior
+        The prior.
+    noise : float, Tensor or Noise, optional
+        A standard deviation in the units of the data, or an `iv.noise` model; left out with a problem.
 
-    Raises InputError or InputTypeError as `iv.solve` does.
+    Returns
+    -------
+    Advice
+        The strategies in order, and those that cannot take the problem.
+
+    Raises
+    ------
+    InputError, InputTypeError
+        As `iv.solve` does.
+
+    Notes
+    -----
+    The table behind it is docs/strategies.md: `iv.calibrate` on small problems with exact denoisers. It says what to
+    expect, not what is true of your problem; with a learned prior the errors of the network come on top.
     """
     if isinstance(A, Problem) and noise is not None:
         raise invalid("advise", "noise", "left out when the first argument is a Problem", noise)

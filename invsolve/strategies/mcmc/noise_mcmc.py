@@ -84,35 +84,69 @@ class NoiseMCMCState:
 @final
 @dataclass(frozen=True, kw_only=True)
 class NoiseMCMC(Strategy):
-    """Many chains in the noise u that the prior is made of: target ``N(u; 0, I) p(y | A T(u))``.
+    """Many Markov chains in the noise u that the prior is made of: target ``N(u; 0, I) p(y | A T(u))``.
 
     T is the prior's own transport where it states one (Gaussian, field and sparse priors: no network is evaluated),
-    else its probability flow in ``evaluations`` evaluations. Any operator and any noise model will do. The kernel is
-    HMC with the gradient through T and A (``"hmc"``; ``"mala"``: one step of it), or ``"pcn"``, evaluations only, which
-    ``"auto"`` takes for a black box.
+    else its probability flow. Any operator and any noise model will do. Chains start as prior draws and are tempered
+    towards the posterior: powers of the likelihood rise so that each rise leaves an effective number of ``keep`` of the
+    chains, which are then resampled and moved. Metric (the covariance of the chains) and step size adapt up to the end
+    of this warm-up and are then frozen; recorded rounds follow, which the samples are taken from.
 
-    ``chains`` per item start as prior draws and are tempered towards the posterior: powers of the likelihood rise so
-    that each rise leaves an effective number of ``keep`` of the chains, which are then resampled and moved. A rise, and
-    a recorded round, comes when the moves since the last one have forgotten all but ``forget`` of where the population
-    stood (the worst autocorrelation of a component or of the log likelihood), or after ``patience`` moves. Metric (the
-    population's covariance) and step size adapt up to the end of this warm-up and are then frozen. ``rounds`` recorded
-    rounds follow, which the samples are taken from. Chains live on ``islands`` that exchange nothing but metric, step
-    size and temperatures, so that their disagreement is the error of the result (Del Moral, Doucet & Jasra 2006, J. R.
-    Stat. Soc. B 68, 411-436; Margossian et al. 2022, arXiv 2110.13017).
+    Parameters
+    ----------
+    kernel : {"auto", "hmc", "mala", "pcn"}
+        "hmc": Hamiltonian moves with the gradient through T and A; "mala": one step of it; "pcn": evaluations only,
+        which "auto" (the default) takes for a black box, else "hmc".
+    chains : int
+        Per item, a multiple of ``islands`` and at least twice as many; 1024 unless given.
+    islands : int
+        Groups of chains that exchange nothing but metric, step size and temperatures, so that their disagreement is the
+        error of the result; even, 8 unless given.
+    rounds : int
+        Recorded rounds, at least 4; 8 unless given.
+    keep : float
+        Share of the chains that is effective after a rise, in (0, 1); 0.5 unless given.
+    forget : float
+        A rise, and a recorded round, comes when the moves since the last one have forgotten all but this share of where
+        the chains stood (the worst autocorrelation of a component or of the log likelihood), or after ``patience``
+        moves; in (0, 1), 0.4 unless given.
+    patience : int
+        At least 1; 10 moves unless given.
+    evaluations : int
+        Of the probability flow where the prior has no transport, at least 2; 25 unless given.
+    num_steps : int
+        Moves at most, tempering included; 1000 unless given.
+    start : Strategy, optional
+        Chains start where this strategy ends (`DPS`, `DiffPIR`, `MMPS` ...), one run a chain, mapped to noise by the
+        inverse of T, and are not tempered: they correct its mean and spread, and find no mode that it missed. There is
+        no evidence then (NaN). Items of which a tenth of the runs failed, or all coincide, are tempered after all.
 
-    ``start``: chains start where this strategy ends (`DPS`, `DiffPIR`, `MMPS` ...), one run a chain, mapped to noise by
-    the inverse of T, and are not tempered: they correct its mean and spread, and find no mode that it missed. There is
-    no evidence then (NaN). Items of which a tenth of the runs failed, or all coincide, are tempered after all.
+    Raises
+    ------
+    InputError
+        If an option is out of range, or the samples of ``start`` see each other.
+    InputTypeError
+        If ``start`` is neither a strategy nor None.
+
+    Notes
+    -----
+    Exact for any likelihood, as the number of moves grows.
 
     ``result.info``, the same for all samples of an item: ``log_evidence`` and ``log_evidence_se`` (nats); ``rhat``
     (split R-hat) and ``nested_rhat`` (of the islands), the worst component, and ``ess``, the least, over components,
     energy and log-likelihood; ``mean_error`` and ``std_error``, errors of mean and std in posterior stds, the worst
-    component, from the islands, and ``drift``, what of it is islands still moving together;
-    ``acceptance``; ``beta`` (1 unless ``num_steps`` moves or a budget were too few: errors are NaN where not all rounds
-    were recorded); ``rises`` and ``moves``, their numbers.
+    component, from the islands, and ``drift``, what of it is islands still moving together; ``acceptance``; ``beta`` (1
+    unless ``num_steps`` moves or a budget were too few: errors are NaN where not all rounds were recorded); ``rises``
+    and ``moves``, their numbers.
 
     Samples of an item depend on each other, not on other items. An item whose likelihood is zero wherever its chains
     went fails: its samples are NaN.
+
+    References
+    ----------
+    Cotter et al. 2013, MCMC Methods for Functions, arXiv 1202.0709, doi 10.1214/13-STS421; Neal 2011, MCMC Using
+    Hamiltonian Dynamics, arXiv 1206.1901; Del Moral, Doucet & Jasra 2006, Sequential Monte Carlo Samplers, J. R. Stat.
+    Soc. B 68, 411-436, doi 10.1111/j.1467-9868.2006.00553.x; Margossian et al. 2022, Nested R-hat, arXiv 2110.13017.
     """
 
     couples = "samples"
@@ -379,8 +413,9 @@ class NoiseMCMC(Strategy):
             state.x[rows] = x[:, chain].transpose(0, 1)
 
     def _lost(self, run: Run, state: NoiseMCMCState) -> None:
-        """Items for which no chain ever met a positive likelihood are over, and their samples NaN: there is nothing to
-        weight prior draws by.
+        """Items for which no chain ever met a positive likelihood are over, and their samples NaN.
+
+        There is nothing to weight prior draws by.
         """
         active = (state.done < self.rounds) & (state.moves >= _LOST) & (state.beta < 1)
         lost = (active & ~torch.isfinite(state.log_likelihood).any(1)).nonzero()[:, 0]

@@ -28,8 +28,9 @@ def shared_grid(owner: str, grid: Tensor) -> Tensor:
 
 
 def first_signals(run: Run, top: Tensor) -> Tensor:
-    """Where a walk starts at level ``top``, () or (rows,): ``mean + sqrt(C_fit + t^2) z`` where the prior states a
-    covariance, else ``mean + t z``.
+    """Where a walk starts at level ``top``, () or (rows,).
+
+    ``mean + sqrt(C_fit + t^2) z`` where the prior states a covariance, else ``mean + t z``.
     """
     prior = run.prior
     top = top.to(run.problem.data.device, prior.dtype)
@@ -65,8 +66,10 @@ class WalkBound:
 
 @dataclass(frozen=True, kw_only=True)
 class OnLevels(Strategy):
-    """``num_steps`` steps down the solver's own grid (log-spaced from ten times the prior's scale down to a tenth of
-    the smallest posterior std, then 0); ``grid`` replaces it, in the units of the signal.
+    """``num_steps`` steps down the solver's own grid of noise levels, or down ``grid``.
+
+    The solver's grid is log-spaced from ten times the prior's scale down to a tenth of the smallest posterior standard
+    deviation, then 0; ``grid`` replaces it, in the units of the signal.
 
     Subclasses give ``init`` and ``step`` and, where something can be computed once for all rows, `prepare`.
     """
@@ -100,8 +103,9 @@ class Walk(OnLevels):
 
     @abc.abstractmethod
     def move(self, run: Run, x: Tensor, a: Level, b: Level, i: int) -> tuple[Tensor, Info]:
-        """From ``x`` ``(rows, *shape)`` at level a to level b (the number 0.0 in the last step); what was prepared is
-        ``run.bound.tools``.
+        """From ``x`` ``(rows, *shape)`` at level a to level b (the number 0.0 in the last step).
+
+        What was prepared is ``run.bound.tools``.
         """
 
     def first(self, run: Run) -> Tensor:
@@ -135,7 +139,8 @@ def fixed_eta(value: Tensor, residual: Tensor, a: Level, b: Level, eta: float, r
     """``value + sqrt(1 - eta^2) (b/a) residual + eta b e``: the step of DDNM, DDRM, DiffPIR and PiGDM's published form.
 
     With a fixed eta > 0 it is no reverse step of the diffusion for any number of steps: without data a signal of
-    variance c ends with ``c (1 + sqrt(1 - eta^2)) / 2`` (guidance card, F2).
+    variance c ends with ``c (1 + sqrt(1 - eta^2)) / 2`` (0.763 c for eta = 0.85: propagated exactly, with 1000 steps
+    0.758).
     """
     if is_zero(b):
         return value
@@ -150,6 +155,7 @@ def check_optional(owner: str, name: str, value: float | None) -> None:
 
 
 def check_share(owner: str, name: str, eta: float) -> float:
+    """A number between 0 and 1."""
     value = check_number(owner, name, eta)
     if not 0 <= value <= 1:
         raise invalid(owner, name, "between 0 and 1", value)
