@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import ClassVar, Protocol, Self, final
 
 from torch import Tensor
@@ -13,7 +13,7 @@ from invsolve.errors import invalid_type
 from invsolve.operators.base import BlackBox
 from invsolve.priors.base import Prior
 from invsolve.problem import Problem
-from invsolve.samplers import Plan, Sampler, SamplerState, SDEDPMSolver2M
+from invsolve.samplers import Plan, Sampler, SamplerState
 from invsolve.strategies.base import Info, Run, Strategy
 from invsolve.strategies.noise_levels import solver_grid
 from invsolve.strategies.published.annealed import first_signals, shared_grid
@@ -64,8 +64,7 @@ class _Bound:
         return _Bound(denoise=self.denoise.take(index), plan=self.plan.take(index))
 
 
-@final
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Guided(Strategy):
     """Run a sampler with the guided denoiser down a grid of noise levels.
 
@@ -98,6 +97,7 @@ class Guided(Strategy):
 
     guidance: Guidance
     sampler: Sampler
+    _: KW_ONLY
     num_steps: int = 50
     grid: Tensor | None = None
 
@@ -174,11 +174,3 @@ def needs_derivative(problem: Problem) -> str:
     if isinstance(problem.operator, BlackBox):
         return f"an operator with a derivative ({type(problem.operator).__name__} is a black box)"
     return ""
-
-
-def guided(guidance: Guidance, sampler: Sampler | None, num_steps: int, grid: Tensor | None) -> Guided:
-    """The strategy of a guidance with the package's default sampler: second order and stochastic.
-
-    Stochastic kernels forget the start and the errors of rough guidance (Karras et al. 2022, arXiv 2206.00364).
-    """
-    return Guided(guidance=guidance, sampler=sampler or SDEDPMSolver2M(), num_steps=num_steps, grid=grid)

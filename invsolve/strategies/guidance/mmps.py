@@ -16,7 +16,8 @@ from invsolve.priors.base import Prior
 from invsolve.problem import Problem
 from invsolve.samplers import Sampler
 from invsolve.strategies.base import Info
-from invsolve.strategies.guidance.guided import BoundGuidance, Guidance, Guided, guided, needs_derivative
+from invsolve.strategies.guidance.guided import BoundGuidance, Guidance, Guided, needs_derivative
+from invsolve.strategies.guidance.preset import Preset, guided
 
 _DROWNED = 4.0  # noise, in rms of the signal, above which a learned prior's law replaces its Jacobian
 _DROWNED_ITER = 12  # products with the operator there: the walk forgets what is left
@@ -199,15 +200,8 @@ class _BothBound:
         return replace(self, law=self.law.take(index), jacobian=self.jacobian.take(index))
 
 
-def MMPS(
-    *,
-    covariance: Literal["auto", "law", "jacobian"] = "auto",
-    rtol: float | None = None,
-    max_iter: int = 100,
-    sampler: Sampler | None = None,
-    num_steps: int = 50,
-    grid: Tensor | None = None,
-) -> Guided:
+@final
+class MMPS(Guided, metaclass=Preset):
     """Moment-matching posterior sampling: `MomentMatching` with a second-order stochastic sampler.
 
     50 steps, each of one evaluation and its products with the Jacobian, unless given.
@@ -236,4 +230,17 @@ def MMPS(
     Rozet, Andry, Lanusse & Louppe 2024, Learning Diffusion Priors from Observations by Expectation Maximization,
     arXiv 2405.13712.
     """
-    return guided(MomentMatching(covariance=covariance, rtol=rtol, max_iter=max_iter), sampler, num_steps, grid)
+
+    guidance_type = MomentMatching
+
+    def __new__(  # type: ignore[misc]  # see `Preset`
+        cls,
+        *,
+        covariance: Literal["auto", "law", "jacobian"] = "auto",
+        rtol: float | None = None,
+        max_iter: int = 100,
+        sampler: Sampler | None = None,
+        num_steps: int = 50,
+        grid: Tensor | None = None,
+    ) -> Guided:
+        return guided(MomentMatching(covariance=covariance, rtol=rtol, max_iter=max_iter), sampler, num_steps, grid)

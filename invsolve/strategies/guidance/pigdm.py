@@ -14,7 +14,8 @@ from invsolve.problem import Problem
 from invsolve.samplers import Sampler
 from invsolve.samplers.base import combine
 from invsolve.strategies.base import Info, Strategy
-from invsolve.strategies.guidance.guided import BoundGuidance, Guidance, guided, needs_derivative
+from invsolve.strategies.guidance.guided import BoundGuidance, Guidance, Guided, needs_derivative
+from invsolve.strategies.guidance.preset import Preset, guided
 from invsolve.strategies.published.pigdm_published import PublishedPiGDM
 from invsolve.strategies.published.proximal import DataStep
 
@@ -90,15 +91,8 @@ class _PseudoinverseBound:
         return replace(self, step=self.step.take(index))
 
 
-def PiGDM(
-    *,
-    form: Literal["score", "published"] = "score",
-    prior_std: float | None = None,
-    sampler: Sampler | None = None,
-    num_steps: int | None = None,
-    grid: Tensor | None = None,
-    eta: float | None = None,
-) -> Strategy:
+@final
+class PiGDM(Guided, metaclass=Preset):
     """Pseudoinverse-guided diffusion, in its score form or as published.
 
     Parameters
@@ -133,16 +127,30 @@ def PiGDM(
     Song, Vahdat, Mardani & Kautz 2023, Pseudoinverse-Guided Diffusion Models for Inverse Problems, ICLR 2023,
     https://openreview.net/forum?id=9_gsMA8MRKQ.
     """
-    check_choice("PiGDM", "form", form, ("score", "published"))
-    if form == "published":
-        if sampler is not None:
-            raise invalid("PiGDM", "sampler", "left out: the published form has its own step", sampler)
-        return PublishedPiGDM(
-            eta=0.2 if eta is None else eta,
-            prior_std=prior_std,
-            num_steps=100 if num_steps is None else num_steps,
-            grid=grid,
-        )
-    if eta is not None:
-        raise invalid("PiGDM", "eta", "left out: the score form has a sampler instead", eta)
-    return guided(PseudoinverseGuidance(prior_std=prior_std), sampler, 50 if num_steps is None else num_steps, grid)
+
+    guidance_type = PseudoinverseGuidance
+    other_form = PublishedPiGDM
+
+    def __new__(  # type: ignore[misc]  # see `Preset`
+        cls,
+        *,
+        form: Literal["score", "published"] = "score",
+        prior_std: float | None = None,
+        sampler: Sampler | None = None,
+        num_steps: int | None = None,
+        grid: Tensor | None = None,
+        eta: float | None = None,
+    ) -> Strategy:
+        check_choice("PiGDM", "form", form, ("score", "published"))
+        if form == "published":
+            if sampler is not None:
+                raise invalid("PiGDM", "sampler", "left out: the published form has its own step", sampler)
+            return PublishedPiGDM(
+                eta=0.2 if eta is None else eta,
+                prior_std=prior_std,
+                num_steps=100 if num_steps is None else num_steps,
+                grid=grid,
+            )
+        if eta is not None:
+            raise invalid("PiGDM", "eta", "left out: the score form has a sampler instead", eta)
+        return guided(PseudoinverseGuidance(prior_std=prior_std), sampler, 50 if num_steps is None else num_steps, grid)

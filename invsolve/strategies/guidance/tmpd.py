@@ -12,7 +12,8 @@ from invsolve.priors.base import Prior
 from invsolve.problem import Problem
 from invsolve.samplers import Sampler
 from invsolve.strategies.base import Info
-from invsolve.strategies.guidance.guided import BoundGuidance, Guidance, Guided, guided, needs_derivative
+from invsolve.strategies.guidance.guided import BoundGuidance, Guidance, Guided, needs_derivative
+from invsolve.strategies.guidance.preset import Preset, guided
 
 
 @final
@@ -70,7 +71,8 @@ class _TweedieBound:
         return replace(self, problem=self.problem.take(index))
 
 
-def TMPD(*, sampler: Sampler | None = None, num_steps: int = 50, grid: Tensor | None = None) -> Guided:
+@final
+class TMPD(Guided, metaclass=Preset):
     """Tweedie moment projected diffusion: `TweedieMoment` with a second-order stochastic sampler.
 
     Parameters
@@ -94,4 +96,14 @@ def TMPD(*, sampler: Sampler | None = None, num_steps: int = 50, grid: Tensor | 
     ----------
     Boys et al. 2023, Tweedie Moment Projected Diffusions for Inverse Problems, arXiv 2310.06721.
     """
-    return guided(TweedieMoment(), sampler, num_steps, grid)
+
+    guidance_type = TweedieMoment
+
+    def __new__(  # type: ignore[misc]  # see `Preset`
+        cls,
+        *,
+        sampler: Sampler | None = None,
+        num_steps: int = 50,
+        grid: Tensor | None = None,
+    ) -> Guided:
+        return guided(TweedieMoment(), sampler, num_steps, grid)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import final
+
 from torch import Tensor
 
 from invsolve.samplers import Sampler, UniPC
 from invsolve.strategies.guidance.guided import Guided, NoGuidance
+from invsolve.strategies.guidance.preset import Preset
 
 
-def Unconditional(*, sampler: Sampler | None = None, num_steps: int = 50, grid: Tensor | None = None) -> Guided:
+@final
+class Unconditional(Guided, metaclass=Preset):
     """The prior's denoiser without data, by UniPC of order 3: the most accurate per evaluation.
 
     Parameters
@@ -32,4 +36,14 @@ def Unconditional(*, sampler: Sampler | None = None, num_steps: int = 50, grid: 
     ----------
     Zhao et al. 2023, UniPC: A Unified Predictor-Corrector Framework, arXiv 2302.04867.
     """
-    return Guided(guidance=NoGuidance(), sampler=sampler or UniPC(order=3), num_steps=num_steps, grid=grid)
+
+    guidance_type = NoGuidance
+
+    def __new__(  # type: ignore[misc]  # see `Preset`
+        cls,
+        *,
+        sampler: Sampler | None = None,
+        num_steps: int = 50,
+        grid: Tensor | None = None,
+    ) -> Guided:
+        return Guided(guidance=NoGuidance(), sampler=sampler or UniPC(order=3), num_steps=num_steps, grid=grid)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import final
 
 import torch
@@ -71,7 +71,7 @@ def trial(
 
 
 @final
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class AdaptiveSDE(Strategy):
     """The reverse stochastic equation, its steps as long as an error estimate allows; every row chooses its own.
 
@@ -116,6 +116,7 @@ class AdaptiveSDE(Strategy):
     """
 
     guidance: Guidance
+    _: KW_ONLY
     rtol: float = 0.05
     atol: float = 0.01
     levels: tuple[float, float] | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Literal, final
 
 import torch
@@ -81,7 +81,7 @@ def relative_ridge(residuals: Tensor) -> Tensor:
 
 
 @final
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class DeqParallel(Strategy):
     """The deterministic chain of DDIM, all of its levels solved at once as a fixed point.
 
@@ -131,6 +131,7 @@ class DeqParallel(Strategy):
     """
 
     guidance: Guidance
+    _: KW_ONLY
     num_steps: int = 25
     max_sweeps: int | None = None
     rtol: float = 1e-4
