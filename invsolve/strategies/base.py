@@ -17,6 +17,7 @@ from torch import Tensor
 from invsolve.core.fingerprint import fingerprint
 from invsolve.core.random import DrawLike
 from invsolve.errors import invalid_type
+from invsolve.operators.base import BlackBox
 from invsolve.priors.base import Prior
 from invsolve.problem import Problem
 
@@ -144,3 +145,13 @@ class Strategy(abc.ABC):
     def fingerprint(self) -> str:
         """A short hash of the options: equal options, equal text, in any process."""
         return fingerprint(self)
+
+
+def needs_derivative(problem: Problem) -> str:
+    """What a strategy that differentiates the likelihood lacks, as a clause; '' if nothing.
+
+    Noise of any distribution is taken by its Gaussian at D.
+    """
+    if isinstance(problem.operator, BlackBox):
+        return f"an operator with a derivative ({type(problem.operator).__name__} is a black box)"
+    return ""

@@ -1,4 +1,7 @@
-"""Which noise levels a posterior needs: the grid belongs to the solver, not to how the prior was trained."""
+"""Which noise levels a posterior needs, and the signals at the highest of them.
+
+The grid belongs to the solver, not to how the prior was trained.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +19,10 @@ from invsolve.noise import Gaussian
 from invsolve.operators.base import BlackBox
 from invsolve.priors.base import Prior
 from invsolve.problem import Problem
-from invsolve.samplers import log_grid, prior_range
+from invsolve.samplers import custom_grid, log_grid, prior_range
+from invsolve.strategies.base import Run
 
-_TOP = 10.0  # in units of the prior's scale: the law of x_t no longer knows the signal
+_TOP = 10.0  # in units of the prior's scale: the distribution of x_t no longer knows the signal
 _BOTTOM = 0.1  # in units of the smallest posterior std: what stopping there removes is 0.5 % of that std
 
 _POINTS = 4  # of the prior's size, where the Jacobian at its mean says nothing
@@ -59,6 +63,28 @@ def solver_grid(problem: Problem, prior: Prior, num_steps: int) -> Tensor:
     """Log-spaced levels between `noise_levels`, then 0: ``(N + 1,)``, or ``(batch, N + 1)`` where items differ."""
     high, low = noise_levels(problem, prior)
     return log_grid(high, low, num_steps)
+
+
+def shared_grid(owner: str, grid: Tensor) -> Tensor:
+    """Levels of the caller, one grid for all rows, ``(N + 1,)``."""
+    grid = custom_grid(grid)
+    if grid.ndim != 1:
+        raise invalid(owner, "grid", "one grid for all rows, 1-d", tuple(grid.shape))
+    return grid
+
+
+def first_signals(run: Run, top: Tensor) -> Tensor:
+    """Where a walk starts at level ``top``, () or (rows,).
+
+    ``mean + sqrt(C_fit + t^2) z`` where the prior states a covariance, else ``mean + t z``.
+    """
+    prior = run.prior
+    top = top.to(run.problem.data.device, prior.dtype)
+    if prior.law is not None:
+        z = run.normal(-1).reshape(run.rows, *prior.law.modes.mode_shape)
+        return prior.law.sample(z, top.view(-1, *([1] * (z.ndim - 1))) if top.ndim else top)
+    level = top.view(-1, *([1] * len(prior.shape))) if top.ndim else top
+    return prior.mean + level * run.noise(-1)
 
 
 def entry_std(prior: Prior) -> float:

@@ -16,8 +16,10 @@ from invsolve.errors import UnsupportedError, invalid
 from invsolve.noise import Gaussian, as_noise
 from invsolve.operators.base import BlackBox, LinearOperator, Operator
 from invsolve.priors.base import Prior
+from invsolve.priors.exact.sparse import SparsePrior
 from invsolve.problem import Problem
 from invsolve.strategies.base import Strategy
+from invsolve.strategies.choice.candidates import ladder
 
 _ORDER = {"right": 0, "close": 1, "off": 2, "untested": 3}
 _WORDS = {
@@ -149,8 +151,10 @@ def advise(A: Operator | Problem, prior: Prior, noise: Any = None) -> Advice:
         raise not_a_prior(prior, "advise")
     check_pair(problem.operator, prior, "advise")
     kind, because = _kind(problem, prior)
+    from invsolve.strategies.choice.catalogue import catalogue  # a dozen modules that most programs do not need
+
     advised, refused = [], {}
-    for name, strategy in candidates():
+    for name, strategy in catalogue():
         lacking = "" if strategy is None else strategy.missing(problem, prior)
         if strategy is None:
             lacking = _auto_lacks(problem, prior)
@@ -214,48 +218,14 @@ def _kind(problem: Problem, prior: Prior) -> tuple[str, str]:
         if problem.operator.gram is not None:
             return "mask", "Gaussian prior, data of unmixed entries"
         return "blur", "Gaussian prior, linear"
-    from invsolve.priors.exact.sparse import SparsePrior
-
     if isinstance(prior, SparsePrior):
         return "sparse", "sparse prior, linear"
     return "modes", f"{type(prior).__name__} may have several modes"
 
 
 def _auto_lacks(problem: Problem, prior: Prior) -> str:
-    from invsolve.strategies.choice.candidates import ladder
-
     try:
         ladder(problem, prior, 256)
     except UnsupportedError as error:
         return str(error)
     return ""
-
-
-@cache
-def candidates() -> tuple[tuple[str, Strategy | None], ...]:
-    """What is measured and advised: its name in code, and the strategy (None: "auto")."""
-    from invsolve import strategies as s
-
-    return (
-        ("auto", None),
-        ("Exact()", s.Exact()),
-        ("NoiseMCMC()", s.NoiseMCMC()),
-        ("SMC()", s.SMC()),
-        ("MMPS()", s.MMPS()),
-        ("TMPD()", s.TMPD()),
-        ("PiGDM()", s.PiGDM()),
-        ('PiGDM(form="published")', s.PiGDM(form="published")),
-        ("DPS()", s.DPS()),
-        ('DPS(form="paper", scale=0.3)', s.DPS(form="paper", scale=0.3)),
-        ("LGD()", s.LGD()),
-        ("DDNM()", s.DDNM()),
-        ("DDRM()", s.DDRM()),
-        ("DiffPIR()", s.DiffPIR()),
-        ("DiffPIR(lam=8, zeta=1)", s.DiffPIR(lam=8.0, zeta=1.0)),
-        ("REDDiff()", s.REDDiff()),
-        ("DAPS()", s.DAPS()),
-        ("PnPDM()", s.PnPDM()),
-        ("LanPaint()", s.LanPaint()),
-        ("MCGDiff()", s.MCGDiff()),
-        ("FPS()", s.FPS()),
-    )

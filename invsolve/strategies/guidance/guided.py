@@ -10,13 +10,11 @@ from torch import Tensor
 
 from invsolve.core.validation import check_int
 from invsolve.errors import invalid_type
-from invsolve.operators.base import BlackBox
 from invsolve.priors.base import Prior
 from invsolve.problem import Problem
 from invsolve.samplers import Plan, Sampler, SamplerState
 from invsolve.strategies.base import Info, Run, Strategy
-from invsolve.strategies.noise_levels import solver_grid
-from invsolve.strategies.published.annealed import first_signals, shared_grid
+from invsolve.strategies.noise_levels import first_signals, shared_grid, solver_grid
 
 
 class BoundGuidance(Protocol):
@@ -164,13 +162,3 @@ class _Unguided:
 
     def take(self, index: Tensor) -> Self:
         return self
-
-
-def needs_derivative(problem: Problem) -> str:
-    """What a covariance-aware guidance lacks; '' if nothing.
-
-    Noise of any distribution is taken by its Gaussian at D.
-    """
-    if isinstance(problem.operator, BlackBox):
-        return f"an operator with a derivative ({type(problem.operator).__name__} is a black box)"
-    return ""

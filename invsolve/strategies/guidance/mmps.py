@@ -15,8 +15,8 @@ from invsolve.noise import Gaussian
 from invsolve.priors.base import Prior
 from invsolve.problem import Problem
 from invsolve.samplers import Sampler
-from invsolve.strategies.base import Info
-from invsolve.strategies.guidance.guided import BoundGuidance, Guidance, Guided, needs_derivative
+from invsolve.strategies.base import Info, needs_derivative
+from invsolve.strategies.guidance.guided import BoundGuidance, Guidance, Guided
 from invsolve.strategies.guidance.preset import Preset, guided
 
 _DROWNED = 4.0  # noise, in rms of the signal, above which a learned prior's law replaces its Jacobian

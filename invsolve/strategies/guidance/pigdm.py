@@ -13,8 +13,8 @@ from invsolve.priors.base import Prior
 from invsolve.problem import Problem
 from invsolve.samplers import Sampler
 from invsolve.samplers.base import combine
-from invsolve.strategies.base import Info, Strategy
-from invsolve.strategies.guidance.guided import BoundGuidance, Guidance, Guided, needs_derivative
+from invsolve.strategies.base import Info, Strategy, needs_derivative
+from invsolve.strategies.guidance.guided import BoundGuidance, Guidance, Guided
 from invsolve.strategies.guidance.preset import Preset, guided
 from invsolve.strategies.published.pigdm_published import PublishedPiGDM
 from invsolve.strategies.published.proximal import DataStep

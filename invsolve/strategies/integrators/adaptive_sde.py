@@ -18,8 +18,7 @@ from invsolve.priors.base import Prior
 from invsolve.problem import Problem
 from invsolve.strategies.base import Info, Run, Strategy
 from invsolve.strategies.guidance.guided import BoundGuidance, Guidance
-from invsolve.strategies.noise_levels import noise_levels
-from invsolve.strategies.published.annealed import first_signals
+from invsolve.strategies.noise_levels import first_signals, noise_levels
 
 _SAFETY, _POWER = 0.9, 0.9  # theta and r of the paper's `h <- theta h E^-r`
 _FIRST = 0.01  # the first step, of the whole way

@@ -17,7 +17,7 @@ from invsolve.problem import Problem
 from invsolve.samplers import Euler
 from invsolve.strategies.base import Bound, Info, Run, Strategy
 from invsolve.strategies.guidance.guided import BoundGuidance, Guidance, Guided
-from invsolve.strategies.published.annealed import first_signals
+from invsolve.strategies.noise_levels import first_signals
 
 _MEMORY = 5  # sweeps that Anderson's mixing looks back on
 _RIDGE = 1e-10  # of the trace of their Gram matrix, added to its diagonal

@@ -13,32 +13,9 @@ from invsolve.core.validation import check_int, check_number, check_positive, re
 from invsolve.errors import invalid
 from invsolve.priors.base import Prior
 from invsolve.problem import Problem
-from invsolve.samplers import custom_grid
 from invsolve.samplers.base import Level, SamplerState, is_zero
 from invsolve.strategies.base import Bound, Info, Run, Strategy
-from invsolve.strategies.noise_levels import entry_std, noise_size, solver_grid
-
-
-def shared_grid(owner: str, grid: Tensor) -> Tensor:
-    """Levels of the caller, one grid for all rows, ``(N + 1,)``."""
-    grid = custom_grid(grid)
-    if grid.ndim != 1:
-        raise invalid(owner, "grid", "one grid for all rows, 1-d", tuple(grid.shape))
-    return grid
-
-
-def first_signals(run: Run, top: Tensor) -> Tensor:
-    """Where a walk starts at level ``top``, () or (rows,).
-
-    ``mean + sqrt(C_fit + t^2) z`` where the prior states a covariance, else ``mean + t z``.
-    """
-    prior = run.prior
-    top = top.to(run.problem.data.device, prior.dtype)
-    if prior.law is not None:
-        z = run.normal(-1).reshape(run.rows, *prior.law.modes.mode_shape)
-        return prior.law.sample(z, top.view(-1, *([1] * (z.ndim - 1))) if top.ndim else top)
-    level = top.view(-1, *([1] * len(prior.shape))) if top.ndim else top
-    return prior.mean + level * run.noise(-1)
+from invsolve.strategies.noise_levels import entry_std, first_signals, noise_size, shared_grid, solver_grid
 
 
 @final

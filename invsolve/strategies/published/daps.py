@@ -15,8 +15,7 @@ from invsolve.priors.base import Prior
 from invsolve.problem import Problem
 from invsolve.samplers import karras_grid
 from invsolve.samplers.base import Level, is_zero
-from invsolve.strategies.base import Info, Run
-from invsolve.strategies.guidance.guided import needs_derivative
+from invsolve.strategies.base import Info, Run, needs_derivative
 from invsolve.strategies.noise_levels import PerRow, information
 from invsolve.strategies.published.annealed import Walk, check_optional
 from invsolve.strategies.published.likelihood_step import likelihood_gradient, tamed

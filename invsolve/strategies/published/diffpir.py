@@ -12,8 +12,7 @@ from invsolve.priors.base import Prior
 from invsolve.problem import Problem
 from invsolve.samplers import ddpm_grid, karras_grid
 from invsolve.samplers.base import Level, is_zero
-from invsolve.strategies.base import Info, Run
-from invsolve.strategies.guidance.guided import needs_derivative
+from invsolve.strategies.base import Info, Run, needs_derivative
 from invsolve.strategies.published.annealed import Walk, check_share, fixed_eta
 from invsolve.strategies.published.proximal import DataStep
 

@@ -13,8 +13,7 @@ from invsolve.priors.base import Prior
 from invsolve.problem import Problem
 from invsolve.samplers import vp_grid
 from invsolve.samplers.base import Level
-from invsolve.strategies.base import Info, Run
-from invsolve.strategies.guidance.guided import needs_derivative
+from invsolve.strategies.base import Info, Run, needs_derivative
 from invsolve.strategies.noise_levels import PerRow, information
 from invsolve.strategies.published.annealed import Walk, ancestral, check_optional, root
 from invsolve.strategies.published.likelihood_step import residual_norm

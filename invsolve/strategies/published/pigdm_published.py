@@ -10,8 +10,7 @@ from torch import Tensor
 from invsolve.priors.base import Prior
 from invsolve.problem import Problem
 from invsolve.samplers.base import Level
-from invsolve.strategies.base import Info, Run
-from invsolve.strategies.guidance.guided import needs_derivative
+from invsolve.strategies.base import Info, Run, needs_derivative
 from invsolve.strategies.published.annealed import Walk, check_optional, check_share, fixed_eta
 from invsolve.strategies.published.proximal import DataStep
 

@@ -19,10 +19,9 @@ from invsolve.priors.base import Prior
 from invsolve.problem import Problem
 from invsolve.samplers import Euler, Plan, SDEDPMSolver2M, log_grid
 from invsolve.samplers.base import SamplerState
-from invsolve.strategies.base import Info, Run, Strategy
-from invsolve.strategies.guidance.guided import needs_derivative
-from invsolve.strategies.noise_levels import information, noise_size
-from invsolve.strategies.published.annealed import check_optional, check_share, first_signals
+from invsolve.strategies.base import Info, Run, Strategy, needs_derivative
+from invsolve.strategies.noise_levels import first_signals, information, noise_size
+from invsolve.strategies.published.annealed import check_optional, check_share
 from invsolve.strategies.published.likelihood_step import likelihood_gradient, tamed
 from invsolve.strategies.published.proximal import DataStep
 

@@ -19,9 +19,9 @@ from invsolve.priors.base import Prior
 from invsolve.problem import Problem
 from invsolve.samplers import vp_grid
 from invsolve.samplers.base import Level
-from invsolve.strategies.base import Info, Run
-from invsolve.strategies.guidance.guided import needs_derivative
-from invsolve.strategies.published.annealed import OnLevels, WalkBound, check_optional, first_signals, root
+from invsolve.strategies.base import Info, Run, needs_derivative
+from invsolve.strategies.noise_levels import first_signals
+from invsolve.strategies.published.annealed import OnLevels, WalkBound, check_optional, root
 from invsolve.strategies.published.likelihood_step import likelihood_gradient
 from invsolve.strategies.published.proximal import DataStep
 

@@ -14,7 +14,8 @@ from invsolve.priors.base import Prior
 from invsolve.problem import Problem
 from invsolve.samplers.base import Level, is_zero
 from invsolve.strategies.base import Info, Run
-from invsolve.strategies.published.annealed import OnLevels, WalkBound, check_optional, check_share, first_signals
+from invsolve.strategies.noise_levels import first_signals
+from invsolve.strategies.published.annealed import OnLevels, WalkBound, check_optional, check_share
 from invsolve.strategies.published.spectral import SpectralData, needs_spectrum
 from invsolve.strategies.smc.weights import check_together, effective, in_place, log_mean_exp, normalised, systematic
 

@@ -18,10 +18,9 @@ from invsolve.noise import Gaussian
 from invsolve.priors.base import Prior
 from invsolve.problem import Problem
 from invsolve.samplers import log_grid
-from invsolve.strategies.base import Info, Run, Strategy
-from invsolve.strategies.guidance.guided import Guidance, needs_derivative
-from invsolve.strategies.noise_levels import noise_levels
-from invsolve.strategies.published.annealed import shared_grid
+from invsolve.strategies.base import Info, Run, Strategy, needs_derivative
+from invsolve.strategies.guidance.guided import Guidance
+from invsolve.strategies.noise_levels import noise_levels, shared_grid
 from invsolve.strategies.smc.coordinates import Coordinates, linear_jacobian
 from invsolve.strategies.smc.initial import first_particles
 from invsolve.strategies.smc.proposals import Form, HasDensity, Level, Ready, Setting
