@@ -16,7 +16,7 @@ from torch import Tensor
 
 from invsolve.core.fingerprint import fingerprint
 from invsolve.core.random import DrawLike
-from invsolve.errors import invalid_type
+from invsolve.errors import UnsupportedError, invalid_type
 from invsolve.operators.base import BlackBox
 from invsolve.priors.base import Prior
 from invsolve.problem import Problem
@@ -155,3 +155,12 @@ def needs_derivative(problem: Problem) -> str:
     if isinstance(problem.operator, BlackBox):
         return f"an operator with a derivative ({type(problem.operator).__name__} is a black box)"
     return ""
+
+
+def check_together(owner: str, index: Tensor, batch: int) -> None:
+    """Raise unless the rows ``index`` hold all samples of every item: what memory did not hold was split."""
+    if len(index) % batch or bool((index.view(-1, batch) != index[:batch]).any()):
+        raise UnsupportedError(
+            f"{owner}: the samples of an item must run together, but memory does not hold them. Ask for fewer samples, "
+            "or fewer items."
+        )

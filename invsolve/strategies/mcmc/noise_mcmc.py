@@ -16,7 +16,7 @@ from invsolve.errors import invalid, invalid_type
 from invsolve.operators.base import BlackBox
 from invsolve.priors.base import Prior
 from invsolve.problem import Problem
-from invsolve.strategies.base import Info, Run, Strategy
+from invsolve.strategies.base import Info, Run, Strategy, check_together
 from invsolve.strategies.mcmc.kernels import Chains, Metric, Normal, Target, autoregressive, hamiltonian
 from invsolve.strategies.mcmc.noise_map import NoiseMap, noise_map
 from invsolve.strategies.mcmc.recording import recorded, summary
@@ -24,7 +24,6 @@ from invsolve.strategies.mcmc.spike_slab import Sites
 from invsolve.strategies.mcmc.state import NoiseMCMCState, only
 from invsolve.strategies.mcmc.tempering import autocorrelation, measured, tempered
 from invsolve.strategies.mcmc.warm_start import Started
-from invsolve.strategies.smc.weights import check_together
 
 _ACCEPT = {"hmc": 0.8, "mala": 0.6, "pcn": 0.3}  # acceptance that the step size is steered to
 _TRAJECTORY = 1.6  # length of an HMC trajectory in the coordinates of the metric: a quarter of an oscillation

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from invsolve.core.arrays import to_real
+from invsolve.core.resampling import systematic
 from invsolve.strategies.mcmc.convergence import population
 from invsolve.strategies.mcmc.kernels import Target
 from invsolve.strategies.mcmc.state import NoiseMCMCState
@@ -60,12 +61,10 @@ def plan(log_evidence: Tensor, samples: int, chains: int, rounds: int) -> tuple[
     Islands count by their evidence; on each, samples go through chains and rounds so that none is taken twice while
     there are others.
     """
-    items, islands = log_evidence.shape
+    islands = log_evidence.shape[1]
     each = chains // islands
     weights = torch.softmax(log_evidence, 1).nan_to_num(1 / islands)
-    comb = ((torch.arange(samples, dtype=torch.float64, device=weights.device) + 0.5) / samples).expand(items, -1)
-    edges = weights.cumsum(1).contiguous()
-    island = torch.searchsorted(edges, comb.contiguous() * edges[:, -1:]).clamp_max(islands - 1)
+    island = systematic(weights.mT, 0.5, samples).mT.contiguous()
     before = torch.searchsorted(island, island, right=False)  # samples of lower islands
     place = torch.arange(samples, device=weights.device) - before
     count = torch.searchsorted(island, island, right=True) - before

@@ -8,9 +8,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from invsolve.core.resampling import systematic
 from invsolve.strategies.mcmc.kernels import Chains, Metric
 from invsolve.strategies.mcmc.state import NoiseMCMCState
-from invsolve.strategies.smc.weights import systematic
 
 
 def tempered(part: NoiseMCMCState, uniform: Tensor, keep: float, *, scores: bool) -> NoiseMCMCState:

@@ -9,15 +9,15 @@ from typing import ClassVar, Literal, Self, final
 import torch
 from torch import Tensor
 
+from invsolve.core.resampling import effective, in_place, log_mean_exp, normalised, systematic
 from invsolve.core.validation import check_positive
 from invsolve.priors.base import Prior
 from invsolve.problem import Problem
 from invsolve.samplers.base import Level, is_zero
-from invsolve.strategies.base import Info, Run
+from invsolve.strategies.base import Info, Run, check_together
 from invsolve.strategies.noise_levels import first_signals
 from invsolve.strategies.published.annealed import OnLevels, WalkBound, check_optional, check_share
 from invsolve.strategies.published.spectral import SpectralData, needs_spectrum
-from invsolve.strategies.smc.weights import check_together, effective, in_place, log_mean_exp, normalised, systematic
 
 _RESAMPLE = 1_000  # draws of resampling have numbers of their own
 
