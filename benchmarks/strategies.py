@@ -24,7 +24,7 @@ from torch import Tensor
 import invsolve as iv
 from invsolve import strategies as ivs
 from invsolve.strategies.choice.advise import KINDS as TEXTS
-from invsolve.strategies.choice.advise import candidates
+from invsolve.strategies.choice.catalogue import catalogue
 
 D = torch.float64
 RUNS, SAMPLES = 256, 63
@@ -119,7 +119,7 @@ KINDS: dict[str, Callable[[], Kind]] = {
     "counts": counts,
 }
 
-STRATEGIES: dict[str, ivs.Strategy | str] = {name: strategy or "auto" for name, strategy in candidates()}
+STRATEGIES: dict[str, ivs.Strategy | str] = {name: strategy or "auto" for name, strategy in catalogue()}
 # Hundreds of problems, each with its own chains: fewer than the default's, whose errors are smaller than it shows.
 STRATEGIES["NoiseMCMC()"] = ivs.NoiseMCMC(chains=128, islands=4)
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from invsolve.strategies.smc.weights import effective, normalised
+from invsolve.core.resampling import effective, normalised
 
 _MISFIT = 5.0  # median chi^2 per datum above which the samples are said not to fit
 _HOPELESS, _FEW = 100.0, 0.01  # chi^2 that no posterior sample has (as of counts that are impossible), and the share

@@ -15,6 +15,7 @@ from invsolve.core.arrays import to_real
 from invsolve.core.checkpoint import Checkpoint
 from invsolve.core.fingerprint import fingerprint
 from invsolve.core.random import DrawLike
+from invsolve.core.resampling import effective, systematic
 from invsolve.errors import invalid
 from invsolve.priors.base import Prior
 from invsolve.problem import Problem
@@ -162,13 +163,11 @@ def pooled(
     each = (own[..., None] * values).sum(0)
     square = (own[..., None] * values.square()).sum(0)
     weights = (own * share).permute(1, 2, 0).flatten(1)  # (items, islands * count)
-    comb = (torch.arange(num_samples, dtype=torch.float64, device=weights.device) + 0.5) / num_samples
-    edges = weights.cumsum(1).contiguous()
-    place = torch.searchsorted(edges, comb * edges[:, -1:]).clamp_max(weights.shape[1] - 1)  # (items, num_samples)
+    place = systematic(weights.mT, 0.5, num_samples).mT  # (items, num_samples)
     island, particle = place // count, place % count
     item = torch.arange(items, device=place.device)[:, None]
     rows = ((particle * items + item) * islands + island).mT.flatten()
     found = between_islands(each, square, evidence)
-    found |= {"ess": 1 / weights.square().sum(1)}
+    found |= {"ess": effective(weights.mT)}
     found |= {k: v.double().amin(1) for k, v in info.items() if k == "founders"}
     return rows, {k: v.repeat(num_samples) for k, v in found.items()}

@@ -1,5 +1,6 @@
-"""How prior and data are combined: exact draws, guidance with any sampler, the published methods, particles and chains,
-and the base class for your own.
+"""How prior and data are combined: exact draws, guidance, published methods, particles and chains.
+
+Also the base class for a strategy of your own.
 """
 
 from typing import TYPE_CHECKING

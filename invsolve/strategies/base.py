@@ -16,7 +16,8 @@ from torch import Tensor
 
 from invsolve.core.fingerprint import fingerprint
 from invsolve.core.random import DrawLike
-from invsolve.errors import invalid_type
+from invsolve.errors import UnsupportedError, invalid_type
+from invsolve.operators.base import BlackBox
 from invsolve.priors.base import Prior
 from invsolve.problem import Problem
 
@@ -34,7 +35,19 @@ class Bound(Protocol):
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Run:
-    """The rows that a strategy works on: ``problem`` has one row for each, ``draws`` their keyed numbers."""
+    """The rows that a strategy works on; a row is sample k of item b.
+
+    Parameters
+    ----------
+    problem : Problem
+        Operator, data and noise, with one item for each row.
+    prior : Prior
+        The prior, shared by all rows.
+    draws : DrawLike
+        The keyed random numbers of the rows: a row draws the same in any chunk.
+    bound : object
+        What `Strategy.bind` prepared, for these rows; None where it prepared nothing.
+    """
 
     problem: Problem
     prior: Prior
@@ -43,6 +56,7 @@ class Run:
 
     @property
     def rows(self) -> int:
+        """How many rows there are."""
         return len(self.problem.data)
 
     def normal(self, step: int, index: int = 0) -> Tensor:
@@ -50,13 +64,30 @@ class Run:
         return self.draws.normal(self.problem.shape, self.problem.signal_dtype, step=step + 1, index=index)
 
     def noise(self, step: int, index: int = 0) -> Tensor:
-        """Diffusion noise of unit level, ``C^(1/2) z``."""
+        """Diffusion noise of unit level, ``C^(1/2) z`` ``(rows, *shape)``; arguments as in `normal`."""
         return self.prior.noise(self.normal(step, index))
 
 
 class Strategy(abc.ABC):
     """Frozen options plus ``init`` and ``step``; nothing is kept on ``self``.
 
+    A subclass is a frozen dataclass that gives `init` and `step` and the number of steps; everything else has a
+    default.
+
+    Attributes
+    ----------
+    num_steps : int
+        How often `step` is called, unless `finished` says earlier that nothing is left to do.
+    couples : {"nothing", "samples"}
+        "samples": a sample depends on the other samples of its item, which then stay in one chunk. Samples never depend
+        on other items. "nothing" unless overridden.
+    gives_evidence : bool
+        Whether the last info holds "log_evidence" and "log_evidence_se". False unless overridden.
+    note : str
+        What a reader of the samples must know: a sentence that goes into ``Result.why``.
+
+    Notes
+    -----
     A state is a frozen dataclass of tensors with rows first; nested dataclasses and tuples of tensors are fine. Its
     structure must not change from step to step, so that it can be saved and restored.
     """
@@ -108,7 +139,28 @@ class Strategy(abc.ABC):
 
     @property
     def name(self) -> str:
+        """What results and messages call the strategy: the name of its class unless overridden."""
         return type(self).__name__
 
     def fingerprint(self) -> str:
+        """A short hash of the options: equal options, equal text, in any process."""
         return fingerprint(self)
+
+
+def needs_derivative(problem: Problem) -> str:
+    """What a strategy that differentiates the likelihood lacks, as a clause; '' if nothing.
+
+    Noise of any distribution is taken by its Gaussian at D.
+    """
+    if isinstance(problem.operator, BlackBox):
+        return f"an operator with a derivative ({type(problem.operator).__name__} is a black box)"
+    return ""
+
+
+def check_together(owner: str, index: Tensor, batch: int) -> None:
+    """Raise unless the rows ``index`` hold all samples of every item: what memory did not hold was split."""
+    if len(index) % batch or bool((index.view(-1, batch) != index[:batch]).any()):
+        raise UnsupportedError(
+            f"{owner}: the samples of an item must run together, but memory does not hold them. Ask for fewer samples, "
+            "or fewer items."
+        )

@@ -17,6 +17,8 @@ from invsolve.strategies.base import Info, Run, Strategy
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ExactState:
+    """One draw for every row."""
+
     x: Tensor
 
 
@@ -40,9 +42,13 @@ class BoundExact:
 class Exact(Strategy):
     """Independent draws from the exact posterior: Gaussian (and mixture) priors, linear operators, Gaussian noise.
 
-    No network evaluations. Exact up to rounding and, for problems too large to factorise, the residual of a linear
-    solve (`GaussianPosterior`). ``result.log_evidence`` is log p(y) in closed form, and its standard error a bound of
-    the rounding (`gaussian.evidence.rounding`); None where the posterior cannot be factorised within about a second.
+    No network evaluations.
+
+    Notes
+    -----
+    Exact up to rounding and, for problems too large to factorise, the residual of a linear solve (`GaussianPosterior`).
+    ``result.log_evidence`` is log p(y) in closed form, and its standard error a bound of the rounding
+    (`gaussian.evidence.rounding`); None where the posterior cannot be factorised within about a second.
     """
 
     num_steps = 1

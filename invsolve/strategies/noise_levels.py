@@ -1,4 +1,7 @@
-"""Which noise levels a posterior needs: the grid belongs to the solver, not to how the prior was trained."""
+"""Which noise levels a posterior needs, and the signals at the highest of them.
+
+The grid belongs to the solver, not to how the prior was trained.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +19,10 @@ from invsolve.noise import Gaussian
 from invsolve.operators.base import BlackBox
 from invsolve.priors.base import Prior
 from invsolve.problem import Problem
-from invsolve.samplers import log_grid, prior_range
+from invsolve.samplers import custom_grid, log_grid, prior_range
+from invsolve.strategies.base import Run
 
-_TOP = 10.0  # in units of the prior's scale: the law of x_t no longer knows the signal
+_TOP = 10.0  # in units of the prior's scale: the distribution of x_t no longer knows the signal
 _BOTTOM = 0.1  # in units of the smallest posterior std: what stopping there removes is 0.5 % of that std
 
 _POINTS = 4  # of the prior's size, where the Jacobian at its mean says nothing
@@ -61,9 +65,32 @@ def solver_grid(problem: Problem, prior: Prior, num_steps: int) -> Tensor:
     return log_grid(high, low, num_steps)
 
 
+def shared_grid(owner: str, grid: Tensor) -> Tensor:
+    """Levels of the caller, one grid for all rows, ``(N + 1,)``."""
+    grid = custom_grid(grid)
+    if grid.ndim != 1:
+        raise invalid(owner, "grid", "one grid for all rows, 1-d", tuple(grid.shape))
+    return grid
+
+
+def first_signals(run: Run, top: Tensor) -> Tensor:
+    """Where a walk starts at level ``top``, () or (rows,).
+
+    ``mean + sqrt(C_fit + t^2) z`` where the prior states a covariance, else ``mean + t z``.
+    """
+    prior = run.prior
+    top = top.to(run.problem.data.device, prior.dtype)
+    if prior.law is not None:
+        z = run.normal(-1).reshape(run.rows, *prior.law.modes.mode_shape)
+        return prior.law.sample(z, top.view(-1, *([1] * (z.ndim - 1))) if top.ndim else top)
+    level = top.view(-1, *([1] * len(prior.shape))) if top.ndim else top
+    return prior.mean + level * run.noise(-1)
+
+
 def entry_std(prior: Prior) -> float:
-    """The root mean variance of an entry of the prior, in units of the diffusion noise; its scale where it states no
-    law. It is what papers on images of unit variance take for 1.
+    """The root mean variance of an entry of the prior, in units of the diffusion noise.
+
+    Its scale where it states no distribution. It is what papers on images of unit variance take for 1.
     """
     return prior.scale if prior.law is None else sqrt(float(prior.law.variances.double().mean()))
 
@@ -98,9 +125,10 @@ class PerRow:
 
 
 def information(problem: Problem, prior: Prior, *, max_iter: int = 30, rtol: float = 0.02) -> Tensor:
-    """``|G^-1/2 A C^1/2|`` per item, (batch,) or (1,) where shared, float64 on CPU, by power iteration on ``A^H G^-1
-    A C``. A non-linear operator counts through its Jacobian at the prior's mean; where that vanishes there (moduli,
-    squares), through the largest at a few points of the prior's size.
+    """``|G^-1/2 A C^1/2|`` per item, by power iteration on ``A^H G^-1 A C``.
+
+    (batch,) or (1,) where shared, float64 on CPU. A non-linear operator counts through its Jacobian at the prior's
+    mean; where that vanishes there (moduli, squares), through the largest at a few points of the prior's size.
     """
     if isinstance(problem.operator, BlackBox):
         raise UnsupportedError(

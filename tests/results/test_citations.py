@@ -11,7 +11,7 @@ import invsolve as iv
 from invsolve.results.citations import OWN, SOURCES, papers
 from invsolve.samplers import Sampler
 from invsolve.strategies import Guidance, Strategy
-from invsolve.strategies.choice.advise import candidates
+from invsolve.strategies.choice.catalogue import catalogue
 
 A, Y = iv.operators.Mask(mask=torch.tensor([True, False])), torch.tensor([1.0, 0.0])
 PRIOR = iv.priors.GaussianPrior(mean=torch.zeros(2), covariance=torch.eye(2))
@@ -82,7 +82,7 @@ def test_a_result_read_from_a_file_knows_its_strategys_name(tmp_path):
 @pytest.mark.parametrize(
     ("name", "strategy"),
     [
-        *candidates(),
+        *catalogue(),
         (
             "DeqParallel",
             iv.strategies.DeqParallel(guidance=iv.strategies.MomentMatching()),

@@ -18,8 +18,10 @@ from invsolve.noise.convert import noise_for_data
 from invsolve.operators.base import BlackBox, LinearOperator, Operator
 from invsolve.priors.base import Prior
 from invsolve.priors.compatibility import check_pair, not_a_prior
+from invsolve.priors.exact.sparse import SparsePrior
 from invsolve.problem import Problem, checked_problem
 from invsolve.strategies.base import Strategy
+from invsolve.strategies.choice.candidates import ladder
 
 _ORDER = {"right": 0, "close": 1, "off": 2, "untested": 3}
 _WORDS = {
@@ -45,7 +47,23 @@ _SMOOTH = 600.0  # largest over smallest variance of the prior's modes: 50 of th
 @final
 @dataclass(frozen=True, kw_only=True)
 class Advised:
-    """One strategy that can take the problem."""
+    """One strategy that can take the problem.
+
+    Attributes
+    ----------
+    name : str
+        As it is written in code.
+    strategy : Strategy or None
+        The strategy; None stands for the string "auto".
+    verdict : {"right", "close", "off", "untested"}
+        By calibration on problems of this kind.
+    std : float
+        Posterior standard deviation over what it should be, there; NaN where it was not measured.
+    evaluations : float
+        Of the denoiser per sample, there; NaN where they were not counted.
+    why : str
+        What the calibration found.
+    """
 
     name: str  # as it is written in code
     strategy: Strategy | None  # None: the string "auto"
@@ -63,7 +81,19 @@ class Advised:
 @final
 @dataclass(frozen=True, kw_only=True)
 class Advice:
-    """What `advise` found, the most trustworthy first and among equals the cheapest; ``print(advice)`` for people."""
+    """What `advise` found, the most trustworthy first and among equals the cheapest; ``print(advice)`` for people.
+
+    Attributes
+    ----------
+    kind : str
+        The kind of problem of docs/strategies.md that was looked up.
+    because : str
+        Why it is of that kind.
+    strategies : tuple of Advised
+        Those that can take the problem, best first.
+    refused : dict of str to str
+        Strategies that cannot take the problem, and what they lack.
+    """
 
     kind: str  # the kind of problem of docs/strategies.md that was looked up
     because: str
@@ -90,11 +120,29 @@ class Advice:
 def advise(A: Operator | Problem, prior: Prior, noise: Any = None) -> Advice:
     """Every strategy that can take this operator, prior and noise, and how it did on problems of its kind.
 
-    ``A``: an operator, with ``noise`` (a number or an `iv.noise` model), or an `iv.Problem`. The table behind it is
-    docs/strategies.md: `iv.calibrate` on small problems with exact denoisers. It says what to expect, not what is true
-    of your problem; with a learned prior the errors of the network come on top.
+    Parameters
+    ----------
+    A : Operator or Problem
+        The operator, with ``noise``; or a problem, which has its own.
+    prior : Prior
+        The prior.
+    noise : float, Tensor or Noise, optional
+        A standard deviation in the units of the data, or an `iv.noise` model; left out with a problem.
 
-    Raises InputError or InputTypeError as `iv.solve` does.
+    Returns
+    -------
+    Advice
+        The strategies in order, and those that cannot take the problem.
+
+    Raises
+    ------
+    InputError, InputTypeError
+        As `iv.solve` does.
+
+    Notes
+    -----
+    The table behind it is docs/strategies.md: `iv.calibrate` on small problems with exact denoisers. It says what to
+    expect, not what is true of your problem; with a learned prior the errors of the network come on top.
     """
     if isinstance(A, Problem) and noise is not None:
         raise invalid("advise", "noise", "left out when the first argument is a Problem", noise)
@@ -103,8 +151,10 @@ def advise(A: Operator | Problem, prior: Prior, noise: Any = None) -> Advice:
         raise not_a_prior("advise", prior)
     check_pair("advise", problem.operator, prior)
     kind, because = _kind(problem, prior)
+    from invsolve.strategies.choice.catalogue import catalogue  # a dozen modules that most programs do not need
+
     advised, refused = [], {}
-    for name, strategy in candidates():
+    for name, strategy in catalogue():
         lacking = "" if strategy is None else strategy.missing(problem, prior)
         if strategy is None:
             lacking = _auto_lacks(problem, prior)
@@ -166,48 +216,14 @@ def _kind(problem: Problem, prior: Prior) -> tuple[str, str]:
         if problem.operator.gram is not None:
             return "mask", "Gaussian prior, data of unmixed entries"
         return "blur", "Gaussian prior, linear"
-    from invsolve.priors.exact.sparse import SparsePrior
-
     if isinstance(prior, SparsePrior):
         return "sparse", "sparse prior, linear"
     return "modes", f"{type(prior).__name__} may have several modes"
 
 
 def _auto_lacks(problem: Problem, prior: Prior) -> str:
-    from invsolve.strategies.choice.candidates import ladder
-
     try:
         ladder(problem, prior, 256)
     except UnsupportedError as error:
         return str(error)
     return ""
-
-
-@cache
-def candidates() -> tuple[tuple[str, Strategy | None], ...]:
-    """What is measured and advised: its name in code, and the strategy (None: "auto")."""
-    from invsolve import strategies as s
-
-    return (
-        ("auto", None),
-        ("Exact()", s.Exact()),
-        ("NoiseMCMC()", s.NoiseMCMC()),
-        ("SMC()", s.SMC()),
-        ("MMPS()", s.MMPS()),
-        ("TMPD()", s.TMPD()),
-        ("PiGDM()", s.PiGDM()),
-        ('PiGDM(form="published")', s.PiGDM(form="published")),
-        ("DPS()", s.DPS()),
-        ('DPS(form="paper", scale=0.3)', s.DPS(form="paper", scale=0.3)),
-        ("LGD()", s.LGD()),
-        ("DDNM()", s.DDNM()),
-        ("DDRM()", s.DDRM()),
-        ("DiffPIR()", s.DiffPIR()),
-        ("DiffPIR(lam=8, zeta=1)", s.DiffPIR(lam=8.0, zeta=1.0)),
-        ("REDDiff()", s.REDDiff()),
-        ("DAPS()", s.DAPS()),
-        ("PnPDM()", s.PnPDM()),
-        ("LanPaint()", s.LanPaint()),
-        ("MCGDiff()", s.MCGDiff()),
-        ("FPS()", s.FPS()),
-    )

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import abc
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import ClassVar, Protocol, Self, final
 
 from torch import Tensor
 
 from invsolve.core.validation import check_int
 from invsolve.errors import invalid_type
-from invsolve.operators.base import BlackBox
 from invsolve.priors.base import Prior
 from invsolve.problem import Problem
-from invsolve.samplers import Plan, Sampler, SamplerState, SDEDPMSolver2M
+from invsolve.samplers import Plan, Sampler, SamplerState
 from invsolve.strategies.base import Info, Run, Strategy
-from invsolve.strategies.noise_levels import solver_grid
-from invsolve.strategies.published.annealed import first_signals, shared_grid
+from invsolve.strategies.noise_levels import first_signals, shared_grid, solver_grid
 
 
 class BoundGuidance(Protocol):
@@ -24,13 +22,18 @@ class BoundGuidance(Protocol):
 
     def __call__(self, x: Tensor, t: float | Tensor) -> tuple[Tensor, Info]: ...
 
-    def take(self, index: Tensor) -> Self: ...
+    def take(self, index: Tensor) -> Self:
+        """For the rows ``index`` (the item of every row)."""
+        ...
 
 
 class Guidance(abc.ABC):
     """Frozen options of a guidance; ``bind`` gives ``D_y = D + C t^2 grad log p(y | x_t)``.
 
-    ``name`` is what results and messages call it; the class's unless given.
+    Attributes
+    ----------
+    name : str
+        What results and messages call it; the name of the class unless given.
     """
 
     name: ClassVar[str]
@@ -41,7 +44,9 @@ class Guidance(abc.ABC):
             cls.name = cls.__name__
 
     @abc.abstractmethod
-    def bind(self, problem: Problem, prior: Prior) -> BoundGuidance: ...
+    def bind(self, problem: Problem, prior: Prior) -> BoundGuidance:
+        """The denoiser that has seen the data of ``problem``, with what can be computed once for all rows."""
+        ...
 
     def missing(self, problem: Problem, prior: Prior) -> str:
         """What the operator, noise or prior lacks, as a clause; '' if nothing."""
@@ -57,19 +62,40 @@ class _Bound:
         return _Bound(denoise=self.denoise.take(index), plan=self.plan.take(index))
 
 
-@final
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Guided(Strategy):
-    """Run ``sampler`` with the guided denoiser down a grid of noise levels.
+    """Run a sampler with the guided denoiser down a grid of noise levels.
 
-    ``num_steps`` steps on the solver's own grid: log-spaced from ten times the prior's scale (clipped to its range)
-    down to a tenth of the smallest posterior standard deviation that prior and data allow, then 0. ``grid`` replaces it
-    (`iv.samplers.karras_grid`, `log_grid`, `custom_grid`; levels in the units of the signal). The walk starts at
-    ``mean + sqrt(C_fit + t^2) z`` where the prior states a covariance, else at ``mean + t z``.
+    Parameters
+    ----------
+    guidance : Guidance
+        How the denoiser sees the data: `MomentMatching`, `TweedieMoment`, `PseudoinverseGuidance`, `NoGuidance` or
+        yours.
+    sampler : Sampler
+        How a step goes from one level to the next: `iv.samplers`.
+    num_steps : int
+        Steps on the solver's own grid, at least 2; 50 unless given. The grid is log-spaced from ten times the prior's
+        scale (clipped to its range) down to a tenth of the smallest posterior standard deviation that prior and data
+        allow, then 0.
+    grid : Tensor, shape (N + 1,), optional
+        Noise levels in the units of the signal, falling to 0, in place of the solver's own: `iv.samplers.karras_grid`,
+        `log_grid`, `custom_grid`. ``num_steps`` is then N.
+
+    Raises
+    ------
+    InputError
+        If ``num_steps`` or ``grid`` is out of range.
+    InputTypeError
+        If ``guidance`` is no `Guidance` or ``sampler`` no `Sampler`.
+
+    Notes
+    -----
+    The walk starts at ``mean + sqrt(C_fit + t^2) z`` where the prior states a covariance, else at ``mean + t z``.
     """
 
     guidance: Guidance
     sampler: Sampler
+    _: KW_ONLY
     num_steps: int = 50
     grid: Tensor | None = None
 
@@ -136,17 +162,3 @@ class _Unguided:
 
     def take(self, index: Tensor) -> Self:
         return self
-
-
-def needs_derivative(problem: Problem) -> str:
-    """What a covariance-aware guidance lacks; '' if nothing. Noise of any law is taken by its Gaussian at D."""
-    if isinstance(problem.operator, BlackBox):
-        return f"an operator with a derivative ({type(problem.operator).__name__} is a black box)"
-    return ""
-
-
-def guided(guidance: Guidance, sampler: Sampler | None, num_steps: int, grid: Tensor | None) -> Guided:
-    """The strategy of a guidance with the package's default sampler: second order and stochastic, because stochastic
-    kernels forget the start and the errors of rough guidance (priors card 3).
-    """
-    return Guided(guidance=guidance, sampler=sampler or SDEDPMSolver2M(), num_steps=num_steps, grid=grid)

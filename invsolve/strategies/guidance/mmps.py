@@ -1,6 +1,4 @@
-"""Moment matching (MMPS): the exact score for Gaussian priors and linear operators, and an excellent proposal
-elsewhere.
-"""
+"""Moment matching (MMPS): the exact score for Gaussian priors and linear operators, a good proposal elsewhere."""
 
 from __future__ import annotations
 
@@ -17,32 +15,55 @@ from invsolve.noise import Gaussian
 from invsolve.priors.base import Prior
 from invsolve.problem import Problem
 from invsolve.samplers import Sampler
-from invsolve.strategies.base import Info
-from invsolve.strategies.guidance.guided import BoundGuidance, Guidance, Guided, guided, needs_derivative
+from invsolve.strategies.base import Info, needs_derivative
+from invsolve.strategies.guidance.guided import BoundGuidance, Guidance, Guided
+from invsolve.strategies.guidance.preset import Preset, guided
 
 _DROWNED = 4.0  # noise, in rms of the signal, above which a learned prior's law replaces its Jacobian
 _DROWNED_ITER = 12  # products with the operator there: the walk forgets what is left
-_TRUSTED = 3  # products with the Jacobian of a network that are taken whatever it is (priors card 4)
+_TRUSTED = 3  # products with the Jacobian of a network that are taken whatever it is
 _LEARNED_RTOL = 1e-2
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class MomentMatching(Guidance):
-    """``D_y = D + V A^H (A V A^H + G)^-1 (y - A D)`` with the Tweedie covariance ``V = t^2 C J^H`` (guidance card 14).
+    """Guidance ``D_y = D + V A^H (A V A^H + G)^-1 (y - A D)`` with the Tweedie covariance ``V = t^2 C J^H``.
 
-    Rozet et al. 2024, arXiv 2405.13712. ``covariance="jacobian"``: V by vector-Jacobian products of the denoiser,
-    solved by conjugate gradients to ``rtol`` (`core.conjugate_gradients.default_rtol` unless given; 1e-3 saves up to
-    half of the products, and rows then agree between batches to that) in at most ``max_iter`` products. ``"law"``: V
-    from the prior's stated Gaussian law, no derivative of the prior at all; at most 4 ``max_iter`` products with the
-    operator. ``"auto"``: the law where the prior is that law; for learned priors the law at levels above four times the
-    rms of the signal, where the noise drowns what is not Gaussian (12 products with the operator), and the Jacobian
-    below; of others with a law, the law where products would differentiate a network; else the Jacobian. A non-linear
-    operator is linearised at D in every step (Gauss-Newton), and noise that is not Gaussian is replaced by the Gaussian
-    of the same gradient and Fisher information there (`Problem.gaussianised`).
+    Parameters
+    ----------
+    covariance : {"auto", "law", "jacobian"}
+        "jacobian": V by vector-Jacobian products of the denoiser. "law": V from the prior's stated Gaussian
+        distribution, no derivative of the prior at all. "auto" (the default): the stated distribution where the prior
+        is that distribution; for learned priors the stated one at levels above four times the rms of the signal, where
+        the noise drowns what is not Gaussian (12 products with the operator), and the Jacobian below; of others that
+        state one, the stated one where products would differentiate a network; else the Jacobian.
+    rtol : float, optional
+        Relative residual to which conjugate gradients solve, > 0: `core.conjugate_gradients.default_rtol` unless given,
+        1e-2 with Jacobians of networks. 1e-3 saves up to half of the products, and rows then agree between batches to
+        that.
+    max_iter : int
+        Products with V at most, at least 1; 100 unless given. With a stated distribution at most four times as many
+        products with the operator.
 
-    Jacobians of networks are not symmetric: with them ``rtol`` is 1e-2 unless given, and products beyond the third are
-    taken only where conjugate gradients have behaved as for a symmetric matrix until then.
+    Raises
+    ------
+    InputError
+        If ``covariance`` is not one of the three, ``rtol`` not positive or ``max_iter`` below 1.
+
+    Notes
+    -----
+    A non-linear operator is linearised at D in every step (Gauss-Newton), and noise that is not Gaussian is replaced by
+    the Gaussian of the same gradient and Fisher information there (`Problem.gaussianised`).
+
+    Jacobians of networks are not symmetric: with them products beyond the third are taken only where conjugate
+    gradients have behaved as for a symmetric matrix until then. The info "cg_residual" is the relative residual of each
+    row.
+
+    References
+    ----------
+    Rozet, Andry, Lanusse & Louppe 2024, Learning Diffusion Priors from Observations by Expectation Maximization,
+    arXiv 2405.13712.
     """
 
     name: ClassVar[str] = "MMPS"
@@ -179,14 +200,47 @@ class _BothBound:
         return replace(self, law=self.law.take(index), jacobian=self.jacobian.take(index))
 
 
-def MMPS(
-    *,
-    covariance: Literal["auto", "law", "jacobian"] = "auto",
-    rtol: float | None = None,
-    max_iter: int = 100,
-    sampler: Sampler | None = None,
-    num_steps: int = 50,
-    grid: Tensor | None = None,
-) -> Guided:
-    """Moment-matching posterior sampling: `MomentMatching` with a second-order stochastic sampler, 50 evaluations."""
-    return guided(MomentMatching(covariance=covariance, rtol=rtol, max_iter=max_iter), sampler, num_steps, grid)
+@final
+class MMPS(Guided, metaclass=Preset):
+    """Moment-matching posterior sampling: `MomentMatching` with a second-order stochastic sampler.
+
+    50 steps, each of one evaluation and its products with the Jacobian, unless given.
+
+    Parameters
+    ----------
+    covariance, rtol, max_iter : optional
+        Of `MomentMatching`.
+    sampler : Sampler, optional
+        How a step goes from one level to the next; `iv.samplers.SDEDPMSolver2M` unless given.
+    num_steps, grid : optional
+        Of `Guided`; 50 steps unless given.
+
+    Returns
+    -------
+    Guided
+        ``Guided(guidance=MomentMatching(...), sampler=...)``.
+
+    Raises
+    ------
+    InputError
+        As `MomentMatching` and `Guided`.
+
+    References
+    ----------
+    Rozet, Andry, Lanusse & Louppe 2024, Learning Diffusion Priors from Observations by Expectation Maximization,
+    arXiv 2405.13712.
+    """
+
+    guidance_type = MomentMatching
+
+    def __new__(  # type: ignore[misc]  # see `Preset`
+        cls,
+        *,
+        covariance: Literal["auto", "law", "jacobian"] = "auto",
+        rtol: float | None = None,
+        max_iter: int = 100,
+        sampler: Sampler | None = None,
+        num_steps: int = 50,
+        grid: Tensor | None = None,
+    ) -> Guided:
+        return guided(MomentMatching(covariance=covariance, rtol=rtol, max_iter=max_iter), sampler, num_steps, grid)

@@ -11,18 +11,26 @@ from invsolve.noise import Gaussian
 from invsolve.priors.base import Prior
 from invsolve.problem import Problem
 from invsolve.samplers import Sampler
-from invsolve.strategies.base import Info
-from invsolve.strategies.guidance.guided import BoundGuidance, Guidance, Guided, guided, needs_derivative
+from invsolve.strategies.base import Info, needs_derivative
+from invsolve.strategies.guidance.guided import BoundGuidance, Guidance, Guided
+from invsolve.strategies.guidance.preset import Preset, guided
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class TweedieMoment(Guidance):
-    """TMPD (Boys et al. 2023, arXiv 2310.06721): as moment matching with ``A V A^H`` replaced by its row sums.
+    """Guidance of TMPD: as moment matching, with ``A V A^H`` replaced by its row sums.
 
-    ``g = J^H A^H v``, ``v = (y - A D) / (G + A V A^H 1)`` elementwise; two vector-Jacobian products a step. Biased by
-    design where the rows of ``A V A^H`` are not nearly diagonal; negative row sums count as 0. Needs a noise std, not a
-    covariance; of noise that is not Gaussian it takes that of its Gaussian at D.
+    ``g = J^H A^H v``, ``v = (y - A D) / (G + A V A^H 1)`` elementwise; two vector-Jacobian products a step.
+
+    Notes
+    -----
+    Biased by design where the rows of ``A V A^H`` are not nearly diagonal; negative row sums count as 0. Needs a noise
+    std, not a covariance; of noise that is not Gaussian it takes that of its Gaussian at D.
+
+    References
+    ----------
+    Boys et al. 2023, Tweedie Moment Projected Diffusions for Inverse Problems, arXiv 2310.06721.
     """
 
     name: ClassVar[str] = "TMPD"
@@ -63,6 +71,39 @@ class _TweedieBound:
         return replace(self, problem=self.problem.take(index))
 
 
-def TMPD(*, sampler: Sampler | None = None, num_steps: int = 50, grid: Tensor | None = None) -> Guided:
-    """Tweedie moment projected diffusion: `TweedieMoment` with a second-order stochastic sampler."""
-    return guided(TweedieMoment(), sampler, num_steps, grid)
+@final
+class TMPD(Guided, metaclass=Preset):
+    """Tweedie moment projected diffusion: `TweedieMoment` with a second-order stochastic sampler.
+
+    Parameters
+    ----------
+    sampler : Sampler, optional
+        How a step goes from one level to the next; `iv.samplers.SDEDPMSolver2M` unless given.
+    num_steps, grid : optional
+        Of `Guided`; 50 steps unless given.
+
+    Returns
+    -------
+    Guided
+        ``Guided(guidance=TweedieMoment(), sampler=...)``.
+
+    Raises
+    ------
+    InputError
+        As `Guided`.
+
+    References
+    ----------
+    Boys et al. 2023, Tweedie Moment Projected Diffusions for Inverse Problems, arXiv 2310.06721.
+    """
+
+    guidance_type = TweedieMoment
+
+    def __new__(  # type: ignore[misc]  # see `Preset`
+        cls,
+        *,
+        sampler: Sampler | None = None,
+        num_steps: int = 50,
+        grid: Tensor | None = None,
+    ) -> Guided:
+        return guided(TweedieMoment(), sampler, num_steps, grid)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import final
 
 import torch
@@ -18,8 +18,7 @@ from invsolve.priors.base import Prior
 from invsolve.problem import Problem
 from invsolve.strategies.base import Info, Run, Strategy
 from invsolve.strategies.guidance.guided import BoundGuidance, Guidance
-from invsolve.strategies.noise_levels import noise_levels
-from invsolve.strategies.published.annealed import first_signals
+from invsolve.strategies.noise_levels import first_signals, noise_levels
 
 _SAFETY, _POWER = 0.9, 0.9  # theta and r of the paper's `h <- theta h E^-r`
 _FIRST = 0.01  # the first step, of the whole way
@@ -71,25 +70,52 @@ def trial(
 
 
 @final
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class AdaptiveSDE(Strategy):
-    """Jolicoeur-Martineau et al. 2021 (2105.14080): the reverse SDE, its steps as long as an error estimate allows.
+    """The reverse stochastic equation, its steps as long as an error estimate allows; every row chooses its own.
 
     Every step of the strategy is one trial of every row, two evaluations: `trial` gives x1 and x2, the error is ``E =
     rms((x2 - x1) / max(atol u, rtol max(|x1|, |x1 before|)))`` over the entries of the row alone; x2 is taken if ``E <=
-    1``, and the next trial has ``h <- min(what is left, 0.9 h E^-0.9)``. Sizes are measured from the prior's mean, and
-    u is the rms of its signals, so that neither an offset nor the units matter (the paper's images fill [-1, 1]). At
-    the lowest level a row takes D and stands still. ``guidance``: any `iv.strategies.Guidance` (`NoGuidance` ignores
-    the data). ``levels``: the highest and the lowest noise level, in the units of the signal; as `Guided` chooses them
-    unless given. ``num_steps``: how many trials are run at most; a row that has not arrived by then has failed (NaN).
+    1``, and the next trial has ``h <- min(what is left, 0.9 h E^-0.9)``. At the lowest level a row takes D and stands
+    still.
+
+    Parameters
+    ----------
+    guidance : Guidance
+        How the denoiser sees the data; `NoGuidance` ignores them.
+    rtol : float
+        Relative tolerance, >= 0; 0.05 unless given.
+    atol : float
+        Absolute tolerance in units of u, the rms of the prior's signals about their mean, > 0; 0.01 unless given.
+    levels : tuple of two floats, optional
+        The highest and the lowest noise level, in the units of the signal; as `Guided` chooses them unless given.
+    num_steps : int
+        Trials at most, at least 1; 1000 unless given. A row that has not arrived by then has failed (NaN).
+
+    Raises
+    ------
+    InputError
+        If a tolerance, a level or ``num_steps`` is out of range.
+    InputTypeError
+        If ``guidance`` is no `Guidance` or ``levels`` no pair.
+
+    Notes
+    -----
+    Sizes are measured from the prior's mean, and u is the rms of its signals, so that neither an offset nor the units
+    matter (the paper's images fill [-1, 1]). Info: "accepted", "rejected", trials of each row.
 
     One change: a rejected step keeps the Brownian path that it has seen, and the shorter one is drawn from the bridge.
     With new noise after each rejection, as published, the steps that are taken prefer large |x|: samples of N(0, 1) in
     one dimension had a std 1.6 to 2.2 times too large, the worse the tighter the tolerance (measured; in 64 dimensions
-    below 1 %). It takes 9 more tensors of the size of x a row. Info: "accepted", "rejected", trials of each row.
+    below 1 %). It takes 9 more tensors of the size of x a row.
+
+    References
+    ----------
+    Jolicoeur-Martineau et al. 2021, Gotta Go Fast When Generating Data with Score-Based Models, arXiv 2105.14080.
     """
 
     guidance: Guidance
+    _: KW_ONLY
     rtol: float = 0.05
     atol: float = 0.01
     levels: tuple[float, float] | None = None
@@ -110,6 +136,7 @@ class AdaptiveSDE(Strategy):
 
     @property
     def name(self) -> str:
+        """With the guidance: "AdaptiveSDE, MMPS"."""
         return f"AdaptiveSDE, {self.guidance.name}"
 
     def missing(self, problem: Problem, prior: Prior) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Literal, final
 
 import torch
@@ -17,7 +17,7 @@ from invsolve.problem import Problem
 from invsolve.samplers import Euler
 from invsolve.strategies.base import Bound, Info, Run, Strategy
 from invsolve.strategies.guidance.guided import BoundGuidance, Guidance, Guided
-from invsolve.strategies.published.annealed import first_signals
+from invsolve.strategies.noise_levels import first_signals
 
 _MEMORY = 5  # sweeps that Anderson's mixing looks back on
 _RIDGE = 1e-10  # of the trace of their Gram matrix, added to its diagonal
@@ -81,25 +81,57 @@ def relative_ridge(residuals: Tensor) -> Tensor:
 
 
 @final
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class DeqParallel(Strategy):
-    """The chain ``x_(k+1) = D_y + (b/a) (x_k - D_y)`` (DDIM), all ``num_steps`` levels in each batched call.
+    """The deterministic chain of DDIM, all of its levels solved at once as a fixed point.
 
-    The fixed point of the stacked chain (Cao et al. 2311.11600; Shih et al. 2305.16317, with a sliding window) is what
-    ``Guided(guidance, Euler())`` computes one level after the other; that needs num_steps calls of rows, this some 10
-    calls of ``rows * num_steps``: less waiting where a device has room for them, more work everywhere. ``guidance``:
-    any `iv.strategies.Guidance` (`NoGuidance` ignores the data). ``grid`` as in `Guided`.
+    ``x_(k+1) = D_y + (b/a) (x_k - D_y)``: the fixed point of the stacked chain is what ``Guided(guidance, Euler())``
+    computes one level after the other. That needs ``num_steps`` calls of rows, this some 10 calls of ``rows *
+    num_steps``: less waiting where a device has room for them, more work everywhere.
 
-    A sweep makes at least one more state of every row exact. A row's states become final, from the first one on, where
-    none changes by more than ``rtol`` of its distance from the prior's mean, and the row is left alone once all are:
-    after ``num_steps`` sweeps at the latest. ``max_sweeps`` stops before that, with what is there; then look at the
-    info "change". ``window``: how many levels are swept at once, memory ``rows * window`` for the call (all unless
-    given); a row that has not reached the last level by ``max_sweeps`` has failed (NaN). ``acceleration="anderson"``
-    mixes the last five sweeps (whole trajectories only, so no window), with a regulariser relative to their size.
-    Info: "sweeps" and "change" (of the last state, in the last sweep, relative) of each row.
+    Parameters
+    ----------
+    guidance : Guidance
+        How the denoiser sees the data; `NoGuidance` ignores them.
+    num_steps : int
+        Levels, at least 2; 25 unless given.
+    max_sweeps : int, optional
+        Sweeps at most, at least 1; ``num_steps`` unless given. It stops there with what is there; then look at the info
+        "change".
+    rtol : float
+        A row's states become final, from the first one on, where none changes by more than this share of its distance
+        from the prior's mean, > 0; 1e-4 unless given. The row is left alone once all are: after ``num_steps`` sweeps at
+        the latest.
+    window : int, optional
+        How many levels are swept at once, memory ``rows * window`` for the call; all unless given. A row that has not
+        reached the last level by ``max_sweeps`` has failed (NaN).
+    acceleration : {"picard", "anderson"}
+        "anderson" mixes the last five sweeps (whole trajectories only, so no window), with a regulariser relative to
+        their size. "picard" unless given.
+    grid : Tensor, shape (N + 1,), optional
+        Noise levels as in `Guided`.
+
+    Raises
+    ------
+    InputError
+        If an option is out of range, ``window`` is given with "anderson", or ``max_sweeps`` windows do not reach the
+        end.
+    InputTypeError
+        If ``guidance`` is no `Guidance`.
+
+    Notes
+    -----
+    A sweep makes at least one more state of every row exact. Info: "sweeps" and "change" (of the last state, in the
+    last sweep, relative) of each row.
+
+    References
+    ----------
+    Cao et al. 2024, Deep Equilibrium Diffusion Restoration with Parallel Sampling, arXiv 2311.11600; Shih et al. 2023,
+    Parallel Sampling of Diffusion Models, arXiv 2305.16317, with a sliding window.
     """
 
     guidance: Guidance
+    _: KW_ONLY
     num_steps: int = 25
     max_sweeps: int | None = None
     rtol: float = 1e-4
@@ -137,6 +169,7 @@ class DeqParallel(Strategy):
 
     @property
     def name(self) -> str:
+        """With the guidance: "DeqParallel, MMPS"."""
         return f"DeqParallel, {self.guidance.name}"
 
     def missing(self, problem: Problem, prior: Prior) -> str:

@@ -91,8 +91,10 @@ class Metric:
 
     @classmethod
     def of_scores(cls, u: Tensor, scores: Tensor, weights: Tensor, fallback: Metric) -> Metric:
-        """The inverse of the scores' second moment: for a Gaussian target its covariance, for several modes the one
-        *within* them, and never wider than the covariance (Cramer & Rao).
+        """The inverse of the scores' second moment, weighted.
+
+        For a Gaussian target it is the covariance, for several modes the one *within* them, and never wider than the
+        covariance (Cramer & Rao).
         """
         u, w = _halves(u), _half_weights(weights).to(u.dtype)
         root = _root(_halves(scores) * w[..., None].sqrt(), w)

@@ -10,19 +10,20 @@ from typing import Literal, final
 import torch
 from torch import Tensor
 
-from invsolve.core.arrays import to_real
 from invsolve.core.random import DrawLike
 from invsolve.core.validation import check_choice, check_int, check_number
 from invsolve.errors import invalid, invalid_type
 from invsolve.operators.base import BlackBox
 from invsolve.priors.base import Prior
 from invsolve.problem import Problem
-from invsolve.strategies.base import Info, Run, Strategy
+from invsolve.strategies.base import Info, Run, Strategy, check_together
 from invsolve.strategies.mcmc.kernels import Chains, Metric, Normal, Target, autoregressive, hamiltonian
 from invsolve.strategies.mcmc.noise_map import NoiseMap, noise_map
+from invsolve.strategies.mcmc.recording import recorded, summary
 from invsolve.strategies.mcmc.spike_slab import Sites
+from invsolve.strategies.mcmc.state import NoiseMCMCState, only
+from invsolve.strategies.mcmc.tempering import autocorrelation, measured, tempered
 from invsolve.strategies.mcmc.warm_start import Started
-from invsolve.strategies.smc.weights import check_together, systematic
 
 _ACCEPT = {"hmc": 0.8, "mala": 0.6, "pcn": 0.3}  # acceptance that the step size is steered to
 _TRAJECTORY = 1.6  # length of an HMC trajectory in the coordinates of the metric: a quarter of an oscillation
@@ -48,71 +49,71 @@ class _Bound:
 
 
 @final
-@dataclass(frozen=True, kw_only=True, eq=False)
-class NoiseMCMCState:
-    """Items first, but for the samples. ``done``: rounds recorded so far; negative before the chains are there."""
-
-    x: Tensor  # (rows, *shape): what was recorded
-    u: Tensor  # (items, chains, n)
-    log_likelihood: Tensor  # (items, chains)
-    grad: Tensor  # (items, chains, n)
-    beta: Tensor  # (items,): the power of the likelihood
-    log_evidence: Tensor  # (items, islands)
-    mean: Tensor  # of the metrics
-    root: Tensor  # of the metric from the population's covariance
-    narrow: Tensor  # of the one from its scores
-    log_step: Tensor  # (items, 2): with either metric
-    accept: Tensor  # (items,): of the last round
-    left: Tensor  # (items, n + 1): autocorrelation over the moves since the last event
-    since: Tensor  # (items,): how many they are
-    rises: Tensor  # (items,): of the temperature
-    moves: Tensor  # (items,): in all
-    done: Tensor  # (items,)
-    first: Tensor  # (items, chains, n + 2): sums over the first half of the recorded rounds
-    second: Tensor
-    square: Tensor
-
-    @property
-    def chains(self) -> Chains:
-        return Chains(u=self.u, log_likelihood=self.log_likelihood, grad=self.grad)
-
-    @property
-    def metrics(self) -> tuple[Metric, Metric]:
-        return Metric(mean=self.mean, root=self.root), Metric(mean=self.mean, root=self.narrow)
-
-
-@final
 @dataclass(frozen=True, kw_only=True)
 class NoiseMCMC(Strategy):
-    """Many chains in the noise u that the prior is made of: target ``N(u; 0, I) p(y | A T(u))``.
+    """Many Markov chains in the noise u that the prior is made of: target ``N(u; 0, I) p(y | A T(u))``.
 
     T is the prior's own transport where it states one (Gaussian, field and sparse priors: no network is evaluated),
-    else its probability flow in ``evaluations`` evaluations. Any operator and any noise model will do. The kernel is
-    HMC with the gradient through T and A (``"hmc"``; ``"mala"``: one step of it), or ``"pcn"``, evaluations only, which
-    ``"auto"`` takes for a black box.
+    else its probability flow. Any operator and any noise model will do. Chains start as prior draws and are tempered
+    towards the posterior: powers of the likelihood rise so that each rise leaves an effective number of ``keep`` of the
+    chains, which are then resampled and moved. Metric (the covariance of the chains) and step size adapt up to the end
+    of this warm-up and are then frozen; recorded rounds follow, which the samples are taken from.
 
-    ``chains`` per item start as prior draws and are tempered towards the posterior: powers of the likelihood rise so
-    that each rise leaves an effective number of ``keep`` of the chains, which are then resampled and moved. A rise, and
-    a recorded round, comes when the moves since the last one have forgotten all but ``forget`` of where the population
-    stood (the worst autocorrelation of a component or of the log likelihood), or after ``patience`` moves. Metric (the
-    population's covariance) and step size adapt up to the end of this warm-up and are then frozen. ``rounds`` recorded
-    rounds follow, which the samples are taken from. Chains live on ``islands`` that exchange nothing but metric, step
-    size and temperatures, so that their disagreement is the error of the result (Del Moral, Doucet & Jasra 2006, J. R.
-    Stat. Soc. B 68, 411-436; Margossian et al. 2022, arXiv 2110.13017).
+    Parameters
+    ----------
+    kernel : {"auto", "hmc", "mala", "pcn"}
+        "hmc": Hamiltonian moves with the gradient through T and A; "mala": one step of it; "pcn": evaluations only,
+        which "auto" (the default) takes for a black box, else "hmc".
+    chains : int
+        Per item, a multiple of ``islands`` and at least twice as many; 1024 unless given.
+    islands : int
+        Groups of chains that exchange nothing but metric, step size and temperatures, so that their disagreement is the
+        error of the result; even, 8 unless given.
+    rounds : int
+        Recorded rounds, at least 4; 8 unless given.
+    keep : float
+        Share of the chains that is effective after a rise, in (0, 1); 0.5 unless given.
+    forget : float
+        A rise, and a recorded round, comes when the moves since the last one have forgotten all but this share of where
+        the chains stood (the worst autocorrelation of a component or of the log likelihood), or after ``patience``
+        moves; in (0, 1), 0.4 unless given.
+    patience : int
+        At least 1; 10 moves unless given.
+    evaluations : int
+        Of the probability flow where the prior has no transport, at least 2; 25 unless given.
+    num_steps : int
+        Moves at most, tempering included; 1000 unless given.
+    start : Strategy, optional
+        Chains start where this strategy ends (`DPS`, `DiffPIR`, `MMPS` ...), one run a chain, mapped to noise by the
+        inverse of T, and are not tempered: they correct its mean and spread, and find no mode that it missed. There is
+        no evidence then (NaN). Items of which a tenth of the runs failed, or all coincide, are tempered after all.
 
-    ``start``: chains start where this strategy ends (`DPS`, `DiffPIR`, `MMPS` ...), one run a chain, mapped to noise by
-    the inverse of T, and are not tempered: they correct its mean and spread, and find no mode that it missed. There is
-    no evidence then (NaN). Items of which a tenth of the runs failed, or all coincide, are tempered after all.
+    Raises
+    ------
+    InputError
+        If an option is out of range, or the samples of ``start`` see each other.
+    InputTypeError
+        If ``start`` is neither a strategy nor None.
+
+    Notes
+    -----
+    Exact for any likelihood, as the number of moves grows.
 
     ``result.info``, the same for all samples of an item: ``log_evidence`` and ``log_evidence_se`` (nats); ``rhat``
     (split R-hat) and ``nested_rhat`` (of the islands), the worst component, and ``ess``, the least, over components,
     energy and log-likelihood; ``mean_error`` and ``std_error``, errors of mean and std in posterior stds, the worst
-    component, from the islands, and ``drift``, what of it is islands still moving together;
-    ``acceptance``; ``beta`` (1 unless ``num_steps`` moves or a budget were too few: errors are NaN where not all rounds
-    were recorded); ``rises`` and ``moves``, their numbers.
+    component, from the islands, and ``drift``, what of it is islands still moving together; ``acceptance``; ``beta`` (1
+    unless ``num_steps`` moves or a budget were too few: errors are NaN where not all rounds were recorded); ``rises``
+    and ``moves``, their numbers.
 
     Samples of an item depend on each other, not on other items. An item whose likelihood is zero wherever its chains
     went fails: its samples are NaN.
+
+    References
+    ----------
+    Cotter et al. 2013, MCMC Methods for Functions, arXiv 1202.0709, doi 10.1214/13-STS421; Neal 2011, MCMC Using
+    Hamiltonian Dynamics, arXiv 1206.1901; Del Moral, Doucet & Jasra 2006, Sequential Monte Carlo Samplers, J. R. Stat.
+    Soc. B 68, 411-436, doi 10.1111/j.1467-9868.2006.00553.x; Margossian et al. 2022, Nested R-hat, arXiv 2110.13017.
     """
 
     couples = "samples"
@@ -217,12 +218,12 @@ class NoiseMCMC(Strategy):
         # Where no chain has a likelihood the start is none.
         begun = begun & torch.isfinite(state.log_likelihood).any(1)
         even = torch.full_like(state.log_likelihood, 1 / chains)
-        measured = self._measured(run.problem, replace(state, beta=torch.ones_like(zeros)), even)
-        return _only(begun, measured, state)
+        hot = replace(state, beta=torch.ones_like(zeros))
+        return only(begun, measured(hot, even, scores=self._gradients(run.problem)), state)
 
     def step(self, run: Run, state: NoiseMCMCState, i: int) -> tuple[NoiseMCMCState, Info]:
         active = (state.done < self.rounds).nonzero()[:, 0]
-        state = _copied(state)
+        state = state.copied()
         for group in self._groups(active, state.u.shape[-1]):
             self._round(run, state, group, i)
         self._lost(run, state)
@@ -232,7 +233,7 @@ class NoiseMCMC(Strategy):
         return state, self._info(run, state) if over else {}
 
     def stopped(self, run: Run, state: NoiseMCMCState) -> tuple[NoiseMCMCState, Info]:
-        state = _copied(state)
+        state = state.copied()
         self._filled(run, state)
         return state, self._info(run, state)
 
@@ -250,20 +251,22 @@ class NoiseMCMC(Strategy):
         part = NoiseMCMCState(
             **{f.name: getattr(state, f.name)[group] for f in fields(state) if f.name != "x"}, x=state.x[:0]
         )
+        scores = self._gradients(run.problem)
         # `left` is 0 at the start: the first event is the first rise.
         event = (part.left.amax(1) < self.forget) | (part.since >= self.patience)
         hot = event & (part.beta < 1)
         if bool(hot.any()):
             uniform = torch.special.ndtr(normal(2, (self.islands,)).double())
-            part = _only(hot, self._tempered(run.problem, part, uniform), part)
+            part = only(hot, tempered(part, uniform, self.keep, scores=scores), part)
         settling = event & ~hot & (part.done < 0)
         if bool(settling.any()):
             even = torch.full_like(part.log_likelihood, 1 / self.chains)
-            part = _only(settling, replace(self._measured(run.problem, part, even), done=part.done + 1), part)
+            part = only(settling, replace(measured(part, even, scores=scores), done=part.done + 1), part)
         target = self._target(run, group)
         recording = event & ~hot & ~settling & (part.done >= 0)
         if bool(recording.any()):
-            part = _only(recording, self._recorded(run, state, part, recording, target, group), part)
+            new = recorded(state.x, part, recording, target, group, run.bound.batch, self.rounds)
+            part = only(recording, new, part)
         part = replace(
             part, left=torch.where(event[:, None], 1.0, part.left), since=torch.where(event, 0, part.since) + 1
         )
@@ -303,69 +306,8 @@ class NoiseMCMC(Strategy):
             grad=chains.grad,
             accept=rate,
             log_step=log_step,
-            left=part.left * _autocorrelation(part.metrics[0], part.chains, chains),
+            left=part.left * autocorrelation(part.metrics[0], part.chains, chains),
             moves=part.moves + 1,
-        )
-
-    def _tempered(self, problem: Problem, part: NoiseMCMCState, uniform: Tensor) -> NoiseMCMCState:
-        """The power of the likelihood raised, chains weighted and resampled on their islands, a new metric."""
-        logs = part.log_likelihood
-        rise = _rise(logs, 1 - part.beta, self.keep)
-        beta = torch.where(rise >= 1 - part.beta, 1.0, part.beta + rise)
-        log_w = rise[:, None] * logs.nan_to_num(neginf=-math.inf)
-        log_w = torch.where(logs == -math.inf, -math.inf, log_w)
-        islands = log_w.view(len(logs), self.islands, -1)
-        gain = torch.logsumexp(islands, -1) - math.log(islands.shape[-1])
-        weights = torch.softmax(log_w, 1)
-        part = self._measured(problem, replace(part, beta=beta), weights)
-        # Resampling on each island: flat (island of item) columns of chains.
-        each = torch.softmax(islands, -1).nan_to_num(1 / islands.shape[-1]).flatten(0, 1).mT
-        parent = systematic(each, uniform.flatten()).mT.reshape(islands.shape)
-        parent = parent + (torch.arange(self.islands, device=parent.device) * islands.shape[-1])[:, None]
-        chains = part.chains.take(parent.flatten(1))
-        return replace(
-            part,
-            u=chains.u,
-            log_likelihood=chains.log_likelihood,
-            grad=chains.grad,
-            log_evidence=part.log_evidence + gain,
-            rises=part.rises + 1,
-        )
-
-    def _measured(self, problem: Problem, part: NoiseMCMCState, weights: Tensor) -> NoiseMCMCState:
-        """New metrics from weighted chains.
-
-        HMC takes both in turn: the covariance of the population is wide enough to change modes, and too wide for tails
-        and bends, where chains then stand still (10 % of the std of a banana); the scores know the scale there.
-        """
-        wide, narrow = part.metrics
-        wide = Metric.of(part.u, weights, wide)
-        if self._kernel(problem) != "pcn":
-            scores = part.beta.to(part.u.dtype)[:, None, None] * part.grad - part.u
-            narrow = Metric.of_scores(part.u, scores, weights, narrow)
-        return replace(part, mean=wide.mean, root=wide.root, narrow=narrow.root)
-
-    def _recorded(
-        self, run: Run, state: NoiseMCMCState, part: NoiseMCMCState, recording: Tensor, target: Target, group: Tensor
-    ) -> NoiseMCMCState:
-        items = run.bound.batch
-        x = target.signals(part.u)
-        real = to_real(x).double().view(*part.u.shape[:2], -1)
-        energy = real.square().sum(-1, keepdim=True)
-        values = torch.cat((real, energy, part.log_likelihood[..., None]), -1)
-        done = part.done + 1
-        early = (done <= self.rounds // 2)[:, None, None]
-        number, chain = _plan(part.log_evidence, run.rows // items, self.chains, self.rounds)
-        mine = (number == done[:, None]) & recording[:, None]  # (items, samples)
-        item, sample = mine.nonzero(as_tuple=True)
-        signals = x.view(*part.u.shape[:2], *x.shape[1:])
-        state.x[sample * items + group[item]] = signals[item, chain[item, sample]]
-        return replace(
-            part,
-            first=part.first + early * values,
-            second=part.second + ~early * values,
-            square=part.square + values.square(),
-            done=done,
         )
 
     def _filled(self, run: Run, state: NoiseMCMCState) -> None:
@@ -379,8 +321,9 @@ class NoiseMCMC(Strategy):
             state.x[rows] = x[:, chain].transpose(0, 1)
 
     def _lost(self, run: Run, state: NoiseMCMCState) -> None:
-        """Items for which no chain ever met a positive likelihood are over, and their samples NaN: there is nothing to
-        weight prior draws by.
+        """Items for which no chain ever met a positive likelihood are over, and their samples NaN.
+
+        There is nothing to weight prior draws by.
         """
         active = (state.done < self.rounds) & (state.moves >= _LOST) & (state.beta < 1)
         lost = (active & ~torch.isfinite(state.log_likelihood).any(1)).nonzero()[:, 0]
@@ -391,17 +334,8 @@ class NoiseMCMC(Strategy):
             state.done[lost] = self.rounds
 
     def _info(self, run: Run, state: NoiseMCMCState) -> Info:
-        from invsolve.strategies.mcmc.convergence import population
-
-        found = population(state.first, state.second, state.square, state.log_evidence, self.rounds)
-        # Sums of fewer rounds say nothing of the error.
-        short = (state.done < self.rounds) | (state.beta < 1)
-        for name in ("mean_error", "std_error", "drift", "rhat", "nested_rhat", "ess"):
-            found[name] = torch.where(short, torch.nan, found[name])
-        if self.start is not None:
-            found["log_evidence"] = found["log_evidence_se"] = torch.full_like(state.beta, math.nan)
-        found |= {"acceptance": state.accept, "beta": state.beta, "rises": state.rises, "moves": state.moves}
         repeats = run.rows // run.bound.batch
+        found = summary(state, self.rounds, warm=self.start is not None)
         return {name: value.repeat(repeats) for name, value in found.items()}
 
     # --- plumbing --------------------------------------------------------------------------------------------------
@@ -409,6 +343,9 @@ class NoiseMCMC(Strategy):
         if self.kernel == "auto":
             return "pcn" if isinstance(problem.operator, BlackBox) else "hmc"
         return self.kernel
+
+    def _gradients(self, problem: Problem) -> bool:
+        return self._kernel(problem) != "pcn"
 
     def _first_step(self, problem: Problem, n: int) -> float:
         return 0.5 if self._kernel(problem) == "pcn" else min(1.0, 1.2 * n**-0.25)
@@ -424,75 +361,3 @@ class NoiseMCMC(Strategy):
 def _first(run: Run) -> DrawLike:
     """The streams of the items: those of their first samples."""
     return run.draws.take(torch.arange(run.bound.batch))
-
-
-def _copied(state: NoiseMCMCState) -> NoiseMCMCState:
-    return NoiseMCMCState(**{f.name: getattr(state, f.name).clone() for f in fields(state)})
-
-
-def _only(items: Tensor, new: NoiseMCMCState, old: NoiseMCMCState) -> NoiseMCMCState:
-    """``new`` for the items where True, else ``old``."""
-
-    def chosen(name: str) -> Tensor:
-        a, b = getattr(new, name), getattr(old, name)
-        return a if name == "x" else torch.where(items.view(-1, *([1] * (a.ndim - 1))), a, b)
-
-    return NoiseMCMCState(**{f.name: chosen(f.name) for f in fields(new)})
-
-
-def _autocorrelation(metric: Metric, before: Chains, after: Chains) -> Tensor:
-    """Of every component in the coordinates of the metric, and of the log likelihood, over chains: (items, n + 1)."""
-
-    def values(chains: Chains) -> Tensor:
-        v = torch.cat((metric.whiten(chains.u).double(), chains.log_likelihood[..., None]), -1)
-        v = v.nan_to_num(neginf=0.0)
-        return v - v.mean(1, keepdim=True)
-
-    a, b = values(before), values(after)
-    size = (a.square().sum(1) * b.square().sum(1)).sqrt().clamp_min(torch.finfo(a.dtype).tiny)
-    return ((a * b).sum(1) / size).clamp(0, 1)
-
-
-def _rise(logs: Tensor, room: Tensor, keep: float) -> Tensor:
-    """The largest rise of the power, up to ``room`` ``(items,)``, whose weights have an effective share of ``keep``.
-
-    ``logs`` ``(items, chains)``. By bisection of its logarithm; chains of likelihood zero have no weight at any rise.
-    """
-    shifted = logs - logs.amax(1, keepdim=True)
-    alive = torch.isfinite(shifted)
-    shifted = torch.where(alive, shifted, -math.inf)
-    wanted = keep * alive.sum(1)
-
-    def share(rise: Tensor) -> Tensor:
-        w = torch.where(alive, (rise[:, None] * torch.where(alive, shifted, 0.0)).exp(), 0.0)
-        return w.sum(1).square() / w.square().sum(1)
-
-    low, high = torch.full_like(room, -60.0), room.log()
-    low = torch.minimum(low, high)
-    for _ in range(50):
-        middle = (low + high) / 2
-        enough = share(middle.exp()) >= wanted
-        low, high = torch.where(enough, middle, low), torch.where(enough, high, middle)
-    return torch.where(share(room) >= wanted, room, low.exp())
-
-
-def _plan(log_evidence: Tensor, samples: int, chains: int, rounds: int) -> tuple[Tensor, Tensor]:
-    """From which round (1, ...) and chain each sample of an item is taken, ``(items, samples)`` each.
-
-    Islands count by their evidence; on each, samples go through chains and rounds so that none is taken twice while
-    there are others.
-    """
-    items, islands = log_evidence.shape
-    each = chains // islands
-    weights = torch.softmax(log_evidence, 1).nan_to_num(1 / islands)
-    comb = ((torch.arange(samples, dtype=torch.float64, device=weights.device) + 0.5) / samples).expand(items, -1)
-    edges = weights.cumsum(1).contiguous()
-    island = torch.searchsorted(edges, comb.contiguous() * edges[:, -1:]).clamp_max(islands - 1)
-    before = torch.searchsorted(island, island, right=False)  # samples of lower islands
-    place = torch.arange(samples, device=weights.device) - before
-    count = torch.searchsorted(island, island, right=True) - before
-    few = count < each
-    chain = torch.where(few, place * each // count.clamp_min(1), place % each)
-    turns = (count + each - 1) // each  # how often a chain is used; its rounds lie far apart, the last among them
-    number = rounds - (place // each % turns.clamp_min(1)) * rounds // turns.clamp_min(1)
-    return number.clamp_min(1), island * each + chain

@@ -20,15 +20,17 @@ _FAR = 6.0  # stds: noise further out is no start
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Started:
+    """A strategy whose ends are the initial states of the chains."""
+
     strategy: Strategy
     bound: Bound | None
 
     def noise(self, run: Run, noise_map: NoiseMap, items: int, chains: int) -> tuple[Tensor, Tensor]:
-        """One run for every chain, as the noise that makes its signal, ``(items, chains, n)``; and the items
-        ``(items,)`` that have a start.
+        """One run for every chain, as the noise that makes its signal, ``(items, chains, n)``.
 
-        A run that failed, and noise that no draw would have, is replaced by a draw. Items of which more than a tenth
-        failed, or whose runs all coincide, have draws only, and are tempered as without a start.
+        Also the items ``(items,)`` whose runs can be used. A run that failed, and noise that no draw would have, is
+        replaced by a draw. Items of which more than a tenth failed, or whose runs all coincide, have draws only, and
+        are tempered as without a warm start.
         """
         size = max(1, _AT_ONCE // max(1, items * run.problem.data[0].numel() + items * run.prior.mean.numel()))
         parts, failed = [], torch.zeros(items, device=run.problem.data.device)

@@ -13,31 +13,9 @@ from invsolve.core.validation import check_int, check_number, check_positive, re
 from invsolve.errors import invalid
 from invsolve.priors.base import Prior
 from invsolve.problem import Problem
-from invsolve.samplers import custom_grid
 from invsolve.samplers.base import Level, SamplerState, is_zero
 from invsolve.strategies.base import Bound, Info, Run, Strategy
-from invsolve.strategies.noise_levels import entry_std, noise_size, solver_grid
-
-
-def shared_grid(owner: str, grid: Tensor) -> Tensor:
-    """Levels of the caller, one grid for all rows, ``(N + 1,)``."""
-    grid = custom_grid(grid)
-    if grid.ndim != 1:
-        raise invalid(owner, "grid", "one grid for all rows, 1-d", tuple(grid.shape))
-    return grid
-
-
-def first_signals(run: Run, top: Tensor) -> Tensor:
-    """Where a walk starts at level ``top``, () or (rows,): ``mean + sqrt(C_fit + t^2) z`` where the prior states a
-    covariance, else ``mean + t z``.
-    """
-    prior = run.prior
-    top = top.to(run.problem.data.device, prior.dtype)
-    if prior.law is not None:
-        z = run.normal(-1).reshape(run.rows, *prior.law.modes.mode_shape)
-        return prior.law.sample(z, top.view(-1, *([1] * (z.ndim - 1))) if top.ndim else top)
-    level = top.view(-1, *([1] * len(prior.shape))) if top.ndim else top
-    return prior.mean + level * run.noise(-1)
+from invsolve.strategies.noise_levels import entry_std, first_signals, noise_size, shared_grid, solver_grid
 
 
 @final
@@ -65,8 +43,10 @@ class WalkBound:
 
 @dataclass(frozen=True, kw_only=True)
 class OnLevels(Strategy):
-    """``num_steps`` steps down the solver's own grid (log-spaced from ten times the prior's scale down to a tenth of
-    the smallest posterior std, then 0); ``grid`` replaces it, in the units of the signal.
+    """``num_steps`` steps down the solver's own grid of noise levels, or down ``grid``.
+
+    The solver's grid is log-spaced from ten times the prior's scale down to a tenth of the smallest posterior standard
+    deviation, then 0; ``grid`` replaces it, in the units of the signal.
 
     Subclasses give ``init`` and ``step`` and, where something can be computed once for all rows, `prepare`.
     """
@@ -100,8 +80,9 @@ class Walk(OnLevels):
 
     @abc.abstractmethod
     def move(self, run: Run, x: Tensor, a: Level, b: Level, i: int) -> tuple[Tensor, Info]:
-        """From ``x`` ``(rows, *shape)`` at level a to level b (the number 0.0 in the last step); what was prepared is
-        ``run.bound.tools``.
+        """From ``x`` ``(rows, *shape)`` at level a to level b (the number 0.0 in the last step).
+
+        What was prepared is ``run.bound.tools``.
         """
 
     def first(self, run: Run) -> Tensor:
@@ -135,7 +116,8 @@ def fixed_eta(value: Tensor, residual: Tensor, a: Level, b: Level, eta: float, r
     """``value + sqrt(1 - eta^2) (b/a) residual + eta b e``: the step of DDNM, DDRM, DiffPIR and PiGDM's published form.
 
     With a fixed eta > 0 it is no reverse step of the diffusion for any number of steps: without data a signal of
-    variance c ends with ``c (1 + sqrt(1 - eta^2)) / 2`` (guidance card, F2).
+    variance c ends with ``c (1 + sqrt(1 - eta^2)) / 2`` (0.763 c for eta = 0.85: propagated exactly, with 1000 steps
+    0.758).
     """
     if is_zero(b):
         return value
@@ -150,6 +132,7 @@ def check_optional(owner: str, name: str, value: float | None) -> None:
 
 
 def check_share(owner: str, name: str, eta: float) -> float:
+    """A number between 0 and 1."""
     value = check_number(owner, name, eta)
     if not 0 <= value <= 1:
         raise invalid(owner, name, "between 0 and 1", value)

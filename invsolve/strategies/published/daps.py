@@ -15,8 +15,7 @@ from invsolve.priors.base import Prior
 from invsolve.problem import Problem
 from invsolve.samplers import karras_grid
 from invsolve.samplers.base import Level, is_zero
-from invsolve.strategies.base import Info, Run
-from invsolve.strategies.guidance.guided import needs_derivative
+from invsolve.strategies.base import Info, Run, needs_derivative
 from invsolve.strategies.noise_levels import PerRow, information
 from invsolve.strategies.published.annealed import Walk, check_optional
 from invsolve.strategies.published.likelihood_step import likelihood_gradient, tamed
@@ -24,7 +23,7 @@ from invsolve.strategies.published.proximal import DataStep
 
 _RHO = 7.0  # of the levels of the inner flow
 _STABLE = 0.3  # of the largest step of Langevin dynamics that is stable, 2 / curvature
-# Step of the authors' configurations, for |A| <= 1 and images in [-1, 1] (guidance card 8).
+# Step of the authors' configurations, for |A| <= 1 and images in [-1, 1].
 _PUBLISHED = {
     "super_resolution": (1e-4, 100),
     "inpainting": (1e-4, 100),
@@ -39,17 +38,46 @@ _PUBLISHED = {
 @final
 @dataclass(frozen=True, kw_only=True)
 class DAPS(Walk):
-    """At every level: x-hat by the probability flow, a draw of ``N(x-hat, a^2 C) p(y | .)``, noise of level b on it.
+    """Decoupled annealing: a clean signal by the probability flow, a draw around it given the data, new noise.
 
-    Zhang et al. 2024 (arXiv 2407.01521). The flow takes ``ode_steps`` Euler steps to ``floor`` (by default a tenth of
-    the last level of the grid), then to 0. ``inner="exact"`` draws in closed form (linear operators, Gaussian noise);
-    ``"langevin"`` takes ``langevin_steps`` unadjusted steps of size ``step_size`` that falls linearly to a hundredth
-    over the levels, by default, at every level, 0.3 of the largest stable one; no drift is longer than a. ``tau``: a
-    noise std in place of the problem's own; the paper's 0.01 is not the noise level.
+    At level a the flow gives x-hat; then ``N(x-hat, a^2 C) p(y | .)`` is drawn from, and noise of level b is added.
 
+    Parameters
+    ----------
+    num_steps : int
+        Levels of the solver's own grid, at least 2; 100 unless given.
+    grid : Tensor, shape (N + 1,), optional
+        Noise levels in the units of the signal, falling to 0, in place of the solver's own.
+    inner : {"auto", "exact", "langevin"}
+        "exact" draws in closed form (linear operators, Gaussian noise); "langevin" takes unadjusted Langevin steps,
+        none of whose drifts is longer than a. "auto": exact where it can be.
+    ode_steps : int
+        Euler steps of the flow, at least 1; 5 unless given.
+    floor : float, optional
+        Level at which the flow ends, before its step to 0, in the units of the signal; a tenth of the last level of the
+        grid unless given.
+    langevin_steps : int
+        Langevin steps at each level, at least 1; 100 unless given.
+    step_size : float, optional
+        Of the Langevin steps, falling linearly to a hundredth over the levels; by default, at every level, 0.3 of the
+        largest stable one.
+    tau : float, optional
+        A noise std in place of the problem's own; the paper's 0.01 is not the noise level.
+
+    Raises
+    ------
+    InputError
+        If an option is out of range.
+
+    Notes
+    -----
     Biased by design: a^2 is not the variance of the signal given x, so unobserved directions spread too far (without
     any data a prior of variance 1 comes out with 1.8); with the published step size they hardly move. ``ode_steps``
     evaluations a step, no derivative of the denoiser.
+
+    References
+    ----------
+    Zhang et al. 2024, Improving Diffusion Inverse Problem Solving with Decoupled Noise Annealing, arXiv 2407.01521.
     """
 
     inner: Literal["auto", "exact", "langevin"] = "auto"
@@ -69,8 +97,14 @@ class DAPS(Walk):
 
     @classmethod
     def published(cls, task: str, *, unit: float = 1.0) -> Self:
-        """The authors' 200 levels from 100 to 0.1, tau 0.01 and Langevin steps for a task (`DPS.published` and
-        ``"box_inpainting"``); levels and tau are in units of ``unit``, the std of an entry, and |A| at most 1.
+        """The authors' 200 levels from 100 to 0.1, tau 0.01 and Langevin steps for a task.
+
+        Parameters
+        ----------
+        task : str
+            Those of `DPS.published`, or "box_inpainting".
+        unit : float
+            The std of an entry of the signal, which levels and tau are in units of; |A| is at most 1.
         """
         check_choice("DAPS.published", "task", task, tuple(_PUBLISHED))
         check_positive("DAPS.published", "unit", unit)

@@ -19,19 +19,40 @@ from invsolve.strategies.published.spectral import SpectralData, SpectralWalk
 @final
 @dataclass(frozen=True, kw_only=True)
 class DDNM(SpectralWalk):
-    """``x0 = D - Lambda A^+ (A D - y)``, then ``x0 + gamma (sqrt(1 - eta^2) (x - D)/a + eta e)`` (DDNM+).
+    """Replace what the data see of the denoised signal, keep its null space (DDNM+).
 
-    Wang et al. 2022 (arXiv 2212.00490), in the singular coordinates of the operator, where datum i has noise n_i:
+    ``x0 = D - Lambda A^+ (A D - y)``, then ``x0 + gamma (sqrt(1 - eta^2) (x - D)/a + eta e)``, in the singular
+    coordinates of the operator, where datum i has noise n_i.
 
-    - ``form="spectral"``: ``Lambda_i = min(1, b / n_i)``, ``gamma_i = sqrt(b^2 - Lambda_i^2 n_i^2)``, so that every
-      coordinate has the noise of its level; where nothing is seen ``Lambda = 0``, ``gamma = b``.
-    - ``"official"``: one ``Lambda`` and one ``gamma`` for all coordinates, with the std of the noise of the data in
-      place of n_i; below that level no noise is added anywhere.
-    - ``"inversebench"``: as official, but gamma for the fresh noise only, and ``(x - x0)/a`` in place of ``(x - D)/a``.
+    Parameters
+    ----------
+    num_steps : int
+        Levels of the solver's own grid, at least 2; 100 unless given.
+    grid : Tensor, shape (N + 1,), optional
+        Noise levels in the units of the signal, falling to 0, in place of the solver's own.
+    eta : float
+        Share of fresh noise, from 0 to 1; 0.85 unless given.
+    form : {"spectral", "official", "inversebench"}
+        "spectral": ``Lambda_i = min(1, b / n_i)``, ``gamma_i = sqrt(b^2 - Lambda_i^2 n_i^2)``, so that every coordinate
+        has the noise of its level; where nothing is seen ``Lambda = 0``, ``gamma = b``. "official": one ``Lambda`` and
+        one ``gamma`` for all coordinates, with the std of the noise of the data in place of n_i; below that level no
+        noise is added anywhere. "inversebench": as official, but gamma for the fresh noise only, and ``(x - x0)/a`` in
+        place of ``(x - D)/a``.
 
+    Raises
+    ------
+    InputError
+        If an option is out of range.
+
+    Notes
+    -----
     With eta = 0 and no noise this is the exact flow of what is not seen; with noise, what is seen ends without any
     spread in every form, even where the noise drowns it. One evaluation a step; linear operators with a decomposition,
     Gaussian noise.
+
+    References
+    ----------
+    Wang, Yu & Zhang 2022, Zero-Shot Image Restoration Using Denoising Diffusion Null-Space Model, arXiv 2212.00490.
     """
 
     eta: float = 0.85

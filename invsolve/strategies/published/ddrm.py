@@ -19,15 +19,39 @@ from invsolve.strategies.published.spectral import SpectralData, SpectralWalk
 @final
 @dataclass(frozen=True, kw_only=True)
 class DDRM(SpectralWalk):
-    """Kawar et al. 2022 (arXiv 2201.11793), in coordinates where datum i is ``x_i`` plus noise of std n_i:
+    """Denoising diffusion restoration in the singular coordinates of the operator.
+
+    In coordinates where datum i is ``x_i`` plus noise of std n_i, a step from level a to b gives
 
     - not seen: ``D + sqrt(1 - eta^2) b (x - D)/a + eta b e``
     - b < n_i: ``D + sqrt(1 - eta^2) b (y_i - D)/n_i + eta b e``
     - b >= n_i: ``(1 - eta_b) D + eta_b y_i + sqrt(b^2 - eta_b^2 n_i^2) e``
 
+    Parameters
+    ----------
+    num_steps : int
+        Levels of the solver's own grid, at least 2; 100 unless given.
+    grid : Tensor, shape (N + 1,), optional
+        Noise levels in the units of the signal, falling to 0, in place of the solver's own.
+    eta : float
+        Share of fresh noise, from 0 to 1; 0.85 unless given.
+    eta_b : float
+        Weight of the data above their noise level, from 0 to 1; 1 unless given.
+
+    Raises
+    ------
+    InputError
+        If an option is out of range.
+
+    Notes
+    -----
     The start is the data with noise up to the first level. Made for speed, not for uncertainty: what is seen ends too
     certain (even where noise drowns it), and with eta > 0 so does what is not. One evaluation a step; linear operators
     with a decomposition (`LinearOperator.svd`), Gaussian noise.
+
+    References
+    ----------
+    Kawar, Elad, Ermon & Song 2022, Denoising Diffusion Restoration Models, arXiv 2201.11793.
     """
 
     eta: float = 0.85

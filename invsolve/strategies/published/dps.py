@@ -13,13 +13,12 @@ from invsolve.priors.base import Prior
 from invsolve.problem import Problem
 from invsolve.samplers import vp_grid
 from invsolve.samplers.base import Level
-from invsolve.strategies.base import Info, Run
-from invsolve.strategies.guidance.guided import needs_derivative
+from invsolve.strategies.base import Info, Run, needs_derivative
 from invsolve.strategies.noise_levels import PerRow, information
 from invsolve.strategies.published.annealed import Walk, ancestral, check_optional, root
 from invsolve.strategies.published.likelihood_step import residual_norm
 
-# zeta of the authors' configurations (images in [-1, 1], 1000 steps, noise 0.05; guidance card 2).
+# zeta of the authors' configurations (images in [-1, 1], 1000 steps, noise 0.05).
 _PUBLISHED = {
     "gaussian_blur": 0.3,
     "motion_blur": 0.3,
@@ -33,21 +32,40 @@ _PUBLISHED = {
 @final
 @dataclass(frozen=True, kw_only=True)
 class DPS(Walk):
-    """An ancestral step, then a step down the misfit of ``D(x)`` (Chung et al. 2023, arXiv 2209.14687).
+    """Diffusion posterior sampling: an ancestral step, then a step down the misfit of ``D(x)``.
 
-    With u the std that the paper has as 1, ``unit``:
+    Parameters
+    ----------
+    num_steps : int
+        Levels of the solver's own grid, at least 2; 100 unless given.
+    grid : Tensor, shape (N + 1,), optional
+        Noise levels in the units of the signal, falling to 0, in place of the solver's own.
+    form : {"widened", "likelihood", "paper"}
+        With u the std that the paper has as 1, ``unit``. "widened" (ours, the default): ``x' - scale (a^2 - b^2) / (1 +
+        v K^2) C grad_x -log p(y | A D(x))``, ``v = a^2 u^2 / (a^2 + u^2)``, K the norm of ``G^-1/2 A C^1/2``: the noise
+        is widened by the most that D can leave open. Stable for any number of steps. "likelihood": the same without ``1
+        + v K^2``: D stands for the signal. Needs about ``u^2 K^2`` steps. "paper": ``x' - scale u sqrt(1 + (a/u)^2)
+        sqrt(1 + (b/u)^2) C grad_x ||y - A D(x)||_2``, the published step of constant length in variance-preserving
+        coordinates, where no noise level appears. Counts y are weighted by 1 / (2 y), as in the paper.
+    scale : float
+        Factor of the step, > 0; 1 unless given. In the paper's form it is the authors' zeta (`DPS.published`).
+    unit : float, optional
+        u, in the units of the signal, > 0: by default the prior's scale, in the paper's form the std of an entry.
 
-    - ``form="widened"`` (ours): ``x' - scale (a^2 - b^2) / (1 + v K^2) C grad_x -log p(y | A D(x))``,
-      ``v = a^2 u^2 / (a^2 + u^2)``, K the norm of ``G^-1/2 A C^1/2`` and u by default the prior's scale: the noise is
-      widened by the most that D can leave open. Stable for any number of steps.
-    - ``form="likelihood"``: the same without ``1 + v K^2``: D stands for the signal. Needs about ``u^2 K^2`` steps.
-    - ``form="paper"``: ``x' - scale u sqrt(1 + (a/u)^2) sqrt(1 + (b/u)^2) C grad_x ||y - A D(x)||_2``, the published
-      step of constant length in variance-preserving coordinates, where no noise level appears; u by default the std of
-      an entry. `DPS.published` has the authors' zeta and grid. Counts y are weighted by 1 / (2 y), as in the paper.
+    Raises
+    ------
+    InputError
+        If an option is out of range.
 
+    Notes
+    -----
     Any noise with a gradient (the paper's form: Gaussian or Poisson). Biased by design: no form knows which directions
-    D leaves open. One evaluation and one vector-Jacobian product a step. For one number of variance 1 and noise 0.5 the
-    paper's form has 0.1 to 1.3 times the right std, for zeta from 0.1 to 1.
+    D leaves open. One evaluation and one vector-Jacobian product a step. For one unknown of variance 1 and noise 0.5
+    the paper's form has 0.1 to 1.3 times the right std, for zeta from 0.1 to 1.
+
+    References
+    ----------
+    Chung et al. 2023, Diffusion Posterior Sampling for General Noisy Inverse Problems, arXiv 2209.14687.
     """
 
     form: Literal["widened", "likelihood", "paper"] = "widened"
@@ -62,9 +80,14 @@ class DPS(Walk):
 
     @classmethod
     def published(cls, task: str, *, unit: float = 1.0) -> Self:
-        """The authors' step and 1000 variance-preserving levels for ``"gaussian_blur"``, ``"motion_blur"``,
-        ``"super_resolution"``, ``"nonlinear_blur"``, ``"inpainting"`` or ``"phase_retrieval"``; levels are in units of
-        ``unit``, the std of an entry of the signal.
+        """The authors' step and 1000 variance-preserving levels for a task.
+
+        Parameters
+        ----------
+        task : str
+            "gaussian_blur", "motion_blur", "super_resolution", "nonlinear_blur", "inpainting" or "phase_retrieval".
+        unit : float
+            The std of an entry of the signal, which the levels are in units of.
         """
         check_choice("DPS.published", "task", task, tuple(_PUBLISHED))
         return cls(form="paper", scale=_PUBLISHED[task], unit=unit, grid=unit * vp_grid(1000))

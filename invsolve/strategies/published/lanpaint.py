@@ -18,17 +18,42 @@ from invsolve.strategies.published.spectral import SpectralData, SpectralWalk
 @final
 @dataclass(frozen=True, kw_only=True)
 class LanPaint(SpectralWalk):
-    """``inner`` Langevin steps at every level, then one deterministic step; no derivative of the denoiser.
+    """Langevin steps at every level, known and unknown coordinates pulling on each other, then one deterministic step.
 
-    Zheng et al. 2025 (arXiv 2502.03491). In ``u = x / sqrt(1 + a^2)`` (in units of ``unit``, the std of an entry of the
-    signal, by default the prior's root mean variance), ``du = g dt + sqrt(2) dW`` with ``g = (D' - u) / (1 - abar)``
+    In ``u = x / sqrt(1 + a^2)`` (in units of ``unit``), ``du = g dt + sqrt(2) dW`` with ``g = (D' - u) / (1 - abar)``
     where nothing is known and ``(1 + lam) (y' - u) / (1 - abar) - lam (D' - u) / (1 - abar)`` where it is, D' and y'
     being ``sqrt(abar)`` times D and y, ``abar = 1 / (1 + a^2)``; steps ``eta (1 - abar)`` by an exponential integrator.
     Known coordinates start each level as y with noise of that level.
 
+    Parameters
+    ----------
+    num_steps : int
+        Levels of the solver's own grid, at least 2; 30 unless given.
+    grid : Tensor, shape (N + 1,), optional
+        Noise levels in the units of the signal, falling to 0, in place of the solver's own.
+    inner : int
+        Langevin steps at each level, at least 0; 5 unless given.
+    lam : float
+        How strongly known coordinates are pulled, >= 0; 5 unless given.
+    eta : float
+        Step size of the Langevin dynamics, > 0; 0.2 unless given.
+    unit : float, optional
+        The std of an entry of the signal; by default the prior's root mean variance.
+
+    Raises
+    ------
+    InputError
+        If an option is out of range.
+
+    Notes
+    -----
     Coordinates are the singular ones of the operator; those whose data have more noise than an entry has spread are
     taken as unknown, the others as exact: noise that matters is fitted. Exact as inner steps and levels grow. ``inner +
-    1`` evaluations a step; linear operators with a decomposition.
+    1`` evaluations a step, no derivative of the denoiser; linear operators with a decomposition.
+
+    References
+    ----------
+    Zheng, Lan & Wang 2025, LanPaint: Training-Free Diffusion Inpainting, arXiv 2502.03491.
     """
 
     num_steps: int = 30

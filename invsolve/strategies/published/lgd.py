@@ -12,8 +12,7 @@ from invsolve.core.validation import check_int
 from invsolve.priors.base import Prior
 from invsolve.problem import Problem
 from invsolve.samplers.base import Level
-from invsolve.strategies.base import Info, Run
-from invsolve.strategies.guidance.guided import needs_derivative
+from invsolve.strategies.base import Info, Run, needs_derivative
 from invsolve.strategies.published.annealed import Walk, ancestral, check_optional, root
 from invsolve.strategies.published.likelihood_step import tamed
 
@@ -21,13 +20,40 @@ from invsolve.strategies.published.likelihood_step import tamed
 @final
 @dataclass(frozen=True, kw_only=True)
 class LGD(Walk):
-    """``g = grad_x log (1/K) sum_k p(y | A(D + r xi_k))``, r = a u / sqrt(a^2 + u^2) (Song et al. 2023, ICML).
+    """Loss-guided diffusion: the likelihood averaged over a cloud of points around the denoised signal.
 
-    K = ``clouds`` points; u is ``unit``, the std of an entry of the signal, by default the prior's root mean variance.
-    An ancestral step with ``D + a^2 C g``. For linear operators, Gaussian noise and many points this is PiGDM; with few
-    points in many dimensions one point has all the weight, and the step is too long: no guidance is longer than
-    ``trust`` times the noise of the level (root mean square; None: as it is). One evaluation, one vector-Jacobian
-    product and K of the operator a step.
+    ``g = grad_x log (1/K) sum_k p(y | A(D + r xi_k))``, ``r = a u / sqrt(a^2 + u^2)``; an ancestral step with
+    ``D + a^2 C g``.
+
+    Parameters
+    ----------
+    num_steps : int
+        Levels of the solver's own grid, at least 2; 100 unless given.
+    grid : Tensor, shape (N + 1,), optional
+        Noise levels in the units of the signal, falling to 0, in place of the solver's own.
+    clouds : int
+        K, the number of points, at least 1; 16 unless given.
+    trust : float, optional
+        No guidance is longer than this many times the noise of the level (root mean square), > 0; 1 unless given, None:
+        as it is.
+    unit : float, optional
+        u, the std of an entry of the signal; by default the prior's root mean variance.
+
+    Raises
+    ------
+    InputError
+        If an option is out of range.
+
+    Notes
+    -----
+    For linear operators, Gaussian noise and many points this is PiGDM; with few points in many dimensions one point has
+    all the weight, and the step is too long: hence ``trust``. One evaluation, one vector-Jacobian product and K of the
+    operator a step.
+
+    References
+    ----------
+    Song et al. 2023, Loss-Guided Diffusion Models for Plug-and-Play Controllable Generation, ICML 2023,
+    https://proceedings.mlr.press/v202/song23k.html.
     """
 
     clouds: int = 16

@@ -10,8 +10,7 @@ from torch import Tensor
 from invsolve.priors.base import Prior
 from invsolve.problem import Problem
 from invsolve.samplers.base import Level
-from invsolve.strategies.base import Info, Run
-from invsolve.strategies.guidance.guided import needs_derivative
+from invsolve.strategies.base import Info, Run, needs_derivative
 from invsolve.strategies.published.annealed import Walk, check_optional, check_share, fixed_eta
 from invsolve.strategies.published.proximal import DataStep
 
@@ -19,9 +18,32 @@ from invsolve.strategies.published.proximal import DataStep
 @final
 @dataclass(frozen=True, kw_only=True)
 class PublishedPiGDM(Walk):
-    """``x' = D + sqrt(1 - eta^2) (b/a) (x - D) + eta b e + r^2 J^H A^H (r^2 A A^H + G)^-1 (y - A D)``.
+    """PiGDM's published step: a sampler's step with the plain denoiser, then one along the pseudoinverse guidance.
 
-    Song et al. 2023 (ICLR), guidance card 3, in the form of the public codes; made by ``PiGDM(form="published")``.
+    ``x' = D + sqrt(1 - eta^2) (b/a) (x - D) + eta b e + r^2 J^H A^H (r^2 A A^H + G)^-1 (y - A D)``, in the form of the
+    public codes; made by ``PiGDM(form="published")``.
+
+    Parameters
+    ----------
+    num_steps : int
+        Levels of the solver's own grid, at least 2; 100 unless given.
+    grid : Tensor, shape (N + 1,), optional
+        Noise levels in the units of the signal, falling to 0, in place of the solver's own.
+    eta : float
+        Share of fresh noise, from 0 to 1; 0.2 unless given.
+    prior_std : float, optional
+        s of ``r^2 = a^2 s^2 / (s^2 + a^2)``, > 0, in the units of the signal; by default the prior's root mean
+        variance.
+
+    Raises
+    ------
+    InputError
+        If an option is out of range.
+
+    References
+    ----------
+    Song, Vahdat, Mardani & Kautz 2023, Pseudoinverse-Guided Diffusion Models for Inverse Problems, ICLR 2023,
+    https://openreview.net/forum?id=9_gsMA8MRKQ.
     """
 
     eta: float = 0.2
@@ -34,6 +56,7 @@ class PublishedPiGDM(Walk):
 
     @property
     def name(self) -> str:
+        """The published form has a name of its own: "PiGDM, published"."""
         return "PiGDM, published"
 
     def missing(self, problem: Problem, prior: Prior) -> str:

@@ -19,10 +19,9 @@ from invsolve.priors.base import Prior
 from invsolve.problem import Problem
 from invsolve.samplers import Euler, Plan, SDEDPMSolver2M, log_grid
 from invsolve.samplers.base import SamplerState
-from invsolve.strategies.base import Info, Run, Strategy
-from invsolve.strategies.guidance.guided import needs_derivative
-from invsolve.strategies.noise_levels import information, noise_size
-from invsolve.strategies.published.annealed import check_optional, check_share, first_signals
+from invsolve.strategies.base import Info, Run, Strategy, needs_derivative
+from invsolve.strategies.noise_levels import first_signals, information, noise_size
+from invsolve.strategies.published.annealed import check_optional, check_share
 from invsolve.strategies.published.likelihood_step import likelihood_gradient, tamed
 from invsolve.strategies.published.proximal import DataStep
 
@@ -35,18 +34,47 @@ _STABLE = 0.3  # of the largest step of Langevin dynamics that is stable, 2 / cu
 @final
 @dataclass(frozen=True, kw_only=True)
 class PnPDM(Strategy):
-    """Alternate ``z ~ p(y | A z) N(z; x, rho^2 C)`` and ``x ~ p(x0 | x0 + rho C^(1/2) e = z)`` while rho falls.
+    """A split Gibbs sampler between a signal that fits the data and one that the prior knows.
 
-    Wu et al. 2024 (arXiv 2405.18782); rho is ``max(rho_min, rho_max decay^k)`` in iteration k of ``num_steps``. At rest
-    the signals have the posterior of data with noise ``G + rho^2 A C A^H``: right where ``rho_min`` is well below the
-    noise over |A|, and slow to mix there. By default rho goes from ten times the prior's scale to 0.3 of the noise std
-    over ``|A C^(1/2)|``, whatever the number of steps.
+    Alternate ``z ~ p(y | A z) N(z; x, rho^2 C)`` and ``x ~ p(x0 | x0 + rho C^(1/2) e = z)`` while rho falls:
+    ``max(rho_min, rho_max decay^k)`` in iteration k of ``num_steps``.
 
-    ``data_step="exact"``: in closed form (linear operators, Gaussian noise); ``"langevin"``: ``langevin_steps``
-    unadjusted steps from x, of ``step_size``, by default 0.3 of the largest stable one; no drift is longer than rho.
-    ``prior_step="exact"``: in closed form, for priors that have posteriors (what ``"auto"`` takes for Gaussian laws);
-    ``"sde"``: ``prior_steps`` evaluations of a stochastic sampler; ``"ode"``: of Euler's method, which the public code
-    offers and which is no Gibbs step: spreads come out too small. No derivative of the denoiser.
+    Parameters
+    ----------
+    num_steps : int
+        Iterations, at least 1; 100 unless given.
+    rho_max, rho_min : float, optional
+        First and last rho, in the units of the signal, > 0; by default ten times the prior's scale and 0.3 of the noise
+        std over ``|A C^(1/2)|``, whatever the number of steps.
+    decay : float, optional
+        Factor of rho from one iteration to the next, in (0, 1]; by default rho falls over the first three quarters.
+    data_step : {"auto", "exact", "langevin"}
+        "exact": in closed form (linear operators, Gaussian noise); "langevin": unadjusted steps from x, none of whose
+        drifts is longer than rho. "auto": exact where it can be.
+    prior_step : {"auto", "exact", "sde", "ode"}
+        "exact": in closed form, for priors that have posteriors (what "auto" takes for Gaussian priors); "sde": a
+        stochastic sampler; "ode": Euler's method, which the public code offers and which is no Gibbs step: spreads come
+        out too small.
+    prior_steps : int
+        Evaluations of a prior step, at least 1; 20 unless given.
+    langevin_steps : int
+        Langevin steps of a data step, at least 1; 100 unless given.
+    step_size : float, optional
+        Of the Langevin steps, > 0; by default 0.3 of the largest stable one.
+
+    Raises
+    ------
+    InputError
+        If an option is out of range, or ``rho_min`` above ``rho_max``.
+
+    Notes
+    -----
+    At rest the signals have the posterior of data with noise ``G + rho^2 A C A^H``: right where ``rho_min`` is well
+    below the noise over |A|, and slow to mix there. No derivative of the denoiser.
+
+    References
+    ----------
+    Wu et al. 2024, Principled Probabilistic Imaging using Diffusion Models as Plug-and-Play Priors, arXiv 2405.18782.
     """
 
     num_steps: int = 100
@@ -72,8 +100,14 @@ class PnPDM(Strategy):
 
     @classmethod
     def published(cls, *, unit: float = 1.0, rho_min: float = 0.3) -> Self:
-        """The authors' 100 iterations, rho from 10 by 0.9 to 0.3 (deblurring, super-resolution; 0.1 for phase
-        retrieval), 100 levels of the prior step; in units of ``unit``, the std of an entry.
+        """The authors' 100 iterations, rho from 10 by 0.9 to 0.3, 100 levels of the prior step.
+
+        Parameters
+        ----------
+        unit : float
+            The std of an entry of the signal, which rho is in units of.
+        rho_min : float
+            The last rho: 0.3 for deblurring and super-resolution (the default), 0.1 for phase retrieval.
         """
         check_positive("PnPDM.published", "unit", unit)
         return cls(rho_max=10 * unit, rho_min=rho_min * unit, decay=0.9, prior_steps=100, prior_step="sde")
@@ -185,6 +219,8 @@ def _knows_itself(prior: Prior) -> bool:
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PnPDMBound:
+    """The rho of every iteration, and what the data step needs."""
+
     rho: Tensor  # (rows, num_steps), float64, CPU
     shared: bool  # all rows have the same rho
     information: Tensor  # (rows,), CPU

@@ -44,10 +44,11 @@ def resolvent(
     rtol: float | None = None,
     max_iter: int = 200,
 ) -> Resolvent:
-    """Elementwise where ``A A^H`` is diagonal, by one decomposition where rows share a small operator, else by
-    conjugate gradients (to ``rtol``, by default `core.conjugate_gradients.default_rtol`, in at most ``max_iter``
-    steps). The
-    noise is Gaussian. ``operator``: in place of the problem's own, one item a row.
+    """The solver of ``A^H (v A C A^H + G)^-1`` that suits the problem, whose noise is Gaussian.
+
+    Elementwise where ``A A^H`` is diagonal, by one decomposition where rows share a small operator, else by conjugate
+    gradients (to ``rtol``, by default `core.conjugate_gradients.default_rtol`, in at most ``max_iter`` steps).
+    ``operator``: in place of the problem's own, one item a row.
     """
     linear = operator or problem.operator
     assert isinstance(linear, LinearOperator) and isinstance(problem.noise, Gaussian)
@@ -173,8 +174,9 @@ class DataStep:
         return centre + v * self.prior.noise_covariance(self.back(centre, v, data))
 
     def draw(self, centre: Tensor, v: Level, unit: Tensor, noise: Tensor) -> Tensor:
-        """A draw by perturbing both ends (Papandreou & Yuille 2010): ``unit`` diffusion noise of level 1 for the
-        signal, ``noise`` drawn from the noise of the data.
+        """A draw by perturbing both ends (Papandreou & Yuille 2010).
+
+        ``unit``: diffusion noise of level 1 for the signal, ``noise``: drawn from the noise of the data.
         """
         spread = v.sqrt() if isinstance(v, Tensor) else v**0.5
         return self.mean(centre + spread * unit, v, self.problem.data + noise)

@@ -19,9 +19,9 @@ from invsolve.priors.base import Prior
 from invsolve.problem import Problem
 from invsolve.samplers import vp_grid
 from invsolve.samplers.base import Level
-from invsolve.strategies.base import Info, Run
-from invsolve.strategies.guidance.guided import needs_derivative
-from invsolve.strategies.published.annealed import OnLevels, WalkBound, check_optional, first_signals, root
+from invsolve.strategies.base import Info, Run, needs_derivative
+from invsolve.strategies.noise_levels import first_signals
+from invsolve.strategies.published.annealed import OnLevels, WalkBound, check_optional, root
 from invsolve.strategies.published.likelihood_step import likelihood_gradient
 from invsolve.strategies.published.proximal import DataStep
 
@@ -33,6 +33,8 @@ Weight = Literal["score", "linear", "sqrt", "square", "log", "trunc", "const"]
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
 class REDDiffState:
+    """Adam's iterate and its moments."""
+
     x: Tensor  # (rows, *shape): mu
     first: Tensor  # moments of the gradient
     second: Tensor
@@ -41,21 +43,46 @@ class REDDiffState:
 @final
 @dataclass(frozen=True, kw_only=True)
 class REDDiff(OnLevels):
-    """Adam on ``mu``, one step a level t from high to low: gradient of the misfit plus ``lam w(t) (e_hat - e)``, with
-    ``x = mu + t e`` and ``e_hat = (x - D(x, t)) / t`` (Mardani et al. 2023, arXiv 2305.04391).
+    """An optimiser on the signal, with the denoiser's error as the gradient of the prior.
 
-    ``loss="likelihood"`` (ours): the misfit is -log p(y | A mu). With its ``weight="score"``, w = 1/t, and lam = 1 the
-    mean of the second term is ``(C + t^2)^-1 (mu - m)`` for a Gaussian prior: as t falls, mu goes to the posterior
-    mode. It is taken at e and at -e, and the rate falls to 0 as a cosine.
-    ``loss="published"``: half the mean square residual over the m data, ``lam w`` divided by the n entries, in units of
-    ``unit`` (the std of an entry that the paper has as 1, by default the prior's root mean variance); no noise level
-    appears, and the weight is ``"linear"``, t, unless given. Others, of either loss: ``"sqrt"``, ``"square"``,
-    ``"log"`` log(1 + t), ``"trunc"`` min(t, 1), ``"const"``.
+    Adam on ``mu``, one step a level t from high to low: gradient of the misfit plus ``lam w(t) (e_hat - e)``, with
+    ``x = mu + t e`` and ``e_hat = (x - D(x, t)) / t``.
 
+    Parameters
+    ----------
+    num_steps : int
+        Levels of the solver's own grid, at least 2; 500 unless given.
+    grid : Tensor, shape (N + 1,), optional
+        Noise levels in the units of the signal, falling to 0, in place of the solver's own.
+    loss : {"likelihood", "published"}
+        "likelihood" (ours): the misfit is -log p(y | A mu). With its ``weight="score"``, w = 1/t, and lam = 1 the mean
+        of the second term is ``(C + t^2)^-1 (mu - m)`` for a Gaussian prior: as t falls, mu goes to the posterior mode.
+        It is taken at e and at -e, and the rate falls to 0 as a cosine. "published": half the mean square residual over
+        the m data, ``lam w`` divided by the n entries, in units of ``unit``; no noise level appears.
+    weight : {"score", "linear", "sqrt", "square", "log", "trunc", "const"}, optional
+        w: 1/t (the default of our loss), t (of the published one), its root, its square, log(1 + t), min(t, 1), 1.
+    lam : float
+        Weight of the prior, > 0; 1 unless given.
+    learning_rate : float, optional
+        In the units of the signal, > 0; by default 0.05 stds of an entry.
+    unit : float, optional
+        The std of an entry that the paper has as 1; by default the prior's root mean variance.
+
+    Raises
+    ------
+    InputError
+        If an option is out of range.
+
+    Notes
+    -----
     An estimate, not a sample: runs differ by the optimiser's noise only. Starts (published) from ``A^+ y``, or from the
-    data's answer to a white prior of that std; from a draw of the prior's law where the operator is not linear.
-    ``learning_rate``: in units of the signal, by default 0.05 stds of an entry. One evaluation (ours: two) and one
-    gradient of the misfit a step, no derivative of the denoiser.
+    data's answer to a white prior of that std; from a draw of the prior's stated distribution where the operator is not
+    linear. One evaluation (ours: two) and one gradient of the misfit a step, no derivative of the denoiser.
+
+    References
+    ----------
+    Mardani, Song, Kautz & Vahdat 2023, A Variational Perspective on Solving Inverse Problems with Diffusion Models,
+    arXiv 2305.04391.
     """
 
     note: ClassVar[str] = "An optimiser: the spread of its answers is not that of the posterior."
@@ -79,8 +106,12 @@ class REDDiff(OnLevels):
 
     @classmethod
     def published(cls, *, unit: float = 1.0) -> Self:
-        """The authors' configuration: learning rate 0.1, lam 0.25, weight t, 1000 variance-preserving levels;
-        levels and rate are in units of ``unit``, the std of an entry.
+        """The authors' configuration: learning rate 0.1, lam 0.25, weight t, 1000 variance-preserving levels.
+
+        Parameters
+        ----------
+        unit : float
+            The std of an entry of the signal, which levels and rate are in units of.
         """
         return cls(
             loss="published", weight="linear", lam=0.25, learning_rate=0.1 * unit, unit=unit, grid=unit * vp_grid(1000)

@@ -21,8 +21,10 @@ def first_particles(run: Run, setting: Setting, top: Tensor) -> tuple[Tensor, Te
 
 
 def _law_given_data(run: Run, setting: Setting) -> Local | None:
-    """x0 without any x: the prior's law, of level infinity, where V is diagonal, operator and noise linear and Gaussian
-    and the density known. Then particles start with the data, and have equal weights where the prior is that law.
+    """x0 given the data without any x: the prior's stated distribution, of level infinity.
+
+    Where V is diagonal, operator and noise linear and Gaussian and the density known. Then particles start with the
+    data, and have equal weights where the prior is that distribution.
     """
     prior, law = run.prior, run.prior.law
     linear = setting.jacobian is not None and setting.fixed_noise

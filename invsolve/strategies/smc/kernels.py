@@ -128,8 +128,10 @@ def cholesky(matrix: Tensor) -> Tensor:
 
 
 def positive(matrix: Tensor, floor: Tensor, cross: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-    """Symmetric matrices with eigenvalues below 0 (of a network's Jacobian) set to 0, where one is below -``floor``
-    (rows,); rows that are NaN stay. ``cross`` ``(rows, n, ...)`` loses what it has along their eigenvectors.
+    """Symmetric matrices with eigenvalues below 0 (of a network's Jacobian) set to 0.
+
+    Where one is below -``floor`` (rows,); rows that are NaN stay. ``cross`` ``(rows, n, ...)`` loses what it has along
+    their eigenvectors.
     """
     total = matrix.clone()
     total.diagonal(dim1=-2, dim2=-1).add_(floor.view(-1, 1))

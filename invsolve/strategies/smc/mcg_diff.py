@@ -9,14 +9,15 @@ from typing import ClassVar, Literal, Self, final
 import torch
 from torch import Tensor
 
+from invsolve.core.resampling import effective, in_place, log_mean_exp, normalised, systematic
 from invsolve.core.validation import check_positive
 from invsolve.priors.base import Prior
 from invsolve.problem import Problem
 from invsolve.samplers.base import Level, is_zero
-from invsolve.strategies.base import Info, Run
-from invsolve.strategies.published.annealed import OnLevels, WalkBound, check_optional, check_share, first_signals
+from invsolve.strategies.base import Info, Run, check_together
+from invsolve.strategies.noise_levels import first_signals
+from invsolve.strategies.published.annealed import OnLevels, WalkBound, check_optional, check_share
 from invsolve.strategies.published.spectral import SpectralData, needs_spectrum
-from invsolve.strategies.smc.weights import check_together, effective, in_place, log_mean_exp, normalised, systematic
 
 _RESAMPLE = 1_000  # draws of resampling have numbers of their own
 
@@ -107,14 +108,40 @@ def _log_normal(away: Tensor, variance: Tensor, counted: Tensor) -> Tensor:
 @final
 @dataclass(frozen=True, kw_only=True)
 class MCGDiff(_Population):
-    """Particles whose seen coordinates are drawn towards noisy data (Cardoso et al. 2023, arXiv 2308.07983).
+    """Particles in singular coordinates whose seen ones are drawn towards noisy data.
 
-    Datum i is ``x_i`` plus noise n_i and counts while the level b is at least n_i, as ``N(y_i; x_i, v)``,
-    ``v = b^2 - n_i^2 + kappa (u^2 + n_i^2)`` with u the std of an entry (``unit``, by default the prior's root mean
-    variance). A particle moves by the product of the ancestral kernel and that; weights are its normaliser. The last
-    weight is the likelihood itself. Consistent as particles grow, but one particle often has most of the last weight.
-    ``num_samples`` weighted particles per item, systematic resampling below ``resample_below`` of them. One evaluation
-    a particle and step, no derivative; linear operators with a decomposition, Gaussian noise. Results are weighted.
+    Datum i is ``x_i`` plus noise n_i and counts while the level b is at least n_i, as ``N(y_i; x_i, v)``, ``v = b^2 -
+    n_i^2 + kappa (u^2 + n_i^2)``. A particle moves by the product of the ancestral kernel and that; weights are its
+    normaliser. The last weight is the likelihood itself.
+
+    Parameters
+    ----------
+    num_steps : int
+        Levels of the solver's own grid, at least 2; 100 unless given.
+    grid : Tensor, shape (N + 1,), optional
+        Noise levels in the units of the signal, falling to 0, in place of the solver's own.
+    resample_below : float
+        Particles of an item are resampled (systematic) when their effective number falls below this share of them, from
+        0 to 1; 0.5 unless given.
+    kappa : float
+        Variance of the noisy data at their own level, relative, > 0; 1e-4 unless given.
+    unit : float, optional
+        u, the std of an entry of the signal; by default the prior's root mean variance.
+
+    Raises
+    ------
+    InputError
+        If an option is out of range.
+
+    Notes
+    -----
+    Consistent as particles grow, but one particle often has most of the last weight. ``num_samples`` weighted particles
+    per item. One evaluation a particle and step, no derivative; linear operators with a decomposition, Gaussian noise.
+    Results are weighted.
+
+    References
+    ----------
+    Cardoso et al. 2023, Monte Carlo Guided Diffusion for Bayesian Linear Inverse Problems, arXiv 2308.07983.
     """
 
     kappa: float = 1e-4
@@ -180,12 +207,37 @@ class MCGDiff(_Population):
 @final
 @dataclass(frozen=True, kw_only=True)
 class FPS(_Population):
-    """Filtering posterior sampling (Dou & Song 2024, ICLR): one path of noisy data, and a particle filter along it.
+    """Filtering posterior sampling: one path of noisy data, and a particle filter along it.
 
     The path ends in the data: ``y' = y + sqrt(1 - eta^2) (b/a) (y_t - y) + eta b A e``. A particle moves by the product
-    of the ancestral kernel and the likelihood of y' at the new level; weights are its normaliser. For noisy data the
-    product counts them once for every level, so that what is seen ends too certain; what is not is right.
-    ``num_samples`` weighted particles per item; linear operators with a decomposition, Gaussian noise.
+    of the ancestral kernel and the likelihood of y' at the new level; weights are its normaliser.
+
+    Parameters
+    ----------
+    num_steps : int
+        Levels of the solver's own grid, at least 2; 100 unless given.
+    grid : Tensor, shape (N + 1,), optional
+        Noise levels in the units of the signal, falling to 0, in place of the solver's own.
+    resample_below : float
+        Particles of an item are resampled (systematic) when their effective number falls below this share of them, from
+        0 to 1; 0.5 unless given.
+    eta : float
+        Share of fresh noise of the path, from 0 to 1; 0.85 unless given.
+
+    Raises
+    ------
+    InputError
+        If an option is out of range.
+
+    Notes
+    -----
+    For noisy data the product counts them once for every level, so that what is seen ends too certain; what is not is
+    right. ``num_samples`` weighted particles per item; linear operators with a decomposition, Gaussian noise.
+
+    References
+    ----------
+    Dou & Song 2024, Diffusion Posterior Sampling for Linear Inverse Problem Solving: A Filtering Perspective, ICLR
+    2024.
     """
 
     eta: float = 0.85

@@ -1,4 +1,4 @@
-"""Sequential Monte Carlo: guidance proposes, weights correct what it gets wrong (guidance card 15)."""
+"""Sequential Monte Carlo: guidance proposes, weights correct what it gets wrong (Wu et al. 2023, arXiv 2306.17775)."""
 
 from __future__ import annotations
 
@@ -12,28 +12,19 @@ from torch import Tensor
 
 from invsolve.core.arrays import to_real
 from invsolve.core.conjugate_gradients import expand
+from invsolve.core.resampling import effective, in_place, log_mean_exp, normalised, relative_variance, systematic
 from invsolve.core.validation import check_int, check_number
 from invsolve.errors import invalid, invalid_type
 from invsolve.noise import Gaussian
 from invsolve.priors.base import Prior
 from invsolve.problem import Problem
 from invsolve.samplers import log_grid
-from invsolve.strategies.base import Info, Run, Strategy
-from invsolve.strategies.guidance.guided import Guidance, needs_derivative
-from invsolve.strategies.noise_levels import noise_levels
-from invsolve.strategies.published.annealed import shared_grid
+from invsolve.strategies.base import Info, Run, Strategy, check_together, needs_derivative
+from invsolve.strategies.guidance.guided import Guidance
+from invsolve.strategies.noise_levels import noise_levels, shared_grid
 from invsolve.strategies.smc.coordinates import Coordinates, linear_jacobian
 from invsolve.strategies.smc.initial import first_particles
 from invsolve.strategies.smc.proposals import Form, HasDensity, Level, Ready, Setting
-from invsolve.strategies.smc.weights import (
-    check_together,
-    effective,
-    in_place,
-    log_mean_exp,
-    normalised,
-    relative_variance,
-    systematic,
-)
 
 DENSE_SIZE = 128  # real numbers of a signal that has a dense covariance for every particle
 _ROUNDINGS = 10  # of a signal of the prior's scale: the least level at which particles differ by noise
@@ -79,43 +70,69 @@ class SMCState:
 @final
 @dataclass(frozen=True, kw_only=True)
 class SMC(Strategy):
-    """``num_samples`` weighted particles per item, whose weights make them draws from the posterior.
+    """Sequential Monte Carlo: guided particles whose weights make them draws from the posterior.
 
-    At every level ``x0 | x`` is matched by a Gaussian ``N(D, V)`` with the Tweedie covariance; given the data it is
-    ``N(D_y, V_y)`` (moment matching), and the twist is ``N(y; A D, A V A^H + G)``. From level a to b, with
-    ``r = b^2 / a^2``, a particle moves by ``N(r x + (1 - r) D_y, (1 - r)^2 V_y + b^2 (1 - r) C)``: exact for Gaussian
-    priors and linear operators in any number of steps, with equal weights. The weights correct the rest:
+    ``num_samples`` weighted particles per item. At every level ``x0 | x`` is matched by a Gaussian ``N(D, V)`` with the
+    Tweedie covariance; given the data it is ``N(D_y, V_y)`` (moment matching), and the twist is ``N(y; A D, A V A^H +
+    G)``. From level a to b, with ``r = b^2 / a^2``, a particle moves by ``N(r x + (1 - r) D_y, (1 - r)^2 V_y + b^2 (1 -
+    r) C)``: exact for Gaussian priors and linear operators in any number of steps, with equal weights. The weights
+    correct the rest.
 
-    - towards the exact law of the noisy signals where the prior states its density (`log_prob(x, sigma)`: all exact
-      priors): the step size then costs variance only, and the posterior is exact as the number of particles grows;
-    - else towards the chain whose kernels are the same without data, ``N(r x + (1 - r) D, ...)``, of second order.
+    Parameters
+    ----------
+    num_steps : int
+        Levels of the solver's own grid, at least 2; 25 unless given.
+    resample_below : float
+        Particles of an item are resampled (systematic) when their effective number falls below this share of them, from
+        0 to 1; 0.5 unless given.
+    moves : int
+        Metropolis moves of every particle after a resampling (noise up, then a guided step back), which leave the
+        level's ``density * twist`` invariant; at least 0, 1 unless given. Only where the prior states its density
+        (elsewhere no target is known: nothing moves).
+    tempering : float
+        Above 0 the twist counts with an exponent, for every item the largest at which that share of its particles is
+        effective; it is 1 at the end, by as many more temperatures of the last level as it takes. From 0 (the default)
+        to 1. For curved operators, whose early twists are wrong: try 0.5.
+    guidance : Guidance, optional
+        Steps go towards its D_y, with the covariance without data; twist, weights and last step stay as they are, and
+        the posterior stays right. By default the one that belongs to the twist.
+    grid : Tensor, shape (N + 1,), optional
+        Noise levels in the units of the signal, falling to 0, in place of the solver's own.
+
+    Raises
+    ------
+    InputError
+        If an option is out of range.
+    InputTypeError
+        If ``guidance`` is neither a `Guidance` nor None.
+
+    Notes
+    -----
+    Weights correct towards the exact distribution of the noisy signals where the prior states its density (`log_prob(x,
+    sigma)`: all exact priors): the step size then costs variance only, and the posterior is exact as the number of
+    particles grows; else towards the chain whose kernels are the same without data, ``N(r x + (1 - r) D, ...)``, of
+    second order.
 
     The last step draws x0 from ``N(D_y, V_y)``; its weight is the true likelihood over that of the linearised operator.
     Noise that is not Gaussian is replaced, in steps and twists, by its Gaussian at the clean data that D and y lead to
     (`Problem.gaussianised`, found by Newton's method from D); the last weight, by the true likelihood, corrects that.
     Only large signals whose steps have no V have no such weight: there it is an error that vanishes with the last
-    level.
-    Particles of an item are resampled (systematic) when their effective number falls below ``resample_below`` of them.
-    A particle that becomes NaN has weight zero, and no move to NaN is accepted.
-
-    ``moves``: Metropolis moves of every particle after a resampling (noise up, then a guided step back), which leave
-    the level's ``density * twist`` invariant; only where the prior states its density (elsewhere no target is known:
-    nothing moves). ``tempering`` > 0: the twist counts with an exponent, for every item the largest at which that share
-    of its particles is effective; it is 1 at the end, by as many more temperatures of the last level as it takes. For
-    curved operators, whose early twists are wrong: try 0.5. ``guidance``: steps go towards the D_y of any
-    `iv.strategies.Guidance`, with the covariance without data; twist, weights and last step stay as they are, and the
-    posterior stays right.
+    level. A particle that becomes NaN has weight zero, and no move to NaN is accepted.
 
     ``result.info``: ``log_evidence`` and its standard error ``log_evidence_se`` (nats; ancestral estimate), ``ess``,
-    ``founders`` (particles of the start that are left), ``resamplings`` and ``acceptance`` (of moves; NaN without any),
-    each the same for all samples of an item. Results are weighted: see ``result.log_weights``.
+    ``founders`` (first particles that have descendants left), ``resamplings`` and ``acceptance`` (of moves; NaN without
+    any), each the same for all samples of an item. Results are weighted: see ``result.log_weights``.
 
-    ``num_steps`` levels on the solver's own grid, or ``grid``. Where V is diagonal in modes (Gaussian laws, sparse
-    priors) no covariance is formed, only determinants of the smaller of data and unknowns, up to 2,048. Other priors
-    have a covariance for every particle up to 128 real numbers; larger signals take the usual reverse step without V,
-    whose chain is of first order: give it 100 steps or more, and more particles than data. Particles are run in blocks,
-    so that memory does not grow with their number times a matrix. Samples of an item depend on each other, not on
-    other items.
+    Where V is diagonal in modes (Gaussian and sparse priors) no covariance is formed, only determinants of the smaller
+    of data and unknowns, up to 2,048. Other priors have a covariance for every particle up to 128 real unknowns; larger
+    signals take the usual reverse step without V, whose chain is of first order: give it 100 steps or more, and more
+    particles than data. Particles are run in blocks, so that memory does not grow with their number times a matrix.
+    Samples of an item depend on each other, not on other items.
+
+    References
+    ----------
+    Wu et al. 2023, Practical and Asymptotically Exact Conditional Sampling in Diffusion Models, arXiv 2306.17775; Rozet
+    et al. 2024, Learning Diffusion Priors from Observations by Expectation Maximization, arXiv 2405.13712.
     """
 
     couples = "samples"

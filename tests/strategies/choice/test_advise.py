@@ -6,7 +6,8 @@ import pytest
 import torch
 
 import invsolve as iv
-from invsolve.strategies.choice.advise import candidates, measured
+from invsolve.strategies.choice.advise import measured
+from invsolve.strategies.choice.catalogue import catalogue
 
 GAUSSIAN = iv.priors.GaussianPrior(mean=torch.zeros(6), covariance=torch.eye(6))
 SMOOTH = iv.priors.GaussianPrior(mean=torch.zeros(6), covariance=torch.logspace(0, -3, 6).diag())
@@ -15,7 +16,7 @@ KINDS = {"mask", "smooth", "blur", "modes", "sparse", "curved", "counts"}
 
 
 def test_the_table_has_a_row_for_every_candidate_and_kind():
-    names = {name for name, _ in candidates()}
+    names = {name for name, _ in catalogue()}
     assert {name for name, _ in measured()} == names
     assert {kind for _, kind in measured()} == KINDS
     assert len(measured()) == len(names) * len(KINDS)

@@ -397,7 +397,7 @@ def test_noise_of_each_item_with_a_curved_operator():
 
 
 def test_one_founder_says_nothing_of_the_evidence():
-    from invsolve.strategies.smc.weights import relative_variance
+    from invsolve.core.resampling import relative_variance
 
     weights, zero = torch.full((8, 1), 1 / 8, dtype=D), torch.zeros(8, 1, dtype=torch.int64)
     assert relative_variance(weights, zero).isinf().all()

@@ -11,7 +11,8 @@ from invsolve.strategies import NoiseMCMC
 from invsolve.strategies.mcmc.convergence import population
 from invsolve.strategies.mcmc.kernels import Chains, Metric, Target, autoregressive, hamiltonian
 from invsolve.strategies.mcmc.noise_map import noise_map
-from invsolve.strategies.mcmc.noise_mcmc import _plan, _rise
+from invsolve.strategies.mcmc.recording import plan
+from invsolve.strategies.mcmc.tempering import rise_of
 
 D = torch.float64
 
@@ -332,7 +333,7 @@ def test_a_metric_that_cannot_be_formed_falls_back():
 def test_the_rise_keeps_what_it_should():
     logs = torch.stack((1e6 * normal(500), normal(500, seed=1), 1e-3 * normal(500, seed=2)))
     logs[0, :7] = -math.inf
-    rise = _rise(logs, torch.ones(3, dtype=D), 0.5)
+    rise = rise_of(logs, torch.ones(3, dtype=D), 0.5)
     w = torch.softmax(rise[:, None] * logs, 1)
     share = 1 / w.square().sum(1)
     assert share[0] / 493 == pytest.approx(0.5, abs=1e-3) and rise[2] == 1 and share[2] > 250
@@ -341,11 +342,11 @@ def test_the_rise_keeps_what_it_should():
 
 def test_samples_are_taken_once_and_by_evidence():
     log_evidence = torch.log(torch.tensor([[1.0, 1.0, 2.0, 4.0]], dtype=D))
-    number, chain = _plan(log_evidence, 64, 32, 8)
+    number, chain = plan(log_evidence, 64, 32, 8)
     assert number.min() >= 1 and number.max() <= 8
     assert torch.bincount(chain[0] // 8, minlength=4).tolist() == [8, 8, 16, 32]
     assert len({(int(n), int(c)) for n, c in zip(number[0], chain[0], strict=True)}) == 64
-    few = _plan(log_evidence, 3, 32, 8)[1]
+    few = plan(log_evidence, 3, 32, 8)[1]
     assert len(set(few[0].tolist())) == 3
 
 

@@ -12,12 +12,12 @@ from torch import Tensor
 import invsolve as iv
 from invsolve.core.checkpoint import Checkpoint
 from invsolve.core.random import Draws
+from invsolve.core.resampling import relative_variance, systematic
 from invsolve.errors import InputError, InputTypeError, UnsupportedError
 from invsolve.priors.base import Prior, Pullback
 from invsolve.progress import NoProgress
 from invsolve.strategies import SMC
 from invsolve.strategies.smc.kernels import cholesky, positive
-from invsolve.strategies.smc.weights import relative_variance, systematic
 
 D = torch.float64
 

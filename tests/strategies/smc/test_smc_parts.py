@@ -13,6 +13,7 @@ from torch import Tensor
 import invsolve as iv
 from invsolve.core.arrays import to_real
 from invsolve.core.random import Draws
+from invsolve.core.resampling import in_place, systematic
 from invsolve.strategies import SMC
 from invsolve.strategies.base import Run
 from invsolve.strategies.smc import proposals as proposals_module
@@ -21,7 +22,6 @@ from invsolve.strategies.smc.kernels import UpdatedKernel
 from invsolve.strategies.smc.proposals import Level
 from invsolve.strategies.smc.smc import SMCState
 from invsolve.strategies.smc.twisted import DenseLocal, DiagonalLocal
-from invsolve.strategies.smc.weights import in_place, systematic
 
 D = torch.float64
 

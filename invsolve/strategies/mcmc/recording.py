@@ -1,0 +1,75 @@
+"""What is kept of the chains: samples, sums, and from these how right they are."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from invsolve.core.arrays import to_real
+from invsolve.core.resampling import systematic
+from invsolve.strategies.mcmc.convergence import population
+from invsolve.strategies.mcmc.kernels import Target
+from invsolve.strategies.mcmc.state import NoiseMCMCState
+
+
+def recorded(
+    x: Tensor, part: NoiseMCMCState, recording: Tensor, target: Target, group: Tensor, items: int, rounds: int
+) -> NoiseMCMCState:
+    """One round of the items ``group`` recorded where ``recording`` (items,); their samples are written into ``x``.
+
+    ``x`` ``(rows, *shape)``: sample k of item b is row ``k * items + b``; ``part`` holds the items of the group.
+    """
+    chains = part.u.shape[1]
+    found = target.signals(part.u)
+    real = to_real(found).double().view(*part.u.shape[:2], -1)
+    energy = real.square().sum(-1, keepdim=True)
+    values = torch.cat((real, energy, part.log_likelihood[..., None]), -1)
+    done = part.done + 1
+    early = (done <= rounds // 2)[:, None, None]
+    number, chain = plan(part.log_evidence, len(x) // items, chains, rounds)
+    mine = (number == done[:, None]) & recording[:, None]  # (items, samples)
+    item, sample = mine.nonzero(as_tuple=True)
+    signals = found.view(*part.u.shape[:2], *x.shape[1:])
+    x[sample * items + group[item]] = signals[item, chain[item, sample]]
+    return replace(
+        part,
+        first=part.first + early * values,
+        second=part.second + ~early * values,
+        square=part.square + values.square(),
+        done=done,
+    )
+
+
+def summary(state: NoiseMCMCState, rounds: int, *, warm: bool) -> dict[str, Tensor]:
+    """What the chains say of themselves, (items,) each; chains that began ``warm`` have no evidence."""
+    found = population(state.first, state.second, state.square, state.log_evidence, rounds)
+    # Sums of fewer rounds say nothing of the error.
+    short = (state.done < rounds) | (state.beta < 1)
+    for name in ("mean_error", "std_error", "drift", "rhat", "nested_rhat", "ess"):
+        found[name] = torch.where(short, torch.nan, found[name])
+    if warm:
+        found["log_evidence"] = found["log_evidence_se"] = torch.full_like(state.beta, math.nan)
+    return found | {"acceptance": state.accept, "beta": state.beta, "rises": state.rises, "moves": state.moves}
+
+
+def plan(log_evidence: Tensor, samples: int, chains: int, rounds: int) -> tuple[Tensor, Tensor]:
+    """From which round (1, ...) and chain each sample of an item is taken, ``(items, samples)`` each.
+
+    Islands count by their evidence; on each, samples go through chains and rounds so that none is taken twice while
+    there are others.
+    """
+    islands = log_evidence.shape[1]
+    each = chains // islands
+    weights = torch.softmax(log_evidence, 1).nan_to_num(1 / islands)
+    island = systematic(weights.mT, 0.5, samples).mT.contiguous()
+    before = torch.searchsorted(island, island, right=False)  # samples of lower islands
+    place = torch.arange(samples, device=weights.device) - before
+    count = torch.searchsorted(island, island, right=True) - before
+    few = count < each
+    chain = torch.where(few, place * each // count.clamp_min(1), place % each)
+    turns = (count + each - 1) // each  # how often a chain is used; its rounds lie far apart, the last among them
+    number = rounds - (place // each % turns.clamp_min(1)) * rounds // turns.clamp_min(1)
+    return number.clamp_min(1), island * each + chain
