@@ -19,6 +19,7 @@ SHAPE, DAYS, STATIONS, NOISE = (48, 72), 16, 60, 0.3  # grid (lat, lon), fields,
 
 
 def main(argv: list[str] | None = None) -> None:
+    """Run the example; the module says what it shows."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", help="NetCDF file to write")
     arguments = parser.parse_args(argv)

@@ -18,6 +18,7 @@ GRID = (96, 96)
 
 
 def main(argv: list[str] | None = None) -> None:
+    """Run the example; the module says what it shows."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", help="picture to write")
     arguments = parser.parse_args(argv)

@@ -1,8 +1,8 @@
 """Uniform ranks: their scores, simultaneous bands for their ECDF with exact p-values, quadratic tests of many of them.
 
 If the truth and n posterior samples are exchangeable given the data, the rank of the truth among them is uniform on
-0..n, for any quantity and any distribution (Talts et al. 2018, arXiv:1804.06788). Everything here is about ``runs`` independent
-such ranks.
+0..n, for any quantity and any distribution (Talts et al. 2018, arXiv:1804.06788). Everything here is about ``runs``
+independent such ranks.
 """
 
 from __future__ import annotations
@@ -59,9 +59,10 @@ class UniformBand:
     """Simultaneous bands for the ECDF of ``runs`` independent ranks, each uniform on 0..``num_samples``.
 
     The ECDF is seen at z_i = i / (n + 1), i = 1..n (at most 256 of them). Its distance from uniform is the smallest of
-    the pointwise binomial tails, gamma (Saeilynoja, Buerkner & Vehtari 2022, Stat. Comput. 32:32, eq. 7); the distribution of
-    gamma is exact, by recursion over the points: given their number, uniform points are Poisson points, whose counts
-    between the z_i are independent, so that every step is a convolution cut to the band (theirs is Algorithm 2).
+    the pointwise binomial tails, gamma (Saeilynoja, Buerkner & Vehtari 2022, Stat. Comput. 32:32, eq. 7); the
+    distribution of gamma is exact, by recursion over the points: given their number, uniform points are Poisson points,
+    whose counts between the z_i are independent, so that every step is a convolution cut to the band (theirs is
+    Algorithm 2).
 
     >>> band = UniformBand(runs=200, num_samples=255)
     >>> low, high = band.limits(0.05)  # of how many of the 200 ranks lie below each point

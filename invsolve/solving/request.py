@@ -62,7 +62,10 @@ class SolveRequest:
         )
 
     def run(self, rung: Rung, number: int = 0, over: Callable[[int], bool] = lambda calls: False) -> StrategyOutput:
-        """Run one strategy; ``number`` tells the checkpoints of several attempts apart, ``over`` ends it (see `ChunkedRun`)."""
+        """Run one strategy.
+
+        ``number`` tells the checkpoints of several attempts apart, ``over`` ends it (see `ChunkedRun`).
+        """
         if rung.islands == 1:
             return self._chunked(rung, self.problem, self.num_samples, self.draws, number, over)
         # Item b on island i is item b * islands + i of a larger batch, whose sample k has the stream of sample
