@@ -30,6 +30,7 @@ PACKAGES = {
     "io": ("pydicom", "nibabel", "ismrmrd"),
     "cluster": ("dask", "distributed", "dask-jobqueue"),
     "diagnostics": ("arviz",),
+    "diffusers": ("diffusers",),
     "bench": ("azula", "finufft", "torchkbnufft", "scikit-image", "torchmetrics"),
 }
 

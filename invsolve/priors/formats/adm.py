@@ -2,6 +2,10 @@
 
 The keys are ``time_embed.0.weight``, ``input_blocks.1.0.in_layers.0.weight``, ``middle_block...``,
 ``output_blocks...``, ``out.2.weight``; the network is that of Dhariwal & Nichol 2021 (arXiv 2105.05233).
+
+The network is our own: deepinv's `DiffUNet` is two of its configurations (128 or 256 channels, fixed levels, attention
+and heads) and computes in single precision alone, and guided-diffusion itself is not packaged. Tests compare with both:
+3e-7 beside DiffUNet's weights in float32, and OpenAI's code as azula carries it.
 """
 
 from __future__ import annotations

@@ -53,6 +53,10 @@ class Layout(abc.ABC):
         """Today's name of a tensor that older files name differently."""
         return key
 
+    def called(self, network: nn.Module) -> nn.Module:
+        """The network of the blueprint, with its weights, as ``(z, time)`` to a tensor."""
+        return network
+
 
 def count(shapes: Shapes, prefix: str) -> int:
     """How many modules there are under ``prefix``: one more than the largest index that follows it."""

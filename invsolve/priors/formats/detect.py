@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, final
 
@@ -75,7 +75,7 @@ def load_foreign(path: str, stated: Stated) -> NetworkPrior:
         if not bool(value.isfinite().all()):
             raise FileError(f"load: {file!r} holds NaN or infinite values, in {key} first.")
     network.load_state_dict({k: v.float().contiguous() for k, v in tensors.items()}, assign=True)
-    return _prior(file, layout, plan, stated)
+    return _prior(file, layout, replace(plan, network=layout.called(network)), stated)
 
 
 def _plan(file: str, tensors: dict[str, Tensor], config: dict[str, Any], stated: Stated) -> tuple[Layout, Blueprint]:

@@ -1,8 +1,9 @@
 """Folders of Hugging Face's diffusers with an unconditional image network: UNet2DModel and its scheduler.
 
 The folder holds ``unet/config.json``, ``unet/diffusion_pytorch_model.safetensors`` or ``.bin``, and
-``scheduler/scheduler_config.json``; a folder with ``config.json`` alone needs a ``prediction``. The network is that of
-Ho et al. 2020 (arXiv 2006.11239), the options those of diffusers 0.42.
+``scheduler/scheduler_config.json``; a folder with ``config.json`` alone needs a ``prediction``. The network (Ho et al.
+2020, arXiv 2006.11239) is diffusers' own, which has to be installed (``pip install 'invsolve[diffusers]'``). Names of
+tensors, both configurations and what they mean are read here: no code of a file or of a hub is asked for.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from torch import nn
 
 from invsolve.errors import FileError
 from invsolve.priors.formats.base import Blueprint, Layout, check_size
-from invsolve.priors.formats.diffusers_network import DiffusersConfig, DiffusersNetwork
+from invsolve.priors.formats.diffusers_network import Called, DiffusersConfig, make_unet
 from invsolve.priors.learned.parameterization import Prediction, Scheduled
 from invsolve.priors.learned.schedules import DDPM, Flow
 from invsolve.priors.networks.weights import Shapes
@@ -26,7 +27,7 @@ _OLD = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn
 _WHAT = {"epsilon": "noise", "sample": "signal", "v_prediction": "v"}
 _BETAS = {"linear": "linear", "scaled_linear": "scaled linear", "squaredcos_cap_v2": "cosine"}
 # Changes nothing of what the network computes once it is trained.
-_WITHOUT_EFFECT = {"dropout", "num_train_timesteps", "time_embedding_dim"}
+_WITHOUT_EFFECT = {"dropout", "num_train_timesteps"}
 _STEPS = 10**6
 # Schedulers whose networks see sqrt(abar) w + sqrt(1 - abar) e and the step, however their samplers walk.
 _VARIANCE_PRESERVING = {
@@ -69,16 +70,17 @@ class DiffusersLayout(Layout):
         if "unet" not in config:
             raise FileError("load: tensors of diffusers without their config.json: give the folder that holds both.")
         plan = network_config(config["unet"], shapes)
-        with torch.device("meta"):
-            network: nn.Module = DiffusersNetwork(plan)
         size = config["unet"].get("sample_size")
         return Blueprint(
-            network=network,
+            network=make_unet(plan),
             channels=plan.in_channels,
             multiple=2 ** (len(plan.block_out_channels) - 1),
             prediction=prediction_of(config["scheduler"]) if "scheduler" in config else Unstated(),
             resolution=None if size is None else (size, size) if isinstance(size, int) else (size[0], size[1]),
         )
+
+    def called(self, network: nn.Module) -> nn.Module:
+        return Called(network)
 
 
 @final
@@ -108,7 +110,8 @@ def network_config(given: Mapping[str, Any], shapes: Shapes) -> DiffusersConfig:
     rest -= {"time_embedding_type", "act_fn", "class_embed_type", "num_class_embeds", "sample_size"}
     if unknown := sorted(k for k in rest if plain[k] not in (None, False)):
         raise FileError(f"load: config.json states options that are not known here: {', '.join(unknown)}.")
-    plan = DiffusersConfig(**options, embedding=shapes["time_embedding.linear_1.weight"][0])
+    options["time_embedding_dim"] = shapes["time_embedding.linear_1.weight"][0]  # the configuration may leave it out
+    plan = DiffusersConfig(**options)
     check_size("diffusers", plan.block_out_channels, plan.layers_per_block)
     return plan
 

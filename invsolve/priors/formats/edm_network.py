@@ -2,6 +2,11 @@
 
 "DhariwalUNet" is ADM (Dhariwal & Nichol 2021, arXiv 2105.05233), "SongUNet" DDPM++ or NCSN++ (Song et al. 2021, arXiv
 2011.13456), all as in Karras et al. 2022 (arXiv 2206.00364).
+
+The networks are our own. deepinv's `ADMUNet` and `NCSNpp` have the same names of tensors, but 32 groups in every norm
+where EDM has at least four channels a group: they agree from 128 channels on (to 6e-10 in float64), compute something
+else at 32 or 64 (half of the output), and cannot be made at 16 or 48. `NCSNpp` also ties the embedding of the noise,
+the residual copies and the filter to each other, which files need not.
 """
 
 from __future__ import annotations

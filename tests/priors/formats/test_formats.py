@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import pickle
+import sys
 import warnings
 
 import pytest
@@ -17,7 +18,7 @@ from invsolve.priors import DDPM, EDM, VP, Flow, Scheduled
 from invsolve.priors.formats.adm import ADMConfig, ADMLayout, ADMNetwork
 from invsolve.priors.formats.base import count
 from invsolve.priors.formats.diffusers import DiffusersLayout, network_config, prediction_of
-from invsolve.priors.formats.diffusers_network import DiffusersConfig, DiffusersNetwork
+from invsolve.priors.formats.diffusers_network import Called, DiffusersConfig, make_unet
 from invsolve.priors.formats.edm import EDMLayout
 from invsolve.priors.formats.edm_network import EDMConfig, EDMNetwork
 from invsolve.priors.networks.weights import key_differences
@@ -174,12 +175,19 @@ DIFFUSERS_FACTS = {
 }
 
 
-def check_facts(network, channels, size, times, tensors, names, outputs):
+def unet2d(**options):
+    """Of diffusers."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of its own imports
+        return pytest.importorskip("diffusers").UNet2DModel(**options)
+
+
+def check_facts(network, channels, size, times, tensors, names, outputs, call=lambda network: network):
     """Number, names and shapes of the tensors, and outputs, as another program gave them for the same weights."""
     lines = "\n".join(f"{k} {s}" for k, s in sorted(shapes(network).items()))
     assert len(shapes(network)) == tensors and hashlib.blake2b(lines.encode(), digest_size=8).hexdigest() == names
     with torch.no_grad():
-        found = filled(network)(waves(channels, size), torch.tensor(times)).flatten()
+        found = call(filled(network))(waves(channels, size), torch.tensor(times)).flatten()
     found = found[:: len(found) // 5][:5]
     # a few thousand roundings of numbers of size 1, in another order
     assert torch.allclose(found, torch.tensor(outputs), atol=1e-6)
@@ -199,8 +207,10 @@ def test_edm_networks_are_those_of_the_program(name):
 def test_diffusers_networks_are_those_of_the_program(name):
     """Facts: UNet2DModel of diffusers 0.42.1 in torch 2.14 on a CPU."""
     options, tensors, names, outputs = DIFFUSERS_FACTS[name]
-    config = DiffusersConfig(embedding=4 * options["block_out_channels"][0], **options)
-    check_facts(DiffusersNetwork(config), config.in_channels, 16, [3.0, 700.5], tensors, names, outputs)
+    pytest.importorskip("diffusers")
+    config = DiffusersConfig(time_embedding_dim=4 * options["block_out_channels"][0], **options)
+    network = make_unet(config).to_empty(device="cpu")
+    check_facts(network, config.in_channels, 16, [3.0, 700.5], tensors, names, outputs, Called)
 
 
 ADM_CASES = {
@@ -307,15 +317,16 @@ def test_counts_of_published_networks():
                 layout=ADMLayout(),
             )
         )
-        cifar = DiffusersNetwork(
-            DiffusersConfig(
-                embedding=512,
-                block_out_channels=(128, 256, 256, 256),
-                down_block_types=("DownBlock2D", "AttnDownBlock2D", "DownBlock2D", "DownBlock2D"),
-                up_block_types=("UpBlock2D", "UpBlock2D", "AttnUpBlock2D", "UpBlock2D"),
-                attention_head_dim=None,
-            )
+    pytest.importorskip("diffusers")
+    cifar = make_unet(
+        DiffusersConfig(
+            time_embedding_dim=512,
+            block_out_channels=(128, 256, 256, 256),
+            down_block_types=("DownBlock2D", "AttnDownBlock2D", "DownBlock2D", "DownBlock2D"),
+            up_block_types=("UpBlock2D", "UpBlock2D", "AttnUpBlock2D", "UpBlock2D"),
+            attention_head_dim=None,
         )
+    )
     everything = {
         n: sum(v.numel() for v in net.state_dict().values())
         for n, net in (("mri", mri), ("faces", faces), ("cifar", cifar))
@@ -450,7 +461,7 @@ def folder(tmp_path, scheduler=SCHEDULER, old=False, suffix="bin", config=None, 
         | DIFFUSERS_FACTS["as the first ones"][0]
         | (config or {})
     )
-    network = filled(DiffusersNetwork(DiffusersConfig(embedding=128, **DIFFUSERS_FACTS["as the first ones"][0])))
+    network = filled(unet2d(**DIFFUSERS_FACTS["as the first ones"][0]))
     state = dict(network.state_dict()) if state is None else state
     if old:
         for new, name in (("to_q", "query"), ("to_k", "key"), ("to_v", "value"), ("to_out.0", "proj_attn")):
@@ -464,7 +475,7 @@ def folder(tmp_path, scheduler=SCHEDULER, old=False, suffix="bin", config=None, 
     if scheduler is not None:
         (tmp_path / "scheduler").mkdir()
         (tmp_path / "scheduler" / "scheduler_config.json").write_text(json.dumps(scheduler))
-    return tmp_path, network
+    return tmp_path, Called(network)
 
 
 @pytest.mark.parametrize("old", [False, True])
@@ -483,6 +494,34 @@ def test_diffusers_folders(tmp_path, old, suffix):
     own = iv.priors.load(path, offset=0.5, unit=0.5)  # images in [0, 1], a network on [-1, 1]
     assert torch.allclose(own.denoise(0.5 + 0.5 * x / alpha, level / 2), 0.5 + 0.5 * want, atol=1e-4)
     assert own.sigma_range == pytest.approx(tuple(s / 2 for s in DDPM().levels))
+    assert own.fingerprint() == iv.priors.load(path, offset=0.5, unit=0.5).fingerprint()
+    double = own.to(dtype=torch.float64)
+    assert double.dtype == torch.float64
+    assert torch.allclose(double.denoise(x.double(), level).float(), own.denoise(x, level), atol=1e-4)
+
+
+def test_a_missing_diffusers_is_named(tmp_path, monkeypatch):
+    path, _ = folder(tmp_path)
+    monkeypatch.setitem(sys.modules, "diffusers", None)
+    with pytest.raises(FileError, match=r"with the package diffusers, .*: pip install 'invsolve\[diffusers\]'"):
+        iv.priors.load(path)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"down_block_types": ["DownBlock2D"] * 2, "up_block_types": ["UpBlock2D"] * 2, "mid_block_type": None},
+        {"down_block_types": ["DownBlock2D"] * 2, "up_block_types": ["UpBlock2D"] * 2, "add_attention": False},
+    ],
+)
+def test_heads_count_where_there_is_attention(options):
+    given = DIFFUSERS_FACTS["as the first ones"][0] | options | {"attention_head_dim": 48}
+    network_config(given, {"time_embedding.linear_1.weight": (128, 32)})
+    with pytest.raises(ValueError, match="48 does not divide"):
+        network_config(
+            given | {"mid_block_type": "UNetMidBlock2D", "add_attention": True},
+            {"time_embedding.linear_1.weight": (128, 32)},
+        )
 
 
 @pytest.mark.parametrize(
@@ -544,6 +583,7 @@ BAD_FOLDERS = {
     "absurd width": ({"config": {"block_out_channels": [32, 2**20]}}, FileError, "absurd diffusers network"),
     "absurd depth": ({"config": {"layers_per_block": 10**9}}, FileError, "absurd diffusers network"),
     "wrong type": ({"config": {"layers_per_block": "2"}}, FileError, "layers_per_block"),
+    "no groups": ({"config": {"attn_norm_num_groups": 7}}, FileError, "diffusers makes no network of its options"),
     "other heads": ({"config": {"attention_head_dim": 48}}, FileError, "attention_head_dim 48 does not divide"),
     "deeper": ({"config": {"layers_per_block": 3}}, FileError, r"not its tensors: \d+ missing: down_blocks"),
     "wider": ({"config": {"block_out_channels": [32, 96]}}, FileError, r"of another shape: .* instead of \(96"),
@@ -729,7 +769,7 @@ def test_options_are_checked(make, message):
 
 def test_layouts_are_told_apart():
     edm, adm = shapes(EDMNetwork(EDMConfig(**EDM_FACTS["ADM"][0]))), shapes(guided_diffusion())
-    other = shapes(DiffusersNetwork(DiffusersConfig(embedding=128, **DIFFUSERS_FACTS["as the first ones"][0])))
+    other = shapes(unet2d(**DIFFUSERS_FACTS["as the first ones"][0]))
     table = [[layout.matches(s) for s in (edm, adm, other)] for layout in (EDMLayout(), ADMLayout(), DiffusersLayout())]
     assert table == [[i == j for j in range(3)] for i in range(3)]
 
