@@ -128,8 +128,3 @@ def real_dtype(dtype: torch.dtype) -> torch.dtype:
 def kind_dtype(dtype: torch.dtype, kind: Kind) -> torch.dtype:
     """The dtype with the precision of ``dtype`` and the given kind."""
     return real_dtype(dtype).to_complex() if kind == "complex" else real_dtype(dtype)
-
-
-def kind_of(value: Tensor) -> Kind:
-    """Whether a tensor is 'real' or 'complex'."""
-    return "complex" if value.is_complex() else "real"
