@@ -3,31 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from invsolve.core.figures import SMALL_FONTS, Array, as_array, colour_limits, colour_top, show_image
 from invsolve.core.validation import check_choice, check_int
 from invsolve.errors import invalid, invalid_type
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from invsolve.results.result import Result
+__all__ = ["central_image", "comparison_figure", "plot_result"]
 
-Array = np.ndarray[Any, Any]
 Scale = tuple[str, float, float]  # colour map, lowest, highest
-_SMALL: Any = {
-    "font.size": 8,
-    "axes.titlesize": 8,
-    "axes.labelsize": 7,
-    "xtick.labelsize": 7,
-    "ytick.labelsize": 7,
-    "legend.fontsize": 7,
-    "axes.linewidth": 0.6,
-}
 _PARTS: dict[str, Callable[[Tensor], Tensor]] = {
     "magnitude": torch.abs,
     "phase": torch.angle,
@@ -37,8 +28,40 @@ _PARTS: dict[str, Callable[[Tensor], Tensor]] = {
 _BAND = 0.9
 
 
+class Drawable(Protocol):
+    """What a figure needs of a result; `iv.Result` is one, and says what each of them is."""
+
+    @property
+    def samples(self) -> Tensor: ...
+    @property
+    def failed(self) -> Tensor: ...
+    @property
+    def log_weights(self) -> Tensor | None: ...
+    @property
+    def weights(self) -> Tensor: ...
+    @property
+    def ess(self) -> Tensor: ...
+    @property
+    def mean(self) -> Tensor: ...
+    @property
+    def std(self) -> Tensor: ...
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def batched(self) -> bool: ...
+    @property
+    def strategy(self) -> str: ...
+    @property
+    def dims(self) -> tuple[str, ...] | None: ...
+    @property
+    def units(self) -> str: ...
+    def map(self, function: Callable[[Tensor], Tensor], /) -> Drawable: ...
+    def interval(self, level: float, /) -> tuple[Tensor, Tensor, float]: ...
+    def quantile(self, q: Sequence[float], /) -> Tensor: ...
+
+
 def plot_result(
-    result: Result, *, item: int = 0, truth: Tensor | None = None, axes: Any = None, part: str = "magnitude"
+    result: Drawable, *, item: int = 0, truth: Tensor | None = None, axes: Any = None, part: str = "magnitude"
 ) -> Figure:
     """Figure of one item of a result, beside the truth if it is given.
 
@@ -82,7 +105,7 @@ def plot_result(
 
     import matplotlib
 
-    with matplotlib.rc_context(_SMALL):
+    with matplotlib.rc_context(SMALL_FONTS):
         kept = sum(n > 1 for n in result.shape)
         if kept >= 2:
             return _plot_images(result, item, truth, good, panels, part)
@@ -133,7 +156,7 @@ def comparison_figure(images: Mapping[str, Tensor], *, truth: Tensor | None = No
     import matplotlib
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context(_SMALL):
+    with matplotlib.rc_context(SMALL_FONTS):
         shown = {} if reference is None else {"truth": reference}
         shown |= columns
         complex_any = any(np.iscomplexobj(image) for image in shown.values())
@@ -141,20 +164,20 @@ def comparison_figure(images: Mapping[str, Tensor], *, truth: Tensor | None = No
         rows = 1 if reference is None else 2
         figure = Figure(figsize=(1.9 * len(look) + 0.6, 2.0 * rows + 0.2), layout="constrained")
         grid = figure.subplots(rows, len(look), squeeze=False)
-        low, high = _limits([look["truth"]] if reference is not None else list(look.values()))
+        low, high = colour_limits([look["truth"]] if reference is not None else list(look.values()))
         for ax, (name, image) in zip(grid[0], look.items(), strict=True):
-            mesh = _show(ax, image, name, "gray", low, high)
+            mesh = show_image(ax, image, name, "gray", low, high)
         figure.colorbar(mesh, ax=list(grid[0]), fraction=0.05, pad=0.01)
         if reference is not None:
             errors = {name: np.abs(image - reference) for name, image in columns.items()}
             # The median of the columns' tops: one bad column must not turn the errors of the others black.
-            tops = [_top(error) for error in errors.values() if np.isfinite(error).any()] or [1.0]
+            tops = [colour_top(error) for error in errors.values() if np.isfinite(error).any()] or [1.0]
             top = float(np.median(tops))
             norm = float(np.linalg.norm(reference))
             grid[1][0].set_axis_off()
             for ax, error in zip(grid[1][1:], errors.values(), strict=True):
                 relative = f", NRMSE {float(np.linalg.norm(error)) / norm:.3f}" if norm > 0 else ""
-                mesh = _show(ax, error, f"|error|{relative}", "magma", 0.0, top)
+                mesh = show_image(ax, error, f"|error|{relative}", "magma", 0.0, top)
             extend = "max" if max(tops) > top else "neither"
             figure.colorbar(mesh, ax=list(grid[1]), fraction=0.05, pad=0.01, extend=extend)
         return figure
@@ -182,7 +205,7 @@ def central_image(value: Tensor) -> tuple[Tensor, str]:
     return value, ", ".join(names)
 
 
-def _truth_of(result: Result, truth: object, item: int) -> Tensor:
+def _truth_of(result: Drawable, truth: object, item: int) -> Tensor:
     if not isinstance(truth, Tensor):
         raise invalid_type("plot", "truth", "a torch.Tensor", truth)
     if tuple(truth.shape) == result.shape:
@@ -202,7 +225,7 @@ def _figure_of_one(panels: list[Any] | None) -> tuple[Figure, Any]:
 
 
 # --- numbers and lines ------------------------------------------------------------------------------------------------
-def _band(result: Result) -> tuple[Tensor, Tensor, str] | None:
+def _band(result: Drawable) -> tuple[Tensor, Tensor, str] | None:
     """The 90 % rank interval, or the widest that the samples carry; quantiles if they are weighted; None if neither."""
     ess = float(result.ess[result.ess > 0].min())
     if ess < 2:
@@ -215,9 +238,9 @@ def _band(result: Result) -> tuple[Tensor, Tensor, str] | None:
     return low, high, f"{100 * level:.3g} % interval"
 
 
-def _plot_line(ax: Any, result: Result, item: int, truth: Tensor | None) -> None:
+def _plot_line(ax: Any, result: Drawable, item: int, truth: Tensor | None) -> None:
     def line(value: Tensor) -> Array:
-        return _array(value).reshape(-1)
+        return as_array(value).reshape(-1)
 
     def of(value: Tensor) -> Tensor:
         return value[item] if result.batched else value
@@ -239,13 +262,13 @@ def _plot_line(ax: Any, result: Result, item: int, truth: Tensor | None) -> None
     ax.legend(frameon=False, ncols=4, loc="upper center", bbox_to_anchor=(0.5, -0.16), borderaxespad=0.4)
 
 
-def _plot_number(ax: Any, result: Result, item: int, truth: Tensor | None) -> None:
+def _plot_number(ax: Any, result: Drawable, item: int, truth: Tensor | None) -> None:
     good = ~(result.failed[:, item] if result.batched else result.failed)
     samples = result.samples[:, item] if result.batched else result.samples
     weights = result.weights[:, item] if result.batched else result.weights
     mean = result.mean[item] if result.batched else result.mean
-    values = _array(samples[good]).reshape(-1)
-    ax.hist(values, bins=max(5, round(len(values) ** 0.5)), weights=_array(weights[good]), color="C0", alpha=0.4)
+    values = as_array(samples[good]).reshape(-1)
+    ax.hist(values, bins=max(5, round(len(values) ** 0.5)), weights=as_array(weights[good]), color="C0", alpha=0.4)
     ax.axvline(float(mean), color="C0", linewidth=1.3, label="mean")
     if truth is not None:
         ax.axvline(float(truth.reshape(())), color="black", linestyle="--", linewidth=1.0, label="truth")
@@ -256,7 +279,7 @@ def _plot_number(ax: Any, result: Result, item: int, truth: Tensor | None) -> No
 
 # --- images -----------------------------------------------------------------------------------------------------------
 def _plot_images(
-    result: Result, item: int, truth: Tensor | None, good: Tensor, panels: list[Any] | None, part: str
+    result: Drawable, item: int, truth: Tensor | None, good: Tensor, panels: list[Any] | None, part: str
 ) -> Figure:
     def of(value: Tensor) -> Tensor:
         return central_image(value[item] if result.batched else value)[0]
@@ -265,31 +288,31 @@ def _plot_images(
     phase = is_complex and part == "phase"
 
     def look(value: Tensor) -> Array:
-        return _array(_PARTS[part](value) if value.is_complex() else value)
+        return as_array(_PARTS[part](value) if value.is_complex() else value)
 
     index = [int(k) for k in good.nonzero()[:2, 0]]
     mean = of(result.mean)
     intensity: list[tuple[str, Array]] = [("mean", look(mean))]
     intensity += [(f"sample {k}", look(of(result.samples[k]))) for k in index]
-    spread: list[tuple[str, Array]] = [("std", _array(of(result.std)))]
+    spread: list[tuple[str, Array]] = [("std", as_array(of(result.std)))]
     if truth is not None:
         flat = central_image(truth)[0]
         intensity.insert(0, ("truth", look(flat)))
         both = torch.angle(mean * flat.conj()) if phase else mean - flat
         error = both if is_complex and part in ("phase", "magnitude") else _PARTS[part](both) if is_complex else both
-        spread.append(("|mean - truth|" + (" in phase" if phase else ""), _array(error.abs())))
-    low, high = (-np.pi, np.pi) if phase else _limits([intensity[0][1], *(image for _, image in intensity[1:2])])
+        spread.append(("|mean - truth|" + (" in phase" if phase else ""), as_array(error.abs())))
+    low, high = (-np.pi, np.pi) if phase else colour_limits([intensity[0][1], *(image for _, image in intensity[1:2])])
     if is_complex and part == "magnitude":
         low = 0.0
     scales = {
         "intensity": ("twilight" if phase else "gray", low, high),
-        "std": ("magma", 0.0, _top(spread[0][1])),
-        "error": ("magma", 0.0, _top(*(image for _, image in spread))),
+        "std": ("magma", 0.0, colour_top(spread[0][1])),
+        "error": ("magma", 0.0, colour_top(*(image for _, image in spread))),
     }
     if not phase:  # on one scale, error and std can be compared by eye; a phase in radians cannot
         scales["std"] = scales["error"]
     elif truth is not None:
-        scales["error"] = ("magma", 0.0, _top(spread[1][1]))
+        scales["error"] = ("magma", 0.0, colour_top(spread[1][1]))
     named = {name: (image, "intensity") for name, image in intensity} | {"std": (spread[0][1], "std")}
     named |= {name: (image, "error") for name, image in spread[1:]}
     if panels is not None:
@@ -297,14 +320,14 @@ def _plot_images(
         order += [name for name, (_, scale) in named.items() if scale == "error"]
         for ax, name in zip(panels, order, strict=False):
             image, scale = named[name]
-            ax.figure.colorbar(_show(ax, image, name, *scales[scale]), ax=ax, fraction=0.046, pad=0.03)
+            ax.figure.colorbar(show_image(ax, image, name, *scales[scale]), ax=ax, fraction=0.046, pad=0.03)
         figure: Figure = panels[0].figure
         return figure
     return _new_image_figure(result, item, named, scales, part if is_complex else "")
 
 
 def _new_image_figure(
-    result: Result, item: int, named: Mapping[str, tuple[Array, str]], scales: Mapping[str, Scale], part: str
+    result: Drawable, item: int, named: Mapping[str, tuple[Array, str]], scales: Mapping[str, Scale], part: str
 ) -> Figure:
     """Columns of intensities with one colour bar, then one column of spread with its own."""
     from matplotlib.figure import Figure
@@ -320,12 +343,12 @@ def _new_image_figure(
     for ax in grid[:, :columns].flat[len(images) :]:
         ax.set_axis_off()
     for ax, name in zip(grid[:, :columns].flat, images, strict=False):
-        mesh = _show(ax, named[name][0], name, *scales["intensity"])
+        mesh = show_image(ax, named[name][0], name, *scales["intensity"])
     bar = figure.colorbar(mesh, ax=list(grid[:, :columns].flat), fraction=0.05, pad=0.01, aspect=25 * rows)
     bar.set_label("phase, rad" if part == "phase" else result.units)
     shared = len({scales[named[name][1]] for name in spreads}) == 1
     for ax, name in zip(grid[:, columns], spreads, strict=True):
-        mesh = _show(ax, named[name][0], name, *scales[named[name][1]])
+        mesh = show_image(ax, named[name][0], name, *scales[named[name][1]])
         if not shared:
             figure.colorbar(mesh, ax=ax, fraction=0.05, pad=0.03)
     if shared:
@@ -338,36 +361,10 @@ def _new_image_figure(
     return figure
 
 
-def _show(ax: Any, image: Array, title: str, cmap: str, low: float, high: float) -> Any:
-    ax.set_title(title)
-    ax.set_xticks([])
-    ax.set_yticks([])
-    ratio = image.shape[0] / image.shape[1]
-    aspect = "equal" if 0.3 <= ratio <= 2.5 else "auto"  # a very long image would be a hair line
-    return ax.imshow(image, cmap=cmap, vmin=low, vmax=high if high > low else low + 1, aspect=aspect)
-
-
-def _limits(images: Sequence[Array]) -> tuple[float, float]:
-    """The 0.1 and 99.9 percentiles: one hot pixel must not darken a figure."""
-    values = np.concatenate([image[np.isfinite(image)].reshape(-1) for image in images])
-    if not values.size:
-        return 0.0, 1.0
-    return float(np.quantile(values, 0.001)), float(np.quantile(values, 0.999))
-
-
-def _top(*images: Array) -> float:
-    return _limits(images)[1]
-
-
-def _array(value: Tensor) -> Array:
-    value = value.detach().cpu().resolve_conj()
-    return np.asarray((value.float() if value.dtype in (torch.float16, torch.bfloat16) else value).numpy())
-
-
 def _image(name: str, value: object) -> Array:
     if not isinstance(value, Tensor):
         raise invalid_type("comparison_figure", name, "a torch.Tensor", value)
     image = value.squeeze()
     if image.ndim != 2:
         raise invalid("comparison_figure", name, "an image of two axes", tuple(value.shape))
-    return _array(image)
+    return as_array(image)

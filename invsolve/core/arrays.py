@@ -1,4 +1,8 @@
-"""Turning what a user holds (torch, numpy, xarray) into tensors once, at the border."""
+"""Turning what a user holds (torch, numpy, xarray) into tensors once, at the border; and complex rows into real ones.
+
+A tensor's dtype and device are the user's decision and stay; arrays take those of the operator or prior. Inside the
+package all values are tensors. Solvers that know real vectors only see complex entries as pairs (`to_real`).
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,9 @@
-"""Checkpoints: the state of a run as safetensors with JSON beside it, restored bit for bit; nothing is unpickled."""
+"""Checkpoints: the state of a run as safetensors with JSON beside it, restored bit for bit; nothing is unpickled.
+
+`Checkpoint` is what a user gives. A run turns its state (dataclasses of tensors and numbers) into named tensors with
+`flatten_state`, writes them with `save_state`, and comes back through `load_state`, `check_fingerprint` (is it this
+run's?) and `fill_state`.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +22,10 @@ from invsolve.core.files import atomic_write
 from invsolve.core.validation import check_int, check_positive
 from invsolve.errors import CheckpointError, FileError, invalid, invalid_type
 
-_FORMAT = "invsolve-checkpoint-1"
+# A run is recognised by fingerprints, which hash the names of modules. So the number grows when modules move: a
+# checkpoint of before would be taken for one of another run.
+_FORMAT = "invsolve-checkpoint-2"
+_EARLIER = ("invsolve-checkpoint-1",)
 _COMPLEX = {"complex64": torch.complex64, "complex128": torch.complex128}
 _NUMBERS: dict[type, torch.dtype] = {bool: torch.bool, int: torch.int64, float: torch.float64}
 _KINDS = "a tensor, bool, float, int of 64 bits, None, or a dataclass, tuple, list or dict of such"
@@ -96,7 +104,10 @@ def save_state(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], meta
 
 
 def load_state(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors (on the CPU) and meta of a file of `save_state`. FileError says what is wrong with any other file."""
+    """The tensors (on the CPU) and meta of a file of `save_state`.
+
+    Raises FileError, which says what is wrong, for any other file, and for one of an earlier format.
+    """
     from safetensors import SafetensorError, safe_open
 
     name = os.fspath(path)
@@ -105,6 +116,13 @@ def load_state(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[st
     try:
         with safe_open(name, framework="pt") as file:  # checks header, offsets and length before any tensor is read
             header = file.metadata() or {}
+            if header.get("format") in _EARLIER:
+                raise FileError(
+                    f"load_state: the checkpoint {name!r} was written by an earlier layout of invsolve (format "
+                    f"{header['format']!r}, now {_FORMAT!r}), whose modules had other names, so that it cannot be told "
+                    "which run it belongs to. Start anew (another path, or delete the file), or go on with the version "
+                    "of invsolve that wrote it."
+                )
             if header.get("format") != _FORMAT:
                 raise FileError(
                     f"load_state: {name!r} is a safetensors file, but not a checkpoint of this version of "

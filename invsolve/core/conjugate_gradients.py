@@ -1,4 +1,8 @@
-"""Conjugate gradients over a batch: one step length per row, real or complex, rows frozen when they are done."""
+"""Conjugate gradients over a batch: one step length per row, real or complex, rows frozen when they are done.
+
+Also the per-row inner product and norm that such solvers are made of, and `expand`, which turns a number per row into
+something that multiplies a batch.
+"""
 
 from __future__ import annotations
 

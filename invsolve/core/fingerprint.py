@@ -1,4 +1,9 @@
-"""Content hashes of the frozen objects a run is made of: equal content, equal text, whatever the process."""
+"""Content hashes of the frozen objects a run is made of: equal content, equal text, whatever the process.
+
+A checkpoint holds the fingerprints of operator, noise, prior, strategy and data: a run goes on from it only where all
+of them are the same. Functions and classes count by the names of their modules too; see `checkpoint` for what that
+means when a module moves.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Several unknowns as one real vector: `Layout` names its parts, packs them and takes them apart again."""
+"""Several unknowns as one real vector: `Layout` names its parts, packs them and takes them apart again.
+
+For an unknown that is more than one array, such as an image and a shift: operator and prior then act on the vector, and
+``result["image"]`` is a part of it.
+"""
 
 from __future__ import annotations
 

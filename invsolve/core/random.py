@@ -1,9 +1,12 @@
 """Keyed normal draws: the numbers of a row depend on (seed, item, sample, step, index) and on nothing else.
 
 A row is therefore the same alone, in any batch, after a resume, and whatever ``num_samples`` is. No global generator
-is read or written. Short rows (and every row on an accelerator) come from one vectorised counter-based stream;
-long rows on a CPU from one generator per row, which is faster there. Which of the two is a function of the row's
-length and device only.
+is read or written: whoever needs numbers is handed a `DrawLike` (in a solve a `Draws`, in a test anything with its two
+methods) and asks it for ``normal(shape, dtype, step=..., index=...)``, with a ``step`` that grows and an ``index`` for
+several draws in one step. Other distributions are functions of normal numbers.
+
+Short rows (and every row on an accelerator) come from one vectorised counter-based stream; long rows on a CPU from one
+generator per row, which is faster there. Which of the two is a function of the row's length and device only.
 """
 
 from __future__ import annotations
@@ -69,7 +72,8 @@ class DrawLike(Protocol):
         """Standard normal numbers ``(rows, *shape)``; complex dtypes have unit variance *per component*."""
         ...
 
-    def take(self, rows: Tensor) -> DrawLike: ...
+    def take(self, rows: Tensor) -> DrawLike:
+        """The source of the rows ``rows``."""
 
 
 @final
@@ -102,6 +106,7 @@ class Draws:
         return cls(keys=_key(root, np.array(items, dtype=np.int64), np.array(samples, dtype=np.int64)), device=device)
 
     def take(self, rows: Tensor) -> Draws:
+        """The streams of the rows ``rows``."""
         return replace(self, keys=self.keys[rows.cpu().numpy()])
 
     def normal(self, shape: Shape, dtype: torch.dtype, *, step: int, index: int = 0) -> Tensor:

@@ -1,4 +1,7 @@
-"""Around defects and habits of torch and of the libraries it brings."""
+"""Around defects and habits of torch and of the libraries it brings: memory that glibc returns, MKL's first calls.
+
+Each function says what was measured, and where.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,12 @@
-"""Checks at the public border: each returns the checked value, or raises with the one wording of `errors`."""
+"""Checks at the public border: each returns the checked value, or raises with the one wording of `errors`.
+
+Every check begins with ``owner`` (the public function or class that was called) and ``name`` (its argument), which
+become the message: ``solve: `seed` must be an integer, got 1.5.`` What is refused by its type or dtype is an
+InputTypeError, what is refused by its value an InputError. Checks are made once, where a value comes in: the functions
+inside (with a leading underscore) get checked values and do not look again, because a look at a tensor stalls a GPU.
+
+Words: ``kind`` is "real" or "complex"; a ``Shape`` is a tuple of integers without the batch axis.
+"""
 
 from __future__ import annotations
 
@@ -128,8 +136,3 @@ def real_dtype(dtype: torch.dtype) -> torch.dtype:
 def kind_dtype(dtype: torch.dtype, kind: Kind) -> torch.dtype:
     """The dtype with the precision of ``dtype`` and the given kind."""
     return real_dtype(dtype).to_complex() if kind == "complex" else real_dtype(dtype)
-
-
-def kind_of(value: Tensor) -> Kind:
-    """Whether a tensor is 'real' or 'complex'."""
-    return "complex" if value.is_complex() else "real"

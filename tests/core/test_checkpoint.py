@@ -202,10 +202,19 @@ def test_garbage_and_hostile_headers_are_refused(tmp_path):
             load_state(path)
 
 
+def test_a_checkpoint_of_before_modules_moved_is_refused_in_words(tmp_path):
+    from safetensors.torch import save_file
+
+    header = {"format": "invsolve-checkpoint-1", "meta": '{"step": 3}', "complex": "{}"}  # as the first format wrote it
+    save_file({"state.x": torch.ones(3)}, tmp_path / "s", metadata=header)
+    with pytest.raises(FileError, match="written by an earlier layout of invsolve .*Start anew.*that wrote it"):
+        load_state(tmp_path / "s")
+
+
 def test_other_safetensors_files_are_refused(tmp_path):
     from safetensors.torch import save_file
 
-    good = {"format": "invsolve-checkpoint-1", "meta": "{}", "complex": "{}"}
+    good = {"format": "invsolve-checkpoint-2", "meta": "{}", "complex": "{}"}
     save_file({"x": torch.ones(3)}, tmp_path / "s", metadata={"format": "pt"})
     with pytest.raises(FileError, match="not a checkpoint of this version of invsolve \\(format 'pt'"):
         load_state(tmp_path / "s")

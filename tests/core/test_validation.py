@@ -20,7 +20,6 @@ from invsolve.core.validation import (
     check_positive,
     check_shape,
     kind_dtype,
-    kind_of,
     quoted,
     real_dtype,
 )
@@ -186,4 +185,3 @@ def test_dtypes():
     assert kind_dtype(torch.float32, "complex") == torch.complex64
     assert kind_dtype(torch.complex64, "complex") == torch.complex64
     assert kind_dtype(torch.float64, "real") == torch.float64
-    assert (kind_of(x), kind_of(z)) == ("real", "complex")
