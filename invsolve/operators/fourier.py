@@ -21,22 +21,8 @@ def of_rows(transform: Callable[..., Tensor], x: Tensor, **options: Any) -> Tens
     return transform(x.new_zeros(1, *x.shape[1:]), **options)[:0]
 
 
-def centred_fft(x: Tensor, axes: int) -> Tensor:
-    """Centred orthonormal FFT over the last ``axes`` axes; complex, shape of ``x``."""
-    dims = tuple(range(-axes, 0))
-    out: Tensor = torch.fft.fftshift(torch.fft.fftn(torch.fft.ifftshift(x, dims), dim=dims, norm="ortho"), dims)
-    return out
-
-
-def centred_ifft(x: Tensor, axes: int) -> Tensor:
-    """Inverse, and adjoint, of `centred_fft`."""
-    dims = tuple(range(-axes, 0))
-    out: Tensor = torch.fft.fftshift(torch.fft.ifftn(torch.fft.ifftshift(x, dims), dim=dims, norm="ortho"), dims)
-    return out
-
-
 def shift_phases(shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """``(p, q)`` of ``shape`` with ``centred_fft(x) = q * fftn(p * x)``: multiplications instead of four copies.
+    """``(p, q)`` of ``shape``: the centred transform is ``q * fftn(p * x)``, multiplications instead of four copies.
 
     With c = n // 2, the shift theorem gives p_j = exp(2 pi i j c / n) and q_k = exp(2 pi i (k - c) c / n) along each
     axis: signs for even n (float64), unit complex numbers for odd n (complex128).

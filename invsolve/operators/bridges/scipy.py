@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from invsolve.core.validation import Kind, Shape, check_choice, check_dims, kind_dtype, real_dtype
+from invsolve.core.validation import Kind, Shape, check_choice, check_dims, kind_dtype
 from invsolve.errors import OperatorError, invalid, invalid_type
 from invsolve.operators.algebra.matched import matched
 from invsolve.operators.base import LinearOperator
@@ -170,7 +170,7 @@ def to_scipy(A: LinearOperator) -> Any:
         raise invalid("to_scipy", "A", "real to real or complex to complex", f"{A.in_kind} to {A.out_kind}")
     work = kind_dtype(A.dtype or torch.float64, A.in_kind)
 
-    def product(f: Any, shape: Shape, rows: int) -> Any:
+    def product(f: Any, shape: Shape) -> Any:
         def run(columns: Any) -> Any:
             x = torch.from_numpy(np.ascontiguousarray(columns.T)).to(A.device, work).reshape(-1, *shape)
             with torch.no_grad():
@@ -181,8 +181,7 @@ def to_scipy(A: LinearOperator) -> Any:
 
     n, m = prod(A.in_shape), prod(A.out_shape)
     dtype = np.dtype(np.complex128 if A.in_kind == "complex" else np.float64)
-    assert real_dtype(work).is_floating_point
-    forward, backward = product(A, A.in_shape, n), product(A.adjoint, A.out_shape, m)
+    forward, backward = product(A, A.in_shape), product(A.adjoint, A.out_shape)
     return ScipyOperator(
         shape=(m, n),
         dtype=dtype,
