@@ -23,6 +23,7 @@ from invsolve.hyperparameters.unknowns import Unknowns
 from invsolve.noise import Gaussian
 from invsolve.operators.base import BlackBox, LinearOperator, Operator
 from invsolve.priors.base import Prior
+from invsolve.priors.capabilities import Learned
 from invsolve.priors.compatibility import check_pair, not_a_prior
 from invsolve.problem import Problem, signal_dims
 from invsolve.progress import NoProgress, Progress
@@ -313,7 +314,7 @@ def _checked(A: Any, y: Any, prior: Any, noise: Any) -> tuple[Problem, Prior]:
         raise invalid(
             "solve", "y", f"on the prior's device, {prior.device}", problem.data.device, "Move one: prior.to(device)."
         )
-    if prior.learned:
+    if isinstance(prior, Learned):
         from invsolve.priors.learned.adapt import check_scale
 
         with torch.no_grad():

@@ -16,6 +16,7 @@ from invsolve.errors import UnsupportedError, invalid
 from invsolve.noise import Gaussian, as_noise
 from invsolve.operators.base import BlackBox, LinearOperator, Operator
 from invsolve.priors.base import Prior
+from invsolve.priors.capabilities import IsGaussian
 from invsolve.priors.compatibility import check_pair, not_a_prior
 from invsolve.problem import Problem
 from invsolve.strategies.base import Strategy
@@ -157,8 +158,7 @@ def _kind(problem: Problem, prior: Prior) -> tuple[str, str]:
         return "black box", "no derivative: nothing of this kind was measured"
     if not isinstance(problem.operator, LinearOperator):
         return "curved", f"{type(problem.operator).__name__} is not linear"
-    if prior.exact_law:
-        assert prior.law is not None
+    if isinstance(prior, IsGaussian):
         variances = prior.law.variances
         if float(variances.max()) > _SMOOTH * float(variances.min()):
             return "smooth", "Gaussian prior whose modes differ much in size, linear"

@@ -12,6 +12,7 @@ from torch import Tensor
 from invsolve.core.validation import check_int, check_number, check_positive, real_dtype
 from invsolve.errors import invalid
 from invsolve.priors.base import Prior
+from invsolve.priors.capabilities import HasLaw
 from invsolve.problem import Problem
 from invsolve.samplers import custom_grid
 from invsolve.samplers.base import Level, SamplerState, is_zero
@@ -33,7 +34,7 @@ def first_signals(run: Run, top: Tensor) -> Tensor:
     """
     prior = run.prior
     top = top.to(run.problem.data.device, prior.dtype)
-    if prior.law is not None:
+    if isinstance(prior, HasLaw):
         z = run.normal(-1).reshape(run.rows, *prior.law.modes.mode_shape)
         return prior.law.sample(z, top.view(-1, *([1] * (z.ndim - 1))) if top.ndim else top)
     level = top.view(-1, *([1] * len(prior.shape))) if top.ndim else top

@@ -16,6 +16,7 @@ from invsolve.core.validation import check_int, check_number
 from invsolve.errors import invalid, invalid_type
 from invsolve.noise import Gaussian
 from invsolve.priors.base import Prior
+from invsolve.priors.capabilities import HasDensity
 from invsolve.problem import Problem
 from invsolve.samplers import log_grid
 from invsolve.strategies.base import Info, Run, Strategy
@@ -24,7 +25,7 @@ from invsolve.strategies.noise_levels import noise_levels
 from invsolve.strategies.published.annealed import shared_grid
 from invsolve.strategies.smc.coordinates import Coordinates, linear_jacobian
 from invsolve.strategies.smc.initial import first_particles
-from invsolve.strategies.smc.proposals import Form, HasDensity, Level, Ready, Setting
+from invsolve.strategies.smc.proposals import Form, Level, Ready, Setting
 from invsolve.strategies.smc.weights import (
     check_together,
     effective,
