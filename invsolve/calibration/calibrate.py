@@ -24,6 +24,7 @@ from invsolve.noise import Noise
 from invsolve.noise.convert import noise_for_data
 from invsolve.operators.base import LinearOperator, Operator
 from invsolve.priors.base import Prior
+from invsolve.priors.capabilities import HasPosterior
 from invsolve.priors.compatibility import check_pair, not_a_prior
 from invsolve.problem import checked_problem
 from invsolve.progress import NoProgress, Progress, metered
@@ -139,7 +140,8 @@ def calibrate(
     if progress is not None and not isinstance(progress, Progress):
         raise invalid_type("calibrate", "progress", "an iv.progress meter", progress)
     size = max(prod(A.in_shape) * (2 if prior.kind == "complex" else 1), prod(A.out_shape), 1)
-    batch = _batch(batch, runs, num_samples, size, strategy, prior.has_posterior and isinstance(A, LinearOperator))
+    known = isinstance(prior, HasPosterior) and isinstance(A, LinearOperator)
+    batch = _batch(batch, runs, num_samples, size, strategy, known)
     pilot = _prior_draws(prior, seed, list(range(min(_PILOT, max(4, 2**24 // size)))), "calibrate, pilot")
     plan = Plan.make(pilot, num_samples, seed, own)
     saved = _path(checkpoint)

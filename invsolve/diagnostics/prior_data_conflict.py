@@ -24,6 +24,7 @@ from invsolve.diagnostics.residuals import lag_one
 from invsolve.gaussian.systems import DENSE_SIDE, DENSE_SIZE, DenseSystem, make_system
 from invsolve.operators.base import LinearOperator
 from invsolve.priors.base import Prior
+from invsolve.priors.capabilities import IsGaussian
 from invsolve.problem import Problem
 
 _POWER = 1.3  # standard deviations between "half of the time" and "nine times in ten"
@@ -47,9 +48,10 @@ class Evidence:
 
 def evidence(problem: Problem, prior: Prior, *, seed: int = 0) -> Evidence | None:
     """The data of a Gaussian prior and a linear operator small enough for a dense matrix; None elsewhere."""
-    law, A = prior.law, problem.operator
-    if law is None or not prior.exact_law or not isinstance(A, LinearOperator) or not problem.shared:
+    A = problem.operator
+    if not isinstance(prior, IsGaussian) or not isinstance(A, LinearOperator) or not problem.shared:
         return None
+    law = prior.law
     parts = 2 if problem.data.is_complex() else 1
     m, n = parts * problem.data[0].numel(), law.variances.numel() * (2 if law.mean.is_complex() else 1)
     if min(m, n) > DENSE_SIDE or m * n > DENSE_SIZE or m == 0:

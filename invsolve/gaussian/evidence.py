@@ -1,4 +1,4 @@
-"""The evidence ``log p(y)`` of closed forms: its numbers, and how far rounding may have moved them."""
+"""The evidence ``log p(y)`` of closed forms: its value, and how far rounding may have moved them."""
 
 from __future__ import annotations
 

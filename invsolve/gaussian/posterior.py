@@ -26,7 +26,7 @@ _CHEAP = 2**33  # floating point operations of a factorisation that every solve 
 
 
 class Posterior(abc.ABC):
-    """A posterior that is known: one law for every item of the data."""
+    """A posterior that is known: one distribution for every item of the data."""
 
     problem: Problem
     mean: Tensor  # (batch, *shape)

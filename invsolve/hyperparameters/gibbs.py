@@ -31,6 +31,7 @@ from invsolve.hyperparameters.mode_search import Node
 from invsolve.hyperparameters.request import HyperparameterDraws, HyperparameterRequest
 from invsolve.hyperparameters.unknowns import NOISE
 from invsolve.noise import Gaussian
+from invsolve.priors.capabilities import HasDensity
 from invsolve.progress import Progress, metered
 from invsolve.results.result import Result
 from invsolve.strategies.noise_levels import noise_levels
@@ -90,7 +91,7 @@ def _refuse(request: HyperparameterRequest) -> None:
             raise UnsupportedError(f"solve: at most {MAX_DIMS} scalars of the {part} can be inferred together.")
     if unknowns.columns("prior"):
         member = unknowns.prior_at(unknowns.medians)
-        if not callable(getattr(member, "log_prob", None)):
+        if not isinstance(member, HasDensity):
             raise UnsupportedError(
                 f"solve: scalars of the prior need a prior that states its density, log_prob(x, sigma), or a strategy "
                 f"that gives the evidence; {type(member).__name__} with {request.strategy.name} has neither. "

@@ -7,7 +7,7 @@ import dataclasses
 import math
 from collections.abc import Callable
 from math import prod
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -17,14 +17,13 @@ from invsolve.core.counting import count
 from invsolve.core.fingerprint import fingerprint
 from invsolve.core.random import DrawLike, Draws
 from invsolve.core.validation import Kind, Shape, check_int, kind_dtype
-from invsolve.errors import invalid_type
+from invsolve.errors import UnsupportedError, invalid_type
 from invsolve.gaussian.law import GaussianLaw
+from invsolve.gaussian.posterior import Posterior, closed_form_problem
+from invsolve.operators.base import Operator
 from invsolve.priors.inputs import check_problem, check_signal, noise_level
-
-if TYPE_CHECKING:
-    from invsolve.gaussian.posterior import Posterior
-    from invsolve.operators.base import Operator
-    from invsolve.problem import Problem
+from invsolve.problem import Problem
+from invsolve.samplers import sample_prior
 
 Pullback = Callable[[Tensor], Tensor]
 
@@ -208,8 +207,6 @@ class Prior(abc.ABC):
         UnsupportedError
             Where no such map is known: see `has_transport`.
         """
-        from invsolve.errors import UnsupportedError
-
         if not self.has_transport:
             raise UnsupportedError(
                 f"{type(self).__name__}.transport: this prior has no closed-form map from white noise. Use a Gaussian "
@@ -236,8 +233,6 @@ class Prior(abc.ABC):
         UnsupportedError
             Where no such map is known: see `has_transport`.
         """
-        from invsolve.errors import UnsupportedError
-
         if not self.has_transport:
             raise UnsupportedError(
                 f"{type(self).__name__}.inverse_transport: this prior has no closed-form map from white noise."
@@ -285,10 +280,6 @@ class Prior(abc.ABC):
         InputError, InputTypeError
             If operator, data and prior do not fit each other.
         """
-        from invsolve.errors import UnsupportedError
-        from invsolve.gaussian.posterior import closed_form_problem
-        from invsolve.operators.base import Operator
-
         owner = f"{type(self).__name__}.posterior"
         if not self.has_posterior:
             repair = "Use iv.solve(..., strategy='auto')."
@@ -352,8 +343,6 @@ class Prior(abc.ABC):
         return value, (V + V.mT) / 2
 
     def _sample(self, n: int, draws: DrawLike) -> Tensor:
-        from invsolve.samplers import sample_prior
-
         return sample_prior(self, n, draws)
 
     def _posterior(self, problem: Problem) -> Posterior:
@@ -361,7 +350,7 @@ class Prior(abc.ABC):
         raise AssertionError("guarded by has_posterior")  # pragma: no cover
 
     def _transport(self, z: Tensor) -> tuple[Tensor, Pullback]:
-        """``mean + S sqrt(variances) u``, with u the numbers of ``z`` taken as modes: any order of them is white."""
+        """``mean + S sqrt(variances) u``, with u the entries of ``z`` taken as modes: any order of them is white."""
         law = self.law
         assert law is not None  # guarded by has_transport
         root = law.variances.sqrt()

@@ -13,6 +13,7 @@ from invsolve.core.random import Draws
 from invsolve.core.validation import check_finite, check_int, check_positive, kind_dtype
 from invsolve.errors import UnsupportedError, invalid
 from invsolve.priors.base import Prior
+from invsolve.priors.capabilities import HasLaw
 
 _EXACT = 64  # up to this many real numbers per signal the trace is exact
 _PROBES = 8
@@ -85,14 +86,14 @@ def log_density(
     seed = check_int(owner, "seed", seed)
     floor, ceiling = prior.sigma_range
     if sigma_max is None:
-        high = min((100 if prior.law is None else 20) * prior.scale, ceiling)
+        high = min((20 if isinstance(prior, HasLaw) else 100) * prior.scale, ceiling)
     else:
         high = check_positive(owner, "sigma_max", sigma_max)
     if not floor <= low < high:
         raise invalid(owner, "sigma_min", f"at least {floor:g} and below sigma_max = {high:g}", low)
     if high > ceiling:
         raise invalid(owner, "sigma_max", f"at most {ceiling:g}, the largest level of the prior", high)
-    if prior.law is None and type(prior).noise is not Prior.noise:
+    if not isinstance(prior, HasLaw) and type(prior).noise is not Prior.noise:
         raise UnsupportedError(
             "log_density: the diffusion noise of this prior is not white, so its end needs a covariance; "
             "give the prior a `law`."
@@ -155,11 +156,12 @@ def _probed(prior: Prior, x: Tensor, probes: int, seed: int) -> _Flow:
 
 def _end(prior: Prior, x: Tensor, high: float) -> Tensor:
     """The Gaussian log density at the last level."""
-    law, parts = prior.law, 2 if x.is_complex() else 1
-    if law is None:
+    parts = 2 if x.is_complex() else 1
+    if not isinstance(prior, HasLaw):
         variances = torch.full(prior.shape, high**2 + prior.scale**2 / 2, dtype=torch.float64, device=x.device)
         u, log_det = x - prior.mean, 0.0
     else:
+        law = prior.law
         variances = law.variances.double() + high**2
         u, log_det = law.modes.analysis(x - law.mean), 2 * law.modes.log_det
     size = (u.abs().double().square() / variances).flatten(1).sum(1)

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
 from invsolve.core.validation import Kind, Shape, check_kind, check_number, check_shape, kind_dtype
 from invsolve.errors import invalid, invalid_type
-
-if TYPE_CHECKING:
-    from invsolve.problem import Problem
+from invsolve.problem import Problem
 
 _CONVERT = "Convert it, or the prior: prior.to(dtype=...)."
 _MOVE = "Move it, or the prior: prior.to(device)."

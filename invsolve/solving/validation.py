@@ -19,6 +19,7 @@ from invsolve.errors import OperatorError, UnsupportedError, invalid, invalid_ty
 from invsolve.hyperparameters.request import Hierarchy
 from invsolve.operators.base import BlackBox, LinearOperator, Operator
 from invsolve.priors.base import Prior
+from invsolve.priors.capabilities import Learned
 from invsolve.priors.compatibility import check_pair, not_a_prior
 from invsolve.problem import Problem, checked_problem, signal_dims
 from invsolve.solving.escalation import Budget
@@ -73,7 +74,7 @@ def checked_model(A: Any, y: Any, prior: Any, noise: Any) -> tuple[Problem, Prio
         raise invalid(
             "solve", "y", f"on the prior's device, {prior.device}", problem.data.device, "Move one: prior.to(device)."
         )
-    if prior.learned:
+    if isinstance(prior, Learned):
         from invsolve.priors.learned.adapt import check_scale
 
         with torch.no_grad():

@@ -10,6 +10,7 @@ from torch import Tensor
 from invsolve.gaussian.evidence import Evidence
 from invsolve.gaussian.posterior import Posterior, not_linear_gaussian
 from invsolve.priors.base import Prior
+from invsolve.priors.capabilities import HasPosterior
 from invsolve.problem import Problem
 from invsolve.strategies.base import Info, Run, Strategy
 
@@ -56,7 +57,9 @@ class Exact(Strategy):
     def missing(self, problem: Problem, prior: Prior) -> str:
         if reason := not_linear_gaussian(problem):
             return reason
-        return "" if prior.has_posterior else f"the prior {type(prior).__name__} has no closed-form posterior"
+        if isinstance(prior, HasPosterior):
+            return ""
+        return f"the prior {type(prior).__name__} has no closed-form posterior"
 
     def bind(self, problem: Problem, prior: Prior) -> BoundExact:
         posterior = prior.posterior(problem)

@@ -18,6 +18,7 @@ from invsolve.errors import UnsupportedError, invalid
 from invsolve.noise import Gaussian
 from invsolve.operators.base import BlackBox
 from invsolve.priors.base import Prior
+from invsolve.priors.capabilities import HasLaw
 from invsolve.problem import Problem
 from invsolve.samplers import custom_grid, log_grid, prior_range
 from invsolve.strategies.base import Run
@@ -92,7 +93,7 @@ def entry_std(prior: Prior) -> float:
 
     Its scale where it states no distribution. It is what papers on images of unit variance take for 1.
     """
-    return prior.scale if prior.law is None else sqrt(float(prior.law.variances.double().mean()))
+    return sqrt(float(prior.law.variances.double().mean())) if isinstance(prior, HasLaw) else prior.scale
 
 
 def noise_size(prior: Prior) -> float:
@@ -140,7 +141,7 @@ def information(problem: Problem, prior: Prior, *, max_iter: int = 30, rtol: flo
         return found
     rng = torch.Generator().manual_seed(1)
     for _ in range(_POINTS):
-        if prior.law is not None:
+        if isinstance(prior, HasLaw):
             u = torch.randn(1, *prior.law.modes.mode_shape, generator=rng, dtype=problem.signal_dtype)
             point = prior.law.sample(u.to(problem.data.device))[0]
         else:

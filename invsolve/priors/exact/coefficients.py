@@ -28,7 +28,7 @@ _BLOCK = 2**21  # entries of one temporary of a mixture over parts
 
 
 class ScalarLaw(abc.ABC):
-    """The law of one coefficient c, symmetric about 0; parameters may differ from coefficient to coefficient.
+    """The distribution of one coefficient c, symmetric about 0; parameters may differ from coefficient to coefficient.
 
     All methods are elementwise in float64; parameters are numbers or tensors that broadcast against the coefficients.
     """
@@ -43,7 +43,7 @@ class ScalarLaw(abc.ABC):
 
     @abc.abstractmethod
     def sample(self, z: Tensor, w: Tensor) -> Tensor:
-        """C from two independent standard normal numbers."""
+        """A coefficient from two independent standard normal numbers."""
 
     @abc.abstractmethod
     def transport(self, z: Tensor) -> tuple[Tensor, Tensor]:

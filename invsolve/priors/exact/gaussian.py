@@ -5,20 +5,19 @@ from __future__ import annotations
 import math
 from dataclasses import KW_ONLY, dataclass, field
 from math import prod
-from typing import TYPE_CHECKING, final
+from typing import final
 
 import torch
 from torch import Tensor
 
+from invsolve.core.conjugate_gradients import conjugate_gradients
 from invsolve.core.random import DrawLike
 from invsolve.core.validation import Kind, Shape, check_finite, check_positive, kind_dtype
 from invsolve.errors import invalid, invalid_type
 from invsolve.gaussian.law import DenseModes, GaussianLaw
+from invsolve.gaussian.posterior import GaussianPosterior, Posterior
 from invsolve.priors.base import Prior, Pullback
-
-if TYPE_CHECKING:
-    from invsolve.gaussian.posterior import Posterior
-    from invsolve.problem import Problem
+from invsolve.problem import Problem
 
 _OWNER = "GaussianPrior"
 
@@ -109,8 +108,6 @@ class GaussianBase(Prior):
         return self.law.sample(z)
 
     def _posterior(self, problem: Problem) -> Posterior:
-        from invsolve.gaussian.posterior import GaussianPosterior
-
         return GaussianPosterior.of(self.law, problem)
 
     def _gain(self, x: Tensor, sigma: Tensor) -> Tensor:
@@ -126,8 +123,6 @@ class GaussianBase(Prior):
 
     def _solve_map(self, rhs: Tensor, sigma: Tensor) -> Tensor:
         """``(K + N)^-1 rhs`` by conjugate gradients, for white noise or `DenseModes.scale`; others override it."""
-        from invsolve.core.conjugate_gradients import conjugate_gradients
-
         scale = getattr(self.law.modes, "scale", None)
         s = sigma if scale is None else sigma * scale
         # Symmetrised: (I + s^-1 K s^-1) w = s^-1 rhs, and the answer is s^-1 w.

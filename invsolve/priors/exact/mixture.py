@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, final
+from typing import final
 
 import torch
 from torch import Tensor
@@ -13,11 +13,10 @@ from invsolve.core.random import DrawLike
 from invsolve.core.validation import Shape, check_finite
 from invsolve.errors import invalid, invalid_type
 from invsolve.gaussian.law import DenseModes, GaussianLaw
+from invsolve.gaussian.posterior import Posterior
 from invsolve.priors.base import Prior, Pullback
-
-if TYPE_CHECKING:
-    from invsolve.gaussian.posterior import Posterior
-    from invsolve.problem import Problem
+from invsolve.priors.exact.mixture_posterior import condition_mixture
+from invsolve.problem import Problem
 
 _OWNER = "GaussianMixturePrior"
 
@@ -198,8 +197,6 @@ class GaussianMixturePrior(Prior):
         return x.to(self.dtype).view(n, *self.shape)
 
     def _posterior(self, problem: Problem) -> Posterior:
-        from invsolve.priors.exact.mixture_posterior import condition_mixture
-
         return condition_mixture(self.shape, self._w, self._m, self._values, self._vectors, problem)
 
     def _out(self, flat: Tensor, like: Tensor) -> Tensor:

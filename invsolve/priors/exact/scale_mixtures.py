@@ -36,7 +36,7 @@ def shares(u: Tensor, sigma: Tensor, log_weights: Tensor, variances: Tensor) -> 
 def make_table(log_weights: Tensor, variances: Tensor, ratio: float) -> Table | None:
     """Log density, log(kept / lost) and log(variance / sigma^2) over ``asinh(|u| / sqrt(1 + ratio^2))``.
 
-    ``log_weights``, ``variances`` ``(parts,)`` of the law of unit scale; ``ratio`` = sigma / scale. Densities, means
+    ``log_weights``, ``variances`` ``(parts,)`` are those of unit scale; ``ratio`` = sigma / scale. Densities, means
     and variances are within 1e-9 of the sum, relative, wherever that was compared. None where this takes more than
     32,768 sums (more than 50 degrees of freedom in noise a million times the scale).
     """

@@ -13,8 +13,8 @@ periodic   1, sqrt2 cos and sin of     i L / n                  fourier     sqrt
 =========  ==========================  =======================  ==========  =======================
 
 A coefficient of phi_k times the scale (per axis) is the coefficient in the orthonormal transform of the grid: this is
-what makes a law in the phi_k the same law on every grid. On an even periodic grid the mode (-1)^i stands for the pair
-of the Nyquist frequency, of which the grid sees one combination.
+what makes a distribution in the phi_k the same on every grid. On an even periodic grid the mode (-1)^i stands for the
+pair of the Nyquist frequency, of which the grid sees one combination.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ from invsolve.noise import Gaussian
 from invsolve.noise.convert import noise_for_data
 from invsolve.operators.base import BlackBox, LinearOperator, Operator
 from invsolve.priors.base import Prior
+from invsolve.priors.capabilities import IsGaussian
 from invsolve.priors.compatibility import check_pair, not_a_prior
 from invsolve.priors.exact.sparse import SparsePrior
 from invsolve.problem import Problem, checked_problem
@@ -208,8 +209,7 @@ def _kind(problem: Problem, prior: Prior) -> tuple[str, str]:
         return "black box", "no derivative: nothing of this kind was measured"
     if not isinstance(problem.operator, LinearOperator):
         return "curved", f"{type(problem.operator).__name__} is not linear"
-    if prior.exact_law:
-        assert prior.law is not None
+    if isinstance(prior, IsGaussian):
         variances = prior.law.variances
         if float(variances.max()) > _SMOOTH * float(variances.min()):
             return "smooth", "Gaussian prior whose modes differ much in size, linear"

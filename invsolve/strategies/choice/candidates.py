@@ -10,6 +10,7 @@ from invsolve.errors import UnsupportedError
 from invsolve.gaussian.posterior import not_linear_gaussian
 from invsolve.operators.base import BlackBox
 from invsolve.priors.base import Prior
+from invsolve.priors.capabilities import HasTransport, Learned
 from invsolve.problem import Problem
 from invsolve.strategies.base import Strategy
 from invsolve.strategies.exact import Exact
@@ -77,7 +78,7 @@ def _instead(problem: Problem, prior: Prior, lacking: str) -> list[Rung]:
 
 def _populations(problem: Problem, prior: Prior, num_samples: int, lacking: str) -> list[Rung]:
     """SMC where the prior is known through its denoiser only; with a transport, chains need no network at all."""
-    if prior.has_transport or _size(problem) > DENSE_SIZE or SMC().missing(problem, prior):
+    if isinstance(prior, HasTransport) or _size(problem) > DENSE_SIZE or SMC().missing(problem, prior):
         return []
     why = f"No closed form ({lacking}), so guided particles whose weights correct the guidance"
     most = max(256, -(-num_samples // ISLANDS))
@@ -95,8 +96,9 @@ def _populations(problem: Problem, prior: Prior, num_samples: int, lacking: str)
 
 def _chains(problem: Problem, prior: Prior, lacking: str) -> list[Rung]:
     n = _size(problem)
-    affordable = prior.has_transport or n <= 4 * DENSE_SIZE  # a flow costs 25 evaluations and as many pullbacks a step
-    if prior.learned and n > DENSE_SIZE:  # of a network: hours, and so only where guidance would be a guess
+    # A flow costs 25 evaluations and as many pullbacks a step.
+    affordable = isinstance(prior, HasTransport) or n <= 4 * DENSE_SIZE
+    if isinstance(prior, Learned) and n > DENSE_SIZE:  # a network: hours, and so only where guidance would be a guess
         affordable = affordable and bool(not_linear_gaussian(problem) or MMPS().missing(problem, prior))
     if n > _LARGEST or not affordable or NoiseMCMC().missing(problem, prior):
         return []

@@ -13,6 +13,7 @@ from invsolve.core.validation import check_choice, check_int, check_positive
 from invsolve.gaussian.systems import IterativeSystem, System, make_system
 from invsolve.noise import Gaussian
 from invsolve.priors.base import Prior
+from invsolve.priors.capabilities import HasLaw, IsGaussian, Learned
 from invsolve.problem import Problem
 from invsolve.samplers import Sampler
 from invsolve.strategies.base import Info, needs_derivative
@@ -79,19 +80,19 @@ class MomentMatching(Guidance):
         check_int("MMPS", "max_iter", self.max_iter, minimum=1)
 
     def missing(self, problem: Problem, prior: Prior) -> str:
-        if self.covariance == "law" and prior.law is None:
+        if self.covariance == "law" and not isinstance(prior, HasLaw):
             return f"a prior that states its covariance ({type(prior).__name__} has law=None)"
         return needs_derivative(problem)
 
     def bind(self, problem: Problem, prior: Prior) -> BoundGuidance:
-        bent = prior.learned and self.covariance != "law"
+        bent = isinstance(prior, Learned) and self.covariance != "law"
         tolerance = self.rtol or (_LEARNED_RTOL if bent else default_rtol(problem.data.dtype))
         jacobian = _JacobianBound(problem=problem, prior=prior, tolerance=tolerance, max_iter=self.max_iter)
-        stated = prior.law is not None and (prior.exact_law or not prior.cheap_pullback)
-        if self.covariance == "jacobian" or (self.covariance == "auto" and not stated):
+        # A Jacobian in closed form knows more than a law that is not exact.
+        better = prior.cheap_pullback and not isinstance(prior, IsGaussian)
+        if self.covariance == "jacobian" or (self.covariance == "auto" and better) or not isinstance(prior, HasLaw):
             return jacobian
-        assert prior.law is not None
-        both = self.covariance == "auto" and prior.learned and not prior.exact_law
+        both = self.covariance == "auto" and isinstance(prior, Learned) and not isinstance(prior, IsGaussian)
         max_iter = _DROWNED_ITER if both else 4 * self.max_iter
         fixed = problem.linear and isinstance(problem.noise, Gaussian)
         system = make_system(problem, prior.law, tol=tolerance, max_iter=max_iter) if fixed else None
@@ -105,14 +106,13 @@ class MomentMatching(Guidance):
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _LawBound:
     problem: Problem
-    prior: Prior
+    prior: HasLaw
     tolerance: float
     max_iter: int
     system: System | None  # None: the operator is linearised, or the noise made Gaussian, at every step
 
     def __call__(self, x: Tensor, t: float | Tensor) -> tuple[Tensor, Info]:
         problem, law = self.problem, self.prior.law
-        assert law is not None
         value = self.prior.denoise(x, t)
         if isinstance(t, Tensor) and t.ndim:
             t = t.view(-1, *([1] * len(law.modes.mode_shape)))
@@ -165,9 +165,9 @@ class _JacobianBound:
             problem.whiten(problem.data - clean),
             rtol=self.tolerance,
             max_iter=self.max_iter,
-            trusted=_TRUSTED if prior.learned else None,
+            trusted=_TRUSTED if isinstance(prior, Learned) else None,
             # Of I + G^-1/2 A V A^H G^-1/2 it is 1, but for rounding; the V of a network may give less.
-            least=0.99 if prior.learned else 0.0,
+            least=0.99 if isinstance(prior, Learned) else 0.0,
             check_every=None if prior.cheap_pullback else 1,  # a product with a network costs more than a look
         )
         step = tweedie(w) if info.image is None else info.image  # a product with a network saved in every step

@@ -15,6 +15,7 @@ from invsolve.core.random import Draws
 from invsolve.core.validation import check_int, check_positive
 from invsolve.errors import invalid, invalid_type
 from invsolve.priors.base import Prior
+from invsolve.priors.capabilities import HasLaw
 from invsolve.problem import Problem
 from invsolve.strategies.base import Info, Run, Strategy
 from invsolve.strategies.guidance.guided import BoundGuidance, Guidance
@@ -246,7 +247,7 @@ def _slots(which: Tensor, like: Tensor) -> Tensor:
 
 def _rms(prior: Prior) -> float:
     """The rms of signals about the prior's mean: of draws of its stated law; else ``prior.scale``."""
-    if prior.law is None:
+    if not isinstance(prior, HasLaw):
         return prior.scale
     draws = Draws.for_rows(0, [0] * _PROBES, list(range(_PROBES)), prior.device, purpose="adaptive")
     dtype = prior.mean.dtype

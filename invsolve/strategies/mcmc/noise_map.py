@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from invsolve.priors.base import Prior
+from invsolve.priors.capabilities import HasLaw, HasTransport
 from invsolve.samplers import Plan, UniPC, log_grid, prior_range
 
 
@@ -30,7 +31,7 @@ class NoiseMap(Protocol):
 
 def noise_map(prior: Prior, evaluations: int) -> NoiseMap:
     """The prior's own transport where it states one, else its probability flow in so many evaluations."""
-    if prior.has_transport:
+    if isinstance(prior, HasTransport):
         return _Transport(prior=prior)
     high, low = prior_range(prior)
     return _Flow(prior=prior, plan=Plan.make(UniPC(order=3), log_grid(high, low, evaluations)))
@@ -86,7 +87,7 @@ class _Flow:
             there = x + h * slope
             x = x + h / 2 * (slope + there - prior.denoise(there, high))
         top = levels[-1]
-        if prior.law is not None:
+        if isinstance(prior, HasLaw):
             law = prior.law
             u: Tensor = law.modes.analysis(x - law.mean) / (law.variances + top * top).sqrt()
             return u.reshape(x.shape)
@@ -94,7 +95,7 @@ class _Flow:
 
     def _run(self, z: Tensor, denoise: Callable[[Tensor, Any], Tensor]) -> Tensor:
         prior, high = self.prior, float(self.plan.grid[0])
-        if prior.law is not None:
+        if isinstance(prior, HasLaw):
             x = prior.law.sample(z.reshape(len(z), *prior.law.modes.mode_shape), high)
         else:
             x = prior.mean + math.hypot(high, prior.scale / math.sqrt(2)) * prior.noise(z)

@@ -15,6 +15,7 @@ from invsolve.core.validation import check_choice, check_int, check_number
 from invsolve.errors import invalid, invalid_type
 from invsolve.operators.base import BlackBox
 from invsolve.priors.base import Prior
+from invsolve.priors.capabilities import HasTransport
 from invsolve.problem import Problem
 from invsolve.strategies.base import Info, Run, Strategy, check_together
 from invsolve.strategies.mcmc.kernels import Chains, Metric, Normal, Target, autoregressive, hamiltonian
@@ -159,7 +160,7 @@ class NoiseMCMC(Strategy):
             return f"an operator with a derivative ({type(problem.operator).__name__} is a black box): kernel='pcn'"
         if self.start is None:
             return ""
-        if not (prior.has_transport or prior.white_noise):
+        if not (isinstance(prior, HasTransport) or prior.white_noise):
             return f"white diffusion noise, or no `start` ({type(prior).__name__} has neither that nor a transport)"
         lacking = self.start.missing(problem, prior)
         return f"for its start, {self.start.name}: {lacking}" if lacking else ""

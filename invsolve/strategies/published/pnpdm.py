@@ -16,6 +16,7 @@ from invsolve.gaussian.posterior import not_linear_gaussian
 from invsolve.noise import Gaussian
 from invsolve.operators.mask import Mask
 from invsolve.priors.base import Prior
+from invsolve.priors.capabilities import HasPosterior, IsGaussian
 from invsolve.problem import Problem
 from invsolve.samplers import Euler, Plan, SDEDPMSolver2M, log_grid
 from invsolve.samplers.base import SamplerState
@@ -167,7 +168,7 @@ class PnPDM(Strategy):
     def _prior(self, run: Run, bound: PnPDMBound, z: Tensor, rho: Tensor, i: int) -> Tensor:
         prior = run.prior
         # Of mixtures the closed form is one factorisation a row: only where it is asked for.
-        if self.prior_step == "exact" or (self.prior_step == "auto" and prior.exact_law):
+        if self.prior_step == "exact" or (self.prior_step == "auto" and isinstance(prior, IsGaussian)):
             return _exact_draw(run, z, rho, i)
         high = bound.rho[:1, i] if bound.shared else bound.rho[:, i]
         floor = torch.maximum(_FLOOR * high, torch.full_like(high, prior.sigma_range[0]))
@@ -186,8 +187,9 @@ def _drawn(run: Run, i: int, first: int, index: int) -> Tensor:
 
 def _exact_draw(run: Run, z: Tensor, rho: Tensor, i: int) -> Tensor:
     """A draw of x0 given ``x0 + rho C^(1/2) e = z``."""
-    prior, law = run.prior, run.prior.law
-    if prior.exact_law and law is not None:
+    prior = run.prior
+    if isinstance(prior, IsGaussian):
+        law = prior.law
         level = rho.view(-1, *([1] * len(law.modes.mode_shape)))
         u = law.posterior_variances(level).sqrt() * run.normal(i, 2).reshape(len(z), *law.modes.mode_shape)
         return prior.denoise(z, rho) + law.modes.synthesis(u)
@@ -213,7 +215,7 @@ class _Later:
 
 
 def _knows_itself(prior: Prior) -> bool:
-    return (prior.exact_law and prior.law is not None) or (prior.has_posterior and prior.white_noise)
+    return isinstance(prior, IsGaussian) or (isinstance(prior, HasPosterior) and prior.white_noise)
 
 
 @final

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
-from typing import Protocol, final, runtime_checkable
+from typing import final
 
 import torch
 from torch import Tensor
@@ -22,15 +22,9 @@ from invsolve.gaussian.law import Modes
 from invsolve.noise import Gaussian
 from invsolve.operators.base import LinearOperator
 from invsolve.priors.base import Prior
+from invsolve.priors.capabilities import HasLaw, HasModeMoments, IsGaussian
 from invsolve.problem import Problem
 from invsolve.strategies.smc.kernels import positive
-
-
-@runtime_checkable
-class HasModeMoments(Protocol):
-    """A prior whose covariance of x0 given ``x_t`` is diagonal in the modes of its law: `SparsePrior`."""
-
-    def mode_moments(self, x: Tensor, sigma: Tensor | float) -> tuple[Tensor, Tensor]: ...
 
 
 @final
@@ -44,8 +38,8 @@ class Coordinates:
 
     @classmethod
     def of(cls, problem: Problem, prior: Prior) -> Coordinates:
-        diagonal = prior.law is not None and (prior.exact_law or isinstance(prior, HasModeMoments))
-        return cls(prior=prior, dtype=problem.signal_dtype, modes=prior.law.modes if diagonal and prior.law else None)
+        modes = prior.law.modes if isinstance(prior, IsGaussian | HasModeMoments) else None
+        return cls(prior=prior, dtype=problem.signal_dtype, modes=modes)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -74,9 +68,8 @@ class Coordinates:
 
     def law_variances(self) -> Tensor:
         """Of the modes of the prior's law, ``(1, n)``."""
-        law = self.prior.law
-        assert law is not None
-        v = law.variances.double().reshape(1, -1)
+        assert isinstance(self.prior, HasLaw)
+        v = self.prior.law.variances.double().reshape(1, -1)
         return v.repeat_interleave(2, 1) if self.dtype.is_complex else v
 
     def moments(self, x: Tensor, u: Tensor, level: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from invsolve.core.arrays import to_real
+from invsolve.priors.capabilities import HasDensity, HasLaw
 from invsolve.strategies.base import Run
 from invsolve.strategies.smc.coordinates import Coordinates
-from invsolve.strategies.smc.proposals import HasDensity, Setting
+from invsolve.strategies.smc.proposals import Setting
 from invsolve.strategies.smc.twisted import DiagonalLocal, Linear, Local
 
 
@@ -26,9 +27,11 @@ def _law_given_data(run: Run, setting: Setting) -> Local | None:
     Where V is diagonal, operator and noise linear and Gaussian and the density known. Then particles start with the
     data, and have equal weights where the prior is that distribution.
     """
-    prior, law = run.prior, run.prior.law
+    prior = run.prior
     linear = setting.jacobian is not None and setting.fixed_noise
-    if setting.form != "diagonal" or not linear or law is None or not isinstance(prior, HasDensity):
+    if setting.form != "diagonal" or not linear:
+        return None
+    if not (isinstance(prior, HasLaw) and isinstance(prior, HasDensity)):
         return None
     V = setting.coordinates.law_variances()
     assert setting.jacobian is not None
@@ -52,7 +55,7 @@ def _unguided(run: Run, top: Tensor) -> tuple[Tensor, Tensor]:
     size = 0.5 * to_real(z).double().square().sum(1)
     numbers = to_real(z).shape[1]
     constant = -0.5 * numbers * math.log(2 * math.pi) - size
-    if prior.law is None:
+    if not isinstance(prior, HasLaw):
         level = top.to(prior.dtype).view(-1, *([1] * (z.ndim - 1))) if top.ndim else top.to(prior.dtype)
         return prior.mean + level * z, constant - numbers * top.log()
     law = prior.law

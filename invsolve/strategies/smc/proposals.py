@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Protocol, Self, final, runtime_checkable
+from typing import Literal, Self, final
 
 import torch
 from torch import Tensor
 
 from invsolve.core.arrays import to_real
+from invsolve.priors.capabilities import HasDensity, IsGaussian
 from invsolve.problem import Problem
 from invsolve.strategies.base import Run
 from invsolve.strategies.guidance.guided import BoundGuidance
@@ -23,13 +24,6 @@ _FIRST = 1  # of the draws of a step: 0 is its own noise, then four for every mo
 
 Form = Literal["diagonal", "dense", "bare"]
 _LOCALS: dict[str, Callable[..., Local]] = {"diagonal": DiagonalLocal.of, "dense": DenseLocal.of, "bare": BareLocal.of}
-
-
-@runtime_checkable
-class HasDensity(Protocol):
-    """A prior that knows the density of its noisy signals: the weights are then exact at any step size."""
-
-    def log_prob(self, x: Tensor, sigma: float) -> Tensor: ...
 
 
 @final
@@ -54,7 +48,7 @@ class Setting:
         else:
             m = n  # at most, once rotated
         each = {"diagonal": 2 * m * n + 5 * m * m, "dense": 6 * n * n + 3 * m * n, "bare": 4 * m * n + 3 * m * m}
-        shared = self.form == "diagonal" and self.coordinates.prior.exact_law and self.fixed_noise
+        shared = self.form == "diagonal" and isinstance(self.coordinates.prior, IsGaussian) and self.fixed_noise
         if shared and self.jacobian is not None and len(self.jacobian.matrix) == 1:
             return 8 * 16 * (n + m)
         return 8 * (each[self.form] + 16 * n)
@@ -95,7 +89,7 @@ class Level:
 
     run: Run
     setting: Setting
-    density: HasDensity | None
+    density: HasDensity | None  # the prior, if it knows its own: weights are then exact at any step size
     i: int
     a: Tensor  # () or (rows,), on the device
     b: Tensor
@@ -205,7 +199,7 @@ class Level:
 
     def _log_density(self, x: Tensor, u: Tensor, rows: Tensor) -> Tensor:
         assert self.density is not None
-        if self.setting.coordinates.prior.exact_law:
+        if isinstance(self.setting.coordinates.prior, IsGaussian):
             return self.setting.coordinates.log_density(u, self._of(self.a, rows))
         return log_density(self.density, x, self._of(self.setting.grid[..., self.i], rows.cpu()))
 

@@ -17,6 +17,7 @@ from invsolve.core.validation import check_int, check_number
 from invsolve.errors import invalid, invalid_type
 from invsolve.noise import Gaussian
 from invsolve.priors.base import Prior
+from invsolve.priors.capabilities import HasDensity
 from invsolve.problem import Problem
 from invsolve.samplers import log_grid
 from invsolve.strategies.base import Info, Run, Strategy, check_together, needs_derivative
@@ -24,7 +25,7 @@ from invsolve.strategies.guidance.guided import Guidance
 from invsolve.strategies.noise_levels import noise_levels, shared_grid
 from invsolve.strategies.smc.coordinates import Coordinates, linear_jacobian
 from invsolve.strategies.smc.initial import first_particles
-from invsolve.strategies.smc.proposals import Form, HasDensity, Level, Ready, Setting
+from invsolve.strategies.smc.proposals import Form, Level, Ready, Setting
 
 DENSE_SIZE = 128  # real numbers of a signal that has a dense covariance for every particle
 _ROUNDINGS = 10  # of a signal of the prior's scale: the least level at which particles differ by noise

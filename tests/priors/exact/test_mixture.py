@@ -12,14 +12,18 @@ from torch.distributions import Categorical, MixtureSameFamily, MultivariateNorm
 import invsolve as iv
 
 D = torch.float64
-RNG = torch.Generator().manual_seed(0)
 
 
-def mixture(d: int = 4, k: int = 3, spread: float = 2.0) -> iv.priors.GaussianMixturePrior:
-    factors = torch.randn(k, d, d, generator=RNG, dtype=D) / math.sqrt(d)
+def generator(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def mixture(d: int = 4, k: int = 3, spread: float = 2.0, seed: int = 0) -> iv.priors.GaussianMixturePrior:
+    rng = generator(seed)
+    factors = torch.randn(k, d, d, generator=rng, dtype=D) / math.sqrt(d)
     return iv.priors.GaussianMixturePrior(
         weights=torch.tensor([0.5, 0.3, 0.2], dtype=D)[:k] / sum([0.5, 0.3, 0.2][:k]),
-        means=spread * torch.randn(k, d, generator=RNG, dtype=D),
+        means=spread * torch.randn(k, d, generator=rng, dtype=D),
         covariances=factors @ factors.mT + 0.1 * torch.eye(d, dtype=D),
     )
 
@@ -36,11 +40,12 @@ def torchs(prior: iv.priors.GaussianMixturePrior, sigma: float) -> MixtureSameFa
 
 @pytest.mark.parametrize("sigma", [0.05, 0.5, 5.0])
 def test_denoiser_is_tweedies_and_the_pullback_its_jacobian(sigma):
-    x = PRIOR.sample(5, seed=1) + sigma * torch.randn(5, 4, generator=RNG, dtype=D)
+    rng = generator(1)
+    x = PRIOR.sample(5, seed=1) + sigma * torch.randn(5, 4, generator=rng, dtype=D)
     leaf = x.clone().requires_grad_()
     (score,) = torch.autograd.grad(torchs(PRIOR, sigma).log_prob(leaf).sum(), leaf, create_graph=True)
     assert torch.allclose(PRIOR.denoise(x, sigma), x + sigma**2 * score.detach(), atol=1e-9)
-    v = torch.randn(5, 4, generator=RNG, dtype=D)
+    v = torch.randn(5, 4, generator=rng, dtype=D)
     (hessian,) = torch.autograd.grad(score, leaf, v)
     assert torch.allclose(PRIOR.pullback(x, sigma)[1](v), v + sigma**2 * hessian, atol=1e-8)
     assert torch.allclose(PRIOR.log_prob(x, sigma), torchs(PRIOR, sigma).log_prob(x), atol=1e-9)
@@ -67,15 +72,15 @@ def test_moments_law_and_scale():
 
 @pytest.mark.parametrize("kind", ["shared", "items", "masked"])
 def test_posterior_is_the_mixture_of_posteriors(kind):
-    batch = 2
+    batch, rng = 2, generator(2)
     if kind == "masked":
         A: iv.operators.LinearOperator = iv.operators.Mask(mask=torch.tensor([True, False, True, False]))
         matrices = torch.eye(4, dtype=D)[A.observed].expand(batch, 2, 4)
     else:
-        matrices = torch.randn(*((batch,) if kind == "items" else ()), 2, 4, generator=RNG, dtype=D)
+        matrices = torch.randn(*((batch,) if kind == "items" else ()), 2, 4, generator=rng, dtype=D)
         A = iv.operators.Matrix(matrix=matrices)
         matrices = matrices.expand(batch, 2, 4)
-    y = torch.randn(batch, *A.out_shape, generator=RNG, dtype=D)
+    y = torch.randn(batch, *A.out_shape, generator=rng, dtype=D)
     if kind == "masked":
         y = y * A.observed
     posterior = PRIOR.posterior(A, y, 0.4)

@@ -394,12 +394,12 @@ def test_solve_samples_the_dense_posterior(kind, covariance):
 
 
 @pytest.mark.parametrize(("steps", "low", "high"), [(20, 0.08, 0.20), (50, 0.01, 0.024), (200, 0.0, 0.002)])
-def test_heun_loses_the_variance_that_the_card_says(steps, low, high):
-    """Function-space cards F2 and F3: 16 x 16 modes, EDM grid 80 -> 0.002; the flow is linear, mode by mode."""
+def test_heun_loses_the_variance_of_separate_code(steps, low, high):
+    """16 x 16 modes, grid 80 -> 0.002 of EDM (arXiv 2206.00364, eq. 5); the flow is linear, mode by mode."""
     total = float((math.pi**2 * _index_square(16) + 100).pow(-1.5).sum())
     prior = GaussianFieldPrior(
         shape=(16, 16),
-        spectrum=Spectrum(_f3),
+        spectrum=Spectrum(_decaying),
         dtype=F64,
         noise_spectrum=Spectrum(lambda k2: (k2 + 100) ** -1.5 / total),
     )
@@ -413,13 +413,13 @@ def test_heun_loses_the_variance_that_the_card_says(steps, low, high):
     assert low <= float(error.max()) <= high
 
 
-# --- numbers of the function-space cards ------------------------------------------------------------------------------
+# --- figures that separate code gave, in coefficients and without a grid ----------------------------------------------
 def _index_square(n):
     k = torch.arange(n, dtype=F64) ** 2
     return k[:, None] + k
 
 
-def _f3(k2):
+def _decaying(k2):
     return torch.where(k2 > 0, 9 * (k2 + 9) ** -2, 0.0)
 
 
@@ -430,20 +430,20 @@ def mean_variance(prior):
 
 
 @pytest.mark.parametrize(("n", "std"), [(128, 0.292078), (64, 0.292058)])
-def test_neumann_number_of_card_f1(n, std):
-    prior = GaussianFieldPrior(shape=(n, n), spectrum=Spectrum(_f3), dtype=F64)
+def test_neumann_std_of_separate_code(n, std):
+    prior = GaussianFieldPrior(shape=(n, n), spectrum=Spectrum(_decaying), dtype=F64)
     assert math.sqrt(mean_variance(prior)) == pytest.approx(std, abs=5e-7)
     # The pointwise variance is another thing: from 0.026 to 0.218, in the corners, by the sum written out.
     marginal = prior.law.modes.marginal_variances(prior.law.variances)
     k = torch.arange(n, dtype=F64)
     square = torch.where(k == 0, 1.0, 2 * torch.cos(math.pi * k * 0.5 / n) ** 2)
-    corner = float((_f3(math.pi**2 * _index_square(n)) * square * square[:, None]).sum())
+    corner = float((_decaying(math.pi**2 * _index_square(n)) * square * square[:, None]).sum())
     assert float(marginal[0, 0]) == pytest.approx(corner, rel=1e-12)
     assert float(marginal.max()) == pytest.approx(corner, rel=1e-12)
     assert round(float(marginal.min()), 3) == 0.026
 
 
-def test_periodic_number_of_card_f1():
+def test_periodic_std_of_separate_code():
     prior = GaussianFieldPrior(
         shape=(128, 128),
         basis="periodic",
@@ -477,14 +477,14 @@ class Sensors(LinearOperator):
 
 
 def test_posterior_does_not_depend_on_the_grid():
-    """Card F3: 16 x 16 modes, 20 points, noise 0.02; mean and spread on 32^2, 64^2 and 128^2 to 1e-5."""
+    """16 x 16 modes, 20 points, noise 0.02; mean and spread on 32^2, 64^2 and 128^2 to 1e-5."""
     points = torch.rand(2, 20, dtype=F64, generator=torch.Generator().manual_seed(5)).numpy()
     k2 = math.pi**2 * _index_square(16)
-    coarse = GaussianFieldPrior(shape=(16, 16), spectrum=_f3(k2), dtype=F64)
+    coarse = GaussianFieldPrior(shape=(16, 16), spectrum=_decaying(k2), dtype=F64)
     truth = coarse.sample(1, seed=1)
     y = Sensors((16, 16), points)(truth) + 0.02 * random(1, 20, seed=2)
     values, _ = modes_at("neumann", (16, 16), (1.0, 1.0), points)
-    H, s = values.mT, _f3(k2).flatten()
+    H, s = values.mT, _decaying(k2).flatten()
     gain = (s[:, None] * H.mT) @ torch.linalg.inv(H * s @ H.mT + 0.02**2 * torch.eye(20, dtype=F64))
     want_mean = float((gain @ y[0]).norm())  # Parseval: the L2 norm over the square
     want_variance = float(s.sum() - (gain * (s[:, None] * H.mT)).sum())
