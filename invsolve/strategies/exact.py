@@ -39,7 +39,7 @@ class BoundExact:
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class Exact(Strategy):
+class Exact(Strategy[ExactState, BoundExact]):
     """Independent draws from the exact posterior: Gaussian (and mixture) priors, linear operators, Gaussian noise.
 
     No network evaluations.
@@ -62,11 +62,11 @@ class Exact(Strategy):
         posterior = prior.posterior(problem)
         return BoundExact(posterior=posterior, evidence=posterior.evidence())
 
-    def init(self, run: Run) -> ExactState:
+    def init(self, run: Run[BoundExact]) -> ExactState:
         return ExactState(x=run.problem.data.new_zeros(run.rows, *run.problem.shape, dtype=run.problem.signal_dtype))
 
-    def step(self, run: Run, state: ExactState, i: int) -> tuple[ExactState, Info]:
-        bound: BoundExact = run.bound
+    def step(self, run: Run[BoundExact], state: ExactState, i: int) -> tuple[ExactState, Info]:
+        bound = run.bound
         state = ExactState(x=bound.posterior.draw(run.draws))
         if bound.evidence is None:
             return state, {}

@@ -129,7 +129,7 @@ def alternatives(problem: Problem, prior: Prior) -> str:
     from invsolve.strategies.guidance.pigdm import PiGDM
     from invsolve.strategies.guidance.tmpd import TMPD
 
-    known = {
+    known: dict[str, Strategy] = {
         "Exact()": Exact(),
         "MMPS()": MMPS(),
         "TMPD()": TMPD(),

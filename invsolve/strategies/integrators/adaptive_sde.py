@@ -71,7 +71,7 @@ def trial(
 
 @final
 @dataclass(frozen=True)
-class AdaptiveSDE(Strategy):
+class AdaptiveSDE(Strategy[AdaptiveState, _Bound]):
     """The reverse stochastic equation, its steps as long as an error estimate allows; every row chooses its own.
 
     Every step of the strategy is one trial of every row, two evaluations: `trial` gives x1 and x2, the error is ``E =
@@ -148,8 +148,8 @@ class AdaptiveSDE(Strategy):
         high, low = (torch.as_tensor(v, dtype=torch.float64).to(device).expand(rows) for v in ends)
         return _Bound(denoise=self.guidance.bind(problem, prior), high=high, low=low, unit=_rms(prior))
 
-    def init(self, run: Run) -> AdaptiveState:
-        bound: _Bound = run.bound
+    def init(self, run: Run[_Bound]) -> AdaptiveState:
+        bound = run.bound
         x = first_signals(run, bound.high)
         none, path = torch.zeros_like(bound.high), torch.zeros_like(x)
         size = _FIRST * (bound.high / bound.low).log()
@@ -159,8 +159,8 @@ class AdaptiveSDE(Strategy):
             depth=torch.zeros_like(none, dtype=torch.int64), accepted=none, rejected=none,
         )  # fmt: skip
 
-    def step(self, run: Run, state: AdaptiveState, i: int) -> tuple[AdaptiveState, Info]:
-        bound: _Bound = run.bound
+    def step(self, run: Run[_Bound], state: AdaptiveState, i: int) -> tuple[AdaptiveState, Info]:
+        bound = run.bound
         x, low = state.x, bound.low
         info: Info = {}
 
@@ -192,10 +192,10 @@ class AdaptiveSDE(Strategy):
         )  # fmt: skip
         return state, {**info, "accepted": state.accepted, "rejected": state.rejected}
 
-    def finished(self, run: Run, state: AdaptiveState) -> bool:
+    def finished(self, run: Run[_Bound], state: AdaptiveState) -> bool:
         return bool((state.level == 0).all())
 
-    def _error(self, run: Run, unit: float, state: AdaptiveState, first: Tensor, second: Tensor) -> Tensor:
+    def _error(self, run: Run[_Bound], unit: float, state: AdaptiveState, first: Tensor, second: Tensor) -> Tensor:
         """E of every row, (rows,) float64."""
         mean = run.prior.mean
         scale = torch.maximum((first - mean).abs(), (state.previous - mean).abs())

@@ -50,7 +50,7 @@ class _Bound:
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class NoiseMCMC(Strategy):
+class NoiseMCMC(Strategy[NoiseMCMCState, _Bound]):
     """Many Markov chains in the noise u that the prior is made of: target ``N(u; 0, I) p(y | A T(u))``.
 
     T is the prior's own transport where it states one (Gaussian, field and sparse priors: no network is evaluated),
@@ -172,8 +172,8 @@ class NoiseMCMC(Strategy):
             start=None if self.start is None else Started(strategy=self.start, bound=self.start.bind(problem, prior)),
         )
 
-    def init(self, run: Run) -> NoiseMCMCState:
-        bound: _Bound = run.bound
+    def init(self, run: Run[_Bound]) -> NoiseMCMCState:
+        bound = run.bound
         items, chains = bound.batch, self.chains
         like = run.problem.data.real
         n = prod(run.problem.shape) * (2 if run.problem.signal_dtype.is_complex else 1)
@@ -221,7 +221,7 @@ class NoiseMCMC(Strategy):
         hot = replace(state, beta=torch.ones_like(zeros))
         return only(begun, measured(hot, even, scores=self._gradients(run.problem)), state)
 
-    def step(self, run: Run, state: NoiseMCMCState, i: int) -> tuple[NoiseMCMCState, Info]:
+    def step(self, run: Run[_Bound], state: NoiseMCMCState, i: int) -> tuple[NoiseMCMCState, Info]:
         active = (state.done < self.rounds).nonzero()[:, 0]
         state = state.copied()
         for group in self._groups(active, state.u.shape[-1]):
@@ -232,16 +232,16 @@ class NoiseMCMC(Strategy):
         over = i + 1 == self.num_steps or bool((state.done == self.rounds).all())
         return state, self._info(run, state) if over else {}
 
-    def stopped(self, run: Run, state: NoiseMCMCState) -> tuple[NoiseMCMCState, Info]:
+    def stopped(self, run: Run[_Bound], state: NoiseMCMCState) -> tuple[NoiseMCMCState, Info]:
         state = state.copied()
         self._filled(run, state)
         return state, self._info(run, state)
 
-    def finished(self, run: Run, state: NoiseMCMCState) -> bool:
+    def finished(self, run: Run[_Bound], state: NoiseMCMCState) -> bool:
         return bool((state.done == self.rounds).all())
 
     # --- one round -----------------------------------------------------------------------------------------------
-    def _round(self, run: Run, state: NoiseMCMCState, group: Tensor, i: int) -> None:
+    def _round(self, run: Run[_Bound], state: NoiseMCMCState, group: Tensor, i: int) -> None:
         """One move of the items ``group``, and what is due after it; writes into ``state``, a copy."""
         draws = _first(run).take(group)
 
@@ -310,7 +310,7 @@ class NoiseMCMC(Strategy):
             moves=part.moves + 1,
         )
 
-    def _filled(self, run: Run, state: NoiseMCMCState) -> None:
+    def _filled(self, run: Run[_Bound], state: NoiseMCMCState) -> None:
         """Samples of items for which the rounds were too few: where the chains stand (`beta` in the info says so)."""
         items = run.bound.batch
         repeats = run.rows // items
@@ -320,7 +320,7 @@ class NoiseMCMC(Strategy):
             rows = torch.arange(repeats, device=x.device)[:, None] * items + group
             state.x[rows] = x[:, chain].transpose(0, 1)
 
-    def _lost(self, run: Run, state: NoiseMCMCState) -> None:
+    def _lost(self, run: Run[_Bound], state: NoiseMCMCState) -> None:
         """Items for which no chain ever met a positive likelihood are over, and their samples NaN.
 
         There is nothing to weight prior draws by.
@@ -333,7 +333,7 @@ class NoiseMCMC(Strategy):
             state.x[rows] = torch.nan
             state.done[lost] = self.rounds
 
-    def _info(self, run: Run, state: NoiseMCMCState) -> Info:
+    def _info(self, run: Run[_Bound], state: NoiseMCMCState) -> Info:
         repeats = run.rows // run.bound.batch
         found = summary(state, self.rounds, warm=self.start is not None)
         return {name: value.repeat(repeats) for name, value in found.items()}
@@ -353,11 +353,11 @@ class NoiseMCMC(Strategy):
     def _groups(self, items: Tensor, n: int) -> tuple[Tensor, ...]:
         return torch.split(items, max(1, _NUMBERS // (n * self.chains))) if len(items) else ()
 
-    def _target(self, run: Run, group: Tensor) -> Target:
+    def _target(self, run: Run[_Bound], group: Tensor) -> Target:
         problem = run.problem.take(group.repeat_interleave(self.chains))
         return Target(problem=problem, noise_map=run.bound.map, shape=run.problem.shape, chains=self.chains)
 
 
-def _first(run: Run) -> DrawLike:
+def _first(run: Run[_Bound]) -> DrawLike:
     """The streams of the items: those of their first samples."""
     return run.draws.take(torch.arange(run.bound.batch))

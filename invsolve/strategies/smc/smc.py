@@ -69,7 +69,7 @@ class SMCState:
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class SMC(Strategy):
+class SMC(Strategy[SMCState, _Bound]):
     """Sequential Monte Carlo: guided particles whose weights make them draws from the posterior.
 
     ``num_samples`` weighted particles per item. At every level ``x0 | x`` is matched by a Gaussian ``N(D, V)`` with the
@@ -184,8 +184,8 @@ class SMC(Strategy):
         )
         return _Bound(setting=setting, batch=len(problem.data))
 
-    def init(self, run: Run) -> SMCState:
-        setting: Setting = run.bound.setting
+    def init(self, run: Run[_Bound]) -> SMCState:
+        setting = run.bound.setting
         top = setting.grid[..., 0].to(run.problem.data.device)
         x, log_q = first_particles(run, setting, top)
         zero = torch.zeros(run.rows, dtype=torch.float64, device=x.device)
@@ -202,8 +202,8 @@ class SMC(Strategy):
             accepted=zero,
         )
 
-    def step(self, run: Run, state: SMCState, i: int) -> tuple[SMCState, Info]:
-        setting: Setting = run.bound.setting
+    def step(self, run: Run[_Bound], state: SMCState, i: int) -> tuple[SMCState, Info]:
+        setting = run.bound.setting
         last = i + 1 == self.num_steps
         level = Level.of(run, setting, _density(run), i, last=last)
         own = torch.arange(run.rows, device=state.x.device)
@@ -230,7 +230,7 @@ class SMC(Strategy):
         state = _buried(replace(state, x=x, log_weights=weights), setting.batch)
         return state, self._info(run, state, setting.batch) if last else {}
 
-    def log_weights(self, run: Run, state: SMCState) -> Tensor:
+    def log_weights(self, run: Run[_Bound], state: SMCState) -> Tensor:
         return state.log_evidence + state.log_weights
 
     def _exponent(self, state: SMCState, twist: Tensor, batch: int, number: int, force: bool) -> Tensor:
@@ -305,7 +305,7 @@ class SMC(Strategy):
             poor.repeat(count),
         )
 
-    def _info(self, run: Run, state: SMCState, batch: int) -> Info:
+    def _info(self, run: Run[_Bound], state: SMCState, batch: int) -> Info:
         logs, founder = state.log_weights.view(-1, batch), state.founder.view(-1, batch)
         weights = normalised(logs)
         kept = torch.zeros_like(weights).scatter_(0, founder, 1.0).sum(0)
@@ -323,7 +323,7 @@ class SMC(Strategy):
         return info | {"resamplings": state.resamplings, "acceptance": state.accepted / state.tried}
 
 
-def _density(run: Run) -> HasDensity | None:
+def _density(run: Run[_Bound]) -> HasDensity | None:
     """The prior, if weights are to go towards its own density; kernels without covariances are too far from that."""
     return run.prior if run.bound.setting.form != "bare" and isinstance(run.prior, HasDensity) else None
 
