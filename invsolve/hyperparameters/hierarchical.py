@@ -35,7 +35,7 @@ from invsolve.results.model_comparison import data_fingerprint
 from invsolve.results.result import Result, Status, blanked
 from invsolve.results.warnings import fit_warnings, misfit, shortfalls, thinned
 from invsolve.strategies.base import Strategy
-from invsolve.strategies.choice.candidates import ladder
+from invsolve.strategies.choice.candidates import candidates
 from invsolve.strategies.exact import Exact
 from invsolve.strategies.guidance.mmps import MMPS
 
@@ -151,7 +151,7 @@ def choose(problem: Problem, prior: Prior, hierarchy: Hierarchy, scalars: int) -
     exact, guided = Exact(), MMPS()
     if not (lacking := exact.missing(problem, prior)):
         return exact, "Given the scalars there is a closed form."
-    population = ladder(problem, prior, 1)[0].strategy
+    population = candidates(problem, prior, 1)[0].strategy
     alone = hierarchy.method == "gibbs" or scalars > MAX_DIMS
     if alone and population.weighs and not guided.missing(problem, prior):
         return guided, f"No closed form ({lacking}) and one signal at a time, so moment-matching guidance."

@@ -15,7 +15,7 @@ from invsolve.core.validation import check_int, check_positive
 from invsolve.results.certificate import MEAN_TEST, STD_TEST, Attempt, Certificate, judged, worst
 from invsolve.solving.request import Call, Found
 from invsolve.strategies.base import Strategy
-from invsolve.strategies.choice.candidates import Rung
+from invsolve.strategies.choice.candidates import Candidate
 from invsolve.strategies.exact import Exact
 
 
@@ -38,7 +38,7 @@ class Budget:
             check_int("Budget", "evaluations", self.evaluations, minimum=1)
 
 
-def climb(call: Call, rungs: Sequence[Rung], budget: Budget | None) -> tuple[Found, Rung, Certificate]:
+def climb(call: Call, rungs: Sequence[Candidate], budget: Budget | None) -> tuple[Found, Candidate, Certificate]:
     """Run the strategies in order, each on the items that are not certified yet, until none is left or the next would
     leave the budget. Of every item the best is kept; the rung is the last one that an item was taken from. Items of
     which chains saw less than a fifth of the likelihood's power are left to guidance, if that is among the rungs:
@@ -54,7 +54,7 @@ def climb(call: Call, rungs: Sequence[Rung], budget: Budget | None) -> tuple[Fou
     spent, missing = 0, ""
     best: _Best | None = None
     first: dict[str, tuple[float, int, float]] = {}  # seconds, evaluations and relative cost of a kind's first rung
-    for number, rung in enumerate(r for r in rungs if not r.instead):
+    for number, rung in enumerate(r for r in rungs if not r.is_fallback):
         share = len(items) / batch
         if best and (over := _over(rung, first, budget, time.perf_counter() - started, spent, share)):
             missing = f"{missing}; {over}"
@@ -83,7 +83,7 @@ def climb(call: Call, rungs: Sequence[Rung], budget: Budget | None) -> tuple[Fou
             break
     assert best is not None
     lost = (~best.passed & (_power(best.found, batch) < _LOST)).nonzero()[:, 0]
-    for rung in (r for r in rungs if r.instead and len(lost)):
+    for rung in (r for r in rungs if r.is_fallback and len(lost)):
         found = call.on(lost).run(rung, len(rungs))
         attempts.append(
             Attempt(
@@ -107,19 +107,19 @@ class _Best:
     """The best so far of every item."""
 
     found: Found
-    rung: Rung
+    rung: Candidate
     passed: Tensor  # (items,), as all below
     tests: dict[str, Tensor]
     exact: bool
 
     @classmethod
-    def of(cls, found: Found, rung: Rung, passed: Tensor, tests: dict[str, Tensor]) -> _Best:
+    def of(cls, found: Found, rung: Candidate, passed: Tensor, tests: dict[str, Tensor]) -> _Best:
         return cls(found=found, rung=rung, passed=passed, tests=tests, exact=isinstance(rung.strategy, Exact))
 
     def updated(
         self,
         found: Found,
-        rung: Rung,
+        rung: Candidate,
         passed: Tensor,
         tests: dict[str, Tensor],
         items: Tensor,
@@ -218,7 +218,7 @@ def _limit(budget: Budget, started: float, spent: int) -> Callable[[int], bool]:
     return over
 
 
-def _judged(rung: Rung, found: Found, batch: int) -> tuple[Tensor, dict[str, Tensor], str]:
+def _judged(rung: Candidate, found: Found, batch: int) -> tuple[Tensor, dict[str, Tensor], str]:
     if isinstance(rung.strategy, Exact):
         return torch.ones(batch, dtype=torch.bool), {}, ""
     if not rung.tested:
@@ -229,7 +229,12 @@ def _judged(rung: Rung, found: Found, batch: int) -> tuple[Tensor, dict[str, Ten
 
 
 def _over(
-    rung: Rung, first: dict[str, tuple[float, int, float]], budget: Budget, elapsed: float, spent: int, share: float
+    rung: Candidate,
+    first: dict[str, tuple[float, int, float]],
+    budget: Budget,
+    elapsed: float,
+    spent: int,
+    share: float,
 ) -> str:
     """Why this strategy is not begun any more; '' if it is."""
     seconds, evaluations = 0.0, 0

@@ -23,7 +23,7 @@ from invsolve.priors.base import Prior
 from invsolve.problem import Problem
 from invsolve.progress import Progress
 from invsolve.solving.loop import Done, DrawFactory, Work
-from invsolve.strategies.choice.candidates import Rung
+from invsolve.strategies.choice.candidates import Candidate
 from invsolve.strategies.mcmc.convergence import between_islands
 
 TILE = 8  # rows of a chunk with reproducible=True: constant, so that kernels add in one order whatever the batch is
@@ -83,8 +83,8 @@ class Call:
             draws=lambda chosen, samples: own([index[b] for b in chosen], samples),
         )
 
-    def run(self, rung: Rung, number: int = 0, over: Callable[[int], bool] = lambda calls: False) -> Found:
-        """Run one strategy; ``number`` tells the checkpoints of a ladder apart, ``over`` ends it (see `Work`)."""
+    def run(self, rung: Candidate, number: int = 0, over: Callable[[int], bool] = lambda calls: False) -> Found:
+        """Run one strategy; ``number`` tells the checkpoints of candidates apart, ``over`` ends it (see `Work`)."""
         if rung.islands == 1:
             done, seconds = self._work(rung, self.problem, self.num_samples, self.draws, number, over)
             columns = {name: done.column(name) for name in ("samples", "chi2", "log_weights")}
@@ -130,7 +130,13 @@ class Call:
         )
 
     def _work(
-        self, rung: Rung, problem: Problem, samples: int, draws: DrawFactory, number: int, over: Callable[[int], bool]
+        self,
+        rung: Candidate,
+        problem: Problem,
+        samples: int,
+        draws: DrawFactory,
+        number: int,
+        over: Callable[[int], bool],
     ) -> tuple[Done, float]:
         strategy, rows = rung.strategy, samples * len(problem.data)
         chunk = self._chunk_rows(rung, rows)
@@ -154,7 +160,7 @@ class Call:
         done = work.run()
         return done, time.perf_counter() - started + done.seconds
 
-    def _identity(self, rung: Rung, chunk: int) -> dict[str, str]:
+    def _identity(self, rung: Candidate, chunk: int) -> dict[str, str]:
         if self.saved is None:
             return {}
         return {
@@ -170,7 +176,7 @@ class Call:
             "chunk": f"{chunk}{', tiles' if self.reproducible else ''}",
         }
 
-    def _chunk_rows(self, rung: Rung, rows: int) -> int:
+    def _chunk_rows(self, rung: Candidate, rows: int) -> int:
         strategy, chunk = rung.strategy, self.chunk
         if self.reproducible:
             if chunk not in (None, TILE):

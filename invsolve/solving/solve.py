@@ -32,7 +32,7 @@ from invsolve.solving.escalation import Budget, climb
 from invsolve.solving.loop import DrawFactory
 from invsolve.solving.request import Call
 from invsolve.strategies.base import Strategy
-from invsolve.strategies.choice.candidates import Rung, alternatives, ladder
+from invsolve.strategies.choice.candidates import Candidate, alternatives, candidates
 from invsolve.strategies.guidance.guided import Guidance, Guided
 
 _DOT_ERROR, _DOT_WARN = 1e-3, 3e-5  # adjoint gaps of a user's operator that are refused, mentioned
@@ -162,10 +162,10 @@ def solve(
     )
     certificate = None
     if isinstance(strategy, Strategy):
-        rung = Rung(strategy=strategy, why=f"Chosen by the caller. {strategy.note}".strip())
+        rung = Candidate(strategy=strategy, why=f"Chosen by the caller. {strategy.note}".strip())
         found = call.run(rung)
     else:
-        found, rung, certificate = climb(call, ladder(problem, prior, num_samples, rows_alone=reproducible), limit)
+        found, rung, certificate = climb(call, candidates(problem, prior, num_samples, rows_alone=reproducible), limit)
     lead = (num_samples, batch) if problem.batched else (num_samples,)
     samples, chi2, weights = found.samples, found.chi2, found.log_weights
     failed = ~torch.isfinite(samples).flatten(1).all(1)

@@ -1,4 +1,4 @@
-"""How right a population of chains on islands is, from sums that were kept while they ran."""
+"""How right chains on islands are, from sums that were kept while they ran."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 
-def population(first: Tensor, second: Tensor, square: Tensor, log_evidence: Tensor, rounds: int) -> dict[str, Tensor]:
+def chain_statistics(
+    first: Tensor, second: Tensor, square: Tensor, log_evidence: Tensor, rounds: int
+) -> dict[str, Tensor]:
     """Numbers per item, each ``(items,)`` float64, from sums over recorded rounds ``(items, chains, q)``.
 
     ``first`` and ``second``: sums over the first ``rounds // 2`` rounds and the others; ``square``: of squares, over
@@ -63,11 +65,11 @@ def _few(islands: int) -> float:
 
 
 def between_islands(each: Tensor, square: Tensor, log_evidence: Tensor) -> dict[str, Tensor]:
-    """Evidence, and standard errors of mean and std, from independent islands, each ``(items,)``: see `population`.
+    """Evidence, and standard errors of mean and std, from independent islands, ``(items,)``: see `chain_statistics`.
 
     ``each`` and ``square`` ``(items, islands, q)`` are means of q quantities and of their squares on each island, the
     last two of them functionals; islands count by their evidence ``(items, islands)``. Errors carry the factor by which
-    Student's t is wider than a normal law at two standard errors (1.2 for 8 islands).
+    Student's t is wider than a Gaussian at two standard errors (1.2 for 8 islands).
     """
     islands, tiny = log_evidence.shape[1], torch.finfo(each.dtype).tiny
     share = torch.softmax(log_evidence, 1)

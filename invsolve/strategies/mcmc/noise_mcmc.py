@@ -23,14 +23,14 @@ from invsolve.strategies.mcmc.recording import recorded, summary
 from invsolve.strategies.mcmc.spike_slab import Sites
 from invsolve.strategies.mcmc.state import NoiseMCMCState, only
 from invsolve.strategies.mcmc.tempering import autocorrelation, measured, tempered
-from invsolve.strategies.mcmc.warm_start import Started
+from invsolve.strategies.mcmc.warm_start import WarmStart
 
 _ACCEPT = {"hmc": 0.8, "mala": 0.6, "pcn": 0.3}  # acceptance that the step size is steered to
 _TRAJECTORY = 1.6  # length of an HMC trajectory in the coordinates of the metric: a quarter of an oscillation
 _LEAPS = 16  # steps of a trajectory at most
 _SETTLE = 3  # rounds at temperature 1 in which metric and step size still adapt
 _LOST = 30  # moves after which chains that all have likelihood zero are given up
-_NUMBERS = 2**19  # numbers of the chains that are moved at once: what a CPU's cache holds
+_VALUES = 2**19  # values of the chains that are moved at once: what a CPU's cache holds
 
 Kernel = Literal["hmc", "mala", "pcn"]
 
@@ -41,7 +41,7 @@ class _Bound:
     map: NoiseMap
     batch: int
     sites: Sites | None  # exact draws of pairs of coefficients, where they are known
-    start: Started | None
+    warm_start: WarmStart | None
 
     def take(self, index: Tensor) -> _Bound:
         check_together("NoiseMCMC", index, self.batch)
@@ -169,7 +169,9 @@ class NoiseMCMC(Strategy[NoiseMCMCState, _Bound]):
             map=noise_map(prior, self.evaluations),
             batch=len(problem.data),
             sites=Sites.of(problem, prior),
-            start=None if self.start is None else Started(strategy=self.start, bound=self.start.bind(problem, prior)),
+            warm_start=None
+            if self.start is None
+            else WarmStart(strategy=self.start, bound=self.start.bind(problem, prior)),
         )
 
     def init(self, run: Run[_Bound]) -> NoiseMCMCState:
@@ -177,10 +179,10 @@ class NoiseMCMC(Strategy[NoiseMCMCState, _Bound]):
         items, chains = bound.batch, self.chains
         like = run.problem.data.real
         n = prod(run.problem.shape) * (2 if run.problem.signal_dtype.is_complex else 1)
-        if bound.start is None:
+        if bound.warm_start is None:
             u = _first(run).normal((chains, n), like.dtype, step=0)
         else:
-            u, begun = bound.start.noise(run, bound.map, items, chains)
+            u, warm = bound.warm_start.noise(run, bound.map, items, chains)
         zeros = like.new_zeros(items, dtype=torch.float64)  # one number an item
         sums = zeros[:, None, None].repeat(1, chains, n + 2)
         x = torch.zeros(run.rows, *run.problem.shape, dtype=run.problem.signal_dtype, device=like.device)
@@ -213,13 +215,13 @@ class NoiseMCMC(Strategy[NoiseMCMCState, _Bound]):
             else:
                 value, grad = target.pullback(u[group])
             state.log_likelihood[group], state.grad[group] = value, grad
-        if bound.start is None:
+        if bound.warm_start is None:
             return state
-        # Where no chain has a likelihood the start is none.
-        begun = begun & torch.isfinite(state.log_likelihood).any(1)
+        # Where no chain has a likelihood nothing was gained.
+        warm = warm & torch.isfinite(state.log_likelihood).any(1)
         even = torch.full_like(state.log_likelihood, 1 / chains)
         hot = replace(state, beta=torch.ones_like(zeros))
-        return only(begun, measured(hot, even, scores=self._gradients(run.problem)), state)
+        return only(warm, measured(hot, even, scores=self._gradients(run.problem)), state)
 
     def step(self, run: Run[_Bound], state: NoiseMCMCState, i: int) -> tuple[NoiseMCMCState, Info]:
         active = (state.done < self.rounds).nonzero()[:, 0]
@@ -252,7 +254,7 @@ class NoiseMCMC(Strategy[NoiseMCMCState, _Bound]):
             **{f.name: getattr(state, f.name)[group] for f in fields(state) if f.name != "x"}, x=state.x[:0]
         )
         scores = self._gradients(run.problem)
-        # `left` is 0 at the start: the first event is the first rise.
+        # `left` is 0 initially: the first event is the first rise.
         event = (part.left.amax(1) < self.forget) | (part.since >= self.patience)
         hot = event & (part.beta < 1)
         if bool(hot.any()):
@@ -351,7 +353,7 @@ class NoiseMCMC(Strategy[NoiseMCMCState, _Bound]):
         return 0.5 if self._kernel(problem) == "pcn" else min(1.0, 1.2 * n**-0.25)
 
     def _groups(self, items: Tensor, n: int) -> tuple[Tensor, ...]:
-        return torch.split(items, max(1, _NUMBERS // (n * self.chains))) if len(items) else ()
+        return torch.split(items, max(1, _VALUES // (n * self.chains))) if len(items) else ()
 
     def _target(self, run: Run[_Bound], group: Tensor) -> Target:
         problem = run.problem.take(group.repeat_interleave(self.chains))

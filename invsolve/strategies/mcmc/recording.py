@@ -10,7 +10,7 @@ from torch import Tensor
 
 from invsolve.core.arrays import to_real
 from invsolve.core.resampling import systematic
-from invsolve.strategies.mcmc.convergence import population
+from invsolve.strategies.mcmc.convergence import chain_statistics
 from invsolve.strategies.mcmc.kernels import Target
 from invsolve.strategies.mcmc.state import NoiseMCMCState
 
@@ -45,7 +45,7 @@ def recorded(
 
 def summary(state: NoiseMCMCState, rounds: int, *, warm: bool) -> dict[str, Tensor]:
     """What the chains say of themselves, (items,) each; chains that began ``warm`` have no evidence."""
-    found = population(state.first, state.second, state.square, state.log_evidence, rounds)
+    found = chain_statistics(state.first, state.second, state.square, state.log_evidence, rounds)
     # Sums of fewer rounds say nothing of the error.
     short = (state.done < rounds) | (state.beta < 1)
     for name in ("mean_error", "std_error", "drift", "rhat", "nested_rhat", "ess"):

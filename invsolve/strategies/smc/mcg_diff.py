@@ -65,7 +65,7 @@ class _ParticleFilter(OnLevels[Particles, _Tools]):
     def log_weights(self, run: Run[WalkBound[_Tools]], state: Particles) -> Tensor:
         return state.log_evidence + state.log_weights
 
-    def _start(self, run: Run[WalkBound[_Tools]], x: Tensor, path: Tensor) -> Particles:
+    def _initial(self, run: Run[WalkBound[_Tools]], x: Tensor, path: Tensor) -> Particles:
         zero = torch.zeros(run.rows, dtype=torch.float64, device=x.device)
         return Particles(x=x, log_weights=zero, log_evidence=zero, resamplings=torch.zeros_like(zero), path=path)
 
@@ -158,12 +158,12 @@ class MCGDiff(_ParticleFilter):
         top = tools.level(run.bound.level(0, x))
         X = tools.spectrum.to_spectrum(x)
         counted, v = self._guide(run, top, X)
-        # The product of the start, taken as N(mean, a^2 + u^2), and the first likelihood: equal weights.
+        # The product of the initial distribution, taken as N(mean, a^2 + u^2), and the first likelihood: equal weights.
         m = tools.spectrum.to_spectrum(run.prior.mean.expand_as(x))
         width = top * top + (self.unit or run.bound.unit) ** 2
         gain = torch.where(counted, width / (width + v), 0.0)
         X = m + gain * (tools.data - m) + (1 - gain).sqrt() * (X - m)
-        return self._start(run, tools.spectrum.from_spectrum(X), X.new_zeros(X.shape))
+        return self._initial(run, tools.spectrum.from_spectrum(X), X.new_zeros(X.shape))
 
     def step(self, run: Run[WalkBound[_Tools]], state: Particles, i: int) -> tuple[Particles, Info]:
         bound = run.bound
@@ -250,7 +250,7 @@ class FPS(_ParticleFilter):
         tools = run.bound.tools.spectral
         x = first_signals(run, run.bound.grid[..., 0])
         top = tools.level(run.bound.level(0, x))
-        return self._start(run, x, tools.data + top * self._shared(run, -1))
+        return self._initial(run, x, tools.data + top * self._shared(run, -1))
 
     def step(self, run: Run[WalkBound[_Tools]], state: Particles, i: int) -> tuple[Particles, Info]:
         bound = run.bound

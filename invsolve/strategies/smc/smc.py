@@ -59,7 +59,7 @@ class SMCState:
     x: Tensor  # (rows, *shape)
     log_weights: Tensor  # (rows,), float64
     log_evidence: Tensor  # (rows,), of the item, up to the last resampling
-    founder: Tensor  # (rows,): the number, at the start, of the particle that each descends from
+    founder: Tensor  # (rows,): the number of the initial particle that each descends from
     resamplings: Tensor  # (rows,), of the item
     exponent: Tensor  # (rows,), of the item: the power of the twist in the last target
     reach: Tensor  # (rows,), of the item: how far its moves go up
