@@ -12,6 +12,7 @@ from invsolve.gaussian.posterior import Posterior, not_linear_gaussian
 from invsolve.priors.base import Prior
 from invsolve.problem import Problem
 from invsolve.strategies.base import Info, Run, Strategy
+from invsolve.strategies.diagnostics import Diagnostics
 
 
 @final
@@ -70,4 +71,4 @@ class Exact(Strategy[ExactState, BoundExact]):
         state = ExactState(x=bound.posterior.draw(run.draws))
         if bound.evidence is None:
             return state, {}
-        return state, {"log_evidence": bound.evidence.log, "log_evidence_se": bound.evidence.se}
+        return state, Diagnostics(log_evidence=bound.evidence.log, log_evidence_se=bound.evidence.se)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import final
 
 import torch
@@ -17,6 +17,7 @@ from invsolve.errors import invalid, invalid_type
 from invsolve.priors.base import Prior
 from invsolve.problem import Problem
 from invsolve.strategies.base import Info, Run, Strategy
+from invsolve.strategies.diagnostics import Diagnostics
 from invsolve.strategies.guidance.guided import BoundGuidance, Guidance
 from invsolve.strategies.noise_levels import first_signals, noise_levels
 
@@ -190,7 +191,7 @@ class AdaptiveSDE(Strategy[AdaptiveState, _Bound]):
             accepted=state.accepted + taken, rejected=state.rejected + refused,
             **_next_stretch(state, refused, wish, run.noise(i)),
         )  # fmt: skip
-        return state, {**info, "accepted": state.accepted, "rejected": state.rejected}
+        return state, replace(Diagnostics.of(info), accepted=state.accepted, rejected=state.rejected)
 
     def finished(self, run: Run[_Bound], state: AdaptiveState) -> bool:
         return bool((state.level == 0).all())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Literal, final
 
 import torch
@@ -16,6 +16,7 @@ from invsolve.priors.base import Prior
 from invsolve.problem import Problem
 from invsolve.samplers import Euler
 from invsolve.strategies.base import Info, Run, Strategy
+from invsolve.strategies.diagnostics import Diagnostics
 from invsolve.strategies.guidance.guided import BoundGuidance, BoundGuided, Guidance, Guided
 from invsolve.strategies.noise_levels import first_signals
 
@@ -231,8 +232,8 @@ class DeqParallel(Strategy[DeqState, BoundGuided]):
             past=past,
         )
         # Of what a guidance says of its points the worst of each row.
-        told = {k: v.view(run.rows, window).amax(1) for k, v in info.items()}
-        return state, {**told, "sweeps": state.sweeps, "change": state.change}
+        told = Diagnostics.of(info).over_points(window)
+        return state, replace(told, sweeps=state.sweeps, change=state.change)
 
     def finished(self, run: Run[BoundGuided], state: DeqState) -> bool:
         return bool(((state.fixed == self.num_steps) | (state.sweeps >= self._limit)).all())

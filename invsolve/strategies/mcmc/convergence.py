@@ -7,10 +7,10 @@ import math
 import torch
 from torch import Tensor
 
+from invsolve.strategies.diagnostics import Diagnostics
 
-def chain_statistics(
-    first: Tensor, second: Tensor, square: Tensor, log_evidence: Tensor, rounds: int
-) -> dict[str, Tensor]:
+
+def chain_statistics(first: Tensor, second: Tensor, square: Tensor, log_evidence: Tensor, rounds: int) -> Diagnostics:
     """Numbers per item, each ``(items,)`` float64, from sums over recorded rounds ``(items, chains, q)``.
 
     ``first`` and ``second``: sums over the first ``rounds // 2`` rounds and the others; ``square``: of squares, over
@@ -49,13 +49,16 @@ def chain_statistics(
     moved = (weights * parts).sum(1)
     unsure = (islands / (islands - 1) * (weights * (parts - moved[:, None])).square().sum(1)).sqrt()
     drift = ((moved.abs() - 2 * unsure) / variance.sqrt()).clamp_min(0).amax(1)
-    return found | {
-        "mean_error": (found["mean_error"].square() + drift.square()).sqrt(),
-        "drift": drift,
-        "rhat": rhat.amax(1),
-        "nested_rhat": (1 + on.mean(2).var(1) / variance).sqrt().amax(1),
-        "ess": ess.amin(1),
-    }
+    return Diagnostics(
+        log_evidence=found["log_evidence"],
+        log_evidence_se=found["log_evidence_se"],
+        mean_error=(found["mean_error"].square() + drift.square()).sqrt(),
+        std_error=found["std_error"],
+        drift=drift,
+        rhat=rhat.amax(1),
+        nested_rhat=(1 + on.mean(2).var(1) / variance).sqrt().amax(1),
+        ess=ess.amin(1),
+    )
 
 
 def _few(islands: int) -> float:

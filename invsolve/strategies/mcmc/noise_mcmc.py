@@ -338,7 +338,7 @@ class NoiseMCMC(Strategy[NoiseMCMCState, _Bound]):
     def _info(self, run: Run[_Bound], state: NoiseMCMCState) -> Info:
         repeats = run.rows // run.bound.batch
         found = summary(state, self.rounds, warm=self.start is not None)
-        return {name: value.repeat(repeats) for name, value in found.items()}
+        return found.mapped(lambda value: value.repeat(repeats))
 
     # --- plumbing --------------------------------------------------------------------------------------------------
     def _kernel(self, problem: Problem) -> Kernel:

@@ -15,6 +15,7 @@ from invsolve.priors.base import Prior
 from invsolve.problem import Problem
 from invsolve.samplers.base import Level, is_zero
 from invsolve.strategies.base import Info, Run, check_together
+from invsolve.strategies.diagnostics import Diagnostics
 from invsolve.strategies.noise_levels import first_signals
 from invsolve.strategies.published.annealed import OnLevels, WalkBound, check_optional, check_share
 from invsolve.strategies.published.spectral import SpectralData, needs_spectrum
@@ -94,7 +95,7 @@ class _ParticleFilter(OnLevels[Particles, _Tools]):
     def _info(self, run: Run[WalkBound[_Tools]], state: Particles) -> Info:
         batch = run.bound.tools.batch
         left = effective(normalised(state.log_weights.view(-1, batch)))
-        return {"ess": left.repeat(run.rows // batch), "resamplings": state.resamplings}
+        return Diagnostics(ess=left.repeat(run.rows // batch), resamplings=state.resamplings)
 
 
 def _log_normal(away: Tensor, variance: Tensor, counted: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from invsolve.priors.base import Prior
 from invsolve.problem import Problem
 from invsolve.samplers import log_grid
 from invsolve.strategies.base import Info, Run, Strategy, check_together, needs_derivative
+from invsolve.strategies.diagnostics import Diagnostics
 from invsolve.strategies.guidance.guided import Guidance
 from invsolve.strategies.noise_levels import noise_levels, shared_grid
 from invsolve.strategies.smc.coordinates import Coordinates, linear_jacobian
@@ -98,6 +99,9 @@ class SMC(Strategy[SMCState, _Bound]):
         the posterior stays right. By default the one that belongs to the twist.
     grid : Tensor, shape (N + 1,), optional
         Noise levels in the units of the signal, falling to 0, in place of the solver's own.
+    dense_size : int
+        Real unknowns up to which a prior without modes has a covariance for every particle, at least 0; 128 unless
+        given.
 
     Raises
     ------
@@ -124,7 +128,7 @@ class SMC(Strategy[SMCState, _Bound]):
     any), each the same for all samples of an item. Results are weighted: see ``result.log_weights``.
 
     Where V is diagonal in modes (Gaussian and sparse priors) no covariance is formed, only determinants of the smaller
-    of data and unknowns, up to 2,048. Other priors have a covariance for every particle up to 128 real unknowns; larger
+    of data and unknowns, up to 2,048. Other priors have a covariance for every particle up to ``dense_size``; larger
     signals take the usual reverse step without V, whose chain is of first order: give it 100 steps or more, and more
     particles than data. Particles are run in blocks, so that memory does not grow with their number times a matrix.
     Samples of an item depend on each other, not on other items.
@@ -143,6 +147,7 @@ class SMC(Strategy[SMCState, _Bound]):
     tempering: float = 0.0
     guidance: Guidance | None = None
     grid: Tensor | None = None
+    dense_size: int = DENSE_SIZE
 
     def __post_init__(self) -> None:
         if self.grid is not None:
@@ -151,6 +156,7 @@ class SMC(Strategy[SMCState, _Bound]):
             object.__setattr__(self, "num_steps", len(grid) - 1)
         check_int("SMC", "num_steps", self.num_steps, minimum=2)
         check_int("SMC", "moves", self.moves, minimum=0)
+        check_int("SMC", "dense_size", self.dense_size, minimum=0)
         for name in ("resample_below", "tempering"):
             if not 0 <= check_number("SMC", name, getattr(self, name)) <= 1:
                 raise invalid("SMC", name, "between 0 and 1", getattr(self, name))
@@ -162,7 +168,7 @@ class SMC(Strategy[SMCState, _Bound]):
             return reason
         coordinates = Coordinates.of(problem, prior)
         n, m = coordinates.size, prod(problem.operator.out_shape) * (2 if problem.data.is_complex() else 1)
-        if n > DENSE_SIZE and (min(m, n) > MAX_SIDE or m * n > MAX_ENTRIES):
+        if n > self.dense_size and (min(m, n) > MAX_SIDE or m * n > MAX_ENTRIES):
             return f"at most {MAX_SIDE} real unknowns or data and {MAX_ENTRIES} of their pairs (it has {n} and {m})"
         if coordinates.modes is None and type(prior).noise is not Prior.noise:
             return f"white diffusion noise, or a prior that is its law ({type(prior).__name__} is neither)"
@@ -171,7 +177,7 @@ class SMC(Strategy[SMCState, _Bound]):
     def bind(self, problem: Problem, prior: Prior) -> _Bound:
         coordinates = Coordinates.of(problem, prior)
         form: Form = "diagonal" if coordinates.modes is not None else "bare"
-        if form == "bare" and coordinates.size <= DENSE_SIZE:
+        if form == "bare" and coordinates.size <= self.dense_size:
             form = "dense"
         setting = Setting(
             coordinates=coordinates,
@@ -313,14 +319,14 @@ class SMC(Strategy[SMCState, _Bound]):
         # Where weights are equal but for rounding their spread says nothing: ten roundings a number and level.
         numbers = prod(run.problem.data.shape[1:]) + prod(run.problem.shape)
         rounding = 10 * torch.finfo(run.problem.data.dtype).eps * self.num_steps * (numbers + log_evidence.abs())
-        each = {
-            "log_evidence": log_evidence,
-            "log_evidence_se": (relative_variance(weights, founder) + rounding**2).sqrt(),
-            "ess": effective(weights),
-            "founders": kept,
-        }
-        info = {k: v.expand_as(logs).flatten() for k, v in each.items()}
-        return info | {"resamplings": state.resamplings, "acceptance": state.accepted / state.tried}
+        each = Diagnostics(
+            log_evidence=log_evidence,
+            log_evidence_se=(relative_variance(weights, founder) + rounding**2).sqrt(),
+            ess=effective(weights),
+            founders=kept,
+        )
+        rows = each.mapped(lambda value: value.expand_as(logs).flatten())
+        return replace(rows, resamplings=state.resamplings, acceptance=state.accepted / state.tried)
 
 
 def _density(run: Run[_Bound]) -> HasDensity | None:
