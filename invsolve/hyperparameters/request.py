@@ -18,7 +18,7 @@ from invsolve.problem import Problem
 from invsolve.results.posterior_samples import Solver
 from invsolve.results.result import Result
 from invsolve.strategies.base import Strategy
-from invsolve.strategies.choice.candidates import ladder
+from invsolve.strategies.choice.candidates import candidates
 from invsolve.strategies.exact import Exact
 from invsolve.strategies.guidance.mmps import MMPS
 
@@ -141,7 +141,7 @@ def choose(problem: Problem, prior: Prior, hierarchy: Hierarchy, scalars: int) -
     exact, guided = Exact(), MMPS()
     if not (lacking := exact.missing(problem, prior)):
         return exact, "Given the scalars there is a closed form."
-    ensemble = ladder(problem, prior, 1)[0].strategy
+    ensemble = candidates(problem, prior, 1)[0].strategy
     alone = hierarchy.method == "gibbs" or scalars > MAX_DIMS
     if alone and ensemble.weighs and not guided.missing(problem, prior):
         return guided, f"No closed form ({lacking}) and one signal at a time, so moment-matching guidance."

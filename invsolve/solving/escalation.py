@@ -16,7 +16,7 @@ from invsolve.results.certificate import MEAN_TEST, STD_TEST, Attempt, Certifica
 from invsolve.results.strategy_output import StrategyOutput
 from invsolve.solving.request import SolveRequest
 from invsolve.strategies.base import Strategy
-from invsolve.strategies.choice.candidates import Rung
+from invsolve.strategies.choice.candidates import Candidate
 from invsolve.strategies.exact import Exact
 
 
@@ -52,13 +52,13 @@ class Budget:
 
 
 def escalate(
-    request: SolveRequest, rungs: Sequence[Rung], budget: Budget | None
-) -> tuple[StrategyOutput, Rung, Certificate]:
+    request: SolveRequest, candidates: Sequence[Candidate], budget: Budget | None
+) -> tuple[StrategyOutput, Candidate, Certificate]:
     """Run the strategies in order until every item is certified, or the next one would leave the budget.
 
-    Each runs on the items that are not certified yet. Of every item the best is kept; the rung is the last one that an
-    item was taken from. Items of which chains saw less than a fifth of the likelihood's power are left to guidance, if
-    that is among the rungs: samples that hardly know the data are no answer.
+    Each runs on the items that are not certified yet. Of every item the best is kept; the candidate is the last one
+    that an item was taken from. Items of which chains saw less than a fifth of the likelihood's power are left to
+    guidance, if that is among the candidates: samples that hardly know the data are no answer.
 
     Without a budget the default one decides what is begun, and what was begun is finished: the answer then does not
     depend on the speed of the machine unless it takes a second try.
@@ -69,45 +69,49 @@ def escalate(
     attempts: list[Attempt] = []
     spent, missing = 0, ""
     best: _BestSoFar | None = None
-    first: dict[str, tuple[float, int, float]] = {}  # seconds, evaluations and relative cost of a kind's first rung
-    for number, rung in enumerate(r for r in rungs if not r.instead):
+    first: dict[
+        str, tuple[float, int, float]
+    ] = {}  # seconds, evaluations and relative cost of a kind's first candidate
+    for number, candidate in enumerate(r for r in candidates if not r.is_fallback):
         share = len(items) / batch
-        if best and (over := _over(rung, first, budget, time.perf_counter() - started, spent, share)):
+        if best and (over := _over(candidate, first, budget, time.perf_counter() - started, spent, share)):
             missing = f"{missing}; {over}"
             break
         # Rows that see each other run together, whatever the caller's chunk is for others.
-        here = request if rung.strategy.couples == "nothing" else replace(request, chunk=None)
-        found = here.on(items).run(rung, number, _limit(budget, started, spent) if strict else _never)
+        here = request if candidate.strategy.couples == "nothing" else replace(request, chunk=None)
+        found = here.on(items).run(candidate, number, _limit(budget, started, spent) if strict else _never)
         spent += found.evaluations
-        first.setdefault(rung.strategy.name, (found.seconds / share, round(found.evaluations / share), rung.cost))
-        passed, tests, wrong = _judged(rung, found, len(items))
+        first.setdefault(
+            candidate.strategy.name, (found.seconds / share, round(found.evaluations / share), candidate.cost)
+        )
+        passed, tests, wrong = _judged(candidate, found, len(items))
         if found.stopped and wrong:
             wrong = f"stopped when the budget was spent: {wrong}"
         attempts.append(
             Attempt(
-                strategy=short(rung.strategy),
+                strategy=short(candidate.strategy),
                 items=len(items),
                 reached=int(passed.sum()),
                 seconds=found.seconds,
                 evaluations=found.evaluations,
-                text=wrong or ("every test passed" if rung.tested else ""),
+                text=wrong or ("every test passed" if candidate.tested else ""),
             )
         )
         best = (
-            _BestSoFar.first(found, rung, passed, tests)
+            _BestSoFar.first(found, candidate, passed, tests)
             if best is None
-            else best.updated(found, rung, passed, tests, items)
+            else best.updated(found, candidate, passed, tests, items)
         )
         items, missing = (~best.passed).nonzero()[:, 0], wrong
         if not len(items) or found.stopped:
             break
     assert best is not None
     lost = (~best.passed & (_power(best.found, batch) < _LOST)).nonzero()[:, 0]
-    for rung in (r for r in rungs if r.instead and len(lost)):
-        found = request.on(lost).run(rung, len(rungs))
+    for candidate in (r for r in candidates if r.is_fallback and len(lost)):
+        found = request.on(lost).run(candidate, len(candidates))
         attempts.append(
             Attempt(
-                strategy=short(rung.strategy),
+                strategy=short(candidate.strategy),
                 items=len(lost),
                 reached=0,
                 seconds=found.seconds,
@@ -115,10 +119,10 @@ def escalate(
                 text="an approximation that was not tested",
             )
         )
-        best = best.updated(found, rung, torch.zeros(len(lost), dtype=torch.bool), {}, lost, all_of_them=True)
+        best = best.updated(found, candidate, torch.zeros(len(lost), dtype=torch.bool), {}, lost, all_of_them=True)
         whose = "the samples" if len(lost) == batch else f"the samples of {len(lost)} of {batch} items"
-        missing = f"{missing}; {whose} are those of {short(rung.strategy)}, an approximation that was not tested"
-    return best.found, best.rung, best.certificate(request.problem.batched, tuple(attempts), missing)
+        missing = f"{missing}; {whose} are those of {short(candidate.strategy)}, an approximation that was not tested"
+    return best.found, best.candidate, best.certificate(request.problem.batched, tuple(attempts), missing)
 
 
 @final
@@ -127,19 +131,21 @@ class _BestSoFar:
     """The best so far of every item."""
 
     found: StrategyOutput
-    rung: Rung
+    candidate: Candidate
     passed: Tensor  # (items,), as all below
     tests: dict[str, Tensor]
     exact: bool
 
     @classmethod
-    def first(cls, found: StrategyOutput, rung: Rung, passed: Tensor, tests: dict[str, Tensor]) -> _BestSoFar:
-        return cls(found=found, rung=rung, passed=passed, tests=tests, exact=isinstance(rung.strategy, Exact))
+    def first(cls, found: StrategyOutput, candidate: Candidate, passed: Tensor, tests: dict[str, Tensor]) -> _BestSoFar:
+        return cls(
+            found=found, candidate=candidate, passed=passed, tests=tests, exact=isinstance(candidate.strategy, Exact)
+        )
 
     def updated(
         self,
         found: StrategyOutput,
-        rung: Rung,
+        candidate: Candidate,
         passed: Tensor,
         tests: dict[str, Tensor],
         items: Tensor,
@@ -188,8 +194,8 @@ class _BestSoFar:
         )
         mark = self.passed.clone()
         mark[chosen] = passed[better]
-        last = rung if len(chosen) else self.rung
-        return replace(self, found=whole, rung=last, passed=mark, tests=per_item(self.tests, tests))
+        last = candidate if len(chosen) else self.candidate
+        return replace(self, found=whole, candidate=last, passed=mark, tests=per_item(self.tests, tests))
 
     def certificate(self, batched: bool, attempts: tuple[Attempt, ...], missing: str) -> Certificate:
         nan = torch.full(self.passed.shape, math.nan, dtype=torch.float64)
@@ -238,34 +244,43 @@ def _limit(budget: Budget, started: float, spent: int) -> Callable[[int], bool]:
     return over
 
 
-def _judged(rung: Rung, found: StrategyOutput, batch: int) -> tuple[Tensor, dict[str, Tensor], str]:
-    if isinstance(rung.strategy, Exact):
+def _judged(candidate: Candidate, found: StrategyOutput, batch: int) -> tuple[Tensor, dict[str, Tensor], str]:
+    if isinstance(candidate.strategy, Exact):
         return torch.ones(batch, dtype=torch.bool), {}, ""
-    if not rung.tested:
-        return torch.zeros(batch, dtype=torch.bool), {}, f"{rung.strategy.name} is an approximation that was not tested"
+    if not candidate.tested:
+        return (
+            torch.zeros(batch, dtype=torch.bool),
+            {},
+            f"{candidate.strategy.name} is an approximation that was not tested",
+        )
     info = {k: v.view(-1, batch)[0].double().cpu() for k, v in found.info.items()}
     passed, tests, wrong = judged(info)
     return passed, tests | {_ERROR: info["mean_error"] + info["std_error"]}, wrong
 
 
 def _over(
-    rung: Rung, first: dict[str, tuple[float, int, float]], budget: Budget, elapsed: float, spent: int, share: float
+    candidate: Candidate,
+    first: dict[str, tuple[float, int, float]],
+    budget: Budget,
+    elapsed: float,
+    spent: int,
+    share: float,
 ) -> str:
     """Why this strategy is not begun any more; '' if it is."""
     seconds, evaluations = 0.0, 0
     if first:  # of a kind that was not run yet: at least what the last one took
-        took, count, cost = first.get(rung.strategy.name, [*first.values()][-1])
-        cost = cost if rung.strategy.name in first else rung.cost
-        more = share * rung.cost / cost
+        took, count, cost = first.get(candidate.strategy.name, [*first.values()][-1])
+        cost = cost if candidate.strategy.name in first else candidate.cost
+        more = share * candidate.cost / cost
         seconds, evaluations = took * more, round(count * more)
     left = budget.seconds - elapsed
     if seconds > left or left <= 0:
         expected = f"about {seconds:.0f} s" if seconds else "an unknown time"
         rest = f"{max(0.0, left):.0f} s are left of budget={budget.seconds:g}"
-        return f"{short(rung.strategy)} would take {expected}, {rest}"
+        return f"{short(candidate.strategy)} would take {expected}, {rest}"
     if budget.evaluations is not None and spent + evaluations >= budget.evaluations:
         left_over = f"{budget.evaluations - spent:,} are left"
-        return f"{short(rung.strategy)} would take about {evaluations:,} evaluations, {left_over}"
+        return f"{short(candidate.strategy)} would take about {evaluations:,} evaluations, {left_over}"
     return ""
 
 

@@ -22,7 +22,7 @@ from invsolve.problem import Problem
 from invsolve.progress import Progress
 from invsolve.results.strategy_output import StrategyOutput
 from invsolve.solving.loop import ChunkedRun, DrawFactory
-from invsolve.strategies.choice.candidates import Rung
+from invsolve.strategies.choice.candidates import Candidate
 from invsolve.strategies.mcmc.convergence import between_islands
 
 TILE = 8  # rows of a chunk with reproducible=True: constant, so that kernels add in one order whatever the batch is
@@ -61,25 +61,27 @@ class SolveRequest:
             draws=lambda chosen, samples: own([index[b] for b in chosen], samples),
         )
 
-    def run(self, rung: Rung, number: int = 0, over: Callable[[int], bool] = lambda calls: False) -> StrategyOutput:
+    def run(
+        self, candidate: Candidate, number: int = 0, over: Callable[[int], bool] = lambda calls: False
+    ) -> StrategyOutput:
         """Run one strategy.
 
         ``number`` tells the checkpoints of several attempts apart, ``over`` ends it (see `ChunkedRun`).
         """
-        if rung.islands == 1:
-            return self._chunked(rung, self.problem, self.num_samples, self.draws, number, over)
+        if candidate.islands == 1:
+            return self._chunked(candidate, self.problem, self.num_samples, self.draws, number, over)
         # Item b on island i is item b * islands + i of a larger batch, whose sample k has the stream of sample
         # k * islands + i of item b.
-        islands, batch = rung.islands, len(self.problem.data)
+        islands, batch = candidate.islands, len(self.problem.data)
         index = torch.arange(batch, device=self.problem.data.device).repeat_interleave(islands)
 
         def draws(items: Sequence[int], samples: Sequence[int]) -> DrawLike:
             numbers = [k * islands + r % islands for r, k in zip(items, samples, strict=True)]
             return self.draws([r // islands for r in items], numbers)
 
-        each = self._chunked(rung, self.problem.take(index), rung.particles, draws, number, over)
+        each = self._chunked(candidate, self.problem.take(index), candidate.particles, draws, number, over)
         assert each.log_weights is not None
-        info = {k: v.view(rung.particles, batch, islands)[0] for k, v in each.info.items()}
+        info = {k: v.view(candidate.particles, batch, islands)[0] for k, v in each.info.items()}
         chosen, info = pooled(each.samples, each.chi2, each.log_weights, info, self.num_samples)
         return replace(
             each,
@@ -91,10 +93,16 @@ class SolveRequest:
         )
 
     def _chunked(
-        self, rung: Rung, problem: Problem, samples: int, draws: DrawFactory, number: int, over: Callable[[int], bool]
+        self,
+        candidate: Candidate,
+        problem: Problem,
+        samples: int,
+        draws: DrawFactory,
+        number: int,
+        over: Callable[[int], bool],
     ) -> StrategyOutput:
-        strategy, rows = rung.strategy, samples * len(problem.data)
-        chunk = self._chunk_rows(rung, rows)
+        strategy, rows = candidate.strategy, samples * len(problem.data)
+        chunk = self._chunk_rows(candidate, rows)
         saved = self.saved
         if saved is not None and number:
             saved = replace(saved, path=f"{saved.path}.{number}")
@@ -107,12 +115,12 @@ class SolveRequest:
             chunk=chunk,
             pad=self.reproducible,
             saved=saved,
-            identity=self._identity(rung, chunk),
+            identity=self._identity(candidate, chunk),
             progress=self.progress,
             over=over,
         ).run()
 
-    def _identity(self, rung: Rung, chunk: int) -> dict[str, str]:
+    def _identity(self, candidate: Candidate, chunk: int) -> dict[str, str]:
         if self.saved is None:
             return {}
         return {
@@ -120,7 +128,7 @@ class SolveRequest:
             "operator": self.problem.operator.fingerprint(),
             "noise": fingerprint(self.problem.noise),
             "prior": self.prior.fingerprint(),
-            "strategy": rung.strategy.fingerprint(),
+            "strategy": candidate.strategy.fingerprint(),
             "seed": str(self.seed),
             "dtype": str(self.problem.data.dtype),
             "num_samples": str(self.num_samples),
@@ -128,8 +136,8 @@ class SolveRequest:
             "chunk": f"{chunk}{', tiles' if self.reproducible else ''}",
         }
 
-    def _chunk_rows(self, rung: Rung, rows: int) -> int:
-        strategy, chunk = rung.strategy, self.chunk
+    def _chunk_rows(self, candidate: Candidate, rows: int) -> int:
+        strategy, chunk = candidate.strategy, self.chunk
         if self.reproducible:
             if chunk not in (None, TILE):
                 raise invalid("solve", "chunk", f"left out (or {TILE}) with reproducible=True", chunk)

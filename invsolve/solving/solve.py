@@ -37,7 +37,7 @@ from invsolve.solving.validation import (
     level_warnings,
 )
 from invsolve.strategies.base import Strategy
-from invsolve.strategies.choice.candidates import Rung, ladder
+from invsolve.strategies.choice.candidates import Candidate, candidates
 
 
 def solve(
@@ -200,16 +200,18 @@ def solve(
     )
     certificate = None
     if isinstance(strategy, Strategy):
-        rung = Rung(strategy=strategy, why=f"Chosen by the caller. {strategy.note}".strip())
-        output = request_.run(rung)
+        candidate = Candidate(strategy=strategy, why=f"Chosen by the caller. {strategy.note}".strip())
+        output = request_.run(candidate)
     else:
-        rungs = ladder(problem, prior, num_samples, rows_alone=reproducible)
-        output, rung, certificate = escalate(request_, rungs, limit)
-    if rung.strategy.couples != "nothing":  # rows that see each other run together, whatever the chunk is for others
+        in_order = candidates(problem, prior, num_samples, rows_alone=reproducible)
+        output, candidate, certificate = escalate(request_, in_order, limit)
+    if (
+        candidate.strategy.couples != "nothing"
+    ):  # rows that see each other run together, whatever the chunk is for others
         chunk = None
-    solver = StrategySolver(prior=prior, strategy=rung.strategy, chunk=chunk, reproducible=reproducible)
-    warnings += level_warnings(prior, rung.strategy)
-    return _returned(solver.result(request_, output, rung.why, warnings, certificate), throw)
+    solver = StrategySolver(prior=prior, strategy=candidate.strategy, chunk=chunk, reproducible=reproducible)
+    warnings += level_warnings(prior, candidate.strategy)
+    return _returned(solver.result(request_, output, candidate.why, warnings, certificate), throw)
 
 
 def sample(

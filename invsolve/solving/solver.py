@@ -20,7 +20,7 @@ from invsolve.results.warnings import fit_warnings, thinned
 from invsolve.solving.loop import DrawFactory
 from invsolve.solving.request import SolveRequest
 from invsolve.strategies.base import Strategy
-from invsolve.strategies.choice.candidates import Rung
+from invsolve.strategies.choice.candidates import Candidate
 
 if TYPE_CHECKING:
     from invsolve.diagnostics.report import CheckReport
@@ -67,7 +67,7 @@ class StrategySolver:
             progress=NoProgress(),
         )
         with torch.no_grad():
-            output = request.run(Rung(strategy=self.strategy, why=""))
+            output = request.run(Candidate(strategy=self.strategy, why=""))
             return self.result(request, output, "Chosen by the caller.")
 
     def result(

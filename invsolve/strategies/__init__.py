@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from invsolve.strategies.base import Bound, Info, Run, Strategy
 from invsolve.strategies.choice.advise import Advice, Advised, advise
+from invsolve.strategies.diagnostics import Diagnostics
 from invsolve.strategies.exact import Exact
 from invsolve.strategies.guidance.guided import BoundGuidance, Guidance, Guided, NoGuidance
 from invsolve.strategies.guidance.mmps import MMPS, MomentMatching
@@ -43,6 +44,7 @@ __all__ = [
     "DPS",
     "DiffPIR",
     "DeqParallel",
+    "Diagnostics",
     "Exact",
     "FPS",
     "Guidance",

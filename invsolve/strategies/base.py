@@ -10,7 +10,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Protocol, Self, final
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, Self, final
 
 from torch import Tensor
 
@@ -20,6 +20,16 @@ from invsolve.errors import UnsupportedError, invalid_type
 from invsolve.operators.base import BlackBox
 from invsolve.priors.base import Prior
 from invsolve.problem import Problem
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar  # in `typing` from Python 3.13 on; at runtime defaults are not needed
+
+    StateT = TypeVar("StateT", default=Any)
+    BoundT = TypeVar("BoundT", default=Any)
+else:
+    from typing import TypeVar
+
+    StateT, BoundT = TypeVar("StateT"), TypeVar("BoundT")
 
 Info = Mapping[str, Tensor]  # what is only looked at: each (rows,)
 
@@ -34,7 +44,7 @@ class Bound(Protocol):
 
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Run:
+class Run(Generic[BoundT]):
     """The rows that a strategy works on; a row is sample k of item b.
 
     Parameters
@@ -45,14 +55,14 @@ class Run:
         The prior, shared by all rows.
     draws : DrawLike
         The keyed random numbers of the rows: a row draws the same in any chunk.
-    bound : object
-        What `Strategy.bind` prepared, for these rows; None where it prepared nothing.
+    bound : Bound or None
+        What `Strategy.bind` prepared, for these rows; None where it prepared nothing. ``Run[X]`` says that it is an X.
     """
 
     problem: Problem
     prior: Prior
     draws: DrawLike
-    bound: Any = None
+    bound: BoundT = None  # type: ignore[assignment]  # where nothing was bound its type is None
 
     @property
     def rows(self) -> int:
@@ -68,8 +78,10 @@ class Run:
         return self.prior.noise(self.normal(step, index))
 
 
-class Strategy(abc.ABC):
+class Strategy(abc.ABC, Generic[StateT, BoundT]):
     """Frozen options plus ``init`` and ``step``; nothing is kept on ``self``.
+
+    Generic in the state of its rows and in what `bind` prepares, ``Strategy[State, Bound]``; both may be left out.
 
     A subclass is a frozen dataclass that gives `init` and `step` and the number of steps; everything else has a
     default.
@@ -98,29 +110,29 @@ class Strategy(abc.ABC):
     num_steps: int  # how often `step` is called
 
     @abc.abstractmethod
-    def init(self, run: Run) -> Any:
+    def init(self, run: Run[BoundT]) -> StateT:
         """The first state."""
 
     @abc.abstractmethod
-    def step(self, run: Run, state: Any, i: int) -> tuple[Any, Info]:
+    def step(self, run: Run[BoundT], state: StateT, i: int) -> tuple[StateT, Info]:
         """The state after step ``i`` (0, 1, ...), and the info."""
 
-    def finished(self, run: Run, state: Any) -> bool:
+    def finished(self, run: Run[BoundT], state: StateT) -> bool:
         """True once further steps would change nothing: `num_steps` is then a limit. Asked after every step."""
         return False
 
-    def stopped(self, run: Run, state: Any) -> tuple[Any, Info] | None:
+    def stopped(self, run: Run[BoundT], state: StateT) -> tuple[StateT, Info] | None:
         """The state and info to answer with if no further step is taken; None: there is no answer before the last."""
         return None
 
-    def samples(self, run: Run, state: Any) -> Tensor:
+    def samples(self, run: Run[BoundT], state: StateT) -> Tensor:
         """The signals of a state, ``(rows, *shape)``: its field ``x`` unless overridden."""
         x = getattr(state, "x", None)
         if not isinstance(x, Tensor):
             raise invalid_type(self.name, "state.x", "a tensor (rows, *shape), or `samples` overridden", x)
         return x
 
-    def log_weights(self, run: Run, state: Any) -> Tensor | None:
+    def log_weights(self, run: Run[BoundT], state: StateT) -> Tensor | None:
         """Unnormalised log weights of the rows, (rows,), or None where all count the same."""
         return None
 
@@ -129,7 +141,7 @@ class Strategy(abc.ABC):
         """Whether rows have weights (`log_weights`), so that one alone is no draw."""
         return type(self).log_weights is not Strategy.log_weights
 
-    def bind(self, problem: Problem, prior: Prior) -> Bound | None:
+    def bind(self, problem: Problem, prior: Prior) -> BoundT | None:
         """What can be computed once for all rows: factorisations, grids. Must not mix items."""
         return None
 

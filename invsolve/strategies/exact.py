@@ -13,6 +13,7 @@ from invsolve.priors.base import Prior
 from invsolve.priors.capabilities import HasPosterior
 from invsolve.problem import Problem
 from invsolve.strategies.base import Info, Run, Strategy
+from invsolve.strategies.diagnostics import Diagnostics
 
 
 @final
@@ -40,7 +41,7 @@ class BoundExact:
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class Exact(Strategy):
+class Exact(Strategy[ExactState, BoundExact]):
     """Independent draws from the exact posterior: Gaussian (and mixture) priors, linear operators, Gaussian noise.
 
     No network evaluations.
@@ -65,12 +66,12 @@ class Exact(Strategy):
         posterior = prior.posterior(problem)
         return BoundExact(posterior=posterior, evidence=posterior.evidence())
 
-    def init(self, run: Run) -> ExactState:
+    def init(self, run: Run[BoundExact]) -> ExactState:
         return ExactState(x=run.problem.data.new_zeros(run.rows, *run.problem.shape, dtype=run.problem.signal_dtype))
 
-    def step(self, run: Run, state: ExactState, i: int) -> tuple[ExactState, Info]:
-        bound: BoundExact = run.bound
+    def step(self, run: Run[BoundExact], state: ExactState, i: int) -> tuple[ExactState, Info]:
+        bound = run.bound
         state = ExactState(x=bound.posterior.draw(run.draws))
         if bound.evidence is None:
             return state, {}
-        return state, {"log_evidence": bound.evidence.log, "log_evidence_se": bound.evidence.se}
+        return state, Diagnostics(log_evidence=bound.evidence.log, log_evidence_se=bound.evidence.se)

@@ -81,7 +81,7 @@ def first_signals(run: Run, top: Tensor) -> Tensor:
     """
     prior = run.prior
     top = top.to(run.problem.data.device, prior.dtype)
-    if prior.law is not None:
+    if isinstance(prior, HasLaw):
         z = run.normal(-1).reshape(run.rows, *prior.law.modes.mode_shape)
         return prior.law.sample(z, top.view(-1, *([1] * (z.ndim - 1))) if top.ndim else top)
     level = top.view(-1, *([1] * len(prior.shape))) if top.ndim else top

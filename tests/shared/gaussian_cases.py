@@ -1,4 +1,4 @@
-"""The problems of the guidance card: Gaussian priors, linear operators, and their posteriors."""
+"""Gaussian priors, linear operators, and their posteriors in closed form."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def matern(n: int, length: float) -> Tensor:
 
 
 def case(name: str) -> tuple[Tensor, Tensor, float, Tensor]:
-    """Covariance, matrix, noise std and data of the guidance card's problems."""
+    """Covariance, matrix, noise std and data of the problems A1 and A4 (scalars), B (two unknowns), C (32)."""
     if name in ("A1", "A4"):
         return (
             torch.eye(1, dtype=DTYPE) * (4.0 if name == "A4" else 1.0),

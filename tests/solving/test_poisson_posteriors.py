@@ -140,10 +140,8 @@ def test_many_counts_are_gaussian():
 
 
 @pytest.mark.parametrize("form", ["dense", "bare"])
-def test_two_modes_by_particles(form, monkeypatch):
+def test_two_modes_by_particles(form):
     """A mixture prior, whose V is a matrix: at most 128 numbers it is formed, of larger signals it is not."""
-    if form == "bare":
-        monkeypatch.setattr("invsolve.strategies.smc.smc.DENSE_SIZE", 0)
     weights, means, stds = (0.7, 0.3), (2.0, 5.0), (0.4, 0.6)
     prior = iv.priors.GaussianMixturePrior(
         weights=torch.tensor(weights, dtype=F64),
@@ -158,7 +156,7 @@ def test_two_modes_by_particles(form, monkeypatch):
     p /= p.sum()
     mean, high = (p * x).sum(), p[x > 3.6].sum()
     std = np.sqrt((p * (x - mean) ** 2).sum())
-    strategy = iv.strategies.SMC(num_steps=25 if form == "dense" else 200)
+    strategy = iv.strategies.SMC() if form == "dense" else iv.strategies.SMC(num_steps=200, dense_size=0)
     result = iv.solve(A, y, prior, noise=noise, strategy=strategy, num_samples=4096, seed=0)
     n = float(result.ess.min())
     weight = (result.weights[:, 0] * (result.samples[:, 0, 0] > 3.6)).sum()

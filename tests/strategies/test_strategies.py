@@ -1,4 +1,4 @@
-"""Strategies against closed forms: cases of the guidance card, scaling, noise levels, non-linear operators."""
+"""Strategies against closed forms: Gaussian cases, scaling, noise levels, non-linear operators."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def propagate(
 @pytest.mark.parametrize("name", ["A1", "A4", "B"])
 @pytest.mark.parametrize("covariance", ["law", "jacobian"])
 def test_mmps_has_the_posterior_moments_by_exact_propagation(name, covariance):
-    """Guidance card 1: exact up to the sampler's own error, here below 1 % of a standard deviation."""
+    """Exact up to the sampler's own error, here below 1 % of a standard deviation."""
     C, A, std, y = case(name)
     mean, P = conditioned(C, A, std, y)
     strategy = iv.strategies.MMPS(covariance=covariance, rtol=1e-10)
@@ -70,7 +70,7 @@ def test_mmps_has_the_posterior_moments_by_exact_propagation(name, covariance):
 
 
 @pytest.mark.parametrize(("name", "mean", "variance"), [("A1", 0.800, 0.1975), ("A4", 0.991, 0.195)])
-def test_pigdm_gives_the_biased_rows_of_the_card(name, mean, variance):
+def test_pigdm_gives_its_biased_moments(name, mean, variance):
     """r^2 = t^2 / (1 + t^2), EDM grid 80 -> 0.002, ancestral, N = 1000: right where C = I, biased elsewhere."""
     C, A, std, y = case(name)
     grid = iv.samplers.karras_grid(80.0, 0.002, 1000)
@@ -159,13 +159,11 @@ def test_float32_follows_float64():
         num_samples=4,
     ).samples
     assert narrow.dtype == torch.float32
-    assert (narrow - wide).abs().max() < 1e-3  # signals of size 1 (priors card 11.8)
+    assert (narrow - wide).abs().max() < 1e-3  # signals of size 1
 
 
 def test_complex_data_real_signal_and_complex_signal():
-    """The pseudo-covariance matters: a complex-Hermitian solve would be 20 % off for the real signal (priors card
-    6).
-    """
+    """The pseudo-covariance matters: a complex-Hermitian solve would be 20 % off for the real signal."""
     n, std, rng = 16, 0.3, torch.Generator().manual_seed(0)
     F = torch.fft.fft(torch.eye(n, dtype=torch.complex128), norm="ortho")[torch.tensor([0, 1, 2, 3, 5, 8, 13])]
     C = matern(n, 3.0)
@@ -275,7 +273,7 @@ def test_evaluations_are_counted():
 
 
 def test_data_that_fit_exactly_and_data_that_say_nothing():
-    """Solver guards (priors card 11.6): y = A D, an all-zero mask, zero data: no NaN anywhere."""
+    """Solver guards: y = A D, an all-zero mask, zero data: no NaN anywhere."""
     prior = gaussian(torch.eye(4, dtype=DTYPE))
     nothing = iv.operators.Mask(mask=torch.zeros(4, dtype=torch.bool))
     for strategy in (

@@ -32,7 +32,7 @@ WALKS: dict[str, ivs.Strategy] = {
     "FPS": ivs.FPS(num_steps=20),
 }
 SPECTRAL = {"DDNM", "DDNM, official", "DDNM, inversebench", "DDRM", "LanPaint", "MCGDiff", "FPS"}
-# By design (card 1, property v): no noise level enters, data are taken as exact, or what is drowned gets no noise.
+# By design: no noise level enters, data are taken as exact, or what is drowned gets no noise.
 NOT_NOISE_AWARE = {"DPS, paper", "REDDiff, published", "DDNM", "DDNM, official", "DDNM, inversebench", "DDRM"}
 
 each = pytest.mark.parametrize("name", WALKS)

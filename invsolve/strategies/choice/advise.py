@@ -22,7 +22,7 @@ from invsolve.priors.compatibility import check_pair, not_a_prior
 from invsolve.priors.exact.sparse import SparsePrior
 from invsolve.problem import Problem, checked_problem
 from invsolve.strategies.base import Strategy
-from invsolve.strategies.choice.candidates import ladder
+from invsolve.strategies.choice.candidates import candidates
 
 _ORDER = {"right": 0, "close": 1, "off": 2, "untested": 3}
 _WORDS = {
@@ -223,7 +223,7 @@ def _kind(problem: Problem, prior: Prior) -> tuple[str, str]:
 
 def _auto_lacks(problem: Problem, prior: Prior) -> str:
     try:
-        ladder(problem, prior, 256)
+        candidates(problem, prior, 256)
     except UnsupportedError as error:
         return str(error)
     return ""

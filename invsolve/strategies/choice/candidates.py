@@ -19,14 +19,14 @@ from invsolve.strategies.mcmc.noise_mcmc import NoiseMCMC
 from invsolve.strategies.smc.smc import DENSE_SIZE, SMC
 
 ISLANDS = 8  # independent runs of an SMC whose disagreement is the error
-_CHAIN_NUMBERS = 2**24  # numbers of the chains of one item at most
+_CHAIN_VALUES = 2**24  # values of the chains of one item at most
 _EXACTNESS = "exact for Gaussian priors and linear operators, an approximation here"
 _LARGEST = 2**16  # unknowns beyond which chains would take hours
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class Rung:
+class Candidate:
     """One strategy to try. ``islands`` > 1: so many independent runs of ``particles`` samples each, pooled."""
 
     strategy: Strategy
@@ -34,11 +34,11 @@ class Rung:
     islands: int = 1
     particles: int = 0
     tested: bool = True  # its info says how right it is
-    cost: float = 1.0  # expected, relative to the first rung of its kind
-    instead: bool = False  # taken for items of which chains saw less than a fifth of the likelihood's power
+    cost: float = 1.0  # expected, relative to the first candidate of its kind
+    is_fallback: bool = False  # taken for items of which chains saw less than a fifth of the likelihood's power
 
 
-def ladder(problem: Problem, prior: Prior, num_samples: int, *, rows_alone: bool = False) -> list[Rung]:
+def candidates(problem: Problem, prior: Prior, num_samples: int, *, rows_alone: bool = False) -> list[Candidate]:
     """The strategies to try until one is certified; ``rows_alone``: only such whose samples do not see each other.
 
     Raises UnsupportedError if none of the package's would do.
@@ -46,11 +46,11 @@ def ladder(problem: Problem, prior: Prior, num_samples: int, *, rows_alone: bool
     lacking = Exact().missing(problem, prior)
     if not lacking:
         why = "Prior, operator and noise have a closed-form posterior: independent exact draws."
-        return [Rung(strategy=Exact(), why=why)]
+        return [Candidate(strategy=Exact(), why=why)]
     if not rows_alone:
-        rungs = [*_populations(problem, prior, num_samples, lacking), *_chains(problem, prior, lacking)]
-        if rungs:
-            return [*rungs, *_instead(problem, prior, lacking)]
+        found = [*_particles(problem, prior, num_samples, lacking), *_chains(problem, prior, lacking)]
+        if found:
+            return [*found, *_fallback(problem, prior, lacking)]
     guided = MMPS()
     if missing := guided.missing(problem, prior):
         chains = (
@@ -61,10 +61,10 @@ def ladder(problem: Problem, prior: Prior, num_samples: int, *, rows_alone: bool
             f"{chains}; not MMPS, which needs {missing}."
         )
     why = f"No closed form ({lacking}), so moment-matching guidance: {_EXACTNESS}."
-    return [Rung(strategy=guided, why=why, tested=False)]
+    return [Candidate(strategy=guided, why=why, tested=False)]
 
 
-def _instead(problem: Problem, prior: Prior, lacking: str) -> list[Rung]:
+def _fallback(problem: Problem, prior: Prior, lacking: str) -> list[Candidate]:
     """Guidance, where a linear operator and Gaussian noise make it a better answer than chains far from the data."""
     guided = MMPS()
     if not_linear_gaussian(problem) or guided.missing(problem, prior):
@@ -73,18 +73,18 @@ def _instead(problem: Problem, prior: Prior, lacking: str) -> list[Rung]:
         f"No closed form ({lacking}), and the chains were not led to the data, so moment-matching guidance: "
         f"{_EXACTNESS}."
     )
-    return [Rung(strategy=guided, why=why, tested=False, instead=True)]
+    return [Candidate(strategy=guided, why=why, tested=False, is_fallback=True)]
 
 
-def _populations(problem: Problem, prior: Prior, num_samples: int, lacking: str) -> list[Rung]:
+def _particles(problem: Problem, prior: Prior, num_samples: int, lacking: str) -> list[Candidate]:
     """SMC where the prior is known through its denoiser only; with a transport, chains need no network at all."""
     if isinstance(prior, HasTransport) or _size(problem) > DENSE_SIZE or SMC().missing(problem, prior):
         return []
     why = f"No closed form ({lacking}), so guided particles whose weights correct the guidance"
     most = max(256, -(-num_samples // ISLANDS))
     return [
-        Rung(strategy=SMC(), why=f"{why}.", islands=ISLANDS, particles=most),
-        Rung(
+        Candidate(strategy=SMC(), why=f"{why}.", islands=ISLANDS, particles=most),
+        Candidate(
             strategy=SMC(num_steps=50),
             why=f"{why}; more of them after a first try.",
             islands=ISLANDS,
@@ -94,7 +94,7 @@ def _populations(problem: Problem, prior: Prior, num_samples: int, lacking: str)
     ]
 
 
-def _chains(problem: Problem, prior: Prior, lacking: str) -> list[Rung]:
+def _chains(problem: Problem, prior: Prior, lacking: str) -> list[Candidate]:
     n = _size(problem)
     # A flow costs 25 evaluations and as many pullbacks a step.
     affordable = isinstance(prior, HasTransport) or n <= 4 * DENSE_SIZE
@@ -102,19 +102,19 @@ def _chains(problem: Problem, prior: Prior, lacking: str) -> list[Rung]:
         affordable = affordable and bool(not_linear_gaussian(problem) or MMPS().missing(problem, prior))
     if n > _LARGEST or not affordable or NoiseMCMC().missing(problem, prior):
         return []
-    most = max(64, min(16384, _CHAIN_NUMBERS // n) // 64 * 64)
+    most = max(64, min(16384, _CHAIN_VALUES // n) // 64 * 64)
     chains = max(1024, min(4096, 2**16 // n) // 64 * 64)  # of short signals more, at the same cost: modes are counted
     how = "without a gradient" if isinstance(problem.operator, BlackBox) else "with gradients"
     why = f"No closed form ({lacking}), so tempered Markov chains in the prior's noise space, {how}"
     first, longer, longest = (min(k * chains, most) for k in (1, 2, 4))
     return [
-        Rung(strategy=NoiseMCMC(chains=first), why=f"{why}."),
-        Rung(
+        Candidate(strategy=NoiseMCMC(chains=first), why=f"{why}."),
+        Candidate(
             strategy=NoiseMCMC(chains=longer, keep=0.7, forget=0.2, patience=30, rounds=16),
             why=f"{why}; longer after a first try.",
             cost=8,
         ),
-        Rung(
+        Candidate(
             strategy=NoiseMCMC(chains=longest, keep=0.8, forget=0.1, patience=100, rounds=32, num_steps=10000),
             why=f"{why}; longest after two tries.",
             cost=60,
@@ -131,7 +131,7 @@ def alternatives(problem: Problem, prior: Prior) -> str:
     from invsolve.strategies.guidance.pigdm import PiGDM
     from invsolve.strategies.guidance.tmpd import TMPD
 
-    known = {
+    known: dict[str, Strategy] = {
         "Exact()": Exact(),
         "MMPS()": MMPS(),
         "TMPD()": TMPD(),

@@ -54,16 +54,18 @@ class Guidance(abc.ABC):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class _Bound:
+class BoundGuided:
+    """The guidance with its data, and the sampler with its levels."""
+
     denoise: BoundGuidance
     plan: Plan
 
-    def take(self, index: Tensor) -> _Bound:
-        return _Bound(denoise=self.denoise.take(index), plan=self.plan.take(index))
+    def take(self, index: Tensor) -> BoundGuided:
+        return BoundGuided(denoise=self.denoise.take(index), plan=self.plan.take(index))
 
 
 @dataclass(frozen=True)
-class Guided(Strategy):
+class Guided(Strategy[SamplerState, BoundGuided]):
     """Run a sampler with the guided denoiser down a grid of noise levels.
 
     Parameters
@@ -117,19 +119,19 @@ class Guided(Strategy):
     def missing(self, problem: Problem, prior: Prior) -> str:
         return self.guidance.missing(problem, prior)
 
-    def bind(self, problem: Problem, prior: Prior) -> _Bound:
+    def bind(self, problem: Problem, prior: Prior) -> BoundGuided:
         grid = self.grid
         if grid is None:
             grid = solver_grid(problem, prior, self.num_steps)
         plan = Plan.make(self.sampler.in_units(prior.scale), grid)
-        return _Bound(denoise=self.guidance.bind(problem, prior), plan=plan)
+        return BoundGuided(denoise=self.guidance.bind(problem, prior), plan=plan)
 
-    def init(self, run: Run) -> SamplerState:
-        bound: _Bound = run.bound
+    def init(self, run: Run[BoundGuided]) -> SamplerState:
+        bound = run.bound
         return bound.plan.sampler.init(first_signals(run, bound.plan.grid[..., 0]))
 
-    def step(self, run: Run, state: SamplerState, i: int) -> tuple[SamplerState, Info]:
-        bound: _Bound = run.bound
+    def step(self, run: Run[BoundGuided], state: SamplerState, i: int) -> tuple[SamplerState, Info]:
+        bound = run.bound
         info: Info = {}
 
         def denoise(x: Tensor, t: float | Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from invsolve.priors.capabilities import HasLaw, IsGaussian, Learned
 from invsolve.problem import Problem
 from invsolve.samplers import Sampler
 from invsolve.strategies.base import Info, needs_derivative
+from invsolve.strategies.diagnostics import Diagnostics
 from invsolve.strategies.guidance.guided import BoundGuidance, Guidance, Guided
 from invsolve.strategies.guidance.preset import Preset, guided
 
@@ -171,7 +172,7 @@ class _JacobianBound:
             check_every=None if prior.cheap_pullback else 1,  # a product with a network costs more than a look
         )
         step = tweedie(w) if info.image is None else info.image  # a product with a network saved in every step
-        return value + step, {"cg_residual": info.residual}
+        return value + step, Diagnostics(residuals={"cg_residual": info.residual})
 
     def take(self, index: Tensor) -> Self:
         return replace(self, problem=self.problem.take(index))
@@ -185,7 +186,7 @@ class _BothBound:
     above: float  # the level from which on the law is used
 
     def __call__(self, x: Tensor, t: float | Tensor) -> tuple[Tensor, Info]:
-        none = {"cg_residual": torch.zeros(len(x), dtype=x.real.dtype, device=x.device)}
+        none = Diagnostics(residuals={"cg_residual": torch.zeros(len(x), dtype=x.real.dtype, device=x.device)})
         if not isinstance(t, Tensor):  # one level for all: nothing to read back from a device
             return (self.law(x, t)[0], none) if t > self.above else self.jacobian(x, t)
         drowned = t.flatten().expand(len(x)) > self.above

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import final
 
 import torch
@@ -18,6 +18,7 @@ from invsolve.priors.base import Prior
 from invsolve.priors.capabilities import HasLaw
 from invsolve.problem import Problem
 from invsolve.strategies.base import Info, Run, Strategy
+from invsolve.strategies.diagnostics import Diagnostics
 from invsolve.strategies.guidance.guided import BoundGuidance, Guidance
 from invsolve.strategies.noise_levels import first_signals, noise_levels
 
@@ -72,7 +73,7 @@ def trial(
 
 @final
 @dataclass(frozen=True)
-class AdaptiveSDE(Strategy):
+class AdaptiveSDE(Strategy[AdaptiveState, _Bound]):
     """The reverse stochastic equation, its steps as long as an error estimate allows; every row chooses its own.
 
     Every step of the strategy is one trial of every row, two evaluations: `trial` gives x1 and x2, the error is ``E =
@@ -149,8 +150,8 @@ class AdaptiveSDE(Strategy):
         high, low = (torch.as_tensor(v, dtype=torch.float64).to(device).expand(rows) for v in ends)
         return _Bound(denoise=self.guidance.bind(problem, prior), high=high, low=low, unit=_rms(prior))
 
-    def init(self, run: Run) -> AdaptiveState:
-        bound: _Bound = run.bound
+    def init(self, run: Run[_Bound]) -> AdaptiveState:
+        bound = run.bound
         x = first_signals(run, bound.high)
         none, path = torch.zeros_like(bound.high), torch.zeros_like(x)
         size = _FIRST * (bound.high / bound.low).log()
@@ -160,8 +161,8 @@ class AdaptiveSDE(Strategy):
             depth=torch.zeros_like(none, dtype=torch.int64), accepted=none, rejected=none,
         )  # fmt: skip
 
-    def step(self, run: Run, state: AdaptiveState, i: int) -> tuple[AdaptiveState, Info]:
-        bound: _Bound = run.bound
+    def step(self, run: Run[_Bound], state: AdaptiveState, i: int) -> tuple[AdaptiveState, Info]:
+        bound = run.bound
         x, low = state.x, bound.low
         info: Info = {}
 
@@ -191,12 +192,12 @@ class AdaptiveSDE(Strategy):
             accepted=state.accepted + taken, rejected=state.rejected + refused,
             **_next_stretch(state, refused, wish, run.noise(i)),
         )  # fmt: skip
-        return state, {**info, "accepted": state.accepted, "rejected": state.rejected}
+        return state, replace(Diagnostics.of(info), accepted=state.accepted, rejected=state.rejected)
 
-    def finished(self, run: Run, state: AdaptiveState) -> bool:
+    def finished(self, run: Run[_Bound], state: AdaptiveState) -> bool:
         return bool((state.level == 0).all())
 
-    def _error(self, run: Run, unit: float, state: AdaptiveState, first: Tensor, second: Tensor) -> Tensor:
+    def _error(self, run: Run[_Bound], unit: float, state: AdaptiveState, first: Tensor, second: Tensor) -> Tensor:
         """E of every row, (rows,) float64."""
         mean = run.prior.mean
         scale = torch.maximum((first - mean).abs(), (state.previous - mean).abs())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Literal, final
 
 import torch
@@ -15,8 +15,9 @@ from invsolve.errors import invalid, invalid_type
 from invsolve.priors.base import Prior
 from invsolve.problem import Problem
 from invsolve.samplers import Euler
-from invsolve.strategies.base import Bound, Info, Run, Strategy
-from invsolve.strategies.guidance.guided import BoundGuidance, Guidance, Guided
+from invsolve.strategies.base import Info, Run, Strategy
+from invsolve.strategies.diagnostics import Diagnostics
+from invsolve.strategies.guidance.guided import BoundGuidance, BoundGuided, Guidance, Guided
 from invsolve.strategies.noise_levels import first_signals
 
 _MEMORY = 5  # sweeps that Anderson's mixing looks back on
@@ -82,7 +83,7 @@ def relative_ridge(residuals: Tensor) -> Tensor:
 
 @final
 @dataclass(frozen=True)
-class DeqParallel(Strategy):
+class DeqParallel(Strategy[DeqState, BoundGuided]):
     """The deterministic chain of DDIM, all of its levels solved at once as a fixed point.
 
     ``x_(k+1) = D_y + (b/a) (x_k - D_y)``: the fixed point of the stacked chain is what ``Guided(guidance, Euler())``
@@ -175,10 +176,10 @@ class DeqParallel(Strategy):
     def missing(self, problem: Problem, prior: Prior) -> str:
         return self.guidance.missing(problem, prior)
 
-    def bind(self, problem: Problem, prior: Prior) -> Bound:
+    def bind(self, problem: Problem, prior: Prior) -> BoundGuided:
         return self._chain.bind(problem, prior)
 
-    def init(self, run: Run) -> DeqState:
+    def init(self, run: Run[BoundGuided]) -> DeqState:
         levels = self._levels(run)
         x = first_signals(run, levels[:, 0])
         mean = run.prior.mean
@@ -190,7 +191,7 @@ class DeqParallel(Strategy):
             past = (torch.zeros_like(trajectory[:, None, 1:]).repeat_interleave(_MEMORY, 1),) * 2
         return DeqState(trajectory=trajectory, fixed=none.long(), sweeps=none, change=none + math.inf, past=past)
 
-    def step(self, run: Run, state: DeqState, i: int) -> tuple[DeqState, Info]:
+    def step(self, run: Run[BoundGuided], state: DeqState, i: int) -> tuple[DeqState, Info]:
         levels, old, last = self._levels(run), state.trajectory, self.num_steps
         window = min(self.window or last, last)
         working, fixed = state.fixed < last, state.fixed.clamp(max=last - 1)
@@ -231,10 +232,10 @@ class DeqParallel(Strategy):
             past=past,
         )
         # Of what a guidance says of its points the worst of each row.
-        told = {k: v.view(run.rows, window).amax(1) for k, v in info.items()}
-        return state, {**told, "sweeps": state.sweeps, "change": state.change}
+        told = Diagnostics.of(info).over_points(window)
+        return state, replace(told, sweeps=state.sweeps, change=state.change)
 
-    def finished(self, run: Run, state: DeqState) -> bool:
+    def finished(self, run: Run[BoundGuided], state: DeqState) -> bool:
         return bool(((state.fixed == self.num_steps) | (state.sweeps >= self._limit)).all())
 
     @property
@@ -245,7 +246,7 @@ class DeqParallel(Strategy):
     def _limit(self) -> int:
         return min(self.max_sweeps or self.num_steps, self.num_steps)
 
-    def _levels(self, run: Run) -> Tensor:
+    def _levels(self, run: Run[BoundGuided]) -> Tensor:
         """(rows, N + 1) float64."""
         grid: Tensor = run.bound.plan.grid
         return grid.to(run.problem.data.device).expand(run.rows, -1)

@@ -1,4 +1,4 @@
-"""How right a population of chains on islands is, from sums that were kept while they ran."""
+"""How right chains on islands are, from sums that were kept while they ran."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ import math
 import torch
 from torch import Tensor
 
+from invsolve.strategies.diagnostics import Diagnostics
 
-def population(first: Tensor, second: Tensor, square: Tensor, log_evidence: Tensor, rounds: int) -> dict[str, Tensor]:
+
+def chain_statistics(first: Tensor, second: Tensor, square: Tensor, log_evidence: Tensor, rounds: int) -> Diagnostics:
     """Numbers per item, each ``(items,)`` float64, from sums over recorded rounds ``(items, chains, q)``.
 
     ``first`` and ``second``: sums over the first ``rounds // 2`` rounds and the others; ``square``: of squares, over
@@ -47,13 +49,16 @@ def population(first: Tensor, second: Tensor, square: Tensor, log_evidence: Tens
     moved = (weights * parts).sum(1)
     unsure = (islands / (islands - 1) * (weights * (parts - moved[:, None])).square().sum(1)).sqrt()
     drift = ((moved.abs() - 2 * unsure) / variance.sqrt()).clamp_min(0).amax(1)
-    return found | {
-        "mean_error": (found["mean_error"].square() + drift.square()).sqrt(),
-        "drift": drift,
-        "rhat": rhat.amax(1),
-        "nested_rhat": (1 + on.mean(2).var(1) / variance).sqrt().amax(1),
-        "ess": ess.amin(1),
-    }
+    return Diagnostics(
+        log_evidence=found["log_evidence"],
+        log_evidence_se=found["log_evidence_se"],
+        mean_error=(found["mean_error"].square() + drift.square()).sqrt(),
+        std_error=found["std_error"],
+        drift=drift,
+        rhat=rhat.amax(1),
+        nested_rhat=(1 + on.mean(2).var(1) / variance).sqrt().amax(1),
+        ess=ess.amin(1),
+    )
 
 
 def _few(islands: int) -> float:
@@ -63,11 +68,11 @@ def _few(islands: int) -> float:
 
 
 def between_islands(each: Tensor, square: Tensor, log_evidence: Tensor) -> dict[str, Tensor]:
-    """Evidence, and standard errors of mean and std, from independent islands, each ``(items,)``: see `population`.
+    """Evidence, and standard errors of mean and std, from independent islands, ``(items,)``: see `chain_statistics`.
 
     ``each`` and ``square`` ``(items, islands, q)`` are means of q quantities and of their squares on each island, the
     last two of them functionals; islands count by their evidence ``(items, islands)``. Errors carry the factor by which
-    Student's t is wider than a normal law at two standard errors (1.2 for 8 islands).
+    Student's t is wider than a Gaussian at two standard errors (1.2 for 8 islands).
     """
     islands, tiny = log_evidence.shape[1], torch.finfo(each.dtype).tiny
     share = torch.softmax(log_evidence, 1)

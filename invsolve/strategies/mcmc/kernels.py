@@ -1,4 +1,4 @@
-"""Markov moves on populations of chains in noise space, and what they need: target, metric, adaptation.
+"""Markov moves of many chains in noise space, and what they need: target, metric, adaptation.
 
 Arrays are ``(items, chains, n)``; every item has its own temperature, metric and step size, and sees no other. The
 target of an item is ``N(u; 0, I) p(y | T(u))^beta``. A move whose likelihood or energy is NaN is never accepted.
@@ -18,7 +18,7 @@ from invsolve.core.arrays import from_real, to_real
 from invsolve.problem import Problem
 from invsolve.strategies.mcmc.noise_map import NoiseMap
 
-DENSE = 512  # real unknowns up to which the metric is a dense covariance of the population
+DENSE = 512  # real unknowns up to which the metric is a dense covariance of the chains
 
 
 @final
@@ -234,8 +234,8 @@ def autoregressive(
 ) -> tuple[Chains, Tensor]:
     """One preconditioned Crank-Nicolson move: evaluations only.
 
-    The proposal ``m + sqrt(1 - s^2) (u - m) + s L xi`` leaves N(m, L L^T), the population's own law, invariant; with
-    the prior's, N(0, I), it is that of Cotter et al. 2013 (Stat. Sci. 28, 424-446).
+    The proposal ``m + sqrt(1 - s^2) (u - m) + s L xi`` leaves N(m, L L^T), that of the chains themselves, invariant;
+    with the prior's, N(0, I), it is that of Cotter et al. 2013 (Stat. Sci. 28, 424-446).
     """
     count, n = chains.u.shape[1:]
     # A sample covariance is too small in some directions (by 1 - sqrt(n / chains) in std): proposals narrower than the
@@ -249,7 +249,7 @@ def autoregressive(
     u = metric.unwhiten(moved)
     there = Chains(u=u, log_likelihood=target.log_likelihood(u), grad=chains.grad)
 
-    def log_ratio(state: Chains, white: Tensor) -> Tensor:  # of the target to the law that proposals leave invariant
+    def log_ratio(state: Chains, white: Tensor) -> Tensor:  # of the target to what proposals leave invariant
         gap = 0.5 * (white.double().square().sum(-1) - state.u.double().square().sum(-1))
         return beta[:, None] * state.log_likelihood + gap
 

@@ -24,14 +24,14 @@ from invsolve.strategies.mcmc.recording import recorded, summary
 from invsolve.strategies.mcmc.spike_slab import Sites
 from invsolve.strategies.mcmc.state import NoiseMCMCState, only
 from invsolve.strategies.mcmc.tempering import autocorrelation, measured, tempered
-from invsolve.strategies.mcmc.warm_start import Started
+from invsolve.strategies.mcmc.warm_start import WarmStart
 
 _ACCEPT = {"hmc": 0.8, "mala": 0.6, "pcn": 0.3}  # acceptance that the step size is steered to
 _TRAJECTORY = 1.6  # length of an HMC trajectory in the coordinates of the metric: a quarter of an oscillation
 _LEAPS = 16  # steps of a trajectory at most
 _SETTLE = 3  # rounds at temperature 1 in which metric and step size still adapt
 _LOST = 30  # moves after which chains that all have likelihood zero are given up
-_NUMBERS = 2**19  # numbers of the chains that are moved at once: what a CPU's cache holds
+_VALUES = 2**19  # values of the chains that are moved at once: what a CPU's cache holds
 
 Kernel = Literal["hmc", "mala", "pcn"]
 
@@ -42,7 +42,7 @@ class _Bound:
     map: NoiseMap
     batch: int
     sites: Sites | None  # exact draws of pairs of coefficients, where they are known
-    start: Started | None
+    warm_start: WarmStart | None
 
     def take(self, index: Tensor) -> _Bound:
         check_together("NoiseMCMC", index, self.batch)
@@ -51,7 +51,7 @@ class _Bound:
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class NoiseMCMC(Strategy):
+class NoiseMCMC(Strategy[NoiseMCMCState, _Bound]):
     """Many Markov chains in the noise u that the prior is made of: target ``N(u; 0, I) p(y | A T(u))``.
 
     T is the prior's own transport where it states one (Gaussian, field and sparse priors: no network is evaluated),
@@ -170,18 +170,20 @@ class NoiseMCMC(Strategy):
             map=noise_map(prior, self.evaluations),
             batch=len(problem.data),
             sites=Sites.of(problem, prior),
-            start=None if self.start is None else Started(strategy=self.start, bound=self.start.bind(problem, prior)),
+            warm_start=None
+            if self.start is None
+            else WarmStart(strategy=self.start, bound=self.start.bind(problem, prior)),
         )
 
-    def init(self, run: Run) -> NoiseMCMCState:
-        bound: _Bound = run.bound
+    def init(self, run: Run[_Bound]) -> NoiseMCMCState:
+        bound = run.bound
         items, chains = bound.batch, self.chains
         like = run.problem.data.real
         n = prod(run.problem.shape) * (2 if run.problem.signal_dtype.is_complex else 1)
-        if bound.start is None:
+        if bound.warm_start is None:
             u = _first(run).normal((chains, n), like.dtype, step=0)
         else:
-            u, begun = bound.start.noise(run, bound.map, items, chains)
+            u, warm = bound.warm_start.noise(run, bound.map, items, chains)
         zeros = like.new_zeros(items, dtype=torch.float64)  # one number an item
         sums = zeros[:, None, None].repeat(1, chains, n + 2)
         x = torch.zeros(run.rows, *run.problem.shape, dtype=run.problem.signal_dtype, device=like.device)
@@ -214,15 +216,15 @@ class NoiseMCMC(Strategy):
             else:
                 value, grad = target.pullback(u[group])
             state.log_likelihood[group], state.grad[group] = value, grad
-        if bound.start is None:
+        if bound.warm_start is None:
             return state
-        # Where no chain has a likelihood the start is none.
-        begun = begun & torch.isfinite(state.log_likelihood).any(1)
+        # Where no chain has a likelihood nothing was gained.
+        warm = warm & torch.isfinite(state.log_likelihood).any(1)
         even = torch.full_like(state.log_likelihood, 1 / chains)
         hot = replace(state, beta=torch.ones_like(zeros))
-        return only(begun, measured(hot, even, scores=self._gradients(run.problem)), state)
+        return only(warm, measured(hot, even, scores=self._gradients(run.problem)), state)
 
-    def step(self, run: Run, state: NoiseMCMCState, i: int) -> tuple[NoiseMCMCState, Info]:
+    def step(self, run: Run[_Bound], state: NoiseMCMCState, i: int) -> tuple[NoiseMCMCState, Info]:
         active = (state.done < self.rounds).nonzero()[:, 0]
         state = state.copied()
         for group in self._groups(active, state.u.shape[-1]):
@@ -233,16 +235,16 @@ class NoiseMCMC(Strategy):
         over = i + 1 == self.num_steps or bool((state.done == self.rounds).all())
         return state, self._info(run, state) if over else {}
 
-    def stopped(self, run: Run, state: NoiseMCMCState) -> tuple[NoiseMCMCState, Info]:
+    def stopped(self, run: Run[_Bound], state: NoiseMCMCState) -> tuple[NoiseMCMCState, Info]:
         state = state.copied()
         self._filled(run, state)
         return state, self._info(run, state)
 
-    def finished(self, run: Run, state: NoiseMCMCState) -> bool:
+    def finished(self, run: Run[_Bound], state: NoiseMCMCState) -> bool:
         return bool((state.done == self.rounds).all())
 
     # --- one round -----------------------------------------------------------------------------------------------
-    def _round(self, run: Run, state: NoiseMCMCState, group: Tensor, i: int) -> None:
+    def _round(self, run: Run[_Bound], state: NoiseMCMCState, group: Tensor, i: int) -> None:
         """One move of the items ``group``, and what is due after it; writes into ``state``, a copy."""
         draws = _first(run).take(group)
 
@@ -253,7 +255,7 @@ class NoiseMCMC(Strategy):
             **{f.name: getattr(state, f.name)[group] for f in fields(state) if f.name != "x"}, x=state.x[:0]
         )
         scores = self._gradients(run.problem)
-        # `left` is 0 at the start: the first event is the first rise.
+        # `left` is 0 initially: the first event is the first rise.
         event = (part.left.amax(1) < self.forget) | (part.since >= self.patience)
         hot = event & (part.beta < 1)
         if bool(hot.any()):
@@ -311,7 +313,7 @@ class NoiseMCMC(Strategy):
             moves=part.moves + 1,
         )
 
-    def _filled(self, run: Run, state: NoiseMCMCState) -> None:
+    def _filled(self, run: Run[_Bound], state: NoiseMCMCState) -> None:
         """Samples of items for which the rounds were too few: where the chains stand (`beta` in the info says so)."""
         items = run.bound.batch
         repeats = run.rows // items
@@ -321,7 +323,7 @@ class NoiseMCMC(Strategy):
             rows = torch.arange(repeats, device=x.device)[:, None] * items + group
             state.x[rows] = x[:, chain].transpose(0, 1)
 
-    def _lost(self, run: Run, state: NoiseMCMCState) -> None:
+    def _lost(self, run: Run[_Bound], state: NoiseMCMCState) -> None:
         """Items for which no chain ever met a positive likelihood are over, and their samples NaN.
 
         There is nothing to weight prior draws by.
@@ -334,10 +336,10 @@ class NoiseMCMC(Strategy):
             state.x[rows] = torch.nan
             state.done[lost] = self.rounds
 
-    def _info(self, run: Run, state: NoiseMCMCState) -> Info:
+    def _info(self, run: Run[_Bound], state: NoiseMCMCState) -> Info:
         repeats = run.rows // run.bound.batch
         found = summary(state, self.rounds, warm=self.start is not None)
-        return {name: value.repeat(repeats) for name, value in found.items()}
+        return found.mapped(lambda value: value.repeat(repeats))
 
     # --- plumbing --------------------------------------------------------------------------------------------------
     def _kernel(self, problem: Problem) -> Kernel:
@@ -352,13 +354,13 @@ class NoiseMCMC(Strategy):
         return 0.5 if self._kernel(problem) == "pcn" else min(1.0, 1.2 * n**-0.25)
 
     def _groups(self, items: Tensor, n: int) -> tuple[Tensor, ...]:
-        return torch.split(items, max(1, _NUMBERS // (n * self.chains))) if len(items) else ()
+        return torch.split(items, max(1, _VALUES // (n * self.chains))) if len(items) else ()
 
-    def _target(self, run: Run, group: Tensor) -> Target:
+    def _target(self, run: Run[_Bound], group: Tensor) -> Target:
         problem = run.problem.take(group.repeat_interleave(self.chains))
         return Target(problem=problem, noise_map=run.bound.map, shape=run.problem.shape, chains=self.chains)
 
 
-def _first(run: Run) -> DrawLike:
+def _first(run: Run[_Bound]) -> DrawLike:
     """The streams of the items: those of their first samples."""
     return run.draws.take(torch.arange(run.bound.batch))

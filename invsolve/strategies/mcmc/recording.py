@@ -10,7 +10,8 @@ from torch import Tensor
 
 from invsolve.core.arrays import to_real
 from invsolve.core.resampling import systematic
-from invsolve.strategies.mcmc.convergence import population
+from invsolve.strategies.diagnostics import Diagnostics
+from invsolve.strategies.mcmc.convergence import chain_statistics
 from invsolve.strategies.mcmc.kernels import Target
 from invsolve.strategies.mcmc.state import NoiseMCMCState
 
@@ -43,16 +44,23 @@ def recorded(
     )
 
 
-def summary(state: NoiseMCMCState, rounds: int, *, warm: bool) -> dict[str, Tensor]:
+def summary(state: NoiseMCMCState, rounds: int, *, warm: bool) -> Diagnostics:
     """What the chains say of themselves, (items,) each; chains that began ``warm`` have no evidence."""
-    found = population(state.first, state.second, state.square, state.log_evidence, rounds)
+    found = chain_statistics(state.first, state.second, state.square, state.log_evidence, rounds)
     # Sums of fewer rounds say nothing of the error.
     short = (state.done < rounds) | (state.beta < 1)
-    for name in ("mean_error", "std_error", "drift", "rhat", "nested_rhat", "ess"):
-        found[name] = torch.where(short, torch.nan, found[name])
-    if warm:
-        found["log_evidence"] = found["log_evidence_se"] = torch.full_like(state.beta, math.nan)
-    return found | {"acceptance": state.accept, "beta": state.beta, "rises": state.rises, "moves": state.moves}
+    evidence = found.log_evidence, found.log_evidence_se
+    known = replace(found, log_evidence=None, log_evidence_se=None).mapped(lambda v: torch.where(short, torch.nan, v))
+    log, se = (torch.full_like(state.beta, math.nan),) * 2 if warm else evidence
+    return replace(
+        known,
+        log_evidence=log,
+        log_evidence_se=se,
+        acceptance=state.accept,
+        beta=state.beta,
+        rises=state.rises,
+        moves=state.moves,
+    )
 
 
 def plan(log_evidence: Tensor, samples: int, chains: int, rounds: int) -> tuple[Tensor, Tensor]:

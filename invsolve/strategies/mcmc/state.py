@@ -23,7 +23,7 @@ class NoiseMCMCState:
     beta: Tensor  # (items,): the power of the likelihood
     log_evidence: Tensor  # (items, islands)
     mean: Tensor  # of the metrics
-    root: Tensor  # of the metric from the population's covariance
+    root: Tensor  # of the metric from the covariance of the chains
     narrow: Tensor  # of the one from its scores
     log_step: Tensor  # (items, 2): with either metric
     accept: Tensor  # (items,): of the last round

@@ -1,4 +1,4 @@
-"""Where another strategy ends, as a start for chains in noise space."""
+"""Where another strategy ends, as the initial state of chains in noise space."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from invsolve.core.random import DrawLike
 from invsolve.strategies.base import Bound, Run, Strategy
 from invsolve.strategies.mcmc.noise_map import NoiseMap
 
-_AT_ONCE = 2**22  # numbers of the signals that are walked at once
-_FAR = 6.0  # stds: noise further out is no start
+_AT_ONCE = 2**22  # values of the signals that are walked at once
+_FAR = 6.0  # stds: noise further out is not used
 
 
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Started:
+class WarmStart:
     """A strategy whose ends are the initial states of the chains."""
 
     strategy: Strategy

@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import math
 from dataclasses import dataclass, replace
-from typing import Any, Self, final
+from typing import TYPE_CHECKING, Any, Generic, Self, final
 
 from torch import Tensor
 
@@ -14,23 +14,33 @@ from invsolve.errors import invalid
 from invsolve.priors.base import Prior
 from invsolve.problem import Problem
 from invsolve.samplers.base import Level, SamplerState, is_zero
-from invsolve.strategies.base import Bound, Info, Run, Strategy
+from invsolve.strategies.base import Bound, Info, Run, StateT, Strategy
 from invsolve.strategies.noise_levels import entry_std, first_signals, noise_size, shared_grid, solver_grid
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar  # as in `strategies.base`
+
+    ToolsT = TypeVar("ToolsT", bound=Bound | None, default=Any)
+else:
+    from typing import TypeVar
+
+    ToolsT = TypeVar("ToolsT")
 
 
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
-class WalkBound:
+class WalkBound(Generic[ToolsT]):
     """The levels, and what the method has prepared for its problem (None: nothing)."""
 
     grid: Tensor  # (N + 1,) on the CPU, or (rows, N + 1) on the device of the data; float64
-    tools: Any
+    tools: ToolsT
     unit: float  # the std of an entry of the signal, in units of the diffusion noise
     noise: float  # the root mean square of diffusion noise of level 1: 1 if it is white
 
     def take(self, index: Tensor) -> Self:
         grid = self.grid if self.grid.ndim == 1 else self.grid[index.to(self.grid.device)]
-        return replace(self, grid=grid, tools=None if self.tools is None else self.tools.take(index))
+        tools: Any = None if self.tools is None else self.tools.take(index)
+        return replace(self, grid=grid, tools=tools)
 
     def level(self, i: int, like: Tensor) -> Level:
         """A number where rows share the grid, else ``(rows, 1, ..., 1)``; the last level is the number 0 for all."""
@@ -42,7 +52,7 @@ class WalkBound:
 
 
 @dataclass(frozen=True, kw_only=True)
-class OnLevels(Strategy):
+class OnLevels(Strategy[StateT, WalkBound[ToolsT]], Generic[StateT, ToolsT]):
     """``num_steps`` steps down the solver's own grid of noise levels, or down ``grid``.
 
     The solver's grid is log-spaced from ten times the prior's scale down to a tenth of the smallest posterior standard
@@ -61,11 +71,11 @@ class OnLevels(Strategy):
             object.__setattr__(self, "num_steps", len(grid) - 1)
         check_int(self.name, "num_steps", self.num_steps, minimum=2)
 
-    def prepare(self, problem: Problem, prior: Prior) -> Bound | None:
+    def prepare(self, problem: Problem, prior: Prior) -> ToolsT:
         """What is computed once for all rows."""
-        return None
+        return None  # type: ignore[return-value]  # then ToolsT is None
 
-    def bind(self, problem: Problem, prior: Prior) -> WalkBound:
+    def bind(self, problem: Problem, prior: Prior) -> WalkBound[ToolsT]:
         grid = self.grid
         if grid is None:
             grid = solver_grid(problem, prior, self.num_steps)
@@ -75,25 +85,25 @@ class OnLevels(Strategy):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Walk(OnLevels):
+class Walk(OnLevels[SamplerState, ToolsT], Generic[ToolsT]):
     """A signal that moves from level a to level b in every step: subclasses give `move`."""
 
     @abc.abstractmethod
-    def move(self, run: Run, x: Tensor, a: Level, b: Level, i: int) -> tuple[Tensor, Info]:
+    def move(self, run: Run[WalkBound[ToolsT]], x: Tensor, a: Level, b: Level, i: int) -> tuple[Tensor, Info]:
         """From ``x`` ``(rows, *shape)`` at level a to level b (the number 0.0 in the last step).
 
         What was prepared is ``run.bound.tools``.
         """
 
-    def first(self, run: Run) -> Tensor:
+    def first(self, run: Run[WalkBound[ToolsT]]) -> Tensor:
         """The signals at the highest level."""
         return first_signals(run, run.bound.grid[..., 0])
 
-    def init(self, run: Run) -> SamplerState:
+    def init(self, run: Run[WalkBound[ToolsT]]) -> SamplerState:
         return SamplerState(x=self.first(run))
 
-    def step(self, run: Run, state: SamplerState, i: int) -> tuple[SamplerState, Info]:
-        bound: WalkBound = run.bound
+    def step(self, run: Run[WalkBound[ToolsT]], state: SamplerState, i: int) -> tuple[SamplerState, Info]:
+        bound = run.bound
         x, info = self.move(run, state.x, bound.level(i, state.x), bound.level(i + 1, state.x), i)
         return SamplerState(x=x), info
 

@@ -17,7 +17,7 @@ from invsolve.samplers import karras_grid
 from invsolve.samplers.base import Level, is_zero
 from invsolve.strategies.base import Info, Run, needs_derivative
 from invsolve.strategies.noise_levels import PerRow, information
-from invsolve.strategies.published.annealed import Walk, check_optional
+from invsolve.strategies.published.annealed import Walk, WalkBound, check_optional
 from invsolve.strategies.published.likelihood_step import likelihood_gradient, tamed
 from invsolve.strategies.published.proximal import DataStep
 
@@ -37,7 +37,7 @@ _PUBLISHED = {
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class DAPS(Walk):
+class DAPS(Walk["_Tools"]):
     """Decoupled annealing: a clean signal by the probability flow, a draw around it given the data, new noise.
 
     At level a the flow gives x-hat; then ``N(x-hat, a^2 C) p(y | .)`` is drawn from, and noise of level b is added.
@@ -135,8 +135,8 @@ class DAPS(Walk):
             return _Tools(problem=problem, exact=None, information=known)
         return _Tools(problem=problem, exact=DataStep.of(problem, prior), information=None)
 
-    def move(self, run: Run, x: Tensor, a: Level, b: Level, i: int) -> tuple[Tensor, Info]:
-        tools: _Tools = run.bound.tools
+    def move(self, run: Run[WalkBound[_Tools]], x: Tensor, a: Level, b: Level, i: int) -> tuple[Tensor, Info]:
+        tools = run.bound.tools
         clean = self._flow(run, x, a)
         if tools.exact is not None:
             noise = tools.problem.noise.sample(torch.zeros_like(tools.problem.data), run.draws, step=i + 1, index=2)
@@ -145,7 +145,7 @@ class DAPS(Walk):
             x = self._langevin(run, tools, clean, a, i)
         return (x if is_zero(b) else x + b * run.noise(i)), {}
 
-    def _flow(self, run: Run, x: Tensor, a: Level) -> Tensor:
+    def _flow(self, run: Run[WalkBound[_Tools]], x: Tensor, a: Level) -> Tensor:
         floor = self.floor or 0.1 * run.bound.level(self.num_steps - 1, x)
         if isinstance(a, Tensor):
             floor = torch.minimum(a, torch.as_tensor(floor, dtype=a.dtype, device=a.device))
@@ -158,7 +158,7 @@ class DAPS(Walk):
             x = value if j + 1 == len(levels) else value + (levels[j + 1] / here) * (x - value)
         return x
 
-    def _langevin(self, run: Run, tools: _Tools, centre: Tensor, a: Level, i: int) -> Tensor:
+    def _langevin(self, run: Run[WalkBound[_Tools]], tools: _Tools, centre: Tensor, a: Level, i: int) -> Tensor:
         prior, problem, x = run.prior, tools.problem, centre
         size: Level
         if self.step_size is not None:

@@ -12,7 +12,7 @@ from invsolve.core.validation import check_choice
 from invsolve.samplers import vp_grid
 from invsolve.samplers.base import Level, is_zero
 from invsolve.strategies.base import Info, Run
-from invsolve.strategies.published.annealed import check_share
+from invsolve.strategies.published.annealed import WalkBound, check_share
 from invsolve.strategies.published.spectral import SpectralData, SpectralWalk
 
 
@@ -68,8 +68,8 @@ class DDNM(SpectralWalk):
         """The authors' eta 0.85 and 100 variance-preserving levels, in units of ``unit``, the std of an entry."""
         return cls(form="official", grid=unit * vp_grid(100))
 
-    def move(self, run: Run, x: Tensor, a: Level, b: Level, i: int) -> tuple[Tensor, Info]:
-        tools: SpectralData = run.bound.tools
+    def move(self, run: Run[WalkBound[SpectralData]], x: Tensor, a: Level, b: Level, i: int) -> tuple[Tensor, Info]:
+        tools = run.bound.tools
         to = tools.spectrum.to_spectrum
         value = run.prior.denoise(x, a)
         D, X = to(value), to(x)

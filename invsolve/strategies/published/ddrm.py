@@ -12,7 +12,7 @@ from invsolve.core.validation import check_int
 from invsolve.samplers import log_grid
 from invsolve.samplers.base import Level, is_zero
 from invsolve.strategies.base import Info, Run
-from invsolve.strategies.published.annealed import check_share
+from invsolve.strategies.published.annealed import WalkBound, check_share
 from invsolve.strategies.published.spectral import SpectralData, SpectralWalk
 
 
@@ -67,8 +67,8 @@ class DDRM(SpectralWalk):
         """InverseBench's levels: log-spaced from 100 to 0.01, in units of ``unit``, the std of an entry."""
         return cls(grid=unit * log_grid(100.0, 0.01, check_int("DDRM.published", "num_steps", num_steps, minimum=2)))
 
-    def first(self, run: Run) -> Tensor:
-        tools: SpectralData = run.bound.tools
+    def first(self, run: Run[WalkBound[SpectralData]]) -> Tensor:
+        tools = run.bound.tools
         x = super().first(run)
         top = tools.level(run.bound.level(0, x))
         z = tools.spectrum.to_spectrum(run.noise(-1, 1))  # draw 0 is in x
@@ -77,11 +77,11 @@ class DDRM(SpectralWalk):
         known = tools.data + left * z
         return tools.spectrum.from_spectrum(torch.where(tools.noise < top, known, coordinates))
 
-    def move(self, run: Run, x: Tensor, a: Level, b: Level, i: int) -> tuple[Tensor, Info]:
+    def move(self, run: Run[WalkBound[SpectralData]], x: Tensor, a: Level, b: Level, i: int) -> tuple[Tensor, Info]:
         value = run.prior.denoise(x, a)
         if is_zero(b):
             return value, {}
-        tools: SpectralData = run.bound.tools
+        tools = run.bound.tools
         to = tools.spectrum.to_spectrum
         D, X, z = to(value), to(x), to(run.noise(i))
         a, b = tools.level(a), tools.level(b)

@@ -13,7 +13,7 @@ from invsolve.problem import Problem
 from invsolve.samplers import ddpm_grid, karras_grid
 from invsolve.samplers.base import Level, is_zero
 from invsolve.strategies.base import Info, Run, needs_derivative
-from invsolve.strategies.published.annealed import Walk, check_share, fixed_eta
+from invsolve.strategies.published.annealed import Walk, WalkBound, check_share, fixed_eta
 from invsolve.strategies.published.proximal import DataStep
 
 # lam, zeta, steps and spacing: configurations and main_ddpir_deblur.py of the authors (arXiv 2305.08995).
@@ -27,7 +27,7 @@ _PUBLISHED = {
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class DiffPIR(Walk):
+class DiffPIR(Walk[DataStep]):
     """Denoise, move to the data by a proximal step, add noise again.
 
     ``u = argmin -log p(y | A u) + lam |u - D|^2 / 2a^2``, then ``u + b (sqrt(1 - zeta) (x - u)/a + sqrt(zeta) e)``.
@@ -97,7 +97,7 @@ class DiffPIR(Walk):
     def prepare(self, problem: Problem, prior: Prior) -> DataStep:
         return DataStep.of(problem, prior)
 
-    def move(self, run: Run, x: Tensor, a: Level, b: Level, i: int) -> tuple[Tensor, Info]:
+    def move(self, run: Run[WalkBound[DataStep]], x: Tensor, a: Level, b: Level, i: int) -> tuple[Tensor, Info]:
         value = run.prior.denoise(x, a)
         if is_zero(b):
             return value, {}

@@ -15,7 +15,7 @@ from invsolve.samplers import vp_grid
 from invsolve.samplers.base import Level
 from invsolve.strategies.base import Info, Run, needs_derivative
 from invsolve.strategies.noise_levels import PerRow, information
-from invsolve.strategies.published.annealed import Walk, ancestral, check_optional, root
+from invsolve.strategies.published.annealed import Walk, WalkBound, ancestral, check_optional, root
 from invsolve.strategies.published.likelihood_step import residual_norm
 
 # zeta of the authors' configurations (images in [-1, 1], 1000 steps, noise 0.05).
@@ -31,7 +31,7 @@ _PUBLISHED = {
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class DPS(Walk):
+class DPS(Walk[PerRow | None]):
     """Diffusion posterior sampling: an ancestral step, then a step down the misfit of ``D(x)``.
 
     Parameters
@@ -100,7 +100,7 @@ class DPS(Walk):
     def prepare(self, problem: Problem, prior: Prior) -> PerRow | None:
         return PerRow.of(problem, information(problem, prior)) if self.form == "widened" else None
 
-    def move(self, run: Run, x: Tensor, a: Level, b: Level, i: int) -> tuple[Tensor, Info]:
+    def move(self, run: Run[WalkBound[PerRow | None]], x: Tensor, a: Level, b: Level, i: int) -> tuple[Tensor, Info]:
         prior, problem = run.prior, run.problem
         value, pull = prior.pullback(x, a)
         clean, back = problem.operator.vjp(value)
@@ -116,6 +116,8 @@ class DPS(Walk):
             # Noise that is not Gaussian by its Gaussian at A(D), whose gradient is finite where log p is not.
             local, s = problem.gaussianised(clean), self.unit or prior.scale
             open_ = a * a * s**2 / (a * a + s**2)
-            size = self.scale * (a * a - b * b) / (1 + open_ * run.bound.tools.like(x) ** 2)
+            tools = run.bound.tools
+            assert tools is not None
+            size = self.scale * (a * a - b * b) / (1 + open_ * tools.like(x) ** 2)
             slope = local.noise.grad(local.data, clean, local.operator.observed)
         return out - size * prior.noise_covariance(pull(back(slope))), {}

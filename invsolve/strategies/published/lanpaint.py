@@ -11,7 +11,7 @@ from torch import Tensor
 from invsolve.core.validation import check_int, check_positive
 from invsolve.samplers.base import Level
 from invsolve.strategies.base import Info, Run
-from invsolve.strategies.published.annealed import check_optional, root
+from invsolve.strategies.published.annealed import WalkBound, check_optional, root
 from invsolve.strategies.published.spectral import SpectralData, SpectralWalk
 
 
@@ -69,8 +69,8 @@ class LanPaint(SpectralWalk):
         check_positive("LanPaint", "eta", self.eta)
         check_optional("LanPaint", "unit", self.unit)
 
-    def move(self, run: Run, x: Tensor, a: Level, b: Level, i: int) -> tuple[Tensor, Info]:
-        tools: SpectralData = run.bound.tools
+    def move(self, run: Run[WalkBound[SpectralData]], x: Tensor, a: Level, b: Level, i: int) -> tuple[Tensor, Info]:
+        tools = run.bound.tools
         to, back, y = tools.spectrum.to_spectrum, tools.spectrum.from_spectrum, tools.data
         unit, level = self.unit or run.bound.unit, a
         seen = tools.noise < unit  # data with more noise than the signal has, or of tiny singular values, say nothing

@@ -13,13 +13,13 @@ from invsolve.priors.base import Prior
 from invsolve.problem import Problem
 from invsolve.samplers.base import Level
 from invsolve.strategies.base import Info, Run, needs_derivative
-from invsolve.strategies.published.annealed import Walk, ancestral, check_optional, root
+from invsolve.strategies.published.annealed import Walk, WalkBound, ancestral, check_optional, root
 from invsolve.strategies.published.likelihood_step import tamed
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class LGD(Walk):
+class LGD(Walk[None]):
     """Loss-guided diffusion: the likelihood averaged over a cloud of points around the denoised signal.
 
     ``g = grad_x log (1/K) sum_k p(y | A(D + r xi_k))``, ``r = a u / sqrt(a^2 + u^2)``; an ancestral step with
@@ -69,7 +69,7 @@ class LGD(Walk):
     def missing(self, problem: Problem, prior: Prior) -> str:
         return needs_derivative(problem)
 
-    def move(self, run: Run, x: Tensor, a: Level, b: Level, i: int) -> tuple[Tensor, Info]:
+    def move(self, run: Run[WalkBound[None]], x: Tensor, a: Level, b: Level, i: int) -> tuple[Tensor, Info]:
         prior, rows, count = run.prior, run.rows, self.clouds
         value, pull = prior.pullback(x, a)
         unit = self.unit or run.bound.unit

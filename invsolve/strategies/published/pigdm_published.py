@@ -11,13 +11,13 @@ from invsolve.priors.base import Prior
 from invsolve.problem import Problem
 from invsolve.samplers.base import Level
 from invsolve.strategies.base import Info, Run, needs_derivative
-from invsolve.strategies.published.annealed import Walk, check_optional, check_share, fixed_eta
+from invsolve.strategies.published.annealed import Walk, WalkBound, check_optional, check_share, fixed_eta
 from invsolve.strategies.published.proximal import DataStep
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class PublishedPiGDM(Walk):
+class PublishedPiGDM(Walk[DataStep]):
     """PiGDM's published step: a sampler's step with the plain denoiser, then one along the pseudoinverse guidance.
 
     ``x' = D + sqrt(1 - eta^2) (b/a) (x - D) + eta b e + r^2 J^H A^H (r^2 A A^H + G)^-1 (y - A D)``, in the form of the
@@ -65,7 +65,7 @@ class PublishedPiGDM(Walk):
     def prepare(self, problem: Problem, prior: Prior) -> DataStep:
         return DataStep.of(problem, prior)
 
-    def move(self, run: Run, x: Tensor, a: Level, b: Level, i: int) -> tuple[Tensor, Info]:
+    def move(self, run: Run[WalkBound[DataStep]], x: Tensor, a: Level, b: Level, i: int) -> tuple[Tensor, Info]:
         value, pull = run.prior.pullback(x, a)
         std = self.prior_std or run.bound.unit
         r2 = a * a * std**2 / (std**2 + a * a)

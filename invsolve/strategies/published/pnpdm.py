@@ -34,7 +34,7 @@ _STABLE = 0.3  # of the largest step of Langevin dynamics that is stable, 2 / cu
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class PnPDM(Strategy):
+class PnPDM(Strategy[SamplerState, "PnPDMBound"]):
     """A split Gibbs sampler between a signal that fits the data and one that the prior knows.
 
     Alternate ``z ~ p(y | A z) N(z; x, rho^2 C)`` and ``x ~ p(x0 | x0 + rho C^(1/2) e = z)`` while rho falls:
@@ -142,12 +142,12 @@ class PnPDM(Strategy):
             data_step=DataStep.of(problem, prior) if exact and self.data_step != "langevin" else None,
         )
 
-    def init(self, run: Run) -> SamplerState:
-        bound: PnPDMBound = run.bound
+    def init(self, run: Run[PnPDMBound]) -> SamplerState:
+        bound = run.bound
         return SamplerState(x=first_signals(run, torch.zeros_like(bound.rho[:, 0])))
 
-    def step(self, run: Run, state: SamplerState, i: int) -> tuple[SamplerState, Info]:
-        bound: PnPDMBound = run.bound
+    def step(self, run: Run[PnPDMBound], state: SamplerState, i: int) -> tuple[SamplerState, Info]:
+        bound = run.bound
         rho = bound.rho[:, i].to(state.x.device, run.prior.dtype).view(-1, *([1] * (state.x.ndim - 1)))
         if bound.data_step is not None:
             noise = run.problem.noise.sample(torch.zeros_like(run.problem.data), run.draws, step=i + 1, index=1)
@@ -156,7 +156,7 @@ class PnPDM(Strategy):
             z = self._langevin(run, bound, state.x, rho, i)
         return SamplerState(x=self._prior(run, bound, z, rho, i)), {}
 
-    def _langevin(self, run: Run, bound: PnPDMBound, x: Tensor, rho: Tensor, i: int) -> Tensor:
+    def _langevin(self, run: Run[PnPDMBound], bound: PnPDMBound, x: Tensor, rho: Tensor, i: int) -> Tensor:
         known = bound.information.to(rho.device, rho.dtype).view(rho.shape)
         size = self.step_size or 2 * _STABLE / (known**2 + 1 / rho**2)
         z = x
@@ -165,7 +165,7 @@ class PnPDM(Strategy):
             z = z - tamed(size * force, rho * bound.noise) + (2 * size) ** 0.5 * run.noise(i, 3 + k)
         return z
 
-    def _prior(self, run: Run, bound: PnPDMBound, z: Tensor, rho: Tensor, i: int) -> Tensor:
+    def _prior(self, run: Run[PnPDMBound], bound: PnPDMBound, z: Tensor, rho: Tensor, i: int) -> Tensor:
         prior = run.prior
         # Of mixtures the closed form is one factorisation a row: only where it is asked for.
         if self.prior_step == "exact" or (self.prior_step == "auto" and isinstance(prior, IsGaussian)):
@@ -181,11 +181,11 @@ class PnPDM(Strategy):
         return state.x
 
 
-def _drawn(run: Run, i: int, first: int, index: int) -> Tensor:
+def _drawn(run: Run[PnPDMBound], i: int, first: int, index: int) -> Tensor:
     return run.noise(i, first + index)
 
 
-def _exact_draw(run: Run, z: Tensor, rho: Tensor, i: int) -> Tensor:
+def _exact_draw(run: Run[PnPDMBound], z: Tensor, rho: Tensor, i: int) -> Tensor:
     """A draw of x0 given ``x0 + rho C^(1/2) e = z``."""
     prior = run.prior
     if isinstance(prior, IsGaussian):

@@ -42,7 +42,7 @@ class REDDiffState:
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class REDDiff(OnLevels):
+class REDDiff(OnLevels[REDDiffState, None]):
     """An optimiser on the signal, with the denoiser's error as the gradient of the prior.
 
     Adam on ``mu``, one step a level t from high to low: gradient of the misfit plus ``lam w(t) (e_hat - e)``, with
@@ -124,7 +124,7 @@ class REDDiff(OnLevels):
             return "white diffusion noise, or loss='likelihood'"
         return needs_derivative(problem)
 
-    def init(self, run: Run) -> REDDiffState:
+    def init(self, run: Run[WalkBound[None]]) -> REDDiffState:
         A, y, prior = run.problem.operator, run.problem.data, run.prior
         x = prior.mean.expand(run.rows, *prior.shape).clone()
         if not isinstance(A, LinearOperator):  # the mean may be a stationary point, as zero is of moduli
@@ -135,8 +135,8 @@ class REDDiff(OnLevels):
             x = DataStep.of(run.problem, prior).mean(x, run.bound.unit**2)
         return REDDiffState(x=x, first=torch.zeros_like(x), second=torch.zeros_like(x))
 
-    def step(self, run: Run, state: REDDiffState, i: int) -> tuple[REDDiffState, Info]:
-        bound: WalkBound = run.bound
+    def step(self, run: Run[WalkBound[None]], state: REDDiffState, i: int) -> tuple[REDDiffState, Info]:
+        bound = run.bound
         scale = bound.unit * bound.noise
         grad = _real(self._gradient(run, state.x, bound.level(i, state.x), i))
         first = torch.lerp(grad, _real(state.first), _BETAS[0])
@@ -148,7 +148,7 @@ class REDDiff(OnLevels):
         x = _real(state.x) - rate / (1 - _BETAS[0] ** (i + 1)) * first / size
         return REDDiffState(**{k: _as(v, state.x) for k, v in {"x": x, "first": first, "second": second}.items()}), {}
 
-    def _gradient(self, run: Run, x: Tensor, t: Level, i: int) -> Tensor:
+    def _gradient(self, run: Run[WalkBound[None]], x: Tensor, t: Level, i: int) -> Tensor:
         prior, problem = run.prior, run.problem
         unit = self.unit or run.bound.unit
         e = run.noise(i)

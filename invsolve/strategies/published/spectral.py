@@ -71,7 +71,7 @@ class SpectralData:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SpectralWalk(Walk):
+class SpectralWalk(Walk[SpectralData]):
     """A walk in singular coordinates: ``run.bound.tools`` is `SpectralData`."""
 
     def missing(self, problem: Problem, prior: Prior) -> str:

@@ -1,4 +1,4 @@
-"""Where the particles of SMC start: at the highest level, with the density they are drawn from."""
+"""The initial particles of SMC: at the highest level, with the density they are drawn from."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from invsolve.strategies.smc.twisted import DiagonalLocal, Linear, Local
 
 
 def first_particles(run: Run, setting: Setting, top: Tensor) -> tuple[Tensor, Tensor]:
-    """``x`` ``(rows, *shape)`` at level ``top``, and the log density (rows,) of the law they are drawn from."""
+    """``x`` ``(rows, *shape)`` at level ``top``, and the log density (rows,) of what they are drawn from."""
     local = _law_given_data(run, setting)
     return _unguided(run, top) if local is None else _guided(run, setting.coordinates, local, top)
 
@@ -53,11 +53,11 @@ def _unguided(run: Run, top: Tensor) -> tuple[Tensor, Tensor]:
     parts = 2 if run.problem.signal_dtype.is_complex else 1
     z = run.normal(-1)
     size = 0.5 * to_real(z).double().square().sum(1)
-    numbers = to_real(z).shape[1]
-    constant = -0.5 * numbers * math.log(2 * math.pi) - size
+    dimension = to_real(z).shape[1]
+    constant = -0.5 * dimension * math.log(2 * math.pi) - size
     if not isinstance(prior, HasLaw):
         level = top.to(prior.dtype).view(-1, *([1] * (z.ndim - 1))) if top.ndim else top.to(prior.dtype)
-        return prior.mean + level * z, constant - numbers * top.log()
+        return prior.mean + level * z, constant - dimension * top.log()
     law = prior.law
     z = z.reshape(len(z), *law.modes.mode_shape)
     level = top.to(prior.dtype).view(-1, *([1] * (z.ndim - 1))) if top.ndim else top.to(prior.dtype)

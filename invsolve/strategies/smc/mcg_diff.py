@@ -15,6 +15,7 @@ from invsolve.priors.base import Prior
 from invsolve.problem import Problem
 from invsolve.samplers.base import Level, is_zero
 from invsolve.strategies.base import Info, Run, check_together
+from invsolve.strategies.diagnostics import Diagnostics
 from invsolve.strategies.noise_levels import first_signals
 from invsolve.strategies.published.annealed import OnLevels, WalkBound, check_optional, check_share
 from invsolve.strategies.published.spectral import SpectralData, needs_spectrum
@@ -46,7 +47,7 @@ class _Tools:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Population(OnLevels):
+class _ParticleFilter(OnLevels[Particles, _Tools]):
     """What both have in common: particles, and resampling of an item's when their effective number is low."""
 
     couples: ClassVar[Literal["nothing", "samples"]] = "samples"
@@ -62,16 +63,16 @@ class _Population(OnLevels):
     def prepare(self, problem: Problem, prior: Prior) -> _Tools:
         return _Tools(spectral=SpectralData.of(problem), batch=len(problem.data))
 
-    def log_weights(self, run: Run, state: Particles) -> Tensor:
+    def log_weights(self, run: Run[WalkBound[_Tools]], state: Particles) -> Tensor:
         return state.log_evidence + state.log_weights
 
-    def _start(self, run: Run, x: Tensor, path: Tensor) -> Particles:
+    def _initial(self, run: Run[WalkBound[_Tools]], x: Tensor, path: Tensor) -> Particles:
         zero = torch.zeros(run.rows, dtype=torch.float64, device=x.device)
         return Particles(x=x, log_weights=zero, log_evidence=zero, resamplings=torch.zeros_like(zero), path=path)
 
-    def _resampled(self, run: Run, state: Particles, i: int) -> tuple[Particles, Tensor]:
+    def _resampled(self, run: Run[WalkBound[_Tools]], state: Particles, i: int) -> tuple[Particles, Tensor]:
         """The state, and the parents ``(rows,)`` of what now is in each place."""
-        batch: int = run.bound.tools.batch
+        batch = run.bound.tools.batch
         logs = state.log_weights.view(-1, batch)
         count = len(logs)
         weights = normalised(logs)
@@ -91,10 +92,10 @@ class _Population(OnLevels):
             resamplings=state.resamplings + flat,
         ), parent
 
-    def _info(self, run: Run, state: Particles) -> Info:
-        batch: int = run.bound.tools.batch
+    def _info(self, run: Run[WalkBound[_Tools]], state: Particles) -> Info:
+        batch = run.bound.tools.batch
         left = effective(normalised(state.log_weights.view(-1, batch)))
-        return {"ess": left.repeat(run.rows // batch), "resamplings": state.resamplings}
+        return Diagnostics(ess=left.repeat(run.rows // batch), resamplings=state.resamplings)
 
 
 def _log_normal(away: Tensor, variance: Tensor, counted: Tensor) -> Tensor:
@@ -107,7 +108,7 @@ def _log_normal(away: Tensor, variance: Tensor, counted: Tensor) -> Tensor:
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class MCGDiff(_Population):
+class MCGDiff(_ParticleFilter):
     """Particles in singular coordinates whose seen ones are drawn towards noisy data.
 
     Datum i is ``x_i`` plus noise n_i and counts while the level b is at least n_i, as ``N(y_i; x_i, v)``, ``v = b^2 -
@@ -152,22 +153,22 @@ class MCGDiff(_Population):
         check_positive("MCGDiff", "kappa", self.kappa)
         check_optional("MCGDiff", "unit", self.unit)
 
-    def init(self, run: Run) -> Particles:
-        tools: SpectralData = run.bound.tools.spectral
+    def init(self, run: Run[WalkBound[_Tools]]) -> Particles:
+        tools = run.bound.tools.spectral
         x = first_signals(run, run.bound.grid[..., 0])
         top = tools.level(run.bound.level(0, x))
         X = tools.spectrum.to_spectrum(x)
         counted, v = self._guide(run, top, X)
-        # The product of the start, taken as N(mean, a^2 + u^2), and the first likelihood: equal weights.
+        # The product of the initial distribution, taken as N(mean, a^2 + u^2), and the first likelihood: equal weights.
         m = tools.spectrum.to_spectrum(run.prior.mean.expand_as(x))
         width = top * top + (self.unit or run.bound.unit) ** 2
         gain = torch.where(counted, width / (width + v), 0.0)
         X = m + gain * (tools.data - m) + (1 - gain).sqrt() * (X - m)
-        return self._start(run, tools.spectrum.from_spectrum(X), X.new_zeros(X.shape))
+        return self._initial(run, tools.spectrum.from_spectrum(X), X.new_zeros(X.shape))
 
-    def step(self, run: Run, state: Particles, i: int) -> tuple[Particles, Info]:
-        bound: WalkBound = run.bound
-        tools: SpectralData = bound.tools.spectral
+    def step(self, run: Run[WalkBound[_Tools]], state: Particles, i: int) -> tuple[Particles, Info]:
+        bound = run.bound
+        tools = bound.tools.spectral
         level = bound.level(i, state.x)
         a, b = tools.level(level), tools.level(bound.level(i + 1, state.x))
         to = tools.spectrum.to_spectrum
@@ -195,9 +196,9 @@ class MCGDiff(_Population):
         moved = state.x + spread * to(run.noise(i))
         return replace(state, x=tools.spectrum.from_spectrum(moved)), {}
 
-    def _guide(self, run: Run, level: Level, like: Tensor) -> tuple[Tensor, Tensor]:
+    def _guide(self, run: Run[WalkBound[_Tools]], level: Level, like: Tensor) -> tuple[Tensor, Tensor]:
         """Which data count at a level, and their variances there; ``(rows, *coordinates)``."""
-        tools: SpectralData = run.bound.tools.spectral
+        tools = run.bound.tools.spectral
         unit = self.unit or run.bound.unit
         noise = torch.where(tools.seen, tools.noise, 0.0)
         v = level * level - noise**2 + self.kappa * (unit**2 + noise**2)
@@ -206,7 +207,7 @@ class MCGDiff(_Population):
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class FPS(_Population):
+class FPS(_ParticleFilter):
     """Filtering posterior sampling: one path of noisy data, and a particle filter along it.
 
     The path ends in the data: ``y' = y + sqrt(1 - eta^2) (b/a) (y_t - y) + eta b A e``. A particle moves by the product
@@ -246,15 +247,15 @@ class FPS(_Population):
         super().__post_init__()
         check_share("FPS", "eta", self.eta)
 
-    def init(self, run: Run) -> Particles:
-        tools: SpectralData = run.bound.tools.spectral
+    def init(self, run: Run[WalkBound[_Tools]]) -> Particles:
+        tools = run.bound.tools.spectral
         x = first_signals(run, run.bound.grid[..., 0])
         top = tools.level(run.bound.level(0, x))
-        return self._start(run, x, tools.data + top * self._shared(run, -1))
+        return self._initial(run, x, tools.data + top * self._shared(run, -1))
 
-    def step(self, run: Run, state: Particles, i: int) -> tuple[Particles, Info]:
-        bound: WalkBound = run.bound
-        tools: SpectralData = bound.tools.spectral
+    def step(self, run: Run[WalkBound[_Tools]], state: Particles, i: int) -> tuple[Particles, Info]:
+        bound = run.bound
+        tools = bound.tools.spectral
         level = bound.level(i, state.x)
         a, b = tools.level(level), tools.level(bound.level(i + 1, state.x))
         value = run.prior.denoise(state.x, level)
@@ -278,10 +279,10 @@ class FPS(_Population):
         moved = state.x + spread * to(run.noise(i))
         return replace(state, x=tools.spectrum.from_spectrum(moved)), {}
 
-    def _shared(self, run: Run, i: int) -> Tensor:
+    def _shared(self, run: Run[WalkBound[_Tools]], i: int) -> Tensor:
         """White noise in coordinates, the same for all particles of an item."""
-        batch: int = run.bound.tools.batch
+        batch = run.bound.tools.batch
         first = run.noise(i, 1)[:batch]
-        tools: SpectralData = run.bound.tools.spectral
+        tools = run.bound.tools.spectral
         z = tools.spectrum.to_spectrum(first.repeat(run.rows // batch, *([1] * (first.ndim - 1))))
         return torch.where(tools.seen, z, 0.0)

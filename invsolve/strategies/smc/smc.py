@@ -21,6 +21,7 @@ from invsolve.priors.capabilities import HasDensity
 from invsolve.problem import Problem
 from invsolve.samplers import log_grid
 from invsolve.strategies.base import Info, Run, Strategy, check_together, needs_derivative
+from invsolve.strategies.diagnostics import Diagnostics
 from invsolve.strategies.guidance.guided import Guidance
 from invsolve.strategies.noise_levels import noise_levels, shared_grid
 from invsolve.strategies.smc.coordinates import Coordinates, linear_jacobian
@@ -60,7 +61,7 @@ class SMCState:
     x: Tensor  # (rows, *shape)
     log_weights: Tensor  # (rows,), float64
     log_evidence: Tensor  # (rows,), of the item, up to the last resampling
-    founder: Tensor  # (rows,): the number, at the start, of the particle that each descends from
+    founder: Tensor  # (rows,): the number of the initial particle that each descends from
     resamplings: Tensor  # (rows,), of the item
     exponent: Tensor  # (rows,), of the item: the power of the twist in the last target
     reach: Tensor  # (rows,), of the item: how far its moves go up
@@ -70,7 +71,7 @@ class SMCState:
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class SMC(Strategy):
+class SMC(Strategy[SMCState, _Bound]):
     """Sequential Monte Carlo: guided particles whose weights make them draws from the posterior.
 
     ``num_samples`` weighted particles per item. At every level ``x0 | x`` is matched by a Gaussian ``N(D, V)`` with the
@@ -99,6 +100,9 @@ class SMC(Strategy):
         the posterior stays right. By default the one that belongs to the twist.
     grid : Tensor, shape (N + 1,), optional
         Noise levels in the units of the signal, falling to 0, in place of the solver's own.
+    dense_size : int
+        Real unknowns up to which a prior without modes has a covariance for every particle, at least 0; 128 unless
+        given.
 
     Raises
     ------
@@ -125,7 +129,7 @@ class SMC(Strategy):
     any), each the same for all samples of an item. Results are weighted: see ``result.log_weights``.
 
     Where V is diagonal in modes (Gaussian and sparse priors) no covariance is formed, only determinants of the smaller
-    of data and unknowns, up to 2,048. Other priors have a covariance for every particle up to 128 real unknowns; larger
+    of data and unknowns, up to 2,048. Other priors have a covariance for every particle up to ``dense_size``; larger
     signals take the usual reverse step without V, whose chain is of first order: give it 100 steps or more, and more
     particles than data. Particles are run in blocks, so that memory does not grow with their number times a matrix.
     Samples of an item depend on each other, not on other items.
@@ -144,6 +148,7 @@ class SMC(Strategy):
     tempering: float = 0.0
     guidance: Guidance | None = None
     grid: Tensor | None = None
+    dense_size: int = DENSE_SIZE
 
     def __post_init__(self) -> None:
         if self.grid is not None:
@@ -152,6 +157,7 @@ class SMC(Strategy):
             object.__setattr__(self, "num_steps", len(grid) - 1)
         check_int("SMC", "num_steps", self.num_steps, minimum=2)
         check_int("SMC", "moves", self.moves, minimum=0)
+        check_int("SMC", "dense_size", self.dense_size, minimum=0)
         for name in ("resample_below", "tempering"):
             if not 0 <= check_number("SMC", name, getattr(self, name)) <= 1:
                 raise invalid("SMC", name, "between 0 and 1", getattr(self, name))
@@ -163,7 +169,7 @@ class SMC(Strategy):
             return reason
         coordinates = Coordinates.of(problem, prior)
         n, m = coordinates.size, prod(problem.operator.out_shape) * (2 if problem.data.is_complex() else 1)
-        if n > DENSE_SIZE and (min(m, n) > MAX_SIDE or m * n > MAX_ENTRIES):
+        if n > self.dense_size and (min(m, n) > MAX_SIDE or m * n > MAX_ENTRIES):
             return f"at most {MAX_SIDE} real unknowns or data and {MAX_ENTRIES} of their pairs (it has {n} and {m})"
         if coordinates.modes is None and type(prior).noise is not Prior.noise:
             return f"white diffusion noise, or a prior that is its law ({type(prior).__name__} is neither)"
@@ -172,7 +178,7 @@ class SMC(Strategy):
     def bind(self, problem: Problem, prior: Prior) -> _Bound:
         coordinates = Coordinates.of(problem, prior)
         form: Form = "diagonal" if coordinates.modes is not None else "bare"
-        if form == "bare" and coordinates.size <= DENSE_SIZE:
+        if form == "bare" and coordinates.size <= self.dense_size:
             form = "dense"
         setting = Setting(
             coordinates=coordinates,
@@ -185,8 +191,8 @@ class SMC(Strategy):
         )
         return _Bound(setting=setting, batch=len(problem.data))
 
-    def init(self, run: Run) -> SMCState:
-        setting: Setting = run.bound.setting
+    def init(self, run: Run[_Bound]) -> SMCState:
+        setting = run.bound.setting
         top = setting.grid[..., 0].to(run.problem.data.device)
         x, log_q = first_particles(run, setting, top)
         zero = torch.zeros(run.rows, dtype=torch.float64, device=x.device)
@@ -203,8 +209,8 @@ class SMC(Strategy):
             accepted=zero,
         )
 
-    def step(self, run: Run, state: SMCState, i: int) -> tuple[SMCState, Info]:
-        setting: Setting = run.bound.setting
+    def step(self, run: Run[_Bound], state: SMCState, i: int) -> tuple[SMCState, Info]:
+        setting = run.bound.setting
         last = i + 1 == self.num_steps
         level = Level.of(run, setting, _density(run), i, last=last)
         own = torch.arange(run.rows, device=state.x.device)
@@ -231,7 +237,7 @@ class SMC(Strategy):
         state = _buried(replace(state, x=x, log_weights=weights), setting.batch)
         return state, self._info(run, state, setting.batch) if last else {}
 
-    def log_weights(self, run: Run, state: SMCState) -> Tensor:
+    def log_weights(self, run: Run[_Bound], state: SMCState) -> Tensor:
         return state.log_evidence + state.log_weights
 
     def _exponent(self, state: SMCState, twist: Tensor, batch: int, number: int, force: bool) -> Tensor:
@@ -306,7 +312,7 @@ class SMC(Strategy):
             poor.repeat(count),
         )
 
-    def _info(self, run: Run, state: SMCState, batch: int) -> Info:
+    def _info(self, run: Run[_Bound], state: SMCState, batch: int) -> Info:
         logs, founder = state.log_weights.view(-1, batch), state.founder.view(-1, batch)
         weights = normalised(logs)
         kept = torch.zeros_like(weights).scatter_(0, founder, 1.0).sum(0)
@@ -314,17 +320,17 @@ class SMC(Strategy):
         # Where weights are equal but for rounding their spread says nothing: ten roundings a number and level.
         numbers = prod(run.problem.data.shape[1:]) + prod(run.problem.shape)
         rounding = 10 * torch.finfo(run.problem.data.dtype).eps * self.num_steps * (numbers + log_evidence.abs())
-        each = {
-            "log_evidence": log_evidence,
-            "log_evidence_se": (relative_variance(weights, founder) + rounding**2).sqrt(),
-            "ess": effective(weights),
-            "founders": kept,
-        }
-        info = {k: v.expand_as(logs).flatten() for k, v in each.items()}
-        return info | {"resamplings": state.resamplings, "acceptance": state.accepted / state.tried}
+        each = Diagnostics(
+            log_evidence=log_evidence,
+            log_evidence_se=(relative_variance(weights, founder) + rounding**2).sqrt(),
+            ess=effective(weights),
+            founders=kept,
+        )
+        rows = each.mapped(lambda value: value.expand_as(logs).flatten())
+        return replace(rows, resamplings=state.resamplings, acceptance=state.accepted / state.tried)
 
 
-def _density(run: Run) -> HasDensity | None:
+def _density(run: Run[_Bound]) -> HasDensity | None:
     """The prior, if weights are to go towards its own density; kernels without covariances are too far from that."""
     return run.prior if run.bound.setting.form != "bare" and isinstance(run.prior, HasDensity) else None
 

@@ -14,7 +14,7 @@ from invsolve.results.strategy_output import StrategyOutput
 from invsolve.solving import escalation
 from invsolve.solving.escalation import escalate
 from invsolve.solving.request import pooled
-from invsolve.strategies.choice.candidates import Rung, ladder
+from invsolve.strategies.choice.candidates import Candidate, candidates
 
 D = torch.float64
 N = 4
@@ -65,10 +65,10 @@ BIG = iv.priors.from_denoiser(lambda x, s: x / (1 + s**2), shape=(4096,), scale=
         (Box(), mixture(), ["NoiseMCMC"] * 3, "without a gradient"),
     ],
 )
-def test_the_ladder_is_decided_by_what_is_known(operator, law, names, word):
+def test_candidates_are_decided_by_what_is_known(operator, law, names, word):
     problem = iv.Problem(operator, torch.zeros(N, dtype=D), noise=0.1)
-    rungs = ladder(problem, law, 16)
-    assert [r.strategy.name for r in rungs] == names and word in rungs[0].why
+    found = candidates(problem, law, 16)
+    assert [r.strategy.name for r in found] == names and word in found[0].why
 
 
 def test_chains_through_a_network_are_run_where_nothing_else_can_be():
@@ -79,7 +79,7 @@ def test_chains_through_a_network_are_run_where_nothing_else_can_be():
     network = iv.priors.NetworkPrior(network=Zero().double(), shape=(160,), scale=1.0, sigma_range=(0.01, 10.0))
     for law, operator, name in ((free, None, "NoiseMCMC"), (network, None, "MMPS"), (network, Big(), "NoiseMCMC")):
         operator = operator or iv.operators.Mask(mask=torch.arange(160) < 80)
-        assert ladder(iv.Problem(operator, torch.zeros(160, dtype=D), noise=0.1), law, 4)[0].strategy.name == name
+        assert candidates(iv.Problem(operator, torch.zeros(160, dtype=D), noise=0.1), law, 4)[0].strategy.name == name
 
 
 class Zero(torch.nn.Module):
@@ -131,8 +131,10 @@ def test_of_a_batch_only_the_items_far_from_the_data_are_guided(tmp_path):
 def test_a_try_that_came_further_is_kept():
     """Neither of two tries knows its error."""
     call = Scripted([math.nan, math.nan], powers=[0.1, 0.9])
-    _, rung, certificate = escalate(call, [*rungs(1, 1), replace(rungs(1)[0], instead=True)], iv.Budget(seconds=1e9))
-    assert call.ran == [0, 1] and rung.why == "rung 1" and "those of" not in certificate.missing
+    _, last, certificate = escalate(
+        call, [*tries(1, 1), replace(tries(1)[0], is_fallback=True)], iv.Budget(seconds=1e9)
+    )
+    assert call.ran == [0, 1] and last.why == "candidate 1" and "those of" not in certificate.missing
 
 
 def test_large_signals_known_by_a_denoiser_are_guided_and_not_certified():
@@ -181,7 +183,7 @@ def test_a_hidden_mixture_is_right_and_certified():
     assert ((result.log_evidence - posterior.log_evidence).abs() < 4 * result.log_evidence_se).all()
 
 
-def test_few_samples_come_from_the_same_population():
+def test_few_samples_come_from_the_same_particles():
     exact = mixture()
     y = torch.zeros(N, dtype=D)
     result = iv.solve(LINEAR, y, hidden(exact), noise=2.0, num_samples=3, seed=3)
@@ -189,8 +191,8 @@ def test_few_samples_come_from_the_same_population():
     assert len({tuple(x) for x in result.samples.tolist()}) == 3
 
 
-def test_strategies_are_tried_inside_the_budget(monkeypatch):
-    """Nothing is certified to 1e-4 posterior std: the first rung does not pass, the next is too dear."""
+def test_candidates_are_tried_inside_the_budget(monkeypatch):
+    """Nothing is certified to 1e-4 posterior std: the first candidate does not pass, the next is too dear."""
     monkeypatch.setattr(certificates, "MEAN_ERROR", 1e-4)
     result = iv.solve(
         BENT,
@@ -235,7 +237,7 @@ class Scripted:
     def on(self, items):
         return self
 
-    def run(self, rung, number, over=None):
+    def run(self, last, number, over=None):
         self.ran.append(number)
         error = torch.full((2,), self.errors[number], dtype=D)
         info = {"mean_error": error, "std_error": error, "log_evidence_se": error}
@@ -254,36 +256,39 @@ class Scripted:
         )
 
 
-def rungs(*costs):
-    return [Rung(strategy=iv.strategies.MMPS(num_steps=10 + i), why=f"rung {i}", cost=c) for i, c in enumerate(costs)]
+def tries(*costs):
+    return [
+        Candidate(strategy=iv.strategies.MMPS(num_steps=10 + i), why=f"candidate {i}", cost=c)
+        for i, c in enumerate(costs)
+    ]
 
 
 def test_escalation_stops_when_certified():
     call = Scripted([0.5, 0.01, 0.01])
-    _, rung, certificate = escalate(call, rungs(1, 1, 1), iv.Budget(seconds=1e9))
-    assert call.ran == [0, 1] and rung.why == "rung 1" and certificate.reached and certificate.missing == ""
+    _, last, certificate = escalate(call, tries(1, 1, 1), iv.Budget(seconds=1e9))
+    assert call.ran == [0, 1] and last.why == "candidate 1" and certificate.reached and certificate.missing == ""
     assert [a.reached for a in certificate.attempts] == [0, 1]
     assert "Certified (MMPS()" in str(certificate) and "0.02 posterior std" in str(certificate)
 
 
 def test_the_best_is_returned_when_none_is_certified():
     call = Scripted([0.5, 0.2, 0.3])
-    _, rung, certificate = escalate(call, rungs(1, 1, 1), iv.Budget(seconds=1e9))
-    assert call.ran == [0, 1, 2] and rung.why == "rung 1" and not certificate.reached
+    _, last, certificate = escalate(call, tries(1, 1, 1), iv.Budget(seconds=1e9))
+    assert call.ran == [0, 1, 2] and last.why == "candidate 1" and not certificate.reached
     assert "bound on the mean's error (posterior std) 0.6" in certificate.missing  # of the last attempt
 
 
-def test_a_rung_that_would_not_end_in_time_is_not_begun():
+def test_a_candidate_that_would_not_end_in_time_is_not_begun():
     call = Scripted([0.5, 0.01])
-    _, _, certificate = escalate(call, rungs(1, 100), iv.Budget(seconds=50))
+    _, _, certificate = escalate(call, tries(1, 100), iv.Budget(seconds=50))
     assert call.ran == [0] and "would take about 100 s, 50 s are left of budget=50" in certificate.missing
     call = Scripted([0.5, 0.01])
-    _, _, certificate = escalate(call, rungs(1, 8), iv.Budget(evaluations=5000))
+    _, _, certificate = escalate(call, tries(1, 8), iv.Budget(evaluations=5000))
     assert call.ran == [0] and "would take about 8,000 evaluations, 4,000 are left" in certificate.missing
 
 
 def test_nan_is_no_certificate():
-    _, _, certificate = escalate(Scripted([math.nan]), rungs(1), iv.Budget())
+    _, _, certificate = escalate(Scripted([math.nan]), tries(1), iv.Budget())
     assert not certificate.reached and not bool(certificate.passed.any())
 
 
@@ -311,8 +316,8 @@ def test_pooling_counts_islands_by_their_evidence_and_drops_what_failed():
     assert info["log_evidence_se"][0] > 0.5 and info["log_evidence_se"][1] == 0
 
 
-def test_only_items_that_are_not_certified_escalate(monkeypatch):
-    """The second of three fails at first: the others keep what the first rung found, bit for bit."""
+def test_only_items_that_are_not_certified_go_on(monkeypatch):
+    """The second of three fails at first: the others keep what the first candidate found, bit for bit."""
     y = torch.randn(3, N, generator=torch.Generator().manual_seed(0), dtype=D)
     first = iv.solve(BENT, y, prior(), noise=0.1, num_samples=64, strategy=iv.strategies.NoiseMCMC(chains=4096))
     honest = escalation.judged
@@ -375,7 +380,7 @@ def test_a_budget_is_of_auto_only():
 
 def test_a_kind_that_was_not_run_yet_is_not_free():
     call = Scripted([0.5, 0.01])
-    others = [*rungs(1), Rung(strategy=iv.strategies.NoiseMCMC(), why="another kind")]
+    others = [*tries(1), Candidate(strategy=iv.strategies.NoiseMCMC(), why="another kind")]
     _, _, certificate = escalate(call, others, iv.Budget(evaluations=1500))
     assert call.ran == [0] and "would take about 1,000 evaluations, 500 are left" in certificate.missing
 

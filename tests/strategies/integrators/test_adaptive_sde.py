@@ -137,7 +137,7 @@ def test_one_dimension_where_redrawn_noise_fails(rtol, atol):
 
 
 def test_guided_posterior_has_its_closed_form():
-    """Guidance card 1, case B; the solver's own levels stop at a tenth of the smallest posterior std: 0.5 % of it."""
+    """Case B of `gaussian_cases`; the solver's own levels stop at a tenth of the smallest posterior std: 0.5 % of it."""
     C = torch.tensor([[1, 0.8], [0.8, 1]], dtype=F64)
     A, y, n = iv.operators.Matrix(matrix=torch.tensor([[1.0, 0.0]], dtype=F64)), torch.tensor([1.5], dtype=F64), 3000
     strategy = AdaptiveSDE(guidance=MomentMatching())

@@ -15,14 +15,14 @@ from invsolve.strategies import DeqParallel, Guided, MomentMatching, NoGuidance,
 from invsolve.strategies.integrators.deq_parallel import mixing_weights, relative_ridge, sweep
 
 F64 = torch.float64
-GRID = log_grid(10.0, 0.01, 25)  # the problem of the card: 25 steps, 8 dimensions
+GRID = log_grid(10.0, 0.01, 25)  # 25 steps, 8 dimensions
 
 
 def normal(*shape, seed=0, dtype=F64):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
 
-def prior_of_card():
+def usual_prior():
     root = normal(8, 8, seed=1)
     return iv.priors.GaussianPrior(mean=normal(8, seed=2), covariance=root @ root.mT / 8)
 
@@ -32,7 +32,7 @@ A, Y = iv.operators.Matrix(matrix=normal(3, 8, seed=3)), normal(2, 3, seed=4)
 
 def solved(strategy, prior=None, operator=A, y=Y, noise=0.1, **options):
     return iv.solve(
-        operator, y, prior or prior_of_card(), noise=noise, strategy=strategy, **{"num_samples": 3, **options}
+        operator, y, prior or usual_prior(), noise=noise, strategy=strategy, **{"num_samples": 3, **options}
     )
 
 
@@ -46,8 +46,8 @@ def worst(x, reference):
 
 
 @pytest.mark.parametrize(("acceleration", "most"), [("picard", 12), ("anderson", 9)])
-def test_sweeps_of_the_card(acceleration, most):
-    """25 steps to 1e-5 in at most 12 sweeps (the card's acceptance); with Anderson fewer."""
+def test_few_sweeps_are_enough(acceleration, most):
+    """25 steps to 1e-5 in at most 12 sweeps , with Anderson fewer."""
     result = solved(DeqParallel(guidance=NoGuidance(), grid=GRID, acceleration=acceleration, rtol=1e-5))
     assert worst(result.samples, chain(NoGuidance())) < 1e-5
     sweeps = result.info["sweeps"]
@@ -119,7 +119,7 @@ def test_rows_do_not_see_each_other(acceleration):
 
 
 def running(strategy, rows=6):
-    problem, prior = iv.Problem(A, Y[:1], noise=0.1), prior_of_card()
+    problem, prior = iv.Problem(A, Y[:1], noise=0.1), usual_prior()
     index = torch.zeros(rows, dtype=torch.int64)
     draws = Draws.for_rows(0, [0] * rows, list(range(rows)), torch.device("cpu"))
     run = Run(problem=problem.take(index), prior=prior, draws=draws, bound=strategy.bind(problem, prior).take(index))

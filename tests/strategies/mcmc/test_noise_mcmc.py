@@ -8,7 +8,7 @@ import torch
 import invsolve as iv
 from invsolve.operators import BlackBox
 from invsolve.strategies import NoiseMCMC
-from invsolve.strategies.mcmc.convergence import population
+from invsolve.strategies.mcmc.convergence import chain_statistics
 from invsolve.strategies.mcmc.kernels import Chains, Metric, Target, autoregressive, hamiltonian
 from invsolve.strategies.mcmc.noise_map import noise_map
 from invsolve.strategies.mcmc.recording import plan
@@ -359,7 +359,7 @@ def sums(values):
 
 def test_independent_draws_have_all_their_size():
     values = normal(200, 64, 8, 3)
-    found = population(*sums(values), torch.zeros(200, 8, dtype=D), 8)
+    found = chain_statistics(*sums(values), torch.zeros(200, 8, dtype=D), 8)
     # In posterior stds; the root mean square over items of one quantity's error would be 1 / sqrt(512).
     assert 1.1 < float(found["mean_error"].mean() / 512**-0.5) < 1.9  # the worst of three, times 1.2
     assert (found["log_evidence_se"] == 0).all() and (found["drift"] < 0.2).all()
@@ -369,12 +369,12 @@ def test_independent_draws_have_all_their_size():
 def test_islands_that_disagree_or_drift_are_seen():
     values = normal(1, 64, 8, 3)
     apart = values + 2 * torch.arange(8).repeat_interleave(8)[None, :, None, None]
-    assert population(*sums(apart), torch.zeros(1, 8, dtype=D), 8)["mean_error"] > 0.2
+    assert chain_statistics(*sums(apart), torch.zeros(1, 8, dtype=D), 8)["mean_error"] > 0.2
     moving = values + 0.5 * torch.arange(8)[None, None, :, None]
-    found = population(*sums(moving), torch.zeros(1, 8, dtype=D), 8)
+    found = chain_statistics(*sums(moving), torch.zeros(1, 8, dtype=D), 8)
     assert found["drift"] > 0.5 and found["mean_error"] >= found["drift"]
     evidence = torch.tensor([[0.0, 0, 0, 0, 0, 0, 0, 5.0]], dtype=D)
-    assert population(*sums(values), evidence, 8)["log_evidence_se"] > 0.8
+    assert chain_statistics(*sums(values), evidence, 8)["log_evidence_se"] > 0.8
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ def test_published_methods_are_corrected_to_the_exact_posterior(start, prior):
 
 
 def test_pseudoinverse_guidance_is_corrected_as_a_proposal_of_particles():
-    """PiGDM's score is biased on B (guidance card 1: hidden mean 1.132 of 1.188 with the ancestral step); SMC weights it to the posterior."""
+    """PiGDM's score is biased on B (hidden mean 1.132 of 1.188 with the ancestral step); SMC weights it to the posterior."""
     C, A, std, y = case("B")
     mean, P = conditioned(C, A, std, y)
     sd = P.diagonal().sqrt()

@@ -1,4 +1,4 @@
-"""The published methods against the rows of the guidance card, by exact propagation where their step is affine."""
+"""The published methods against a table of their moments, by exact propagation where their step is affine."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from invsolve.samplers import Ancestral, Euler, custom_grid, karras_grid, log_gr
 
 DTYPE = torch.float64
 EDM = (80.0, 0.002)
-TABLE = (100.0, 0.01)  # the levels of the card's rows of coded methods, "poly-7"
+TABLE = (100.0, 0.01)  # the levels of the table's rows of coded methods, "poly-7"
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def moments(name: str, strategy: ivs.Strategy, *, indices: int = 1) -> tuple[Ten
 
 
 def check_row(name: str, strategy: ivs.Strategy, row: tuple[float | None, ...], digits: int = 3) -> None:
-    """A row of the card (None: not printed there): mean(s) and variance(s); on C the relative error of the mean and the trace ratio."""
+    """A row of the table (None: not printed there): mean(s) and variance(s); on C the relative error of the mean and the trace ratio."""
     mean, covariance = moments(name, strategy)
     if name == "C":
         C, A, std, y = case(name)
@@ -147,7 +147,7 @@ def _score(prior_std: float) -> ivs.Strategy:
 
 
 @pytest.mark.parametrize(("label", "name", "make", "row"), ROWS, ids=[f"{r[0]} on {r[1]}" for r in ROWS])
-def test_affine_methods_have_the_moments_of_the_card(label, name, make, row):
+def test_affine_methods_have_the_moments_of_the_table(label, name, make, row):
     check_row(name, make(), row, digits=2 if "1.96" in str(row) else 3)
 
 
@@ -171,7 +171,7 @@ def check_samples(x: Tensor, mean: tuple[float, ...], variance: tuple[float, ...
     [(0.01, 0.985, 0.011), (0.03, 1.000, 0.0003), (0.1, 1.000, 0.0034), (0.3, 0.998, 0.030), (1.0, 1.00, 0.329)],
 )
 def test_dps_of_the_paper_has_no_noise_level(scale, mean, variance):
-    """Card 2: the variance goes with zeta, not with the noise of the data; the posterior's is 0.2."""
+    """DPS (arXiv 2209.14687): the variance goes with zeta, not with the noise of the data; the posterior's is 0.2."""
     strategy = ivs.DPS(form="paper", scale=scale, unit=1.0, grid=vp_grid(1000))
     check_samples(sampled("A1", strategy, 8000), (mean,), (variance,))
 
@@ -192,7 +192,7 @@ def test_daps_as_published_and_idealised():
 
 @pytest.mark.slow
 def test_pnpdm_rests_at_the_posterior_of_noisier_data():
-    """Card 9: noise covariance G + rho^2 A A^T, by the exact prior step and by a sampler; the flow is no Gibbs step."""
+    """PnP-DM (arXiv 2405.18782): noise covariance G + rho^2 A A^T, by the exact prior step and by a sampler; the flow is no Gibbs step."""
     options = {"rho_max": 10.0, "rho_min": 0.1, "decay": 0.9, "num_steps": 250}
     check_samples(sampled("A1", ivs.PnPDM(**options), 8000), (0.7937,), (0.2063,))
     check_samples(sampled("B", ivs.PnPDM(**options), 8000), (1.4706, 1.1765), (0.0196, 0.3725))
@@ -204,14 +204,14 @@ def test_pnpdm_rests_at_the_posterior_of_noisier_data():
 
 
 def test_reddiff_as_published_ends_at_the_data():
-    """Card 7: B, lam 0.25, rate 0.1, 1000 levels: (1.500, 1.146), variances (0, 0.070) over runs."""
+    """RED-diff (arXiv 2305.04391): B, lam 0.25, rate 0.1, 1000 levels: (1.500, 1.146), variances (0, 0.070) over runs."""
     strategy = ivs.REDDiff.published()
     check_samples(sampled("B", strategy, 2000), (1.500, 1.146), (0.0, 0.070))
     check_samples(sampled("A1", strategy, 500), (1.000,), (1e-4,))
 
 
 def test_reddiff_of_one_level_rests_where_its_force_is_zero():
-    """Card 7: at sigma 0.7 with w = sigma, lam 0.25: (1.4408, 0.7736). Its mean gradient is that of the formula."""
+    """RED-diff: at sigma 0.7 with w = sigma, lam 0.25: (1.4408, 0.7736). Its mean gradient is that of the formula."""
     C, A, std, y = case("B")
     sigma, mu = 0.7, torch.tensor([1.4408, 0.7736], dtype=DTYPE)
     strategy = ivs.REDDiff(loss="published", weight="linear", lam=0.25, unit=1.0, grid=custom_grid([sigma, 0.1]))
@@ -248,8 +248,8 @@ def test_reddiff_with_the_likelihood_ends_at_the_posterior_mean():
         (10, 0.0, 1.014, 0.440),
     ],
 )
-def test_lanpaint_has_the_rows_of_its_card(inner, lam, mean, std):
-    """Beyond card 6: correlation 0.9, y = 1.2; exact 1.080 and 0.436."""
+def test_lanpaint_has_the_moments_of_its_table(inner, lam, mean, std):
+    """LanPaint (arXiv 2502.03491): correlation 0.9, y = 1.2; exact 1.080 and 0.436."""
     C = torch.tensor([[1, 0.9], [0.9, 1]], dtype=DTYPE)
     strategy = ivs.LanPaint(inner=inner, lam=lam, unit=1.0, grid=log_grid(20.0, 0.02, 30))
     x = iv.solve(
@@ -267,7 +267,7 @@ def test_lanpaint_has_the_rows_of_its_card(inner, lam, mean, std):
 
 @pytest.mark.slow
 def test_mcgdiff_on_two_numbers():
-    """Card 15: means (1.492, 1.166), hidden variance .321 of 0.366: the last weight dominates, and F1."""
+    """MCGDiff (arXiv 2308.07983): means (1.492, 1.166), hidden variance .321 of 0.366: the last weight dominates, and the finite number of steps."""
     C, A, std, y = case("B")
     found = [
         iv.solve(
@@ -288,7 +288,7 @@ def test_mcgdiff_on_two_numbers():
 
 
 def test_fps_counts_noisy_data_once_a_level():
-    """Card 15. Of one number the filter is a Kalman filter: its variance is a recursion, far below the posterior's."""
+    """FPS. Of one unknown the filter is a Kalman filter: its variance is a recursion, far below the posterior's."""
     C, A, std, y = case("A1")
     levels = grid(100)
     strategy = ivs.FPS(grid=levels)

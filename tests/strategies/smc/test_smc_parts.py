@@ -417,12 +417,10 @@ def test_blocks_change_nothing_but_memory(form: str, sizes: list[int], monkeypat
             covariances=0.2 * torch.eye(4, dtype=D),
         )
     )
-    if form == "bare":
-        monkeypatch.setattr("invsolve.strategies.smc.smc.DENSE_SIZE", 3)
     A = iv.operators.Subsample(index=torch.tensor([0, 2]), in_shape=(4,))
     y = torch.tensor([[0.5, -1.0], [1.0, 0.3]], dtype=D)
     noise = iv.noise.Gaussian(std=torch.tensor([[0.3], [0.2]], dtype=D))
-    strategy = SMC(num_steps=6, moves=2, resample_below=0.9)
+    strategy = SMC(num_steps=6, moves=2, resample_below=0.9, dense_size=3 if form == "bare" else 128)
     whole = iv.solve(A, y, prior, noise=noise, strategy=strategy, num_samples=60)
     assert max(sizes) == 120
     sizes.clear()
