@@ -69,9 +69,8 @@ def escalate(
     attempts: list[Attempt] = []
     spent, missing = 0, ""
     best: _BestSoFar | None = None
-    first: dict[
-        str, tuple[float, int, float]
-    ] = {}  # seconds, evaluations and relative cost of a kind's first candidate
+    # Seconds, evaluations and relative cost of a kind's first candidate.
+    first: dict[str, tuple[float, int, float]] = {}
     for number, candidate in enumerate(r for r in candidates if not r.is_fallback):
         share = len(items) / batch
         if best and (over := _over(candidate, first, budget, time.perf_counter() - started, spent, share)):

@@ -205,10 +205,8 @@ def solve(
     else:
         in_order = candidates(problem, prior, num_samples, rows_alone=reproducible)
         output, candidate, certificate = escalate(request_, in_order, limit)
-    if (
-        candidate.strategy.couples != "nothing"
-    ):  # rows that see each other run together, whatever the chunk is for others
-        chunk = None
+    if candidate.strategy.couples != "nothing":
+        chunk = None  # rows that see each other run together, whatever the chunk is for others
     solver = StrategySolver(prior=prior, strategy=candidate.strategy, chunk=chunk, reproducible=reproducible)
     warnings += level_warnings(prior, candidate.strategy)
     return _returned(solver.result(request_, output, candidate.why, warnings, certificate), throw)
