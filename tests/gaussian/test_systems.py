@@ -11,6 +11,7 @@ from invsolve.core.arrays import to_real
 from invsolve.core.counting import tally
 from invsolve.gaussian import systems as linear_gaussian
 from invsolve.gaussian.law import DenseModes, GaussianLaw
+from invsolve.gaussian.posterior import GaussianPosterior
 from invsolve.gaussian.systems import DenseSystem, IterativeSystem, dense_matrix, make_system, probe
 from invsolve.noise import Gaussian
 from invsolve.operators.base import LinearOperator, Operator
@@ -306,9 +307,9 @@ def test_a_solve_that_does_not_converge_is_nan_where_it_must_be_exact(monkeypatc
     prior = iv.priors.GaussianPrior(mean=torch.zeros(40, dtype=F64), covariance=covariance)
     A = iv.operators.Matrix(matrix=torch.randn(30, 40, generator=rng, dtype=F64))
     problem = iv.Problem(A, torch.ones(1, 30, dtype=F64), noise=1e-4)
-    short = iv.posterior.GaussianPosterior.of(prior.law, problem, max_iter=3)
+    short = GaussianPosterior.of(prior.law, problem, max_iter=3)
     assert short.sample(2).isnan().all()
-    assert iv.posterior.GaussianPosterior.of(prior.law, problem, max_iter=3000).sample(2).isfinite().all()
+    assert GaussianPosterior.of(prior.law, problem, max_iter=3000).sample(2).isfinite().all()
 
 
 @pytest.mark.parametrize("sigma", [1e-1, 1e-3, 1e-5])
