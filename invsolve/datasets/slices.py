@@ -13,7 +13,7 @@ from torch import Tensor
 from invsolve.datasets.continuum import check_real_dtype
 from invsolve.errors import FileError
 
-_SHA256 = "ea62ca8946750d5da7489796f7d8b6116026ec895e8b5850a245d31d34543145"
+SHA256 = "ea62ca8946750d5da7489796f7d8b6116026ec895e8b5850a245d31d34543145"
 
 
 def t1_slice(*, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -40,8 +40,12 @@ def t1_slice(*, dtype: torch.dtype = torch.float32) -> Tensor:
         For another ``dtype``.
     """
     dtype = check_real_dtype("t1_slice", "dtype", dtype)
-    content = (resources.files("invsolve.datasets") / "samples" / "t1_slice.npy").read_bytes()
-    if hashlib.sha256(content).hexdigest() != _SHA256:
+    grey = decoded((resources.files("invsolve.datasets") / "samples" / "t1_slice.npy").read_bytes())
+    return (grey.double() / 255).to(dtype)
+
+
+def decoded(content: bytes) -> Tensor:
+    """The slice in the bytes of its file, integers 0 to 255. Raises FileError unless they are those that ship."""
+    if hashlib.sha256(content).hexdigest() != SHA256:
         raise FileError("t1_slice: the file t1_slice.npy of invsolve is damaged (wrong checksum). Reinstall it.")
-    grey = np.load(BytesIO(content), allow_pickle=False)
-    return (torch.from_numpy(grey).double() / 255).to(dtype)
+    return torch.from_numpy(np.load(BytesIO(content), allow_pickle=False))

@@ -13,6 +13,7 @@ from invsolve.core.validation import check_choice, check_int
 from invsolve.datasets.continuum import check_plane, check_seed, uniforms
 from invsolve.datasets.heads.anatomy import TISSUES, Head
 from invsolve.datasets.heads.fields import PERIOD, lattice, rotation, seen
+from invsolve.errors import invalid
 
 Contrast = Literal["random", "T1", "T2", "PD", "free"]
 View = Literal["random", "axial", "coronal", "sagittal"]
@@ -211,8 +212,6 @@ def volume(shape: tuple[int, int, int], *, seed: int = 0, number: int = 0, exten
         If a value is out of its range.
     """
     if len(shape) != 3:
-        from invsolve.errors import invalid
-
         raise invalid("volume", "shape", "of three axes", shape)
     seed, number = check_seed("volume", seed), check_int("volume", "number", number, minimum=0)
     axes = [((torch.arange(m) + 0.5) / m - 0.5) * extent for m in shape]
@@ -254,7 +253,7 @@ def _plane(shape: tuple[int, int], u: list[float], view: View) -> Tensor:
         "coronal": (right, still, -down + 4),
         "sagittal": (still, right, -down + 4),
     }[view]
-    angles = [math.radians(30 * (v - 0.5)) * s for v, s in zip(u[5:8], (1, 1, 1), strict=True)]
+    angles = [math.radians(30 * (v - 0.5)) for v in u[5:8]]
     return torch.stack(points, 1) @ _tilt(angles)
 
 
@@ -288,19 +287,19 @@ def _mr(shape: tuple[int, int], seed: int, number: int, contrast: Contrast, view
     levels = bounds[:, 0] + (bounds[:, 1] - bounds[:, 0]) * u[1 : 1 + len(TISSUES)]
     flat = points.reshape(-1, 3)
 
-    def field(what: str, wavelength: float, width: float, i: int) -> Tensor:
+    def field(what: str, wavelength: float, width: float) -> Tensor:
         v = uniforms(f"heads {what}", seed, number, (6,)).float()
         return seen(lattice(what, wavelength, width), flat, rotation(v[:3]), PERIOD * v[3:])[0].view(shape)
 
     # Tissues vary inside, by a smooth and by a fine field; the coil shades all of it.
-    smooth, fine = field("tissue", 34.0, 0.5, 0), field("grain", 8.0, 0.4, 1)
+    smooth, fine = field("tissue", 34.0, 0.5), field("grain", 8.0, 0.4)
     a, b = 0.01 + 0.05 * float(u[20]), 0.01 + 0.035 * float(u[21])
     inside = fractions
     strip = scalp == "stripped" or (scalp == "random" and float(u[22]) < 0.5)
     if strip:
         inside = _stripped(fractions, float(u[23]))
     image = torch.einsum("t,thw->hw", levels, inside) * (1 + a * smooth + b * fine)
-    bias = field("bend", 90.0, 0.3, 2)
+    bias = field("bend", 90.0, 0.3)
     shaded: Tensor = image * torch.exp(0.12 * float(u[24]) * bias)
     top = torch.quantile(shaded[shaded > 0.02].flatten(), 0.99) if bool((shaded > 0.02).any()) else torch.ones(())
     return (shaded / top.clamp_min(0.05) * (0.75 + 0.4 * float(u[25]))).clamp_min(0)

@@ -1,4 +1,4 @@
-"""What the U-Nets of all layouts have in common."""
+"""What the U-Nets of EDM and of ADM have in common."""
 
 from __future__ import annotations
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import Any, final
 
 import torch
@@ -22,7 +23,7 @@ _OWNER = "NetworkPrior"
 
 
 @final
-@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class NetworkPrior(Prior):
     """A network on standardised signals: ``D(x, sigma) = offset + unit D_w((x - offset) / unit, sigma / unit)``.
 
@@ -76,6 +77,7 @@ class NetworkPrior(Prior):
     """
 
     network: torch.nn.Module
+    _: KW_ONLY
     shape: Shape
     scale: float
     prediction: Prediction = field(default_factory=EDM)
@@ -207,8 +209,6 @@ class NetworkPrior(Prior):
 
     # --- the same law elsewhere ---------------------------------------------------------------------------------------
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> NetworkPrior:
-        import copy
-
         real = kind_dtype(dtype or self.dtype, "real")
         network = copy.deepcopy(self.network).to(device=device, dtype=real)
         law = None if self.law is None else self.law.to(device, real)

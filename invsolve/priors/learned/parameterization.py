@@ -88,7 +88,7 @@ def _column(v: Tensor, like: Tensor) -> Tensor:
 
 
 @final
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class EDM(Prediction):
     """``D = c_skip w + c_out F(c_in w, ln(sigma) / 4)``: the preconditioning of Karras et al.
 
@@ -176,7 +176,7 @@ class Direct(Prediction):
 
 
 @final
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Scheduled(Prediction):
     """A network that sees ``alpha (w + sigma e)`` and the time of a schedule.
 
@@ -197,7 +197,7 @@ class Scheduled(Prediction):
     Examples
     --------
     >>> from invsolve.priors import DDPM, Scheduled
-    >>> prediction = Scheduled(what="noise", schedule=DDPM())
+    >>> prediction = Scheduled("noise", DDPM())
     >>> [round(level, 4) for level in prediction.levels]
     [0.01, 157.4073]
     """

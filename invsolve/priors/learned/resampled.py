@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from math import prod, sqrt
 from typing import final
 
@@ -20,7 +20,7 @@ _OWNER = "ResampledPrior"
 
 
 @final
-@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class ResampledPrior(Prior):
     """Signals on ``shape`` whose Fourier modes up to those of ``prior.shape`` follow ``prior``, resampled.
 
@@ -56,6 +56,7 @@ class ResampledPrior(Prior):
 
     prior: Prior
     shape: Shape
+    _: KW_ONLY
     beyond: Tensor | float = 0.0
     notes: tuple[str, ...] = ()
     mean: Tensor = field(init=False)

@@ -8,6 +8,7 @@ and a part of them is held out (`split`).
 from __future__ import annotations
 
 import abc
+import contextlib
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -297,8 +298,6 @@ def _opened(path: str | os.PathLike[str]) -> Any:
             import zarr  # type: ignore[import-not-found,unused-ignore]
         except ImportError as error:
             raise FileError(f"train: {name!r} needs the package zarr: pip install zarr.") from error
-        import contextlib
-
         return contextlib.nullcontext(zarr.open_group(name, mode="r"))
     raise FileError(f"train: {name!r} must end in .h5, .hdf5, .nc or .zarr.")
 

@@ -361,3 +361,10 @@ def test_denoisers_of_deepinv():
                 sigma_range=(1.0, 5000.0),
             )
             assert torch.allclose(moved.denoise(10 + 100 * x, 100 * level), 10 + 100 * want, atol=1e-3)
+
+
+def test_the_network_may_be_given_by_position():
+    net, options = unet(), {"shape": (8, 12), "scale": 3.0, "sigma_range": (0.01, 50.0)}
+    assert NetworkPrior(net, **options).fingerprint() == NetworkPrior(network=net, **options).fingerprint()
+    with pytest.raises(TypeError, match="positional"):
+        NetworkPrior(net, (8, 12), scale=3.0, sigma_range=(0.01, 50.0))

@@ -146,3 +146,10 @@ def test_it_moves_and_counts_calls_once():
         A, torch.zeros(1, 8, 8, dtype=D), prior, noise=0.3, strategy=iv.strategies.MMPS(num_steps=7), num_samples=2
     )
     assert result.nfe == 7
+
+
+def test_prior_and_shape_may_be_given_by_position():
+    inner = field()
+    assert ResampledPrior(inner, (8, 12)).fingerprint() == ResampledPrior(prior=inner, shape=(8, 12)).fingerprint()
+    with pytest.raises(TypeError, match="positional"):
+        ResampledPrior(inner, (8, 12), 0.1)

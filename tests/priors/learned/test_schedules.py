@@ -1,4 +1,4 @@
-"""Every parametrisation of a network against the closed form of one Gaussian law (priors cards 1 and 5)."""
+"""Every parametrisation of a network against the closed form of one Gaussian (arXiv 2206.00364)."""
 
 from __future__ import annotations
 
@@ -210,3 +210,8 @@ def test_usual_levels():
 def test_refusals(make, message):
     with pytest.raises(InputError, match=message):
         make()
+
+
+def test_the_obvious_arguments_may_be_given_by_position():
+    assert EDM(0.5) == EDM(sigma_data=0.5)
+    assert Scheduled("noise", VP()) == Scheduled(what="noise", schedule=VP())

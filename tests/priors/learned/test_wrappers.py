@@ -56,7 +56,7 @@ def test_a_solve_with_a_function():
     result = iv.solve(A, y, prior, noise=1.0, strategy=strategy, num_samples=500)
     error = (0.5 / 500) ** 0.5  # of a mean, the std of a sample being sqrt(1/2)
     assert float((result.mean - y / 2).abs().max()) < 5 * error
-    bias = 3.9e-3 * (64 / 50) ** 2  # of the variance, by the sampler's steps: it is of order 2 (priors card 3)
+    bias = 3.9e-3 * (64 / 50) ** 2  # of the variance, by the sampler's steps: it is of order 2 (arXiv 2206.00364)
     assert float(result.std.square().mean()) == pytest.approx(0.5, abs=5 * 0.5 * (2 / (500 * 40)) ** 0.5 + bias)
 
 
