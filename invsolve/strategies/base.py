@@ -70,7 +70,7 @@ class Run(Generic[BoundT]):
         return len(self.problem.data)
 
     def normal(self, step: int, index: int = 0) -> Tensor:
-        """White standard normal numbers ``(rows, *shape)``: draw ``index`` of step ``step`` (-1: before the first)."""
+        """White standard normal values ``(rows, *shape)``: draw ``index`` of step ``step`` (-1: before the first)."""
         return self.draws.normal(self.problem.shape, self.problem.signal_dtype, step=step + 1, index=index)
 
     def noise(self, step: int, index: int = 0) -> Tensor:

@@ -143,9 +143,9 @@ class Level:
         """One Metropolis move of the particles in ``rows``: noise up to a level a', then a guided step back to a.
 
         ``reach`` (rows,), integers, the same for all particles of an item: ``a'^2 = a^2 (1 + 2^(reach / 2))``. Leaves
-        ``density * twist^exponent`` of level a invariant: x' at level a' is a Gibbs draw in the law extended by the
-        forward noising, and the step back from x', whose Gaussian does not depend on x, is an independence proposal
-        for x given x'. Returns the particles (where accepted with new steps), and what was accepted (rows,).
+        ``density * twist^exponent`` of level a invariant: x' at level a' is a Gibbs draw in the distribution extended
+        by the forward noising, and the step back from x', whose Gaussian does not depend on x, is an independence
+        proposal for x given x'. Returns the particles (where accepted with new steps), and what was accepted (rows,).
         """
         accepted = torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
         first = _FIRST + 4 * number

@@ -9,6 +9,9 @@ import torch
 
 import invsolve as iv
 from invsolve.operators import BlackBox
+from invsolve.results import certificate as certificates
+from invsolve.results.result import Status
+from invsolve.solving import escalation
 from invsolve.solving.escalation import climb
 from invsolve.solving.request import Found, pooled
 from invsolve.strategies.choice.candidates import Candidate, candidates
@@ -188,7 +191,7 @@ def test_few_samples_come_from_the_same_particles():
 
 def test_candidates_are_tried_inside_the_budget(monkeypatch):
     """Nothing is certified to 1e-4 posterior std: the first candidate does not pass, the next is too dear."""
-    monkeypatch.setattr(iv.certificate, "MEAN_ERROR", 1e-4)
+    monkeypatch.setattr(certificates, "MEAN_ERROR", 1e-4)
     result = iv.solve(
         BENT,
         torch.zeros(N, dtype=D),
@@ -217,7 +220,7 @@ def test_chains_stop_where_the_budget_ends(budget):
 
 
 def test_without_a_budget_what_was_begun_is_finished(monkeypatch):
-    monkeypatch.setattr(iv.climb, "Budget", lambda: iv.Budget(seconds=1e-6))
+    monkeypatch.setattr(escalation, "Budget", lambda: iv.Budget(seconds=1e-6))
     result = iv.solve(BENT, torch.zeros(N, dtype=D), prior(), noise=0.1, num_samples=8)
     assert result.certificate.reached and float(result.info["moves"].min()) > 8
 
@@ -315,7 +318,7 @@ def test_only_items_that_are_not_certified_go_on(monkeypatch):
     """The second of three fails at first: the others keep what the first candidate found, bit for bit."""
     y = torch.randn(3, N, generator=torch.Generator().manual_seed(0), dtype=D)
     first = iv.solve(BENT, y, prior(), noise=0.1, num_samples=64, strategy=iv.strategies.NoiseMCMC(chains=4096))
-    honest = iv.climb.judged
+    honest = escalation.judged
 
     def strict(info):
         passed, tests, wrong = honest(info)
@@ -326,7 +329,7 @@ def test_only_items_that_are_not_certified_go_on(monkeypatch):
             else (passed, tests, wrong)
         )
 
-    monkeypatch.setattr(iv.climb, "judged", strict)
+    monkeypatch.setattr(escalation, "judged", strict)
     result = iv.solve(BENT, y, prior(), noise=0.1, num_samples=64, budget=1e6)
     attempts = result.certificate.attempts
     assert [(a.items, a.reached) for a in attempts] == [(3, 2), (1, 1)] and result.certificate.reached
@@ -421,9 +424,9 @@ def test_a_certificate_is_saved_with_its_result(tmp_path):
 def test_a_certificate_of_nothing_is_none():
     value = iv.solve(LINEAR, torch.zeros(N, dtype=D), prior(), noise=0.1).certificate.to_dict()
     with pytest.raises(ValueError, match="without attempts"):
-        iv.certificate.Certificate.from_dict(value | {"attempts": []})
+        certificates.Certificate.from_dict(value | {"attempts": []})
     with pytest.raises(KeyError):
-        iv.certificate.Certificate.from_dict({})
+        certificates.Certificate.from_dict({})
 
 
 def test_a_likelihood_that_is_zero_everywhere_fails_soon():
@@ -442,7 +445,7 @@ def test_a_likelihood_that_is_zero_everywhere_fails_soon():
     result = iv.solve(
         Nowhere(), y, prior(), noise=0.3, num_samples=4, throw=False, strategy=iv.strategies.NoiseMCMC(num_steps=200)
     )
-    assert result.status is iv.result.Status.SOME_FAILED
+    assert result.status is Status.SOME_FAILED
     assert result.failed[:, 0].all() and not result.failed[:, 1].any()
     assert result.info["moves"][0, 0] == 30 and result.info["mean_error"][0, 0].isnan()
     with pytest.raises(iv.errors.SolveError, match="4 of 8 samples failed"):
