@@ -17,7 +17,6 @@ from invsolve.strategies.smc.coordinates import Coordinates, Jacobian
 from invsolve.strategies.smc.kernels import Kernel
 from invsolve.strategies.smc.twisted import BareLocal, DenseLocal, DiagonalLocal, Local
 
-_BLOCK = 2**25  # bytes of matrices at a time: rows are run in blocks, which also keeps them in a CPU's cache
 _LADDER = 0.5  # moves go up by a variance of a^2 2^(j / 2), j = `reach` of an item
 _FIRST = 1  # of the draws of a step: 0 is its own noise, then four for every move
 
@@ -44,6 +43,7 @@ class Setting:
     fixed_noise: bool  # Gaussian; else the Jacobian is that of the operator alone, scaled at every D
     guidance: BoundGuidance | None  # whose D_y the steps go to; None: the one that belongs to the twist
     batch: int  # items
+    block_bytes: int = 2**25  # matrices at a time: rows are run in blocks, which also keeps them in a CPU's cache
 
     @property
     def row_bytes(self) -> int:
@@ -216,7 +216,7 @@ class Level:
         return values[rows] if values.ndim else values
 
     def _blocks(self, count: int) -> list[slice]:
-        size = max(1, _BLOCK // self.setting.row_bytes)
+        size = max(1, self.setting.block_bytes // self.setting.row_bytes)
         return [slice(first, min(first + size, count)) for first in range(0, count, size)]
 
 
