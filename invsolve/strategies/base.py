@@ -31,7 +31,7 @@ else:
 
     StateT, BoundT = TypeVar("StateT"), TypeVar("BoundT")
 
-Info = Mapping[str, Tensor]  # what is only looked at: each (rows,)
+Info = Mapping[str, Tensor]  # what is only looked at, each (rows,): `strategies.diagnostics.Diagnostics`, or yours
 
 
 class Bound(Protocol):
@@ -70,7 +70,7 @@ class Run(Generic[BoundT]):
         return len(self.problem.data)
 
     def normal(self, step: int, index: int = 0) -> Tensor:
-        """White standard normal numbers ``(rows, *shape)``: draw ``index`` of step ``step`` (-1: before the first)."""
+        """White standard normal values ``(rows, *shape)``: draw ``index`` of step ``step`` (-1: before the first)."""
         return self.draws.normal(self.problem.shape, self.problem.signal_dtype, step=step + 1, index=index)
 
     def noise(self, step: int, index: int = 0) -> Tensor:
@@ -115,7 +115,7 @@ class Strategy(abc.ABC, Generic[StateT, BoundT]):
 
     @abc.abstractmethod
     def step(self, run: Run[BoundT], state: StateT, i: int) -> tuple[StateT, Info]:
-        """The state after step ``i`` (0, 1, ...), and the info."""
+        """The state after step ``i`` (0, 1, ...), and the info: `Diagnostics`, or a mapping of names to ``(rows,)``."""
 
     def finished(self, run: Run[BoundT], state: StateT) -> bool:
         """True once further steps would change nothing: `num_steps` is then a limit. Asked after every step."""

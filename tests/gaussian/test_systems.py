@@ -11,7 +11,6 @@ from invsolve.core.arrays import to_real
 from invsolve.core.counting import tally
 from invsolve.gaussian import systems as linear_gaussian
 from invsolve.gaussian.law import DenseModes, GaussianLaw
-from invsolve.gaussian.posterior import GaussianPosterior
 from invsolve.gaussian.systems import DenseSystem, IterativeSystem, dense_matrix, make_system, probe
 from invsolve.noise import Gaussian
 from invsolve.operators.base import LinearOperator, Operator

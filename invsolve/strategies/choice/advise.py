@@ -75,7 +75,7 @@ class Advised:
 
     def __str__(self) -> str:
         cost = "" if math.isnan(self.evaluations) else f", {self.evaluations:.4g} evaluations"
-        std = "" if math.isnan(self.std) else f", std {self.std:.2f} of the right one"
+        std = "" if math.isnan(self.std) else f", posterior standard deviation {self.std:.2f} times the right one"
         return f"{self.name}: {_WORDS[self.verdict]}{std}{cost}"
 
 

@@ -21,7 +21,7 @@ from invsolve.strategies.diagnostics import Diagnostics
 from invsolve.strategies.guidance.guided import BoundGuidance, Guidance, Guided
 from invsolve.strategies.guidance.preset import Preset, guided
 
-_DROWNED = 4.0  # noise, in rms of the signal, above which a learned prior's law replaces its Jacobian
+_DROWNED = 4.0  # noise, in rms of the signal, above which a learned prior's stated Gaussian replaces its Jacobian
 _DROWNED_ITER = 12  # products with the operator there: the walk forgets what is left
 _TRUSTED = 3  # products with the Jacobian of a network that are taken whatever it is
 _LEARNED_RTOL = 1e-2

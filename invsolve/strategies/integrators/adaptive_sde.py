@@ -26,7 +26,7 @@ _SAFETY, _POWER = 0.9, 0.9  # theta and r of the paper's `h <- theta h E^-r`
 _FIRST = 0.01  # the first step, of the whole way
 _ROUND = 1e-12  # of the whole way: how far the sum of its stretches may be from it
 _DEPTH = 8  # rejections within rejections that are remembered; beyond, two stretches are merged
-_PROBES = 16  # draws of the law that the rms of its signals is measured by
+_PROBES = 16  # draws that the rms of its signals is measured by
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -41,7 +41,7 @@ class AdaptiveState:
     later_size: Tensor  # (rows, _DEPTH) float64: stretches beyond it whose increments are known, the next one last
     later_kick: Tensor  # (rows, _DEPTH, *shape)
     depth: Tensor  # (rows,) int64: how many there are
-    accepted: Tensor  # (rows,) float64, numbers of trials
+    accepted: Tensor  # (rows,) float64, how many trials
     rejected: Tensor
 
 
@@ -209,7 +209,7 @@ def _next_stretch(state: AdaptiveState, refused: Tensor, wish: Tensor, z: Tensor
     """The next step of every row, at most ``wish`` (rows,) long, and the Brownian path beyond it.
 
     What a refused step has seen of the path stays: its stretch is put back and cut, the increment of the first part
-    drawn from the Brownian bridge. So no trial, refused or not, changes the law of the noise.
+    drawn from the Brownian bridge. So no trial, refused or not, changes the distribution of the noise.
     """
     rows, slots = torch.arange(len(wish), device=wish.device), torch.arange(_DEPTH, device=wish.device)
     depth = (state.depth + refused).clamp(max=_DEPTH)
@@ -247,7 +247,7 @@ def _slots(which: Tensor, like: Tensor) -> Tensor:
 
 
 def _rms(prior: Prior) -> float:
-    """The rms of signals about the prior's mean: of draws of its stated law; else ``prior.scale``."""
+    """The rms of signals about the prior's mean: of draws of its stated Gaussian; else ``prior.scale``."""
     if not isinstance(prior, HasLaw):
         return prior.scale
     draws = Draws.for_rows(0, [0] * _PROBES, list(range(_PROBES)), prior.device, purpose="adaptive")

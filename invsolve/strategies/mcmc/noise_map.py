@@ -1,4 +1,4 @@
-"""The map from white noise to the prior: where a Markov chain lives in which the prior is a standard normal law."""
+"""The map from white noise to the prior: where a Markov chain lives in which the prior is standard normal."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class _Transport:
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Flow:
-    """A deterministic sampler, started from the prior's law (or its scale) plus noise of the highest level.
+    """A deterministic sampler, started from the prior's stated Gaussian (or its scale) plus noise of the highest level.
 
     The gradient is taken through all of its steps; of a denoiser only the input is kept, and it is evaluated again on
     the way back (`_Denoise`), so that memory is that of the states alone.

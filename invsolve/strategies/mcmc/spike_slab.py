@@ -1,7 +1,7 @@
-"""Exact draws of two coefficients at a time, for priors whose coefficients are mixtures of a few normal laws.
+"""Exact draws of two coefficients at a time, for priors whose coefficients are mixtures of a few Gaussians.
 
-Gradients change slowly between the parts of such a law (a coefficient that is on or off). With linear data and Gaussian
-noise the law of two coefficients given all others is a mixture of normal laws in the plane, one for each pair of parts,
+Gradients change slowly between the parts of such a mixture (a coefficient that is on or off). With linear data and
+Gaussian noise two coefficients given all others have a mixture of Gaussians in the plane, one for each pair of parts,
 which is drawn from without rejection: a Gibbs sampler of blocks (Geman & Geman 1984; Liu, Wong & Kong 1994, Biometrika
 81, 27-40). Two, because correlated columns of the operator let one coefficient take over what another one explains.
 """
@@ -33,7 +33,7 @@ class Sites:
     """The whitened data of every item as a function of the coefficients: ``log p = const + h c - c G c / 2``."""
 
     law: ScalarLaw
-    variances: Tensor  # (parts, n), of the normal laws that a coefficient is a mixture of
+    variances: Tensor  # (parts, n), of the Gaussians that a coefficient is a mixture of
     log_weights: Tensor
     gram: Tensor  # G (items or 1, n, n), float64
     pull: Tensor  # h (items, n)
@@ -58,7 +58,7 @@ class Sites:
         B = torch.stack([to_real(row.whiten(row.operator(modes))).double().mT for row in rows])
         gram = B.mT @ B
         size = gram.diagonal(dim1=1, dim2=2).clamp_min(torch.finfo(gram.dtype).tiny).sqrt()
-        odds = (gram / (size[:, :, None] * size[:, None])).square() + 1e-6  # of squared correlations; any law would do
+        odds = (gram / (size[:, :, None] * size[:, None])).square() + 1e-6  # of squared correlations; any odds would do
         odds.diagonal(dim1=1, dim2=2).zero_()
         partners = odds.cumsum(2)
         return cls(

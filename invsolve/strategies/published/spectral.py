@@ -1,4 +1,4 @@
-"""A problem in the singular coordinates of its operator, for the methods that work there one number at a time."""
+"""A problem in the singular coordinates of its operator, for the methods that work there one coordinate at a time."""
 
 from __future__ import annotations
 

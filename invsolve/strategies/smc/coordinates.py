@@ -1,6 +1,6 @@
 """Coordinates in which SMC works: real numbers u in which the diffusion noise is white, all in float64.
 
-They are the modes of a prior whose covariance given ``x_t`` is diagonal there (Gaussian laws, sparse priors), else the
+They are the modes of a prior whose covariance given ``x_t`` is diagonal there (Gaussian and sparse priors), else the
 entries of the signal. Everything is float64: twists are differences of large numbers.
 """
 
@@ -67,7 +67,7 @@ class Coordinates:
         return to_real(x if self.modes is None else self.modes.adjoint(x)).double()
 
     def law_variances(self) -> Tensor:
-        """Of the modes of the prior's law, ``(1, n)``."""
+        """Of the modes of the prior's stated Gaussian, ``(1, n)``."""
         assert isinstance(self.prior, HasLaw)
         v = self.prior.law.variances.double().reshape(1, -1)
         return v.repeat_interleave(2, 1) if self.dtype.is_complex else v
@@ -85,13 +85,13 @@ class Coordinates:
         if isinstance(self.prior, HasModeMoments):
             value, variances = self.prior.mode_moments(x, level)
             return value, self.analysis(value), variances.double().reshape(-1, self.size)
-        count("denoise", len(x))  # by the law itself: the prior's own would go to modes and back
+        count("denoise", len(x))  # in the modes: the prior's own would go to modes and back
         t2, v = level.view(-1, 1) ** 2, self.law_variances()
         mean = v / (v + t2) * u
         return self.synthesis(mean), mean, v * (t2 / (v + t2))
 
     def log_density(self, u: Tensor, level: Tensor) -> Tensor:
-        """``log p_t`` of the signal at modes ``u``, (rows,), of a prior that is its law."""
+        """``log p_t`` of the signal at modes ``u``, (rows,), of a Gaussian prior."""
         total = self.law_variances() + level.view(-1, 1) ** 2
         return -0.5 * (u.square() / total + total.log()).sum(1) - self.constant
 

@@ -66,7 +66,7 @@ def _unguided(run: Run, top: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _guided(run: Run, coordinates: Coordinates, local: Local, top: Tensor) -> tuple[Tensor, Tensor]:
-    """Particles at the highest level given the data, for a Gaussian law; and their log density, in the signal."""
+    """Particles at the highest level given the data, for a Gaussian prior; and their log density, in the signal."""
     z = to_real(run.normal(-1)).double()
     kernel = local.guided(torch.zeros_like(z), top)
     return coordinates.synthesis(kernel.draw(z)), kernel.log_prob_of(z) - coordinates.constant

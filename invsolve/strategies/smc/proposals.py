@@ -18,7 +18,6 @@ from invsolve.strategies.smc.coordinates import Coordinates, Jacobian
 from invsolve.strategies.smc.kernels import Kernel
 from invsolve.strategies.smc.twisted import BareLocal, DenseLocal, DiagonalLocal, Local
 
-_BLOCK = 2**25  # bytes of matrices at a time: rows are run in blocks, which also keeps them in a CPU's cache
 _LADDER = 0.5  # moves go up by a variance of a^2 2^(j / 2), j = `reach` of an item
 _FIRST = 1  # of the draws of a step: 0 is its own noise, then four for every move
 
@@ -38,6 +37,7 @@ class Setting:
     fixed_noise: bool  # Gaussian; else the Jacobian is that of the operator alone, scaled at every D
     guidance: BoundGuidance | None  # whose D_y the steps go to; None: the one that belongs to the twist
     batch: int  # items
+    block_bytes: int = 2**25  # matrices at a time: rows are run in blocks, which also keeps them in a CPU's cache
 
     @property
     def row_bytes(self) -> int:
@@ -137,9 +137,9 @@ class Level:
         """One Metropolis move of the particles in ``rows``: noise up to a level a', then a guided step back to a.
 
         ``reach`` (rows,), integers, the same for all particles of an item: ``a'^2 = a^2 (1 + 2^(reach / 2))``. Leaves
-        ``density * twist^exponent`` of level a invariant: x' at level a' is a Gibbs draw in the law extended by the
-        forward noising, and the step back from x', whose Gaussian does not depend on x, is an independence proposal
-        for x given x'. Returns the particles (where accepted with new steps), and what was accepted (rows,).
+        ``density * twist^exponent`` of level a invariant: x' at level a' is a Gibbs draw in the distribution extended
+        by the forward noising, and the step back from x', whose Gaussian does not depend on x, is an independence
+        proposal for x given x'. Returns the particles (where accepted with new steps), and what was accepted (rows,).
         """
         accepted = torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
         first = _FIRST + 4 * number
@@ -210,7 +210,7 @@ class Level:
         return values[rows] if values.ndim else values
 
     def _blocks(self, count: int) -> list[slice]:
-        size = max(1, _BLOCK // self.setting.row_bytes)
+        size = max(1, self.setting.block_bytes // self.setting.row_bytes)
         return [slice(first, min(first + size, count)) for first in range(0, count, size)]
 
 

@@ -28,7 +28,7 @@ from invsolve.strategies.smc.coordinates import Coordinates, linear_jacobian
 from invsolve.strategies.smc.initial import first_particles
 from invsolve.strategies.smc.proposals import Form, Level, Ready, Setting
 
-DENSE_SIZE = 128  # real numbers of a signal that has a dense covariance for every particle
+DENSE_SIZE = 128  # real unknowns up to which every particle has a dense covariance
 _ROUNDINGS = 10  # of a signal of the prior's scale: the least level at which particles differ by noise
 MAX_SIDE = 2048  # the smaller number of data and unknowns, of which determinants are formed
 MAX_ENTRIES = 2**24  # of the matrix of the operator: 128 MiB
@@ -317,9 +317,9 @@ class SMC(Strategy[SMCState, _Bound]):
         weights = normalised(logs)
         kept = torch.zeros_like(weights).scatter_(0, founder, 1.0).sum(0)
         log_evidence = state.log_evidence.view(-1, batch)[0] + log_mean_exp(logs)
-        # Where weights are equal but for rounding their spread says nothing: ten roundings a number and level.
-        numbers = prod(run.problem.data.shape[1:]) + prod(run.problem.shape)
-        rounding = 10 * torch.finfo(run.problem.data.dtype).eps * self.num_steps * (numbers + log_evidence.abs())
+        # Where weights are equal but for rounding their spread says nothing: ten roundings a value and level.
+        values = prod(run.problem.data.shape[1:]) + prod(run.problem.shape)
+        rounding = 10 * torch.finfo(run.problem.data.dtype).eps * self.num_steps * (values + log_evidence.abs())
         each = Diagnostics(
             log_evidence=log_evidence,
             log_evidence_se=(relative_variance(weights, founder) + rounding**2).sqrt(),
@@ -349,7 +349,7 @@ def _buried(state: SMCState, batch: int) -> SMCState:
 def _levels(problem: Problem, prior: Prior) -> tuple[float | Tensor, float | Tensor]:
     """`noise_levels`, but none that drowns in the rounding of the signal, where weights would be rounding.
 
-    Nothing is lost by ending higher: the last step draws from the law of x0 given the last level.
+    Nothing is lost by ending higher: the last step draws x0 given the last level.
     """
     high, low = noise_levels(problem, prior)
     # With coloured noise the mean is in other units than the levels.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -16,7 +16,6 @@ from invsolve.core.random import Draws
 from invsolve.core.resampling import in_place, systematic
 from invsolve.strategies import SMC
 from invsolve.strategies.base import Run
-from invsolve.strategies.smc import proposals as proposals_module
 from invsolve.strategies.smc.coordinates import Coordinates, linear_jacobian
 from invsolve.strategies.smc.kernels import UpdatedKernel
 from invsolve.strategies.smc.proposals import Level
@@ -389,25 +388,49 @@ def test_a_guidance_says_what_it_lacks() -> None:
 
 
 # --- blocks ------------------------------------------------------------------------------------------------------------
-@pytest.fixture
-def sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many rows every conditioning had."""
-    seen: list[int] = []
-    original = dict(proposals_module._LOCALS)
+class Counted(iv.operators.LinearOperator):
+    """Entries 0 and 2 of four; remembers how many rows every call had."""
 
-    def spied(form: str):  # type: ignore[no-untyped-def]
-        def of(problem, coordinates, jacobian, x, u, level):  # type: ignore[no-untyped-def]
-            seen.append(len(x))
-            return original[form](problem, coordinates, jacobian, x, u, level)
+    in_shape, out_shape = (4,), (2,)
 
-        return of
+    def __init__(self) -> None:
+        self.rows: list[int] = []
 
-    monkeypatch.setattr(proposals_module, "_LOCALS", {form: spied(form) for form in original})
-    return seen
+    def _apply(self, x: Tensor) -> Tensor:
+        self.rows.append(len(x))
+        return x[:, ::2]
+
+    def _adjoint(self, y: Tensor) -> Tensor:
+        x = y.new_zeros(len(y), 4)
+        x[:, ::2] = y
+        return x
+
+
+@dataclass(frozen=True, kw_only=True)
+class InBlocks(iv.strategies.Strategy):
+    """SMC whose rows run in blocks of so many bytes."""
+
+    smc: SMC
+    block_bytes: int
+    num_steps: int = 6
+    couples = "samples"
+
+    def bind(self, problem, prior):  # type: ignore[no-untyped-def]
+        bound = self.smc.bind(problem, prior)
+        return replace(bound, setting=replace(bound.setting, block_bytes=self.block_bytes))
+
+    def init(self, run):  # type: ignore[no-untyped-def]
+        return self.smc.init(run)
+
+    def step(self, run, state, i):  # type: ignore[no-untyped-def]
+        return self.smc.step(run, state, i)
+
+    def log_weights(self, run, state):  # type: ignore[no-untyped-def]
+        return self.smc.log_weights(run, state)
 
 
 @pytest.mark.parametrize("form", ["dense", "diagonal", "bare"])
-def test_blocks_change_nothing_but_memory(form: str, sizes: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blocks_change_nothing_but_memory(form: str) -> None:
     prior: iv.priors.Prior = (
         spike_slab((4,))
         if form == "diagonal"
@@ -417,16 +440,16 @@ def test_blocks_change_nothing_but_memory(form: str, sizes: list[int], monkeypat
             covariances=0.2 * torch.eye(4, dtype=D),
         )
     )
-    A = iv.operators.Subsample(index=torch.tensor([0, 2]), in_shape=(4,))
     y = torch.tensor([[0.5, -1.0], [1.0, 0.3]], dtype=D)
     noise = iv.noise.Gaussian(std=torch.tensor([[0.3], [0.2]], dtype=D))
-    strategy = SMC(num_steps=6, moves=2, resample_below=0.9, dense_size=3 if form == "bare" else 128)
-    whole = iv.solve(A, y, prior, noise=noise, strategy=strategy, num_samples=60)
-    assert max(sizes) == 120
-    sizes.clear()
-    monkeypatch.setattr(proposals_module, "_BLOCK", 2**14)
-    parts = iv.solve(A, y, prior, noise=noise, strategy=strategy, num_samples=60)
-    assert 1 < max(sizes) < 30
+    smc = SMC(num_steps=6, moves=2, resample_below=0.9, dense_size=3 if form == "bare" else 128)
+    operators, results = (Counted(), Counted()), []
+    for A, strategy in zip(operators, (smc, InBlocks(smc=smc, block_bytes=2**14)), strict=True):
+        results.append(iv.solve(A, y, prior, noise=noise, strategy=strategy, num_samples=60))
+    whole, parts = results
+    many, few = (A.rows for A in operators)
+    # The first particles and chi^2 look at all rows at once; the steps at blocks of them.
+    assert many.count(120) > 6 and few.count(120) <= 2 and 1 < max(n for n in few if n < 120) < 30
     torch.testing.assert_close(whole.samples, parts.samples, rtol=1e-8, atol=1e-8)
     torch.testing.assert_close(whole.weights, parts.weights, rtol=1e-6, atol=1e-12)
 
