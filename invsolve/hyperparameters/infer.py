@@ -25,6 +25,7 @@ from invsolve.progress import Progress
 from invsolve.results.assembly import assemble
 from invsolve.results.result import Result
 from invsolve.results.strategy_output import StrategyOutput
+from invsolve.strategies.diagnostics import Diagnostics
 from invsolve.strategies.exact import Exact
 
 
@@ -41,7 +42,7 @@ def infer(request: HyperparameterRequest, progress: Progress) -> Result:
     output = StrategyOutput(
         samples=drawn.samples,
         chi2=drawn.chi2,
-        info=drawn.info,
+        info=Diagnostics.of(drawn.info),
         calls=calls,
         processed=request.rows,
         seconds=time.perf_counter() - started,

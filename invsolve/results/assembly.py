@@ -83,7 +83,7 @@ def assemble(
             "units": problem.units,
             **({"prior notes": list(prior.notes)} if prior.notes else {}),
             # What `compare` tells the same data by.
-            **({"data": data_fingerprint(problem)} if "log_evidence" in output.info or parameters else {}),
+            **({"data": data_fingerprint(problem)} if output.info.log_evidence is not None or parameters else {}),
         },
         versions={"invsolve": _version(), "torch": torch.__version__, "python": platform.python_version()},
         info={k: v.view(lead) for k, v in output.info.items()},

@@ -9,6 +9,8 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
+from invsolve.strategies.diagnostics import Diagnostics
+
 MEAN_ERROR = 0.15  # posterior stds: bound (two standard errors) that is asked of the mean of every component
 STD_ERROR = 0.15  # relative: the same of every std
 EVIDENCE_SE = 1.0  # nats: above it islands disagree by factors, and one of them may be all that counts
@@ -133,18 +135,20 @@ def worst(name: str, value: Tensor) -> float:
     return float(value.nan_to_num(0.0).min() if name == POWER else value.nan_to_num(torch.inf).max())
 
 
-def judged(info: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor], str]:
+def judged(info: Diagnostics) -> tuple[Tensor, dict[str, Tensor], str]:
     """From the info of an ensemble ``(items,)`` each: which items pass, the tests, and what failed, in words."""
+    mean_error, std_error, se = info.mean_error, info.std_error, info.log_evidence_se
+    assert mean_error is not None and std_error is not None and se is not None  # of every strategy that is tested
     tests = {
-        MEAN_TEST: 2 * info["mean_error"],
-        STD_TEST: 2 * info["std_error"],
-        "standard error of the log-evidence (nats)": info["log_evidence_se"],
+        MEAN_TEST: 2 * mean_error,
+        STD_TEST: 2 * std_error,
+        "standard error of the log-evidence (nats)": se,
     }
     limits = (MEAN_ERROR, STD_ERROR, EVIDENCE_SE)
     good = [value <= limit for value, limit in zip(tests.values(), limits, strict=True)]  # False for NaN
-    if "beta" in info:
-        tests[POWER] = info["beta"]
-        good.append(info["beta"] >= 1)
+    if info.beta is not None:
+        tests[POWER] = info.beta
+        good.append(info.beta >= 1)
     passed = torch.stack(good).all(0)
     wrong = [
         f"{name} {worst(name, value):.2g}"

@@ -8,6 +8,8 @@ from typing import final
 
 from torch import Tensor
 
+from invsolve.strategies.diagnostics import Diagnostics
+
 
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -17,7 +19,7 @@ class StrategyOutput:
     samples: Tensor  # (rows, *shape)
     chi2: Tensor  # (rows,)
     log_weights: Tensor | None = None  # (rows,); None: equal weights
-    info: dict[str, Tensor] = field(default_factory=dict)  # (rows,) each
+    info: Diagnostics = field(default_factory=Diagnostics)  # (rows,) each
     calls: Counter[str] = field(default_factory=Counter)  # of denoiser and operator by kind, in rows
     processed: int  # rows that the calls are divided by
     seconds: float

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from invsolve.core.resampling import effective, normalised
+from invsolve.strategies.diagnostics import Diagnostics
 
 _MISFIT = 5.0  # median chi^2 per datum above which the samples are said not to fit
 _HOPELESS, _FEW = 100.0, 0.01  # chi^2 that no posterior sample has (as of counts that are impossible), and the share
@@ -62,11 +63,12 @@ def shortfalls(info: Mapping[str, Tensor]) -> tuple[str, ...]:
     """What a strategy did not reach, from its ``info`` of these rows."""
     found = []
     # NaN: of items whose samples are not of chains.
-    power = float(info["beta"].nan_to_num(nan=1.0).min()) if "beta" in info and info["beta"].numel() else 1.0
+    told = Diagnostics.of(info)
+    power = float(told.beta.nan_to_num(nan=1.0).min()) if told.beta is not None and told.beta.numel() else 1.0
     if power < 1:
         found.append(f"the chains reached the power {power:.2g} of the likelihood only: raise num_steps")
-    for name, value in info.items():
-        worst = float(value.nan_to_num(0).max()) if "residual" in name and value.numel() else 0.0
+    for name, value in told.residuals.items():
+        worst = float(value.nan_to_num(0).max()) if value.numel() else 0.0
         if worst > _RESIDUAL:
             found.append(
                 f"{name}: a linear solve of the guidance stopped at {worst:.2g} of its right side: raise max_iter or, "

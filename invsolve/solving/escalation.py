@@ -17,6 +17,7 @@ from invsolve.results.strategy_output import StrategyOutput
 from invsolve.solving.request import SolveRequest
 from invsolve.strategies.base import Strategy
 from invsolve.strategies.choice.candidates import Candidate
+from invsolve.strategies.diagnostics import Diagnostics
 from invsolve.strategies.exact import Exact
 
 
@@ -176,15 +177,13 @@ class _BestSoFar:
 
         rows, own = len(old.chi2), len(found.chi2)
         nothing = torch.full((rows,), math.nan, dtype=torch.float64, device=old.chi2.device)
-        info = {
-            name: merged(old.info.get(name, nothing), found.info.get(name, nothing[:own]))
-            for name in (old.info | found.info)
-        }
+        names = dict.fromkeys((*old.info, *found.info))
+        info = {n: merged(old.info.get(n, nothing), found.info.get(n, nothing[:own])) for n in names}
         whole = replace(
             old,
             samples=merged(old.samples, found.samples),
             chi2=merged(old.chi2, found.chi2),
-            info=info,
+            info=Diagnostics.of(info),
             calls=old.calls + found.calls,
             seconds=old.seconds + found.seconds,
             chunk=found.chunk,
@@ -224,9 +223,9 @@ _ERROR = "error"  # what the best is chosen by
 
 def _power(found: StrategyOutput, items: int) -> Tensor:
     """Of the likelihood, that the samples of every item saw, (items,)."""
-    if "beta" not in found.info:
+    if found.info.beta is None:
         return torch.ones(items, dtype=torch.float64)
-    return found.info["beta"].view(-1, items)[0].double().cpu().nan_to_num(nan=1.0)
+    return found.info.beta.view(-1, items)[0].double().cpu().nan_to_num(nan=1.0)
 
 
 def _never(calls: int) -> bool:
@@ -252,9 +251,10 @@ def _judged(candidate: Candidate, found: StrategyOutput, batch: int) -> tuple[Te
             {},
             f"{candidate.strategy.name} is an approximation that was not tested",
         )
-    info = {k: v.view(-1, batch)[0].double().cpu() for k, v in found.info.items()}
+    info = found.info.mapped(lambda v: v.view(-1, batch)[0].double().cpu())
     passed, tests, wrong = judged(info)
-    return passed, tests | {_ERROR: info["mean_error"] + info["std_error"]}, wrong
+    assert info.mean_error is not None and info.std_error is not None  # `judged` has looked at them
+    return passed, tests | {_ERROR: info.mean_error + info.std_error}, wrong
 
 
 def _over(

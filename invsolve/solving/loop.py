@@ -22,6 +22,7 @@ from invsolve.problem import Problem
 from invsolve.progress import Progress
 from invsolve.results.strategy_output import StrategyOutput
 from invsolve.strategies.base import Run, Strategy
+from invsolve.strategies.diagnostics import Diagnostics
 
 _LOOK_EVERY = 10  # steps between looks for NaN; a look at every step costs a third of a tight loop
 
@@ -51,7 +52,7 @@ class FinishedRows:
             samples=columns["samples"],
             chi2=columns["chi2"],
             log_weights=columns.get("log_weights"),
-            info={k.removeprefix("info."): v for k, v in columns.items() if k.startswith("info.")},
+            info=Diagnostics.of({k.removeprefix("info."): v for k, v in columns.items() if k.startswith("info.")}),
             calls=self.calls,
             processed=self.processed,
             seconds=self.seconds + seconds,
@@ -150,12 +151,11 @@ class ChunkedRun:
                 state = fill_state(state, tensors)
                 calls.clear()
                 calls.update(before)
-            info: dict[str, Tensor] = {}
+            info = Diagnostics()
             diverged = torch.full((len(numbers),), -1, device=index.device)
             for i in range(first, steps):
                 state, now = strategy.step(run, state, i)
-                # Of residuals the worst of the walk is kept, of everything else the last.
-                info = {k: torch.maximum(info[k], v) if k in info and "residual" in k else v for k, v in now.items()}
+                info = Diagnostics.of(now).after(info)
                 done.steps_since += 1
                 if i % _LOOK_EVERY == _LOOK_EVERY - 1:
                     # A sum a row sees every NaN and infinity; nothing is read back here.
@@ -170,7 +170,7 @@ class ChunkedRun:
                     answer = strategy.stopped(run, state)
                     if answer is not None:
                         state, done.stopped = answer[0], True
-                        info |= answer[1]
+                        info = Diagnostics.of({**info, **answer[1]})
                         break
             x = strategy.samples(run, state)[:count]
             weights = strategy.log_weights(run, state)

@@ -23,6 +23,7 @@ from invsolve.progress import Progress
 from invsolve.results.strategy_output import StrategyOutput
 from invsolve.solving.loop import ChunkedRun, DrawFactory
 from invsolve.strategies.choice.candidates import Candidate
+from invsolve.strategies.diagnostics import Diagnostics
 from invsolve.strategies.mcmc.convergence import between_islands
 
 TILE = 8  # rows of a chunk with reproducible=True: constant, so that kernels add in one order whatever the batch is
@@ -81,8 +82,8 @@ class SolveRequest:
 
         each = self._chunked(candidate, self.problem.take(index), candidate.particles, draws, number, over)
         assert each.log_weights is not None
-        info = {k: v.view(candidate.particles, batch, islands)[0] for k, v in each.info.items()}
-        chosen, info = pooled(each.samples, each.chi2, each.log_weights, info, self.num_samples)
+        told = each.info.mapped(lambda v: v.view(candidate.particles, batch, islands)[0])
+        chosen, info = pooled(each.samples, each.chi2, each.log_weights, told, self.num_samples)
         return replace(
             each,
             samples=each.samples[chosen],
@@ -154,19 +155,20 @@ class SolveRequest:
 
 
 def pooled(
-    samples: Tensor, chi2: Tensor, log_weights: Tensor, info: dict[str, Tensor], num_samples: int
-) -> tuple[Tensor, dict[str, Tensor]]:
+    samples: Tensor, chi2: Tensor, log_weights: Tensor, info: Diagnostics, num_samples: int
+) -> tuple[Tensor, Diagnostics]:
     """Independent weighted runs as one: the rows to take as equally weighted samples, and the info of the whole.
 
     ``info`` ``(items, islands)`` each, ``log_evidence`` among them; rows are particle k of item b on island i, number
     ``(k * items + b) * islands + i``. Rows that failed have no weight.
     """
-    items, islands = info["log_evidence"].shape
+    assert info.log_evidence is not None  # strategies that are run on islands state it
+    items, islands = info.log_evidence.shape
     count = len(samples) // (items * islands)
     dead = ~torch.isfinite(to_real(samples)).all(1) | log_weights.isnan() | (log_weights == math.inf)
     logs = log_weights.double().masked_fill(dead, -math.inf).view(count, items, islands)
     own = torch.softmax(logs, 0).nan_to_num(0.0)
-    evidence = info["log_evidence"].double().nan_to_num(nan=-math.inf)
+    evidence = info.log_evidence.double().nan_to_num(nan=-math.inf)
     share = torch.softmax(evidence, 1).nan_to_num(1 / islands)
     real = torch.where(dead[:, None], 0.0, to_real(samples).double())
     values = torch.cat((real, real.square().sum(1, keepdim=True), chi2.double().nan_to_num(0.0)[:, None]), 1)
@@ -178,7 +180,5 @@ def pooled(
     island, particle = place // count, place % count
     item = torch.arange(items, device=place.device)[:, None]
     rows = ((particle * items + item) * islands + island).mT.flatten()
-    found = between_islands(each, square, evidence)
-    found |= {"ess": effective(weights.mT)}
-    found |= {k: v.double().amin(1) for k, v in info.items() if k == "founders"}
-    return rows, {k: v.repeat(num_samples) for k, v in found.items()}
+    found = {**info.over_islands(), **between_islands(each, square, evidence), "ess": effective(weights.mT)}
+    return rows, Diagnostics.of(found).mapped(lambda v: v.repeat(num_samples))

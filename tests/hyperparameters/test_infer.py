@@ -400,13 +400,13 @@ def test_an_evidence_that_chains_did_not_reach_does_not_count():
     assert any("NoiseMCMC gave no evidence at 1 of" in text and "number of steps" in text for text in result.warnings)
 
 
-def test_auto_takes_populations_where_there_is_no_closed_form():
+def test_auto_takes_ensembles_where_there_is_no_closed_form():
     from invsolve.hyperparameters.request import choose
 
     sparse = iv.priors.SparsePrior(shape=(4,), coefficients=iv.priors.Laplace(scale=1.0))
     problem = iv.Problem(iv.operators.Mask(mask=torch.ones(4, dtype=torch.bool)), torch.zeros(4), noise=0.1)
     strategy, why = choose(problem, sparse, iv.Hierarchy(), 1)
-    assert strategy.name == "NoiseMCMC" and "populations that give evidence" in why
+    assert strategy.name == "NoiseMCMC" and "ensembles that give evidence" in why
 
 
 def lattice_keeps(options, prior, A, y):
