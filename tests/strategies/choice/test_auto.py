@@ -15,6 +15,7 @@ from invsolve.solving import escalation
 from invsolve.solving.escalation import escalate
 from invsolve.solving.request import pooled
 from invsolve.strategies.choice.candidates import Candidate, candidates
+from invsolve.strategies.diagnostics import Diagnostics
 
 D = torch.float64
 N = 4
@@ -247,7 +248,7 @@ class Scripted:
             samples=torch.zeros(2, N, dtype=D),
             chi2=torch.ones(2, dtype=D),
             log_weights=None,
-            info=info,
+            info=Diagnostics.of(info),
             calls=Counter(denoise=1000),
             processed=2,
             seconds=1.0,
@@ -304,7 +305,7 @@ def test_pooling_counts_islands_by_their_evidence_and_drops_what_failed():
         samples.view(-1, 1),
         torch.ones(count * items * islands, dtype=D),
         logs.reshape(-1),
-        {"log_evidence": evidence},
+        Diagnostics(log_evidence=evidence),
         1000,
     )
     chosen = samples.view(-1, 1)[rows].view(1000, items)
