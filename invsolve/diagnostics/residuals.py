@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from invsolve.core.arrays import to_real
+from invsolve.core.resampling import systematic
 from invsolve.diagnostics.report import Measured, fail_z
 from invsolve.noise import Gaussian
 from invsolve.priors.base import Prior
@@ -36,9 +37,7 @@ def unweighted(samples: Tensor, weights: Tensor, number: int = LOOKED_AT) -> Ten
 
     ``samples`` ``(n, items, *shape)``, ``weights`` ``(n, items)``, normalised.
     """
-    comb = (torch.arange(number, dtype=weights.dtype, device=weights.device) + 0.5) / number
-    edges = weights.cumsum(0).T.contiguous()  # (items, samples)
-    chosen = torch.searchsorted(edges, comb.expand(len(edges), -1).contiguous()).clamp_max(edges.shape[1] - 1).T
+    chosen = systematic(weights, 0.5, number)
     return torch.stack([samples[index, item] for item, index in enumerate(chosen.T)], dim=1)
 
 

@@ -181,8 +181,8 @@ class _Search:
                 continue
             for start, _, stop in cell.edges(axis):
                 inner, outer = (self.values[n] for n in ((start, stop) if side else (stop, start)))
-                climb = max(0.0, outer - inner) / cell.widths[axis] * _LAYER if inner > -math.inf else 0.0
-                if outer + climb >= best - self.drop:
+                rise = max(0.0, outer - inner) / cell.widths[axis] * _LAYER if inner > -math.inf else 0.0
+                if outer + rise >= best - self.drop:
                     return True
         return False
 

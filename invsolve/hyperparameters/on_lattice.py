@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from invsolve.core.resampling import systematic
 from invsolve.gaussian.evidence import Evidence
 from invsolve.hyperparameters.lattice import Lattice, explore, run
 from invsolve.hyperparameters.mode_search import WIDEST, WIDEST_SAMPLED, Node
@@ -119,10 +120,8 @@ class _Evidences:
         for b in items:
             result, column = self._kept[node, b]
             own = [i for i, r in enumerate(rows) if r % request.batch == b]
-            edges = result.weights[:, column].cumsum(0)
-            # One comb for the rows of the item at this node: systematic resampling.
-            comb = (torch.arange(len(own)) + uniform[own[0]]) / len(own)
-            chosen = torch.searchsorted(edges, comb.to(edges.device, edges.dtype) * edges[-1]).clamp_max(len(edges) - 1)
+            # One draw for all rows of the item at this node.
+            chosen = systematic(result.weights[:, column, None], float(uniform[own[0]]), len(own))[:, 0]
             for i, k in zip(own, chosen.tolist(), strict=True):
                 x[i] = result.samples[k, column], result.chi2[k, column]
             for name, value in result.info.items():

@@ -542,7 +542,7 @@ def test_scalars_of_a_prior_without_density_need_the_evidence():
 
 
 @pytest.mark.parametrize("strategy", [iv.strategies.SMC(), iv.strategies.FPS()], ids=lambda s: s.name)
-def test_gibbs_takes_no_population(strategy):
+def test_gibbs_takes_no_ensemble(strategy):
     """Of one particle, which nothing corrects."""
     prior = iv.priors.GaussianPrior(mean=torch.zeros(2, dtype=F64), covariance=torch.eye(2, dtype=F64))
     A = iv.operators.Matrix(matrix=torch.eye(2, dtype=F64))
@@ -558,7 +558,7 @@ def test_gibbs_takes_no_population(strategy):
         )
 
 
-def test_auto_under_gibbs_takes_guidance_rather_than_a_population():
+def test_auto_under_gibbs_takes_guidance_rather_than_an_ensemble():
     hidden = iv.priors.from_denoiser(lambda x, s: x / (1 + s**2), shape=(3,), scale=1.0, dtype=F64)
     A = iv.operators.Matrix(matrix=torch.eye(3, dtype=F64))
     noise = iv.noise.Gaussian(std=iv.LogNormal(median=0.5, factor=2.0))

@@ -291,7 +291,7 @@ def test_uneven_weights_of_a_solve_are_said():
     one = iv.priors.GaussianPrior(mean=torch.zeros(1), covariance=torch.eye(1))
     for strategy in (iv.strategies.SMC(num_steps=4), iv.strategies.FPS(num_steps=4)):
         warnings = iv.solve(A, Y, prior(), noise=0.3, num_samples=1, strategy=strategy).warnings
-        assert any("a population of one" in w for w in warnings)
+        assert any("a single particle" in w for w in warnings)
     assert iv.solve(A, Y, prior(), noise=0.3, num_samples=8, strategy=iv.strategies.SMC()).warnings == ()
     blind = iv.strategies.MCGDiff(num_steps=10, resample_below=0.0)
     y = torch.tensor([[0.0], [12.0]])
