@@ -1,11 +1,12 @@
 """Noise models: the distribution of the data given the clean measurement ``A(x)``. The data term is always -log p.
 
-A float given to `solve` means ``Gaussian(std)``. For a noise of your own subclass `invsolve.noise.entrywise.Entrywise`
-(independent real data: three methods) or `Noise`.
+A float given to `solve` means ``Gaussian(std)``. For a noise of your own subclass `Entrywise` (independent real data: three
+methods) or `Noise`.
 """
 
 from invsolve.noise.base import Noise
 from invsolve.noise.convert import as_noise
+from invsolve.noise.entrywise import Entrywise
 from invsolve.noise.gaussian import Gaussian
 from invsolve.noise.laplace import Laplace
 from invsolve.noise.multiplicative import Multiplicative
@@ -17,6 +18,7 @@ from invsolve.noise.speckle import Speckle
 from invsolve.noise.transmission import PoissonTransmission
 
 __all__ = [
+    "Entrywise",
     "Gaussian",
     "Laplace",
     "Multiplicative",

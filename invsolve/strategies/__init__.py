@@ -11,10 +11,10 @@ from invsolve.strategies.diagnostics import Diagnostics
 from invsolve.strategies.exact import Exact
 from invsolve.strategies.guidance.guided import BoundGuidance, Guidance, Guided, NoGuidance
 from invsolve.strategies.guidance.mmps import MMPS, MomentMatching
-from invsolve.strategies.guidance.pigdm import PiGDM, PseudoinverseGuidance
 from invsolve.strategies.guidance.tmpd import TMPD, TweedieMoment
 from invsolve.strategies.guidance.unconditional import Unconditional
 from invsolve.strategies.mcmc.noise_mcmc import NoiseMCMC
+from invsolve.strategies.published.pigdm import PiGDM, PseudoinverseGuidance
 from invsolve.strategies.published.pigdm_published import PublishedPiGDM
 from invsolve.strategies.smc.smc import SMC
 

@@ -232,11 +232,11 @@ def test_a_point_instead_of_a_posterior_is_flagged():
     assert str(report) and report.plot() is not None
 
 
-def test_few_runs_say_what_they_cannot_notice():
+def test_few_runs_say_what_they_cannot_detect():
     A, prior = correlated(1)
     report = iv.calibrate(A, prior, noise=0.3, runs=3, num_samples=3)
     assert report.passed and report.coverage[0].level == 0.5
-    assert "too few to notice" in report.verdict and report.noticed_stds == (None, None) and report.noticed_bias is None
+    assert "too few to detect" in report.verdict and report.noticed_stds == (None, None) and report.noticed_bias is None
     more = iv.calibrate(A, prior, noise=0.3, runs=100, num_samples=63)
     low, high = more.noticed_stds
     assert 0.5 < low < 1 < high < 2 and 0 < more.noticed_bias < 1

@@ -128,8 +128,8 @@ def _size(problem: Problem) -> int:
 
 def alternatives(problem: Problem, prior: Prior) -> str:
     """The names of the strategies that would do for this problem, for an error message."""
-    from invsolve.strategies.guidance.pigdm import PiGDM
     from invsolve.strategies.guidance.tmpd import TMPD
+    from invsolve.strategies.published.pigdm import PiGDM
 
     known: dict[str, Strategy] = {
         "Exact()": Exact(),

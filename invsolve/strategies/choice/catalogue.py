@@ -7,7 +7,6 @@ from functools import cache
 from invsolve.strategies.base import Strategy
 from invsolve.strategies.exact import Exact
 from invsolve.strategies.guidance.mmps import MMPS
-from invsolve.strategies.guidance.pigdm import PiGDM
 from invsolve.strategies.guidance.tmpd import TMPD
 from invsolve.strategies.mcmc.noise_mcmc import NoiseMCMC
 from invsolve.strategies.published.daps import DAPS
@@ -17,6 +16,7 @@ from invsolve.strategies.published.diffpir import DiffPIR
 from invsolve.strategies.published.dps import DPS
 from invsolve.strategies.published.lanpaint import LanPaint
 from invsolve.strategies.published.lgd import LGD
+from invsolve.strategies.published.pigdm import PiGDM
 from invsolve.strategies.published.pnpdm import PnPDM
 from invsolve.strategies.published.reddiff import REDDiff
 from invsolve.strategies.smc.mcg_diff import FPS, MCGDiff
