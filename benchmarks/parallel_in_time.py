@@ -2,7 +2,7 @@
 
     python benchmarks/parallel_in_time.py          # half a minute; writes docs/parallel-in-time.{md,csv}
 
-The problem of the method card (Cao et al. 2311.11600 measured again there): 25 Euler steps from sigma 10 to 0.01, a
+The problem on which the method of Cao et al. (2311.11600) was measured before: 25 Euler steps from sigma 10 to 0.01, a
 Gaussian prior in 8 dimensions, float64. Errors are those of the last state against the chain run level after level, the
 largest of 20 samples, relative.
 """
@@ -26,7 +26,7 @@ from invsolve.strategies.integrators.deq_parallel import mixing_weights, relativ
 STEPS, SAMPLES, MEMORY = 25, 20, 5
 GRID = iv.samplers.log_grid(10.0, 0.01, STEPS)
 AT = (3, 5, 8, 10, 12, 15)
-CARD = {  # the card's figures, for its own matrix and start
+EARLIER = {  # figures of an earlier measurement, with a matrix and a start of its own
     ("prior", "Picard"): {3: 1.5, 5: 2e-1, 8: 2e-3, 10: 2.6e-5, 15: 3.7e-12},
     ("prior", "Anderson, + 1e-3"): {5: 1.3e-3, 8: 6e-5},
     ("prior", "Anderson, + 1e-12"): {8: 3e-6},
@@ -42,7 +42,7 @@ class Row:
     sweeps: int
     error: float  # of the last state
     whole: float  # of the whole trajectory
-    card: float | None
+    earlier: float | None
 
 
 def fixed(value: float) -> Ridge:
@@ -99,10 +99,10 @@ def measured(name: str, guidance: Guidance, carried: str) -> list[Row]:
     rows = []
     for method, ridge in METHODS.items():
         for sweeps, x in enumerate(iterates(bound, start, ridge, carried=carried), start=1):
-            known = CARD.get((name, method), {}).get(sweeps) if carried == "start" else None
+            known = EARLIER.get((name, method), {}).get(sweeps) if carried == "start" else None
             rows.append(Row(
                 problem=f"{name}, first guess: {carried}", method=method, sweeps=sweeps, error=worst(x[:, -1], last),
-                whole=worst(x.flatten(1), exact.flatten(1)), card=known,
+                whole=worst(x.flatten(1), exact.flatten(1)), earlier=known,
             ))  # fmt: skip
     return rows
 
@@ -160,9 +160,9 @@ calls instead of 25. That is a gain only where a device has room for the larger 
         parts += [f"## {name}", "", table([r for r in rows if r.problem == name], "error"), ""]
     known = [r for r in rows if r.problem == "prior, first guess: start"]
     parts += [
-        "## Beside the card",
+        "## Beside an earlier measurement",
         "",
-        "Errors of the whole trajectory, and in brackets the card's,\n"
+        "Errors of the whole trajectory, and in brackets those of an earlier measurement,\n"
         "which were measured with another matrix: compare how the rows fall, not the figures.",
         "",
         table(known, "whole"),
@@ -182,8 +182,10 @@ def table(rows: list[Row], which: str) -> str:
     lines = [["method", *(f"{k} sweeps" for k in AT)]]
     for method in METHODS:
         cells = {r.sweeps: r for r in rows if r.method == method}
-        card = {k: f" ({cells[k].card:.1e})" if which == "whole" and cells[k].card is not None else "" for k in AT}
-        lines.append([method, *(f"{getattr(cells[k], which):.1e}{card[k]}" for k in AT)])
+        earlier = {
+            k: f" ({cells[k].earlier:.1e})" if which == "whole" and cells[k].earlier is not None else "" for k in AT
+        }
+        lines.append([method, *(f"{getattr(cells[k], which):.1e}{earlier[k]}" for k in AT)])
     return ruled(lines)
 
 
