@@ -129,7 +129,7 @@ def write(rows: list[dict[str, object]], folder: Path) -> None:
         table.writerows(rows)
     tests = [key.removeprefix("by ") for key in rows[0] if key.startswith("by ")]
     lines = [
-        "# What `iv.calibrate` notices",
+        "# What `iv.calibrate` detects",
         "",
         "Written by `python benchmarks/calibration.py`.",
         "",

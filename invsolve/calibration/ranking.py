@@ -43,7 +43,7 @@ Functional = Callable[[Tensor], Tensor]  # (rows, *shape) -> (rows,)
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Plan:
-    """What is the same for all runs. Components are the real numbers of a signal: complex entries are two."""
+    """What is the same for all runs. Components are the real values of a signal: complex entries are two."""
 
     shape: Shape
     num_samples: int

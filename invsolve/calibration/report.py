@@ -18,7 +18,7 @@ from torch import Tensor
 
 from invsolve.calibration.uniformity import UniformBand
 from invsolve.core.files import atomic_write
-from invsolve.diagnostics.check_result import Check
+from invsolve.diagnostics.report import Check
 from invsolve.progress import duration
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from invsolve.calibration.uniformity import (
     scale_scores,
     two_sided,
 )
-from invsolve.diagnostics.check_result import Check
+from invsolve.diagnostics.report import Check
 from invsolve.errors import InputError
 from invsolve.metrics import interval_ranks
 

@@ -5,8 +5,9 @@ tensors), `metric_arguments` (samples and truths), `packing` (`Layout`: several 
 (of one scalar: hyperparameters).
 
 In a run: `random` (keyed normal draws: a row is the same alone and in any batch), `conjugate_gradients` (batched, per
-row), `counting` (what a solve costs), `fingerprint` and `checkpoint` (which run is this, and its state on disk),
-`files` (written whole or not at all), `figures` (pieces of plots), `torch_workarounds`.
+row), `resampling` (weights, systematic resampling), `counting` (what a solve costs), `fingerprint` and `checkpoint`
+(which run is this, and its state on disk), `files` (written whole or not at all), `figures` (pieces of plots),
+`torch_workarounds`.
 
 Two habits hold everywhere. Shapes are ``(rows, *shape)``, and no row's result depends on another row. A check takes
 ``owner`` and ``name``, the public function that was called and its argument, so that errors say where and what.

@@ -21,7 +21,7 @@ from invsolve.demo.page import page
 from invsolve.demo.phantoms import FULL, Size, head_spectrum, phantom_scan, tune_baselines, tv_solver
 from invsolve.demo.report import assumed, coverage_line, draw, verdict
 from invsolve.demo.scores import FIELD, LEARNED, Row, score, table
-from invsolve.diagnostics.check_result import CheckReport
+from invsolve.diagnostics.report import CheckReport
 from invsolve.errors import invalid_type
 from invsolve.noise import Gaussian
 from invsolve.priors import GaussianFieldPrior, load

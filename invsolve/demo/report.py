@@ -13,7 +13,7 @@ from invsolve.baselines import TunedWeight
 from invsolve.datasets import MRIScan
 from invsolve.demo.phantoms import FINE, Size
 from invsolve.demo.scores import FIELD, LEARNED, Row, in_head, parts
-from invsolve.diagnostics.check_result import CheckReport
+from invsolve.diagnostics.report import CheckReport
 from invsolve.priors import Prior
 from invsolve.problem import Problem
 from invsolve.results.result import Result

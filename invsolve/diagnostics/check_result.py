@@ -23,13 +23,11 @@ from invsolve.errors import UnsupportedError, invalid_type
 from invsolve.noise import Gaussian
 from invsolve.priors.base import Prior
 from invsolve.problem import Problem
-from invsolve.results.posterior_samples import Solver
 from invsolve.results.result import Result
+from invsolve.results.solver import Solver
 from invsolve.strategies.base import Strategy
 from invsolve.strategies.mcmc.noise_mcmc import NoiseMCMC
 from invsolve.strategies.smc.smc import SMC
-
-__all__ = ["LEVEL", "Check", "CheckReport", "check_result"]
 
 _NUMBERS = 4096  # of signal or data: larger ones are solved again only if asked for
 _ITEMS = 8  # tests by replicates look at this many items, spread over the batch (one by default if it takes a denoiser)
@@ -43,11 +41,6 @@ def check_result(result: Result, solver: Solver, *, solves: bool | None = None) 
     problem, prior = result.problem, result.prior
     if solves is not None and not isinstance(solves, bool):
         raise invalid_type("Result.check", "solves", "True, False or None", solves)
-    if not isinstance(problem, Problem) or not isinstance(prior, Prior):
-        raise UnsupportedError(
-            "Result.check: the problem and prior are not in a loaded or derived result. Call check() on "
-            "what `solve` returned, before saving or mapping it."
-        )
     if result.parameters:
         names = ", ".join(result.parameters)
         raise UnsupportedError(

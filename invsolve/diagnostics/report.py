@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 LEVEL = 0.02  # false alarms of one report, over all of its tests and items together
 # Shares of the level, by name. Tests by ranks among 255 replicates cannot be below 1/256, and get just that. No report
-# holds more of them than add up to LEVEL (Bonferroni), see `tests/test_check.py`.
+# holds more of them than add up to LEVEL (Bonferroni), see `tests/diagnostics/test_check.py`.
 RANKED = 1 / 256
 SHARES = {
     "noise level": 0.001,

@@ -13,8 +13,8 @@ from invsolve.diagnostics.residuals import unweighted
 from invsolve.noise import Gaussian
 from invsolve.priors.base import Prior
 from invsolve.problem import Problem
-from invsolve.results.posterior_samples import Solver
 from invsolve.results.result import Result
+from invsolve.results.solver import Solver
 
 
 @final

@@ -91,7 +91,7 @@ class GaussianPosterior(Posterior):
     update: Update
 
     @classmethod
-    def of(
+    def from_problem(
         cls, law: GaussianLaw, problem: Problem, *, tol: float | None = None, max_iter: int = 5000
     ) -> GaussianPosterior:
         """Condition ``law`` on ``problem`` (linear, Gaussian noise); ``tol`` is 1e-4 in float32, 1e-10 in float64."""
@@ -208,7 +208,7 @@ class GaussianPosterior(Posterior):
         dense, root = self._dense(), self._root()
         n = len(root)
         if n > 8192:
-            raise UnsupportedError(f"GaussianPosterior: the covariance of {n} numbers is too large to form. Use draws.")
+            raise UnsupportedError(f"GaussianPosterior: the covariance of {n} values is too large to form. Use draws.")
         upper = _root_of_one_plus(dense.matrix * root)
         eye = torch.eye(n, dtype=root.dtype, device=root.device)
         columns = torch.linalg.solve_triangular(upper, eye, upper=True).mT * root  # rows: R^-T with each mode scaled

@@ -39,10 +39,11 @@ def infer(request: HyperparameterRequest, progress: Progress) -> Result:
             raise UnsupportedError(f"solve: no lattice over the unknown scalars, because {lacking}.")
         by_gibbs = lacking or request.hierarchy.method == "gibbs"
         drawn = (draw_by_gibbs if by_gibbs else draw_by_lattice)(request, progress)
+    typical = unknowns.prior_at(unknowns.medians)
     output = StrategyOutput(
         samples=drawn.samples,
         chi2=drawn.chi2,
-        info=Diagnostics.of(drawn.info),
+        info=Diagnostics.from_mapping(drawn.info),
         calls=calls,
         processed=request.rows,
         seconds=time.perf_counter() - started,
@@ -59,7 +60,12 @@ def infer(request: HyperparameterRequest, progress: Progress) -> Result:
         seed=request.seed,
         why=f"{request.why} {drawn.how}",
         solver=request.solver,
-        settings={"hierarchy": repr(request.hierarchy)},
+        settings={
+            "hierarchy": repr(request.hierarchy),
+            "reproducible": request.solver.reproducible,
+            **({"prior notes": list(typical.notes)} if typical.notes else {}),
+        },
+        warnings=request.warnings,
         parameters={name: drawn.theta[:, i] for i, name in enumerate(unknowns.names)},
     )
 

@@ -139,7 +139,7 @@ class _Evidences:
         result = self._weighted(node, theta, items)
         assert result.log_evidence is not None and result.log_evidence_se is not None  # the strategy says it gives it
         log = result.log_evidence
-        power = Diagnostics.of(result.info).beta
+        power = Diagnostics.from_mapping(result.info).beta
         if power is not None:  # the evidence of a power of the likelihood is none: it would win against all others
             log = torch.where((log > -math.inf) & (power[0] < 1), math.nan, log)
         return Evidence(log, result.log_evidence_se)

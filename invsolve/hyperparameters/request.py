@@ -15,8 +15,8 @@ from invsolve.hyperparameters.lattice import MAX_DIMS
 from invsolve.hyperparameters.unknowns import Unknowns
 from invsolve.priors.base import Prior
 from invsolve.problem import Problem
-from invsolve.results.posterior_samples import Solver
 from invsolve.results.result import Result
+from invsolve.results.solver import Solver
 from invsolve.strategies.base import Strategy
 from invsolve.strategies.choice.candidates import candidates
 from invsolve.strategies.exact import Exact
@@ -82,6 +82,7 @@ class HyperparameterRequest:
     num_samples: int
     seed: int
     keys: Sequence[int]  # of the items
+    warnings: tuple[str, ...] = ()  # of the model at the medians
 
     @property
     def strategy(self) -> Strategy:

@@ -1,7 +1,7 @@
 """Noise models: the distribution of the data given the clean measurement ``A(x)``. The data term is always -log p.
 
-A float given to `solve` means ``Gaussian(std)``. For a noise of your own subclass `Entrywise` (independent real data: three
-methods) or `Noise`.
+A float given to `solve` means ``Gaussian(std)``. For a noise of your own subclass `Entrywise` (independent real data:
+three methods) or `Noise`.
 """
 
 from invsolve.noise.base import Noise

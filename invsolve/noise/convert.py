@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from inspect import signature
+
 import torch
 from torch import Tensor
 
 from invsolve.core.validation import Shape, check_positive, quoted
 from invsolve.errors import invalid_type
 from invsolve.noise.base import Noise
-from invsolve.noise.entrywise import Entrywise
 from invsolve.noise.gaussian import Gaussian
 
 
@@ -46,14 +47,14 @@ def noise_for_data(
 ) -> Noise:
     """`as_noise`, checked against data ``(batch, *out_shape)`` and on their device, with errors that name ``owner``."""
     model = as_noise(owner, noise)
-    if isinstance(model, (Gaussian, Entrywise)):  # a model of somebody's own speaks for itself
-        return model.check(out_shape, batch, dtype, device, owner=owner)
+    if "owner" in signature(model.check).parameters:  # a model of somebody's own may speak for itself
+        return model.check(out_shape, batch, dtype, device, owner=owner)  # type: ignore[call-arg]
     return model.check(out_shape, batch, dtype, device)
 
 
 def refuse_impossible_data(owner: str, name: str, noise: Noise, y: Tensor, observed: Tensor | None) -> None:
     """`Noise.check_data`, with an error that names ``owner`` and calls the data ``name``."""
-    if isinstance(noise, Entrywise):
-        noise.check_data(y, observed, owner=owner, name=name)
+    if {"owner", "name"} <= set(signature(noise.check_data).parameters):
+        noise.check_data(y, observed, owner=owner, name=name)  # type: ignore[call-arg]
     else:
         noise.check_data(y, observed)

@@ -13,8 +13,8 @@ from torch import Tensor
 from invsolve.priors.base import Prior
 from invsolve.problem import Problem, data_fingerprint
 from invsolve.results.certificate import Certificate
-from invsolve.results.posterior_samples import Solver
 from invsolve.results.result import Result
+from invsolve.results.solver import Solver
 from invsolve.results.status import Status, blanked
 from invsolve.results.strategy_output import StrategyOutput
 

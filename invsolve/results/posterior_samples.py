@@ -6,49 +6,18 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
 from invsolve.core.packing import Layout
-from invsolve.core.random import DrawLike
 from invsolve.core.validation import Shape, check_number, real_dtype
 from invsolve.errors import invalid, invalid_type
-from invsolve.priors.base import Prior
-from invsolve.problem import Problem
 from invsolve.results.certificate import Certificate
 from invsolve.results.order_statistics import Interval, OrderStatistics
+from invsolve.results.solver import Solver
 from invsolve.results.status import Status
-from invsolve.strategies.base import Strategy
-
-
-class Solver(Protocol):
-    """What made a result, and makes others like it: `check` and inferred hyperparameters ask it to solve again."""
-
-    @property
-    def strategy(self) -> Strategy:
-        """What is run."""
-
-    def using(self, *, prior: Prior | None = None, strategy: Strategy | None = None) -> Solver:
-        """The same with another prior or strategy."""
-
-    def draw(
-        self,
-        problem: Problem,
-        *,
-        num_samples: int,
-        seed: int,
-        keys: Sequence[int] | None = None,
-        draws: Callable[[Sequence[int], Sequence[int]], DrawLike] | None = None,
-    ) -> Any:
-        """A result for another problem of the same kind; failed rows are kept.
-
-        ``keys``: of the items, whose random numbers they name; ``draws`` makes those of (items, samples) otherwise.
-        """
-
-    def check(self, result: Any, *, solves: bool | None) -> Any:
-        """The report of `Result.check`."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -150,9 +119,10 @@ class PosteriorSamples:
 
     @property
     def log_evidence(self) -> Tensor | None:
-        """Log p(y) in nats, ``([batch])`` float64, where the strategy estimates it (`Exact`, `SMC`); else None.
+        """Log p(y) in nats, ``([batch])`` float64, where the strategy estimates it; else None.
 
-        The log density of the data under prior, operator and noise: `iv.compare` weighs models by it.
+        `Exact`, `SMC` and `NoiseMCMC` do. The log density of the data under prior, operator and noise: `iv.compare`
+        weighs models by it.
         """
         return self._of_item("log_evidence")
 

@@ -163,9 +163,9 @@ class Result(PosteriorSamples):
         UnsupportedError
             Without problem and prior (a loaded or derived result), or where scalars of the model were inferred.
         """
-        if self.solver is None:
+        if self.solver is None or self.problem is None or self.prior is None:
             raise UnsupportedError(
-                "Result.check: the problem and prior are not in a loaded or derived result. Call check() on "
-                "what `solve` returned, before saving or mapping it."
+                "Result.check: a loaded or derived result does not hold the problem, the prior and what solved it. "
+                "Call check() on what `solve` returned, before saving or mapping it."
             )
         return self.solver.check(self, solves=solves)

@@ -63,7 +63,7 @@ def shortfalls(info: Mapping[str, Tensor]) -> tuple[str, ...]:
     """What a strategy did not reach, from its ``info`` of these rows."""
     found = []
     # NaN: of items whose samples are not of chains.
-    told = Diagnostics.of(info)
+    told = Diagnostics.from_mapping(info)
     power = float(told.beta.nan_to_num(nan=1.0).min()) if told.beta is not None and told.beta.numel() else 1.0
     if power < 1:
         found.append(f"the chains reached the power {power:.2g} of the likelihood only: raise num_steps")

@@ -183,7 +183,7 @@ class _BestSoFar:
             old,
             samples=merged(old.samples, found.samples),
             chi2=merged(old.chi2, found.chi2),
-            info=Diagnostics.of(info),
+            info=Diagnostics.from_mapping(info),
             calls=old.calls + found.calls,
             seconds=old.seconds + found.seconds,
             chunk=found.chunk,

@@ -52,7 +52,9 @@ class FinishedRows:
             samples=columns["samples"],
             chi2=columns["chi2"],
             log_weights=columns.get("log_weights"),
-            info=Diagnostics.of({k.removeprefix("info."): v for k, v in columns.items() if k.startswith("info.")}),
+            info=Diagnostics.from_mapping(
+                {k.removeprefix("info."): v for k, v in columns.items() if k.startswith("info.")}
+            ),
             calls=self.calls,
             processed=self.processed,
             seconds=self.seconds + seconds,
@@ -155,7 +157,7 @@ class ChunkedRun:
             diverged = torch.full((len(numbers),), -1, device=index.device)
             for i in range(first, steps):
                 state, now = strategy.step(run, state, i)
-                info = Diagnostics.of(now).after(info)
+                info = Diagnostics.from_mapping(now).after(info)
                 done.steps_since += 1
                 if i % _LOOK_EVERY == _LOOK_EVERY - 1:
                     # A sum a row sees every NaN and infinity; nothing is read back here.
@@ -170,7 +172,7 @@ class ChunkedRun:
                     answer = strategy.stopped(run, state)
                     if answer is not None:
                         state, done.stopped = answer[0], True
-                        info = Diagnostics.of({**info, **answer[1]})
+                        info = Diagnostics.from_mapping({**info, **answer[1]})
                         break
             x = strategy.samples(run, state)[:count]
             weights = strategy.log_weights(run, state)

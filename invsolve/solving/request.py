@@ -181,4 +181,4 @@ def pooled(
     item = torch.arange(items, device=place.device)[:, None]
     rows = ((particle * items + item) * islands + island).mT.flatten()
     found = {**info.over_islands(), **between_islands(each, square, evidence), "ess": effective(weights.mT)}
-    return rows, Diagnostics.of(found).mapped(lambda v: v.repeat(num_samples))
+    return rows, Diagnostics.from_mapping(found).mapped(lambda v: v.repeat(num_samples))

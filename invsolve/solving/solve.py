@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from invsolve.core.checkpoint import Checkpoint
-from invsolve.core.validation import check_int, kind_dtype
-from invsolve.errors import SolveError, UnsupportedError, invalid, invalid_type
+from invsolve.core.validation import kind_dtype
+from invsolve.errors import SolveError, UnsupportedError, invalid
 from invsolve.hyperparameters.infer import infer
 from invsolve.hyperparameters.request import Hierarchy, HyperparameterRequest, choose
 from invsolve.hyperparameters.unknowns import Unknowns
@@ -28,6 +28,8 @@ from invsolve.solving.request import SolveRequest
 from invsolve.solving.solver import StrategySolver, keyed
 from invsolve.solving.validation import (
     check_budget,
+    check_options,
+    check_units,
     checked_checkpoint,
     checked_hierarchy,
     checked_model,
@@ -138,22 +140,19 @@ def solve(
     'SUCCESS'
     """
     problem, prior = checked_model(A, y, prior, noise)
-    num_samples = check_int("solve", "num_samples", num_samples, minimum=1)
-    seed = check_int("solve", "seed", seed)
+    check_options(
+        num_samples=num_samples,
+        seed=seed,
+        chunk=chunk,
+        reproducible=reproducible,
+        throw=throw,
+        progress=progress,
+        draws=draws,
+    )
     unknowns = Unknowns.from_problem(problem, prior)
     typical = (problem, prior) if unknowns is None else unknowns.at(unknowns.medians)
     strategy = checked_strategy(strategy, *typical)
-    chunk = None if chunk is None else check_int("solve", "chunk", chunk, minimum=1)
     saved = checked_checkpoint(checkpoint)
-    for name, value, kind in (("reproducible", reproducible, bool), ("throw", throw, bool)):
-        if not isinstance(value, kind):
-            raise invalid_type("solve", name, "True or False", value)
-    if progress is not None and not isinstance(progress, Progress):
-        raise invalid_type(
-            "solve", "progress", "an iv.progress meter", progress, "For example iv.progress.TqdmProgress()."
-        )
-    if draws is not None and not callable(draws):
-        raise invalid_type("solve", "draws", "a function of (items, samples) that gives a source of numbers", draws)
     keys = item_keys(item_ids, len(problem.data))
     meter = progress or NoProgress()
     if unknowns is not None:
@@ -165,7 +164,9 @@ def solve(
             chosen, why = strategy, "Chosen by the caller."
         else:
             chosen, why = choose(*typical, how, len(unknowns.names))
-        request = HyperparameterRequest(
+        check_units(*typical)
+        warnings = derivative_warning(*typical) + level_warnings(typical[1], chosen)
+        inference = HyperparameterRequest(
             unknowns=unknowns,
             solver=StrategySolver(prior=typical[1], strategy=chosen, chunk=chunk, reproducible=reproducible),
             why=why,
@@ -173,8 +174,9 @@ def solve(
             seed=seed,
             keys=keys,
             num_samples=num_samples,
+            warnings=warnings,
         )
-        return _returned(infer(request, meter), throw)
+        return _returned(infer(inference, meter), throw)
     if hierarchy is not None:
         raise invalid(
             "solve",
@@ -183,10 +185,9 @@ def solve(
             repr(hierarchy),
             "Give a distribution, e.g. iv.noise.Gaussian(std=iv.LogNormal(median=0.1, factor=3)).",
         )
-    with torch.no_grad():
-        warnings = derivative_warning(problem, prior)
+    warnings = derivative_warning(problem, prior)
     limit = check_budget("solve", budget, strategy)
-    request_ = SolveRequest(
+    request = SolveRequest(
         problem=problem,
         prior=prior,
         num_samples=num_samples,
@@ -201,15 +202,15 @@ def solve(
     certificate = None
     if isinstance(strategy, Strategy):
         candidate = Candidate(strategy=strategy, why=f"Chosen by the caller. {strategy.note}".strip())
-        output = request_.run(candidate)
+        output = request.run(candidate)
     else:
         in_order = candidates(problem, prior, num_samples, rows_alone=reproducible)
-        output, candidate, certificate = escalate(request_, in_order, limit)
+        output, candidate, certificate = escalate(request, in_order, limit)
     if candidate.strategy.couples != "nothing":
         chunk = None  # rows that see each other run together, whatever the chunk is for others
     solver = StrategySolver(prior=prior, strategy=candidate.strategy, chunk=chunk, reproducible=reproducible)
     warnings += level_warnings(prior, candidate.strategy)
-    return _returned(solver.result(request_, output, candidate.why, warnings, certificate), throw)
+    return _returned(solver.result(request, output, candidate.why, warnings, certificate), throw)
 
 
 def sample(

@@ -19,6 +19,7 @@ from invsolve.results.strategy_output import StrategyOutput
 from invsolve.results.warnings import fit_warnings, thinned
 from invsolve.solving.loop import DrawFactory
 from invsolve.solving.request import SolveRequest
+from invsolve.solving.validation import checked_strategy
 from invsolve.strategies.base import Strategy
 from invsolve.strategies.choice.candidates import Candidate
 
@@ -53,6 +54,7 @@ class StrategySolver:
 
         ``keys``: those of the items, which are numbered unless given; ``draws`` replaces the source of random numbers.
         """
+        checked_strategy(self.strategy, problem, self.prior)  # of a family not every member may do
         keys = range(len(problem.data)) if keys is None else keys
         request = SolveRequest(
             problem=problem,

@@ -14,7 +14,7 @@ from invsolve import strategies
 from invsolve.core.arrays import as_tensor
 from invsolve.core.checkpoint import Checkpoint
 from invsolve.core.random import item_key
-from invsolve.core.validation import kind_dtype
+from invsolve.core.validation import check_int, kind_dtype
 from invsolve.errors import OperatorError, UnsupportedError, invalid, invalid_type
 from invsolve.hyperparameters.request import Hierarchy
 from invsolve.operators.base import BlackBox, LinearOperator, Operator
@@ -22,6 +22,7 @@ from invsolve.priors.base import Prior
 from invsolve.priors.capabilities import Learned
 from invsolve.priors.compatibility import check_pair, not_a_prior
 from invsolve.problem import Problem, checked_problem, signal_dims
+from invsolve.progress import Progress
 from invsolve.solving.escalation import Budget
 from invsolve.strategies.base import Strategy
 from invsolve.strategies.choice.candidates import alternatives
@@ -74,12 +75,36 @@ def checked_model(A: Any, y: Any, prior: Any, noise: Any) -> tuple[Problem, Prio
         raise invalid(
             "solve", "y", f"on the prior's device, {prior.device}", problem.data.device, "Move one: prior.to(device)."
         )
+    check_units(problem, prior)
+    return problem, prior
+
+
+def check_units(problem: Problem, prior: Prior) -> None:
+    """Refuse data of other units than a learned prior's."""
     if isinstance(prior, Learned):
         from invsolve.priors.learned.adapt import check_scale
 
         with torch.no_grad():
             check_scale(problem, prior)
-    return problem, prior
+
+
+def check_options(
+    *, num_samples: Any, seed: Any, chunk: Any, reproducible: Any, throw: Any, progress: Any, draws: Any
+) -> None:
+    """Raise unless the options of `solve` that need no problem are what they must be."""
+    check_int("solve", "num_samples", num_samples, minimum=1)
+    check_int("solve", "seed", seed)
+    if chunk is not None:
+        check_int("solve", "chunk", chunk, minimum=1)
+    for name, value in (("reproducible", reproducible), ("throw", throw)):
+        if not isinstance(value, bool):
+            raise invalid_type("solve", name, "True or False", value)
+    if progress is not None and not isinstance(progress, Progress):
+        raise invalid_type(
+            "solve", "progress", "an iv.progress meter", progress, "For example iv.progress.TqdmProgress()."
+        )
+    if draws is not None and not callable(draws):
+        raise invalid_type("solve", "draws", "a function of (items, samples) that gives a source of numbers", draws)
 
 
 def check_budget(owner: str, budget: Any, strategy: Strategy | str) -> Budget | None:
@@ -159,6 +184,11 @@ def level_warnings(prior: Prior, strategy: Strategy) -> tuple[str, ...]:
 
 def derivative_warning(problem: Problem, prior: Prior) -> tuple[str, ...]:
     """One cheap test of every operator: wrong derivatives give finite, plausible, wrong posteriors."""
+    with torch.no_grad():
+        return _derivative_warning(problem, prior)
+
+
+def _derivative_warning(problem: Problem, prior: Prior) -> tuple[str, ...]:
     from invsolve.testing import derivative_gap, dot_test
 
     A = problem.operator

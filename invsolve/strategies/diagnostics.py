@@ -72,6 +72,10 @@ class Diagnostics(Mapping[str, Tensor]):
         Trials of a step, of the row.
     sweeps, change : Tensor, shape (rows,), optional
         Sweeps over the levels, and the relative change of the signal in the last of them, of the row.
+    diverged_at : Tensor, shape (rows,), optional
+        The step at which the row was seen not to be finite, -1 if it never was.
+    lattice_nodes : Tensor, shape (rows,), optional
+        Nodes of the lattice over unknown scalars, of the item.
     residuals : Mapping of str to Tensor, shape (rows,)
         Relative residuals of linear solves, by a name with "residual" in it; the largest of all steps.
     extra : Mapping of str to Tensor, shape (rows,)
@@ -101,6 +105,8 @@ class Diagnostics(Mapping[str, Tensor]):
     rejected: Tensor | None = _one("trials that were refused", "row", "max")
     sweeps: Tensor | None = _one("sweeps over the levels", "row", "max")
     change: Tensor | None = _one("relative change of the signal in the last sweep", "row", "max")
+    diverged_at: Tensor | None = _one("the step at which a row was seen to be no number; -1: none", "row", "max")
+    lattice_nodes: Tensor | None = _one("nodes of the lattice over unknown scalars", "item", "max")
     residuals: Mapping[str, Tensor] = dataclasses.field(default_factory=dict)
     extra: Mapping[str, Tensor] = dataclasses.field(default_factory=dict)
 
@@ -113,7 +119,7 @@ class Diagnostics(Mapping[str, Tensor]):
                 raise invalid("Diagnostics", "extra", "names that have no meaning", repr(name))
 
     @classmethod
-    def of(cls, info: Mapping[str, Tensor]) -> Diagnostics:
+    def from_mapping(cls, info: Mapping[str, Tensor]) -> Diagnostics:
         """From a mapping by names, such as a strategy's answer or ``result.info``."""
         if isinstance(info, Diagnostics):
             return info
@@ -144,22 +150,22 @@ class Diagnostics(Mapping[str, Tensor]):
     # --- folds ------------------------------------------------------------------------------------------------------
     def mapped(self, change: Callable[[Tensor], Tensor]) -> Diagnostics:
         """Every quantity changed, as by indexing rows or moving to a device."""
-        return Diagnostics.of({name: change(value) for name, value in self.items()})
+        return Diagnostics.from_mapping({name: change(value) for name, value in self.items()})
 
     def after(self, earlier: Diagnostics) -> Diagnostics:
         """After this step and the ``earlier`` ones: of residuals the largest, else what this step says."""
         both = {n: v for n, v in self.items() if meaning(n).steps == "worst" and n in earlier}
         worse = {n: _worst(meaning(n), torch.stack((earlier[n], v)), 0) for n, v in both.items()}
-        return Diagnostics.of({**self, **worse})
+        return Diagnostics.from_mapping({**self, **worse})
 
     def over_points(self, points: int) -> Diagnostics:
         """The worst of every ``points`` rows that follow each other, ``(rows / points,)``."""
-        return Diagnostics.of({n: _worst(meaning(n), v.view(-1, points), 1) for n, v in self.items()})
+        return Diagnostics.from_mapping({n: _worst(meaning(n), v.view(-1, points), 1) for n, v in self.items()})
 
     def over_islands(self) -> Diagnostics:
         """Of values ``(items, islands)`` what pooled runs keep, ``(items,)``; the others are known anew."""
         kept = {n: v for n, v in self.items() if meaning(n).islands == "worst"}
-        return Diagnostics.of({n: _worst(meaning(n), v.double(), 1) for n, v in kept.items()})
+        return Diagnostics.from_mapping({n: _worst(meaning(n), v.double(), 1) for n, v in kept.items()})
 
 
 _RESIDUAL = Meaning(text="relative residual of a linear solve", per="row", worst="max", steps="worst")

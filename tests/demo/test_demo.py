@@ -12,7 +12,7 @@ from invsolve import demo
 from invsolve.demo.phantoms import CG_WEIGHTS, FINE, TV_WEIGHTS, phantom_scan, tune_baselines
 from invsolve.demo.report import assumed, verdict
 from invsolve.demo.scores import FIELD, LEARNED, in_head, parts, score, table
-from invsolve.diagnostics.check_result import Check, CheckReport
+from invsolve.diagnostics.report import Check, CheckReport
 
 METHODS = ["zero-filled", "CG-SENSE", "TV", FIELD, LEARNED]
 

@@ -83,7 +83,7 @@ class Case:
         return Problem(self.operator, self.y, noise=self.noise)
 
     def posterior(self, **options):
-        return GaussianPosterior.of(self.prior.law, self.problem, **options)
+        return GaussianPosterior.from_problem(self.prior.law, self.problem, **options)
 
     def reference(self, item):
         """Mean and covariance over (pairs of) real numbers, and log p(y), by the textbook formulas."""
@@ -259,7 +259,7 @@ def test_singular_priors_and_units(form):
     for units in (None, random(N, seed=15).exp()):
         prior = GaussianPrior(mean=mean, covariance=root @ root.mT, noise_scale=units)
         problem = Problem(Matrix(matrix=WIDE), random(1, 4, seed=16), noise=0.3)
-        posterior = GaussianPosterior.of(prior.law, problem, tol=1e-12)
+        posterior = GaussianPosterior.from_problem(prior.law, problem, tol=1e-12)
         M = WIDE @ root  # coefficients z ~ N(0, 1): x = mean + root z
         precision = torch.eye(2, dtype=F64) + M.mT @ M / 0.09
         z = torch.linalg.solve(precision, M.mT @ (problem.data[0] - WIDE @ mean) / 0.09)
@@ -311,7 +311,9 @@ def test_many_data_cost_only_the_smaller_side():
 @pytest.mark.parametrize("name", ["fewer data", "complex, more data", "mask", "operators"])
 def test_float32_follows_float64(name):
     case = ALL[name]
-    narrow = GaussianPosterior.of(case.prior.to(dtype=torch.float32).law, case.problem.to(dtype=torch.float32))
+    narrow = GaussianPosterior.from_problem(
+        case.prior.to(dtype=torch.float32).law, case.problem.to(dtype=torch.float32)
+    )
     wide = case.posterior()
     sd = case.reference(0)[1].diagonal().sqrt().min()
     assert narrow.mean.dtype == case.prior.to(dtype=torch.float32).mean.dtype
@@ -346,7 +348,7 @@ def test_sample_k_depends_on_seed_item_and_k_only(name):
     assert torch.allclose(many[:2], few, rtol=1e-10, atol=1e-10)
     assert not torch.allclose(posterior.sample(1, seed=3), few[:1])
     assert not torch.allclose(few[0], few[1])
-    alone = GaussianPosterior.of(case.prior.law, case.problem.take(torch.tensor([0])), tol=1e-12)
+    alone = GaussianPosterior.from_problem(case.prior.law, case.problem.take(torch.tensor([0])), tol=1e-12)
     assert torch.allclose(alone.sample(2, seed=2), few[:, :1], rtol=1e-10, atol=1e-10)
     state = torch.get_rng_state()
     posterior.sample(1)

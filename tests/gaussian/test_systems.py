@@ -307,9 +307,9 @@ def test_a_solve_that_does_not_converge_is_nan_where_it_must_be_exact(monkeypatc
     prior = iv.priors.GaussianPrior(mean=torch.zeros(40, dtype=F64), covariance=covariance)
     A = iv.operators.Matrix(matrix=torch.randn(30, 40, generator=rng, dtype=F64))
     problem = iv.Problem(A, torch.ones(1, 30, dtype=F64), noise=1e-4)
-    short = GaussianPosterior.of(prior.law, problem, max_iter=3)
+    short = GaussianPosterior.from_problem(prior.law, problem, max_iter=3)
     assert short.sample(2).isnan().all()
-    assert GaussianPosterior.of(prior.law, problem, max_iter=3000).sample(2).isfinite().all()
+    assert GaussianPosterior.from_problem(prior.law, problem, max_iter=3000).sample(2).isfinite().all()
 
 
 @pytest.mark.parametrize("sigma", [1e-1, 1e-3, 1e-5])

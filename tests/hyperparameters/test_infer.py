@@ -667,3 +667,57 @@ def test_unknowns_are_described_row_by_row():
     theta[0, 2] = 1.0
     with pytest.raises(UnsupportedError, match="share the scalars of the operator"):
         unknowns.problem_at(theta, torch.tensor([0, 1, 1]))
+
+
+class Unmatched(iv.operators.LinearOperator):
+    """An adjoint that is not one."""
+
+    in_shape = out_shape = (4,)
+
+    def _apply(self, x):
+        return x.cumsum(1)
+
+    def _adjoint(self, y):
+        return y
+
+
+def test_a_wrong_adjoint_is_refused_beside_unknown_scalars():
+    noise = iv.noise.Gaussian(std=iv.LogNormal(median=0.1, factor=2.0))
+    prior = iv.priors.GaussianPrior(torch.zeros(4), torch.eye(4))
+    with pytest.raises(iv.errors.OperatorError, match="must have the adjoint it states"):
+        iv.solve(Unmatched(), torch.ones(4), prior, noise=noise, strategy=iv.strategies.MMPS(num_steps=5))
+
+
+def test_levels_that_a_prior_was_not_made_for_are_named_beside_unknown_scalars():
+    noise = iv.noise.Gaussian(std=iv.LogNormal(median=0.5, factor=1.5))
+    prior = iv.priors.from_denoiser(lambda x, s: x / (1 + s**2), shape=(3,), scale=1.0, sigma_range=(0.01, 10.0))
+    strategy = iv.strategies.MMPS(grid=iv.samplers.log_grid(50.0, 1e-3, 10))
+    A = iv.operators.Mask(torch.ones(3, dtype=torch.bool))
+    how = iv.Hierarchy(method="gibbs", num_sweeps=1)
+    result = iv.solve(A, torch.ones(3), prior, noise=noise, strategy=strategy, num_samples=2, hierarchy=how)
+    assert any("the grid goes from 50 to 0.001" in text for text in result.warnings)
+    assert result.settings["reproducible"] is False
+
+
+def test_data_in_other_units_than_a_learned_priors_are_refused_beside_unknown_scalars():
+    prior = iv.priors.load("head-mr-128")
+    A = iv.operators.MRI(torch.ones(128, 128, dtype=torch.bool), prior.shape)
+    y = 1e-5 * A(torch.ones(1, *prior.shape, dtype=torch.complex64))
+    noise = iv.noise.Gaussian(std=iv.LogNormal(median=1e-8, factor=2.0))
+    with pytest.raises(iv.errors.InputError, match="times as large"):
+        iv.solve(A, y, prior, noise=noise, strategy=iv.strategies.MMPS(num_steps=2), num_samples=1)
+
+
+def test_a_member_that_a_strategy_cannot_take_is_refused_where_it_is_met():
+    """At the median the law is stated, elsewhere it is not."""
+    whole = iv.priors.GaussianPrior(torch.zeros(3), torch.eye(3))
+
+    def member(length):
+        stated = whole.law if length == 1.0 else None
+        return iv.priors.from_denoiser(lambda x, s: x / (1 + s**2), shape=(3,), scale=1.0, law=stated)
+
+    family = iv.priors.Family(member, length=iv.LogNormal(median=1.0, factor=2.0))
+    A = iv.operators.Mask(torch.ones(3, dtype=torch.bool))
+    strategy = iv.strategies.MMPS(covariance="law", num_steps=5)
+    with pytest.raises(UnsupportedError):
+        iv.solve(A, torch.ones(3), family, noise=0.5, strategy=strategy, num_samples=2)

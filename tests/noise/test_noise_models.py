@@ -650,3 +650,19 @@ def test_the_obvious_argument_may_be_given_by_position(short, long):
     assert repr(short) == repr(long)
     with pytest.raises(TypeError, match="positional"):
         type(short)(0.1, 0.2)
+
+
+def test_a_model_with_checks_of_its_own_is_asked_as_the_base_says():
+    @dataclass(frozen=True, eq=False)
+    class Own(iv.noise.Laplace):
+        def check(self, out_shape, batch, dtype, device):
+            return super().check(out_shape, batch, dtype, device)
+
+        def check_data(self, y, observed=None):
+            if bool((y < 0).any()):
+                raise ValueError("no negative data here")
+
+    A = iv.operators.Mask(torch.ones(2, dtype=torch.bool))
+    with pytest.raises(ValueError, match="no negative data here"):
+        iv.Problem(A, -torch.ones(2), noise=Own(0.5))
+    assert iv.Problem(A, torch.ones(2), noise=Own(0.5)).noise.scale == 0.5

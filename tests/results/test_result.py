@@ -501,7 +501,7 @@ def test_check_asks_the_solver():
         def check(self, result, *, solves):
             return "checked", result, solves
 
-    result = make(draw(3, 2, 1), solver=Checks())
+    result = make(draw(3, 2, 1), solver=Checks(), problem="one", prior="one")
     assert result.check() == ("checked", result, None)
     with pytest.raises(UnsupportedError, match="loaded or derived"):
         result.map(torch.abs).check()

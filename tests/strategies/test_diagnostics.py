@@ -31,8 +31,8 @@ def test_it_is_a_mapping_of_what_is_given():
 
 def test_names_of_a_mapping_find_their_places():
     given = {"score": row(1.0), "beta": row(0.5), "newton_residual": row(0.2)}
-    found = Diagnostics.of(given)
-    assert Diagnostics.of(found) is found and Diagnostics.of({}).beta is None
+    found = Diagnostics.from_mapping(given)
+    assert Diagnostics.from_mapping(found) is found and Diagnostics.from_mapping({}).beta is None
     assert dict(found) == given
     assert found.beta is given["beta"] and set(found.residuals) == {"newton_residual"} and set(found.extra) == {"score"}
 
@@ -91,7 +91,7 @@ def test_what_strategies_say_is_in_the_result_by_name():
 
         def step(self, run, state, i):
             said = {"ess": row(*[4.0] * run.rows), "fit_residual": row(*[0.5 - i] * run.rows).abs()}
-            return state, Diagnostics.of(said) if self.typed else said
+            return state, Diagnostics.from_mapping(said) if self.typed else said
 
     A, prior = (
         iv.operators.Matrix(matrix=torch.eye(2, dtype=D)),

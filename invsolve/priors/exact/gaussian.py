@@ -108,7 +108,7 @@ class GaussianBase(Prior):
         return self.law.sample(z)
 
     def _posterior(self, problem: Problem) -> Posterior:
-        return GaussianPosterior.of(self.law, problem)
+        return GaussianPosterior.from_problem(self.law, problem)
 
     def _gain(self, x: Tensor, sigma: Tensor) -> Tensor:
         lead = sigma.view(-1, *([1] * len(self.law.modes.mode_shape))) if sigma.ndim else sigma

@@ -193,11 +193,12 @@ def _source(
     if cache.exists():
         return Heads(grid=size, size=None, what=what, seed=seed, cache=cache)
     started = time.perf_counter()
-    Heads(grid=size, size=effort.timed, what=what, seed=seed, fine=effort.fine)
+    fine = max(effort.fine, size)
+    Heads(grid=size, size=effort.timed, what=what, seed=seed, fine=fine)
     each = (time.perf_counter() - started) / effort.timed  # an image, on this machine now
     number = int(min(effort.most, max(effort.fewest, effort.image_share * seconds / each)))
     say(f"making {number} images of heads, {size} x {size}: about {number * each / 60:.1f} minutes")
-    return Heads(grid=size, size=number, what=what, seed=seed, cache=cache, fine=effort.fine)
+    return Heads(grid=size, size=number, what=what, seed=seed, cache=cache, fine=fine)
 
 
 def _faster_in_bfloat16() -> bool:

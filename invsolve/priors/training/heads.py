@@ -45,8 +45,9 @@ class Heads(Finite):
         Of the heads.
     cache : str or PathLike, optional
         A .npy file, made if it is not there.
-    fine : int
-        Cells a side of the objects, >= ``grid``: what is learnt is what a scan on the grid shows of them.
+    fine : int, optional
+        Cells a side of the objects, >= ``grid``: what is learnt is what a scan on the grid shows of them. 256 unless
+        given, or ``grid`` if that is more.
 
     Attributes
     ----------
@@ -66,7 +67,7 @@ class Heads(Finite):
     what: Literal["mr", "ct"] = "mr"
     seed: int = 0
     cache: str | os.PathLike[str] | None = None
-    fine: int = 256
+    fine: int | None = None
     pool: Tensor = field(init=False, repr=False)  # (size, grid, grid) float16
 
     def __post_init__(self) -> None:
@@ -75,10 +76,14 @@ class Heads(Finite):
             check_int("Heads", "size", self.size, minimum=1)
         elif self.cache is None:
             raise invalid("Heads", "size", "given without a cache", "None")
-        check_int("Heads", "fine", self.fine, minimum=self.grid)
+        check_int("Heads", "fine", self._cells, minimum=self.grid)
         check_choice("Heads", "what", self.what, ("mr", "ct"))
         object.__setattr__(self, "pool", self._made())
         object.__setattr__(self, "size", len(self.pool))
+
+    @property
+    def _cells(self) -> int:
+        return max(256, self.grid) if self.fine is None else self.fine
 
     @property
     def shape(self) -> Shape:  # type: ignore[override]
@@ -133,7 +138,7 @@ class Heads(Finite):
 
     def _images(self, first: int, n: int) -> Tensor:
         if self.what == "ct":
-            fine = heads.ct(n, (self.fine, self.fine), seed=self.seed, first=first)
+            fine = heads.ct(n, (self._cells, self._cells), seed=self.seed, first=first)
             return torch.nn.functional.adaptive_avg_pool2d(fine, (self.grid, self.grid)).half()
-        fine = heads.slices(n, (self.fine, self.fine), seed=self.seed, first=first)
+        fine = heads.slices(n, (self._cells, self._cells), seed=self.seed, first=first)
         return band_limited(fine, self.shape).real.half()  # type: ignore[arg-type]

@@ -325,7 +325,6 @@ def _identity(
     return {
         "data": f"{number} of shape {source.shape}, {kind}, rms {prior.unit!r}{kept}",
         "network": repr(prior.network),
-        # The default counts for nothing: trainings that were begun before there was a choice go on.
-        "options": fingerprint(chosen if selection == Selection() else (chosen, selection)),
+        "options": fingerprint((chosen, selection)),
         "steps": str(steps),
     }

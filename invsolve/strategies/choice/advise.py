@@ -34,13 +34,13 @@ _WORDS = {
 
 # The problems that benchmarks/strategies.py measures.
 KINDS = {
-    "mask": "Gaussian prior, 16 correlated numbers, half of them seen, noise 0.2",
+    "mask": "Gaussian prior, 16 correlated values, half of them seen, noise 0.2",
     "smooth": "Gaussian prior, a smooth curve of 64 points, every third seen, noise 0.1 (128 draws)",
-    "blur": "Gaussian prior, 16 correlated numbers, blurred, noise 0.1",
-    "modes": "mixture of three Gaussians of 4 numbers, one datum, noise 0.5 (1024 draws)",
-    "sparse": "16 numbers, Laplace coefficients of Haar wavelets, 60 % seen, noise 0.2",
-    "curved": "Gaussian prior, 4 correlated numbers, u + 0.3 u^2 of 4 mixtures, noise 0.2",
-    "counts": "Gaussian prior of mean 3, 8 correlated numbers, Poisson counts of 2 a unit",
+    "blur": "Gaussian prior, 16 correlated values, blurred, noise 0.1",
+    "modes": "mixture of three Gaussians in 4 dimensions, one datum, noise 0.5 (1024 draws)",
+    "sparse": "16 values, Laplace coefficients of Haar wavelets, 60 % seen, noise 0.2",
+    "curved": "Gaussian prior, 4 correlated values, u + 0.3 u^2 of 4 mixtures, noise 0.2",
+    "counts": "Gaussian prior of mean 3, 8 correlated values, Poisson counts of 2 a unit",
 }
 _SMOOTH = 600.0  # largest over smallest variance of the prior's modes: 50 of the mask's prior, 8000 of the smooth one
 

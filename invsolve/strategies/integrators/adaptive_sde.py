@@ -192,7 +192,7 @@ class AdaptiveSDE(Strategy[AdaptiveState, _Bound]):
             accepted=state.accepted + taken, rejected=state.rejected + refused,
             **_next_stretch(state, refused, wish, run.noise(i)),
         )  # fmt: skip
-        return state, replace(Diagnostics.of(info), accepted=state.accepted, rejected=state.rejected)
+        return state, replace(Diagnostics.from_mapping(info), accepted=state.accepted, rejected=state.rejected)
 
     def finished(self, run: Run[_Bound], state: AdaptiveState) -> bool:
         return bool((state.level == 0).all())

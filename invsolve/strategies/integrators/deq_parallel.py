@@ -232,7 +232,7 @@ class DeqParallel(Strategy[DeqState, BoundGuided]):
             past=past,
         )
         # Of what a guidance says of its points the worst of each row.
-        told = Diagnostics.of(info).over_points(window)
+        told = Diagnostics.from_mapping(info).over_points(window)
         return state, replace(told, sweeps=state.sweeps, change=state.change)
 
     def finished(self, run: Run[BoundGuided], state: DeqState) -> bool:

@@ -169,7 +169,7 @@ class NoiseMCMC(Strategy[NoiseMCMCState, _Bound]):
         return _Bound(
             map=noise_map(prior, self.evaluations),
             batch=len(problem.data),
-            sites=Sites.of(problem, prior),
+            sites=Sites.from_problem(problem, prior),
             warm_start=None
             if self.start is None
             else WarmStart(strategy=self.start, bound=self.start.bind(problem, prior)),

@@ -40,7 +40,7 @@ class Sites:
     partners: Tensor  # (items or 1, n, n): cumulated odds of the second coefficient, given the first
 
     @classmethod
-    def of(cls, problem: Problem, prior: Prior) -> Self | None:
+    def from_problem(cls, problem: Problem, prior: Prior) -> Self | None:
         """None where the blocks have no closed form."""
         linear = problem.operator
         if not isinstance(prior, SparsePrior) or prod(prior.shape) > _LARGEST:

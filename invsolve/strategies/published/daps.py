@@ -133,7 +133,7 @@ class DAPS(Walk["_Tools"]):
         if self.inner == "langevin" or (self.inner == "auto" and not exact):
             known = PerRow.of(problem, information(problem, prior)) if self.step_size is None else None
             return _Tools(problem=problem, exact=None, information=known)
-        return _Tools(problem=problem, exact=DataStep.of(problem, prior), information=None)
+        return _Tools(problem=problem, exact=DataStep.from_problem(problem, prior), information=None)
 
     def move(self, run: Run[WalkBound[_Tools]], x: Tensor, a: Level, b: Level, i: int) -> tuple[Tensor, Info]:
         tools = run.bound.tools

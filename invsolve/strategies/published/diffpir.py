@@ -95,7 +95,7 @@ class DiffPIR(Walk[DataStep]):
         return needs_derivative(problem)
 
     def prepare(self, problem: Problem, prior: Prior) -> DataStep:
-        return DataStep.of(problem, prior)
+        return DataStep.from_problem(problem, prior)
 
     def move(self, run: Run[WalkBound[DataStep]], x: Tensor, a: Level, b: Level, i: int) -> tuple[Tensor, Info]:
         value = run.prior.denoise(x, a)

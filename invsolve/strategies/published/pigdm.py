@@ -70,7 +70,7 @@ class PseudoinverseGuidance(Guidance):
         return needs_derivative(problem)
 
     def bind(self, problem: Problem, prior: Prior) -> BoundGuidance:
-        step = DataStep.of(problem, prior, rtol=self.rtol, max_iter=self.max_iter)
+        step = DataStep.from_problem(problem, prior, rtol=self.rtol, max_iter=self.max_iter)
         return _PseudoinverseBound(step=step, prior=prior, prior_std=self.prior_std or prior.scale)
 
 

@@ -63,7 +63,7 @@ class PublishedPiGDM(Walk[DataStep]):
         return needs_derivative(problem)
 
     def prepare(self, problem: Problem, prior: Prior) -> DataStep:
-        return DataStep.of(problem, prior)
+        return DataStep.from_problem(problem, prior)
 
     def move(self, run: Run[WalkBound[DataStep]], x: Tensor, a: Level, b: Level, i: int) -> tuple[Tensor, Info]:
         value, pull = run.prior.pullback(x, a)

@@ -139,7 +139,7 @@ class PnPDM(Strategy[SamplerState, "PnPDMBound"]):
             shared=problem.shared,
             information=known,
             noise=noise_size(prior),
-            data_step=DataStep.of(problem, prior) if exact and self.data_step != "langevin" else None,
+            data_step=DataStep.from_problem(problem, prior) if exact and self.data_step != "langevin" else None,
         )
 
     def init(self, run: Run[PnPDMBound]) -> SamplerState:

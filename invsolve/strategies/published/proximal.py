@@ -155,7 +155,9 @@ class DataStep:
     max_iter: int = 200
 
     @classmethod
-    def of(cls, problem: Problem, prior: Prior, *, rtol: float | None = None, max_iter: int = 200) -> DataStep:
+    def from_problem(
+        cls, problem: Problem, prior: Prior, *, rtol: float | None = None, max_iter: int = 200
+    ) -> DataStep:
         once = problem.linear and isinstance(problem.noise, Gaussian)
         solver = resolvent(problem, prior, rtol=rtol, max_iter=max_iter) if once else None
         return cls(problem=problem, prior=prior, solver=solver, rtol=rtol, max_iter=max_iter)

@@ -132,7 +132,7 @@ class REDDiff(OnLevels[REDDiffState, None]):
         elif self.loss == "published":
             x = x + A.pinv(y - A(x))
         else:
-            x = DataStep.of(run.problem, prior).mean(x, run.bound.unit**2)
+            x = DataStep.from_problem(run.problem, prior).mean(x, run.bound.unit**2)
         return REDDiffState(x=x, first=torch.zeros_like(x), second=torch.zeros_like(x))
 
     def step(self, run: Run[WalkBound[None]], state: REDDiffState, i: int) -> tuple[REDDiffState, Info]:

@@ -44,7 +44,7 @@ class SpectralData:
     std: Tensor  # (rows or 1, 1, ..., 1): sigma
 
     @classmethod
-    def of(cls, problem: Problem) -> SpectralData:
+    def from_problem(cls, problem: Problem) -> SpectralData:
         operator, noise = problem.operator, problem.noise
         assert isinstance(operator, LinearOperator) and isinstance(noise, Gaussian)
         spectrum = operator.svd(like=problem.data.real)
@@ -78,4 +78,4 @@ class SpectralWalk(Walk[SpectralData]):
         return needs_spectrum(problem, prior)
 
     def prepare(self, problem: Problem, prior: Prior) -> SpectralData:
-        return SpectralData.of(problem)
+        return SpectralData.from_problem(problem)

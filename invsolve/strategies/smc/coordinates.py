@@ -37,7 +37,7 @@ class Coordinates:
     modes: Modes | None  # in which V is diagonal; None: the entries themselves, V is a matrix
 
     @classmethod
-    def of(cls, problem: Problem, prior: Prior) -> Coordinates:
+    def from_problem(cls, problem: Problem, prior: Prior) -> Coordinates:
         modes = prior.law.modes if isinstance(prior, IsGaussian | HasModeMoments) else None
         return cls(prior=prior, dtype=problem.signal_dtype, modes=modes)
 

@@ -61,7 +61,7 @@ class _ParticleFilter(OnLevels[Particles, _Tools]):
         return needs_spectrum(problem, prior)
 
     def prepare(self, problem: Problem, prior: Prior) -> _Tools:
-        return _Tools(spectral=SpectralData.of(problem), batch=len(problem.data))
+        return _Tools(spectral=SpectralData.from_problem(problem), batch=len(problem.data))
 
     def log_weights(self, run: Run[WalkBound[_Tools]], state: Particles) -> Tensor:
         return state.log_evidence + state.log_weights

@@ -167,16 +167,18 @@ class SMC(Strategy[SMCState, _Bound]):
     def missing(self, problem: Problem, prior: Prior) -> str:
         if reason := needs_derivative(problem):
             return reason
-        coordinates = Coordinates.of(problem, prior)
+        coordinates = Coordinates.from_problem(problem, prior)
         n, m = coordinates.size, prod(problem.operator.out_shape) * (2 if problem.data.is_complex() else 1)
         if n > self.dense_size and (min(m, n) > MAX_SIDE or m * n > MAX_ENTRIES):
             return f"at most {MAX_SIDE} real unknowns or data and {MAX_ENTRIES} of their pairs (it has {n} and {m})"
         if coordinates.modes is None and type(prior).noise is not Prior.noise:
-            return f"white diffusion noise, or a prior that is its law ({type(prior).__name__} is neither)"
+            return (
+                f"white diffusion noise, or a prior that is Gaussian in its modes ({type(prior).__name__} is neither)"
+            )
         return "" if self.guidance is None else self.guidance.missing(problem, prior)
 
     def bind(self, problem: Problem, prior: Prior) -> _Bound:
-        coordinates = Coordinates.of(problem, prior)
+        coordinates = Coordinates.from_problem(problem, prior)
         form: Form = "diagonal" if coordinates.modes is not None else "bare"
         if form == "bare" and coordinates.size <= self.dense_size:
             form = "dense"

@@ -248,7 +248,7 @@ class Scripted:
             samples=torch.zeros(2, N, dtype=D),
             chi2=torch.ones(2, dtype=D),
             log_weights=None,
-            info=Diagnostics.of(info),
+            info=Diagnostics.from_mapping(info),
             calls=Counter(denoise=1000),
             processed=2,
             seconds=1.0,

@@ -62,7 +62,7 @@ def enumerated(made: SparsePrior, matrix: Tensor, y: Tensor, beta: float) -> tup
 
 def swept(made: SparsePrior, problem: iv.Problem, beta: float, count: int, seed: int = 0) -> Tensor:
     """Coefficients ``(items, chains, N)`` after so many sweeps from the prior."""
-    sites = Sites.of(problem, made)
+    sites = Sites.from_problem(problem, made)
     assert sites is not None
     items = len(problem.data)
     u = torch.stack([normal(50 + seed, CHAINS, N)] * items)
@@ -144,15 +144,18 @@ def test_where_the_transport_is_flat_the_inverse_is_the_normal_law_there():
 def test_only_where_blocks_have_a_closed_form():
     linear = Matrix(matrix=MATRIX)
     problem = iv.Problem(linear, DATA, noise=STD)
-    assert Sites.of(problem, prior(0.1)) is not None
+    assert Sites.from_problem(problem, prior(0.1)) is not None
     laplace = SparsePrior(shape=(N,), coefficients=Laplace(scale=1.0), dtype=DTYPE)
-    assert Sites.of(problem, laplace) is None
-    assert Sites.of(problem, GaussianFieldPrior(shape=(N,), spectrum=Matern(std=1.0, length=0.4), dtype=DTYPE)) is None
+    assert Sites.from_problem(problem, laplace) is None
+    assert (
+        Sites.from_problem(problem, GaussianFieldPrior(shape=(N,), spectrum=Matern(std=1.0, length=0.4), dtype=DTYPE))
+        is None
+    )
     square = iv.operators.from_callable(lambda x: x[:, :3] ** 2, (N,), (3,), dtype=DTYPE)
-    assert Sites.of(iv.Problem(square, DATA, noise=STD), prior(0.1)) is None
+    assert Sites.from_problem(iv.Problem(square, DATA, noise=STD), prior(0.1)) is None
     large = SparsePrior(shape=(513,), coefficients=SpikeSlab(weight=0.3, slab=1.0), dtype=DTYPE)
     mask = iv.operators.Mask(mask=torch.ones(513, dtype=torch.bool))
-    assert Sites.of(iv.Problem(mask, torch.zeros(1, 513, dtype=DTYPE), noise=STD), large) is None
+    assert Sites.from_problem(iv.Problem(mask, torch.zeros(1, 513, dtype=DTYPE), noise=STD), large) is None
 
 
 def test_one_coefficient_alone():
