@@ -22,6 +22,7 @@ import invsolve as iv
 from invsolve.core.random import Draws
 from invsolve.strategies.guidance.guided import BoundGuidance, Guidance
 from invsolve.strategies.integrators.deq_parallel import mixing_weights, relative_ridge, sweep
+from invsolve.strategies.noise_levels import first_signals
 
 STEPS, SAMPLES, MEMORY = 25, 20, 5
 GRID = iv.samplers.log_grid(10.0, 0.01, STEPS)
@@ -93,7 +94,7 @@ def measured(name: str, guidance: Guidance, carried: str) -> list[Row]:
     last = iv.solve(one, prior, strategy=euler, num_samples=SAMPLES).samples[:, 0]
     draws = Draws.for_rows(0, [0] * SAMPLES, list(range(SAMPLES)), torch.device("cpu"))
     run = iv.strategies.Run(problem=one.take(torch.zeros(SAMPLES, dtype=torch.int64)), prior=prior, draws=draws)
-    start = iv.strategies.guided.start_at(run, GRID[0])
+    start = first_signals(run, GRID[0])
     bound = guidance.bind(one, prior).take(torch.zeros(SAMPLES * STEPS, dtype=torch.int64))
     exact = iterates(bound, start, None, carried=carried)[-1]  # as many sweeps as levels: the chain itself
     rows = []

@@ -184,7 +184,8 @@ class Entrywise(Noise):
         per_item = len(shape) == len(out_shape) + 1 and shape[0] in (1, batch)
         if not (per_item and all(a in (1, b) for a, b in zip(shape[1:], out_shape, strict=True))):
             shapes = f"a number, or a tensor of shape {out_shape} or {(batch, *out_shape)}"
-            raise invalid(*spoken(self, name, owner), shapes, shape)
+            repair = f"One number for each item has shape {(batch, *[1] * len(out_shape))}."
+            raise invalid(*spoken(self, name, owner), shapes, shape, repair)
         return value
 
     def _checked(self, name: str, sign: str = "positive") -> None:

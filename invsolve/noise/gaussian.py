@@ -163,7 +163,8 @@ class Gaussian(Noise):
             per_item = per_item and all(a in (1, b) for a, b in zip(shape[1:], out_shape, strict=True))
             if shape != out_shape and not per_item:
                 shapes = f"a number, or a tensor of shape {out_shape} or {(batch, *out_shape)}"
-                raise invalid(*spoken(self, "std", owner), shapes, shape)
+                repair = f"One number for each item has shape {(batch, *[1] * ndim)}."
+                raise invalid(*spoken(self, "std", owner), shapes, shape, repair)
             return self._with(std=self.std.to(device, real), per_item=per_item and shape != out_shape)
         if self.covariance is not None:
             size = math.prod(out_shape)

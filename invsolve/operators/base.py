@@ -43,8 +43,8 @@ class Operator(abc.ABC):
     """A map from ``(batch, *in_shape)`` to ``(batch, *out_shape)``, row by row; differentiable by torch.
 
     Subclasses give the attributes and one method, ``_apply``; frozen dataclasses whose tensors are fields get ``to``,
-    ``take`` and ``fingerprint`` for nothing. A tensor field that may carry a leading item axis (another mask for every
-    datum) is listed, with its number of axes without it, in ``_item_axes``.
+    ``take`` and ``fingerprint`` for nothing. Of tensor fields that may carry a leading item axis (another mask for
+    every datum) the method ``_item_axes`` returns a dict: name to number of axes without it.
 
     Attributes
     ----------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from invsolve.core.checkpoint import Checkpoint, check_fingerprint, fill_state, 
 from invsolve.core.counting import tally
 from invsolve.core.random import DrawLike
 from invsolve.core.torch_workarounds import keep_memory
-from invsolve.errors import invalid
+from invsolve.errors import invalid, invalid_type
 from invsolve.priors.base import Prior
 from invsolve.problem import Problem
 from invsolve.progress import Progress
@@ -156,7 +156,11 @@ class ChunkedRun:
             info = Diagnostics()
             diverged = torch.full((len(numbers),), -1, device=index.device)
             for i in range(first, steps):
-                state, now = strategy.step(run, state, i)
+                told = strategy.step(run, state, i)
+                if not (isinstance(told, tuple) and len(told) == 2 and isinstance(told[1], Mapping)):
+                    expected = "a state and a mapping of names to tensors (rows,), {} for nothing"
+                    raise invalid_type(strategy.name, "step(...)", expected, type(told).__name__)
+                state, now = told
                 info = Diagnostics.from_mapping(now).after(info)
                 done.steps_since += 1
                 if i % _LOOK_EVERY == _LOOK_EVERY - 1:

@@ -81,7 +81,8 @@ class Run(Generic[BoundT]):
 class Strategy(abc.ABC, Generic[StateT, BoundT]):
     """Frozen options plus ``init`` and ``step``; nothing is kept on ``self``.
 
-    Generic in the state of its rows and in what `bind` prepares, ``Strategy[State, Bound]``; both may be left out.
+    Generic in the state of its rows and in what `bind` prepares, ``Strategy[State, Bound]``; leave out both or
+    neither, and write ``Strategy[State, None]`` without a `bind`.
 
     A subclass is a frozen dataclass that gives `init` and `step` and the number of steps; everything else has a
     default.

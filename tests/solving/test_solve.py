@@ -360,3 +360,26 @@ def test_options_are_checked_before_any_work(options, message):
 def test_a_checkpoint_may_be_any_path(tmp_path):
     iv.solve(A, Y, prior(), noise=0.1, num_samples=2, checkpoint=tmp_path / "run.ckpt")
     assert (tmp_path / "run.ckpt").exists()
+
+
+@pytest.mark.parametrize("answer", ["state", ("state", None), ("state", {}, 1)])
+def test_a_step_that_does_not_answer_with_state_and_info_is_named(answer):
+    class Half(iv.strategies.Strategy):
+        num_steps = 1
+
+        def init(self, run):
+            return "state"
+
+        def step(self, run, state, i):
+            return answer
+
+    prior = iv.priors.GaussianPrior(torch.zeros(2), torch.eye(2))
+    with pytest.raises(iv.errors.InputTypeError, match=r"Half: `step\(\.\.\.\)` must be a state and a mapping"):
+        iv.solve(iv.operators.Mask(torch.ones(2, dtype=torch.bool)), torch.ones(2), prior, noise=0.1, strategy=Half())
+
+
+@pytest.mark.parametrize("noise", [iv.noise.Gaussian, iv.noise.Laplace])
+def test_one_noise_level_for_each_item_is_explained(noise):
+    A = iv.operators.Mask(torch.ones(4, dtype=torch.bool))
+    with pytest.raises(iv.errors.InputError, match=r"One number for each item has shape \(2, 1\)"):
+        iv.Problem(A, torch.ones(2, 4), noise=noise(torch.ones(2)))
