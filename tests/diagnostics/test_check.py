@@ -139,5 +139,5 @@ def test_failed_rows_are_reported():
 
 def test_what_cannot_be_checked_is_refused():
     result = iv.solve(A, measured(4), PRIOR, noise=STD, num_samples=2)
-    with pytest.raises(iv.errors.UnsupportedError, match="the problem and prior are not in"):
+    with pytest.raises(iv.errors.UnsupportedError, match="does not hold the problem, the prior"):
         dataclasses.replace(result, problem=None).check()

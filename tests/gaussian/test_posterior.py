@@ -458,7 +458,7 @@ def test_a_covariance_too_large_to_form_is_refused():
     posterior = prior.posterior(A, np.zeros((1, 2)), 0.1)
     assert isinstance(posterior.system, DenseSystem)
     assert torch.isfinite(posterior.log_evidence).all()
-    with pytest.raises(UnsupportedError, match=r"the covariance of 8200 numbers is too large to form. Use draws."):
+    with pytest.raises(UnsupportedError, match=r"the covariance of 8200 values is too large to form. Use draws."):
         _ = posterior.covariance
 
 

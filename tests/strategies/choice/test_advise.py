@@ -32,7 +32,7 @@ def test_the_most_trustworthy_come_first_and_what_cannot_is_said():
     assert advice.strategies[0].name == "auto" and advice.best == "auto"
     assert "DDRM" in str(advice) and "not to be trusted" in str(advice) and "iv.calibrate" in str(advice)
     assert not advice.refused
-    assert "Measured on: Gaussian prior, 16 correlated numbers" in str(advice)
+    assert "Measured on: Gaussian prior, 16 correlated values" in str(advice)
 
 
 @pytest.mark.parametrize(
