@@ -50,7 +50,7 @@ class Faulty(Strategy):
 
 
 def problem(d: int) -> tuple[iv.operators.Matrix, iv.priors.GaussianPrior]:
-    """d correlated numbers (exponential covariance, length 3) seen through d / 2 random rows."""
+    """d correlated values (exponential covariance, length 3) seen through d / 2 random rows."""
     i = torch.arange(d, dtype=D)
     rng = torch.Generator().manual_seed(0)
     matrix = torch.randn(d // 2, d, generator=rng, dtype=D) / math.sqrt(d)
@@ -133,7 +133,7 @@ def write(rows: list[dict[str, object]], folder: Path) -> None:
         "",
         "Written by `python benchmarks/calibration.py`.",
         "",
-        "Gaussian priors of d correlated numbers seen through d / 2 random rows (noise std 0.3); 200 runs of 255 "
+        "Gaussian priors of d correlated values seen through d / 2 random rows (noise std 0.3); 200 runs of 255 "
         "samples, the default. The posterior is exact, or exact with a known fault. `flagged` counts reports with "
         "`passed == False`, one for each seed, with the 95 % Wilson interval; for the exact posterior these are false "
         "alarms, at most 2 % by design. Behind it: by which tests (several may fail at once). `claimed` faults are of "
