@@ -709,15 +709,14 @@ def test_data_in_other_units_than_a_learned_priors_are_refused_beside_unknown_sc
 
 
 def test_a_member_that_a_strategy_cannot_take_is_refused_where_it_is_met():
-    """At the median the law is stated, elsewhere it is not."""
-    whole = iv.priors.GaussianPrior(torch.zeros(3), torch.eye(3))
+    """At the median the operator is linear, elsewhere it has no derivative."""
 
-    def member(length):
-        stated = whole.law if length == 1.0 else None
-        return iv.priors.from_denoiser(lambda x, s: x / (1 + s**2), shape=(3,), scale=1.0, law=stated)
+    def member(gain):
+        if gain == 1.0:
+            return iv.operators.from_callable(lambda x: x, (3,), (3,), kind="linear")
+        return iv.operators.from_callable(lambda x: gain * x, (3,), (3,), kind="black box")
 
-    family = iv.priors.Family(member, length=iv.LogNormal(median=1.0, factor=2.0))
-    A = iv.operators.Mask(torch.ones(3, dtype=torch.bool))
-    strategy = iv.strategies.MMPS(covariance="law", num_steps=5)
-    with pytest.raises(UnsupportedError):
-        iv.solve(A, torch.ones(3), family, noise=0.5, strategy=strategy, num_samples=2)
+    A = iv.operators.Family(member, gain=iv.LogNormal(median=1.0, factor=2.0))
+    prior = iv.priors.GaussianPrior(torch.zeros(3), torch.eye(3))
+    with pytest.raises(UnsupportedError, match="strategy MMPS needs what is not there"):
+        iv.solve(A, torch.ones(3), prior, noise=0.5, strategy=iv.strategies.MMPS(num_steps=5), num_samples=2)
