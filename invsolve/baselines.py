@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from invsolve.core.conjugate_gradients import direction, expand
+from invsolve.core.torch_state import in_defined_state
 from invsolve.core.validation import check_finite, check_int, check_positive, check_shape, kind_dtype
 from invsolve.errors import invalid, invalid_type
 from invsolve.metrics import nrmse
@@ -22,6 +23,7 @@ from invsolve.operators.base import LinearOperator
 from invsolve.operators.optics.phase_retrieval import PhaseRetrieval
 
 
+@in_defined_state
 def zero_filled(A: LinearOperator, y: Tensor) -> Tensor:
     """The adjoint ``A^H y``, with no density compensation and no scale.
 
@@ -52,6 +54,7 @@ def zero_filled(A: LinearOperator, y: Tensor) -> Tensor:
     return A.adjoint(y)
 
 
+@in_defined_state
 def tikhonov(A: LinearOperator, y: Tensor, *, weight: float, rtol: float = 1e-6, max_iter: int = 200) -> Tensor:
     """Tikhonov's ``argmin_x 1/2 ||A x - y||^2 + weight/2 ||x||^2``, by conjugate gradients on ``A^H A + weight``.
 
@@ -95,6 +98,7 @@ def tikhonov(A: LinearOperator, y: Tensor, *, weight: float, rtol: float = 1e-6,
     return A.solve_normal(A.adjoint(y), tau=weight, rtol=rtol, max_iter=max_iter)
 
 
+@in_defined_state
 def total_variation(A: LinearOperator, y: Tensor, *, weight: float, iterations: int = 200) -> Tensor:
     """Total variation: ``argmin_x 1/2 ||A x - y||^2 + weight TV(x)`` for real or complex signals of 1 to 3 axes.
 
@@ -161,6 +165,7 @@ def total_variation(A: LinearOperator, y: Tensor, *, weight: float, iterations: 
     return x
 
 
+@in_defined_state
 def amplitude_flow(A: PhaseRetrieval, y: Tensor, *, iterations: int = 500) -> Tensor:
     """A local minimum of ``1/2 || |B x| - y ||^2`` from a spectral start, up to what `PhaseRetrieval` leaves open.
 
@@ -285,6 +290,7 @@ class TunedWeight:
         return self.weight in (min(self.weights), max(self.weights))
 
 
+@in_defined_state
 def tune_weight(
     solver: WeightedSolver, problems: Sequence[tuple[LinearOperator, Tensor, Tensor]], weights: Sequence[float]
 ) -> TunedWeight:

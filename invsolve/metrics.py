@@ -17,6 +17,7 @@ from torch import Tensor
 
 from invsolve.core.metric_arguments import finite_values, pair_of_signals, samples_and_truth
 from invsolve.core.random import Draws
+from invsolve.core.torch_state import in_defined_state
 from invsolve.core.validation import check_int, check_number, check_positive
 from invsolve.errors import invalid
 
@@ -26,6 +27,7 @@ _SSIM_K1, _SSIM_K2 = 0.01, 0.03  # Wang et al. 2004, section III-C
 
 
 # --- images ---------------------------------------------------------------------------------------------------------
+@in_defined_state
 def psnr(x: Tensor, truth: Tensor, *, data_range: float) -> Tensor:
     """Peak signal to noise ratio ``10 log10(data_range^2 / mean |x - truth|^2)`` in dB.
 
@@ -52,6 +54,7 @@ def psnr(x: Tensor, truth: Tensor, *, data_range: float) -> Tensor:
     return 10 * torch.log10(peak**2 / (x - truth).abs().square().flatten(1).mean(1))
 
 
+@in_defined_state
 def nrmse(x: Tensor, truth: Tensor) -> Tensor:
     """Relative error ``||x - truth|| / ||truth||`` over the entries of an item.
 
@@ -85,6 +88,7 @@ def nrmse(x: Tensor, truth: Tensor) -> Tensor:
     return error / size
 
 
+@in_defined_state
 def ssim(x: Tensor, truth: Tensor, *, data_range: float) -> Tensor:
     """Mean structural similarity.
 
@@ -144,6 +148,7 @@ def _window(maps: Tensor) -> Tensor:
 
 
 # --- ensembles ------------------------------------------------------------------------------------------------------
+@in_defined_state
 def crps(samples: Tensor, truth: Tensor) -> Tensor:
     """Continuous ranked probability score of every entry, averaged over the entries.
 
@@ -182,6 +187,7 @@ def crps(samples: Tensor, truth: Tensor) -> Tensor:
     return (errors.abs().mean(0) - spread).flatten(1).mean(1)
 
 
+@in_defined_state
 def energy_score(samples: Tensor, truth: Tensor) -> Tensor:
     """Energy score of the whole signal: `crps` with the Euclidean norm over all entries.
 
@@ -221,6 +227,7 @@ def energy_score(samples: Tensor, truth: Tensor) -> Tensor:
     return lengths.mean(0) - torch.stack(distances) / (n * (n - 1))
 
 
+@in_defined_state
 def rank(samples: Tensor, truth: Tensor, *, seed: int = 0) -> Tensor:
     """How many samples lie below the truth, for every entry.
 
@@ -256,6 +263,7 @@ def rank(samples: Tensor, truth: Tensor, *, seed: int = 0) -> Tensor:
     return below + torch.minimum((uniform * (ties + 1)).long(), ties)
 
 
+@in_defined_state
 def interval_ranks(n: int, level: float) -> tuple[int, int, float]:
     """The central rank interval of n samples that holds at least ``level``: its order statistics and its exact level.
 
@@ -321,6 +329,7 @@ class Coverage:
     nominal: float
 
 
+@in_defined_state
 def coverage(samples: Tensor, truth: Tensor, *, level: float, seed: int = 0) -> Coverage:
     """The fraction of entries whose truth lies inside the rank interval of the samples, and the exact nominal level.
 
@@ -353,6 +362,7 @@ def coverage(samples: Tensor, truth: Tensor, *, level: float, seed: int = 0) -> 
     return Coverage(observed=inside.flatten(1).double().mean(1), nominal=nominal)
 
 
+@in_defined_state
 def interval_mass(samples: Tensor, *, level: float, mean: Tensor, std: Tensor) -> Coverage:
     """The mass that N(mean, std^2) gives to the rank interval of the samples, averaged over the entries.
 

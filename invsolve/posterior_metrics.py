@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from invsolve.core.metric_arguments import finite_values, weighted_sets
+from invsolve.core.torch_state import in_defined_state
 from invsolve.core.validation import check_int, check_number
 from invsolve.errors import invalid
 from invsolve.priors.fields.field import GaussianFieldPrior
@@ -25,6 +26,7 @@ MMD_SCALES = (0.2, 0.5, 1.0, 2.0, 5.0)
 _ALPHA, _TAU = 2.0, 3.0  # of the random directions
 
 
+@in_defined_state
 def relative_mean_error(
     samples: Tensor, reference: Tensor, *, weights: Tensor | None = None, reference_weights: Tensor | None = None
 ) -> Tensor:
@@ -56,6 +58,7 @@ def relative_mean_error(
     return _relative(owner, "mean", _mean(x, w), _mean(y, v))
 
 
+@in_defined_state
 def relative_std_error(
     samples: Tensor, reference: Tensor, *, weights: Tensor | None = None, reference_weights: Tensor | None = None
 ) -> Tensor:
@@ -92,6 +95,7 @@ def relative_std_error(
     return _relative(owner, "standard deviation", s, s_reference)
 
 
+@in_defined_state
 def mmd(
     samples: Tensor, reference: Tensor, *, weights: Tensor | None = None, reference_weights: Tensor | None = None
 ) -> Tensor:
@@ -146,6 +150,7 @@ def mmd(
     return torch.stack([torch.as_tensor(value) for value in out]).clamp(min=0).sqrt()
 
 
+@in_defined_state
 def mmd_floor(n: int, m: int) -> float:
     """The `mmd` of two sets of samples of one distribution of many dimensions, where all distances are med.
 
@@ -169,6 +174,7 @@ def mmd_floor(n: int, m: int) -> float:
     return math.sqrt((1 / n + 1 / m) * (1 - sum(math.exp(-1 / s) for s in MMD_SCALES) / len(MMD_SCALES)))
 
 
+@in_defined_state
 def sliced_wasserstein(
     samples: Tensor,
     reference: Tensor,
@@ -226,6 +232,7 @@ def sliced_wasserstein(
     return (signed.cumsum(0)[:-1].abs() * value.diff(dim=0)).sum(0).mean(1)
 
 
+@in_defined_state
 def sliced_directions(shape: tuple[int, ...], directions: int = 128, *, seed: int = 0) -> Tensor:
     """Smooth random directions of unit norm: a Gaussian field with eigenvalues ``(pi^2 |k|^2 + 9)^-2``.
 
@@ -260,6 +267,7 @@ def sliced_directions(shape: tuple[int, ...], directions: int = 128, *, seed: in
     return g / norms.view(-1, *([1] * len(shape)))
 
 
+@in_defined_state
 def spectral_error(
     samples: Tensor, reference: Tensor, *, weights: Tensor | None = None, reference_weights: Tensor | None = None
 ) -> Tensor:
@@ -298,6 +306,7 @@ def spectral_error(
     return ((s - s_reference).abs() / s_reference).log().mean(1).exp()
 
 
+@in_defined_state
 def radial_spectrum(x: Tensor) -> Tensor:
     """Power spectrum ``|FFT x|^2``, averaged over radial bins.
 

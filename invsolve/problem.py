@@ -12,6 +12,7 @@ from torch import Tensor
 
 from invsolve.core.arrays import as_tensor
 from invsolve.core.fingerprint import fingerprint
+from invsolve.core.torch_state import Defined
 from invsolve.core.validation import Shape, check_finite, check_kind, check_shape, kind_dtype, quoted
 from invsolve.errors import invalid, invalid_type
 from invsolve.noise import Gaussian, Noise
@@ -22,7 +23,7 @@ from invsolve.operators.family import Family
 
 @final
 @dataclass(frozen=True, eq=False, repr=False)
-class Problem:
+class Problem(Defined):
     """A measurement: ``data = noise(operator(x))``, everything but the prior; what `solve` works on.
 
     Parameters

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from invsolve.core.conjugate_gradients import inner
+from invsolve.core.torch_state import in_defined_state
 from invsolve.core.validation import Kind, check_int, check_positive, kind_dtype
 from invsolve.errors import OperatorError, invalid_type
 from invsolve.operators.base import LinearOperator, Operator
@@ -72,6 +73,7 @@ class OperatorReport:
         return "\n".join(lines)
 
 
+@in_defined_state
 def check_operator(A: Operator, *, seed: int = 0, tol: float | None = None, throw: bool = True) -> OperatorReport:
     """Check an operator against the contract of `invsolve.operators`; about fifty evaluations of a few rows.
 
@@ -121,6 +123,7 @@ def check_operator(A: Operator, *, seed: int = 0, tol: float | None = None, thro
     return report
 
 
+@in_defined_state
 def dot_test(A: LinearOperator, *, like: Tensor | None = None, seed: int = 0) -> float:
     """The adjoint gap on one random pair per item, the worst of all items.
 
@@ -146,6 +149,7 @@ def dot_test(A: LinearOperator, *, like: Tensor | None = None, seed: int = 0) ->
     return adjoint_gap(u, v, A(u), A.adjoint(v))
 
 
+@in_defined_state
 def derivative_gap(A: Operator, mean: Tensor, scale: float, *, seed: int = 0) -> float:
     """How far an operator's derivative is from a finite difference, relative, at a point of the prior's size.
 

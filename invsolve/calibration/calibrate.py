@@ -18,6 +18,7 @@ from invsolve.calibration.tests import assess
 from invsolve.core.checkpoint import check_fingerprint, load_state, save_state
 from invsolve.core.fingerprint import fingerprint
 from invsolve.core.random import Draws
+from invsolve.core.torch_state import in_defined_state
 from invsolve.core.validation import check_int, kind_dtype
 from invsolve.errors import FileError, SolveError, invalid, invalid_type
 from invsolve.noise import Noise
@@ -39,6 +40,7 @@ _BATCH = 64  # runs: several batches, so that there is progress to show and to s
 _PILOT = 64  # prior draws that references and units of TARP come from, fewer of signals of above 2^18 numbers
 
 
+@in_defined_state
 @torch.no_grad()
 def calibrate(
     A: Operator,

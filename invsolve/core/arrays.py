@@ -7,9 +7,11 @@ package all values are tensors. Solvers that know real vectors only see complex 
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from invsolve.core.validation import kind_dtype, quoted
@@ -23,7 +25,7 @@ def as_tensor(owner: str, name: str, value: object, *, dtype: torch.dtype, devic
     entries of a masked array become NaN, which the caller refuses with a word on missing data.
     """
     if isinstance(value, Tensor):
-        return value
+        return normal(value)
     xarray = sys.modules.get("xarray")  # an array of a module that was never imported cannot have been passed
     if xarray is not None and isinstance(value, xarray.DataArray):
         value = value.values
@@ -34,10 +36,22 @@ def as_tensor(owner: str, name: str, value: object, *, dtype: torch.dtype, devic
         raise invalid_type(owner, name, "floating point or complex", str(value.dtype), hint)
     if isinstance(value, np.ma.MaskedArray):
         value = value.filled(np.nan)
-    # A copy, never a view: the caller may change its array while a solve runs. In float64 and C order, because torch
-    # takes no other byte order (NetCDF-3, FITS), no long doubles and no negative strides.
-    copied = np.array(value, dtype=np.complex128 if value.dtype.kind == "c" else np.float64, order="C")
-    return torch.from_numpy(copied).to(device, kind_dtype(dtype, "complex" if value.dtype.kind == "c" else "real"))
+    wide = value.astype(np.complex128 if value.dtype.kind == "c" else np.float64)
+    return from_numpy(wide).to(device, kind_dtype(dtype, "complex" if value.dtype.kind == "c" else "real"))
+
+
+def from_numpy(value: NDArray[Any]) -> Tensor:
+    """A tensor of the dtype of an array, or of the nearest that torch has: another byte order (FITS), long doubles.
+
+    A copy, never a view: the caller may change its array.
+    """
+    dtype = {"g": np.dtype(np.float64), "G": np.dtype(np.complex128)}.get(value.dtype.char, value.dtype)
+    return torch.from_numpy(np.array(value, dtype=dtype.newbyteorder("="), order="C"))
+
+
+def normal(value: Tensor) -> Tensor:
+    """The tensor; of one made in `torch.inference_mode`, which could not be part of a graph, a copy."""
+    return value.clone() if value.is_inference() else value
 
 
 def to_real(x: Tensor) -> Tensor:

@@ -14,13 +14,14 @@ import torch
 from torch import Tensor
 
 from invsolve.core.random import Draws
+from invsolve.core.torch_state import Defined
 from invsolve.core.validation import check_int, check_number, check_positive
 from invsolve.errors import invalid, invalid_type
 
 _LOG_2PI = math.log(2 * math.pi)
 
 
-class Distribution(abc.ABC):
+class Distribution(Defined, abc.ABC):
     """The distribution of a scalar. Subclasses give `transport`, `log_slope`, `log_prob`, `median` and `support`.
 
     ``median``: the value that half of the mass lies below. Tensors are float64.

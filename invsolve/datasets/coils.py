@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from invsolve.core.torch_state import in_defined_state
 from invsolve.core.validation import check_int, check_positive
 from invsolve.datasets.continuum import cell_centres, check_plane, check_real_dtype, check_seed, normals, uniforms
 
@@ -14,6 +15,7 @@ _RING = 0.78  # distance of the coils from the centre, in fields of view: outsid
 _LOOP = 0.25  # half the width of a coil
 
 
+@in_defined_state
 def coil_maps(num_coils: int, shape: tuple[int, int], *, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
     """Smooth complex receive sensitivities, ``sum_c |S_c|^2 = 1`` everywhere; the same on every grid.
 
@@ -59,6 +61,7 @@ def coil_maps(num_coils: int, shape: tuple[int, int], *, seed: int = 0, dtype: t
     return (maps / maps.abs().square().sum(0).sqrt()).to(dtype.to_complex())
 
 
+@in_defined_state
 def smooth_phase(
     shape: tuple[int, int], *, strength: float = 1.0, seed: int = 0, dtype: torch.dtype = torch.float32
 ) -> Tensor:

@@ -9,6 +9,7 @@ from typing import Literal, final
 import torch
 from torch import Tensor
 
+from invsolve.core.torch_state import Defined, in_defined_state
 from invsolve.core.validation import check_choice, check_finite, check_int, check_number, check_positive
 from invsolve.datasets.coils import coil_maps, smooth_phase
 from invsolve.datasets.continuum import check_plane, check_real_dtype, check_seed, normals, uniforms
@@ -18,6 +19,7 @@ from invsolve.operators.mri.cartesian import MRI
 _PLANE = (-2, -1)
 
 
+@in_defined_state
 def cartesian_mask(
     shape: tuple[int, int],
     *,
@@ -91,7 +93,7 @@ def cartesian_mask(
 
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
-class MRIScan:
+class MRIScan(Defined):
     """A simulated scan with everything that its reconstruction needs; no batch axis.
 
     The model is ``kspace_c = mask F (maps_c x) + noise`` with F the centred orthonormal transform: `operator`.
@@ -132,6 +134,7 @@ class MRIScan:
         return f"MRIScan({coils} coils, {tuple(grid)}, {numbers})"
 
 
+@in_defined_state
 def simulate_mri(
     image: Tensor,
     *,
@@ -226,6 +229,7 @@ def simulate_mri(
     )
 
 
+@in_defined_state
 def band_limited(image: Tensor, grid: tuple[int, int]) -> Tensor:
     """What noise-free and complete data on a grid show of piecewise constant images.
 

@@ -10,12 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from invsolve.core.torch_state import in_defined_state
 from invsolve.datasets.continuum import check_real_dtype
 from invsolve.errors import FileError
 
 SHA256 = "ea62ca8946750d5da7489796f7d8b6116026ec895e8b5850a245d31d34543145"
 
 
+@in_defined_state
 def t1_slice(*, dtype: torch.dtype = torch.float32) -> Tensor:
     """A coronal T1-weighted slice of a human brain, values k/255 in [0, 1], top of the head in row 0.
 

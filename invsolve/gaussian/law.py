@@ -15,10 +15,11 @@ from typing import Self, final
 import torch
 from torch import Tensor
 
+from invsolve.core.torch_state import Defined
 from invsolve.core.validation import Kind, Shape, kind_dtype
 
 
-class Modes(abc.ABC):
+class Modes(Defined, abc.ABC):
     """The maps between signals ``(rows, *shape)`` and mode coefficients ``(rows, *mode_shape)``, batch first.
 
     Attributes

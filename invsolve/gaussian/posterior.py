@@ -12,6 +12,7 @@ from torch import Tensor
 
 from invsolve.core.arrays import from_real, to_real
 from invsolve.core.random import DrawLike, Draws
+from invsolve.core.torch_state import Defined
 from invsolve.core.validation import check_int, kind_dtype
 from invsolve.errors import UnsupportedError, invalid
 from invsolve.gaussian.evidence import Evidence, rounding
@@ -25,7 +26,7 @@ _TOLERATED = 1e-2  # residual of a linear solve, in posterior sd of a mode, abov
 _CHEAP = 2**33  # floating point operations of a factorisation that every solve may spend on its evidence: about 1 s
 
 
-class Posterior(abc.ABC):
+class Posterior(Defined, abc.ABC):
     """A posterior that is known: one distribution for every item of the data."""
 
     problem: Problem

@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from invsolve.core.random import DrawLike
+from invsolve.core.torch_state import Defined
 from invsolve.core.validation import Shape
 
 _LEAST = 1e-30  # information below which a datum says nothing: its Gaussian has a std of 1e15
 
 
-class Noise(abc.ABC):
+class Noise(Defined, abc.ABC):
     """The distribution p(y | clean) of the data given the clean measurement ``A(x)``.
 
     Shapes: ``y`` and ``clean`` are ``(rows, *out_shape)``; ``observed`` (bool, broadcastable to y) says which data

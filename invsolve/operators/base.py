@@ -18,9 +18,11 @@ from torch import Tensor
 
 from invsolve.core.conjugate_gradients import conjugate_gradients
 from invsolve.core.counting import count
+from invsolve.core.derivatives import WHY, pullback
 from invsolve.core.fingerprint import fingerprint
+from invsolve.core.torch_state import Defined, in_defined_state
 from invsolve.core.validation import Kind, Shape, check_positive, kind_dtype
-from invsolve.errors import UnsupportedError, invalid
+from invsolve.errors import OperatorError, UnsupportedError, invalid
 from invsolve.operators.inputs import check_rows
 from invsolve.operators.power_iteration import largest_singular_value
 
@@ -39,7 +41,7 @@ def _load_forward_mode() -> None:
         torch.func.jvp(torch.sin, (torch.zeros(1),), (torch.ones(1),))
 
 
-class Operator(abc.ABC):
+class Operator(Defined, abc.ABC):
     """A map from ``(batch, *in_shape)`` to ``(batch, *out_shape)``, row by row; differentiable by torch.
 
     Subclasses give the attributes and one method, ``_apply``; frozen dataclasses whose tensors are fields get ``to``,
@@ -111,7 +113,8 @@ class Operator(abc.ABC):
         """Return ``y = A(x)`` and the map ``v -> J(x)^H v`` for ``v`` ``(batch, *out_shape)``."""
         self._check("x", x, self.in_shape, self.in_kind)
         count("operator", len(x))
-        return self._vjp(x)
+        y, pull = self._vjp(x)
+        return y, in_defined_state(pull)
 
     def jvp(self, x: Tensor, dx: Tensor) -> tuple[Tensor, Tensor]:
         """Return ``y = A(x)`` and ``J(x) dx``, both ``(batch, *out_shape)``."""
@@ -163,17 +166,10 @@ class Operator(abc.ABC):
 
     # --- what subclasses may replace by something faster -------------------------------------------------------------
     def _vjp(self, x: Tensor) -> tuple[Tensor, Pullback]:
-        with torch.enable_grad():
-            leaf = x.detach().requires_grad_()
-            y = self._apply(leaf)
+        return pullback(self._apply, x, self._not_differentiable)
 
-        def pullback(v: Tensor) -> Tensor:
-            if not y.requires_grad:  # the output does not depend on x
-                return torch.zeros_like(x)
-            (grad,) = torch.autograd.grad(y, leaf, v, retain_graph=True, allow_unused=True)
-            return torch.zeros_like(x) if grad is None else grad
-
-        return y.detach(), pullback
+    def _not_differentiable(self) -> Exception:
+        return OperatorError(f"{type(self).__name__}: its function must be differentiable by torch, {WHY}")
 
     def _jvp(self, x: Tensor, dx: Tensor) -> tuple[Tensor, Tensor]:
         _load_forward_mode()

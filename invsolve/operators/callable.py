@@ -200,10 +200,12 @@ class CallableLinear(_Callable, LinearOperator):
         with torch.enable_grad():
             x = torch.zeros(len(y), *self.in_shape, dtype=kind_dtype(y.dtype, self.in_kind), device=y.device)
             out = self._forward(x.requires_grad_())
-            if not out.requires_grad:
+            grad = None
+            if out.requires_grad:
+                (grad,) = torch.autograd.grad(out, x, y, create_graph=y.requires_grad, allow_unused=True)
+            if grad is None:
                 raise OperatorError(
                     "CallableLinear: torch cannot differentiate this function, so its adjoint is not known. "
                     "Give from_callable(..., adjoint=), or say kind='black box'."
                 )
-            (grad,) = torch.autograd.grad(out, x, y, create_graph=y.requires_grad)
         return grad if y.requires_grad else grad.detach()

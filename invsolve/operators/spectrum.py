@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from invsolve.core.counting import count
+from invsolve.core.torch_state import Defined
 from invsolve.core.validation import Kind, Shape, check_kind, check_shape, kind_dtype
 from invsolve.errors import UnsupportedError, invalid, invalid_type
 from invsolve.operators.base import LinearOperator
@@ -19,7 +20,7 @@ LIMIT = 4096  # unknowns, and data, of a dense decomposition: a minute or two on
 
 @final
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class Spectrum:
+class Spectrum(Defined):
     """The singular value decomposition ``A = U S V^H``, V unitary on the whole signal space; see `LinearOperator.svd`.
 
     Coordinates are ``(rows, *shape)`` of ``kind`` 'real' or 'complex'; V is unitary in Re<u, v>, so white noise has

@@ -14,8 +14,10 @@ from torch import Tensor
 
 from invsolve.core.arrays import as_tensor, from_real, to_real
 from invsolve.core.counting import count
+from invsolve.core.derivatives import WHY, pullback
 from invsolve.core.fingerprint import fingerprint
 from invsolve.core.random import DrawLike, Draws
+from invsolve.core.torch_state import Defined, in_defined_state
 from invsolve.core.validation import Kind, Shape, check_int, kind_dtype
 from invsolve.errors import UnsupportedError, invalid_type
 from invsolve.gaussian.law import GaussianLaw
@@ -28,7 +30,7 @@ from invsolve.samplers import sample_prior
 Pullback = Callable[[Tensor], Tensor]
 
 
-class Prior(abc.ABC):
+class Prior(Defined, abc.ABC):
     """A distribution over signals of ``shape`` (no batch axis), real or complex, known through its denoiser.
 
     Subclasses give ``shape``, ``mean``, ``scale`` and ``_denoise`` and, where they can, a cheaper ``_pullback``,
@@ -154,6 +156,7 @@ class Prior(abc.ABC):
         count("denoise", len(x))
         value, pull = self._pullback(x, sigma)
 
+        @in_defined_state
         def counted(v: Tensor) -> Tensor:
             count("vjp", len(v))
             return pull(v)
@@ -216,6 +219,7 @@ class Prior(abc.ABC):
         with torch.no_grad():
             x, pull = self._transport(z)
 
+        @in_defined_state
         def no_graph(v: Tensor) -> Tensor:
             with torch.no_grad():
                 return pull(v)
@@ -319,17 +323,10 @@ class Prior(abc.ABC):
 
     # --- what subclasses may replace --------------------------------------------------------------------------------
     def _pullback(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Pullback]:
-        with torch.enable_grad():
-            leaf = x.detach().requires_grad_()
-            value = self._denoise(leaf, sigma)
+        return pullback(lambda leaf: self._denoise(leaf, sigma), x, self._not_differentiable)
 
-        def pull(v: Tensor) -> Tensor:
-            if not value.requires_grad:  # a denoiser that ignores its input
-                return torch.zeros_like(x)
-            (grad,) = torch.autograd.grad(value, leaf, v, retain_graph=True)
-            return grad
-
-        return value.detach(), pull
+    def _not_differentiable(self) -> Exception:
+        return UnsupportedError(f"{type(self).__name__}: its denoiser must be differentiable by torch, {WHY}")
 
     def _moments(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
         value, pull = self._pullback(x, sigma)

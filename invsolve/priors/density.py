@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from invsolve.core.random import Draws
+from invsolve.core.torch_state import in_defined_state
 from invsolve.core.validation import check_finite, check_int, check_positive, kind_dtype
 from invsolve.errors import UnsupportedError, invalid
 from invsolve.priors.base import Prior
@@ -20,6 +21,7 @@ _PROBES = 8
 _Flow = Callable[[Tensor, float], tuple[Tensor, Tensor]]  # (x, s) -> (D, tr dD/dx (batch,) float64)
 
 
+@in_defined_state
 def log_density(
     prior: Prior,
     x: Tensor,

@@ -10,6 +10,8 @@ from typing import final
 import torch
 from torch import Tensor
 
+from invsolve.core.derivatives import WHY
+from invsolve.core.torch_state import in_defined_state
 from invsolve.core.validation import (
     Kind,
     Shape,
@@ -22,11 +24,12 @@ from invsolve.core.validation import (
 )
 from invsolve.errors import InputError, UnsupportedError, invalid, invalid_type
 from invsolve.gaussian.law import GaussianLaw
-from invsolve.priors.base import Prior, Pullback
+from invsolve.priors.base import Prior
 
 Denoiser = Callable[[Tensor, Tensor], Tensor]
 
 
+@in_defined_state
 def from_denoiser(
     function: Denoiser,
     *,
@@ -158,27 +161,11 @@ class FunctionPrior(Prior):
     kind: Kind
     law: GaussianLaw | None
 
-    @property
-    def cheap_pullback(self) -> bool:
-        """False: the function is differentiated."""
-        return False
-
-    def _pullback(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Pullback]:
-        with torch.enable_grad():
-            leaf = x.detach().requires_grad_()
-            value = self._denoise(leaf, sigma)
-        if not value.requires_grad:
-            # Taken for a zero derivative, it would turn a posterior into the prior without a word.
-            raise UnsupportedError(
-                f"from_denoiser: `function ({self._name})` must be differentiable by torch, got an output without a "
-                "gradient. Remove no_grad, detach or numpy from it, or state `law`, which guidance then uses instead."
-            )
-
-        def pull(v: Tensor) -> Tensor:
-            (grad,) = torch.autograd.grad(value, leaf, v, retain_graph=True, materialize_grads=True)
-            return grad
-
-        return value.detach(), pull
+    def _not_differentiable(self) -> Exception:
+        return UnsupportedError(
+            f"from_denoiser: `function ({self._name})` must be differentiable by torch, {WHY} Or state `law`, which "
+            "guidance then uses instead."
+        )
 
     @property
     def _name(self) -> str:

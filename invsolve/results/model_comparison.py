@@ -10,6 +10,7 @@ from typing import final
 import torch
 from torch import Tensor
 
+from invsolve.core.torch_state import in_defined_state
 from invsolve.core.validation import check_positive
 from invsolve.errors import UnsupportedError, invalid, invalid_type
 from invsolve.results.result import Result
@@ -76,6 +77,7 @@ class Comparison:
         return f"Comparison({', '.join(self.names)}{items})"
 
 
+@in_defined_state
 def compare(
     results: Mapping[str, Result] | Sequence[Result], *, weights: Mapping[str, float] | Sequence[float] | None = None
 ) -> Comparison:

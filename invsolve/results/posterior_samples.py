@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from invsolve.core.packing import Layout
+from invsolve.core.torch_state import Defined
 from invsolve.core.validation import Shape, check_number, real_dtype
 from invsolve.errors import invalid, invalid_type
 from invsolve.results.certificate import Certificate
@@ -21,7 +22,7 @@ from invsolve.results.status import Status
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class PosteriorSamples:
+class PosteriorSamples(Defined):
     """What a `Result` holds, and what can be said of it in numbers. The fields are described there."""
 
     samples: Tensor  # (num_samples, [batch,] *shape), real or complex

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from invsolve.core.packing import Layout, Part
+from invsolve.core.torch_state import in_defined_state
 from invsolve.errors import FileError, InvsolveError
 from invsolve.results.certificate import Certificate
 from invsolve.results.result import Result
@@ -43,6 +44,7 @@ _RUN: dict[str, type | tuple[type, ...]] = {  # what the attribute "run" must ho
 }
 
 
+@in_defined_state
 def load_result(path: str | os.PathLike[str]) -> Result:
     """Read a file of ``Result.save``: bit for bit, but for ``problem``, ``prior`` and ``solver``, which are None.
 

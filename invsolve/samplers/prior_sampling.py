@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from invsolve.core.random import DrawLike
+from invsolve.core.torch_state import in_defined_state
 from invsolve.core.validation import Kind, Shape, check_int, kind_dtype
 from invsolve.samplers.base import Sampler
 from invsolve.samplers.grids import log_grid
@@ -66,6 +67,7 @@ class Denoisable(Protocol):
     def denoise(self, x: Tensor, sigma: Tensor | float) -> Tensor: ...
 
 
+@in_defined_state
 def prior_range(prior: Denoisable) -> tuple[float, float]:
     """The noise levels ``(high, low)`` between which a prior is sampled, clipped to ``prior.sigma_range``.
 
@@ -94,6 +96,7 @@ def prior_range(prior: Denoisable) -> tuple[float, float]:
     return high, min(max(low, floor), high)
 
 
+@in_defined_state
 def sample_prior(
     prior: Denoisable, n: int, draws: DrawLike, *, sampler: Sampler | None = None, num_steps: int | None = None
 ) -> Tensor:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from invsolve.core.checkpoint import Checkpoint
+from invsolve.core.torch_state import in_defined_state
 from invsolve.core.validation import kind_dtype
 from invsolve.errors import SolveError, UnsupportedError, invalid
 from invsolve.hyperparameters.infer import infer
@@ -42,6 +43,7 @@ from invsolve.strategies.base import Strategy
 from invsolve.strategies.choice.candidates import Candidate, candidates
 
 
+@in_defined_state
 def solve(
     A: Operator | Problem,
     y: Any = None,
@@ -213,6 +215,7 @@ def solve(
     return _returned(solver.result(request, output, candidate.why, warnings, certificate), throw)
 
 
+@in_defined_state
 def sample(
     prior: Prior,
     *,

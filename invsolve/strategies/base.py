@@ -16,6 +16,7 @@ from torch import Tensor
 
 from invsolve.core.fingerprint import fingerprint
 from invsolve.core.random import DrawLike
+from invsolve.core.torch_state import Defined
 from invsolve.errors import UnsupportedError, invalid_type
 from invsolve.operators.base import BlackBox
 from invsolve.priors.base import Prior
@@ -78,7 +79,7 @@ class Run(Generic[BoundT]):
         return self.prior.noise(self.normal(step, index))
 
 
-class Strategy(abc.ABC, Generic[StateT, BoundT]):
+class Strategy(Defined, abc.ABC, Generic[StateT, BoundT]):
     """Frozen options plus ``init`` and ``step``; nothing is kept on ``self``.
 
     Generic in the state of its rows and in what `bind` prepares, ``Strategy[State, Bound]``; leave out both or

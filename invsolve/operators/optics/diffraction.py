@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from invsolve.core.counting import count
+from invsolve.core.torch_state import in_defined_state
 from invsolve.core.validation import (
     Kind,
     Shape,
@@ -159,6 +160,7 @@ class Diffraction(LinearOperator):
         return 0 if self.batch is None else 1
 
 
+@in_defined_state
 def random_codes(number: int, shape: Shape, *, seed: int = 0, dtype: torch.dtype = torch.complex64) -> Tensor:
     """Coded masks for `Diffraction`: entries 1, -1, i, -i, equally likely.
 

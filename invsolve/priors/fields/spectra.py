@@ -12,12 +12,13 @@ from typing import final
 import torch
 from torch import Tensor
 
+from invsolve.core.torch_state import Defined
 from invsolve.core.validation import check_positive
 from invsolve.errors import invalid, invalid_type
 from invsolve.priors.fields.bases import Basis
 
 
-class FieldSpectrum(abc.ABC):
+class FieldSpectrum(Defined, abc.ABC):
     """Variances of the coefficients of the eigenfunctions phi_k, which do not depend on a grid."""
 
     @abc.abstractmethod

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from invsolve.core.torch_state import in_defined_state
 from invsolve.core.validation import Kind
 from invsolve.errors import invalid
 from invsolve.gaussian.law import GaussianLaw
@@ -18,6 +19,7 @@ from invsolve.priors.learned.network import NetworkPrior
 from invsolve.priors.learned.parameterization import Prediction
 
 
+@in_defined_state
 def load(
     name: str | os.PathLike[str],
     *,

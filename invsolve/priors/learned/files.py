@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from invsolve.core.files import atomic_write
+from invsolve.core.torch_state import in_defined_state
 from invsolve.core.validation import check_choice, check_finite
 from invsolve.errors import FileError, InvsolveError, UnsupportedError, invalid, invalid_type
 from invsolve.gaussian.law import DenseModes, GaussianLaw
@@ -29,6 +30,7 @@ _FORMAT = "invsolve-prior-1"
 SHIPPED = "invsolve.priors.trained"
 
 
+@in_defined_state
 def save_prior(prior: NetworkPrior, path: str | os.PathLike[str], *, dtype: torch.dtype | None = None) -> None:
     """Write a prior on a `UNet` with its normalisation, law and card, atomically, as safetensors.
 

@@ -9,6 +9,7 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
+from invsolve.core.torch_state import in_defined_state
 from invsolve.core.validation import Kind, check_choice, check_dims, check_positive
 from invsolve.errors import UnsupportedError, invalid, invalid_type
 from invsolve.gaussian.law import GaussianLaw
@@ -21,6 +22,7 @@ from invsolve.priors.learned.schedules import DDPM
 _SCALE, _DETAIL = 10.0, 0.02
 
 
+@in_defined_state
 def from_network(
     network: nn.Module | Callable[[Tensor, Tensor], Tensor],
     prediction: Prediction,
@@ -128,6 +130,7 @@ def from_network(
     )
 
 
+@in_defined_state
 def from_deepinv(
     denoiser: Any,
     *,

@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from invsolve.core.torch_state import in_defined_state
 from invsolve.core.validation import check_choice, check_finite, check_int, kind_dtype
 from invsolve.errors import invalid
 from invsolve.gaussian.law import DenseModes, GaussianLaw
@@ -17,6 +18,7 @@ _SIGNIFICANT = 4.0  # a mean image counts if its variance over the grid is this 
 _DENSE = 2048  # real numbers of a signal up to which a low-rank covariance is decomposed
 
 
+@in_defined_state
 def estimate_law(
     signals: Tensor, *, form: Literal["stationary", "low rank"] = "stationary", rank: int = 64
 ) -> GaussianLaw:

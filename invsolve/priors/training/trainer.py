@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from invsolve.core.fingerprint import fingerprint
+from invsolve.core.torch_state import in_defined_state
 from invsolve.core.validation import check_int, check_positive
 from invsolve.errors import invalid, invalid_type
 from invsolve.priors.learned.files import save_prior
@@ -32,6 +33,7 @@ from invsolve.priors.training.template import Template, make_template
 from invsolve.priors.training.validation import candidates, choose, log_losses
 
 
+@in_defined_state
 def train(
     data: object,
     *,

@@ -12,6 +12,7 @@ from typing import Any, final
 
 import torch
 
+from invsolve.core.torch_state import in_defined_state
 from invsolve.errors import UnsupportedError, invalid
 from invsolve.noise import Gaussian
 from invsolve.noise.convert import noise_for_data
@@ -118,6 +119,7 @@ class Advice:
         return "\n".join([*lines, "Test the choice on your problem: iv.calibrate(A, prior, noise=..., strategy=...)"])
 
 
+@in_defined_state
 def advise(A: Operator | Problem, prior: Prior, noise: Any = None) -> Advice:
     """Every strategy that can take this operator, prior and noise, and how it did on problems of its kind.
 

@@ -8,6 +8,7 @@ from typing import ClassVar, Protocol, Self, final
 
 from torch import Tensor
 
+from invsolve.core.torch_state import Defined
 from invsolve.core.validation import check_int
 from invsolve.errors import invalid_type
 from invsolve.priors.base import Prior
@@ -27,7 +28,7 @@ class BoundGuidance(Protocol):
         ...
 
 
-class Guidance(abc.ABC):
+class Guidance(Defined, abc.ABC):
     """Frozen options of a guidance; ``bind`` gives ``D_y = D + C t^2 grad log p(y | x_t)``.
 
     Attributes

@@ -10,6 +10,7 @@ from typing import Any, Protocol, final
 import torch
 from torch import Tensor
 
+from invsolve.core.derivatives import pullback
 from invsolve.priors.base import Prior
 from invsolve.priors.capabilities import HasLaw, HasTransport
 from invsolve.samplers import Plan, UniPC, log_grid, prior_range
@@ -68,15 +69,10 @@ class _Flow:
         return self._run(z, lambda x, level: self.prior.denoise(x, level))
 
     def pullback(self, z: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-        with torch.enable_grad():
-            leaf = z.detach().requires_grad_()
-            x = self._run(leaf, lambda x, level: _Denoise.apply(x, level, self.prior))
+        def run(leaf: Tensor) -> Tensor:
+            return self._run(leaf, lambda x, level: _Denoise.apply(x, level, self.prior))
 
-        def pull(v: Tensor) -> Tensor:
-            (grad,) = torch.autograd.grad(x, leaf, v, retain_graph=True)
-            return grad
-
-        return x.detach(), pull
+        return pullback(run, z, self.prior._not_differentiable)
 
     def inverse(self, x: Tensor) -> Tensor:
         """The flow run upwards by Heun's method in the logarithm of the level, two evaluations a level."""

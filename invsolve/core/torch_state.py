@@ -1,0 +1,103 @@
+"""The state of torch in which public calls run, whatever the caller's: no inference mode, no autocast.
+
+Inside `torch.inference_mode` (in which Lightning validates) there are no derivatives, and what is made there can never
+be part of a graph; inside `torch.autocast` matrix products come back in 16 bits. Neither may change a posterior. Of the
+caller's state stays whether gradients are recorded. The default dtype and device are left alone too, because the code
+of users may build on them: nothing here does, every tensor is made with its own. A network that wants autocast enters
+it in its ``forward``.
+
+`Defined` is the base of classes whose public methods run so, those of users' subclasses too; `in_defined_state` does it
+for a function. Where the state is as it should be, that costs a fraction of a microsecond.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from inspect import isfunction
+from typing import Any, ParamSpec, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from invsolve.core.arrays import from_numpy, normal
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_AUTOCAST = tuple(d for d in ("cpu", "cuda", "xpu", "mps", "mtia", "hpu", "xla") if torch.amp.is_autocast_available(d))
+_SPECIAL = ("__call__", "__init__", "__post_init__")
+
+
+@contextmanager
+def defined_state() -> Iterator[None]:
+    """Inside it inference mode and autocast are off; gradients are recorded if the caller's are."""
+    recorded = torch.is_grad_enabled()
+    with ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))  # which enables gradients
+        stack.enter_context(torch.set_grad_enabled(recorded))
+        for device in _AUTOCAST:
+            if torch.is_autocast_enabled(device):
+                stack.enter_context(torch.autocast(device, enabled=False))
+        yield
+
+
+def in_defined_state(function: Callable[P, R]) -> Callable[P, R]:
+    """The function, run in `defined_state`."""
+
+    @functools.wraps(function)
+    def defined(*args: P.args, **kwargs: P.kwargs) -> R:
+        if torch.is_inference_mode_enabled() or torch._C._is_any_autocast_enabled():
+            with defined_state():
+                return function(*args, **kwargs)
+        return function(*args, **kwargs)
+
+    return defined
+
+
+class Defined:
+    """A class whose public methods, cached properties and construction run in `defined_state`, its subclasses' too.
+
+    Fields of dataclasses that are stated to be tensors may be given as numpy arrays, which become tensors of their
+    dtype, and as tensors made in inference mode, which are copied out of it.
+    """
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for name, value in list(vars(cls).items()):
+            if name.startswith("_") and name not in _SPECIAL:
+                continue
+            if isinstance(value, functools.cached_property):
+                value.func = in_defined_state(value.func)
+            elif isinstance(value, (classmethod, staticmethod)):
+                setattr(cls, name, type(value)(in_defined_state(value.__func__)))
+            elif isfunction(value):
+                setattr(cls, name, in_defined_state(_after_fields(value) if name == "__post_init__" else value))
+
+    def __post_init__(self) -> None:
+        """Called by the constructor of a dataclass, also of one that has no other."""
+        _take_fields(self)
+
+
+def _after_fields(post_init: Callable[..., None]) -> Callable[..., None]:
+    @functools.wraps(post_init)
+    def checked(self: Any, *args: Any) -> None:
+        _take_fields(self)
+        post_init(self, *args)
+
+    return checked
+
+
+def _take_fields(self: Any) -> None:
+    for field in dataclasses.fields(self) if dataclasses.is_dataclass(self) else ():
+        value = vars(self).get(field.name)
+        if isinstance(value, Tensor):
+            object.__setattr__(self, field.name, normal(value))
+        elif isinstance(value, np.ndarray) and "Tensor" in str(field.type):
+            object.__setattr__(self, field.name, from_numpy(value))
+
+
+__all__ = ["Defined", "defined_state", "in_defined_state"]
