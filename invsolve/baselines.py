@@ -227,7 +227,7 @@ def _spectral_start(B: LinearOperator, y: Tensor, iterations: int = 100) -> Tens
     power = y.square()
     weight = (power / power.mean(dims, keepdim=True).clamp_min(torch.finfo(y.dtype).tiny)).clamp_max(4)
     rng = torch.Generator().manual_seed(0)
-    first = torch.randn(1, *B.in_shape, generator=rng, dtype=kind_dtype(y.dtype, B.in_kind))
+    first = torch.randn(1, *B.in_shape, generator=rng, dtype=kind_dtype(y.dtype, B.in_kind), device="cpu")
     x = first.to(y.device).expand(len(y), *B.in_shape)
     for _ in range(iterations):
         x = direction(B.adjoint(weight * B(x)))

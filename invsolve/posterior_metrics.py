@@ -15,6 +15,7 @@ import math
 import torch
 from torch import Tensor
 
+from invsolve.core.arrays import numbers
 from invsolve.core.metric_arguments import finite_values, weighted_sets
 from invsolve.core.torch_state import in_defined_state
 from invsolve.core.validation import check_int, check_number
@@ -147,7 +148,7 @@ def mmd(
         pairs = ((w, w, _squared(a - centre, a - centre), 1), (v, v, _squared(b - centre, b - centre), 1),
                  (w, v, cross, -2))  # fmt: skip
         out.append(sum(sign * (p[:, item] @ _kernel(d / med) @ q[:, item]) for p, q, d, sign in pairs))
-    return torch.stack([torch.as_tensor(value) for value in out]).clamp(min=0).sqrt()
+    return torch.stack([numbers(value) for value in out]).clamp(min=0).sqrt()
 
 
 @in_defined_state
@@ -334,9 +335,9 @@ def radial_spectrum(x: Tensor) -> Tensor:
         raise invalid("radial_spectrum", "x", "of 1 to 3 axes after (n, batch)", tuple(x.shape))
     shortest = min(shape)
     power = torch.fft.fftn(x, dim=tuple(range(2, x.ndim))).abs().square().flatten(2)
-    squares = torch.zeros((), dtype=torch.float64)
+    squares = torch.zeros((), dtype=torch.float64, device="cpu")
     for axis, length in enumerate(shape):
-        f = torch.fft.fftfreq(length, dtype=torch.float64).square()
+        f = torch.fft.fftfreq(length, dtype=torch.float64, device="cpu").square()
         squares = squares + f.view(-1, *([1] * (len(shape) - axis - 1)))
     radius = squares.sqrt().flatten()
     bins = (radius * shortest + 1e-9).floor().long()  # 3/64 * 64 may be 2.9999999999999996
@@ -377,7 +378,7 @@ def _kernel(ratio: Tensor) -> Tensor:
 
 def _of_shape(owner: str, name: str, value: Tensor | float, shape: tuple[int, ...], like: Tensor) -> Tensor:
     if not isinstance(value, Tensor):
-        value = torch.tensor(check_number(owner, name, value), dtype=torch.float64)
+        value = torch.tensor(check_number(owner, name, value), dtype=torch.float64, device="cpu")
     checked = finite_values(owner, name, value, ordered=True).to(like.device)
     if checked.ndim and tuple(checked.shape) != shape:
         raise invalid(owner, name, f"a number, or of shape {shape}", tuple(checked.shape))

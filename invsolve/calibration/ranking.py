@@ -32,7 +32,7 @@ ALL = 64  # components: up to this many are all ranked
 SOME = 32  # of longer signals: as many random ones
 PROJECTIONS = 8  # random directions, the same for all runs; twice as many for longer signals
 OWN = ("energy", "max", "log-likelihood", "TARP distance", "spread")
-FACTORS = torch.tensor([0.5, 0.6, 0.7, 0.76, 0.82, 0.86, 0.9, 0.93, 0.96, 0.98, 1.0], dtype=torch.float64)
+FACTORS = torch.tensor([0.5, 0.6, 0.7, 0.76, 0.82, 0.86, 0.9, 0.93, 0.96, 0.98, 1.0], dtype=torch.float64, device="cpu")
 _SHIFT = 0.5  # pool stds: the chord of the scores, which flatten for larger shifts
 _ACTORS = 32  # samples that stand for the truth in what-if questions
 _CHUNK = 2**18  # numbers of a signal batch in one call of a functional

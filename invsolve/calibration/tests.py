@@ -49,7 +49,7 @@ def assess(
         **account,
     }
     if not runs:
-        nothing = torch.zeros(0, dtype=torch.float64)
+        nothing = torch.zeros(0, dtype=torch.float64, device="cpu")
         return Calibration(
             tests=tuple(tests),
             scores={},
@@ -196,7 +196,7 @@ def _coverage(plan: Plan, ranks: Tensor) -> tuple[Covered, ...]:
 
 def _noticed_stds(lift: Tensor, runs: int) -> tuple[float | None, float | None]:
     """The nearest factors below and above 1 on all stds that the spread test detects in 9 of 10 reports."""
-    threshold = float(torch.special.ndtri(torch.tensor(1 - LEVELS["spread"] / 2, dtype=torch.float64)))
+    threshold = float(torch.special.ndtri(torch.tensor(1 - LEVELS["spread"] / 2, dtype=torch.float64, device="cpu")))
     mean, square = lift.mean(0)
     count = len(FACTORS)
     found: list[float | None] = []

@@ -32,7 +32,7 @@ _STRAIGHT = 0.75  # posterior sd
 
 def location_scores(n: int) -> Tensor:
     """Normal scores of the ranks 0..n, ``(n + 1,)`` float64: mean 0 and variance 1 over them. Sensitive to bias."""
-    score: Tensor = torch.special.ndtri((torch.arange(n + 1, dtype=torch.float64) + 0.5) / (n + 1))
+    score: Tensor = torch.special.ndtri((torch.arange(n + 1, dtype=torch.float64, device="cpu") + 0.5) / (n + 1))
     return score / score.square().mean().sqrt()
 
 
@@ -41,7 +41,7 @@ def scale_scores(n: int) -> Tensor:
 
     Nearly normal, where the squares of the normal scores would be skewed: sums over few runs keep their level.
     """
-    distance = (2 * torch.arange(n + 1, dtype=torch.float64) - n).abs()
+    distance = (2 * torch.arange(n + 1, dtype=torch.float64, device="cpu") - n).abs()
     score: Tensor = torch.special.ndtri((distance + 1) / (n + 2))
     score = score - score.mean()
     return score / score.square().mean().sqrt()

@@ -40,6 +40,16 @@ def as_tensor(owner: str, name: str, value: object, *, dtype: torch.dtype, devic
     return from_numpy(wide).to(device, kind_dtype(dtype, "complex" if value.dtype.kind == "c" else "real"))
 
 
+def numbers(value: Any, *, dtype: torch.dtype | None = None, device: torch.device | None = None) -> Tensor:
+    """A number, a sequence, an array or a tensor as a tensor; a tensor stays where it is, others come to the CPU.
+
+    `torch.as_tensor` would bring them, and tensors too, to the default device.
+    """
+    if isinstance(value, Tensor):
+        return value.to(device=device, dtype=dtype)
+    return torch.as_tensor(value, dtype=dtype, device=device or "cpu")
+
+
 def from_numpy(value: NDArray[Any]) -> Tensor:
     """A tensor of the dtype of an array, or of the nearest that torch has: another byte order (FITS), long doubles.
 

@@ -159,7 +159,7 @@ def _flatten(state: object, path: str, tensors: dict[str, Tensor]) -> None:
     if isinstance(state, Tensor):
         tensors[path] = state
     elif type(state) in _NUMBERS and (type(state) is not int or -(2**63) <= state < 2**63):
-        tensors[path] = torch.tensor(state, dtype=_NUMBERS[type(state)])
+        tensors[path] = torch.tensor(state, dtype=_NUMBERS[type(state)], device="cpu")
     elif (children := _children(state)) is not None:
         for key, child in children.items():
             _flatten(child, f"{path}.{key}", tensors)
@@ -194,7 +194,9 @@ def _fill(template: Any, path: str, tensors: Mapping[str, Tensor], used: set[str
     if template is None:
         return None
     if isinstance(template, Tensor) or type(template) in _NUMBERS:
-        like = template if isinstance(template, Tensor) else torch.empty((), dtype=_NUMBERS[type(template)])
+        like = (
+            template if isinstance(template, Tensor) else torch.empty((), dtype=_NUMBERS[type(template)], device="cpu")
+        )
         want = f"a tensor of shape {tuple(like.shape)} and {like.dtype}"
         if (found := tensors.get(path)) is None:
             raise CheckpointError(f"checkpoint: `{path}` must be {want}, got none in the file.")

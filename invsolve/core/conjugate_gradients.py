@@ -131,9 +131,9 @@ def conjugate_gradients(
             bent = bent | (inner(z, first).square() > _BENT**2 * rz * inner(z0, first))  # shows at the second step
             if i + 1 >= trusted:
                 goal = torch.where(bent | (rr > size), torch.inf, goal)
-    residual = torch.where(size > 0, (rr / size).clamp_min(0).sqrt(), torch.where(size == 0, 0.0, torch.nan))
+    empty = torch.zeros_like(size).masked_fill(size != 0, torch.nan)
+    residual = torch.where(size > 0, (rr / size).clamp_min(0).sqrt(), empty)
     good = (size > 0) & torch.isfinite(residual)
-    empty = torch.where(size == 0, 0.0, torch.nan)
 
     def kept(v: Tensor) -> Tensor:
         return torch.where(expand(good, v), v * expand(unit.view(-1), v), expand(empty, v))

@@ -13,6 +13,7 @@ from typing import final
 import torch
 from torch import Tensor
 
+from invsolve.core.arrays import numbers
 from invsolve.core.random import Draws
 from invsolve.core.torch_state import Defined
 from invsolve.core.validation import check_int, check_number, check_positive
@@ -48,7 +49,7 @@ class Distribution(Defined, abc.ABC):
 
     def quantile(self, u: Tensor | float) -> Tensor:
         """The value below which a share ``u`` in (0, 1) of the mass lies, shape of ``u``."""
-        level = torch.as_tensor(u, dtype=torch.float64)
+        level = numbers(u, dtype=torch.float64)
         if not bool(((level > 0) & (level < 1)).all()):
             raise invalid(type(self).__name__, "u", "between 0 and 1, both excluded", u)
         return self.transport(torch.special.ndtri(level))
@@ -202,7 +203,7 @@ class Uniform(Distribution):
     @property
     def median(self) -> float:  # type: ignore[override]
         """The middle of the interval."""
-        return float(self.transport(torch.zeros((), dtype=torch.float64)))
+        return float(self.transport(torch.zeros((), dtype=torch.float64, device="cpu")))
 
     @property
     def support(self) -> tuple[float, float]:
@@ -254,7 +255,7 @@ class LogUniform(Distribution):
     @property
     def median(self) -> float:  # type: ignore[override]
         """The geometric mean of ``low`` and ``high``."""
-        return float(self.transport(torch.zeros((), dtype=torch.float64)))
+        return float(self.transport(torch.zeros((), dtype=torch.float64, device="cpu")))
 
     @property
     def support(self) -> tuple[float, float]:
@@ -269,4 +270,4 @@ def check_distribution(owner: str, name: str, value: object) -> Distribution:
 
 
 def _wide(x: Tensor | float) -> Tensor:
-    return torch.as_tensor(x, dtype=torch.float64)
+    return numbers(x, dtype=torch.float64)

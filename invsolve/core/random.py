@@ -119,7 +119,7 @@ class Draws:
             uniform = (((bits >> 12) & 0xFFFFFFFFFFFFF).double() + 0.5) * 2.0**-52
             out: Tensor = torch.special.ndtri(uniform).to(real)
         else:
-            out = torch.empty(len(key), size, dtype=real)
+            out = torch.empty(len(key), size, dtype=real, device="cpu")
             generator = torch.Generator()
             for row, seed in zip(out, key.tolist(), strict=True):
                 # torch's engine uses 32 bits of its seed; the others say where in the row its stream begins, so that

@@ -22,7 +22,7 @@ def keep_memory() -> None:
     6.5 ms a step at 8x256x256. A block of nearly the largest size that glibc learns from, freed at once, ends that.
     Elsewhere (macOS, Windows, musl, another malloc) this is an allocation that nobody uses.
     """
-    torch.empty(_LARGEST, dtype=torch.uint8)
+    torch.empty(_LARGEST, dtype=torch.uint8, device="cpu")
 
 
 # Those that torch hands to MKL's vector functions, for contiguous float32 and float64.

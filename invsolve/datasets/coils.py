@@ -95,6 +95,6 @@ def smooth_phase(
     weights = normals("smooth phase", check_seed("smooth_phase", seed), 0, (3, 3))
     weights[0, 0] = 0
     weights = weights * strength / weights.abs().sum()
-    orders = torch.arange(3, dtype=torch.float64)
+    orders = torch.arange(3, dtype=torch.float64, device="cpu")
     rows, columns = torch.cos(math.pi * orders * (down + 0.5)), torch.cos(math.pi * orders[:, None] * (right + 0.5))
     return (rows @ weights @ columns).to(check_real_dtype("smooth_phase", "dtype", dtype))

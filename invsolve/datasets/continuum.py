@@ -16,7 +16,7 @@ from invsolve.errors import invalid, invalid_type
 
 def cell_centres(shape: Shape) -> tuple[Tensor, Tensor]:
     """``(down, right)``, float64, ``(H, 1)`` and ``(1, W)``: the cell centres in units of the field of view."""
-    down, right = ((torch.arange(n, dtype=torch.float64) + 0.5) / n - 0.5 for n in shape)
+    down, right = ((torch.arange(n, dtype=torch.float64, device="cpu") + 0.5) / n - 0.5 for n in shape)
     return down[:, None], right[None, :]
 
 

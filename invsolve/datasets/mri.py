@@ -79,14 +79,14 @@ def cartesian_mask(
             f"between 0 and {lines / n:.4g}, the fraction of lines kept",
             center_fraction,
         )
-    offset = torch.arange(n, dtype=torch.float64) - n // 2
+    offset = torch.arange(n, dtype=torch.float64, device="cpu") - n // 2
     distance = offset.abs() / (n // 2 + 1)
     weight = (1 - distance) ** 2 if density == "variable" else torch.ones_like(distance)
     # Keys log(w) + Gumbel: the largest are a weighted draw without repeats (Efraimidis & Spirakis 2006).
     u = uniforms("cartesian mask", check_seed("cartesian_mask", seed), 0, (n,))
     keys = weight.log() - torch.log(-torch.log(u))
     keys[n // 2 - centre // 2 : n // 2 - centre // 2 + centre] = math.inf
-    chosen = torch.zeros(n, dtype=torch.bool)
+    chosen = torch.zeros(n, dtype=torch.bool, device="cpu")
     chosen[keys.topk(lines).indices] = True
     return (chosen if axis in (-1, 1) else chosen[:, None]).expand(shape).contiguous()
 
@@ -263,7 +263,7 @@ def _sample_kspace(rho: Tensor, grid: tuple[int, int]) -> Tensor:
     for axis, n in ((-2, grid[0]), (-1, grid[1])):
         fine = rho.shape[axis]
         spectrum = spectrum.narrow(axis, fine // 2 - n // 2, n)
-        k = torch.arange(n, dtype=torch.float64) - n // 2
+        k = torch.arange(n, dtype=torch.float64, device="cpu") - n // 2
         shift = (n // 2 + 0.5) / n - (fine // 2 + 0.5) / fine
         factor = torch.polar(math.sqrt(n / fine) * torch.sinc(k / fine), 2 * math.pi * k * shift)
         spectrum = spectrum * (factor if axis == -1 else factor[:, None]).to(spectrum.dtype)

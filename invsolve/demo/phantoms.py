@@ -70,12 +70,12 @@ def head_spectrum(number: int, *, seed: int = 0) -> Spectrum:
     phases = torch.stack([smooth_phase(shape, seed=seed + i, dtype=torch.float64) for i in range(number)])
     # With norm="forward" these are the coefficients of exp(2 pi i k r); half of their power is in each component.
     power = torch.fft.fft2(torch.polar(images, phases), norm="forward").abs().square().mean(0) / 2
-    k = torch.fft.fftfreq(FINE, 1 / FINE, dtype=torch.float64)
+    k = torch.fft.fftfreq(FINE, 1 / FINE, dtype=torch.float64, device="cpu")
     radius = torch.sqrt(k[:, None] ** 2 + k**2)
     edges = [math.sqrt(m + 0.5) for m in range(16)]  # below |k| = 4, where power falls fast, a ring for each distance
     while edges[-1] < FINE / math.sqrt(2):
         edges.append(max(edges[-1] + 1, 1.15 * edges[-1]))
-    ring = torch.bucketize(radius.flatten(), torch.tensor(edges, dtype=torch.float64))
+    ring = torch.bucketize(radius.flatten(), torch.tensor(edges, dtype=torch.float64, device="cpu"))
     count = torch.bincount(ring).double()
     held = count > 0  # no two squares add up to 3, nor to 6
     centre, mean = ((torch.bincount(ring, weights=v.flatten()) / count)[held] for v in (radius, power))

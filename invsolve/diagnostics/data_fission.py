@@ -15,6 +15,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from invsolve.core.arrays import numbers
 from invsolve.diagnostics.resolve import SolveAgain, with_data
 from invsolve.noise import Gaussian, Poisson, PoissonTransmission
 from invsolve.problem import Problem
@@ -61,5 +62,5 @@ def _half(counts: Tensor, z: Tensor) -> Tensor:
     # What is not observed may be anything.
     counts = torch.where((counts >= 0) & (counts == counts.round()), counts, 0.0)
     tail = torch.special.ndtr(-z.abs()).cpu().numpy()
-    low = torch.as_tensor(binom.ppf(tail, counts.double().cpu().numpy(), 0.5)).to(counts)
+    low = numbers(binom.ppf(tail, counts.double().cpu().numpy(), 0.5)).to(counts)
     return torch.where(z > 0, counts - low, low)

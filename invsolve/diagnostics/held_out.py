@@ -31,7 +31,9 @@ def held_out_test(again: SolveAgain) -> list[Measured]:
     if problem.noise.covariance is not None or problem.data[0].numel() < 2 * FOLDS:
         return []
     fold = _folds(again)
-    errors = [torch.zeros(REPLICATES + 1, *problem.data.shape[1:], dtype=torch.float64) for _ in problem.data]
+    errors = [
+        torch.zeros(REPLICATES + 1, *problem.data.shape[1:], dtype=torch.float64, device="cpu") for _ in problem.data
+    ]
     good = torch.ones(REPLICATES, dtype=torch.bool, device=problem.data.device)
     predictions = []
     for k in range(FOLDS):

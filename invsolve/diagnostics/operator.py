@@ -116,7 +116,9 @@ def _width(mask: Tensor, widths: list[tuple[int, float]], edge: float) -> Map:
                 kernel = torch.exp(-((d[:, None] - d) ** 2) / (2 * width**2))
                 kernel = kernel / kernel.sum(1).max()
                 if negative:
-                    kernel = kernel @ torch.linalg.inv(kernel @ kernel + 0.01 * torch.eye(len(d)).to(kernel))
+                    kernel = kernel @ torch.linalg.inv(
+                        kernel @ kernel + 0.01 * torch.eye(len(d), dtype=kernel.dtype, device=kernel.device)
+                    )
                 b = (b.movedim(axis, -1) @ kernel.to(b.dtype)).movedim(-1, axis)
         return b
 

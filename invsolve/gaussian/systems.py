@@ -72,7 +72,7 @@ class DenseSystem(System):
         system.diagonal(dim1=-2, dim2=-1).add_(1.0)
         # Not `cholesky`, which reads back whether it worked and stalls a GPU: where it did not, the answer becomes NaN.
         chol, failed = torch.linalg.cholesky_ex(system)
-        chol.diagonal(dim1=-2, dim2=-1).add_(torch.where(failed == 0, 0.0, torch.nan)[..., None])
+        chol.diagonal(dim1=-2, dim2=-1).masked_fill_((failed != 0)[..., None], torch.nan)
 
         def solve(white: Tensor) -> Tensor:
             if each:
@@ -202,7 +202,9 @@ def probe(problem: Problem, modes: Modes) -> tuple[Tensor, Tensor | float | None
     assert isinstance(operator, LinearOperator)
     rows = operator.batch or (1 if problem.shared else len(problem.data))
     rng = torch.Generator().manual_seed(0)
-    z = torch.randn(1, *modes.mode_shape, generator=rng, dtype=problem.signal_dtype).to(problem.data.device)
+    z = torch.randn(1, *modes.mode_shape, generator=rng, dtype=problem.signal_dtype, device="cpu").to(
+        problem.data.device
+    )
     clean = operator(modes.synthesis(z.expand(rows, *modes.mode_shape)))
     level = problem.whiten(clean).abs().square().flatten(1).sum(1) / z.abs().square().sum()
     # An operator should be zero where nothing is observed. Whitening makes it so, A^H A does not.

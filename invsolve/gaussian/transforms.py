@@ -102,7 +102,7 @@ class Transform:
 
 def _matrix(name: TransformName, n: int) -> Tensor:
     # Integer products are reduced modulo the period before they become angles, which keeps all digits.
-    i = torch.arange(n, dtype=torch.float64)
+    i = torch.arange(n, dtype=torch.float64, device="cpu")
     if name == "cosine":
         matrix = math.sqrt(2 / n) * torch.cos(math.pi / (2 * n) * torch.outer(i, 2 * i + 1).remainder(4 * n))
         matrix[0] /= math.sqrt(2)
@@ -116,7 +116,7 @@ def _matrix(name: TransformName, n: int) -> Tensor:
         if n % 2 == 0:
             matrix[-1] = (1 - 2 * (i % 2)) / math.sqrt(n)
     else:
-        matrix = _haar(torch.eye(n, dtype=torch.float64), inverse=False).mT
+        matrix = _haar(torch.eye(n, dtype=torch.float64, device="cpu"), inverse=False).mT
     return matrix
 
 

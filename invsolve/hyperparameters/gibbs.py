@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from invsolve.core.arrays import to_real
+from invsolve.core.arrays import numbers, to_real
 from invsolve.core.random import Draws
 from invsolve.errors import UnsupportedError
 from invsolve.hyperparameters.lattice import MAX_DIMS, explore, run
@@ -106,7 +106,7 @@ def _signals(request: HyperparameterRequest, theta: Tensor, sweep: int) -> tuple
     x = unknowns.problem.data.new_empty(request.rows, *unknowns.problem.shape, dtype=unknowns.problem.signal_dtype)
     chi2 = x.real.new_empty(request.rows)
     for rows in groups:
-        index = torch.tensor(rows)
+        index = torch.tensor(rows, device="cpu")
         problem = unknowns.problem_at(theta[index], (index % request.batch).to(x.device))
         result = request.sample_rows(problem, unknowns.prior_at(theta[rows[0]]), rows, f"solve, sweep {sweep}")
         x[index], chi2[index] = result.samples[0], result.chi2[0].to(chi2.dtype)
@@ -142,7 +142,7 @@ def _block(z: Tensor, columns: list[int], uniform: Tensor, density: _Density) ->
     """Draw the coordinates ``columns`` of every row ``(rows, p)`` on a lattice of its own."""
 
     def evaluate(node: Node, rows: list[int]) -> list[float]:
-        at = torch.tensor(node, dtype=torch.float64)
+        at = torch.tensor(node, dtype=torch.float64, device="cpu")
         return (density(at, rows).double().cpu() - 0.5 * at.square().sum()).tolist()
 
     dims, out = len(columns), z.clone()
@@ -171,12 +171,12 @@ def _of_prior(request: HyperparameterRequest, z: Tensor, x: Tensor, level: Tenso
     def density(at: Tensor, which: list[int]) -> Tensor:
         key = tuple(at.tolist())
         if key not in members:
-            full = torch.zeros(len(unknowns.names), dtype=torch.float64)
+            full = torch.zeros(len(unknowns.names), dtype=torch.float64, device="cpu")
             full[columns] = at
             members[key] = unknowns.prior_at(unknowns.transport(full))
-        prior, out = members[key], torch.empty(len(which), dtype=torch.float64)
+        prior, out = members[key], torch.empty(len(which), dtype=torch.float64, device="cpu")
         for group in _groups(level[which][:, None], range(len(which))):
-            index = torch.tensor(which)[group]
+            index = torch.tensor(which, device="cpu")[group]
             sigma = float(level[index[0]])
             out[group] = prior.log_prob(x[index] + sigma * prior.noise(white[index]), sigma).double().cpu()
         return out
@@ -188,7 +188,10 @@ def _noise_level(request: HyperparameterRequest, theta: Tensor, x: Tensor, rows:
     """Coordinates of the noise level ``(rows,)`` given the signals: ``-m log sigma - S / (2 sigma^2) - z^2 / 2``."""
     unknowns = request.unknowns
     law = unknowns.distributions[unknowns.names.index(NOISE)]
-    sizes, counts = torch.empty(len(x), dtype=torch.float64), torch.empty(len(x), dtype=torch.float64)
+    sizes, counts = (
+        torch.empty(len(x), dtype=torch.float64, device="cpu"),
+        torch.empty(len(x), dtype=torch.float64, device="cpu"),
+    )
     for group in _groups(theta[:, unknowns.columns("operator")], range(len(x))):
         problem = unknowns.problem_at(theta[group], (rows[group] % request.batch).to(x.device))
         one = problem.replaced(operator=problem.operator, noise=Gaussian(std=1.0))
@@ -210,7 +213,7 @@ def invert(density: Callable[[Tensor], Tensor], uniform: Tensor) -> Tensor:
     """
     low, high = torch.full_like(uniform, -8.0), torch.full_like(uniform, 8.0)
     for zoom in range(_ZOOMS + 1):
-        z = low[:, None] + (high - low)[:, None] * torch.linspace(0, 1, _POINTS, dtype=torch.float64)
+        z = low[:, None] + (high - low)[:, None] * torch.linspace(0, 1, _POINTS, dtype=torch.float64, device="cpu")
         logs = density(z).nan_to_num(nan=-math.inf)
         inside = logs >= logs.amax(1, keepdim=True) - _TAIL
         if zoom < _ZOOMS:
@@ -234,7 +237,7 @@ def invert(density: Callable[[Tensor], Tensor], uniform: Tensor) -> Tensor:
 def _nugget(request: HyperparameterRequest) -> Tensor:
     """The noise under which signals are looked at, ``(batch or 1,)`` float64."""
     low = noise_levels(*request.unknowns.at(request.unknowns.medians))[1]
-    return _NUGGET * torch.as_tensor(low, dtype=torch.float64).reshape(-1).cpu()
+    return _NUGGET * numbers(low, dtype=torch.float64).reshape(-1).cpu()
 
 
 def _groups(values: Tensor, rows: Sequence[int]) -> list[list[int]]:

@@ -44,7 +44,7 @@ class Lattice:
     @property
     def points(self) -> Tensor:
         """``(nodes, dims)`` float64."""
-        return torch.tensor(self.nodes, dtype=torch.float64)
+        return torch.tensor(self.nodes, dtype=torch.float64, device="cpu")
 
     @property
     def log_total(self) -> Tensor:
@@ -62,7 +62,7 @@ class Lattice:
 
         Its change when every other node is left out, what lies beyond the edge, and what peaks that were not seen hold.
         """
-        index = (self.points / torch.tensor(self.steps, dtype=torch.float64)).round().long()
+        index = (self.points / torch.tensor(self.steps, dtype=torch.float64, device="cpu")).round().long()
         even = (index % 2 == 0).all(1)
         if not bool(even.any()):
             return math.inf
@@ -106,7 +106,7 @@ def explore(dims: int, spacing: float, tolerance: float = 0.02, widest: float | 
     steps, seeds = start.steps, start.seeds
     for _ in range(_ROUNDS):
         found = yield from _flood(values, steps, seeds, drop)
-        logs = torch.tensor([values[n] for n in found], dtype=torch.float64)
+        logs = torch.tensor([values[n] for n in found], dtype=torch.float64, device="cpu")
         lattice = Lattice(nodes=tuple(found), log_mass=logs + math.log(math.prod(steps)), steps=steps, truncation=share)
         finer = _finer(lattice, spacing, tolerance)
         if finer == steps:
@@ -168,7 +168,7 @@ def _flood(
 def _finer(lattice: Lattice, spacing: float, tolerance: float) -> Node:
     """The spacing that this lattice says is needed: its own if it is fine enough."""
     points, weights = lattice.points, lattice.weights
-    steps = torch.tensor(lattice.steps, dtype=torch.float64)
+    steps = torch.tensor(lattice.steps, dtype=torch.float64, device="cpu")
     apart = points - weights @ points
     covariance = (apart * weights[:, None]).mT @ apart
     std = covariance.diagonal().sqrt()

@@ -40,7 +40,7 @@ def draw_by_lattice(request: HyperparameterRequest, progress: Progress) -> Hyper
     uniform = _uniform(request, range(request.rows), 0)
     members: dict[Node, list[int]] = {}  # node -> its rows
     for b, lattice in enumerate(lattices):
-        rows = torch.arange(b, request.rows, request.batch)
+        rows = torch.arange(b, request.rows, request.batch, device="cpu")
         for r, i in zip(rows.tolist(), lattice.choose(uniform[rows]).tolist(), strict=True):
             members.setdefault(lattice.nodes[i], []).append(r)
     pieces: list[tuple[list[int], Tensor, Tensor, Tensor]] = []
@@ -49,7 +49,7 @@ def draw_by_lattice(request: HyperparameterRequest, progress: Progress) -> Hyper
     with metered(progress, request.rows) as step:
         for node in sorted(members):
             rows_ = sorted(members[node])
-            theta = request.unknowns.transport(torch.tensor(node, dtype=torch.float64))
+            theta = request.unknowns.transport(torch.tensor(node, dtype=torch.float64, device="cpu"))
             x, chi2, info, result = evidences.draw(node, theta, rows_)
             pieces.append((rows_, x, chi2, theta.expand(len(rows_), -1)))
             # How well rows fit is said of those that are drawn, all together: other items may have no weight here, and
@@ -63,13 +63,13 @@ def draw_by_lattice(request: HyperparameterRequest, progress: Progress) -> Hyper
             step(sum(len(p[0]) for p in pieces), request.rows)
     chi2 = torch.cat([p[2] for p in pieces])
     warnings |= dict.fromkeys((*misfit(chi2), *shortfalls({name: torch.cat(value) for name, value in said.items()})))
-    order = torch.tensor([r for rows_, *_ in pieces for r in rows_]).argsort()
+    order = torch.tensor([r for rows_, *_ in pieces for r in rows_], device="cpu").argsort()
     found = [_marginal(lattice, evidences, b) for b, lattice in enumerate(lattices)]
     count = [len(lattice.nodes) for lattice in lattices]
     each = {
         "log_evidence": torch.stack([e.log for e in found]),
         "log_evidence_se": torch.stack([e.se for e in found]),
-        "lattice_nodes": torch.tensor(count, dtype=torch.float64),
+        "lattice_nodes": torch.tensor(count, dtype=torch.float64, device="cpu"),
     }
     device = request.unknowns.problem.data.device
     names = " and ".join(request.unknowns.names)
@@ -97,7 +97,7 @@ class _Evidences:
         self._priors: dict[tuple[float, ...], Prior] = {}
 
     def __call__(self, node: Node, items: list[int]) -> list[float]:
-        z = torch.tensor(node, dtype=torch.float64)
+        z = torch.tensor(node, dtype=torch.float64, device="cpu")
         log, se = self._evidence(node, self.request.unknowns.transport(z), items)
         self.known |= {(node, b): (float(log[i]), float(se[i])) for i, b in enumerate(items)}
         log_prior = -0.5 * (float(z.square().sum()) + len(z) * math.log(2 * math.pi))
@@ -201,7 +201,7 @@ def _unresolved(request: HyperparameterRequest, lattices: Sequence[Lattice], evi
 
 def _marginal(lattice: Lattice, evidences: _Evidences, b: int) -> Evidence:
     """Log p(y) of an item over all values of the scalars. Errors of the nodes may share their sign: they are added."""
-    se = torch.tensor([evidences.known[node, b][1] for node in lattice.nodes], dtype=torch.float64)
+    se = torch.tensor([evidences.known[node, b][1] for node in lattice.nodes], dtype=torch.float64, device="cpu")
     weights = lattice.weights
     spread = (weights * torch.where(weights > 0, se, 0.0)).sum()
     return Evidence(lattice.log_total, spread + lattice.error)

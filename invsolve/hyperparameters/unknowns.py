@@ -58,7 +58,7 @@ class Unknowns:
     @property
     def medians(self) -> Tensor:
         """``(p,)``."""
-        return self.transport(torch.zeros(len(self.names), dtype=torch.float64))
+        return self.transport(torch.zeros(len(self.names), dtype=torch.float64, device="cpu"))
 
     def at(self, theta: Tensor) -> tuple[Problem, Prior]:
         """The problem, of all items, and the prior for one set of values ``(p,)``."""

@@ -55,7 +55,7 @@ class Quantised(Entrywise):
     def _ends(self, y: Tensor, m: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The interval of y as seen from m, in std, its nearer end first; and the side, -1 or 1, on which it lies."""
         centre, half = (y - m) / self.std, wide(self.step / (2 * self.std), m)
-        side = torch.where(centre < 0, -1.0, 1.0)
+        side = torch.where(centre < 0, -1.0, torch.ones_like(centre))
         return centre.abs() - half, centre.abs() + half, side
 
     def _log_prob(self, y: Tensor, m: Tensor) -> Tensor:

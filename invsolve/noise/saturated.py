@@ -76,7 +76,9 @@ class Saturated(Entrywise):
         # As the data have them: 0.7 in single precision is less than 0.7.
         return out._with(
             **{
-                name: value.to(real).double() if isinstance(value, Tensor) else float(torch.tensor(value, dtype=real))
+                name: value.to(real).double()
+                if isinstance(value, Tensor)
+                else float(torch.tensor(value, dtype=real, device="cpu"))
                 for name, value in (("low", out.low), ("high", out.high))
                 if value is not None
             }
@@ -107,7 +109,7 @@ class Saturated(Entrywise):
     def _information(self, m: Tensor) -> Tensor:
         a, b = (v.clamp(-_FAR, _FAR) for v in self._scaled(m))  # infinity times a density of 0 is NaN
         # int_a^b z^2 phi dz = Phi(b) - Phi(a) + a phi(a) - b phi(b), and phi^2 / Phi of either limit.
-        side = torch.where(a + b > 0, -1.0, 1.0)  # of the tails that do not cancel
+        side = torch.where(a + b > 0, -1.0, torch.ones_like(a))  # of the tails that do not cancel
         between = side * (torch.special.ndtr(side * b) - torch.special.ndtr(side * a))
         ends = a * _density(a) - b * _density(b)
         beyond = _density(a) * hazard(a) + _density(b) * hazard(-b)

@@ -9,6 +9,7 @@ from typing import final
 import torch
 from torch import Tensor
 
+from invsolve.core.arrays import numbers
 from invsolve.noise.entrywise import Entrywise, Normal, Parameter, wide
 
 _FLOOR = 1e-12  # of the datum: a clean measurement below has the gradient there
@@ -68,7 +69,7 @@ class Speckle(Entrywise):
         z = normal(torch.float64)
         looks = wide(self.looks, z).expand(z.shape).cpu().numpy()
         tail = torch.special.ndtr(-z.abs()).cpu().numpy()  # of the smaller side, where nothing is lost to 1
-        below, above = (torch.as_tensor(f(looks, tail) / looks).to(z) for f in (gammaincinv, gammainccinv))
+        below, above = (numbers(f(looks, tail) / looks).to(z) for f in (gammaincinv, gammainccinv))
         return m * torch.where(z > 0, above, below)
 
     def _refused(self, y: Tensor) -> tuple[Tensor, str, str]:

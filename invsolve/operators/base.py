@@ -38,7 +38,7 @@ def _load_forward_mode() -> None:
     """The first forward-mode derivative loads a part of torch that warns about torch's own deprecations: once, here."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.func.jvp(torch.sin, (torch.zeros(1),), (torch.ones(1),))
+        torch.func.jvp(torch.sin, (torch.zeros(1, device="cpu"),), (torch.ones(1, device="cpu"),))
 
 
 class Operator(Defined, abc.ABC):
@@ -242,7 +242,11 @@ class LinearOperator(Operator):
         rng = torch.Generator().manual_seed(seed)
         dtype = kind_dtype(self.dtype or torch.float32, self.in_kind)
         # One start for all rows: a norm does not depend on the other items.
-        x = torch.randn(1, *self.in_shape, generator=rng, dtype=dtype).to(self.device).expand(rows, *self.in_shape)
+        x = (
+            torch.randn(1, *self.in_shape, generator=rng, dtype=dtype, device="cpu")
+            .to(self.device)
+            .expand(rows, *self.in_shape)
+        )
         value = largest_singular_value(self.normal, x, rtol=rtol, max_iter=max_iter)
         return value if self.batch is not None else value[0]
 
@@ -304,7 +308,7 @@ class LinearOperator(Operator):
         UnsupportedError
             For more than 4096 unknowns or data, counted in real values, without a closed form.
         """
-        other = torch.empty(0) if like is None else like
+        other = torch.empty(0, dtype=torch.float32, device="cpu") if like is None else like
         return self._svd(self.dtype or kind_dtype(other.dtype, "real"), self.device or other.device)
 
     def linearize(self, x: Tensor) -> LinearOperator:

@@ -58,7 +58,7 @@ def normal_rows(
 ) -> Tensor:
     """Standard normal rows ``(rows, *shape)``, drawn on the CPU from ``seed``."""
     rng = torch.Generator().manual_seed(seed)
-    return torch.randn(rows, *shape, generator=rng, dtype=kind_dtype(dtype, kind)).to(device)
+    return torch.randn(rows, *shape, generator=rng, dtype=kind_dtype(dtype, kind), device="cpu").to(device)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -116,11 +116,11 @@ class Probe:
 
     def _smooth(self, shape: Shape, kind: Kind) -> Tensor:
         """A constant plus slow waves: adjoint errors at borders and in phases hide in white noise, not in these."""
-        value = torch.ones(self.rows, *shape, dtype=torch.float64)
+        value = torch.ones(self.rows, *shape, dtype=torch.float64, device="cpu")
         for axis, n in enumerate(shape, start=1):
-            wave = torch.sin(torch.linspace(0.3, 2.5, n, dtype=torch.float64))
+            wave = torch.sin(torch.linspace(0.3, 2.5, n, dtype=torch.float64, device="cpu"))
             value = value * (0.5 + wave).view(*([1] * axis), n, *([1] * (len(shape) - axis)))
-        value = value * torch.arange(1, self.rows + 1, dtype=torch.float64).view(-1, *([1] * len(shape)))
+        value = value * torch.arange(1, self.rows + 1, dtype=torch.float64, device="cpu").view(-1, *([1] * len(shape)))
         if kind == "complex":
             return torch.complex(value, value.flip(tuple(range(1, value.ndim))) * 0.5).to(
                 self.A.device, kind_dtype(self.dtype, "complex")

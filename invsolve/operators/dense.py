@@ -41,7 +41,7 @@ def dense_matrix(operator: LinearOperator, *, dtype: torch.dtype | None = None, 
     for chunk in torch.split(units, max(1, rows // items)):
         # Rows of one call: all units of item 0, then of item 1, ...
         x = chunk.repeat(items, 1).reshape(-1, *operator.in_shape)
-        index = torch.arange(items).repeat_interleave(len(chunk))
+        index = torch.arange(items, device="cpu").repeat_interleave(len(chunk))
         y = (operator.take(index) if operator.batch is not None else operator)(x)
         columns.append(_stacked(y).double().view(items, len(chunk), -1))
     matrix = torch.cat(columns, 1).mT.contiguous()

@@ -27,7 +27,7 @@ def shift_phases(shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     With c = n // 2, the shift theorem gives p_j = exp(2 pi i j c / n) and q_k = exp(2 pi i (k - c) c / n) along each
     axis: signs for even n (float64), unit complex numbers for odd n (complex128).
     """
-    before, after = torch.ones(()), torch.ones(())
+    before, after = torch.ones((), dtype=torch.float64, device="cpu"), torch.ones((), dtype=torch.float64, device="cpu")
     for n in shape:
         c = n // 2
         before = before.unsqueeze(-1) * _unit_roots(n, 0)
@@ -38,10 +38,10 @@ def shift_phases(shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
 def _unit_roots(n: int, origin: int) -> Tensor:
     c = n // 2
     if n % 2 == 0:
-        return torch.tensor([1.0 - 2.0 * ((j - origin) % 2) for j in range(n)], dtype=torch.float64)
+        return torch.tensor([1.0 - 2.0 * ((j - origin) % 2) for j in range(n)], dtype=torch.float64, device="cpu")
     # The exponent is reduced modulo n as an integer: no rounding at large indices.
     roots = [cmath.exp(2j * math.pi * ((j - origin) * c % n) / n) for j in range(n)]
-    return torch.tensor(roots, dtype=torch.complex128)
+    return torch.tensor(roots, dtype=torch.complex128, device="cpu")
 
 
 def mirrored(x: Tensor, dims: tuple[int, ...]) -> Tensor:

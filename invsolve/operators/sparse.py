@@ -21,7 +21,7 @@ def csr_tensor(crow: Tensor, col: Tensor, values: Tensor, shape: tuple[int, int]
     """A torch CSR tensor; the one place that builds them, because torch warns twice for each process that does."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Sparse")
-        return torch.sparse_csr_tensor(crow, col, values, size=shape, check_invariants=False)
+        return torch.sparse_csr_tensor(crow, col, values, size=shape, device=values.device, check_invariants=False)
 
 
 @final

@@ -115,7 +115,7 @@ class Family(Prior):
         rows = []
         for k in range(n):
             member = self.at(**{name: float(v[k]) for name, v in values.items()})
-            rows.append(member._sample(1, draws.take(torch.tensor([k]))))
+            rows.append(member._sample(1, draws.take(torch.tensor([k], device="cpu"))))
         return torch.cat(rows)
 
     def _denoise(self, x: Tensor, sigma: Tensor) -> Tensor:

@@ -100,7 +100,7 @@ def from_denoiser(
     if dtype not in (torch.float32, torch.float64):
         raise invalid_type(owner, "dtype", "torch.float32 or torch.float64", str(dtype))
     if not isinstance(mean, Tensor):
-        mean = torch.full(dims, check_number(owner, "mean", mean))
+        mean = torch.full(dims, check_number(owner, "mean", mean), dtype=dtype, device="cpu")
     if tuple(mean.shape) != dims:
         raise invalid(owner, "mean", f"a number or of shape {dims}", tuple(mean.shape))
     check_finite(owner, "mean", mean)

@@ -101,7 +101,7 @@ class Certificate:
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> Certificate:
         """The certificate of `to_dict`; KeyError, TypeError or ValueError if it is none."""
-        errors = {k: torch.tensor(value[k], dtype=torch.float64) for k in ("mean_error", "std_error")}
+        errors = {k: torch.tensor(value[k], dtype=torch.float64, device="cpu") for k in ("mean_error", "std_error")}
         attempts = tuple(
             Attempt(
                 strategy=str(a["strategy"]),
@@ -121,7 +121,7 @@ class Certificate:
             missing=str(value["missing"]),
             tests={str(k): float(v) for k, v in value["tests"].items()},
             attempts=attempts,
-            passed=torch.tensor(value["passed"], dtype=torch.bool),
+            passed=torch.tensor(value["passed"], dtype=torch.bool, device="cpu"),
             **errors,
         )
 

@@ -187,7 +187,9 @@ def _weights(weights: object, names: tuple[str, ...]) -> Tensor:
     else:
         raise invalid_type("compare", "weights", "a mapping of names to numbers, or a sequence", weights)
     odds = torch.tensor(
-        [check_positive("compare", f"weights[{n}]", v) for n, v in zip(names, values, strict=True)], dtype=torch.float64
+        [check_positive("compare", f"weights[{n}]", v) for n, v in zip(names, values, strict=True)],
+        dtype=torch.float64,
+        device="cpu",
     )
     return odds / odds.sum()
 

@@ -166,7 +166,7 @@ def add_noise(x: Tensor, std: Level, noise: Noise, index: int = 0) -> Tensor:
 def with_last(columns: Sequence[Tensor], last: Sequence[float]) -> Tensor:
     """The table ``(..., N, K)`` from K columns ``(..., N-1)``, the steps to positive levels, and the last row."""
     head = torch.stack(tuple(columns), dim=-1)
-    tail = torch.tensor(last, dtype=head.dtype).expand(*head.shape[:-2], 1, len(last))
+    tail = torch.tensor(last, dtype=head.dtype, device="cpu").expand(*head.shape[:-2], 1, len(last))
     return torch.cat((head, tail), dim=-2)
 
 

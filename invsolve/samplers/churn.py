@@ -84,7 +84,7 @@ class Churn(Sampler):
         raised = torch.where(inside, a * (1 + gamma), a)
         std = torch.where(inside, a * math.sqrt(gamma * (2 + gamma)) * self.s_noise, torch.zeros_like(a))
         heun = torch.stack(heun_columns(raised[..., :-1], b[..., :-1]), dim=-1)
-        last = torch.tensor(HEUN_LAST, dtype=grid.dtype).expand(*heun.shape[:-2], 1, -1)
+        last = torch.tensor(HEUN_LAST, dtype=grid.dtype, device="cpu").expand(*heun.shape[:-2], 1, -1)
         return torch.cat((std[..., None], raised[..., None], torch.cat((heun, last), dim=-2)), dim=-1)
 
     def step(

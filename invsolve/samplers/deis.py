@@ -64,11 +64,11 @@ class DEIS(Sampler):
         """Columns: factors of (x, D), then of the earlier ``x_j - D_j``, newest first."""
         a, b, h = inner_steps(grid)
         num = h.shape[-1]
-        weights = torch.zeros(*h.shape, self.order, dtype=h.dtype)  # of z_j
+        weights = torch.zeros(*h.shape, self.order, dtype=h.dtype, device="cpu")  # of z_j
         for q in range(1, self.order + 1):  # the first steps have less history
             steps = slice(q - 1, q) if q < self.order else slice(q - 1, num)
             weights[..., steps, :q] = self._weights(grid, steps, q)
-        here = torch.arange(num)
+        here = torch.arange(num, device="cpu")
         own = [weights[..., k] / grid[..., (here - k).clamp(min=0)] for k in range(self.order)]  # of x_j - D_j
         return with_last((1 + own[0], -own[0], *own[1:]), (0.0, 1.0, *(0.0,) * (self.order - 1)))
 
@@ -80,7 +80,7 @@ class DEIS(Sampler):
         """
         a, b, h = (v[..., steps] for v in inner_steps(grid))
         place = grid[..., :-1] if self.variable == "sigma" else grid[..., :-1].log()
-        here = torch.arange(a.shape[-1]) + steps.start
+        here = torch.arange(a.shape[-1], device="cpu") + steps.start
         length = (b - a) if self.variable == "sigma" else -h
         knots = torch.stack([(place[..., here - k] - place[..., here]) / length for k in range(q)], dim=-1)
         if self.variable == "sigma":

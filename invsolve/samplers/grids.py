@@ -123,7 +123,7 @@ def vp_grid(num_steps: int, *, beta_min: float = 0.1, beta_max: float = 20.0, la
     )
     if end >= 1 and count > 1:
         raise invalid("vp_grid", "last", "below 1", end)
-    t = torch.linspace(1, end, count, dtype=torch.float64)
+    t = torch.linspace(1, end, count, dtype=torch.float64, device="cpu")
     return custom_grid(torch.expm1(low * t + (high - low) * t**2 / 2).sqrt())
 
 
@@ -174,9 +174,9 @@ def ddpm_grid(
     low, high = (check_positive("ddpm_grid", n, v) for n, v in (("beta_min", beta_min), ("beta_max", beta_max)))
     if not low < high < 1:
         raise invalid("ddpm_grid", "beta_max", f"between beta_min = {low:g} and 1", high)
-    u = torch.linspace(0, 1, count, dtype=torch.float64)
+    u = torch.linspace(0, 1, count, dtype=torch.float64, device="cpu")
     down = (total * (u.sqrt() if spacing == "quadratic" else u)).long().clamp_max(total - 1)
-    log_kept = torch.log1p(-torch.linspace(low, high, total, dtype=torch.float64)).cumsum(0)
+    log_kept = torch.log1p(-torch.linspace(low, high, total, dtype=torch.float64, device="cpu")).cumsum(0)
     return custom_grid(torch.expm1(-log_kept[total - 1 - torch.unique(down)]).sqrt())
 
 
@@ -253,7 +253,7 @@ def check_grid(owner: str, name: str, grid: object) -> Tensor:
 
 def _tensor(owner: str, name: str, value: object) -> Tensor:
     try:
-        out = value.detach() if isinstance(value, Tensor) else torch.as_tensor(value, dtype=torch.float64)
+        out = value.detach() if isinstance(value, Tensor) else torch.as_tensor(value, dtype=torch.float64, device="cpu")
     except (TypeError, ValueError, RuntimeError):
         raise invalid_type(owner, name, "numbers or a tensor", value) from None
     if out.dtype in (torch.bool, torch.complex64, torch.complex128):
@@ -277,7 +277,7 @@ def _ends(owner: str, high: float | Tensor, low: float | Tensor, num_steps: int)
     if not bool((top > bottom).all()):
         raise invalid(owner, "high", f"above low = {float(bottom.max()):g}", float(top.min()))
     count = check_int(owner, "num_steps", num_steps, minimum=1)
-    return top[..., None], bottom[..., None], torch.linspace(0, 1, count, dtype=torch.float64)
+    return top[..., None], bottom[..., None], torch.linspace(0, 1, count, dtype=torch.float64, device="cpu")
 
 
 def _closed(levels: Tensor, high: Tensor, low: Tensor) -> Tensor:

@@ -61,8 +61,8 @@ class UniPC(Sampler):
         """Columns: factor of D in the corrected x at a; of (x, D, D1, ..) in the predicted x at b; in the corrected."""
         a, b, h = inner_steps(grid)
         num, p = h.shape[-1], self.order
-        predict, correct = (torch.zeros(*h.shape, p + 1, dtype=h.dtype) for _ in range(2))
-        newest = torch.zeros(*h.shape[:-1], num + 1, dtype=h.dtype)
+        predict, correct = (torch.zeros(*h.shape, p + 1, dtype=h.dtype, device="cpu") for _ in range(2))
+        newest = torch.zeros(*h.shape[:-1], num + 1, dtype=h.dtype, device="cpu")
         for out in (predict, correct):
             out[..., 0], out[..., 1] = b / a, -torch.expm1(-h)
         for q in range(1, p + 1):  # the first steps have less history
@@ -75,7 +75,7 @@ class UniPC(Sampler):
                     out[..., steps, 1] -= w
             correct[..., steps, 1] -= weights_c[..., q - 1]
             newest[..., 1:][..., steps] = weights_c[..., q - 1]
-        last = torch.zeros(*h.shape[:-1], 1, p + 1, dtype=h.dtype)
+        last = torch.zeros(*h.shape[:-1], 1, p + 1, dtype=h.dtype, device="cpu")
         last[..., 1] = 1.0  # x' = D
         halves = [torch.cat((half, last), dim=-2) for half in (predict, correct)]
         return torch.cat((newest[..., None], *halves), dim=-1)
@@ -98,7 +98,7 @@ def _weights(grid: Tensor, h: Tensor, steps: slice, q: int) -> tuple[list[Tensor
     only matters where the paper fixes rho = 1/2 (predictor of order 2, corrector of order 1).
     """
     lam, h = -grid[..., :-1].log(), h[..., steps]
-    here = torch.arange(h.shape[-1]) + steps.start
+    here = torch.arange(h.shape[-1], device="cpu") + steps.start
     ratios = [(lam[..., here - k] - lam[..., here]) / h for k in range(1, q)]
     bh, knots = torch.expm1(-h), torch.stack((*ratios, torch.ones_like(h)), dim=-1)
     powers = torch.stack([knots**k for k in range(q)], dim=-2)  # R_kj = r_j^(k-1)

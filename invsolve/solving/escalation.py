@@ -66,7 +66,7 @@ def escalate(
     """
     strict, budget = budget is not None, budget or Budget()
     batch, started = len(request.problem.data), time.perf_counter()
-    items = torch.arange(batch)
+    items = torch.arange(batch, device="cpu")
     attempts: list[Attempt] = []
     spent, missing = 0, ""
     best: _BestSoFar | None = None
@@ -119,7 +119,9 @@ def escalate(
                 text="an approximation that was not tested",
             )
         )
-        best = best.updated(found, candidate, torch.zeros(len(lost), dtype=torch.bool), {}, lost, all_of_them=True)
+        best = best.updated(
+            found, candidate, torch.zeros(len(lost), dtype=torch.bool, device="cpu"), {}, lost, all_of_them=True
+        )
         whose = "the samples" if len(lost) == batch else f"the samples of {len(lost)} of {batch} items"
         missing = f"{missing}; {whose} are those of {short(candidate.strategy)}, an approximation that was not tested"
     return best.found, best.candidate, best.certificate(request.problem.batched, tuple(attempts), missing)
@@ -170,7 +172,9 @@ class _BestSoFar:
         def per_item(a: dict[str, Tensor], b: dict[str, Tensor]) -> dict[str, Tensor]:
             out = {}
             for name in a | b:
-                whole = a[name].clone() if name in a else torch.full((batch,), math.nan, dtype=torch.float64)
+                whole = (
+                    a[name].clone() if name in a else torch.full((batch,), math.nan, dtype=torch.float64, device="cpu")
+                )
                 whole[chosen] = b[name][better] if name in b else math.nan
                 out[name] = whole
             return out
@@ -196,7 +200,7 @@ class _BestSoFar:
         return replace(self, found=whole, candidate=last, passed=mark, tests=per_item(self.tests, tests))
 
     def certificate(self, batched: bool, attempts: tuple[Attempt, ...], missing: str) -> Certificate:
-        nan = torch.full(self.passed.shape, math.nan, dtype=torch.float64)
+        nan = torch.full(self.passed.shape, math.nan, dtype=torch.float64, device="cpu")
 
         def per_item(v: Tensor) -> Tensor:
             return v if batched else v[0]
@@ -224,7 +228,7 @@ _ERROR = "error"  # what the best is chosen by
 def _power(found: StrategyOutput, items: int) -> Tensor:
     """Of the likelihood, that the samples of every item saw, (items,)."""
     if found.info.beta is None:
-        return torch.ones(items, dtype=torch.float64)
+        return torch.ones(items, dtype=torch.float64, device="cpu")
     return found.info.beta.view(-1, items)[0].double().cpu().nan_to_num(nan=1.0)
 
 
@@ -244,10 +248,10 @@ def _limit(budget: Budget, started: float, spent: int) -> Callable[[int], bool]:
 
 def _judged(candidate: Candidate, found: StrategyOutput, batch: int) -> tuple[Tensor, dict[str, Tensor], str]:
     if isinstance(candidate.strategy, Exact):
-        return torch.ones(batch, dtype=torch.bool), {}, ""
+        return torch.ones(batch, dtype=torch.bool, device="cpu"), {}, ""
     if not candidate.tested:
         return (
-            torch.zeros(batch, dtype=torch.bool),
+            torch.zeros(batch, dtype=torch.bool, device="cpu"),
             {},
             f"{candidate.strategy.name} is an approximation that was not tested",
         )

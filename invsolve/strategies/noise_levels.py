@@ -101,7 +101,7 @@ def noise_size(prior: Prior) -> float:
     if prior.white_noise:
         return 1.0
     rng = torch.Generator().manual_seed(0)
-    z = torch.randn(16, *prior.shape, generator=rng, dtype=prior.mean.dtype).to(prior.device)
+    z = torch.randn(16, *prior.shape, generator=rng, dtype=prior.mean.dtype, device="cpu").to(prior.device)
     return float((prior.noise(z).abs().square().mean() / z.abs().square().mean()).sqrt())
 
 
@@ -142,10 +142,12 @@ def information(problem: Problem, prior: Prior, *, max_iter: int = 30, rtol: flo
     rng = torch.Generator().manual_seed(1)
     for _ in range(_POINTS):
         if isinstance(prior, HasLaw):
-            u = torch.randn(1, *prior.law.modes.mode_shape, generator=rng, dtype=problem.signal_dtype)
+            u = torch.randn(1, *prior.law.modes.mode_shape, generator=rng, dtype=problem.signal_dtype, device="cpu")
             point = prior.law.sample(u.to(problem.data.device))[0]
         else:
-            z = torch.randn(1, *prior.shape, generator=rng, dtype=problem.signal_dtype).to(problem.data.device)
+            z = torch.randn(1, *prior.shape, generator=rng, dtype=problem.signal_dtype, device="cpu").to(
+                problem.data.device
+            )
             point = prior.mean + prior.scale * prior.noise(z)[0]
         found = torch.maximum(found, _information_at(one, prior, point, max_iter, rtol))
     return found
@@ -157,7 +159,7 @@ def _information_at(one: Problem, prior: Prior, point: Tensor, max_iter: int, rt
     operator = one.operator.linearize(mean)
     one = one.gaussianised(one.operator(mean))
     rng = torch.Generator().manual_seed(0)
-    x = torch.randn(1, *prior.shape, generator=rng, dtype=one.signal_dtype).to(one.data.device)
+    x = torch.randn(1, *prior.shape, generator=rng, dtype=one.signal_dtype, device="cpu").to(one.data.device)
     x = direction(x).expand(rows, *prior.shape).clone()
     value = torch.zeros(rows, dtype=torch.float64, device=x.device)
     done = torch.zeros(rows, dtype=torch.bool, device=x.device)

@@ -56,7 +56,7 @@ class Head:
         """
         draw = _Numbers(self._u)  # type: ignore[attr-defined]
         found = _Mixture(len(points), points)
-        size = torch.tensor([draw(0.93, 1.07), draw(0.92, 1.08), draw(0.92, 1.08)])
+        size = torch.tensor([draw(0.93, 1.07), draw(0.92, 1.08), draw(0.92, 1.08)], dtype=torch.float32, device="cpu")
         views = [(rotation(self._u[i : i + 3]), PERIOD * self._u[i + 3 : i + 6]) for i in (60, 66, 72, 78, 84, 90)]  # type: ignore[attr-defined]
 
         bend = lattice("bend", 90.0, 0.3)
@@ -123,9 +123,10 @@ class Head:
 
         # Folds: sheets where a field is zero. The field is that of the surface that the hemisphere has when unfolded
         # about its centre, so that the sheets are radial, and mixed with position, so that they are not straight.
-        centre = torch.tensor([30.0, -4.0, 8.0])
+        centre = torch.tensor([30.0, -4.0, 8.0], dtype=torch.float32, device="cpu")
         q = torch.stack([side, y, z], 1) - centre
-        gauge = ((q.abs() / torch.tensor([38.0, 84.0, 62.0])).pow(2.4).sum(1)).pow(1 / 2.4).clamp_min(0.08)
+        reach = torch.tensor([38.0, 84.0, 62.0], dtype=torch.float32, device="cpu")
+        gauge = (q.abs() / reach).pow(2.4).sum(1).pow(1 / 2.4).clamp_min(0.08)
         onto = q / gauge[:, None] + centre
         onto = torch.cat([onto[:, :1] * x.sign()[:, None], onto[:, 1:]], 1)
         mix = draw(0.2, 0.5)
@@ -211,7 +212,7 @@ class _Mixture:
     """Tissue fractions; what is added later lies on top."""
 
     def __init__(self, n: int, like: Tensor) -> None:
-        self.parts = torch.zeros(len(TISSUES), n, dtype=like.dtype)
+        self.parts = torch.zeros(len(TISSUES), n, dtype=like.dtype, device="cpu")
         self.parts[0] = 1.0
 
     def add(self, tissue: str, distance: Tensor, share: float = 1.0, rest: str = "") -> None:

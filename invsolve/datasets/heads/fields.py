@@ -20,7 +20,7 @@ def lattice(what: str, wavelength: float, width: float) -> Tensor:
 
     Its wavelengths lie around ``wavelength`` mm, with a relative spread of ``width``; isotropic.
     """
-    k = torch.fft.fftfreq(_NODES, 1 / _NODES, dtype=torch.float64) / PERIOD
+    k = torch.fft.fftfreq(_NODES, 1 / _NODES, dtype=torch.float64, device="cpu") / PERIOD
     k3 = torch.meshgrid(k, k, k, indexing="ij")
     size = torch.stack(k3).square().sum(0).sqrt()
     gain = torch.exp(-0.5 * ((size * wavelength - 1) / width) ** 2)
@@ -49,7 +49,7 @@ def rotation(u: Tensor) -> Tensor:
     """A rotation ``(3, 3)`` from three uniform numbers (Shoemake 1992, Graphics Gems III, 124-132)."""
     a, b, c = u.tolist()
     s, t = (1 - a) ** 0.5, a**0.5
-    angle = torch.tensor([b, c]) * 2 * torch.pi
+    angle = torch.tensor([b, c], dtype=torch.float32, device="cpu") * 2 * torch.pi
     sin, cos = angle.sin(), angle.cos()
     x, y, z, w = (v.item() for v in (s * sin[0], s * cos[0], t * sin[1], t * cos[1]))
     return torch.tensor(
@@ -57,5 +57,7 @@ def rotation(u: Tensor) -> Tensor:
             [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
             [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
             [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
-        ]
+        ],
+        dtype=torch.float32,
+        device="cpu",
     )

@@ -182,7 +182,10 @@ def ct(n: int, shape: tuple[int, int], *, seed: int = 0, first: int = 0, view: V
     for i in range(n):
         fractions, _ = _fractions(shape, seed, first + i, view)
         u = 2 * uniforms("heads ct", seed, first + i, (len(TISSUES),)).float() - 1
-        level = torch.tensor(_HOUNSFIELD) + torch.tensor(_SPREAD) * u
+        level = (
+            torch.tensor(_HOUNSFIELD, dtype=torch.float32, device="cpu")
+            + torch.tensor(_SPREAD, dtype=torch.float32, device="cpu") * u
+        )
         out.append(torch.einsum("t,thw->hw", level, fractions))
     return torch.stack(out)
 
@@ -214,7 +217,7 @@ def volume(shape: tuple[int, int, int], *, seed: int = 0, number: int = 0, exten
     if len(shape) != 3:
         raise invalid("volume", "shape", "of three axes", shape)
     seed, number = check_seed("volume", seed), check_int("volume", "number", number, minimum=0)
-    axes = [((torch.arange(m) + 0.5) / m - 0.5) * extent for m in shape]
+    axes = [((torch.arange(m, dtype=torch.float32, device="cpu") + 0.5) / m - 0.5) * extent for m in shape]
     head = Head(seed, number)
     slabs = [
         head.tissues(torch.stack([g.flatten() for g in torch.meshgrid(x[None], *axes[1:], indexing="ij")], 1))
@@ -243,7 +246,7 @@ def _plane(shape: tuple[int, int], u: list[float], view: View) -> Tensor:
     low, high = {"axial": (-32.0, 62.0), "coronal": (-72.0, 60.0), "sagittal": (-50.0, 50.0)}[view]
     place = low + (high - low) * u[1]
     extent = _FIELD_OF_VIEW[0] + (_FIELD_OF_VIEW[1] - _FIELD_OF_VIEW[0]) * u[2]
-    rows, columns = ((torch.arange(m) + 0.5) / m - 0.5 for m in shape)
+    rows, columns = ((torch.arange(m, dtype=torch.float32, device="cpu") + 0.5) / m - 0.5 for m in shape)
     longer = max(shape)
     down, right = torch.meshgrid(rows * extent * shape[0] / longer, columns * extent * shape[1] / longer, indexing="ij")
     down, right = (down + 24 * (u[3] - 0.5)).flatten(), (right + 16 * (u[4] - 0.5)).flatten()
@@ -258,10 +261,10 @@ def _plane(shape: tuple[int, int], u: list[float], view: View) -> Tensor:
 
 
 def _tilt(angles: list[float]) -> Tensor:
-    out = torch.eye(3)
+    out = torch.eye(3, dtype=torch.float32, device="cpu")
     for axis, a in enumerate(angles):
         i, j = [k for k in range(3) if k != axis]
-        turn = torch.eye(3)
+        turn = torch.eye(3, dtype=torch.float32, device="cpu")
         turn[i, i] = turn[j, j] = math.cos(a)
         turn[i, j], turn[j, i] = math.sin(a), -math.sin(a)
         out = out @ turn
@@ -283,7 +286,7 @@ def _mr(shape: tuple[int, int], seed: int, number: int, contrast: Contrast, view
     u = uniforms("heads contrast", seed, number, (32,)).float()
     kinds: tuple[Contrast, ...] = ("T1", "T1", "T2", "PD", "free")
     kind = kinds[min(4, int(5 * float(u[0])))] if contrast == "random" else contrast
-    bounds = torch.tensor(_MR[kind])
+    bounds = torch.tensor(_MR[kind], dtype=torch.float32, device="cpu")
     levels = bounds[:, 0] + (bounds[:, 1] - bounds[:, 0]) * u[1 : 1 + len(TISSUES)]
     flat = points.reshape(-1, 3)
 
@@ -301,7 +304,11 @@ def _mr(shape: tuple[int, int], seed: int, number: int, contrast: Contrast, view
     image = torch.einsum("t,thw->hw", levels, inside) * (1 + a * smooth + b * fine)
     bias = field("bend", 90.0, 0.3)
     shaded: Tensor = image * torch.exp(0.12 * float(u[24]) * bias)
-    top = torch.quantile(shaded[shaded > 0.02].flatten(), 0.99) if bool((shaded > 0.02).any()) else torch.ones(())
+    top = (
+        torch.quantile(shaded[shaded > 0.02].flatten(), 0.99)
+        if bool((shaded > 0.02).any())
+        else torch.ones((), dtype=torch.float32, device="cpu")
+    )
     return (shaded / top.clamp_min(0.05) * (0.75 + 0.4 * float(u[25]))).clamp_min(0)
 
 

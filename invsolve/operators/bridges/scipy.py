@@ -92,9 +92,9 @@ def from_scipy(
         )
     matrix = operator.tocsr()
     return Sparse(
-        crow=torch.tensor(matrix.indptr),
-        col=torch.tensor(matrix.indices),
-        values=torch.tensor(matrix.data),
+        crow=torch.tensor(matrix.indptr, device="cpu"),
+        col=torch.tensor(matrix.indices, device="cpu"),
+        values=torch.tensor(matrix.data, device="cpu"),
         in_shape=shapes[0],
         out_shape=shapes[1],
         in_kind=in_kind or kind,

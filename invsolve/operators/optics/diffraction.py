@@ -114,7 +114,7 @@ class Diffraction(LinearOperator):
     def _power(self) -> Tensor:
         """``sum_l |c_l|^2``, the diagonal of ``A^H A``: ``([items,] *in_shape)``, or 0-d."""
         if self.codes is None:
-            return torch.ones(())
+            return torch.ones((), dtype=torch.float32, device="cpu")
         return self.codes.abs().square().sum(-len(self.in_shape) - 1)
 
     def _apply(self, x: Tensor) -> Tensor:
@@ -192,7 +192,7 @@ def random_codes(number: int, shape: Shape, *, seed: int = 0, dtype: torch.dtype
     if not isinstance(dtype, torch.dtype) or not dtype.is_complex:
         raise invalid_type("random_codes", "dtype", "a complex torch.dtype", str(dtype))
     rng = torch.Generator().manual_seed(check_int("random_codes", "seed", seed))
-    turns = torch.randint(4, (number * prod(shape),), generator=rng).view(number, *shape)
+    turns = torch.randint(4, (number * prod(shape),), generator=rng, device="cpu").view(number, *shape)
     real = kind_dtype(dtype, "real")
-    quarter = torch.tensor([1.0, 0.0, -1.0, 0.0], dtype=real)
+    quarter = torch.tensor([1.0, 0.0, -1.0, 0.0], dtype=real, device="cpu")
     return torch.complex(quarter[turns], quarter[(turns - 1) % 4])

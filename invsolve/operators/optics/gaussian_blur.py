@@ -89,10 +89,10 @@ class GaussianBlur(Blur):
 
 
 def _kernel(widths: tuple[float, ...], reach: float) -> Tensor:
-    kernel = torch.ones((), dtype=torch.float64)
+    kernel = torch.ones((), dtype=torch.float64, device="cpu")
     for width in widths:
         radius = math.ceil(reach * width)
-        offset = torch.arange(-radius, radius + 1, dtype=torch.float64)
-        line = torch.exp(-0.5 * (offset / width) ** 2) if width else torch.ones(1, dtype=torch.float64)
+        offset = torch.arange(-radius, radius + 1, dtype=torch.float64, device="cpu")
+        line = torch.exp(-0.5 * (offset / width) ** 2) if width else torch.ones(1, dtype=torch.float64, device="cpu")
         kernel = kernel.unsqueeze(-1) * (line / line.sum())
     return kernel

@@ -14,6 +14,7 @@ from typing import final
 import torch
 from torch import Tensor
 
+from invsolve.core.arrays import numbers
 from invsolve.core.torch_state import Defined
 from invsolve.core.validation import Shape, check_finite, check_positive
 from invsolve.errors import UnsupportedError, invalid, invalid_type
@@ -75,7 +76,7 @@ class ScalarLaw(Defined, abc.ABC):
         return self.variance.sqrt()
 
     def parameters(self) -> Mapping[str, Tensor]:
-        return {k: torch.as_tensor(v, dtype=torch.float64) for k, v in vars(self).items()}
+        return {k: numbers(v, dtype=torch.float64) for k, v in vars(self).items()}
 
 
 def check_parameters(owner: str, law: ScalarLaw, *, zero: tuple[str, ...] = ()) -> None:
@@ -140,14 +141,14 @@ class Laplace(ScalarLaw):
     def sample(self, z: Tensor, w: Tensor) -> Tensor:
         # -log of a uniform is exponential; ndtr of a normal number is uniform.
         size: Tensor = -torch.special.log_ndtr(z) * torch.sign(w)
-        return torch.as_tensor(self.scale, device=z.device) * size
+        return numbers(self.scale, dtype=torch.float64, device=z.device) * size
 
     def transport(self, z: Tensor) -> tuple[Tensor, Tensor]:
         return scaled(self.scale, *laplace_transport(z))
 
     @property
     def variance(self) -> Tensor:
-        return 2 * torch.as_tensor(self.scale, dtype=torch.float64) ** 2
+        return 2 * numbers(self.scale, dtype=torch.float64) ** 2
 
 
 def scaled(scale: float | Tensor, c: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:
@@ -233,10 +234,11 @@ class SpikeSlab(ScaleMixture):
 
     def __post_init__(self) -> None:
         check_parameters("SpikeSlab", self, zero=("spike",))
-        if bool((torch.as_tensor(self.weight) >= 1).any()):
-            raise invalid("SpikeSlab", "weight", "below 1", float(torch.as_tensor(self.weight).max()))
-        if bool((torch.as_tensor(self.spike) >= torch.as_tensor(self.slab)).any()):
-            raise invalid("SpikeSlab", "spike", "below `slab`", float(torch.as_tensor(self.spike).max()))
+        p = self.parameters()
+        if bool((p["weight"] >= 1).any()):
+            raise invalid("SpikeSlab", "weight", "below 1", float(p["weight"].max()))
+        if bool((p["spike"] >= p["slab"]).any()):
+            raise invalid("SpikeSlab", "spike", "below `slab`", float(p["spike"].max()))
 
     def parts(self, like: Tensor) -> tuple[Tensor, Tensor]:
         weight, slab, spike = (
@@ -246,14 +248,17 @@ class SpikeSlab(ScaleMixture):
         return (torch.stack([weight.log(), torch.log1p(-weight)])[:, None], torch.stack([slab**2, spike**2])[:, None])
 
     def log_prob(self, c: Tensor) -> Tensor:
-        if bool((torch.as_tensor(self.spike) == 0).any()):
+        if bool((self.parameters()["spike"] == 0).any()):
             raise UnsupportedError(
                 "SparsePrior: a spike of std 0 has no density. Ask for log_prob(x, sigma) with sigma > 0."
             )
         return self.moments(c, torch.zeros((), dtype=c.dtype, device=c.device))[0]
 
     def sample(self, z: Tensor, w: Tensor) -> Tensor:
-        weight, slab, spike = (torch.as_tensor(v, device=z.device) for v in (self.weight, self.slab, self.spike))
+        weight, slab, spike = (
+            v.to(z.device) if isinstance(v, Tensor) else torch.full((), v, dtype=z.dtype, device=z.device)
+            for v in (self.weight, self.slab, self.spike)
+        )
         return z * torch.where(torch.special.ndtr(w) < weight, slab, spike)
 
     def transport(self, z: Tensor) -> tuple[Tensor, Tensor]:

@@ -48,7 +48,7 @@ class Table:
         """
         nodes, between, fit, powers = _rules()
         width = end / buckets
-        level = torch.zeros(buckets, dtype=torch.int64)
+        level = torch.zeros(buckets, dtype=torch.int64, device="cpu")
         done: list[Tensor | None] = [None] * buckets
         open_, spent, worst = list(range(buckets)), 0, 0.0
         points = torch.cat([nodes, between])
@@ -58,9 +58,12 @@ class Table:
             if spent > limit:
                 return None
             low = torch.cat(
-                [width * (b + torch.arange(c, dtype=torch.float64) / c) for b, c in zip(open_, count, strict=True)]
+                [
+                    width * (b + torch.arange(c, dtype=torch.float64, device="cpu") / c)
+                    for b, c in zip(open_, count, strict=True)
+                ]
             )
-            size = torch.cat([torch.full((c,), width / c, dtype=torch.float64) for c in count])
+            size = torch.cat([torch.full((c,), width / c, dtype=torch.float64, device="cpu") for c in count])
             t = (low[:, None] + size[:, None] * (points + 1) / 2).clamp(0, end)
             values = function(t.flatten()).view(*t.shape, -1)
             coefficients = fit @ values[:, : len(nodes)]
@@ -121,5 +124,5 @@ def _rules() -> tuple[Tensor, Tensor, Tensor, Tensor]:
     between = -np.cos(np.pi * (np.arange(_DEGREE) + 0.5) / _DEGREE)
     fit = np.linalg.inv(np.vander(nodes, increasing=True))
     powers = np.vander(between, _DEGREE + 1, increasing=True)
-    a, b, c, d = (torch.as_tensor(v.copy()) for v in (nodes, between, fit, powers))
+    a, b, c, d = (torch.from_numpy(v.copy()) for v in (nodes, between, fit, powers))
     return a, b, c, d

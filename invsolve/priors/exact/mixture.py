@@ -143,7 +143,7 @@ class GaussianMixturePrior(Prior):
         self._check(x, 1.0)
         if bool((self._values == 0).any()):
             raise invalid(_OWNER, "sigma", "positive where a covariance is singular (no density without noise)", sigma)
-        return torch.logsumexp(self._components(x, torch.zeros(()))[0], 0)
+        return torch.logsumexp(self._components(x, torch.zeros((), dtype=x.dtype, device=x.device))[0], 0)
 
     def responsibilities(self, x: Tensor, sigma: Tensor | float) -> Tensor:
         """The probability of every component given ``x`` ``(batch, *shape)`` at level ``sigma``, ``(batch, K)``."""

@@ -59,7 +59,7 @@ def spike_slab_transport_of_numbers(z: Tensor, weight: float, slab: float, spike
 @lru_cache(maxsize=64)
 def _spike_slab_table(weight: float, ratio: float) -> Table | None:
     """``log(c / z)`` for a slab of 1 and a spike of ``ratio``; None where it bends too sharply for a table."""
-    values = [torch.tensor(v, dtype=torch.float64) for v in (weight, 1.0, ratio)]
+    values = [torch.tensor(v, dtype=torch.float64, device="cpu") for v in (weight, 1.0, ratio)]
 
     def function(z: Tensor) -> Tensor:
         z = z.clamp_min(1e-6)  # the limit at 0, to 1e-12

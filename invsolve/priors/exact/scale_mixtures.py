@@ -42,7 +42,7 @@ def make_table(log_weights: Tensor, variances: Tensor, ratio: float) -> Table | 
     """
     width = math.hypot(1.0, ratio)
     log_weights, variances = log_weights[:, None], variances[:, None]
-    level = torch.tensor(ratio, dtype=torch.float64)
+    level = torch.tensor(ratio, dtype=torch.float64, device="cpu")
 
     def function(t: Tensor) -> Tensor:
         rows = []

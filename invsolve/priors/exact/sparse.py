@@ -90,7 +90,7 @@ class SparsePrior(Prior):
         mean = (
             self.mean
             if isinstance(self.mean, Tensor)
-            else torch.full(shape, check_number("SparsePrior", "mean", self.mean))
+            else torch.full(shape, check_number("SparsePrior", "mean", self.mean), dtype=dtype, device="cpu")
         )
         if tuple(mean.shape) != shape:
             raise invalid("SparsePrior", "mean", f"a number or of shape {shape}", tuple(mean.shape))

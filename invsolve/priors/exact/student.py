@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from invsolve.core.arrays import numbers
 from invsolve.core.validation import check_number
 from invsolve.errors import invalid, invalid_type
 from invsolve.priors.exact.coefficients import ScaleMixture, check_parameters, scaled
@@ -69,7 +70,7 @@ class Student(ScaleMixture):
         graph = torch.is_grad_enabled() and (u.requires_grad or sigma.requires_grad)
         if u.numel() < TABLE_FROM or u.device.type != "cpu" or sigma.numel() != 1 or graph:
             return super().moments(u, sigma)
-        scale = torch.as_tensor(self.scale, dtype=torch.float64)
+        scale = numbers(self.scale, dtype=torch.float64)
         values, which = torch.unique(scale, return_inverse=True)
         if len(values) * TABLE_FROM > u.numel():
             return super().moments(u, sigma)
@@ -97,14 +98,14 @@ class Student(ScaleMixture):
 
         precision = gamma.ppf(torch.special.ndtr(w.double()).cpu().numpy(), self.dof / 2, scale=2 / self.dof)
         root = torch.as_tensor(precision, device=z.device).clamp_min(1e-300).rsqrt()
-        return torch.as_tensor(self.scale, device=z.device) * z * root.to(z.dtype)
+        return numbers(self.scale, dtype=torch.float64, device=z.device) * z * root.to(z.dtype)
 
     def transport(self, z: Tensor) -> tuple[Tensor, Tensor]:
         return scaled(self.scale, *student_transport(z, self.dof))
 
     @property
     def variance(self) -> Tensor:
-        return torch.as_tensor(self.scale, dtype=torch.float64) ** 2 * self.dof / (self.dof - 2)
+        return numbers(self.scale, dtype=torch.float64) ** 2 * self.dof / (self.dof - 2)
 
 
 @cache
@@ -125,5 +126,5 @@ def _student_nodes(dof: float) -> tuple[Any, Any]:
 
 @lru_cache(maxsize=64)
 def _student_moments(dof: float, ratio: float) -> Table | None:
-    log_weights, variances = (torch.as_tensor(v) for v in _student_nodes(dof))
+    log_weights, variances = (torch.from_numpy(v) for v in _student_nodes(dof))
     return make_table(log_weights, variances, ratio)

@@ -35,7 +35,7 @@ BASES: dict[str, TransformName] = {"neumann": "cosine", "dirichlet": "sine", "pe
 
 def frequencies(basis: Basis, n: int) -> Tensor:
     """The integer k of every mode of an axis of n nodes, ``(n,)`` float64."""
-    j = torch.arange(n, dtype=torch.float64)
+    j = torch.arange(n, dtype=torch.float64, device="cpu")
     if basis == "periodic":
         return torch.div(j + 1, 2, rounding_mode="floor")
     return j + 1 if basis == "dirichlet" else j
@@ -43,7 +43,7 @@ def frequencies(basis: Basis, n: int) -> Tensor:
 
 def laplace_eigenvalues(basis: Basis, shape: Shape, extent: tuple[float, ...]) -> Tensor:
     """``lambda_k`` of -Laplace, ``(*shape)`` float64, in 1 / length^2: the squared angular wavenumber of every mode."""
-    total = torch.zeros((), dtype=torch.float64)
+    total = torch.zeros((), dtype=torch.float64, device="cpu")
     for axis, (n, length) in enumerate(zip(shape, extent, strict=True)):
         root = frequencies(basis, n) * ((2 if basis == "periodic" else 1) * math.pi / length)
         total = total + (root**2).view(-1, *([1] * (len(shape) - axis - 1)))
@@ -57,7 +57,7 @@ def grid_factor(basis: Basis, shape: Shape) -> int:
 
 def nodes(basis: Basis, n: int, length: float = 1.0) -> Tensor:
     """Where the n nodes of an axis lie, ``(n,)`` float64, in the unit of ``length``."""
-    i = torch.arange(n, dtype=torch.float64)
+    i = torch.arange(n, dtype=torch.float64, device="cpu")
     if basis == "dirichlet":
         return (i + 1) * (length / (n + 1))
     return (i + (0.5 if basis == "neumann" else 0.0)) * (length / n)

@@ -272,8 +272,8 @@ def _precision(dtype: object, mean: object) -> torch.dtype:
 def _mean(mean: Tensor | float, shape: Shape, dtype: torch.dtype) -> Tensor:
     if not isinstance(mean, Tensor):
         if dtype.is_complex and isinstance(mean, complex):
-            return check_finite(_OWNER, "mean", torch.full(shape, mean, dtype=dtype))
-        return torch.full(shape, check_number(_OWNER, "mean", mean), dtype=dtype)
+            return check_finite(_OWNER, "mean", torch.full(shape, mean, dtype=dtype, device="cpu"))
+        return torch.full(shape, check_number(_OWNER, "mean", mean), dtype=dtype, device="cpu")
     if mean.is_complex() and not dtype.is_complex:
         raise invalid_type(_OWNER, "mean", "real for kind='real'", str(mean.dtype))
     if tuple(mean.shape) != shape:

@@ -126,7 +126,7 @@ def _log_mode_sum(basis: Basis, extent: tuple[float, ...], kappa2: float, alpha:
     high = math.log(800 + 4 * alpha)
     # The peak of t^alpha e^-t has width alpha^-1/2 in ln t.
     step = 0.1 / max(1.0, math.sqrt(alpha / 4))
-    s = torch.arange(low, high, step, dtype=torch.float64)
+    s = torch.arange(low, high, step, dtype=torch.float64, device="cpu")
     t = s.exp()
     log_f = alpha * s - t - math.lgamma(alpha)
     for length in extent:
@@ -138,7 +138,7 @@ def _log_theta(basis: Basis, log_r: Tensor) -> Tensor:
     """``log sum_k exp(-lambda_k t)`` of one axis, r = pi^2 t / L^2, which a rough field takes below the least float."""
     log_r = log_r + math.log(4) if basis == "periodic" else log_r
     r = log_r.exp()
-    k = torch.arange(1, 9, dtype=torch.float64)[:, None]
+    k = torch.arange(1, 9, dtype=torch.float64, device="cpu")[:, None]
     # Jacobi: sum_Z exp(-k^2 r) = sqrt(pi / r) sum_Z exp(-(pi k)^2 / r); the eight terms of one of the two are enough.
     tail = torch.exp(-(k**2) * r.clamp_min(1.0)).sum(0)  # sum over k >= 1, for r >= 1
     log_dual = 0.5 * (math.log(math.pi) - log_r) + torch.log1p(2 * torch.exp(-((math.pi * k) ** 2) / r).sum(0))

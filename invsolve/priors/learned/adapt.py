@@ -94,7 +94,7 @@ def on_problem(prior: P, problem: Problem, keep: Keep | None) -> tuple[P | Resam
     fitted, notes = on_grid(prior, problem.shape, keep)
     assert isinstance(fitted, Prior)
     factor = scale_factor(problem, fitted)
-    known = torch.ones(0) if factor is None else factor[factor > 0]
+    known = torch.ones(0, dtype=torch.float64, device="cpu") if factor is None else factor[factor > 0]
     if factor is None:
         notes.append("the scale of the data cannot be inferred: left as it is")
     elif not len(known):

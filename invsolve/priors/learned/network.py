@@ -10,6 +10,7 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
+from invsolve.core.arrays import numbers
 from invsolve.core.validation import Kind, Shape, check_choice, check_dims, check_finite, check_positive, kind_dtype
 from invsolve.errors import invalid, invalid_type
 from invsolve.gaussian.law import GaussianLaw
@@ -114,11 +115,11 @@ class NetworkPrior(Prior):
         if not low < high:
             raise invalid(_OWNER, "sigma_range", "(low, high) with low < high", self.sigma_range)
         weights = [p for p in (*self.network.parameters(), *self.network.buffers()) if p.is_floating_point()]
-        first = weights[0] if weights else torch.zeros(())
+        first = weights[0] if weights else torch.zeros((), dtype=torch.float32, device="cpu")
         device, dtype = first.device, kind_dtype(first.dtype, self.kind)
 
         def on_grid(name: str, value: Tensor | float) -> Tensor:
-            t = torch.as_tensor(value, device=device).to(dtype)
+            t = numbers(value, dtype=dtype, device=device)
             if t.ndim and tuple(t.shape) != shape:
                 raise invalid(_OWNER, name, f"a number or of shape {shape}", tuple(t.shape))
             return check_finite(_OWNER, name, t)

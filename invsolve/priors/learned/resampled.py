@@ -197,9 +197,9 @@ def continued(law: GaussianLaw, shape: Shape) -> Tensor:
         raise UnsupportedError("continued: only a law of Fourier modes has a spectrum to continue.")
 
     def radius(n: Shape) -> Tensor:
-        total = torch.zeros((), dtype=torch.float64)
+        total = torch.zeros((), dtype=torch.float64, device="cpu")
         for axis, m in enumerate(n):
-            k = torch.div(torch.arange(m, dtype=torch.float64) + 1, 2, rounding_mode="floor")
+            k = torch.div(torch.arange(m, dtype=torch.float64, device="cpu") + 1, 2, rounding_mode="floor")
             total = total + (k**2).view(-1, *([1] * (len(n) - axis - 1)))
         return total.sqrt()
 
@@ -208,7 +208,7 @@ def continued(law: GaussianLaw, shape: Shape) -> Tensor:
     used = (k >= top / 2) & (k <= top) & (power > 0)
     far = radius(shape)
     if int(used.sum()) < 2:
-        return torch.zeros(shape, dtype=kind_dtype(law.variances.dtype, "real"))
+        return torch.zeros(shape, dtype=kind_dtype(law.variances.dtype, "real"), device="cpu")
     a, b = k[used].log(), power[used].log()
     slope = float(((a - a.mean()) * (b - b.mean())).sum() / (a - a.mean()).square().sum().clamp_min(1e-300))
     level = b.mean() + min(slope, 0.0) * (far.clamp_min(top).log() - a.mean())

@@ -171,15 +171,15 @@ class DDPM(Schedule):
         if not 0 < self.beta_start < self.beta_end < 1:
             raise invalid("DDPM", "beta_start", "between 0 and beta_end < 1", (self.beta_start, self.beta_end))
         check_choice("DDPM", "rounded", self.rounded, (True, False))
-        i = torch.arange(self.steps + 1, dtype=torch.float64)
+        i = torch.arange(self.steps + 1, dtype=torch.float64, device="cpu")
         if self.betas == "cosine":
             bar = torch.cos((i / self.steps + 0.008) / 1.008 * math.pi / 2) ** 2
             beta = (1 - bar[1:] / bar[:-1]).clamp_max(0.999)
         elif self.betas == "linear":
-            beta = torch.linspace(self.beta_start, self.beta_end, self.steps, dtype=torch.float64)
+            beta = torch.linspace(self.beta_start, self.beta_end, self.steps, dtype=torch.float64, device="cpu")
         else:
             ends = self.beta_start**0.5, self.beta_end**0.5
-            beta = torch.linspace(*ends, self.steps, dtype=torch.float64) ** 2
+            beta = torch.linspace(*ends, self.steps, dtype=torch.float64, device="cpu") ** 2
         log_bar = torch.log1p(-beta).cumsum(0)
         # sigma^2 = (1 - bar) / bar = exp(-log bar) - 1
         object.__setattr__(self, "_log_sigma", torch.expm1(-log_bar).log() / 2)
@@ -277,5 +277,5 @@ class Flow(Schedule):
 
 def _ends(schedule: Schedule, *times: float) -> tuple[float, float]:
     """The noise levels at two times, the lower one first."""
-    low, high = sorted(schedule.sigma(torch.tensor(times, dtype=torch.float64)).tolist())
+    low, high = sorted(schedule.sigma(torch.tensor(times, dtype=torch.float64, device="cpu")).tolist())
     return low, high

@@ -250,7 +250,7 @@ class _Function(nn.Module):
     def __init__(self, function: Callable[[Tensor, Tensor], Tensor]) -> None:
         super().__init__()
         self.function = function
-        self.register_buffer("place", torch.zeros(()))
+        self.register_buffer("place", torch.zeros((), dtype=torch.float32, device="cpu"))
 
     def forward(self, z: Tensor, time: Tensor) -> Tensor:
         return self.function(z, time)

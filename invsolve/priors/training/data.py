@@ -138,7 +138,7 @@ class Signals(Finite):
         return self.values.is_complex()
 
     def at(self, places: Sequence[int], numbers: Sequence[int], seed: int) -> Tensor:
-        return self.values[torch.tensor(places)]
+        return self.values[torch.tensor(places, device="cpu")]
 
 
 @final

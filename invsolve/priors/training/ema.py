@@ -72,15 +72,16 @@ def combine(snapshots: Sequence[Snapshot], step: int, width: float) -> Weights:
         raise invalid("combine", "snapshots", "at least one Snapshot", "none")
     profiles = [(s.step, exponent(s.width)) for s in snapshots]
     target = (step, exponent(width))
-    A = torch.tensor([[_inner(p, q) for q in profiles] for p in profiles], dtype=torch.float64)
-    b = torch.tensor([_inner(p, target) for p in profiles], dtype=torch.float64)
+    A = torch.tensor([[_inner(p, q) for q in profiles] for p in profiles], dtype=torch.float64, device="cpu")
+    b = torch.tensor([_inner(p, target) for p in profiles], dtype=torch.float64, device="cpu")
     x = torch.linalg.lstsq(A, b[:, None], driver="gelsd").solution[:, 0]
     x = x / x.sum()
     names = snapshots[0].weights
     return {
-        name: sum((float(c) * s.weights[name].double() for c, s in zip(x, snapshots, strict=True)), torch.zeros(())).to(
-            names[name].dtype
-        )
+        name: sum(
+            (float(c) * s.weights[name].double() for c, s in zip(x, snapshots, strict=True)),
+            torch.zeros((), dtype=torch.float64, device="cpu"),
+        ).to(names[name].dtype)
         for name in names
     }
 

@@ -94,7 +94,7 @@ class Heads(Finite):
         return self.what == "mr"
 
     def at(self, places: Sequence[int], numbers: Sequence[int], seed: int) -> Tensor:
-        images = self.pool[torch.tensor(places)].float()
+        images = self.pool[torch.tensor(places, device="cpu")].float()
         draws = torch.from_numpy(np.stack([np.random.default_rng([seed & 0xFFFFFFFF, i]).random(16) for i in numbers]))
         flip = draws[:, 0] < 0.5
         images[flip] = images[flip].flip(-1)
@@ -105,8 +105,8 @@ class Heads(Finite):
         weights = torch.special.ndtri(draws[:, 2:11].clamp(1e-6, 1 - 1e-6)).view(-1, 3, 3)
         weights[:, 0, 0] = 0
         weights = weights / weights.abs().sum((1, 2), keepdim=True) * (_PHASE * draws[:, 11])[:, None, None]
-        place = (torch.arange(self.grid, dtype=torch.float64) + 0.5) / self.grid
-        waves = torch.cos(math.pi * torch.arange(3, dtype=torch.float64) * place[:, None])
+        place = (torch.arange(self.grid, dtype=torch.float64, device="cpu") + 0.5) / self.grid
+        waves = torch.cos(math.pi * torch.arange(3, dtype=torch.float64, device="cpu") * place[:, None])
         phase = (waves @ weights @ waves.mT + 2 * math.pi * draws[:, 12, None, None]).float()
         return torch.polar(images.abs(), phase + math.pi * (images < 0))
 

@@ -89,7 +89,7 @@ class State:
         for i, p in enumerate(self.parameters):
             if f"first.{i}" in tensors:
                 self.optimiser.state[p] = {
-                    "step": torch.tensor(float(self.step)),
+                    "step": torch.tensor(float(self.step), dtype=torch.float32, device="cpu"),
                     "exp_avg": tensors[f"first.{i}"].to(p),
                     "exp_avg_sq": tensors[f"second.{i}"].to(p),
                 }

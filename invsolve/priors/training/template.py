@@ -49,7 +49,7 @@ def make_template(
     if real not in (torch.float32, torch.float64):
         raise invalid_type("train", "data", "of single or double precision", str(measured.dtype), "data.float()")
     law = estimate_law(measured)
-    offset = law.mean.mean() if not source.complex else torch.zeros((), dtype=measured.dtype)
+    offset = law.mean.mean() if not source.complex else torch.zeros((), dtype=measured.dtype, device="cpu")
     centred = measured - offset
     parts = torch.view_as_real(centred) if source.complex else centred
     unit = float(parts.square().mean().sqrt())

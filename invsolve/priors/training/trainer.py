@@ -216,7 +216,7 @@ class _Training:
         mine = slice(self.rank * batch // self.world, (self.rank + 1) * batch // self.world)
         sigma = options.levels.draw(batch, rng)[mine].to(self.device)
         w = prior._channels((signals.to(self.device) - prior.offset) / prior.unit)
-        noise = torch.randn((batch, *w.shape[1:]), generator=rng, dtype=w.dtype)[mine].to(self.device)
+        noise = torch.randn((batch, *w.shape[1:]), generator=rng, dtype=w.dtype, device="cpu")[mine].to(self.device)
         if self.device.type == "cpu" and w.ndim == 4:
             w, noise = (v.contiguous(memory_format=torch.channels_last) for v in (w, noise))
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=options.precision == "bfloat16"):
@@ -250,7 +250,7 @@ class _Training:
         assert self.seconds is not None
         share = (self.state.before + elapsed) / self.seconds
         if self.world > 1:  # all processes stop together
-            value = torch.tensor([share], device=self.device)
+            value = torch.tensor([share], dtype=torch.float32, device=self.device)
             torch.distributed.broadcast(value, 0)
             share = float(value)
         return share

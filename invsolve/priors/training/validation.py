@@ -115,7 +115,7 @@ def log_losses(
     network.eval()
     sigma = levels.draw(len(signals), rng).to(device)
     w = template._channels((signals.to(device) - template.offset) / template.unit)
-    noise = torch.randn(w.shape, generator=rng, dtype=w.dtype).to(device)
+    noise = torch.randn(w.shape, generator=rng, dtype=w.dtype, device="cpu").to(device)
     losses = [
         denoising_loss(network, w[i : i + _ROWS], sigma[i : i + _ROWS], noise[i : i + _ROWS], law)
         for i in range(0, len(w), _ROWS)

@@ -10,6 +10,7 @@ from typing import final
 import torch
 from torch import Tensor
 
+from invsolve.core.arrays import numbers
 from invsolve.core.conjugate_gradients import expand
 from invsolve.core.random import Draws
 from invsolve.core.validation import check_int, check_positive
@@ -147,7 +148,7 @@ class AdaptiveSDE(Strategy[AdaptiveState, _Bound]):
     def bind(self, problem: Problem, prior: Prior) -> _Bound:
         ends = noise_levels(problem, prior) if self.levels is None else self.levels
         device, rows = problem.data.device, len(problem.data)
-        high, low = (torch.as_tensor(v, dtype=torch.float64).to(device).expand(rows) for v in ends)
+        high, low = (numbers(v, dtype=torch.float64, device=device).expand(rows) for v in ends)
         return _Bound(denoise=self.guidance.bind(problem, prior), high=high, low=low, unit=_rms(prior))
 
     def init(self, run: Run[_Bound]) -> AdaptiveState:

@@ -363,4 +363,4 @@ class NoiseMCMC(Strategy[NoiseMCMCState, _Bound]):
 
 def _first(run: Run[_Bound]) -> DrawLike:
     """The streams of the items: those of their first samples."""
-    return run.draws.take(torch.arange(run.bound.batch))
+    return run.draws.take(torch.arange(run.bound.batch, device="cpu"))

@@ -33,11 +33,11 @@ class WarmStart:
         are tempered as without a warm start.
         """
         size = max(1, _AT_ONCE // max(1, items * run.problem.data[0].numel() + items * run.prior.mean.numel()))
-        parts, failed = [], torch.zeros(items, device=run.problem.data.device)
+        parts, failed = [], torch.zeros(items, dtype=torch.float32, device=run.problem.data.device)
         for first in range(0, chains, size):
             count = min(size, chains - first)
             rows = torch.arange(items, device=run.problem.data.device).repeat(count)
-            draws = _ForChains(run.draws.take(torch.arange(items)), items, first, count)
+            draws = _ForChains(run.draws.take(torch.arange(items, device="cpu")), items, first, count)
             mine = replace(
                 run,
                 problem=run.problem.take(rows),

@@ -128,10 +128,10 @@ class PnPDM(Strategy[SamplerState, "PnPDMBound"]):
         low = torch.full_like(known, self.rho_min) if self.rho_min else (_TIGHT / known).clamp(max=high)
         low = low.clamp(min=prior.sigma_range[0])
         if self.decay is None:
-            share = torch.linspace(0, 1, max(2, 3 * self.num_steps // 4), dtype=torch.float64)
+            share = torch.linspace(0, 1, max(2, 3 * self.num_steps // 4), dtype=torch.float64, device="cpu")
             rho = high * (low[:, None] / high) ** share
         else:
-            power = torch.arange(self.num_steps, dtype=torch.float64)
+            power = torch.arange(self.num_steps, dtype=torch.float64, device="cpu")
             rho = torch.maximum(high * self.decay**power, low[:, None])
         last = low[:, None].expand(-1, max(0, self.num_steps - rho.shape[1]))
         return PnPDMBound(

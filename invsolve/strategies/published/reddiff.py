@@ -128,7 +128,7 @@ class REDDiff(OnLevels[REDDiffState, None]):
         A, y, prior = run.problem.operator, run.problem.data, run.prior
         x = prior.mean.expand(run.rows, *prior.shape).clone()
         if not isinstance(A, LinearOperator):  # the mean may be a stationary point, as zero is of moduli
-            x = first_signals(run, torch.zeros((), dtype=torch.float64))
+            x = first_signals(run, torch.zeros((), dtype=torch.float64, device="cpu"))
         elif self.loss == "published":
             x = x + A.pinv(y - A(x))
         else:
@@ -175,7 +175,7 @@ _WEIGHTS: dict[str, Callable[[Level], Level]] = {
     "linear": lambda t: t,
     "sqrt": root,
     "square": lambda t: t * t,
-    "log": lambda t: torch.log1p(torch.as_tensor(t)) if isinstance(t, Tensor) else math.log1p(t),
+    "log": lambda t: torch.log1p(t) if isinstance(t, Tensor) else math.log1p(t),
     "trunc": lambda t: t.clamp_max(1.0) if isinstance(t, Tensor) else min(t, 1.0),
     "const": lambda t: 1.0,
 }

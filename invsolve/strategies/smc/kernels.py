@@ -123,7 +123,7 @@ def cholesky(matrix: Tensor) -> Tensor:
     """Lower factors ``(rows, n, n)``; a matrix that is not positive definite gives NaN, for its own row only."""
     factor = torch.linalg.cholesky_ex(matrix)
     root: Tensor = factor.L
-    root.diagonal(dim1=-2, dim2=-1).add_(torch.where(factor.info == 0, 0.0, torch.nan)[..., None])
+    root.diagonal(dim1=-2, dim2=-1).masked_fill_((factor.info != 0)[..., None], torch.nan)
     return root
 
 

@@ -249,7 +249,7 @@ class SMC(Strategy[SMCState, _Bound]):
         logs, old = state.log_weights.view(-1, batch), state.exponent[:batch]
         least = self.tempering * len(logs)
         value, best = old.clone(), torch.zeros_like(old)
-        for tried in torch.linspace(0, 1, _EXPONENTS + 1, dtype=old.dtype).tolist():
+        for tried in torch.linspace(0, 1, _EXPONENTS + 1, dtype=old.dtype, device="cpu").tolist():
             total = logs + (tried - old) * twist.view(-1, batch)
             left = effective(normalised(torch.where(torch.isnan(total), -math.inf, total)))
             left = torch.where(tried > old, left, 0.0) if number else left  # once begun, only upwards

@@ -176,7 +176,7 @@ def curvature(
     From fixed points: without it, a twist is far too sure of itself where A bends within V, and modes are lost.
     """
     rng = torch.Generator().manual_seed(0)
-    points = torch.randn(_POINTS, coordinates.size, generator=rng, dtype=torch.float64).to(value.device)
+    points = torch.randn(_POINTS, coordinates.size, generator=rng, dtype=torch.float64, device="cpu").to(value.device)
     if V.ndim == 3:
         total = V.clone()
         total.diagonal(dim1=-2, dim2=-1).add_(1e-12 * V.diagonal(dim1=-2, dim2=-1).amax(-1, keepdim=True))
