@@ -252,7 +252,11 @@ REFUSED = {
     "std of nan": (lambda: Gaussian(std=math.nan), InputError, r"`std` must be finite, got nan"),
     "text": (lambda: Gaussian(std="1"), InputTypeError, r"`std` must be a real number, got '1'"),
     "list": (lambda: Gaussian(std=[1.0]), InputTypeError, r"`std` must be a real number, got list"),
-    "array": (lambda: Gaussian(std=np.ones(3)), InputTypeError, r"`std` must be a real number, got ndarray"),
+    "array of integers": (
+        lambda: Gaussian(std=np.ones(3, dtype=int)),
+        InputTypeError,
+        r"`std` must be real floating point, got torch.int64",
+    ),
     "integers": (
         lambda: Gaussian(std=torch.ones(3, dtype=torch.int64)),
         InputTypeError,

@@ -15,8 +15,9 @@ from typing import Literal, final
 import torch
 from torch import Tensor
 
+from invsolve.core.derivatives import WHY
 from invsolve.core.validation import check_choice, check_positive
-from invsolve.errors import invalid, invalid_type
+from invsolve.errors import UnsupportedError, invalid, invalid_type
 from invsolve.priors.learned.schedules import Schedule
 
 # A network on (batch, channels, *grid) and its time variable (batch,).
@@ -80,6 +81,9 @@ def _output(network: Network, z: Tensor, told: Tensor, *, doubled: bool = False)
         raise invalid("NetworkPrior", "network", expected, tuple(out.shape))
     if not out.is_floating_point():
         raise invalid_type("NetworkPrior", "network", "a module that returns real numbers", str(out.dtype))
+    if torch.is_grad_enabled() and z.requires_grad and not out.requires_grad:
+        # The rest of the denoiser has a derivative, which alone would be taken for all of it.
+        raise UnsupportedError(f"NetworkPrior: `network` must be differentiable by torch, {WHY}")
     return out[:, :channels].to(z.dtype)  # of what autocast made of a lower precision
 
 

@@ -334,10 +334,10 @@ REFUSED = {
     "mean nan": (lambda: gaussian(m3 / 0), InputError, r"`mean` must be finite, got 3 NaN"),
     "mean a number": (lambda: gaussian(torch.tensor(0.0)), InputError, r"must be of at least one axis, got \(\)"),
     "mean empty": (lambda: gaussian(m3[:0], C3[:0, :0]), InputError, r"must be of at least one entry, got \(0,\)"),
-    "covariance an array": (
-        lambda: gaussian(covariance=np.eye(3)),
+    "covariance a list": (
+        lambda: gaussian(covariance=[[1.0]]),
         InputTypeError,
-        r"`covariance` must be a torch.Tensor, got ndarray",
+        r"`covariance` must be a torch.Tensor, got list",
     ),
     "covariance complex": (
         lambda: gaussian(covariance=C3 + 0j),
@@ -514,8 +514,15 @@ def test_the_pullback_of_any_denoiser_is_by_autograd(dtype):
     assert torch.equal(pull(v), pull(v))  # the graph is kept
 
 
-def test_a_denoiser_that_ignores_its_input_has_pullback_zero():
-    _, pull = NotData().pullback(x3, 1.0)
+def test_a_denoiser_that_ignores_its_input_must_say_so():
+    with pytest.raises(UnsupportedError, match=r"NotData: its denoiser must be differentiable.*if it truly is constant"):
+        NotData().pullback(x3, 1.0)
+
+    class Constant(NotData):
+        def _denoise(self, x, sigma):
+            return torch.ones_like(x) + 0 * x
+
+    _, pull = Constant().pullback(x3, 1.0)
     assert torch.equal(pull(torch.ones(2, 3)), torch.zeros(2, 3))
 
 
