@@ -58,6 +58,18 @@ def in_defined_state(function: Callable[P, R]) -> Callable[P, R]:
     return defined
 
 
+@contextmanager
+def for_new_weights() -> Iterator[None]:
+    """Inside it networks are made in float32 on the CPU whatever the defaults; torch's generator ends as it was."""
+    dtype = torch.get_default_dtype()
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        torch.set_default_dtype(torch.float32)
+        try:
+            yield
+        finally:
+            torch.set_default_dtype(dtype)
+
+
 class Defined:
     """A class whose public methods, cached properties and construction run in `defined_state`, its subclasses' too.
 
@@ -100,4 +112,4 @@ def _take_fields(self: Any) -> None:
             object.__setattr__(self, field.name, from_numpy(value))
 
 
-__all__ = ["Defined", "defined_state", "in_defined_state"]
+__all__ = ["Defined", "defined_state", "for_new_weights", "in_defined_state"]

@@ -125,7 +125,7 @@ class DenseModes(Modes):
 
 @final
 @dataclass(frozen=True, eq=False)
-class GaussianLaw:
+class GaussianLaw(Defined):
     """``x = mean + S u``, ``u_k ~ N(0, variances_k)`` independent; complex signals: per real component, independent.
 
     Parameters

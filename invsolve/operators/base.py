@@ -38,7 +38,8 @@ def _load_forward_mode() -> None:
     """The first forward-mode derivative loads a part of torch that warns about torch's own deprecations: once, here."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.func.jvp(torch.sin, (torch.zeros(1, device="cpu"),), (torch.ones(1, device="cpu"),))
+        zero = torch.zeros(1, dtype=torch.float32, device="cpu")
+        torch.func.jvp(torch.sin, (zero,), (zero,))
 
 
 class Operator(Defined, abc.ABC):

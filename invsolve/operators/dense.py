@@ -33,7 +33,7 @@ def dense_matrix(operator: LinearOperator, *, dtype: torch.dtype | None = None, 
     real = kind_dtype(operator.dtype or dtype or torch.float64, "real")
     items = operator.batch or 1
     size = torch.Size(operator.in_shape).numel()
-    units = torch.eye(size, dtype=real, device=operator.device)
+    units = torch.eye(size, dtype=real, device=operator.device or "cpu")
     if operator.in_kind == "complex":
         zero = torch.zeros_like(units)
         units = torch.cat([torch.complex(units, zero), torch.complex(zero, units)])

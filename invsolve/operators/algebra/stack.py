@@ -76,7 +76,7 @@ class _Stacked(_Wrapper):
         leading = () if self.batch is None else (self.batch,)
         flat = []
         for op, mask in zip(self.operators, masks, strict=True):
-            full = torch.ones((), dtype=torch.bool, device=self.device) if mask is None else mask
+            full = torch.ones((), dtype=torch.bool, device=self.device or "cpu") if mask is None else mask
             row = full.expand(*leading, *op.out_shape).flatten(len(leading))
             twice = op.out_kind == "complex" and self.out_kind == "real"
             flat.append(row.repeat_interleave(2, dim=-1) if twice else row)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from invsolve.core.fingerprint import fingerprint
+from invsolve.core.torch_state import in_defined_state
 from invsolve.core.validation import Kind, Shape, check_choice, check_dims, kind_dtype
 from invsolve.errors import OperatorError, invalid, invalid_type
 from invsolve.operators.base import LinearOperator, Operator
@@ -26,6 +27,7 @@ def _deepinv() -> Any:
     return deepinv
 
 
+@in_defined_state
 def from_deepinv(
     physics: Any,
     in_shape: Sequence[int],

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from invsolve.core.torch_state import in_defined_state
+from invsolve.core.torch_state import for_new_weights, in_defined_state
 from invsolve.core.validation import Kind
 from invsolve.errors import invalid
 from invsolve.gaussian.law import GaussianLaw
@@ -20,6 +20,7 @@ from invsolve.priors.learned.parameterization import Prediction
 
 
 @in_defined_state
+@for_new_weights()
 def load(
     name: str | os.PathLike[str],
     *,

@@ -14,6 +14,7 @@ from typing import Any, Literal, final
 import torch
 
 from invsolve.core.files import atomic_write
+from invsolve.core.torch_state import for_new_weights
 from invsolve.core.validation import check_choice, check_int, check_positive
 from invsolve.errors import UnsupportedError, invalid
 from invsolve.priors.fields.field import GaussianFieldPrior
@@ -206,7 +207,9 @@ def _faster_in_bfloat16() -> bool:
 
     Some CPUs have instructions for it and are slower all the same.
     """
-    layer, x = torch.nn.Conv2d(48, 48, 3, padding=1), torch.zeros(8, 48, 64, 64, requires_grad=True)
+    with for_new_weights():
+        layer = torch.nn.Conv2d(48, 48, 3, padding=1)
+    x = torch.zeros(8, 48, 64, 64, dtype=torch.float32, device="cpu").requires_grad_()
 
     def seconds(enabled: bool) -> float:
         best = math.inf

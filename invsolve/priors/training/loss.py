@@ -59,8 +59,8 @@ class NoiseLaw:
 
     def draw(self, n: int, rng: torch.Generator) -> Tensor:
         """``(n,)`` levels in units of sigma_data, float64."""
-        z = torch.randn(n, generator=rng, dtype=torch.float64)
-        u = torch.rand(2, n, generator=rng, dtype=torch.float64)
+        z = torch.randn(n, generator=rng, dtype=torch.float64, device="cpu")
+        u = torch.rand(2, n, generator=rng, dtype=torch.float64, device="cpu")
         a, b = math.log(self.low), math.log(self.high)
         log = torch.where(u[0] < self.far, a + (b - a) * u[1], self.mean + self.std * z)
         return log.clamp(a, b).exp()
@@ -75,7 +75,11 @@ class Uncertainty(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.register_buffer("frequencies", 2.0 ** torch.linspace(-2, 3, _FREQUENCIES), persistent=False)
+        self.register_buffer(
+            "frequencies",
+            2.0 ** torch.linspace(-2, 3, _FREQUENCIES, dtype=torch.float32, device="cpu"),
+            persistent=False,
+        )
         self.linear = nn.Linear(2 * _FREQUENCIES + 1, 1)
         nn.init.zeros_(self.linear.weight)
         nn.init.zeros_(self.linear.bias)

@@ -10,6 +10,7 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
+from invsolve.core.torch_state import for_new_weights
 from invsolve.core.validation import Kind, kind_dtype
 from invsolve.errors import invalid, invalid_type
 from invsolve.gaussian.law import GaussianLaw
@@ -58,7 +59,7 @@ def make_template(
     hidden = start is not None and start.channels == "hidden" or len(source.shape) <= 2
     channels = (2 if source.complex else 1) if hidden else source.shape[0]
     kind: Kind = "complex" if source.complex else "real"
-    with torch.random.fork_rng(devices=[]):
+    with for_new_weights():
         torch.manual_seed(options.seed)
         if start is not None:
             _check_start(start, options, kind, channels)

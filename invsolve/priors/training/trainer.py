@@ -34,6 +34,7 @@ from invsolve.priors.training.validation import candidates, choose, log_losses
 
 
 @in_defined_state
+@torch.enable_grad()
 def train(
     data: object,
     *,

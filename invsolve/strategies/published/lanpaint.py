@@ -82,7 +82,7 @@ class LanPaint(SpectralWalk):
             D = to(run.prior.denoise(back(X), level)) / stretch
             u = X / stretch
             pull = torch.where(seen, (1 + self.lam) * (y / stretch - u) - self.lam * (D - u), D - u)  # (1 - abar) g
-            stiff = 1 + self.lam * seen  # (1 - abar) times the stiffness
+            stiff = 1 + self.lam * seen.to(y.real.dtype)  # (1 - abar) times the stiffness
             decay = (-self.eta * stiff).exp()
             spread = (unit * root(width)) * ((1 - decay**2) / stiff).sqrt()
             u = decay * u + (1 - decay) / stiff * (pull + stiff * u) + spread * to(run.noise(i, 1 + k))

@@ -515,7 +515,9 @@ def test_the_pullback_of_any_denoiser_is_by_autograd(dtype):
 
 
 def test_a_denoiser_that_ignores_its_input_must_say_so():
-    with pytest.raises(UnsupportedError, match=r"NotData: its denoiser must be differentiable.*if it truly is constant"):
+    with pytest.raises(
+        UnsupportedError, match=r"NotData: its denoiser must be differentiable.*if it truly is constant"
+    ):
         NotData().pullback(x3, 1.0)
 
     class Constant(NotData):
