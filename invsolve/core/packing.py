@@ -166,7 +166,8 @@ class Layout:
                 want = f"of precision {dtype}, as the part before"
                 raise invalid_type("Layout.pack", part.name, want, str(value.dtype))
             leading, dtype = tuple(value.shape[:split]), kind_dtype(value.dtype, "real")
-            numbers = torch.view_as_real(value.resolve_conj()) if value.is_complex() else value
+            # Not view_as_real, whose derivative after a part of odd size is an error in torch.
+            numbers = torch.stack([value.real, value.imag], -1) if value.is_complex() else value
             flat.append(numbers.reshape(*leading, part.size))
         return torch.cat(flat, dim=-1)
 

@@ -92,6 +92,14 @@ class Defined:
     def __post_init__(self) -> None:
         """Called by the constructor of a dataclass, also of one that has no other."""
         _take_fields(self)
+        if (following := getattr(super(), "__post_init__", None)) is not None:  # another base's
+            following()
+
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies and files have what it is made of; what was derived from that and kept is derived again."""
+        cls = type(self)
+        return {k: v for k, v in vars(self).items() if not isinstance(getattr(cls, k, None), functools.cached_property)}
 
 
 def _after_fields(post_init: Callable[..., None]) -> Callable[..., None]:

@@ -101,6 +101,10 @@ class GaussianPosterior(Posterior):
         system = make_system(problem, law, tol=tol, max_iter=max_iter, tolerated=_TOLERATED)
         return cls(problem=problem, law=law, system=system, update=system.factor(law.variances))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copies and files have what it is made of; the system is factorised again."""
+        return _posterior, (self.problem, self.law, self.system)
+
     @cached_property
     def mean(self) -> Tensor:  # type: ignore[override]
         """``(batch, *shape)``; one linear solve an item, when it is first asked for."""
@@ -216,6 +220,10 @@ class GaussianPosterior(Posterior):
         modes = self.law.modes.to(dtype=torch.float64)
         complex_ = torch.complex128 if self.law.mean.is_complex() else None
         return to_real(modes.synthesis(from_real(columns, tuple(modes.mode_shape), complex_))).mT
+
+
+def _posterior(problem: Problem, law: GaussianLaw, system: System) -> GaussianPosterior:
+    return GaussianPosterior(problem=problem, law=law, system=system, update=system.factor(law.variances))
 
 
 def _root_of_one_plus(matrix: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from typing import Literal, Self, final
 import torch
 from torch import Tensor
 
+from invsolve.core.derivatives import pullback
 from invsolve.core.validation import Kind, Shape, check_choice, check_dims, kind_dtype
 from invsolve.errors import OperatorError, invalid, invalid_type
 from invsolve.operators.algebra.matched import matched
@@ -186,7 +187,7 @@ class CallableLinear(_Callable, LinearOperator):
         return self._forward(x) if self.transpose is None else matched(x, self._forward, self._backward)
 
     def _adjoint(self, y: Tensor) -> Tensor:
-        return self._derived(y) if self.transpose is None else matched(y, self._backward, self._forward)
+        return matched(y, self._derived if self.transpose is None else self._backward, self._forward)
 
     def _forward(self, x: Tensor) -> Tensor:
         return self._run("f", self.f, x, self.out_shape, self.out_kind)
@@ -196,16 +197,12 @@ class CallableLinear(_Callable, LinearOperator):
         return self._run("adjoint", self.transpose, y, self.in_shape, self.in_kind)
 
     def _derived(self, y: Tensor) -> Tensor:
-        """The pullback at zero, which for a linear map is the adjoint everywhere; differentiable in ``y``."""
-        with torch.enable_grad():
-            x = torch.zeros(len(y), *self.in_shape, dtype=kind_dtype(y.dtype, self.in_kind), device=y.device)
-            out = self._forward(x.requires_grad_())
-            grad = None
-            if out.requires_grad:
-                (grad,) = torch.autograd.grad(out, x, y, create_graph=y.requires_grad, allow_unused=True)
-            if grad is None:
-                raise OperatorError(
-                    "CallableLinear: torch cannot differentiate this function, so its adjoint is not known. "
-                    "Give from_callable(..., adjoint=), or say kind='black box'."
-                )
-        return grad if y.requires_grad else grad.detach()
+        """The pullback at zero, which for a linear map is the adjoint everywhere."""
+        zero = torch.zeros(len(y), *self.in_shape, dtype=kind_dtype(y.dtype, self.in_kind), device=y.device)
+        return pullback(self._forward, zero, self._not_differentiable)[1](y)
+
+    def _not_differentiable(self) -> Exception:
+        return OperatorError(
+            "CallableLinear: torch cannot differentiate this function, so its adjoint is not known. "
+            "Give from_callable(..., adjoint=), or say kind='black box'."
+        )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Self, final
+from typing import Any, Self, final
 
 import torch
 from torch import Tensor
@@ -27,6 +27,10 @@ class Linearized(Alike, LinearOperator):
         object.__setattr__(self, "value", value)
         object.__setattr__(self, "_pull", pull)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copies and files have what it is made of: a graph of torch is in neither."""
+        return _linearized, (self.operator, self.at)
+
     @property
     def batch(self) -> int | None:
         return len(self.at)
@@ -42,3 +46,7 @@ class Linearized(Alike, LinearOperator):
 
     def _adjoint(self, y: Tensor) -> Tensor:
         return self._pull(y)
+
+
+def _linearized(operator: Operator, at: Tensor) -> Linearized:
+    return Linearized(operator=operator, at=at)

@@ -26,12 +26,21 @@ class _Matched(torch.autograd.Function):
         return matched(grad, adjoint, apply), None, None
 
     @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], x: Tensor, apply: Map, adjoint: Map) -> tuple[Tensor, int]:
+        """More rows: the maps act on each by itself."""
+        x = x.movedim(in_dims[0], 0)
+        return matched(x.flatten(0, 1), apply, adjoint).unflatten(0, x.shape[:2]), 0
+
+    @staticmethod
     def jvp(ctx: Any, dx: Tensor, *_: None) -> Tensor:
         apply, adjoint = ctx.maps
         return matched(dx, apply, adjoint)
 
 
 def matched(x: Tensor, apply: Map, adjoint: Map) -> Tensor:
-    """``apply(x)``, differentiable to every order in ``x`` through the linear maps ``apply`` and ``adjoint`` only."""
+    """``apply(x)``, differentiable to every order in ``x`` through the linear maps ``apply`` and ``adjoint`` only.
+
+    Both act on any number of rows, each by itself. It works under the transforms of `torch.func`, too.
+    """
     out: Tensor = _Matched.apply(x, apply, adjoint)
     return out
