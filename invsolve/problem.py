@@ -60,6 +60,8 @@ class Problem(Defined):
     (torch.Size([1, 2]), False, 0.1)
     """
 
+    _takes_arrays = False
+
     operator: Operator
     data: Tensor
     noise: Noise = field(kw_only=True)

@@ -149,7 +149,7 @@ CASES: dict[str, tuple[Callable[[], object], str]] = {
         lambda: ops.Mask(mask=torch.ones(2, 2, dtype=torch.bool))(torch.ones(1, 3, 2, 2)),
         r"`x` must be of shape \(batch, 2, 2\)",
     ),
-    "x numpy": (lambda: mask()(np.ones((1, N))), "`x` must be a torch.Tensor, got ndarray"),
+    "x list": (lambda: mask()([[1.0] * N]), "`x` must be a torch.Tensor, got list"),
     "x integer": (
         lambda: mask()(torch.ones(1, N, dtype=torch.int64)),
         "`x` must be real floating point, got torch.int64",

@@ -34,10 +34,20 @@ def as_tensor(owner: str, name: str, value: object, *, dtype: torch.dtype, devic
     if value.dtype.kind not in "fc":
         hint = f"Convert it: {name}.astype(float)."
         raise invalid_type(owner, name, "floating point or complex", str(value.dtype), hint)
-    if isinstance(value, np.ma.MaskedArray):
-        value = value.filled(np.nan)
     wide = value.astype(np.complex128 if value.dtype.kind == "c" else np.float64)
     return from_numpy(wide).to(device, kind_dtype(dtype, "complex" if value.dtype.kind == "c" else "real"))
+
+
+def from_array(owner: str, name: str, value: Any, *, dtype: torch.dtype | None, device: torch.device | None) -> Any:
+    """`as_tensor` of a numpy or xarray array; all else as it is, also what is no tensor: the caller refuses that."""
+    if isinstance(value, Tensor) or not hasattr(value, "__array__") or getattr(value, "ndim", 0) == 0:
+        return value
+    return as_tensor(owner, name, value, dtype=dtype or torch.float32, device=device or torch.device("cpu"))
+
+
+def plain(value: Any) -> Any:
+    """A number of numpy, also one in an array without axes, as Python's; all else as it is."""
+    return value.item() if isinstance(value, (np.generic, np.ndarray)) and value.ndim == 0 else value
 
 
 def numbers(value: Any, *, dtype: torch.dtype | None = None, device: torch.device | None = None) -> Tensor:
@@ -53,8 +63,10 @@ def numbers(value: Any, *, dtype: torch.dtype | None = None, device: torch.devic
 def from_numpy(value: NDArray[Any]) -> Tensor:
     """A tensor of the dtype of an array, or of the nearest that torch has: another byte order (FITS), long doubles.
 
-    A copy, never a view: the caller may change its array.
+    A copy, never a view: the caller may change its array. What is masked becomes NaN.
     """
+    if isinstance(value, np.ma.MaskedArray):
+        value = value.filled(np.nan)
     dtype = {"g": np.dtype(np.float64), "G": np.dtype(np.complex128)}.get(value.dtype.char, value.dtype)
     return torch.from_numpy(np.array(value, dtype=dtype.newbyteorder("="), order="C"))
 

@@ -17,13 +17,13 @@ import functools
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from inspect import isfunction
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ClassVar, ParamSpec, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from invsolve.core.arrays import from_numpy, normal
+from invsolve.core.arrays import from_numpy, normal, plain
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -46,6 +46,17 @@ def defined_state() -> Iterator[None]:
 
 
 def in_defined_state(function: Callable[P, R]) -> Callable[P, R]:
+    """A public function, run in `defined_state`; numbers of numpy become Python's."""
+    inner = _defined(function)
+
+    @functools.wraps(function)
+    def defined(*args: P.args, **kwargs: P.kwargs) -> R:
+        return inner(*map(plain, args), **{name: plain(value) for name, value in kwargs.items()})  # type: ignore[arg-type]
+
+    return defined
+
+
+def _defined(function: Callable[P, R]) -> Callable[P, R]:
     """The function, run in `defined_state`."""
 
     @functools.wraps(function)
@@ -74,8 +85,10 @@ class Defined:
     """A class whose public methods, cached properties and construction run in `defined_state`, its subclasses' too.
 
     Fields of dataclasses that are stated to be tensors may be given as numpy arrays, which become tensors of their
-    dtype, and as tensors made in inference mode, which are copied out of it.
+    dtype, and as tensors made in inference mode, which are copied out of it; numbers of numpy become Python's.
     """
+
+    _takes_arrays: ClassVar[bool] = True  # or it converts them itself
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -83,18 +96,17 @@ class Defined:
             if name.startswith("_") and name not in _SPECIAL:
                 continue
             if isinstance(value, functools.cached_property):
-                value.func = in_defined_state(value.func)
+                value.func = _defined(value.func)
             elif isinstance(value, (classmethod, staticmethod)):
-                setattr(cls, name, type(value)(in_defined_state(value.__func__)))
+                setattr(cls, name, type(value)(_defined(value.__func__)))
             elif isfunction(value):
-                setattr(cls, name, in_defined_state(_after_fields(value) if name == "__post_init__" else value))
+                setattr(cls, name, _defined(_after_fields(value) if name == "__post_init__" else value))
 
     def __post_init__(self) -> None:
         """Called by the constructor of a dataclass, also of one that has no other."""
         _take_fields(self)
         if (following := getattr(super(), "__post_init__", None)) is not None:  # another base's
             following()
-
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies and files have what it is made of; what was derived from that and kept is derived again."""
@@ -111,12 +123,24 @@ def _after_fields(post_init: Callable[..., None]) -> Callable[..., None]:
     return checked
 
 
+def _spelt(annotation: Any) -> str:
+    """The annotation of a field as text; `noise.entrywise.Parameter` is a tensor or a number."""
+    return str(annotation).replace("Parameter", "float | Tensor")
+
+
+def _is_array(value: Any) -> bool:
+    """Whether a tensor can be made of it; one with masked integers has no NaN for them."""
+    return isinstance(value, np.ndarray) and (value.dtype.kind in "fc" or not isinstance(value, np.ma.MaskedArray))
+
+
 def _take_fields(self: Any) -> None:
     for field in dataclasses.fields(self) if dataclasses.is_dataclass(self) else ():
         value = vars(self).get(field.name)
         if isinstance(value, Tensor):
             object.__setattr__(self, field.name, normal(value))
-        elif isinstance(value, np.ndarray) and "Tensor" in str(field.type):
+        elif isinstance(value, np.generic) or isinstance(value, np.ndarray) and value.ndim == 0:
+            object.__setattr__(self, field.name, value.item())
+        elif self._takes_arrays and _is_array(value) and "Tensor" in _spelt(field.type):
             object.__setattr__(self, field.name, from_numpy(value))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from inspect import signature
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,7 +21,7 @@ def as_noise(owner: str, noise: object) -> Noise:
     ----------
     owner : str
         Who asks, for the message.
-    noise : Noise, float or Tensor
+    noise : Noise, float, Tensor or array
         A model, or a std > 0 in the units of the data (a tensor as for `Gaussian`).
 
     Returns
@@ -34,7 +35,7 @@ def as_noise(owner: str, noise: object) -> Noise:
     """
     if isinstance(noise, Noise):
         return noise
-    if isinstance(noise, Tensor) and noise.ndim > 0:
+    if isinstance(noise, (Tensor, np.ndarray)) and noise.ndim > 0:
         return Gaussian(std=noise)
     if isinstance(noise, (str, bool)) or noise is None:
         expected = "a positive number (the std of Gaussian noise) or an iv.noise model"

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Self
 import torch
 from torch import Tensor
 
+from invsolve.core.arrays import from_array, numbers, plain
 from invsolve.core.conjugate_gradients import conjugate_gradients
 from invsolve.core.counting import count
 from invsolve.core.derivatives import WHY, pullback
@@ -106,21 +107,21 @@ class Operator(Defined, abc.ABC):
 
     def __call__(self, x: Tensor) -> Tensor:
         """``A(x)`` ``(batch, *out_shape)`` for ``x`` ``(batch, *in_shape)``."""
-        self._check("x", x, self.in_shape, self.in_kind)
+        x = self._check("x", x, self.in_shape, self.in_kind)
         count("operator", len(x))
         return self._apply(x)
 
     def vjp(self, x: Tensor) -> tuple[Tensor, Pullback]:
         """Return ``y = A(x)`` and the map ``v -> J(x)^H v`` for ``v`` ``(batch, *out_shape)``."""
-        self._check("x", x, self.in_shape, self.in_kind)
+        x = self._check("x", x, self.in_shape, self.in_kind)
         count("operator", len(x))
         y, pull = self._vjp(x)
         return y, in_defined_state(pull)
 
     def jvp(self, x: Tensor, dx: Tensor) -> tuple[Tensor, Tensor]:
         """Return ``y = A(x)`` and ``J(x) dx``, both ``(batch, *out_shape)``."""
-        self._check("x", x, self.in_shape, self.in_kind)
-        self._check("dx", dx, self.in_shape, self.in_kind)
+        x = self._check("x", x, self.in_shape, self.in_kind)
+        dx = self._check("dx", dx, self.in_shape, self.in_kind)
         count("operator", len(x))
         return self._jvp(x, dx)
 
@@ -128,12 +129,12 @@ class Operator(Defined, abc.ABC):
         """The Jacobian at ``x`` ``(batch, *in_shape)`` as a linear operator with one item for every row."""
         from invsolve.operators.algebra.linearized import Linearized
 
-        self._check("x", x, self.in_shape, self.in_kind)
+        x = self._check("x", x, self.in_shape, self.in_kind)
         return Linearized(operator=self, at=x)
 
     def take(self, index: Tensor) -> Self:
         """Return the operator of the rows ``index`` (int64, 1-d): parameters with items are indexed, others shared."""
-        items = self._items()
+        items, index = self._items(), numbers(index)
         if not items:
             return self
         return self._replace({name: value[index.to(value.device)] for name, value in items.items()})
@@ -178,9 +179,12 @@ class Operator(Defined, abc.ABC):
         return y, dy
 
     # --- plumbing ------------------------------------------------------------------------------------------------
-    def _check(self, name: str, value: Tensor, shape: Shape, kind: Kind) -> None:
+    def _check(self, name: str, value: Tensor, shape: Shape, kind: Kind) -> Tensor:
+        """Signals or data as the operator takes them, of an array too; refuses what does not fit."""
         owner, dtype, device, batch = type(self).__name__, self.dtype, self.device, self.batch
+        value = from_array(owner, name, value, dtype=dtype, device=device)
         check_rows(owner, name, value, shape, kind, dtype=dtype, device=device, batch=batch)
+        return value
 
     def _tensors(self) -> dict[str, Tensor]:
         values = ((name, getattr(self, name)) for name in _field_names(type(self)))
@@ -213,13 +217,13 @@ class LinearOperator(Operator):
 
     def adjoint(self, y: Tensor) -> Tensor:
         """``A^H y`` for ``y`` ``(batch, *out_shape)``."""
-        self._check("y", y, self.out_shape, self.out_kind)
+        y = self._check("y", y, self.out_shape, self.out_kind)
         count("adjoint", len(y))
         return self._adjoint(y)
 
     def normal(self, x: Tensor) -> Tensor:
         """``A^H A x``, fused where the operator can."""
-        self._check("x", x, self.in_shape, self.in_kind)
+        x = self._check("x", x, self.in_shape, self.in_kind)
         return self._counted_normal(x)
 
     @property
@@ -257,7 +261,7 @@ class LinearOperator(Operator):
         In closed form where one is known, else by conjugate gradients on the normal equations, until a row's residual
         is ``rtol`` of its right side or after ``max_iter`` steps.
         """
-        self._check("y", y, self.out_shape, self.out_kind)
+        y = self._check("y", y, self.out_shape, self.out_kind)
         return self._pinv(y, rtol=rtol, max_iter=max_iter)
 
     def solve_normal(
@@ -287,10 +291,11 @@ class LinearOperator(Operator):
         rtol, max_iter : float, int
             A row stops at a residual of ``rtol`` relative to its right side, or after ``max_iter`` steps.
         """
-        self._check("rhs", rhs, self.in_shape, self.in_kind)
+        rhs = self._check("rhs", rhs, self.in_shape, self.in_kind)
         if start is not None:
-            self._check("start", start, self.in_shape, self.in_kind)
+            start = self._check("start", start, self.in_shape, self.in_kind)
         tau = check_positive(type(self).__name__, "tau", tau)
+        weight = plain(from_array(type(self).__name__, "weight", weight, dtype=self.dtype, device=self.device))
         return self._solve_normal(rhs, weight=weight, tau=tau, start=start, rtol=rtol, max_iter=max_iter)
 
     def svd(self, *, like: Tensor | None = None) -> Spectrum:
@@ -314,7 +319,7 @@ class LinearOperator(Operator):
 
     def linearize(self, x: Tensor) -> LinearOperator:
         """Itself: a linear map is its own Jacobian."""
-        self._check("x", x, self.in_shape, self.in_kind)
+        x = self._check("x", x, self.in_shape, self.in_kind)
         return self
 
     def __rmul__(self, factor: float) -> Scaled:

@@ -12,7 +12,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from invsolve.core.arrays import as_tensor, from_real, to_real
+from invsolve.core.arrays import as_tensor, from_array, from_real, to_real
 from invsolve.core.counting import count
 from invsolve.core.derivatives import WHY, pullback
 from invsolve.core.fingerprint import fingerprint
@@ -145,6 +145,7 @@ class Prior(Defined, abc.ABC):
         InputError, InputTypeError
             If shape, precision or device of ``x``, or ``sigma``, do not fit.
         """
+        x = self._taken("x", x)
         sigma = self._check(x, sigma)
         count("denoise", len(x))
         with torch.no_grad():
@@ -152,6 +153,7 @@ class Prior(Defined, abc.ABC):
 
     def pullback(self, x: Tensor, sigma: Tensor | float) -> tuple[Tensor, Pullback]:
         """``D(x, sigma)`` and the map ``v -> (dD/dx)^H v`` on ``(batch, *shape)``; arguments as for `denoise`."""
+        x = self._taken("x", x)
         sigma = self._check(x, sigma)
         count("denoise", len(x))
         value, pull = self._pullback(x, sigma)
@@ -183,6 +185,7 @@ class Prior(Defined, abc.ABC):
         covariance : Tensor, shape (batch, n, n)
             ``V``, float64, over the n real components of a signal (complex entries are pairs re, im).
         """
+        x = self._taken("x", x)
         sigma = self._check(x, sigma)
         count("denoise", len(x))
         return self._moments(x, sigma)
@@ -215,6 +218,7 @@ class Prior(Defined, abc.ABC):
                 f"{type(self).__name__}.transport: this prior has no closed-form map from white noise. Use a Gaussian "
                 "or sparse prior, or a strategy that needs the denoiser only, such as strategy='auto'."
             )
+        z = self._taken("z", z)
         self._check_signal("z", z)
         with torch.no_grad():
             x, pull = self._transport(z)
@@ -241,6 +245,7 @@ class Prior(Defined, abc.ABC):
             raise UnsupportedError(
                 f"{type(self).__name__}.inverse_transport: this prior has no closed-form map from white noise."
             )
+        x = self._taken("x", x)
         self._check_signal("x", x)
         with torch.no_grad():
             return self._inverse_transport(x)
@@ -365,6 +370,11 @@ class Prior(Defined, abc.ABC):
         return torch.where(root > 0, u / root.clamp_min(torch.finfo(root.dtype).tiny), 0.0).reshape(x.shape)
 
     # --- checks of what is given ------------------------------------------------------------------------------------
+    def _taken(self, name: str, value: Tensor) -> Tensor:
+        """What a caller gives: arrays as tensors, all else as it is."""
+        taken: Tensor = from_array(type(self).__name__, name, value, dtype=self.dtype, device=self.device)
+        return taken
+
     def _check_signal(self, name: str, x: Tensor) -> None:
         check_signal(type(self).__name__, name, x, self.shape, self.kind, self.dtype, self.device)
 

@@ -100,6 +100,7 @@ def log_density(
             "log_density: the diffusion noise of this prior is not white, so its end needs a covariance; "
             "give the prior a `law`."
         )
+    x = prior._taken("x", x)
     prior._check(x, low)
     check_finite(owner, "x", x)
 

@@ -7,9 +7,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import final
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from invsolve.core.arrays import from_numpy
 from invsolve.core.derivatives import WHY
 from invsolve.core.torch_state import in_defined_state
 from invsolve.core.validation import (
@@ -95,6 +97,8 @@ def from_denoiser(
         raise invalid_type(owner, "function", "a function of (x, sigma)", function)
     dims = check_dims(owner, "shape", shape)
     check_choice(owner, "kind", kind, ("real", "complex"))
+    if isinstance(mean, np.ndarray):
+        mean = from_numpy(mean)
     if dtype is None:
         dtype = kind_dtype(mean.dtype, "real") if isinstance(mean, Tensor) else torch.float32
     if dtype not in (torch.float32, torch.float64):

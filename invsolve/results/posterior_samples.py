@@ -8,7 +8,9 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Self
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from invsolve.core.packing import Layout
@@ -163,7 +165,7 @@ class PosteriorSamples(Defined):
         total = (spread * self._over_signal(weights)).sum(0)
         return (total / self._over_signal(divisor, lead=self.failed.ndim - 1)).sqrt()
 
-    def quantile(self, q: float | Sequence[float]) -> Tensor:
+    def quantile(self, q: float | Sequence[float] | Tensor | NDArray[Any]) -> Tensor:
         """Quantiles, entry by entry.
 
         The k-th smallest of n good samples sits at level k / (n + 1), its expectation for exact draws of any continuous
@@ -174,7 +176,7 @@ class PosteriorSamples(Defined):
 
         Parameters
         ----------
-        q : float or sequence of float
+        q : float, array or sequence of float
             Levels in (0, 1).
 
         Returns
@@ -193,9 +195,10 @@ class PosteriorSamples(Defined):
         Hyndman & Fan 1996, Am. Stat. 50, 361-365, type 6.
         """
         self._check_real("quantile")
-        levels = [check_number("quantile", "q", v) for v in ([q] if isinstance(q, (int, float)) else _levels(q))]
+        single = isinstance(q, (int, float, Tensor, np.generic, np.ndarray)) and getattr(q, "ndim", 0) == 0
+        levels = [check_number("quantile", "q", v) for v in ([q] if single else _levels(q))]
         out = torch.stack([self._order_statistics.quantile(level) for level in levels])
-        return out[0] if isinstance(q, (int, float)) else out
+        return out[0] if single else out
 
     def interval(self, level: float) -> Interval:
         """The central interval between order statistics k and n + 1 - k, k = floor((n + 1)(1 - level) / 2).
@@ -346,7 +349,7 @@ def _type_of(value: object) -> object:
 
 
 def _levels(q: object) -> list[Any]:
-    if isinstance(q, Tensor) and q.ndim == 1:
+    if isinstance(q, (Tensor, np.ndarray)) and q.ndim == 1:
         return list(q.tolist())
     if isinstance(q, (str, bytes, Mapping, Tensor)) or not isinstance(q, Sequence) or not q:
         raise invalid_type("quantile", "q", "a number or a sequence of numbers", q)

@@ -7,6 +7,7 @@ from dataclasses import KW_ONLY, dataclass
 from math import prod
 from typing import Literal, final
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -77,7 +78,7 @@ class Downsample(OneKind):
 
     def _per_axis(self, name: str, minimum: int) -> Shape:
         value = getattr(self, name)
-        values = tuple(value) if isinstance(value, Sequence) else (value,) * len(self.in_shape)
+        values = tuple(value) if isinstance(value, (Sequence, np.ndarray)) else (value,) * len(self.in_shape)
         if len(values) != len(self.in_shape):
             raise invalid("Downsample", name, f"an integer, or {len(self.in_shape)} of them, one for each axis", values)
         return tuple(check_int("Downsample", f"{name}[{i}]", v, minimum=minimum) for i, v in enumerate(values))

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Self, final
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -68,7 +69,7 @@ class GaussianBlur(Blur):
         truncate: float = 4.0,
     ) -> None:
         shape = check_dims("GaussianBlur", "in_shape", in_shape)
-        stds = list(std) if isinstance(std, Sequence) else [std] * len(shape)
+        stds = list(std) if isinstance(std, (Sequence, np.ndarray)) else [std] * len(shape)
         if len(stds) != len(shape):
             expected = f"a number, or {len(shape)} of them, one for each axis"
             raise invalid("GaussianBlur", "std", expected, f"{len(stds)}")

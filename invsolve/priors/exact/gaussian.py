@@ -62,6 +62,7 @@ class GaussianBase(Prior):
         Without noise, a law with modes of variance 0 lives on the others: the density is that on its support, and -inf
         off it (as scipy's allow_singular), to the rounding of ``x``.
         """
+        x = self._taken("x", x)
         self._check(x, 1.0)
         level = check_positive(type(self).__name__, "sigma", sigma, zero=True)
         modes = self.law.modes

@@ -138,6 +138,7 @@ class GaussianMixturePrior(Prior):
 
         ``sigma``: as for `denoise`, or 0 where every covariance is positive definite.
         """
+        x = self._taken("x", x)
         if isinstance(sigma, Tensor) or sigma != 0:
             return torch.logsumexp(self._components(x, self._check(x, sigma))[0], 0)
         self._check(x, 1.0)
@@ -147,6 +148,7 @@ class GaussianMixturePrior(Prior):
 
     def responsibilities(self, x: Tensor, sigma: Tensor | float) -> Tensor:
         """The probability of every component given ``x`` ``(batch, *shape)`` at level ``sigma``, ``(batch, K)``."""
+        x = self._taken("x", x)
         log_joint = self._components(x, self._check(x, sigma))[0]
         return torch.softmax(log_joint, 0).mT.to(self.dtype)
 

@@ -121,6 +121,7 @@ class SparsePrior(Prior):
     def log_prob(self, x: Tensor, sigma: float = 0.0) -> Tensor:
         """Log density of ``x0 + sigma z`` at ``x`` ``(batch, *shape)``, ``(batch,)`` nats, float64."""
         # The determinant of the transform is 1.
+        x = self._taken("x", x)
         level = self._check(x, sigma or 1.0).double()
         u = self._analysis(x)
         log = self.coefficients.moments(u, level)[0] if sigma else self.coefficients.log_prob(u)
@@ -131,6 +132,7 @@ class SparsePrior(Prior):
 
         ``sigma``: a number or ``(batch,)``.
         """
+        x = self._taken("x", x)
         level = self._level(x, self._check(x, sigma))
         count("denoise", len(x))
         _, mean, variance = self.coefficients.moments(self._analysis(x), level)

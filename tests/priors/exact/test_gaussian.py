@@ -408,7 +408,7 @@ REFUSED = {
     "sigma text": (lambda: prior3.denoise(x3, "1"), InputTypeError, r"`sigma` must be a real number, got '1'"),
     "sigma none": (lambda: prior3.denoise(x3, None), InputTypeError, r"`sigma` must be a real number, got NoneType"),
     "sigma bool": (lambda: prior3.denoise(x3, True), InputTypeError, r"`sigma` must be a real number, got bool"),
-    "sigma array": (lambda: prior3.denoise(x3, np.ones(2)), InputTypeError, r"must be a real number, got ndarray"),
+    "sigma array": (lambda: prior3.denoise(x3, np.ones(3)), InputError, r"`sigma` must be 0-d, of shape \(2,\)"),
     "sigma complex": (
         lambda: prior3.denoise(x3, torch.ones(2) + 0j),
         InputTypeError,
