@@ -57,9 +57,13 @@ def in_defined_state(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def _defined(function: Callable[P, R]) -> Callable[P, R]:
-    """The function, run in `defined_state`."""
+    """A method, run in `defined_state`."""
+    return functools.wraps(function)(defined_closure(function))
 
-    @functools.wraps(function)
+
+def defined_closure(function: Callable[P, R]) -> Callable[P, R]:
+    """A function that a public call makes and returns, run in `defined_state`: a pullback, which takes no name."""
+
     def defined(*args: P.args, **kwargs: P.kwargs) -> R:
         if torch.is_inference_mode_enabled() or torch._C._is_any_autocast_enabled():
             with defined_state():
@@ -144,4 +148,4 @@ def _take_fields(self: Any) -> None:
             object.__setattr__(self, field.name, from_numpy(value))
 
 
-__all__ = ["Defined", "defined_state", "for_new_weights", "in_defined_state"]
+__all__ = ["Defined", "defined_closure", "defined_state", "for_new_weights", "in_defined_state"]

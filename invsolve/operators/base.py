@@ -21,7 +21,7 @@ from invsolve.core.conjugate_gradients import conjugate_gradients
 from invsolve.core.counting import count
 from invsolve.core.derivatives import WHY, pullback
 from invsolve.core.fingerprint import fingerprint
-from invsolve.core.torch_state import Defined, in_defined_state
+from invsolve.core.torch_state import Defined, defined_closure
 from invsolve.core.validation import Kind, Shape, check_positive, kind_dtype
 from invsolve.errors import OperatorError, UnsupportedError, invalid
 from invsolve.operators.inputs import check_rows
@@ -116,7 +116,7 @@ class Operator(Defined, abc.ABC):
         x = self._check("x", x, self.in_shape, self.in_kind)
         count("operator", len(x))
         y, pull = self._vjp(x)
-        return y, in_defined_state(pull)
+        return y, defined_closure(pull)
 
     def jvp(self, x: Tensor, dx: Tensor) -> tuple[Tensor, Tensor]:
         """Return ``y = A(x)`` and ``J(x) dx``, both ``(batch, *out_shape)``."""

@@ -17,7 +17,7 @@ from invsolve.core.counting import count
 from invsolve.core.derivatives import WHY, pullback
 from invsolve.core.fingerprint import fingerprint
 from invsolve.core.random import DrawLike, Draws
-from invsolve.core.torch_state import Defined, in_defined_state
+from invsolve.core.torch_state import Defined, defined_closure
 from invsolve.core.validation import Kind, Shape, check_int, kind_dtype
 from invsolve.errors import UnsupportedError, invalid_type
 from invsolve.gaussian.law import GaussianLaw
@@ -158,7 +158,7 @@ class Prior(Defined, abc.ABC):
         count("denoise", len(x))
         value, pull = self._pullback(x, sigma)
 
-        @in_defined_state
+        @defined_closure
         def counted(v: Tensor) -> Tensor:
             count("vjp", len(v))
             return pull(v)
@@ -223,7 +223,7 @@ class Prior(Defined, abc.ABC):
         with torch.no_grad():
             x, pull = self._transport(z)
 
-        @in_defined_state
+        @defined_closure
         def no_graph(v: Tensor) -> Tensor:
             with torch.no_grad():
                 return pull(v)
