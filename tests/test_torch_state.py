@@ -442,6 +442,13 @@ def test_gradients_are_recorded_where_the_caller_records_them():
         assert operator(x).requires_grad and torch.is_autocast_enabled("cpu")
 
 
+def test_code_of_users_may_build_on_the_defaults():
+    with float64_by_default():
+        operator = ops.from_callable(lambda x: x @ torch.eye(5)[:, :3], (5,), (3,), kind="linear")
+        x = torch.ones(1, 5)
+        assert x.dtype == torch.float64 and torch.equal(operator.adjoint(operator(x))[0, :3], x[0, :3])
+
+
 def test_a_network_runs_in_half_precision_only_where_it_says_so():
     x = numbers(2, 4)
     full, half = (network_prior(b).denoise(x, 1.0) for b in (False, True))

@@ -51,7 +51,7 @@ def in_defined_state(function: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(function)
     def defined(*args: P.args, **kwargs: P.kwargs) -> R:
-        return inner(*map(plain, args), **{name: plain(value) for name, value in kwargs.items()})  # type: ignore[arg-type]
+        return inner(*map(plain, args), **{name: plain(value) for name, value in kwargs.items()})
 
     return defined
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from invsolve.core.arrays import from_numpy
 from invsolve.core.validation import Shape, check_positive, quoted
 from invsolve.errors import invalid_type
 from invsolve.noise.base import Noise
@@ -35,7 +36,9 @@ def as_noise(owner: str, noise: object) -> Noise:
     """
     if isinstance(noise, Noise):
         return noise
-    if isinstance(noise, (Tensor, np.ndarray)) and noise.ndim > 0:
+    if isinstance(noise, np.ndarray) and noise.ndim > 0:
+        noise = from_numpy(noise)
+    if isinstance(noise, Tensor) and noise.ndim > 0:
         return Gaussian(std=noise)
     if isinstance(noise, (str, bool)) or noise is None:
         expected = "a positive number (the std of Gaussian noise) or an iv.noise model"

@@ -29,7 +29,8 @@ class _Matched(torch.autograd.Function):
     def vmap(info: Any, in_dims: tuple[Any, ...], x: Tensor, apply: Map, adjoint: Map) -> tuple[Tensor, int]:
         """More rows: the maps act on each by itself."""
         x = x.movedim(in_dims[0], 0)
-        return matched(x.flatten(0, 1), apply, adjoint).unflatten(0, x.shape[:2]), 0
+        out = matched(x.flatten(0, 1), apply, adjoint)
+        return out.reshape(*x.shape[:2], *out.shape[1:]), 0
 
     @staticmethod
     def jvp(ctx: Any, dx: Tensor, *_: None) -> Tensor:

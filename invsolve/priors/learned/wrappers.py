@@ -46,7 +46,7 @@ def from_network(
     network : torch.nn.Module or callable
         ``network(z, time)`` takes ``z`` ``(batch, channels, *grid)`` and ``time`` ``(batch,)`` and returns the shape of
         ``z``; the networks of diffusers, which wrap their output, are taken as they are. A plain function is float32
-        until the prior is moved by ``to``. A module is put in evaluation mode.
+        until the prior is moved by ``to``. A module is put in evaluation mode. It may enter `torch.autocast` itself.
     prediction : Prediction
         What the output means: `EDM`, `Direct` or `Scheduled`.
     shape : sequence of int
