@@ -115,7 +115,9 @@ class HyperparameterRequest:
         def draws(items: Sequence[int], samples: Sequence[int]) -> Draws:
             return self.draws([rows[i] for i in items], purpose)
 
-        return self._draw(problem, prior, num_samples=1, draws=draws)
+        # Every row is an item here; its key says at which place of a tile it runs (`solving.rows`): that of its sample.
+        keys = [self.keys[r % self.batch] + r // self.batch for r in rows]
+        return self._draw(problem, prior, num_samples=1, keys=keys, draws=draws)
 
     def _draw(self, problem: Problem, prior: Prior, **options: Any) -> Result:
         copy = replace(problem)  # which has a batch axis
