@@ -9,6 +9,7 @@ from typing import Literal, Self, final
 import torch
 from torch import Tensor
 
+from invsolve.core.ownership import call
 from invsolve.core.validation import Kind, Shape, check_choice, check_dims, kind_dtype
 from invsolve.errors import OperatorError, invalid, invalid_type
 from invsolve.operators.algebra.matched import matched
@@ -121,7 +122,7 @@ class _Callable(Operator):
 
     def _run(self, name: str, f: Map, x: Tensor, shape: Shape, kind: Kind) -> Tensor:
         """``f(x)``, refused unless it is a tensor of the promised shape, kind and precision."""
-        y = f(x)
+        y = call(f, x)
         where = f"{type(self).__name__}: `{name}` ({getattr(f, '__qualname__', type(f).__name__)})"
         if not isinstance(y, Tensor):
             raise OperatorError(f"{where} must return a torch.Tensor, got {type(y).__name__}.")

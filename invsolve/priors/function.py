@@ -10,6 +10,7 @@ from typing import final
 import torch
 from torch import Tensor
 
+from invsolve.core.ownership import call
 from invsolve.core.validation import (
     Kind,
     Shape,
@@ -185,7 +186,7 @@ class FunctionPrior(Prior):
         return getattr(self.function, "__qualname__", type(self.function).__name__)
 
     def _denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
-        y, name = self.function(x, sigma), self._name
+        y, name = call(self.function, x, sigma), self._name
         if not isinstance(y, Tensor):
             raise invalid_type("from_denoiser", f"function ({name})", "returning a torch.Tensor", y)
         if y.shape != x.shape or y.dtype != x.dtype or y.device != x.device:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from invsolve.core.checkpoint import Checkpoint, check_fingerprint, fill_state, flatten_state, load_state, save_state
 from invsolve.core.counting import tally
+from invsolve.core.ownership import version
 from invsolve.core.random import DrawLike
 from invsolve.core.torch_workarounds import keep_memory
 from invsolve.errors import invalid, invalid_type
@@ -124,9 +125,12 @@ class ChunkedRun:
             for group in self.groups:
                 last = first + len(group.rows)
                 if position < last:
+                    of_items = self._of_items(group.items)
+                    given = version(of_items.data)
                     with tally() as calls:
-                        bound = self.strategy.bind(self._of_items(group.items), self.prior)
+                        bound = self.strategy.bind(of_items, self.prior)
                     done.calls += calls if resume is None and position == first else Counter()
+                    self._unchanged("bind", of_items.data, given)
                 while position < last:
                     try:
                         count = min(chunk, last - position)
@@ -172,6 +176,7 @@ class ChunkedRun:
             draws=self.draws(items, samples),
             bound=None if bound is None else bound.take(index),
         )
+        given = version(run.problem.data)
         with tally() as calls:
             state = strategy.init(run)
             first = 0
@@ -207,6 +212,7 @@ class ChunkedRun:
                         break
             x = strategy.samples(run, state)
             weights = strategy.log_weights(run, state)
+        self._unchanged("step", run.problem.data, given)
         if tuple(x.shape) != (count, *self.problem.shape):
             raise invalid(strategy.name, "samples(state)", f"of shape {(count, *self.problem.shape)}", tuple(x.shape))
         finished = {"samples": x, "chi2": run.problem.chi2(x)}
@@ -220,6 +226,13 @@ class ChunkedRun:
             done.rows.setdefault(name, []).append(value)
         done.calls += calls
         done.processed += count
+
+    def _unchanged(self, method: str, data: Tensor, given: int) -> None:
+        """Refuse a strategy that wrote into the data: the next step, or chi^2, would use what it left there."""
+        if version(data) != given:
+            expected = "a function that leaves the tensors of the problem as they are"
+            repair = "Write r = data - clean, not r = data; r -= clean."
+            raise invalid(self.strategy.name, f"{method}(...)", expected, "data changed in place", repair)
 
     # --- checkpoints -----------------------------------------------------------------------------------------------
     def _due(self, done: FinishedRows) -> bool:
