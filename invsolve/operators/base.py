@@ -71,7 +71,7 @@ class Operator(Owner, abc.ABC):
 
     @abc.abstractmethod
     def _apply(self, x: Tensor) -> Tensor:
-        """``(batch, *in_shape)`` -> ``(batch, *out_shape)``; the input is checked and must not be changed."""
+        """``(batch, *in_shape)`` -> ``(batch, *out_shape)``; the input is checked, and yours to change: a copy."""
 
     def _item_axes(self) -> Mapping[str, int]:
         """Fields that may carry an item axis -> their number of axes without it."""
