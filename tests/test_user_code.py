@@ -355,3 +355,12 @@ def test_hooks_keep_their_names_and_inheritance():
     assert OwnOperator._apply.__name__ == "_apply" and OwnOperator._apply is not iv.operators.LinearOperator._apply
     assert OwnPrior().cheap_pullback and not prior(pure).cheap_pullback
     assert dataclasses.is_dataclass(OwnNoise) and OwnNoise().per_item is False
+
+
+def test_a_dataset_does_not_share_memory_with_its_result():
+    A, y = iv.operators.Matrix(torch.eye(4, dtype=F64)), torch.ones(4, dtype=F64)
+    result = iv.solve(A, y, exact(), noise=1.0, num_samples=8)
+    before, dataset = result.samples.clone(), result.to_xarray()
+    for name in ("samples", "mean", "chi2"):
+        dataset[name].values[...] = 0
+    assert torch.equal(result.samples, before) and torch.equal(result.mean, before.mean(0)) and result.chi2.all()

@@ -106,13 +106,15 @@ def version(value: Tensor) -> int:
 
 def lent(value: T) -> T:
     """A copy of a tensor to write into, entry by entry; all else as it is."""
-    return value.clone(memory_format=torch.contiguous_format) if isinstance(value, Tensor) else value  # type: ignore
+    return value.clone() if isinstance(value, Tensor) else value  # type: ignore[return-value]
 
 
 def call(function: Callable[..., Any], *args: Any, **options: Any) -> Any:
     """``function(*args, **options)`` of a user: with copies of the tensors, and a copy of what it returns."""
-    found = function(*(lent(v) for v in args), **{name: lent(v) for name, v in options.items()})
-    return _returned(found)
+    if options:
+        options = {name: lent(v) for name, v in options.items()}
+    found = function(*[lent(v) for v in args], **options)
+    return found.clone() if isinstance(found, Tensor) else _returned(found)
 
 
 def lending(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -126,10 +128,8 @@ def lending(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _returned(found: Any) -> Any:
-    if isinstance(found, Tensor):
-        return copied_tensor(found)
     if type(found) is tuple:
-        return tuple(_returned(v) for v in found)
+        return tuple(lent(v) if isinstance(v, Tensor) else _returned(v) for v in found)
     return lending(found) if isinstance(found, types.FunctionType) else found
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -23,7 +23,16 @@ class Noise(Owner, abc.ABC):
     data are real and independent, `Entrywise` needs fewer.
     """
 
-    _lends = ("log_prob", "grad", "curvature", "sample", "check_data", "residual", "expansion", "gaussian_at")
+    _lends: ClassVar[tuple[str, ...]] = (
+        "log_prob",
+        "grad",
+        "curvature",
+        "sample",
+        "check_data",
+        "residual",
+        "expansion",
+        "gaussian_at",
+    )
 
     per_item: bool = False  # True if a parameter differs from row to row
 

@@ -31,7 +31,8 @@ def from_callable(
 ) -> Operator:
     """Make an operator of a function.
 
-    What ``f`` returns is checked at each call; run `invsolve.testing.check_operator` once to check the rest. Tensors
+    What ``f`` returns is checked at each call; run `invsolve.testing.check_operator` once to check the rest. ``f`` may
+    work in place and return the same buffer every time: it is handed a copy, and of its answer a copy is kept. Tensors
     inside ``f`` are not moved by ``to``: move them yourself.
 
     Parameters

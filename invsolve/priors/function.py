@@ -49,7 +49,8 @@ def from_denoiser(
     ----------
     function : callable
         Takes ``x`` ``(batch, *shape)`` and ``sigma`` (0-d, or with as many axes as x and one entry a row), both of the
-        precision of the prior, and returns the denoised ``(batch, *shape)``, differentiable by torch.
+        precision of the prior, and returns the denoised ``(batch, *shape)``, differentiable by torch. They are copies,
+        and may be changed in place.
     shape : tuple of int
         Shape of one signal, without a batch axis.
     mean : float or Tensor, shape (*shape)
