@@ -130,6 +130,13 @@ def test_laws_coefficients_schedules_and_grids_keep_what_they_were_made_of():
     assert all(torch.equal(a, b) for a, b in zip(after, before, strict=True))
 
 
+def test_plans_and_grids_keep_their_levels():
+    levels = torch.tensor([3.0, 1.0, 0.0], dtype=F64)
+    grid, plan = iv.samplers.custom_grid(levels), iv.samplers.Plan.make(iv.samplers.Euler(), levels)
+    levels[0] = 30.0
+    assert grid.tolist() == plan.grid.tolist() == [3.0, 1.0, 0.0]
+
+
 @pytest.mark.parametrize("kind", ["torch", "numpy"])
 def test_data_are_copied_whatever_they_are(kind):
     A, prior = iv.operators.Matrix(torch.eye(2, dtype=F64)), prior_cases.CASES["mixture"]
