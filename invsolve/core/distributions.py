@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from invsolve.core.arrays import numbers
+from invsolve.core.ownership import Owner
 from invsolve.core.random import Draws
 from invsolve.core.torch_state import Defined
 from invsolve.core.validation import check_int, check_number, check_positive
@@ -22,11 +23,13 @@ from invsolve.errors import invalid, invalid_type
 _LOG_2PI = math.log(2 * math.pi)
 
 
-class Distribution(Defined, abc.ABC):
+class Distribution(Defined, Owner, abc.ABC):
     """The distribution of a scalar. Subclasses give `transport`, `log_slope`, `log_prob`, `median` and `support`.
 
     ``median``: the value that half of the mass lies below. Tensors are float64.
     """
+
+    _lends = ("transport", "log_slope", "log_prob")
 
     median: float
 

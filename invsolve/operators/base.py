@@ -21,6 +21,7 @@ from invsolve.core.conjugate_gradients import conjugate_gradients
 from invsolve.core.counting import count
 from invsolve.core.derivatives import WHY, pullback
 from invsolve.core.fingerprint import fingerprint
+from invsolve.core.ownership import Owner, replaced
 from invsolve.core.torch_state import Defined, defined_closure
 from invsolve.core.validation import Kind, Shape, check_positive, kind_dtype
 from invsolve.errors import OperatorError, UnsupportedError, invalid
@@ -43,7 +44,7 @@ def _load_forward_mode() -> None:
         torch.func.jvp(torch.sin, (zero,), (zero,))
 
 
-class Operator(Defined, abc.ABC):
+class Operator(Defined, Owner, abc.ABC):
     """A map from ``(batch, *in_shape)`` to ``(batch, *out_shape)``, row by row; differentiable by torch.
 
     Subclasses give the attributes and one method, ``_apply``; frozen dataclasses whose tensors are fields get ``to``,
@@ -65,6 +66,8 @@ class Operator(Defined, abc.ABC):
         If it has another kind or precision.
     """
 
+    _lends = ("_apply", "_adjoint", "_normal", "_vjp", "_jvp", "_pinv", "_solve_normal")
+
     in_shape: Shape
     out_shape: Shape
     in_kind: Kind = "real"
@@ -72,7 +75,7 @@ class Operator(Defined, abc.ABC):
 
     @abc.abstractmethod
     def _apply(self, x: Tensor) -> Tensor:
-        """``(batch, *in_shape)`` -> ``(batch, *out_shape)``; the input is checked and must not be changed."""
+        """``(batch, *in_shape)`` -> ``(batch, *out_shape)``; the input is checked, and yours to change: a copy."""
 
     def _item_axes(self) -> Mapping[str, int]:
         """Fields that may carry an item axis -> their number of axes without it."""
@@ -195,7 +198,7 @@ class Operator(Defined, abc.ABC):
         return {n: v for n, v in self._tensors().items() if n in axes and v.ndim == axes[n] + 1}
 
     def _replace(self, tensors: dict[str, Tensor]) -> Self:
-        return dataclasses.replace(self, **tensors) if tensors else self  # type: ignore[type-var]
+        return replaced(self, **tensors) if tensors else self
 
 
 @cache

@@ -16,6 +16,7 @@ from invsolve.core.arrays import as_tensor, from_array, from_real, to_real
 from invsolve.core.counting import count
 from invsolve.core.derivatives import WHY, pullback
 from invsolve.core.fingerprint import fingerprint
+from invsolve.core.ownership import Owner
 from invsolve.core.random import DrawLike, Draws
 from invsolve.core.torch_state import Defined, defined_closure
 from invsolve.core.validation import Kind, Shape, check_int, kind_dtype
@@ -30,7 +31,7 @@ from invsolve.samplers import sample_prior
 Pullback = Callable[[Tensor], Tensor]
 
 
-class Prior(Defined, abc.ABC):
+class Prior(Defined, Owner, abc.ABC):
     """A distribution over signals of ``shape`` (no batch axis), real or complex, known through its denoiser.
 
     Subclasses give ``shape``, ``mean``, ``scale`` and ``_denoise`` and, where they can, a cheaper ``_pullback``,
@@ -73,6 +74,18 @@ class Prior(Defined, abc.ABC):
     >>> Unit().denoise(torch.ones(1, 3), 1.0)
     tensor([[0.5000, 0.5000, 0.5000]])
     """
+
+    _lends = (
+        "_denoise",
+        "_pullback",
+        "_moments",
+        "_transport",
+        "_inverse_transport",
+        "noise",
+        "noise_covariance",
+        "log_prob",
+        "mode_moments",
+    )
 
     shape: Shape
     kind: Kind = "real"

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from invsolve.core.arrays import from_numpy
 from invsolve.core.derivatives import WHY
+from invsolve.core.ownership import call
 from invsolve.core.torch_state import in_defined_state
 from invsolve.core.validation import (
     Kind,
@@ -53,7 +54,8 @@ def from_denoiser(
     ----------
     function : callable
         Takes ``x`` ``(batch, *shape)`` and ``sigma`` (0-d, or with as many axes as x and one entry a row), both of the
-        precision of the prior, and returns the denoised ``(batch, *shape)``, differentiable by torch.
+        precision of the prior, and returns the denoised ``(batch, *shape)``, differentiable by torch. They are copies,
+        and may be changed in place.
     shape : tuple of int
         Shape of one signal, without a batch axis.
     mean : float or Tensor, shape (*shape)
@@ -176,7 +178,7 @@ class FunctionPrior(Prior):
         return getattr(self.function, "__qualname__", type(self.function).__name__)
 
     def _denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
-        y, name = self.function(x, sigma), self._name
+        y, name = call(self.function, x, sigma), self._name
         if not isinstance(y, Tensor):
             raise invalid_type("from_denoiser", f"function ({name})", "returning a torch.Tensor", y)
         if y.shape != x.shape or y.dtype != x.dtype or y.device != x.device:

@@ -17,6 +17,7 @@ from dataclasses import KW_ONLY, dataclass
 import torch
 from torch import Tensor
 
+from invsolve.core.ownership import Owner
 from invsolve.core.torch_state import Defined
 
 Level = float | Tensor  # a number, or (rows, 1, ..., 1)
@@ -41,7 +42,7 @@ class SamplerState:
     past: tuple[Tensor, ...] = ()
 
 
-class Sampler(Defined, abc.ABC):
+class Sampler(Defined, Owner, abc.ABC):
     """How noise is removed, step by step: frozen options; all state is in `SamplerState`.
 
     `invsolve.samplers.Plan` holds a sampler together with a grid. Subclasses give `plan` and `step`.

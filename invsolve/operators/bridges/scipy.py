@@ -125,7 +125,8 @@ class ScipyLinear(LinearOperator):
         return self._call("rmatvec", self.operator.rmatmat, y, self.in_shape, self.in_kind)
 
     def _call(self, name: str, product: Any, x: Tensor, shape: Shape, kind: Kind) -> Tensor:
-        columns = np.ascontiguousarray(x.detach().resolve_conj().cpu().flatten(1).numpy().T, dtype=self.operator.dtype)
+        columns = x.detach().resolve_conj().cpu().flatten(1).numpy().T
+        columns = np.array(columns, dtype=self.operator.dtype, order="C")  # copies: the product may work in place
         try:
             out = product(columns)
         except (NotImplementedError, TypeError) as error:
@@ -136,7 +137,7 @@ class ScipyLinear(LinearOperator):
                 "Give LinearOperator(..., rmatvec=)."
             ) from error
         out = out.real if kind == "real" else out
-        result = torch.from_numpy(np.ascontiguousarray(out.T)).to(x.device, kind_dtype(x.dtype, kind))
+        result = torch.from_numpy(np.array(out.T, order="C")).to(x.device, kind_dtype(x.dtype, kind))
         return result.view(len(x), *shape)
 
 

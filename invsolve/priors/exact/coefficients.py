@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from invsolve.core.arrays import numbers
+from invsolve.core.ownership import Owner
 from invsolve.core.torch_state import Defined
 from invsolve.core.validation import Shape, check_finite, check_positive
 from invsolve.errors import UnsupportedError, invalid, invalid_type
@@ -29,11 +30,13 @@ from invsolve.priors.exact.scale_mixtures import shares
 _BLOCK = 2**21  # entries of one temporary of a mixture over parts
 
 
-class ScalarLaw(Defined, abc.ABC):
+class ScalarLaw(Defined, Owner, abc.ABC):
     """The distribution of one coefficient c, symmetric about 0; parameters may differ from coefficient to coefficient.
 
     All methods are elementwise in float64; parameters are numbers or tensors that broadcast against the coefficients.
     """
+
+    _lends = ("moments", "log_prob", "sample", "transport", "inverse")
 
     @abc.abstractmethod
     def moments(self, u: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
