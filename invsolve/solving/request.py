@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from typing import final
@@ -21,7 +21,7 @@ from invsolve.priors.base import Prior
 from invsolve.problem import Problem
 from invsolve.progress import Progress
 from invsolve.results.strategy_output import StrategyOutput
-from invsolve.solving.loop import ChunkedRun, DrawFactory
+from invsolve.solving.loop import ChunkedRun, DrawFactory, Over, never
 from invsolve.strategies.choice.candidates import Candidate
 from invsolve.strategies.diagnostics import Diagnostics
 from invsolve.strategies.mcmc.convergence import between_islands
@@ -62,9 +62,7 @@ class SolveRequest:
             draws=lambda chosen, samples: own([index[b] for b in chosen], samples),
         )
 
-    def run(
-        self, candidate: Candidate, number: int = 0, over: Callable[[int], bool] = lambda calls: False
-    ) -> StrategyOutput:
+    def run(self, candidate: Candidate, number: int = 0, over: Over = never) -> StrategyOutput:
         """Run one strategy.
 
         ``number`` tells the checkpoints of several attempts apart, ``over`` ends it (see `ChunkedRun`).
@@ -100,7 +98,7 @@ class SolveRequest:
         samples: int,
         draws: DrawFactory,
         number: int,
-        over: Callable[[int], bool],
+        over: Over,
     ) -> StrategyOutput:
         strategy, rows = candidate.strategy, samples * len(problem.data)
         chunk = self._chunk_rows(candidate, rows)

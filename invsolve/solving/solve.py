@@ -22,10 +22,11 @@ from invsolve.problem import Problem
 from invsolve.progress import NoProgress, Progress
 from invsolve.results.result import Result
 from invsolve.results.status import Status
-from invsolve.solving.escalation import Budget, escalate
+from invsolve.solving.escalation import escalate
 from invsolve.solving.loop import DrawFactory
 from invsolve.solving.request import SolveRequest
 from invsolve.solving.solver import StrategySolver, keyed
+from invsolve.solving.spending import Budget
 from invsolve.solving.validation import (
     check_budget,
     check_options,
@@ -86,8 +87,9 @@ def solve(
         guided (`MMPS`) and not tested. ``result.certificate`` says what was tried, found and not reached,
         ``result.why`` why. One of `iv.strategies` is run once.
     budget : float or Budget, optional
-        Of ``"auto"``: seconds (60 unless given) or an `iv.Budget`. Chains that are over a budget that was given stop
-        where they are; without one, a try that was begun is finished.
+        Of ``"auto"``: seconds (60 unless given) or an `iv.Budget`. With one that was given ensembles are made as small
+        as it takes, and chains that are still over it stop where they are; without one, a try that was begun is
+        finished. Part of what is left when chains are certified goes into a look for modes that they missed.
     num_samples : int
         Draws for every item. Draw k of item b depends on ``seed``, b (or ``item_ids[b]``) and k only (particles and
         chains: and on ``num_samples``, and with "auto" on which tries the budget had room for): not on the batch or on

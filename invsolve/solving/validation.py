@@ -23,7 +23,7 @@ from invsolve.priors.capabilities import Learned
 from invsolve.priors.compatibility import check_pair, not_a_prior
 from invsolve.problem import Problem, checked_problem, signal_dims
 from invsolve.progress import Progress
-from invsolve.solving.escalation import Budget
+from invsolve.solving.spending import Budget
 from invsolve.strategies.base import Strategy
 from invsolve.strategies.choice.candidates import alternatives
 from invsolve.strategies.guidance.guided import Guidance, Guided
