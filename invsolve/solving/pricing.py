@@ -108,7 +108,7 @@ def shortest(candidate: Candidate) -> Candidate:
 
 
 def smaller(candidate: Candidate, share: float, least: Candidate) -> Candidate | None:
-    """Chains in so small a share of their number, at least a quarter of those of ``least``; None where that cannot be."""
+    """Chains in so small a share of their number, at least a quarter of those of ``least``; None if that cannot be."""
     strategy, first = candidate.strategy, least.strategy
     if not isinstance(strategy, NoiseMCMC) or not isinstance(first, NoiseMCMC):
         return None

@@ -60,6 +60,7 @@ def solve(
     progress: Progress | None = None,
     draws: DrawFactory | None = None,
     hierarchy: Hierarchy | None = None,
+    weighted: bool = False,
     throw: bool = True,
 ) -> Result:
     """Sample the posterior of the signal behind ``y = A(x) + noise`` under ``prior``.
@@ -112,6 +113,10 @@ def solve(
     hierarchy : Hierarchy, optional
         How unknown scalars are inferred: the noise level, scalars of the prior (`iv.priors.Family`) or of the operator
         (`iv.operators.Family`), for every item with the signal; see ``result.parameters``.
+    weighted : bool
+        With a strategy that weighs its samples (`SMC`, `MCGDiff`): True leaves the weights in ``result.log_weights``,
+        and the samples alone are then no draws; False, the default, resamples them to equal weights. ``info["ess"]``
+        says what they were worth.
     throw : bool
         Raise if a row failed. With False read ``result.status``: a row that becomes NaN or infinite is left as NaN,
         flagged and excluded.
@@ -148,6 +153,7 @@ def solve(
         chunk=chunk,
         reproducible=reproducible,
         throw=throw,
+        weighted=weighted,
         progress=progress,
         draws=draws,
     )
@@ -200,6 +206,7 @@ def solve(
         reproducible=reproducible,
         saved=saved,
         progress=meter,
+        weighted=weighted,
     )
     certificate = None
     if isinstance(strategy, Strategy):
