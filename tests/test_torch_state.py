@@ -64,11 +64,11 @@ def tensors(value: Any) -> list[Tensor]:
     return [t for v in value for t in tensors(v)] if isinstance(value, (list, tuple)) else []
 
 
-def same_everywhere(case: Callable[[], Any]) -> None:
+def same_everywhere(case: Callable[[], Any], states: tuple[str, ...] = tuple(STATES)) -> None:
     expected = tensors(case())
     assert expected
-    for state, enter in STATES.items():
-        with enter():
+    for state in states:
+        with STATES[state]():
             answer = case()
         found = tensors(answer)
         assert len(found) == len(expected), state
@@ -111,7 +111,16 @@ def test_linear_operators(name):
     def case() -> Any:
         A = single(LINEAR[name])
         value, pull = A.vjp(x)
-        found = [A(x), A.adjoint(y), A.normal(x), A.norm(), A.pinv(y), A.solve_normal(x, tau=0.5), value, pull(y)]
+        found = [
+            A(x),
+            A.adjoint(y),
+            A.normal(x),
+            A.norm(),
+            A.pinv(y, max_iter=5),
+            A.solve_normal(x, tau=0.5, max_iter=5),
+            value,
+            pull(y),
+        ]
         return [*found, *A.jvp(x, dx), A.svd(like=y.real).values, iv.testing.dot_test(A, like=y)]
 
     same_everywhere(case)
@@ -270,7 +279,7 @@ STRATEGIES: dict[str, Callable[[], tuple[iv.priors.Prior, Any]]] = {
     "SMC, network": lambda: (network_prior(), ivs.SMC(num_steps=4)),
     "NoiseMCMC, transport": lambda: (SPARSE, SHORT),
     "NoiseMCMC, flow": lambda: (denoiser(), SHORT),
-    "AdaptiveSDE": lambda: (MIXTURE, ivs.AdaptiveSDE(guidance=ivs.MomentMatching(), rtol=0.3)),
+    "AdaptiveSDE": lambda: (MIXTURE, ivs.AdaptiveSDE(guidance=ivs.MomentMatching(), rtol=1.0)),
     "DeqParallel": lambda: (network_prior(), ivs.DeqParallel(guidance=ivs.MomentMatching(), num_steps=4)),
     "auto": lambda: (MIXTURE, "auto"),
 }
@@ -388,7 +397,7 @@ def test_weights_are_loaded_and_trained(tmp_path):
         shipped = iv.priors.load("head-mr-128")
         return [*prior.network.state_dict().values(), prior.mean, *shipped.network.state_dict().values(), shipped.mean]
 
-    same_everywhere(case)
+    same_everywhere(case, ("inference mode", "float64 by default", "another device by default"))
 
 
 # --- values --------------------------------------------------------------------------------------------------------
