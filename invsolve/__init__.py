@@ -25,8 +25,8 @@ from invsolve.results.citations import Citation, cite
 from invsolve.results.model_comparison import Comparison, compare
 from invsolve.results.result import Result
 from invsolve.results.status import Status
-from invsolve.solving.escalation import Budget
 from invsolve.solving.solve import sample, solve
+from invsolve.solving.spending import Budget
 
 if TYPE_CHECKING:  # imported where they are first used: the package must not cost seconds that nobody asked for
     from invsolve import baselines, datasets, plotting, posterior_metrics, testing

@@ -28,8 +28,8 @@ from invsolve.priors.capabilities import HasPosterior
 from invsolve.priors.compatibility import check_pair, not_a_prior
 from invsolve.problem import checked_problem
 from invsolve.progress import NoProgress, Progress, metered
-from invsolve.solving.escalation import Budget
 from invsolve.solving.solve import solve
+from invsolve.solving.spending import Budget
 from invsolve.solving.validation import check_budget
 from invsolve.strategies.base import Strategy
 

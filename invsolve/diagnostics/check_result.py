@@ -27,7 +27,6 @@ from invsolve.results.result import Result
 from invsolve.results.solver import Solver
 from invsolve.strategies.base import Strategy
 from invsolve.strategies.mcmc.noise_mcmc import NoiseMCMC
-from invsolve.strategies.smc.smc import SMC
 
 _NUMBERS = 4096  # of signal or data: larger ones are solved again only if asked for
 _ITEMS = 8  # tests by replicates look at this many items, spread over the batch (one by default if it takes a denoiser)
@@ -78,7 +77,7 @@ def _rows(result: Result) -> tuple[list[Check], Tensor, Tensor]:
     lost, rows = int(result.failed.sum()), result.failed.numel()
     text = f"{lost} of {rows} samples are not finite"
     checks = [Check(name="rows", passed=lost == 0, value=float(lost), p_value=None, text=text)]
-    if result.log_weights is not None:
+    if result.log_weights is not None or (result.solver is not None and result.solver.strategy.weighs):
         weights = result.weights if result.batched else result.weights[:, None]
         ess = float(result.ess.min())
         text = f"effective sample size {ess:.0f} of {len(samples)} (16 are needed for an interval)"
@@ -128,7 +127,7 @@ def _by_replicates(
         prior=prior,
         solver=solver.using(strategy=_lighter(strategy)),
         seed=result.seed,
-        particles=max(_PARTICLES, result.num_samples) if weighted or isinstance(strategy, SMC) else 0,
+        particles=max(_PARTICLES, result.num_samples) if strategy.weighs else 0,
     )
     found = [*([] if closed else prior_predictive_test(again)), *(held_out_test(again) if folds else [])]
     if not splits:

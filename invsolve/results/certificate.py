@@ -14,6 +14,7 @@ from invsolve.strategies.diagnostics import Diagnostics
 MEAN_ERROR = 0.15  # posterior stds: bound (two standard errors) that is asked of the mean of every component
 STD_ERROR = 0.15  # relative: the same of every std
 EVIDENCE_SE = 1.0  # nats: above it islands disagree by factors, and one of them may be all that counts
+_UNSEEN = "a mode that none of them met is not seen"
 MEAN_TEST = "bound on the mean's error (posterior std)"
 STD_TEST = "bound on the std's relative error"
 POWER = "power of the likelihood that was reached"
@@ -58,6 +59,9 @@ class Certificate:
         What was run, with its cost.
     missing : str
         What was not reached and what it would cost; '' if all was.
+    looked : str
+        How modes were looked for that none of the chains had met, and what that found or why it was left out; '' where
+        nothing was to be looked for.
     """
 
     reached: bool
@@ -68,6 +72,7 @@ class Certificate:
     tests: Mapping[str, float]
     attempts: tuple[Attempt, ...]
     missing: str
+    looked: str = ""
 
     def __str__(self) -> str:
         last = self.attempts[-1]
@@ -82,7 +87,7 @@ class Certificate:
             head = f"Not certified: {self.missing}"
         lines = [head]
         if self.reached and not self.exact:
-            lines.append("  from independent ensembles that agree; a mode that none of them met is not seen")
+            lines.append(f"  from independent ensembles that agree; {self.looked or _UNSEEN}")
         lines += [f"  {name}: {value:.3g}" for name, value in self.tests.items()]
         for a in self.attempts:
             count = "certified" if a.reached else "not certified"
@@ -95,7 +100,13 @@ class Certificate:
     def to_dict(self) -> dict[str, Any]:
         """What JSON can hold."""
         lists = {k: getattr(self, k).tolist() for k in ("passed", "mean_error", "std_error")}
-        plain = {"reached": self.reached, "exact": self.exact, "missing": self.missing, "tests": dict(self.tests)}
+        plain = {
+            "reached": self.reached,
+            "exact": self.exact,
+            "missing": self.missing,
+            "looked": self.looked,
+            "tests": dict(self.tests),
+        }
         return {**plain, **lists, "attempts": [asdict(a) for a in self.attempts]}
 
     @classmethod
@@ -119,6 +130,7 @@ class Certificate:
             reached=bool(value["reached"]),
             exact=bool(value["exact"]),
             missing=str(value["missing"]),
+            looked=str(value.get("looked", "")),  # files of releases that did not look have none
             tests={str(k): float(v) for k, v in value["tests"].items()},
             attempts=attempts,
             passed=torch.tensor(value["passed"], dtype=torch.bool),

@@ -112,9 +112,13 @@ class PosteriorSamples:
 
     @property
     def ess(self) -> Tensor:
-        """Effective sample size ``([batch])``: 1 / sum w^2; without weights the number of good samples."""
+        """Effective sample size ``([batch])``: 1 / sum w^2; without weights the number of good samples.
+
+        Where the strategy says less of the ensemble that they were taken from (``info["ess"]``), that.
+        """
         if self.log_weights is None:
-            return (~self.failed).sum(0).double()
+            good, told = (~self.failed).sum(0).double(), self._of_item("ess")
+            return good if told is None else torch.minimum(good, told.to(good.device).nan_to_num(nan=torch.inf))
         return torch.nan_to_num(1 / self.weights.square().sum(0), nan=0.0)
 
     @property

@@ -2,54 +2,29 @@
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import final
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from typing import Any, final
 
 import torch
 from torch import Tensor
 
-from invsolve.core.validation import check_int, check_positive
-from invsolve.results.certificate import MEAN_TEST, STD_TEST, Attempt, Certificate, judged, worst
+from invsolve.results.certificate import Attempt, Certificate, judged
 from invsolve.results.strategy_output import StrategyOutput
+from invsolve.solving.best import ERROR, BestSoFar, power
+from invsolve.solving.loop import never
+from invsolve.solving.pricing import fitted, price, shortest, smaller
 from invsolve.solving.request import SolveRequest
+from invsolve.solving.spending import Amount, Budget, Spending
+from invsolve.solving.wider_start import DRAWS, Look, fewer
 from invsolve.strategies.base import Strategy
-from invsolve.strategies.choice.candidates import Candidate
-from invsolve.strategies.diagnostics import Diagnostics
+from invsolve.strategies.choice.candidates import Candidate, wider
 from invsolve.strategies.exact import Exact
+from invsolve.strategies.mcmc.noise_mcmc import NoiseMCMC
 
-
-@final
-@dataclass(frozen=True, kw_only=True)
-class Budget:
-    """What ``strategy="auto"`` may spend.
-
-    Another strategy is begun only if it is expected to end within the budget. Markov chains that run out of it stop
-    where they are, and are not certified; other strategies have no answer before their end, and are finished. Chains
-    that had hardly met the data by then give way to guidance, which takes its time after the budget.
-
-    Parameters
-    ----------
-    seconds : float
-        Wall-clock time, > 0.
-    evaluations : int, optional
-        Of denoiser and operator together, in rows.
-
-    Raises
-    ------
-    InputError, InputTypeError
-        If one is not positive, or no number.
-    """
-
-    seconds: float = 60.0
-    evaluations: int | None = None
-
-    def __post_init__(self) -> None:
-        check_positive("Budget", "seconds", self.seconds)
-        if self.evaluations is not None:
-            check_int("Budget", "evaluations", self.evaluations, minimum=1)
+_LOST = 0.2  # power of the likelihood, at which data count with more than twice the std of their noise
+_USED = 0.8  # of what is left: expectations are rough
+_KEPT_BACK = 0.3  # of a budget, at most: for guidance
 
 
 def escalate(
@@ -58,188 +33,178 @@ def escalate(
     """Run the strategies in order until every item is certified, or the next one would leave the budget.
 
     Each runs on the items that are not certified yet. Of every item the best is kept; the candidate is the last one
-    that an item was taken from. Items of which chains saw less than a fifth of the likelihood's power are left to
-    guidance, if that is among the candidates: samples that hardly know the data are no answer.
+    that an item was taken from. What chains certified is looked at again from a wider start (`wider_start`), where that
+    fits into what is left. Items of which chains saw less than a fifth of the likelihood's power are left to guidance,
+    if that is among the candidates: samples that hardly know the data are no answer.
 
     Without a budget the default one decides what is begun, and what was begun is finished: the answer then does not
-    depend on the speed of the machine unless it takes a second try.
+    depend on the speed of the machine unless it takes a second try. With one the ensembles are made as small as it
+    takes to end within it (`pricing`).
     """
-    strict, budget = budget is not None, budget or Budget()
-    batch, started = len(request.problem.data), time.perf_counter()
-    items = torch.arange(batch)
-    attempts: list[Attempt] = []
-    spent, missing = 0, ""
-    best: _BestSoFar | None = None
-    # Seconds, evaluations and relative cost of a kind's first candidate.
-    first: dict[str, tuple[float, int, float]] = {}
-    for number, candidate in enumerate(r for r in candidates if not r.is_fallback):
-        share = len(items) / batch
-        if best and (over := _over(candidate, first, budget, time.perf_counter() - started, spent, share)):
-            missing = f"{missing}; {over}"
+    run = _Escalation(request=request, spending=Spending(budget=budget or Budget()), strict=budget is not None)
+    tries = [c for c in candidates if not c.is_fallback]
+    fallbacks = [c for c in candidates if c.is_fallback]
+    if run.strict and not isinstance(tries[0].strategy, Exact):
+        tries, fallbacks = run.fitted(tries, fallbacks)
+    for number, candidate in enumerate(tries):
+        if not run.tried(candidate, number):
             break
-        # Rows that see each other run together, whatever the caller's chunk is for others.
-        here = request if candidate.strategy.couples == "nothing" else replace(request, chunk=None)
-        found = here.on(items).run(candidate, number, _limit(budget, started, spent) if strict else _never)
-        spent += found.evaluations
-        first.setdefault(
-            candidate.strategy.name, (found.seconds / share, round(found.evaluations / share), candidate.cost)
-        )
-        passed, tests, wrong = _judged(candidate, found, len(items))
-        if found.stopped and wrong:
-            wrong = f"stopped when the budget was spent: {wrong}"
-        attempts.append(
-            Attempt(
-                strategy=short(candidate.strategy),
-                items=len(items),
-                reached=int(passed.sum()),
-                seconds=found.seconds,
-                evaluations=found.evaluations,
-                text=wrong or ("every test passed" if candidate.tested else ""),
-            )
-        )
-        best = (
-            _BestSoFar.first(found, candidate, passed, tests)
-            if best is None
-            else best.updated(found, candidate, passed, tests, items)
-        )
-        items, missing = (~best.passed).nonzero()[:, 0], wrong
-        if not len(items) or found.stopped:
-            break
+    for candidate in fallbacks:
+        run.guided(candidate, len(candidates))
+    best = run.best
     assert best is not None
-    lost = (~best.passed & (_power(best.found, batch) < _LOST)).nonzero()[:, 0]
-    for candidate in (r for r in candidates if r.is_fallback and len(lost)):
-        found = request.on(lost).run(candidate, len(candidates))
-        attempts.append(
-            Attempt(
-                strategy=short(candidate.strategy),
-                items=len(lost),
-                reached=0,
-                seconds=found.seconds,
-                evaluations=found.evaluations,
-                text="an approximation that was not tested",
-            )
-        )
-        best = best.updated(found, candidate, torch.zeros(len(lost), dtype=torch.bool), {}, lost, all_of_them=True)
-        whose = "the samples" if len(lost) == batch else f"the samples of {len(lost)} of {batch} items"
-        missing = f"{missing}; {whose} are those of {short(candidate.strategy)}, an approximation that was not tested"
-    return best.found, best.candidate, best.certificate(request.problem.batched, tuple(attempts), missing)
+    certificate = best.certificate(request.problem.batched, tuple(run.attempts), run.missing, run.looked)
+    return best.found, best.candidate, certificate
 
 
 @final
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _BestSoFar:
-    """The best so far of every item."""
+@dataclass(kw_only=True, eq=False)
+class _Escalation:
+    """A solve under way."""
 
-    found: StrategyOutput
-    candidate: Candidate
-    passed: Tensor  # (items,), as all below
-    tests: dict[str, Tensor]
-    exact: bool
+    request: SolveRequest
+    spending: Spending
+    strict: bool  # a budget was given
+    attempts: list[Attempt] = field(default_factory=list)
+    best: BestSoFar | None = None
+    missing: str = ""
+    looked: str = ""
+    stopped: bool = False
+    # What a kind's first candidate took, for all items, and its relative cost.
+    taken: dict[tuple[str, float], tuple[Amount, float]] = field(default_factory=dict)
 
-    @classmethod
-    def first(cls, found: StrategyOutput, candidate: Candidate, passed: Tensor, tests: dict[str, Tensor]) -> _BestSoFar:
-        return cls(
-            found=found, candidate=candidate, passed=passed, tests=tests, exact=isinstance(candidate.strategy, Exact)
+    @property
+    def batch(self) -> int:
+        return len(self.request.problem.data)
+
+    def fitted(self, tries: list[Candidate], fallbacks: list[Candidate]) -> tuple[list[Candidate], list[Candidate]]:
+        """The candidates as small as the budget demands; if not even guidance would end in time, its least steps."""
+        problem, prior = self.request.problem, self.request.prior
+        rows = self.request.num_samples * self.batch
+        row = price(problem, prior, self.spending.left())
+        for index, candidate in enumerate(fallbacks):
+            small = fitted(candidate, problem, prior, row, self.spending.left(1 - _KEPT_BACK), rows)
+            fallbacks[index] = small or shortest(candidate)
+        if fallbacks:
+            self.spending.kept_back = _KEPT_BACK
+        for index, candidate in enumerate(tries):
+            small = fitted(candidate, problem, prior, row, self.spending.left(), rows)
+            if small is not None:
+                return [small, *tries[index + 1 :]], fallbacks
+        if fallbacks:
+            why = "No ensemble would end within the budget, so moment-matching guidance, an approximation here."
+            return [replace(fallbacks[0], why=why, is_fallback=False)], []
+        return [shortest(tries[0])], []
+
+    def tried(self, candidate: Candidate, number: int) -> bool:
+        """Run one more strategy on what is not certified yet; whether another one may follow."""
+        items = torch.arange(self.batch) if self.best is None else (~self.best.passed).nonzero()[:, 0]
+        if self.best is not None:
+            expected = self._expected(candidate, len(items) / self.batch)
+            if refusal := self.spending.refusal(expected, short(candidate.strategy)):
+                fits = smaller(candidate, _USED * expected.into(self.spending.left()), self.best.candidate)
+                if not self.strict or fits is None:
+                    self.missing = f"{self.missing}; {refusal}"
+                    return False
+                candidate = fits
+        passed = self._improve(candidate, items, number)
+        assert self.best is not None
+        if bool(passed.any()) and not self.stopped:
+            self._look(candidate, items[passed])
+        return not bool(self.best.passed.all()) and not self.stopped
+
+    def guided(self, candidate: Candidate, number: int) -> None:
+        """Items of which chains hardly met the data, by guidance."""
+        best = self.best
+        assert best is not None
+        lost = (~best.passed & (power(best.found, self.batch) < _LOST)).nonzero()[:, 0]
+        if not len(lost):
+            return
+        found = self.request.on(lost).run(candidate, number)
+        nothing = torch.zeros(len(lost), dtype=torch.bool)
+        self._attempt(candidate, found, nothing, "an approximation that was not tested")
+        self.best = best.updated(found, candidate, nothing, {}, lost, all_of_them=True)
+        whose = "the samples" if len(lost) == self.batch else f"the samples of {len(lost)} of {self.batch} items"
+        guess = f"{whose} are those of {short(candidate.strategy)}, an approximation that was not tested"
+        self.missing = f"{self.missing}; {guess}"
+
+    def _look(self, candidate: Candidate, items: Tensor) -> None:
+        """Whether a wider start finds what the chains that certified ``items`` missed, where time is left for it."""
+        best, wide = self.best, wider(candidate, self.request.problem, self.request.prior)
+        assert best is not None
+        if wide is None:
+            if isinstance(candidate.strategy, NoiseMCMC) and candidate.strategy.spread != 1:
+                self.looked = self.looked or "they had a wider start, which meets modes in the tails of the prior"
+            return
+        if refusal := self.spending.refusal(self._expected(wide, len(items) / self.batch), "a look from a wider start"):
+            self.looked = f"a mode that none of them met is not seen, and none was looked for: {refusal}"
+            return
+        look = fewer(wide)
+        # Not saved: it is run again where a finished checkpoint is read.
+        found = self._run(look, items, 0, num_samples=DRAWS, saved=None)
+        best = self.best = best.charged(found)
+        if found.stopped:
+            self.looked = "a mode that none of them met is not seen: a look from a wider start had no time to end"
+            return
+        cost = f"{short(look.strategy)}, {found.seconds:.1f} s, {found.evaluations:,} evaluations"
+        missed = Look.at(best.found, found, items, self.batch).missed
+        if not bool(missed.any()):
+            self.looked = f"a wider start, which meets modes in the tails of the prior, finds the same ({cost})"
+            return
+        whose = "" if int(missed.sum()) == self.batch else f" of {int(missed.sum())} of {self.batch} items"
+        self.looked = self.missing = f"a wider start found mass{whose} that the first chains had missed ({cost})"
+        self.best = best.doubted(items[missed])
+
+    def _improve(self, candidate: Candidate, items: Tensor, number: int) -> Tensor:
+        """Run a strategy on ``items``, and keep what is better; which of them it certified."""
+        found = self._run(candidate, items, number)
+        passed, tests, wrong = _judged(candidate, found, len(items))
+        if found.stopped and wrong:
+            wrong = f"stopped when the budget was spent: {wrong}"
+        self._attempt(candidate, found, passed, wrong or ("every test passed" if candidate.tested else ""))
+        if self.best is None:
+            self.best = BestSoFar.first(found, candidate, passed, tests)
+        else:
+            self.best = self.best.updated(found, candidate, passed, tests, items)
+        self.missing, self.stopped = wrong, found.stopped
+        return passed
+
+    def _run(self, candidate: Candidate, items: Tensor, number: int, **options: Any) -> StrategyOutput:
+        # Rows that see each other run together, whatever the caller's chunk is for others.
+        here = self.request if candidate.strategy.couples == "nothing" else replace(self.request, chunk=None)
+        here = replace(here, **options) if options else here
+
+        def over(calls: int, power: Callable[[], float]) -> bool:
+            if self.spending.over(calls, lost=False):
+                return True
+            return self.spending.over(calls, lost=True) and power() < _LOST
+
+        found = here.on(items).run(candidate, number, over if self.strict else never)
+        self.spending.evaluations += found.evaluations
+        took = Amount(seconds=found.seconds, evaluations=found.evaluations) * (self.batch / len(items))
+        self.taken.setdefault(_kind(candidate.strategy), (took, candidate.cost))
+        return found
+
+    def _expected(self, candidate: Candidate, share: float) -> Amount:
+        """What a strategy will take for a share of the items; of another kind than were run, what the last one took."""
+        kind = _kind(candidate.strategy)
+        alike = [v for k, v in self.taken.items() if k[0] == kind[0]]
+        if not self.taken:
+            return Amount()
+        took, cost = self.taken.get(kind) or (alike or [(v, candidate.cost) for v, _ in self.taken.values()])[-1]
+        return took * (share * candidate.cost / cost)
+
+    def _attempt(self, candidate: Candidate, found: StrategyOutput, passed: Tensor, text: str) -> None:
+        self.attempts.append(
+            Attempt(
+                strategy=short(candidate.strategy),
+                items=len(passed),
+                reached=int(passed.sum()),
+                seconds=found.seconds,
+                evaluations=found.evaluations,
+                text=text,
+            )
         )
-
-    def updated(
-        self,
-        found: StrategyOutput,
-        candidate: Candidate,
-        passed: Tensor,
-        tests: dict[str, Tensor],
-        items: Tensor,
-        *,
-        all_of_them: bool = False,
-    ) -> _BestSoFar:
-        """With what was ``found`` for ``items`` where that is better, or ``all_of_them``."""
-        batch, old = len(self.passed), self.found
-        better = torch.ones_like(passed)
-        if not all_of_them:
-            error, before = (e.nan_to_num(nan=math.inf) for e in (tests[_ERROR], self.tests[_ERROR][items]))
-            nearer = (error == before) & (_power(found, len(items)) > _power(self.found, batch)[items])
-            better = passed | (error < before) | nearer
-        chosen = items[better]
-
-        def merged(a: Tensor, b: Tensor) -> Tensor:
-            a = a.clone()
-            b = b.view(-1, len(items), *b.shape[1:])[:, better.to(b.device)]
-            a.view(-1, batch, *a.shape[1:])[:, chosen.to(a.device)] = b.to(a.dtype)
-            return a
-
-        def per_item(a: dict[str, Tensor], b: dict[str, Tensor]) -> dict[str, Tensor]:
-            out = {}
-            for name in a | b:
-                whole = a[name].clone() if name in a else torch.full((batch,), math.nan, dtype=torch.float64)
-                whole[chosen] = b[name][better] if name in b else math.nan
-                out[name] = whole
-            return out
-
-        rows, own = len(old.chi2), len(found.chi2)
-        nothing = torch.full((rows,), math.nan, dtype=torch.float64, device=old.chi2.device)
-        names = dict.fromkeys((*old.info, *found.info))
-        info = {n: merged(old.info.get(n, nothing), found.info.get(n, nothing[:own])) for n in names}
-        whole = replace(
-            old,
-            samples=merged(old.samples, found.samples),
-            chi2=merged(old.chi2, found.chi2),
-            info=Diagnostics.from_mapping(info),
-            calls=old.calls + found.calls,
-            seconds=old.seconds + found.seconds,
-            chunk=found.chunk,
-            warnings=(*old.warnings, *found.warnings),
-            processed=rows,
-        )
-        mark = self.passed.clone()
-        mark[chosen] = passed[better]
-        last = candidate if len(chosen) else self.candidate
-        return replace(self, found=whole, candidate=last, passed=mark, tests=per_item(self.tests, tests))
-
-    def certificate(self, batched: bool, attempts: tuple[Attempt, ...], missing: str) -> Certificate:
-        nan = torch.full(self.passed.shape, math.nan, dtype=torch.float64)
-
-        def per_item(v: Tensor) -> Tensor:
-            return v if batched else v[0]
-
-        def bound(name: str) -> Tensor:
-            return per_item(torch.zeros_like(nan) if self.exact else self.tests.get(name, nan))
-
-        reached = bool(self.passed.all())
-        return Certificate(
-            reached=reached,
-            passed=per_item(self.passed),
-            exact=self.exact,
-            mean_error=bound(MEAN_TEST),
-            std_error=bound(STD_TEST),
-            attempts=attempts,
-            missing="" if reached else missing,
-            tests={k: worst(k, v[~v.isnan()]) for k, v in self.tests.items() if k != _ERROR and not v.isnan().all()},
-        )
-
-
-_LOST = 0.2  # power of the likelihood, at which data count with more than twice the std of their noise
-_ERROR = "error"  # what the best is chosen by
-
-
-def _power(found: StrategyOutput, items: int) -> Tensor:
-    """Of the likelihood, that the samples of every item saw, (items,)."""
-    if found.info.beta is None:
-        return torch.ones(items, dtype=torch.float64)
-    return found.info.beta.view(-1, items)[0].double().cpu().nan_to_num(nan=1.0)
-
-
-def _never(calls: int) -> bool:
-    return False
-
-
-def _limit(budget: Budget, started: float, spent: int) -> Callable[[int], bool]:
-    """Whether a strategy that has made so many calls has left the budget."""
-
-    def over(calls: int) -> bool:
-        late = time.perf_counter() - started > budget.seconds
-        return late or (budget.evaluations is not None and spent + calls > budget.evaluations)
-
-    return over
 
 
 def _judged(candidate: Candidate, found: StrategyOutput, batch: int) -> tuple[Tensor, dict[str, Tensor], str]:
@@ -254,33 +219,12 @@ def _judged(candidate: Candidate, found: StrategyOutput, batch: int) -> tuple[Te
     info = found.info.mapped(lambda v: v.view(-1, batch)[0].double().cpu())
     passed, tests, wrong = judged(info)
     assert info.mean_error is not None and info.std_error is not None  # `judged` has looked at them
-    return passed, tests | {_ERROR: info.mean_error + info.std_error}, wrong
+    return passed, tests | {ERROR: info.mean_error + info.std_error}, wrong
 
 
-def _over(
-    candidate: Candidate,
-    first: dict[str, tuple[float, int, float]],
-    budget: Budget,
-    elapsed: float,
-    spent: int,
-    share: float,
-) -> str:
-    """Why this strategy is not begun any more; '' if it is."""
-    seconds, evaluations = 0.0, 0
-    if first:  # of a kind that was not run yet: at least what the last one took
-        took, count, cost = first.get(candidate.strategy.name, [*first.values()][-1])
-        cost = cost if candidate.strategy.name in first else candidate.cost
-        more = share * candidate.cost / cost
-        seconds, evaluations = took * more, round(count * more)
-    left = budget.seconds - elapsed
-    if seconds > left or left <= 0:
-        expected = f"about {seconds:.0f} s" if seconds else "an unknown time"
-        rest = f"{max(0.0, left):.0f} s are left of budget={budget.seconds:g}"
-        return f"{short(candidate.strategy)} would take {expected}, {rest}"
-    if budget.evaluations is not None and spent + evaluations >= budget.evaluations:
-        left_over = f"{budget.evaluations - spent:,} are left"
-        return f"{short(candidate.strategy)} would take about {evaluations:,} evaluations, {left_over}"
-    return ""
+def _kind(strategy: Strategy) -> tuple[str, float]:
+    """What strategies share whose costs are known from each other: the name, and where chains start."""
+    return strategy.name, getattr(strategy, "spread", 1.0)
 
 
 def short(strategy: Strategy) -> str:

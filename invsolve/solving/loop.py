@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,14 @@ from invsolve.strategies.base import Run, Strategy
 from invsolve.strategies.diagnostics import Diagnostics
 
 _LOOK_EVERY = 10  # steps between looks for NaN; a look at every step costs a third of a tight loop
+
+Over = Callable[[int, Callable[[], float]], bool]
+
+
+def never(calls: int, power: Callable[[], float]) -> bool:
+    """What is begun is finished."""
+    return False
+
 
 _Resume = tuple[int, dict[str, Tensor], Counter[str]]  # step, tensors of the state, calls so far of the chunk
 # (item of every row, sample of every row) -> draws
@@ -84,8 +92,9 @@ class ChunkedRun:
     saved: Checkpoint | None
     identity: dict[str, str]
     progress: Progress
-    # Told the calls so far after every step: True ends the work, where the strategy has an answer by then.
-    over: Callable[[int], bool] = lambda calls: False
+    # Told the calls so far, and asked with the power of the likelihood, after every step: True ends the work, where the
+    # strategy has an answer by then.
+    over: Over = never
 
     def run(self) -> StrategyOutput:
         """All rows, from the checkpoint on if there is one."""
@@ -204,7 +213,8 @@ class ChunkedRun:
                     self._save(done, position, state, i + 1, calls, time.perf_counter() - started)
                 if strategy.finished(run, state):
                     break
-                if i + 1 < steps and self.over(done.calls.total() + calls.total()):
+                power = partial(strategy.power, run, state)
+                if i + 1 < steps and self.over(done.calls.total() + calls.total(), power):
                     answer = strategy.stopped(run, state)
                     if answer is not None:
                         state, done.stopped = answer[0], True

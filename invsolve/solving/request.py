@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from typing import final
@@ -15,13 +15,13 @@ from invsolve.core.arrays import to_real
 from invsolve.core.checkpoint import Checkpoint
 from invsolve.core.fingerprint import fingerprint
 from invsolve.core.random import DrawLike
-from invsolve.core.resampling import effective, systematic
+from invsolve.core.resampling import effective, in_place, normalised, systematic
 from invsolve.errors import invalid
 from invsolve.priors.base import Prior
 from invsolve.problem import Problem
 from invsolve.progress import Progress
 from invsolve.results.strategy_output import StrategyOutput
-from invsolve.solving.loop import ChunkedRun, DrawFactory
+from invsolve.solving.loop import ChunkedRun, DrawFactory, Over, never
 from invsolve.solving.rows import TILE
 from invsolve.strategies.choice.candidates import Candidate
 from invsolve.strategies.diagnostics import Diagnostics
@@ -48,6 +48,7 @@ class SolveRequest:
     reproducible: bool
     saved: Checkpoint | None
     progress: Progress
+    weighted: bool = True  # samples of a strategy that weighs keep their weights, and are no draws
 
     def on(self, items: Tensor) -> SolveRequest:
         """The same call for some of its items; their draws stay theirs."""
@@ -62,9 +63,7 @@ class SolveRequest:
             draws=lambda chosen, samples: own([index[b] for b in chosen], samples),
         )
 
-    def run(
-        self, candidate: Candidate, number: int = 0, over: Callable[[int], bool] = lambda calls: False
-    ) -> StrategyOutput:
+    def run(self, candidate: Candidate, number: int = 0, over: Over = never) -> StrategyOutput:
         """Run one strategy.
 
         ``number`` tells the checkpoints of several attempts apart, ``over`` ends it (see `ChunkedRun`).
@@ -100,7 +99,7 @@ class SolveRequest:
         samples: int,
         draws: DrawFactory,
         number: int,
-        over: Callable[[int], bool],
+        over: Over,
     ) -> StrategyOutput:
         strategy, chunk = candidate.strategy, self._chunk_rows(candidate, samples * len(problem.data))
         saved = self.saved
@@ -151,6 +150,31 @@ class SolveRequest:
         numbers = max(prod(self.problem.shape), prod(self.problem.operator.out_shape), 1)
         most = _CHUNK_NUMBERS.get(self.problem.data.device.type, _CHUNK_NUMBERS_ELSEWHERE)
         return min(rows, chunk or max(1, most // numbers))
+
+
+def equally_weighted(output: StrategyOutput, failed: Tensor, items: int) -> tuple[StrategyOutput, Tensor]:
+    """Weighted rows as draws: systematic resampling in every item, without a random number; and which rows failed.
+
+    ``failed`` rows have no weight; all rows of an item without any weight fail, as none of them is a draw. The
+    effective number of the weighted samples is kept as ``ess``.
+    """
+    assert output.log_weights is not None
+    logs = output.log_weights.double().masked_fill(failed, -math.inf).view(-1, items)
+    lost = ~(logs > -math.inf).any(0)
+    weights = normalised(logs.masked_fill(lost, 0.0))
+    parent = in_place(systematic(weights, 0.5))
+    rows = (parent * items + torch.arange(items, device=parent.device)).flatten()
+    ess = effective(weights).masked_fill(lost, 0.0).repeat(len(logs))
+    info = output.info.mapped(lambda v: v[rows.to(v.device)])
+    known = {} if info.ess is not None else {"ess": ess}
+    whole = replace(
+        output,
+        samples=output.samples[rows],
+        chi2=output.chi2[rows],
+        log_weights=None,
+        info=Diagnostics.from_mapping(dict(info) | known),
+    )
+    return whole, failed[rows] | lost.repeat(len(logs))
 
 
 def pooled(

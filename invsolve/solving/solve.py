@@ -22,10 +22,11 @@ from invsolve.problem import Problem
 from invsolve.progress import NoProgress, Progress
 from invsolve.results.result import Result
 from invsolve.results.status import Status
-from invsolve.solving.escalation import Budget, escalate
+from invsolve.solving.escalation import escalate
 from invsolve.solving.loop import DrawFactory
 from invsolve.solving.request import SolveRequest
 from invsolve.solving.solver import StrategySolver, keyed
+from invsolve.solving.spending import Budget
 from invsolve.solving.validation import (
     check_budget,
     check_options,
@@ -59,6 +60,7 @@ def solve(
     progress: Progress | None = None,
     draws: DrawFactory | None = None,
     hierarchy: Hierarchy | None = None,
+    weighted: bool = False,
     throw: bool = True,
 ) -> Result:
     """Sample the posterior of the signal behind ``y = A(x) + noise`` under ``prior``.
@@ -86,8 +88,9 @@ def solve(
         guided (`MMPS`) and not tested. ``result.certificate`` says what was tried, found and not reached,
         ``result.why`` why. One of `iv.strategies` is run once.
     budget : float or Budget, optional
-        Of ``"auto"``: seconds (60 unless given) or an `iv.Budget`. Chains that are over a budget that was given stop
-        where they are; without one, a try that was begun is finished.
+        Of ``"auto"``: seconds (60 unless given) or an `iv.Budget`. With one that was given ensembles are made as small
+        as it takes, and chains that are still over it stop where they are; without one, a try that was begun is
+        finished. Part of what is left when chains are certified goes into a look for modes that they missed.
     num_samples : int
         Draws for every item. Draw k of item b depends on ``seed``, b (or ``item_ids[b]``) and k only (particles and
         chains: and on ``num_samples``, and with "auto" on which tries the budget had room for): not on the batch or on
@@ -111,6 +114,10 @@ def solve(
     hierarchy : Hierarchy, optional
         How unknown scalars are inferred: the noise level, scalars of the prior (`iv.priors.Family`) or of the operator
         (`iv.operators.Family`), for every item with the signal; see ``result.parameters``.
+    weighted : bool
+        With a strategy that weighs its samples (`SMC`, `MCGDiff`): True leaves the weights in ``result.log_weights``,
+        and the samples alone are then no draws; False, the default, resamples them to equal weights. ``info["ess"]``
+        says what they were worth.
     throw : bool
         Raise if a row failed. With False read ``result.status``: a row that becomes NaN or infinite is left as NaN,
         flagged and excluded.
@@ -147,6 +154,7 @@ def solve(
         chunk=chunk,
         reproducible=reproducible,
         throw=throw,
+        weighted=weighted,
         progress=progress,
         draws=draws,
     )
@@ -199,6 +207,7 @@ def solve(
         reproducible=reproducible,
         saved=saved,
         progress=meter,
+        weighted=weighted,
     )
     certificate = None
     if isinstance(strategy, Strategy):

@@ -18,7 +18,7 @@ from invsolve.results.result import Result
 from invsolve.results.strategy_output import StrategyOutput
 from invsolve.results.warnings import fit_warnings, thinned
 from invsolve.solving.loop import DrawFactory
-from invsolve.solving.request import SolveRequest
+from invsolve.solving.request import SolveRequest, equally_weighted
 from invsolve.solving.validation import checked_strategy
 from invsolve.strategies.base import Strategy
 from invsolve.strategies.choice.candidates import Candidate
@@ -86,6 +86,8 @@ class StrategySolver:
         warnings += fit_warnings(torch.where(failed, torch.nan, output.chi2), output.info)
         if weights is not None:
             warnings += thinned(weights.view(num_samples, batch), failed.view(num_samples, batch))
+            if not request.weighted:
+                output, failed = equally_weighted(output, failed, batch)
         return assemble(
             output,
             failed=failed,

@@ -23,7 +23,7 @@ from invsolve.priors.capabilities import Learned
 from invsolve.priors.compatibility import check_pair, not_a_prior
 from invsolve.problem import Problem, checked_problem, signal_dims
 from invsolve.progress import Progress
-from invsolve.solving.escalation import Budget
+from invsolve.solving.spending import Budget
 from invsolve.strategies.base import Strategy
 from invsolve.strategies.choice.candidates import alternatives
 from invsolve.strategies.guidance.guided import Guidance, Guided
@@ -89,14 +89,14 @@ def check_units(problem: Problem, prior: Prior) -> None:
 
 
 def check_options(
-    *, num_samples: Any, seed: Any, chunk: Any, reproducible: Any, throw: Any, progress: Any, draws: Any
+    *, num_samples: Any, seed: Any, chunk: Any, reproducible: Any, throw: Any, weighted: Any, progress: Any, draws: Any
 ) -> None:
     """Raise unless the options of `solve` that need no problem are what they must be."""
     check_int("solve", "num_samples", num_samples, minimum=1)
     check_int("solve", "seed", seed)
     if chunk is not None:
         check_int("solve", "chunk", chunk, minimum=1)
-    for name, value in (("reproducible", reproducible), ("throw", throw)):
+    for name, value in (("reproducible", reproducible), ("throw", throw), ("weighted", weighted)):
         if not isinstance(value, bool):
             raise invalid_type("solve", name, "True or False", value)
     if progress is not None and not isinstance(progress, Progress):

@@ -134,6 +134,10 @@ class Strategy(Owner, abc.ABC, Generic[StateT, BoundT]):
             raise invalid_type(self.name, "state.x", "a tensor (rows, *shape), or `samples` overridden", x)
         return x
 
+    def power(self, run: Run[BoundT], state: StateT) -> float:
+        """The power of the likelihood that the item furthest from it has reached: below 1 where chains are tempered."""
+        return 1.0
+
     def log_weights(self, run: Run[BoundT], state: StateT) -> Tensor | None:
         """Unnormalised log weights of the rows, (rows,), or None where all count the same."""
         return None

@@ -169,9 +169,14 @@ class Weighted(iv.strategies.Strategy):
 def test_weights_of_a_strategy_reach_the_result():
     """Importance sampling from the prior: the weighted mean is the posterior mean."""
     eye = iv.priors.GaussianPrior(mean=torch.zeros(N), covariance=torch.eye(N))
-    result = iv.solve(A, Y, eye, noise=1.0, strategy=Weighted(), num_samples=20000, chunk=7000)
+    result = iv.solve(A, Y, eye, noise=1.0, strategy=Weighted(), num_samples=20000, weighted=True)
     assert result.log_weights.shape == (20000,) and result.info["size"].shape == (20000,)
     assert (result.mean - Y / 2).abs().max() < 5 / math.sqrt(float(result.ess))
+    draws = iv.solve(A, Y, eye, noise=1.0, strategy=Weighted(), num_samples=20000, chunk=7000)
+    assert draws.log_weights is None and float(draws.ess) == pytest.approx(float(result.ess))
+    assert float(draws.info["ess"][0]) == pytest.approx(float(result.ess))
+    assert (draws.samples.mean(0) - result.mean).abs().max() < 1 / math.sqrt(20000)  # systematic: less than of draws
+    assert torch.equal(draws.info["size"], draws.samples.square().sum(1)) and draws.interval(0.9).lower.shape == (N,)
     with pytest.raises(
         iv.errors.InputError, match=r"Weighted: `samples\(state\)` must be of shape \(2, 6\), got \(2, 2\)"
     ):

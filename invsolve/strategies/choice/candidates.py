@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import final
 
@@ -16,12 +16,16 @@ from invsolve.strategies.base import Strategy
 from invsolve.strategies.exact import Exact
 from invsolve.strategies.guidance.mmps import MMPS
 from invsolve.strategies.mcmc.noise_mcmc import NoiseMCMC
+from invsolve.strategies.mcmc.spike_slab import has_sites
 from invsolve.strategies.smc.smc import DENSE_SIZE, SMC
 
 ISLANDS = 8  # independent runs of an SMC whose disagreement is the error
 _CHAIN_VALUES = 2**24  # values of the chains of one item at most
 _EXACTNESS = "exact for Gaussian priors and linear operators, an approximation here"
 _LARGEST = 2**16  # unknowns beyond which chains would take hours
+_SPREAD = 3.0  # stds of the prior in noise space: a wider start
+_DEARER = 1.5  # than chains from prior draws: more rises
+_WIDEST = 1024  # real unknowns for which there is one: it is the further away the more there are
 
 
 @final
@@ -106,20 +110,28 @@ def _chains(problem: Problem, prior: Prior, lacking: str) -> list[Candidate]:
     chains = max(1024, min(4096, 2**16 // n) // 64 * 64)  # of short signals more, at the same cost: modes are counted
     how = "without a gradient" if isinstance(problem.operator, BlackBox) else "with gradients"
     why = f"No closed form ({lacking}), so tempered Markov chains in the prior's noise space, {how}"
-    first, longer, longest = (min(k * chains, most) for k in (1, 2, 4))
-    return [
-        Candidate(strategy=NoiseMCMC(chains=first), why=f"{why}."),
-        Candidate(
-            strategy=NoiseMCMC(chains=longer, keep=0.7, forget=0.2, patience=30, rounds=16),
-            why=f"{why}; longer after a first try.",
-            cost=8,
-        ),
-        Candidate(
-            strategy=NoiseMCMC(chains=longest, keep=0.8, forget=0.1, patience=100, rounds=32, num_steps=10000),
-            why=f"{why}; longest after two tries.",
-            cost=60,
-        ),
+    number, longer, longest = (min(k * chains, most) for k in (1, 2, 4))
+    first = Candidate(strategy=NoiseMCMC(chains=number), why=f"{why}.")
+    slower = NoiseMCMC(chains=longer, keep=0.7, forget=0.2, patience=30, rounds=16)
+    slowest = NoiseMCMC(chains=longest, keep=0.8, forget=0.1, patience=100, rounds=32, num_steps=10000)
+    others = [
+        Candidate(strategy=slower, why=f"{why}; longer after a first try.", cost=8),
+        Candidate(strategy=slowest, why=f"{why}; longest after several tries.", cost=60),
     ]
+    if wider(first, problem, prior):  # what one start did not certify is better known from another one
+        others = [w for c in (first, *others) if (w := wider(c, problem, prior))]
+    return [first, *others]
+
+
+def wider(candidate: Candidate, problem: Problem, prior: Prior) -> Candidate | None:
+    """The same chains from a start so wide that modes in the tails of the prior are met; None where that is no use."""
+    first = candidate.strategy
+    if not isinstance(first, NoiseMCMC) or first.start is not None or first.spread != 1 or _size(problem) > _WIDEST:
+        return None
+    if has_sites(problem, prior):  # chains with exact moves between modes, which need the prior's own noise
+        return None
+    why = f"{candidate.why.removesuffix('.')}; from a wider start, which meets modes in the tails of the prior."
+    return replace(candidate, strategy=replace(first, spread=_SPREAD), why=why, cost=_DEARER * candidate.cost)
 
 
 def _size(problem: Problem) -> int:

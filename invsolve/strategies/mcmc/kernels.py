@@ -24,12 +24,17 @@ DENSE = 512  # real unknowns up to which the metric is a dense covariance of the
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Target:
-    """The likelihood as a function of the noise ``u`` ``(items, chains, n)``; ``problem`` has one row a chain."""
+    """The likelihood as a function of the noise ``u`` ``(items, chains, n)``; ``problem`` has one row a chain.
+
+    With a ``spread`` s above 1 the prior's noise is ``s u``: chains start so much wider than the prior, and what is
+    called the likelihood here has the factor ``N(s u; 0, I) s^n / N(u; 0, I)``, which makes up for it at power 1.
+    """
 
     problem: Problem
     noise_map: NoiseMap
     shape: tuple[int, ...]  # of the signal
     chains: int
+    spread: float = 1.0
 
     def signals(self, u: Tensor) -> Tensor:
         """``(items * chains, *shape)``."""
@@ -39,7 +44,7 @@ class Target:
         """``(items, chains)``, float64; minus infinity where it is NaN or infinite."""
         problem = self.problem
         value = problem.noise.log_prob(problem.data, problem.operator(self.signals(u)), problem.operator.observed)
-        return _never_nan(value).view(-1, self.chains)
+        return self._weighted(_never_nan(value).view(-1, self.chains), u)
 
     def pullback(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """The log likelihood and its gradient in u ``(items, chains, n)``, zero where that is not finite."""
@@ -49,13 +54,23 @@ class Target:
         observed = problem.operator.observed
         value = _never_nan(problem.noise.log_prob(problem.data, clean, observed))
         grad = to_real(to_noise(to_signal(-problem.noise.grad(problem.data, clean, observed)))).view(u.shape)
+        if self.spread != 1:
+            grad = self.spread * grad - (self.spread**2 - 1) * u
         # Where the likelihood ends a chain must still be able to come back: it drifts freely there.
         good = torch.isfinite(grad).all(-1) & torch.isfinite(value).view(u.shape[:2])
-        return value.view(-1, self.chains), torch.where(good[..., None], grad, 0.0)
+        return self._weighted(value.view(-1, self.chains), u), torch.where(good[..., None], grad, 0.0)
+
+    def _weighted(self, value: Tensor, u: Tensor) -> Tensor:
+        if self.spread == 1:
+            return value
+        n, s = u.shape[-1], self.spread
+        return value + n * math.log(s) - 0.5 * (s**2 - 1) * u.double().square().sum(-1)
 
     def _noise(self, u: Tensor) -> Tensor:
         dtype = self.problem.signal_dtype
-        return from_real(u.flatten(0, 1), self.shape, dtype if dtype.is_complex else None)
+        return from_real(
+            (self.spread * u if self.spread != 1 else u).flatten(0, 1), self.shape, dtype if dtype.is_complex else None
+        )
 
 
 @final

@@ -80,6 +80,9 @@ class NoiseMCMC(Strategy[NoiseMCMCState, _Bound]):
         moves; in (0, 1), 0.4 unless given.
     patience : int
         At least 1; 10 moves unless given.
+    spread : float
+        Standard deviation of the noise that chains start from, at least 1 (the default: prior draws). Wider starts meet
+        modes in the tails of the prior; tempering leads from there to the same posterior, in more rises.
     evaluations : int
         Of the probability flow where the prior has no transport, at least 2; 25 unless given.
     num_steps : int
@@ -126,6 +129,7 @@ class NoiseMCMC(Strategy[NoiseMCMCState, _Bound]):
     keep: float = 0.5
     forget: float = 0.4
     patience: int = 10
+    spread: float = 1.0
     evaluations: int = 25
     num_steps: int = 1000  # moves at most, tempering included
     start: Strategy | None = None
@@ -149,7 +153,11 @@ class NoiseMCMC(Strategy[NoiseMCMCState, _Bound]):
         for name in ("keep", "forget"):
             if not 0 < check_number(owner, name, getattr(self, name)) < 1:
                 raise invalid(owner, name, "between 0 and 1", getattr(self, name))
+        if check_number(owner, "spread", self.spread) < 1:
+            raise invalid(owner, "spread", "at least 1", self.spread)
         if self.start is not None:
+            if self.spread != 1:
+                raise invalid(owner, "spread", "1 with a `start`, which says where chains start", self.spread)
             if not isinstance(self.start, Strategy):
                 raise invalid_type(owner, "start", "an iv.strategies object, or None", self.start)
             if self.start.couples != "nothing":
@@ -169,7 +177,7 @@ class NoiseMCMC(Strategy[NoiseMCMCState, _Bound]):
         return _Bound(
             map=noise_map(prior, self.evaluations),
             batch=len(problem.data),
-            sites=Sites.from_problem(problem, prior),
+            sites=Sites.from_problem(problem, prior) if self.spread == 1 else None,
             warm_start=None
             if self.start is None
             else WarmStart(strategy=self.start, bound=self.start.bind(problem, prior)),
@@ -239,6 +247,9 @@ class NoiseMCMC(Strategy[NoiseMCMCState, _Bound]):
         state = state.copied()
         self._filled(run, state)
         return state, self._info(run, state)
+
+    def power(self, run: Run[_Bound], state: NoiseMCMCState) -> float:
+        return float(state.beta.min())
 
     def finished(self, run: Run[_Bound], state: NoiseMCMCState) -> bool:
         return bool((state.done == self.rounds).all())
@@ -358,7 +369,13 @@ class NoiseMCMC(Strategy[NoiseMCMCState, _Bound]):
 
     def _target(self, run: Run[_Bound], group: Tensor) -> Target:
         problem = run.problem.take(group.repeat_interleave(self.chains))
-        return Target(problem=problem, noise_map=run.bound.map, shape=run.problem.shape, chains=self.chains)
+        return Target(
+            problem=problem,
+            noise_map=run.bound.map,
+            shape=run.problem.shape,
+            chains=self.chains,
+            spread=self.spread,
+        )
 
 
 def _first(run: Run[_Bound]) -> DrawLike:

@@ -27,6 +27,15 @@ from invsolve.strategies.mcmc.kernels import Normal
 _LARGEST = 512  # coefficients: a sweep takes so many steps, each of work chains x coefficients
 
 
+def has_sites(problem: Problem, prior: Prior) -> bool:
+    """Whether pairs of coefficients can be drawn exactly: coefficients that are mixtures of Gaussians, linear data."""
+    if not isinstance(prior, SparsePrior) or prod(prior.shape) > _LARGEST:
+        return False
+    if not isinstance(problem.operator, LinearOperator) or not isinstance(problem.noise, Gaussian):
+        return False
+    return prior.coefficients.normal_parts(prior.shape) is not None
+
+
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Sites:
@@ -42,13 +51,11 @@ class Sites:
     @classmethod
     def from_problem(cls, problem: Problem, prior: Prior) -> Self | None:
         """None where the blocks have no closed form."""
-        linear = problem.operator
-        if not isinstance(prior, SparsePrior) or prod(prior.shape) > _LARGEST:
+        if not has_sites(problem, prior):
             return None
-        if not isinstance(linear, LinearOperator) or not isinstance(problem.noise, Gaussian):
-            return None
-        if (parts := prior.coefficients.normal_parts(prior.shape)) is None:
-            return None
+        assert isinstance(prior, SparsePrior)
+        linear, parts = problem.operator, prior.coefficients.normal_parts(prior.shape)
+        assert parts is not None
         mean, n, device = prior.law.mean, prod(prior.shape), problem.data.device
         residual = problem.whiten(problem.data - linear(mean.expand(len(problem.data), *prior.shape)))
         modes = prior.law.modes.synthesis(torch.eye(n, dtype=mean.dtype, device=device).view(n, *prior.shape))

@@ -80,7 +80,7 @@ def test_gaussian_twist_is_exact_in_any_number_of_steps(num_steps: int) -> None:
     prior = iv.priors.GaussianPrior(mean=torch.ones(12, dtype=D), covariance=matern(12))
     A = iv.operators.Subsample(index=torch.arange(0, 12, 3), in_shape=(12,))
     y = A(prior.sample(1, seed=3)) + 0.1
-    result = iv.solve(A, y, prior, noise=0.1, strategy=SMC(num_steps=num_steps), num_samples=2000)
+    result = iv.solve(A, y, prior, noise=0.1, strategy=SMC(num_steps=num_steps), weighted=True, num_samples=2000)
     truth = prior.posterior(A, y, 0.1)
     value, error = evidence(result)
     assert float(result.ess) > 0.9 * 2000
@@ -101,7 +101,7 @@ def test_complex_signals_and_coloured_noise() -> None:
     A = iv.operators.Matrix(matrix=matrix)
     y = A(prior.sample(1, seed=1))
     result, truth = (
-        iv.solve(A, y, prior, noise=0.2, strategy=SMC(num_steps=5), num_samples=1000),
+        iv.solve(A, y, prior, noise=0.2, strategy=SMC(num_steps=5), weighted=True, num_samples=1000),
         prior.posterior(A, y, 0.2),
     )
     value, error = evidence(result)
@@ -112,7 +112,7 @@ def test_complex_signals_and_coloured_noise() -> None:
 @pytest.mark.parametrize(("d", "k", "seed"), [(2, 3, 0), (3, 1, 1), (5, 4, 2), (8, 2, 3), (12, 3, 4), (16, 4, 5)])
 def test_mixtures(d: int, k: int, seed: int) -> None:
     prior, A, y = random_mixture(d, k, seed)
-    result = iv.solve(A, y, prior, noise=0.3, strategy=SMC(), num_samples=4096, seed=seed)
+    result = iv.solve(A, y, prior, noise=0.3, strategy=SMC(), weighted=True, num_samples=4096, seed=seed)
     assert_right(result, prior.posterior(A, y, 0.3), prior)
     assert result.log_weights is not None and 25 <= result.nfe < 45  # copies and moves take more
 
@@ -125,13 +125,13 @@ def test_two_far_modes_that_the_data_cannot_tell_apart() -> None:
         covariances=torch.stack([0.25 * torch.eye(2, dtype=D), torch.eye(2, dtype=D)]),
     )
     A, y = iv.operators.Matrix(matrix=torch.tensor([[0.3, 1.0]], dtype=D)), torch.tensor([1.0], dtype=D)
-    result = iv.solve(A, y, prior, noise=0.5, strategy=SMC(), num_samples=4096)
+    result = iv.solve(A, y, prior, noise=0.5, strategy=SMC(), weighted=True, num_samples=4096)
     assert_right(result, prior.posterior(A, y, 0.5), prior)
 
 
 def test_a_denoiser_without_density() -> None:
     prior, A, y = random_mixture(5, 3, 2)
-    result = iv.solve(A, y, Denoiser(prior), noise=0.3, strategy=SMC(num_steps=40), num_samples=4096)
+    result = iv.solve(A, y, Denoiser(prior), noise=0.3, strategy=SMC(num_steps=40), weighted=True, num_samples=4096)
     truth = prior.posterior(A, y, 0.3)
     assert float(((result.mean - truth.mean[0]) / truth.std[0]).abs().max()) < 0.1
     assert float((result.std / truth.std[0] - 1).abs().max()) < 0.06
@@ -150,7 +150,10 @@ def test_sparse_prior_against_all_its_parts() -> None:
         covariances=torch.diag_embed(on * slab**2 + (1 - on) * spike**2),
     )
     A, y = iv.operators.Matrix(matrix=torch.tensor([[1.0, 0.5, -1.0]], dtype=D)), torch.tensor([0.8], dtype=D)
-    result, truth = iv.solve(A, y, prior, noise=0.2, strategy=SMC(), num_samples=8192), exact.posterior(A, y, 0.2)
+    result, truth = (
+        iv.solve(A, y, prior, noise=0.2, strategy=SMC(), weighted=True, num_samples=8192),
+        exact.posterior(A, y, 0.2),
+    )
     value, error = evidence(result)
     assert float((value - truth.log_evidence[0]).abs()) < 5 * float(error) < 0.2
     assert float(((result.mean - truth.mean[0]) / truth.std[0]).abs().max()) < 0.1
@@ -161,7 +164,9 @@ def test_evidence_errors_are_as_large_as_stated() -> None:
     off = []
     for seed in range(20):
         prior, A, y = random_mixture(2 + seed % 4, 1 + seed % 4, 100 + seed)
-        value, error = evidence(iv.solve(A, y, prior, noise=0.3, strategy=SMC(), num_samples=512, seed=seed))
+        value, error = evidence(
+            iv.solve(A, y, prior, noise=0.3, strategy=SMC(), weighted=True, num_samples=512, seed=seed)
+        )
         off.append(float((value - prior.posterior(A, y, 0.3).log_evidence[0]).abs() / error))
         assert float(error) < 0.3
     # Of 20 with probability .95 each, fewer than 15 within two have probability 3e-4.
@@ -181,7 +186,7 @@ def test_curved_operator_keeps_both_modes(rows: int) -> None:
     total = torch.trapezoid(logs.exp(), x)
     mean = torch.trapezoid(x * logs.exp(), x) / total
     sd = (torch.trapezoid(x**2 * logs.exp(), x) / total - mean**2).sqrt()
-    result = iv.solve(A, y, prior, noise=std, strategy=SMC(), num_samples=4096)
+    result = iv.solve(A, y, prior, noise=std, strategy=SMC(), weighted=True, num_samples=4096)
     value, error = evidence(result)
     assert float((value - total.log()).abs()) < 5 * float(error) < 0.1
     assert float((result.mean - mean).abs() / sd) < 0.1 and float((result.std / sd - 1).abs()) < 0.05
@@ -191,7 +196,10 @@ def test_more_data_than_unknowns() -> None:
     prior, _, _ = random_mixture(3, 3, 1)
     A = iv.operators.Matrix(matrix=torch.randn(7, 3, generator=torch.Generator().manual_seed(0), dtype=D))
     y = A(prior.sample(1, seed=3))
-    result, truth = iv.solve(A, y, prior, noise=0.3, strategy=SMC(), num_samples=2000), prior.posterior(A, y, 0.3)
+    result, truth = (
+        iv.solve(A, y, prior, noise=0.3, strategy=SMC(), weighted=True, num_samples=2000),
+        prior.posterior(A, y, 0.3),
+    )
     value, error = evidence(result)
     assert float((value - truth.log_evidence).abs()) < 5 * float(error)
     assert float(((result.mean - truth.mean) / truth.std).abs().max()) < 5 / math.sqrt(1500)
@@ -204,7 +212,10 @@ def test_large_signals_take_steps_without_covariance() -> None:
     )
     A = iv.operators.Subsample(index=torch.arange(5, 150, 30), in_shape=(150,))
     y, strategy = A(prior.sample(1, seed=1)), SMC(num_steps=200)
-    result, truth = iv.solve(A, y, prior, noise=0.1, strategy=strategy, num_samples=128), prior.posterior(A, y, 0.1)
+    result, truth = (
+        iv.solve(A, y, prior, noise=0.1, strategy=strategy, weighted=True, num_samples=128),
+        prior.posterior(A, y, 0.1),
+    )
     # First order in the step: the twist is exact, the kernels are not.
     assert float(result.ess) > 0.5 * 128
     assert float(((result.mean - truth.mean) / truth.std).square().mean().sqrt()) < 0.2
@@ -216,8 +227,8 @@ def test_items_are_independent() -> None:
     prior, A, y = random_mixture(4, 3, 7)
     batch = torch.stack([y, y + 1.0, y - 2.0])
     noise = iv.noise.Gaussian(std=torch.tensor([[0.3], [0.1], [0.6]], dtype=D))  # a grid for every item
-    many = iv.solve(A, batch, prior, noise=noise, strategy=SMC(), num_samples=256)
-    one = iv.solve(A, batch[1:2], prior, noise=0.1, strategy=SMC(), num_samples=256, item_ids=[1])
+    many = iv.solve(A, batch, prior, noise=noise, strategy=SMC(), weighted=True, num_samples=256)
+    one = iv.solve(A, batch[1:2], prior, noise=0.1, strategy=SMC(), weighted=True, num_samples=256, item_ids=[1])
     torch.testing.assert_close(many.samples[:, 1], one.samples[:, 0], rtol=1e-8, atol=1e-8)
     torch.testing.assert_close(many.weights[:, 1], one.weights[:, 0], rtol=1e-6, atol=1e-12)
     torch.testing.assert_close(many.info["log_evidence"][:, 1], one.info["log_evidence"][:, 0])
@@ -227,7 +238,10 @@ def test_items_are_independent() -> None:
 
 def test_seeds() -> None:
     prior, A, y = random_mixture(3, 2, 7)
-    a, b, c = (iv.solve(A, y, prior, noise=0.3, strategy=SMC(num_steps=8), num_samples=64, seed=s) for s in (1, 1, 2))
+    a, b, c = (
+        iv.solve(A, y, prior, noise=0.3, strategy=SMC(num_steps=8), weighted=True, num_samples=64, seed=s)
+        for s in (1, 1, 2)
+    )
     assert torch.equal(a.samples, b.samples) and torch.equal(a.weights, b.weights)
     assert not torch.equal(a.samples, c.samples)
 
@@ -261,8 +275,8 @@ def test_permuted_particles_give_permuted_samples() -> None:
     prior, A, y = random_mixture(3, 2, 3)
     strategy = SMC(resample_below=0.0)
     order = torch.randperm(100, generator=torch.Generator().manual_seed(0))
-    a = iv.solve(A, y, prior, noise=0.3, strategy=strategy, num_samples=100, draws=changed())
-    b = iv.solve(A, y, prior, noise=0.3, strategy=strategy, num_samples=100, draws=changed(order))
+    a = iv.solve(A, y, prior, noise=0.3, strategy=strategy, weighted=True, num_samples=100, draws=changed())
+    b = iv.solve(A, y, prior, noise=0.3, strategy=strategy, weighted=True, num_samples=100, draws=changed(order))
     torch.testing.assert_close(a.samples[order], b.samples)
     torch.testing.assert_close(a.mean, b.mean)
     torch.testing.assert_close(evidence(a), evidence(b))
@@ -274,7 +288,9 @@ def test_a_particle_that_becomes_nan_poisons_nobody(step: int, resample_below: f
     prior, A, y = random_mixture(3, 2, 3)
     dead = torch.tensor([3, 17])
     strategy = SMC(resample_below=resample_below)
-    result = iv.solve(A, y, prior, noise=0.3, strategy=strategy, num_samples=1000, draws=changed(None, step, dead))
+    result = iv.solve(
+        A, y, prior, noise=0.3, strategy=strategy, weighted=True, num_samples=1000, draws=changed(None, step, dead)
+    )
     truth = prior.posterior(A, y, 0.3)
     assert bool(torch.isfinite(result.samples).all()) and bool(torch.isfinite(result.mean).all())
     if step == 25 or resample_below == 0:
@@ -291,7 +307,15 @@ def test_an_item_without_particles_is_lost_alone() -> None:
     dead = torch.arange(1, 200, 2)  # all of item 1 of 2
     batch = torch.stack([y, y])
     result = iv.solve(
-        A, batch, prior, noise=0.3, strategy=SMC(), num_samples=100, draws=changed(None, 4, dead), throw=False
+        A,
+        batch,
+        prior,
+        noise=0.3,
+        strategy=SMC(),
+        weighted=True,
+        num_samples=100,
+        draws=changed(None, 4, dead),
+        throw=False,
     )
     assert bool(result.failed[:, 1].all()) and not bool(result.failed[:, 0].any())
     assert bool(torch.isnan(result.mean[1]).all()) and bool(torch.isfinite(result.mean[0]).all())
@@ -299,7 +323,7 @@ def test_an_item_without_particles_is_lost_alone() -> None:
 
 def test_resampling_at_every_step_is_still_right() -> None:
     prior, A, y = random_mixture(3, 2, 3)
-    result = iv.solve(A, y, prior, noise=0.3, strategy=SMC(resample_below=1.0), num_samples=4096)
+    result = iv.solve(A, y, prior, noise=0.3, strategy=SMC(resample_below=1.0), weighted=True, num_samples=4096)
     truth = prior.posterior(A, y, 0.3)
     assert float(result.info["resamplings"][0]) > 10  # not where all weights are equal to the last bit
     assert float(((result.mean - truth.mean[0]) / truth.std[0]).abs().max()) < 0.15
@@ -311,7 +335,7 @@ def test_the_grid_can_be_given() -> None:
     prior, A, y = random_mixture(3, 2, 3)
     strategy = SMC(grid=torch.tensor([40.0, 8.0, 2.0, 0.7, 0.3, 0.1, 0.03]))
     assert strategy.num_steps == 7
-    result = iv.solve(A, y, prior, noise=0.3, strategy=strategy, num_samples=4096)
+    result = iv.solve(A, y, prior, noise=0.3, strategy=strategy, weighted=True, num_samples=4096)
     truth = prior.posterior(A, y, 0.3)
     assert float(((result.mean - truth.mean[0]) / truth.std[0]).abs().max()) < 0.15
 
@@ -327,11 +351,21 @@ def test_an_interrupted_run_goes_on(tmp_path: Path) -> None:
 
     prior, A, y = random_mixture(3, 2, 3)
     batch = torch.stack([y, y + 1])
-    whole = iv.solve(A, batch, prior, noise=0.3, strategy=SMC(), num_samples=32)
+    whole = iv.solve(A, batch, prior, noise=0.3, strategy=SMC(), weighted=True, num_samples=32)
     saved = Checkpoint(path=tmp_path / "run", every_steps=4)
     with pytest.raises(Stop):
-        iv.solve(A, batch, prior, noise=0.3, strategy=SMC(), num_samples=32, checkpoint=saved, progress=Interrupt())
-    again = iv.solve(A, batch, prior, noise=0.3, strategy=SMC(), num_samples=32, checkpoint=saved)
+        iv.solve(
+            A,
+            batch,
+            prior,
+            noise=0.3,
+            strategy=SMC(),
+            weighted=True,
+            num_samples=32,
+            checkpoint=saved,
+            progress=Interrupt(),
+        )
+    again = iv.solve(A, batch, prior, noise=0.3, strategy=SMC(), weighted=True, num_samples=32, checkpoint=saved)
     assert torch.equal(whole.samples, again.samples) and torch.equal(whole.weights, again.weights)
     assert torch.equal(whole.info["log_evidence"], again.info["log_evidence"])
 
@@ -406,7 +440,7 @@ def test_a_denoiser_with_a_falling_direction_fails_no_row() -> None:
     sign = torch.where(torch.arange(n) < 2, -1.0, 1.0)
     falling = iv.priors.from_denoiser(lambda x, sigma: sign * x / (1 + sigma**2), shape=(n,), scale=1.0)
     operator, y = iv.operators.Mask(mask=torch.arange(n) < 40), (torch.arange(n) < 40).float()
-    result = iv.solve(operator, y, falling, noise=0.3, strategy=SMC(num_steps=8), num_samples=64, seed=0)
+    result = iv.solve(operator, y, falling, noise=0.3, strategy=SMC(num_steps=8), weighted=True, num_samples=64, seed=0)
     assert result.status is iv.Status.SUCCESS and bool(result.weights.isfinite().all())
     # Data along it say nothing, and others what they do: 1 / 1.09 on average, and not further from the data than the
     # prior is.
@@ -433,11 +467,11 @@ def test_what_is_missing_is_said() -> None:
     prior = iv.priors.GaussianFieldPrior(shape=(50, 60), spectrum=iv.priors.Matern(std=1.0, length=0.2))
     A = iv.operators.Mask(mask=torch.ones(50, 60, dtype=torch.bool))
     with pytest.raises(UnsupportedError, match="3000 and 3000"):
-        iv.solve(A, torch.zeros(50, 60), prior, noise=0.1, strategy=SMC())
+        iv.solve(A, torch.zeros(50, 60), prior, noise=0.1, strategy=SMC(), weighted=True)
     box = iv.operators.from_callable(lambda x: x, in_shape=(2,), out_shape=(2,), kind="black box")
     small = iv.priors.GaussianPrior(mean=torch.zeros(2), covariance=torch.eye(2))
     with pytest.raises(UnsupportedError, match="black box"):
-        iv.solve(box, torch.zeros(2), small, noise=0.1, strategy=SMC())
+        iv.solve(box, torch.zeros(2), small, noise=0.1, strategy=SMC(), weighted=True)
 
     class Coloured(Denoiser):
         def noise(self, z: Tensor) -> Tensor:
@@ -445,7 +479,7 @@ def test_what_is_missing_is_said() -> None:
 
     mixture, B, y = random_mixture(2, 2, 0)
     with pytest.raises(UnsupportedError, match="white diffusion noise"):
-        iv.solve(B, y, Coloured(mixture), noise=0.1, strategy=SMC())
+        iv.solve(B, y, Coloured(mixture), noise=0.1, strategy=SMC(), weighted=True)
 
 
 def test_particles_of_an_item_are_not_split() -> None:

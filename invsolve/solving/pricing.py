@@ -1,0 +1,140 @@
+"""Ensembles as large as a budget allows: what a row costs is tried, how many rows it takes is known about."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from math import isinf, prod
+
+import torch
+from torch import Tensor
+
+from invsolve.core.counting import tally
+from invsolve.operators.base import BlackBox
+from invsolve.priors.base import Prior
+from invsolve.priors.capabilities import HasTransport
+from invsolve.problem import Problem
+from invsolve.solving.spending import Amount
+from invsolve.strategies.choice.candidates import Candidate
+from invsolve.strategies.guidance.mmps import MMPS
+from invsolve.strategies.mcmc.noise_mcmc import NoiseMCMC
+from invsolve.strategies.smc.smc import DENSE_SIZE, SMC
+
+_USED = 0.8  # of what is left: expectations are rough
+_TRIAL = 0.01  # of the budget that a trial may take, one row apart
+_ROWS = 4096  # of a trial at most
+# Evaluations that a chain takes from the prior to its last round, about: 100 moves and more with 7 gradients each, or
+# 100 to 200 moves without a gradient; and with half of the rounds on half of the islands.
+_GRADIENTS, _VALUES = 700, 200
+_SHORT_GRADIENTS, _SHORT_VALUES = 450, 150
+_SMALL = 64  # chains below which there are 4 islands of 4 rounds
+_LEAST_CHAINS = 24
+_LEAST_PARTICLES = 32  # on an island
+_PRODUCTS = 6  # of guidance at a level: linear solves
+_LEAST_STEPS = 10
+_FLOW = 25  # evaluations of a probability flow
+
+
+def price(problem: Problem, prior: Prior, left: Amount) -> Amount:
+    """What one row costs: the denoiser (unless the prior has a transport) and the operator, with their derivatives.
+
+    Rows are tried in growing numbers while that takes a hundredth of what is left; nothing is timed where only
+    evaluations count.
+    """
+    timed, rows, found = not isinf(left.seconds), 1, Amount()
+    _row(problem, prior, 1)  # what is made once is not counted
+    while True:
+        with tally() as calls:
+            started = time.perf_counter()
+            _row(problem, prior, rows)
+            took = time.perf_counter() - started
+        found = Amount(seconds=took / rows if timed else 0.0, evaluations=sum(calls.values()) / rows)
+        if not timed or rows >= _ROWS or 8 * took > _TRIAL * left.seconds:
+            return found
+        rows *= 8
+
+
+def _row(problem: Problem, prior: Prior, rows: int) -> None:
+    own = problem.take(torch.zeros(rows, dtype=torch.int64, device=problem.data.device))
+    x: Tensor = prior.mean.expand(rows, *problem.shape).to(problem.signal_dtype).clone()
+    with torch.no_grad():
+        if isinstance(prior, HasTransport):
+            prior.transport(torch.zeros_like(x))
+        else:
+            prior.pullback(x, prior.scale)[1](x)
+        if isinstance(problem.operator, BlackBox):
+            own.operator(x)
+        else:
+            clean, back = own.operator.vjp(x)
+            back(clean)
+
+
+def fitted(
+    candidate: Candidate, problem: Problem, prior: Prior, row: Amount, left: Amount, rows: int
+) -> Candidate | None:
+    """The candidate, smaller where it would not end within what is ``left``; None where no size would.
+
+    ``row`` is the price of a row, ``rows`` how many a strategy without an ensemble has.
+    """
+    strategy, have = candidate.strategy, left * _USED
+    if isinstance(strategy, NoiseMCMC):
+        return _chains(candidate, strategy, problem, prior, row, have)
+    if isinstance(strategy, SMC):
+        n = prod(problem.shape) * (2 if problem.signal_dtype.is_complex else 1)
+        each = row * (strategy.num_steps * len(problem.data) * (n + 1 if n <= DENSE_SIZE else _PRODUCTS))
+        total = int(each.into(have) if not isinf(each.into(have)) else 2**40)
+        particles = min(candidate.particles, total // candidate.islands)
+        if particles < _LEAST_PARTICLES:
+            return None
+        return replace(candidate, particles=particles, cost=candidate.cost * particles / candidate.particles)
+    if isinstance(strategy, MMPS):
+        fits = (row * (rows * _PRODUCTS)).into(have)
+        if fits >= strategy.num_steps:
+            return candidate
+        return replace(candidate, strategy=replace(strategy, num_steps=int(fits))) if fits >= _LEAST_STEPS else None
+    return candidate
+
+
+def shortest(candidate: Candidate) -> Candidate:
+    """The candidate at its least size, for a budget that is too small for any."""
+    strategy = candidate.strategy
+    if isinstance(strategy, NoiseMCMC):
+        return _with(candidate, _LEAST_CHAINS)
+    if isinstance(strategy, SMC):
+        return replace(candidate, particles=_LEAST_PARTICLES)
+    if isinstance(strategy, MMPS):
+        return replace(candidate, strategy=replace(strategy, num_steps=_LEAST_STEPS))
+    return candidate
+
+
+def smaller(candidate: Candidate, share: float, least: Candidate) -> Candidate | None:
+    """Chains in so small a share of their number, at least a quarter of those of ``least``; None if that cannot be."""
+    strategy, first = candidate.strategy, least.strategy
+    if not isinstance(strategy, NoiseMCMC) or not isinstance(first, NoiseMCMC):
+        return None
+    chains = int(strategy.chains * share) // strategy.islands * strategy.islands
+    return _with(candidate, chains) if first.chains // 4 <= chains < strategy.chains else None
+
+
+def _with(candidate: Candidate, chains: int) -> Candidate:
+    """With so many chains; few are on 4 islands of 4 rounds."""
+    strategy = candidate.strategy
+    assert isinstance(strategy, NoiseMCMC)
+    cost = candidate.cost * chains / strategy.chains
+    few = {"islands": 4, "rounds": 4} if chains <= _SMALL else {}
+    return replace(candidate, strategy=replace(strategy, chains=chains, **few), cost=cost)
+
+
+def _chains(
+    candidate: Candidate, strategy: NoiseMCMC, problem: Problem, prior: Prior, row: Amount, have: Amount
+) -> Candidate | None:
+    gradients = not isinstance(problem.operator, BlackBox)
+    flow = 1 if isinstance(prior, HasTransport) else _FLOW
+    each = row * (flow * len(problem.data))
+    fits = (each * (_GRADIENTS if gradients else _VALUES)).into(have)
+    if fits >= strategy.chains:
+        return candidate
+    if fits >= _SMALL:
+        return _with(candidate, int(fits) // strategy.islands * strategy.islands)
+    chains = int((each * (_SHORT_GRADIENTS if gradients else _SHORT_VALUES)).into(have)) // 8 * 8
+    return _with(candidate, min(chains, _SMALL)) if chains >= _LEAST_CHAINS else None
