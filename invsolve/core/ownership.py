@@ -33,7 +33,7 @@ class Owner:
     """Base of frozen dataclasses whose tensors are copied when they are made, before ``__post_init__`` sees them.
 
     Arrays, and tensors in lists, tuples and dicts count too. Objects that are made on the way (in ``__post_init__`` of
-    ours, by `replaced`) share the tensors of the first.
+    ours, by `made` and `replaced`) share the tensors of the first.
 
     The methods of a subclass that are named in ``_lends`` are called with copies, and what they return is copied, where
     the subclass is not ours.
@@ -60,13 +60,19 @@ def is_ours(value: object) -> bool:
     return module.partition(".")[0] == __name__.partition(".")[0]
 
 
-def replaced(value: T, **changes: Any) -> T:
-    """``dataclasses.replace`` without copies: for tensors of ``value``, or that nobody else holds."""
+def made(make: Callable[..., T], *args: Any, **options: Any) -> T:
+    """``make(*args, **options)`` without copies: of tensors that nobody else holds."""
     token = _sharing.set(True)
     try:
-        return dataclasses.replace(value, **changes)  # type: ignore[type-var]
+        return make(*args, **options)
     finally:
         _sharing.reset(token)
+
+
+def replaced(value: T, **changes: Any) -> T:
+    """``dataclasses.replace`` without copies: for tensors of ``value``, or that nobody else holds."""
+    out: T = made(dataclasses.replace, value, **changes)
+    return out
 
 
 def kept(value: Tensor) -> Tensor:

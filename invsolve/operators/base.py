@@ -48,8 +48,9 @@ class Operator(Defined, Owner, abc.ABC):
     """A map from ``(batch, *in_shape)`` to ``(batch, *out_shape)``, row by row; differentiable by torch.
 
     Subclasses give the attributes and one method, ``_apply``; frozen dataclasses whose tensors are fields get ``to``,
-    ``take`` and ``fingerprint`` for nothing. Of tensor fields that may carry a leading item axis (another mask for
-    every datum) the method ``_item_axes`` returns a dict: name to number of axes without it.
+    ``take`` and ``fingerprint`` for nothing. The tensors are copied: what is done to them later changes no operator,
+    and one whose parameters are learned is made anew after every step. Of tensor fields that may carry a leading item
+    axis (another mask for every datum) the method ``_item_axes`` returns a dict: name to number of axes without it.
 
     Attributes
     ----------

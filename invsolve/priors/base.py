@@ -35,7 +35,8 @@ class Prior(Defined, Owner, abc.ABC):
     """A distribution over signals of ``shape`` (no batch axis), real or complex, known through its denoiser.
 
     Subclasses give ``shape``, ``mean``, ``scale`` and ``_denoise`` and, where they can, a cheaper ``_pullback``,
-    ``_sample`` and ``law``. Frozen dataclasses whose tensors are fields get ``to`` and ``fingerprint`` for nothing.
+    ``_sample`` and ``law``. Frozen dataclasses whose tensors are fields get ``to`` and ``fingerprint`` for nothing; the
+    tensors are copied.
 
     Attributes
     ----------

@@ -60,7 +60,7 @@ class FinishedRows:
         """All of it after so many ``seconds`` in this process; ``order``: the rows as they were run."""
         columns = {name: torch.cat(chunks) for name, chunks in self.rows.items()}
         if any(place != row for place, row in enumerate(order)):
-            place = torch.tensor(order).argsort()
+            place = torch.tensor(order, device="cpu").argsort()
             columns = {name: value[place.to(value.device)] for name, value in columns.items()}
         return StrategyOutput(
             samples=columns["samples"],

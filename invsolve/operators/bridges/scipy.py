@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from invsolve.core.ownership import made
 from invsolve.core.validation import Kind, Shape, check_choice, check_dims, kind_dtype
 from invsolve.errors import OperatorError, invalid, invalid_type
 from invsolve.operators.algebra.matched import matched
@@ -91,7 +92,8 @@ def from_scipy(
             operator=operator, in_shape=shapes[0], out_shape=shapes[1], in_kind=in_kind or kind, out_kind=kind
         )
     matrix = operator.tocsr()
-    return Sparse(
+    return made(
+        Sparse,
         crow=torch.tensor(matrix.indptr, device="cpu"),
         col=torch.tensor(matrix.indices, device="cpu"),
         values=torch.tensor(matrix.data, device="cpu"),
