@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from invsolve.core.derivatives import WHY
+from invsolve.core.torch_state import Defined
 from invsolve.core.validation import check_choice, check_positive
 from invsolve.errors import UnsupportedError, invalid, invalid_type
 from invsolve.priors.learned.schedules import Schedule
@@ -27,7 +28,7 @@ Network = torch.nn.Module
 FromLaw = tuple[Tensor, Tensor]
 
 
-class Prediction(abc.ABC):
+class Prediction(Defined, abc.ABC):
     """From a network and (w, sigma) to the denoiser D."""
 
     beside_law = False  # whether the network's output is added to the denoiser of the prior's stated law
