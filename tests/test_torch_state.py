@@ -15,7 +15,6 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from operator_cases import CASES as LINEAR
@@ -565,10 +564,3 @@ def test_subclasses_of_users_run_in_the_defined_state():
         x = torch.zeros(1, 2)
         assert not Mine().twice(x) and not Mine.still(x) and not Mine.kind()
         assert torch.equal(Mine().vjp(x)[1](x + 1), torch.ones(1, 2))
-
-
-def test_numpy_fields_become_tensors():
-    kernel = np.array([1.0, 2.0, 1.0], dtype=">f4")
-    blur = ops.Blur(kernel=kernel, in_shape=(6,))
-    kernel[:] = 0
-    assert torch.equal(blur.kernel, torch.tensor([1.0, 2.0, 1.0])) and blur.dtype == F32

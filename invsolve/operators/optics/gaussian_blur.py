@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from invsolve.core.arrays import plain
 from invsolve.core.validation import Kind, check_dims, check_positive
 from invsolve.errors import invalid, invalid_type
 from invsolve.operators.optics.blur import Blur, Boundary
@@ -69,6 +70,7 @@ class GaussianBlur(Blur):
         truncate: float = 4.0,
     ) -> None:
         shape = check_dims("GaussianBlur", "in_shape", in_shape)
+        std = plain(std)
         stds = list(std) if isinstance(std, (Sequence, np.ndarray)) else [std] * len(shape)
         if len(stds) != len(shape):
             expected = f"a number, or {len(shape)} of them, one for each axis"

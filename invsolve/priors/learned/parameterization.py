@@ -17,6 +17,7 @@ from torch import Tensor
 
 from invsolve.core.derivatives import WHY
 from invsolve.core.ownership import Owner, lent
+from invsolve.core.torch_state import Defined
 from invsolve.core.validation import check_choice, check_positive
 from invsolve.errors import UnsupportedError, invalid, invalid_type
 from invsolve.priors.learned.schedules import Schedule
@@ -28,7 +29,7 @@ Network = torch.nn.Module
 FromLaw = tuple[Tensor, Tensor]
 
 
-class Prediction(Owner, abc.ABC):
+class Prediction(Defined, Owner, abc.ABC):
     """From a network and (w, sigma) to the denoiser D."""
 
     _lends = ("denoise",)

@@ -11,13 +11,14 @@ import torch
 from torch import Tensor
 
 from invsolve.core.ownership import Owner
+from invsolve.core.torch_state import Defined
 from invsolve.core.validation import check_choice, check_int, check_positive
 from invsolve.errors import invalid
 
 _INSIDE = (1e-3, 1 - 1e-3)  # times of schedules that end at no noise and at no signal: what training draws from
 
 
-class Schedule(Owner, abc.ABC):
+class Schedule(Defined, Owner, abc.ABC):
     """Noisy signals ``z = alpha w + s e``: maps between the time that a network is told and the noise level.
 
     All maps take and return tensors of one shape, computed in float64.
