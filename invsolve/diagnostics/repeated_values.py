@@ -14,7 +14,6 @@ from invsolve.diagnostics.report import SHARES, Measured
 from invsolve.noise import Gaussian
 from invsolve.problem import Problem
 
-
 _DIGITS = 13  # decimal digits that are looked for at most
 _SHARES = 32  # spacings in the smallest gap, at most
 _CLEAR = 8.0  # a multiple of the spacing is told from other numbers: one in four would do by chance
