@@ -10,12 +10,15 @@ import torch
 from torch import Tensor
 
 from invsolve.core.counting import tally
+from invsolve.hyperparameters.request import Hierarchy
 from invsolve.operators.base import BlackBox
 from invsolve.priors.base import Prior
 from invsolve.priors.capabilities import HasTransport
 from invsolve.problem import Problem
 from invsolve.solving.spending import Amount
+from invsolve.strategies.base import Strategy
 from invsolve.strategies.choice.candidates import Candidate
+from invsolve.strategies.exact import Exact
 from invsolve.strategies.guidance.mmps import MMPS
 from invsolve.strategies.mcmc.noise_mcmc import NoiseMCMC
 from invsolve.strategies.smc.smc import DENSE_SIZE, SMC
@@ -32,6 +35,7 @@ _LEAST_CHAINS = 24
 _LEAST_PARTICLES = 32  # on an island
 _PRODUCTS = 6  # of guidance at a level: linear solves
 _LEAST_STEPS = 10
+_NODES = {1: 50, 2: 150, 3: 400}  # of a lattice over so many scalars, scan and draws included, about
 _FLOW = 25  # evaluations of a probability flow
 
 
@@ -93,6 +97,23 @@ def fitted(
             return candidate
         return replace(candidate, strategy=replace(strategy, num_steps=int(fits))) if fits >= _LEAST_STEPS else None
     return candidate
+
+
+def affordable(
+    strategy: Strategy, problem: Problem, prior: Prior, how: Hierarchy, scalars: int, left: Amount, num_samples: int
+) -> Strategy:
+    """The strategy for the signal given unknown scalars, so small that a whole inference ends within ``left``.
+
+    A lattice takes a solve for every node, Gibbs one for every sweep; at least the smallest ensemble is run, and the
+    inference then stops when the budget is spent.
+    """
+    if isinstance(strategy, Exact):
+        return strategy
+    lattice = strategy.gives_evidence and how.method != "gibbs" and scalars in _NODES
+    solves = _NODES[scalars] if lattice else how.num_sweeps + 1
+    one = Candidate(strategy=strategy, why="", particles=num_samples)
+    row, rows = price(problem, prior, left), num_samples * len(problem.data)
+    return (fitted(one, problem, prior, row, left * (1 / solves), rows) or shortest(one)).strategy
 
 
 def shortest(candidate: Candidate) -> Candidate:
