@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from math import prod
 from typing import TYPE_CHECKING, Any, Self, final
 
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from invsolve.core.arrays import as_tensor
 from invsolve.core.fingerprint import fingerprint
+from invsolve.core.ownership import kept, replaced
 from invsolve.core.validation import Shape, check_finite, check_kind, check_shape, kind_dtype, quoted
 from invsolve.errors import invalid, invalid_type
 from invsolve.noise import Gaussian, Noise
@@ -117,7 +118,7 @@ class Problem:
             object.__setattr__(self, "dims", signal_dims(A, self.data))
         if self.dims is not None:
             object.__setattr__(self, "dims", _checked_dims(owner, self.dims, len(A.in_shape)))
-        object.__setattr__(self, "data", y.detach())
+        object.__setattr__(self, "data", kept(y.detach()) if isinstance(self.data, Tensor) else y)
         object.__setattr__(self, "batched", batched)
         noise = noise_for_data(owner, self.noise, out_shape=A.out_shape, batch=len(y), dtype=y.dtype, device=y.device)
         refuse_impossible_data(owner, y_name, noise, y, A.observed)
@@ -204,7 +205,7 @@ class Problem:
 
     def replaced(self, *, operator: Operator, noise: Noise) -> Self:
         """The same data with another operator, of the same shapes, and another noise."""
-        other = replace(self, operator=operator, noise=noise)
+        other = replaced(self, operator=operator, noise=noise)
         object.__setattr__(other, "batched", self.batched)
         return other
 
@@ -212,7 +213,7 @@ class Problem:
         """The same problem moved and cast."""
         real = dtype or kind_dtype(self.data.dtype, "real")
         data = self.data.to(device=device, dtype=kind_dtype(real, "complex" if self.data.is_complex() else "real"))
-        moved = replace(self, operator=self.operator.to(device, dtype), data=data)
+        moved = replaced(self, operator=self.operator.to(device, dtype), data=data)
         object.__setattr__(moved, "batched", self.batched)
         return moved
 

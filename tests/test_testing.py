@@ -73,11 +73,6 @@ class Elsewhere(Good):
         return x.to("meta")
 
 
-class InPlace(Good):
-    def _apply(self, x):
-        return x.mul_(2)
-
-
 class Nan(Good):
     def _apply(self, x):
         return x.log()
@@ -179,7 +174,6 @@ FAULTS = {
     WrongKind: "output",
     NotATensor: "output",
     Elsewhere: "output",
-    InPlace: "output",
     Nan: "output",
     Mixing: "rows",
     Rotating: "repeatable",
@@ -204,6 +198,20 @@ def test_each_fault_is_named(faulty, name):
     vars(faulty).get("count") and setattr(faulty, "count", 0)
     with pytest.raises(iv.errors.OperatorError, match=r"check_operator: \d+ of \d+ checks failed"):
         iv.testing.check_operator(faulty())
+
+
+class InPlace(Good):
+    def _apply(self, x):
+        return x.mul_(torch.arange(1.0, N + 1))
+
+    def _adjoint(self, y):
+        return y.mul_(torch.arange(1.0, N + 1))
+
+
+def test_an_operator_that_works_in_place_is_handed_copies():
+    assert iv.testing.check_operator(InPlace()).passed
+    x = torch.ones(2, N)
+    assert torch.equal(InPlace()(x), Good()(x)) and torch.equal(x, torch.ones(2, N))
 
 
 def test_a_good_operator_passes_and_prints():

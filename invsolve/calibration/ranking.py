@@ -23,6 +23,7 @@ from torch import Tensor
 
 from invsolve.calibration.uniformity import location_scores, scale_scores
 from invsolve.core.arrays import to_real
+from invsolve.core.ownership import call
 from invsolve.core.random import Draws
 from invsolve.core.validation import Shape
 from invsolve.errors import invalid, invalid_type
@@ -180,7 +181,7 @@ def _functionals(plan: Plan, problem: Problem, points: Tensor) -> tuple[Tensor, 
 
 
 def _own(name: str, function: Functional, x: Tensor) -> Tensor:
-    value = function(x)
+    value = call(function, x)
     if not isinstance(value, Tensor) or value.is_complex():
         raise invalid_type("calibrate", f"functionals[{name!r}](x)", "a real tensor", value)
     if tuple(value.shape) != (len(x),):

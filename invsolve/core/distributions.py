@@ -13,6 +13,7 @@ from typing import final
 import torch
 from torch import Tensor
 
+from invsolve.core.ownership import Owner
 from invsolve.core.random import Draws
 from invsolve.core.validation import check_int, check_number, check_positive
 from invsolve.errors import invalid, invalid_type
@@ -20,11 +21,13 @@ from invsolve.errors import invalid, invalid_type
 _LOG_2PI = math.log(2 * math.pi)
 
 
-class Distribution(abc.ABC):
+class Distribution(Owner, abc.ABC):
     """The distribution of a scalar. Subclasses give `transport`, `log_slope`, `log_prob`, `median` and `support`.
 
     ``median``: the value that half of the mass lies below. Tensors are float64.
     """
+
+    _lends = ("transport", "log_slope", "log_prob")
 
     median: float
 

@@ -8,17 +8,18 @@ flow map, whitening). Exact priors *are* such a law; a learned prior may carry o
 from __future__ import annotations
 
 import abc
-from dataclasses import KW_ONLY, dataclass, replace
+from dataclasses import KW_ONLY, dataclass
 from math import prod
 from typing import Self, final
 
 import torch
 from torch import Tensor
 
+from invsolve.core.ownership import Owner, replaced
 from invsolve.core.validation import Kind, Shape, kind_dtype
 
 
-class Modes(abc.ABC):
+class Modes(Owner, abc.ABC):
     """The maps between signals ``(rows, *shape)`` and mode coefficients ``(rows, *mode_shape)``, batch first.
 
     Attributes
@@ -28,6 +29,8 @@ class Modes(abc.ABC):
     mode_shape : tuple of int
         Shape of its mode coefficients.
     """
+
+    _lends = ("synthesis", "adjoint", "analysis", "marginal_variances")
 
     shape: Shape
     mode_shape: Shape
@@ -106,7 +109,7 @@ class DenseModes(Modes):
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
         real = None if dtype is None else kind_dtype(dtype, "real")
         scale = None if self.scale is None else self.scale.to(device=device, dtype=real)
-        return replace(self, matrix=self.matrix.to(device=device, dtype=real), scale=scale)
+        return replaced(self, matrix=self.matrix.to(device=device, dtype=real), scale=scale)
 
     @property
     def orthonormal(self) -> bool:
@@ -124,7 +127,7 @@ class DenseModes(Modes):
 
 @final
 @dataclass(frozen=True, eq=False)
-class GaussianLaw:
+class GaussianLaw(Owner):
     """``x = mean + S u``, ``u_k ~ N(0, variances_k)`` independent; complex signals: per real component, independent.
 
     Parameters
@@ -168,4 +171,4 @@ class GaussianLaw:
         real = None if dtype is None else kind_dtype(dtype, "real")
         mean = self.mean.to(device=device, dtype=None if dtype is None else kind_dtype(dtype, kind))
         variances = self.variances.to(device=device, dtype=real)
-        return replace(self, mean=mean, modes=self.modes.to(device, real), variances=variances)
+        return replaced(self, mean=mean, modes=self.modes.to(device, real), variances=variances)

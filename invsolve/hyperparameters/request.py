@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal, final
 
 from torch import Tensor
 
+from invsolve.core.ownership import replaced
 from invsolve.core.random import Draws
 from invsolve.core.validation import check_choice, check_int, check_positive
 from invsolve.errors import invalid
@@ -118,10 +119,12 @@ class HyperparameterRequest:
         def draws(items: Sequence[int], samples: Sequence[int]) -> Draws:
             return self.draws([rows[i] for i in items], purpose)
 
-        return self._draw(problem, prior, num_samples=1, draws=draws)
+        # Every row is an item here; its key says at which place of a tile it runs (`solving.rows`): that of its sample.
+        keys = [self.keys[r % self.batch] + r // self.batch for r in rows]
+        return self._draw(problem, prior, num_samples=1, keys=keys, draws=draws)
 
     def _draw(self, problem: Problem, prior: Prior, **options: Any) -> Result:
-        copy = replace(problem)  # which has a batch axis
+        copy = replaced(problem)  # which has a batch axis
         result: Result = self.solver.using(prior=prior).draw(copy, seed=self.seed, **options)
         return result
 

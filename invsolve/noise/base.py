@@ -3,24 +3,36 @@
 from __future__ import annotations
 
 import abc
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
 
+from invsolve.core.ownership import Owner
 from invsolve.core.random import DrawLike
 from invsolve.core.validation import Shape
 
 _LEAST = 1e-30  # information below which a datum says nothing: its Gaussian has a std of 1e15
 
 
-class Noise(abc.ABC):
+class Noise(Owner, abc.ABC):
     """The distribution p(y | clean) of the data given the clean measurement ``A(x)``.
 
     Shapes: ``y`` and ``clean`` are ``(rows, *out_shape)``; ``observed`` (bool, broadcastable to y) says which data
     exist: others do not count. A model of your own gives the abstract methods; the others follow from them. Where the
     data are real and independent, `Entrywise` needs fewer.
     """
+
+    _lends: ClassVar[tuple[str, ...]] = (
+        "log_prob",
+        "grad",
+        "curvature",
+        "sample",
+        "check_data",
+        "residual",
+        "expansion",
+        "gaussian_at",
+    )
 
     per_item: bool = False  # True if a parameter differs from row to row
 

@@ -55,6 +55,8 @@ class Entrywise(Noise):
     tensor([[-1.5232]])
     """
 
+    _lends = (*Noise._lends, "_log_prob", "_grad", "_information", "_sample", "_expansion", "_residual", "_refused")
+
     per_item: bool = field(default=False, init=False, repr=False)
 
     def __post_init__(self) -> None:

@@ -19,6 +19,7 @@ from torch import Tensor
 from invsolve.core.conjugate_gradients import conjugate_gradients
 from invsolve.core.counting import count
 from invsolve.core.fingerprint import fingerprint
+from invsolve.core.ownership import Owner, replaced
 from invsolve.core.validation import Kind, Shape, check_positive, kind_dtype
 from invsolve.errors import UnsupportedError, invalid
 from invsolve.operators.inputs import check_rows
@@ -39,12 +40,13 @@ def _load_forward_mode() -> None:
         torch.func.jvp(torch.sin, (torch.zeros(1),), (torch.ones(1),))
 
 
-class Operator(abc.ABC):
+class Operator(Owner, abc.ABC):
     """A map from ``(batch, *in_shape)`` to ``(batch, *out_shape)``, row by row; differentiable by torch.
 
     Subclasses give the attributes and one method, ``_apply``; frozen dataclasses whose tensors are fields get ``to``,
-    ``take`` and ``fingerprint`` for nothing. Of tensor fields that may carry a leading item axis (another mask for
-    every datum) the method ``_item_axes`` returns a dict: name to number of axes without it.
+    ``take`` and ``fingerprint`` for nothing. The tensors are copied: what is done to them later changes no operator,
+    and one whose parameters are learned is made anew after every step. Of tensor fields that may carry a leading item
+    axis (another mask for every datum) the method ``_item_axes`` returns a dict: name to number of axes without it.
 
     Attributes
     ----------
@@ -61,6 +63,8 @@ class Operator(abc.ABC):
         If it has another kind or precision.
     """
 
+    _lends = ("_apply", "_adjoint", "_normal", "_vjp", "_jvp", "_pinv", "_solve_normal")
+
     in_shape: Shape
     out_shape: Shape
     in_kind: Kind = "real"
@@ -68,7 +72,7 @@ class Operator(abc.ABC):
 
     @abc.abstractmethod
     def _apply(self, x: Tensor) -> Tensor:
-        """``(batch, *in_shape)`` -> ``(batch, *out_shape)``; the input is checked and must not be changed."""
+        """``(batch, *in_shape)`` -> ``(batch, *out_shape)``; the input is checked, and yours to change: a copy."""
 
     def _item_axes(self) -> Mapping[str, int]:
         """Fields that may carry an item axis -> their number of axes without it."""
@@ -194,7 +198,7 @@ class Operator(abc.ABC):
         return {n: v for n, v in self._tensors().items() if n in axes and v.ndim == axes[n] + 1}
 
     def _replace(self, tensors: dict[str, Tensor]) -> Self:
-        return dataclasses.replace(self, **tensors) if tensors else self  # type: ignore[type-var]
+        return replaced(self, **tensors) if tensors else self
 
 
 @cache

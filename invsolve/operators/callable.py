@@ -9,6 +9,7 @@ from typing import Literal, Self, final
 import torch
 from torch import Tensor
 
+from invsolve.core.ownership import call
 from invsolve.core.validation import Kind, Shape, check_choice, check_dims, kind_dtype
 from invsolve.errors import OperatorError, invalid, invalid_type
 from invsolve.operators.algebra.matched import matched
@@ -30,7 +31,8 @@ def from_callable(
 ) -> Operator:
     """Make an operator of a function.
 
-    What ``f`` returns is checked at each call; run `invsolve.testing.check_operator` once to check the rest. Tensors
+    What ``f`` returns is checked at each call; run `invsolve.testing.check_operator` once to check the rest. ``f`` may
+    work in place and return the same buffer every time: it is handed a copy, and of its answer a copy is kept. Tensors
     inside ``f`` are not moved by ``to``: move them yourself.
 
     Parameters
@@ -121,7 +123,7 @@ class _Callable(Operator):
 
     def _run(self, name: str, f: Map, x: Tensor, shape: Shape, kind: Kind) -> Tensor:
         """``f(x)``, refused unless it is a tensor of the promised shape, kind and precision."""
-        y = f(x)
+        y = call(f, x)
         where = f"{type(self).__name__}: `{name}` ({getattr(f, '__qualname__', type(f).__name__)})"
         if not isinstance(y, Tensor):
             raise OperatorError(f"{where} must return a torch.Tensor, got {type(y).__name__}.")

@@ -15,6 +15,7 @@ from torch import Tensor
 from invsolve.core.arrays import as_tensor, from_real, to_real
 from invsolve.core.counting import count
 from invsolve.core.fingerprint import fingerprint
+from invsolve.core.ownership import Owner
 from invsolve.core.random import DrawLike, Draws
 from invsolve.core.validation import Kind, Shape, check_int, kind_dtype
 from invsolve.errors import UnsupportedError, invalid_type
@@ -28,11 +29,12 @@ from invsolve.samplers import sample_prior
 Pullback = Callable[[Tensor], Tensor]
 
 
-class Prior(abc.ABC):
+class Prior(Owner, abc.ABC):
     """A distribution over signals of ``shape`` (no batch axis), real or complex, known through its denoiser.
 
     Subclasses give ``shape``, ``mean``, ``scale`` and ``_denoise`` and, where they can, a cheaper ``_pullback``,
-    ``_sample`` and ``law``. Frozen dataclasses whose tensors are fields get ``to`` and ``fingerprint`` for nothing.
+    ``_sample`` and ``law``. Frozen dataclasses whose tensors are fields get ``to`` and ``fingerprint`` for nothing; the
+    tensors are copied.
 
     Attributes
     ----------
@@ -71,6 +73,18 @@ class Prior(abc.ABC):
     >>> Unit().denoise(torch.ones(1, 3), 1.0)
     tensor([[0.5000, 0.5000, 0.5000]])
     """
+
+    _lends = (
+        "_denoise",
+        "_pullback",
+        "_moments",
+        "_transport",
+        "_inverse_transport",
+        "noise",
+        "noise_covariance",
+        "log_prob",
+        "mode_moments",
+    )
 
     shape: Shape
     kind: Kind = "real"

@@ -10,6 +10,7 @@ from typing import final
 import torch
 from torch import Tensor
 
+from invsolve.core.ownership import call
 from invsolve.core.validation import (
     Kind,
     Shape,
@@ -48,7 +49,8 @@ def from_denoiser(
     ----------
     function : callable
         Takes ``x`` ``(batch, *shape)`` and ``sigma`` (0-d, or with as many axes as x and one entry a row), both of the
-        precision of the prior, and returns the denoised ``(batch, *shape)``, differentiable by torch.
+        precision of the prior, and returns the denoised ``(batch, *shape)``, differentiable by torch. They are copies,
+        and may be changed in place.
     shape : tuple of int
         Shape of one signal, without a batch axis.
     mean : float or Tensor, shape (*shape)
@@ -185,7 +187,7 @@ class FunctionPrior(Prior):
         return getattr(self.function, "__qualname__", type(self.function).__name__)
 
     def _denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
-        y, name = self.function(x, sigma), self._name
+        y, name = call(self.function, x, sigma), self._name
         if not isinstance(y, Tensor):
             raise invalid_type("from_denoiser", f"function ({name})", "returning a torch.Tensor", y)
         if y.shape != x.shape or y.dtype != x.dtype or y.device != x.device:

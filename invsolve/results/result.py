@@ -117,11 +117,12 @@ class Result(PosteriorSamples):
         xarray.Dataset
             Variables ``samples``, ``mean``, ``std``, ``chi2``, ``failed``, ``log_weights`` if any, ``info_*``, and
             ``parameter_*`` for the scalars inferred with the signal. ``attrs['settings']`` is the settings as JSON,
-            ``attrs['run']`` the account of the run. Half precision becomes float32; complex stays complex.
+            ``attrs['run']`` the account of the run. Half precision becomes float32; complex stays complex. Copies: the
+            result does not change with it.
         """
         from invsolve.results.writing import to_xarray
 
-        return to_xarray(self)
+        return to_xarray(self).copy(deep=True)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a NetCDF file, atomically; `iv.load_result` reads it back bit for bit (not problem and prior).

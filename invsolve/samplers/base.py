@@ -17,6 +17,8 @@ from dataclasses import KW_ONLY, dataclass
 import torch
 from torch import Tensor
 
+from invsolve.core.ownership import Owner
+
 Level = float | Tensor  # a number, or (rows, 1, ..., 1)
 Denoise = Callable[[Tensor, Level], Tensor]  # (x (rows, *shape), level) -> D (rows, *shape)
 Noise = Callable[[int], Tensor]  # index of the draw within the step -> diffusion noise of unit level (rows, *shape)
@@ -39,7 +41,7 @@ class SamplerState:
     past: tuple[Tensor, ...] = ()
 
 
-class Sampler(abc.ABC):
+class Sampler(Owner, abc.ABC):
     """How noise is removed, step by step: frozen options; all state is in `SamplerState`.
 
     `invsolve.samplers.Plan` holds a sampler together with a grid. Subclasses give `plan` and `step`.

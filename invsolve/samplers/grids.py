@@ -258,7 +258,7 @@ def _tensor(owner: str, name: str, value: object) -> Tensor:
         raise invalid_type(owner, name, "numbers or a tensor", value) from None
     if out.dtype in (torch.bool, torch.complex64, torch.complex128):
         raise invalid_type(owner, name, "real numbers", str(out.dtype))
-    return out.to("cpu", torch.float64)
+    return out.to("cpu", torch.float64, copy=True)
 
 
 def _ends(owner: str, high: float | Tensor, low: float | Tensor, num_steps: int) -> tuple[Tensor, Tensor, Tensor]:

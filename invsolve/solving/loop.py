@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from invsolve.core.checkpoint import Checkpoint, check_fingerprint, fill_state, flatten_state, load_state, save_state
 from invsolve.core.counting import tally
+from invsolve.core.ownership import version
 from invsolve.core.random import DrawLike
 from invsolve.core.torch_workarounds import keep_memory
 from invsolve.errors import invalid, invalid_type
@@ -22,6 +23,7 @@ from invsolve.priors.base import Prior
 from invsolve.problem import Problem
 from invsolve.progress import Progress
 from invsolve.results.strategy_output import StrategyOutput
+from invsolve.solving.rows import RowGroup, in_order, tiled
 from invsolve.strategies.base import Run, Strategy
 from invsolve.strategies.diagnostics import Diagnostics
 
@@ -54,9 +56,12 @@ class FinishedRows:
     saved_at: float = field(default_factory=time.monotonic)  # when a checkpoint was last written
     steps_since: int = 0  # steps of chunks run since then
 
-    def output(self, seconds: float) -> StrategyOutput:
-        """All of it, after so many ``seconds`` in this process."""
+    def output(self, order: Sequence[int], seconds: float) -> StrategyOutput:
+        """All of it after so many ``seconds`` in this process; ``order``: the rows as they were run."""
         columns = {name: torch.cat(chunks) for name, chunks in self.rows.items()}
+        if any(place != row for place, row in enumerate(order)):
+            place = torch.tensor(order).argsort()
+            columns = {name: value[place.to(value.device)] for name, value in columns.items()}
         return StrategyOutput(
             samples=columns["samples"],
             chi2=columns["chi2"],
@@ -81,9 +86,9 @@ class ChunkedRun:
     prior: Prior
     strategy: Strategy
     draws: DrawFactory
-    rows: int
+    samples: int
     chunk: int
-    pad: bool
+    keys: Sequence[int] | None  # of the items, for tiles of rows (`rows.tiled`); None: rows as they are numbered
     saved: Checkpoint | None
     identity: dict[str, str]
     progress: Progress
@@ -101,35 +106,58 @@ class ChunkedRun:
         if self.saved is not None and Path(self.saved.path).exists():
             done, position, resume = self._load()
             chunk = done.chunk
-        self.progress.init(self.rows * self.strategy.num_steps)
+        self.progress.init(self._places * self.strategy.num_steps)
         with torch.no_grad():  # what needs a derivative enables it itself
             self._run(done, chunk, position, resume)
-        return done.output(time.perf_counter() - started)
+        order = [row for group in self.groups for row in group.rows if row is not None]
+        return done.output(order, time.perf_counter() - started)
+
+    @cached_property
+    def groups(self) -> tuple[RowGroup, ...]:
+        """The rows in the order in which they run."""
+        batch = len(self.problem.data)
+        return in_order(batch, self.samples) if self.keys is None else tiled(self.keys, self.samples)
+
+    @cached_property
+    def _places(self) -> int:
+        """Rows to run, repeats included."""
+        return sum(len(group.rows) for group in self.groups)
+
+    def _of_items(self, items: Sequence[int]) -> Problem:
+        if self.keys is None:
+            return self.problem
+        return self.problem.take(torch.tensor(items, device=self.problem.data.device))
 
     def _run(self, done: FinishedRows, chunk: int, position: int, resume: _Resume | None) -> None:
-        started = time.perf_counter()
+        started, first = time.perf_counter(), 0
         try:
-            bound = None
-            if position < self.rows:
-                with tally() as calls:
-                    bound = self.strategy.bind(self.problem, self.prior)
-                done.calls += calls if resume is None and position == 0 else Counter()
-            while position < self.rows:
-                try:
-                    count = min(chunk, self.rows - position)
-                    self._chunk(done, position, count, bound, resume)
-                except (RuntimeError, MemoryError) as error:
-                    if not _out_of_memory(error) or chunk == 1 or self.pad:
-                        raise
-                    chunk, resume = max(1, chunk // 2), None
-                    done.chunk = chunk
-                    done.warnings = (*done.warnings, f"memory ran out: rows are now run {chunk} at a time")
-                    continue
-                position, resume = position + count, None
-                if self.saved is not None and self._due(done) and position < self.rows:
-                    self._save(done, position, None, 0, Counter(), time.perf_counter() - started)
+            for group in self.groups:
+                last = first + len(group.rows)
+                if position < last:
+                    of_items = self._of_items(group.items)
+                    given = version(of_items.data)
+                    with tally() as calls:
+                        bound = self.strategy.bind(of_items, self.prior)
+                    done.calls += calls if resume is None and position == first else Counter()
+                    self._unchanged("bind", of_items.data, given)
+                while position < last:
+                    try:
+                        count = min(chunk, last - position)
+                        rows = group.rows[position - first : position - first + count]
+                        self._chunk(done, position, rows, group, bound, resume)
+                    except (RuntimeError, MemoryError) as error:
+                        if not _out_of_memory(error) or chunk == 1 or self.keys is not None:
+                            raise
+                        chunk, resume = max(1, chunk // 2), None
+                        done.chunk = chunk
+                        done.warnings = (*done.warnings, f"memory ran out: rows are now run {chunk} at a time")
+                        continue
+                    position, resume = position + count, None
+                    if self.saved is not None and self._due(done) and position < self._places:
+                        self._save(done, position, None, 0, Counter(), time.perf_counter() - started)
+                first = last
             if self.saved is not None:
-                self._save(done, self.rows, None, 0, Counter(), time.perf_counter() - started)
+                self._save(done, self._places, None, 0, Counter(), time.perf_counter() - started)
         finally:
             self.progress.close()
 
@@ -137,24 +165,27 @@ class ChunkedRun:
         self,
         done: FinishedRows,
         position: int,
-        count: int,
+        rows: Sequence[int | None],
+        group: RowGroup,
         bound: Any,
         resume: _Resume | None,
     ) -> None:
         started = time.perf_counter()
-        strategy, steps = self.strategy, self.strategy.num_steps
+        strategy, steps, count = self.strategy, self.strategy.num_steps, len(rows)
         batch = len(self.problem.data)
-        numbers = list(range(position, position + count))
-        if self.pad:  # repeat the last row: what stands beside a row must not matter, only how many rows there are
-            numbers += [numbers[-1]] * (self.chunk - count)
+        kept = [place for place, row in enumerate(rows) if row is not None]
+        # What stands beside a row must not matter, only how many rows there are and at which place it stands.
+        other = next(row for row in rows if row is not None)
+        numbers = [other if row is None else row for row in rows]
         items, samples = [r % batch for r in numbers], [r // batch for r in numbers]
-        index = torch.tensor(items, device=self.problem.data.device)
+        index = torch.tensor([group.items.index(item) for item in items], device=self.problem.data.device)
         run = Run(
-            problem=self.problem.take(index),
+            problem=self.problem.take(torch.tensor(items, device=index.device)),
             prior=self.prior,
             draws=self.draws(items, samples),
             bound=None if bound is None else bound.take(index),
         )
+        given = version(run.problem.data)
         with tally() as calls:
             state = strategy.init(run)
             first = 0
@@ -177,7 +208,7 @@ class ChunkedRun:
                     # A sum a row sees every NaN and infinity; nothing is read back here.
                     bad = ~torch.isfinite(strategy.samples(run, state).flatten(1).sum(1))
                     diverged = torch.where(bad & (diverged < 0), i, diverged)
-                self.progress.step(position * steps + (i + 1) * count, self.rows * steps)
+                self.progress.step(position * steps + (i + 1) * count, self._places * steps)
                 if self.saved is not None and i + 1 < steps and self._due(done):
                     self._save(done, position, state, i + 1, calls, time.perf_counter() - started)
                 if strategy.finished(run, state):
@@ -189,19 +220,29 @@ class ChunkedRun:
                         state, done.stopped = answer[0], True
                         info = Diagnostics.from_mapping({**info, **answer[1]})
                         break
-            x = strategy.samples(run, state)[:count]
+            x = strategy.samples(run, state)
             weights = strategy.log_weights(run, state)
+        self._unchanged("step", run.problem.data, given)
         if tuple(x.shape) != (count, *self.problem.shape):
             raise invalid(strategy.name, "samples(state)", f"of shape {(count, *self.problem.shape)}", tuple(x.shape))
-        real = run.problem.take(torch.arange(count, device=index.device))
-        finished = {"samples": x, "chi2": real.chi2(x)}
+        finished = {"samples": x, "chi2": run.problem.chi2(x)}
         if weights is not None:
-            finished["log_weights"] = weights[:count]
-        finished |= {f"info.{k}": v[:count] for k, v in {"diverged_at": diverged, **info}.items()}
+            finished["log_weights"] = weights
+        finished |= {f"info.{k}": v for k, v in {"diverged_at": diverged, **info}.items()}
+        if len(kept) < count:
+            places = torch.tensor(kept, device=index.device)
+            finished = {name: value[places.to(value.device)] for name, value in finished.items()}
         for name, value in finished.items():
             done.rows.setdefault(name, []).append(value)
         done.calls += calls
-        done.processed += len(numbers)
+        done.processed += count
+
+    def _unchanged(self, method: str, data: Tensor, given: int) -> None:
+        """Refuse a strategy that wrote into the data: the next step, or chi^2, would use what it left there."""
+        if version(data) != given:
+            expected = "a function that leaves the tensors of the problem as they are"
+            repair = "Write r = data - clean, not r = data; r -= clean."
+            raise invalid(self.strategy.name, f"{method}(...)", expected, "data changed in place", repair)
 
     # --- checkpoints -----------------------------------------------------------------------------------------------
     def _due(self, done: FinishedRows) -> bool:

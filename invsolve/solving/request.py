@@ -22,11 +22,11 @@ from invsolve.problem import Problem
 from invsolve.progress import Progress
 from invsolve.results.strategy_output import StrategyOutput
 from invsolve.solving.loop import ChunkedRun, DrawFactory, Over, never
+from invsolve.solving.rows import TILE
 from invsolve.strategies.choice.candidates import Candidate
 from invsolve.strategies.diagnostics import Diagnostics
 from invsolve.strategies.mcmc.convergence import between_islands
 
-TILE = 8  # rows of a chunk with reproducible=True: constant, so that kernels add in one order whatever the batch is
 # Numbers of a signal batch in one chunk by default: what fits a CPU's cache (8-coil MRI at 192^2: three times faster
 # than all rows at once), and enough to fill an accelerator.
 _CHUNK_NUMBERS = {"cpu": 2**18}
@@ -101,8 +101,7 @@ class SolveRequest:
         number: int,
         over: Over,
     ) -> StrategyOutput:
-        strategy, rows = candidate.strategy, samples * len(problem.data)
-        chunk = self._chunk_rows(candidate, rows)
+        strategy, chunk = candidate.strategy, self._chunk_rows(candidate, samples * len(problem.data))
         saved = self.saved
         if saved is not None and number:
             saved = replace(saved, path=f"{saved.path}.{number}")
@@ -111,9 +110,9 @@ class SolveRequest:
             prior=self.prior,
             strategy=strategy,
             draws=draws,
-            rows=rows,
+            samples=samples,
             chunk=chunk,
-            pad=self.reproducible,
+            keys=self.keys if self.reproducible else None,
             saved=saved,
             identity=self._identity(candidate, chunk),
             progress=self.progress,
@@ -133,7 +132,7 @@ class SolveRequest:
             "dtype": str(self.problem.data.dtype),
             "num_samples": str(self.num_samples),
             "item_ids": fingerprint(list(self.keys)),
-            "chunk": f"{chunk}{', tiles' if self.reproducible else ''}",
+            "chunk": f"{chunk}{', at fixed places' if self.reproducible else ''}",
         }
 
     def _chunk_rows(self, candidate: Candidate, rows: int) -> int:

@@ -104,8 +104,9 @@ def solve(
     chunk : int, optional
         Rows run at once (halved by itself when memory runs out).
     reproducible : bool
-        Bitwise the same rows for any batch on a CPU, by running constant tiles of 8 rows, with strategies whose samples
-        do not see each other.
+        Bitwise the same rows for any batch on a CPU, with strategies whose samples do not see each other: rows run in
+        tiles of 8, each at a place that its item's id (or position) and its number decide. Scalars that are inferred by
+        Gibbs sweeps, and signals with them, may differ in their last bits.
     checkpoint : str, path or Checkpoint, optional
         A file to save to and resume from.
     progress : Progress, optional

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, Sel
 from torch import Tensor
 
 from invsolve.core.fingerprint import fingerprint
+from invsolve.core.ownership import Owner
 from invsolve.core.random import DrawLike
 from invsolve.errors import UnsupportedError, invalid_type
 from invsolve.operators.base import BlackBox
@@ -78,7 +79,7 @@ class Run(Generic[BoundT]):
         return self.prior.noise(self.normal(step, index))
 
 
-class Strategy(abc.ABC, Generic[StateT, BoundT]):
+class Strategy(Owner, abc.ABC, Generic[StateT, BoundT]):
     """Frozen options plus ``init`` and ``step``; nothing is kept on ``self``.
 
     Generic in the state of its rows and in what `bind` prepares, ``Strategy[State, Bound]``; leave out both or

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Self, final
 
 import torch
 from torch import Tensor
 
+from invsolve.core.ownership import replaced
 from invsolve.operators.algebra.delegate import Alike
 from invsolve.operators.base import LinearOperator, Operator, Pullback
 
@@ -32,10 +33,10 @@ class Linearized(Alike, LinearOperator):
         return len(self.at)
 
     def take(self, index: Tensor) -> Self:
-        return replace(self, operator=self.operator.take(index), at=self.at[index])
+        return replaced(self, operator=self.operator.take(index), at=self.at[index])
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
-        return replace(self, operator=self.operator.to(device, dtype), at=self.at.to(device, dtype))
+        return replaced(self, operator=self.operator.to(device, dtype), at=self.at.to(device, dtype))
 
     def _apply(self, x: Tensor) -> Tensor:
         return self.operator._jvp(self.at, x)[1]

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from invsolve.core.fingerprint import fingerprint
+from invsolve.core.ownership import call
 from invsolve.core.validation import Kind, Shape, check_choice, check_dims, kind_dtype
 from invsolve.errors import OperatorError, invalid, invalid_type
 from invsolve.operators.base import LinearOperator, Operator
@@ -119,7 +120,7 @@ class _Physics(Operator):
         return {n: v for n, v in named.items() if "noise_model." not in n and "_device_holder" not in n}
 
     def _apply(self, x: Tensor) -> Tensor:
-        y = self.physics.A(_to_channels(x, self.in_channel))
+        y = call(self.physics.A, _to_channels(x, self.in_channel))
         return _from_channels(y, len(x), self.out_shape, self.out_kind, self.out_channel, "physics.A")
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
@@ -193,7 +194,7 @@ class DeepinvLinear(_Physics, LinearOperator):
     out_channel: Channel
 
     def _adjoint(self, y: Tensor) -> Tensor:
-        x = self.physics.A_adjoint(_to_channels(y, self.out_channel))
+        x = call(self.physics.A_adjoint, _to_channels(y, self.out_channel))
         return _from_channels(x, len(y), self.in_shape, self.in_kind, self.in_channel, "physics.A_adjoint")
 
 

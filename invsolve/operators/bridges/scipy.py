@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from invsolve.core.ownership import made
 from invsolve.core.validation import Kind, Shape, check_choice, check_dims, kind_dtype
 from invsolve.errors import OperatorError, invalid, invalid_type
 from invsolve.operators.algebra.matched import matched
@@ -91,7 +92,8 @@ def from_scipy(
             operator=operator, in_shape=shapes[0], out_shape=shapes[1], in_kind=in_kind or kind, out_kind=kind
         )
     matrix = operator.tocsr()
-    return Sparse(
+    return made(
+        Sparse,
         crow=torch.tensor(matrix.indptr),
         col=torch.tensor(matrix.indices),
         values=torch.tensor(matrix.data),
@@ -125,7 +127,8 @@ class ScipyLinear(LinearOperator):
         return self._call("rmatvec", self.operator.rmatmat, y, self.in_shape, self.in_kind)
 
     def _call(self, name: str, product: Any, x: Tensor, shape: Shape, kind: Kind) -> Tensor:
-        columns = np.ascontiguousarray(x.detach().resolve_conj().cpu().flatten(1).numpy().T, dtype=self.operator.dtype)
+        columns = x.detach().resolve_conj().cpu().flatten(1).numpy().T
+        columns = np.array(columns, dtype=self.operator.dtype, order="C")  # copies: the product may work in place
         try:
             out = product(columns)
         except (NotImplementedError, TypeError) as error:
@@ -136,7 +139,7 @@ class ScipyLinear(LinearOperator):
                 "Give LinearOperator(..., rmatvec=)."
             ) from error
         out = out.real if kind == "real" else out
-        result = torch.from_numpy(np.ascontiguousarray(out.T)).to(x.device, kind_dtype(x.dtype, kind))
+        result = torch.from_numpy(np.array(out.T, order="C")).to(x.device, kind_dtype(x.dtype, kind))
         return result.view(len(x), *shape)
 
 

@@ -14,6 +14,7 @@ from typing import final
 import torch
 from torch import Tensor
 
+from invsolve.core.ownership import Owner
 from invsolve.core.validation import Shape, check_finite, check_positive
 from invsolve.errors import UnsupportedError, invalid, invalid_type
 from invsolve.priors.exact.quantiles import (
@@ -27,11 +28,13 @@ from invsolve.priors.exact.scale_mixtures import shares
 _BLOCK = 2**21  # entries of one temporary of a mixture over parts
 
 
-class ScalarLaw(abc.ABC):
+class ScalarLaw(Owner, abc.ABC):
     """The distribution of one coefficient c, symmetric about 0; parameters may differ from coefficient to coefficient.
 
     All methods are elementwise in float64; parameters are numbers or tensors that broadcast against the coefficients.
     """
+
+    _lends = ("moments", "log_prob", "sample", "transport", "inverse")
 
     @abc.abstractmethod
     def moments(self, u: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:

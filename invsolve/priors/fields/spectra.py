@@ -12,13 +12,16 @@ from typing import final
 import torch
 from torch import Tensor
 
+from invsolve.core.ownership import Owner, call
 from invsolve.core.validation import check_positive
 from invsolve.errors import invalid, invalid_type
 from invsolve.priors.fields.bases import Basis
 
 
-class FieldSpectrum(abc.ABC):
+class FieldSpectrum(Owner, abc.ABC):
     """Variances of the coefficients of the eigenfunctions phi_k, which do not depend on a grid."""
+
+    _lends = ("variances",)
 
     @abc.abstractmethod
     def variances(self, eigenvalues: Tensor, basis: Basis, extent: tuple[float, ...]) -> Tensor:
@@ -101,7 +104,7 @@ class Spectrum(FieldSpectrum):
             raise invalid_type("Spectrum", "function", "a function of the Laplace eigenvalues", self.function)
 
     def variances(self, eigenvalues: Tensor, basis: Basis, extent: tuple[float, ...]) -> Tensor:
-        values = self.function(eigenvalues)
+        values = call(self.function, eigenvalues)
         if not isinstance(values, Tensor) or values.shape != eigenvalues.shape:
             given = tuple(values.shape) if isinstance(values, Tensor) else values
             want = f"a map to a tensor of the same shape, {tuple(eigenvalues.shape)}"

@@ -15,6 +15,7 @@ from typing import Literal, final
 import torch
 from torch import Tensor
 
+from invsolve.core.ownership import Owner, lent
 from invsolve.core.validation import check_choice, check_positive
 from invsolve.errors import invalid, invalid_type
 from invsolve.priors.learned.schedules import Schedule
@@ -26,8 +27,10 @@ Network = torch.nn.Module
 FromLaw = tuple[Tensor, Tensor]
 
 
-class Prediction(abc.ABC):
+class Prediction(Owner, abc.ABC):
     """From a network and (w, sigma) to the denoiser D."""
+
+    _lends = ("denoise",)
 
     beside_law = False  # whether the network's output is added to the denoiser of the prior's stated law
 
@@ -64,7 +67,7 @@ def _output(network: Network, z: Tensor, told: Tensor, *, doubled: bool = False)
 
     ``doubled``: it may have as many channels again, which are left out.
     """
-    out = network(z, told)
+    out = network(lent(z), lent(told))  # its first layer may work in place
     if not isinstance(out, Tensor):  # those of diffusers wrap it
         out = out[0] if isinstance(out, (tuple, list)) else getattr(out, "sample", None)
     if not isinstance(out, Tensor):

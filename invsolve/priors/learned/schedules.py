@@ -10,13 +10,14 @@ from typing import ClassVar, Literal, final
 import torch
 from torch import Tensor
 
+from invsolve.core.ownership import Owner
 from invsolve.core.validation import check_choice, check_int, check_positive
 from invsolve.errors import invalid
 
 _INSIDE = (1e-3, 1 - 1e-3)  # times of schedules that end at no noise and at no signal: what training draws from
 
 
-class Schedule(abc.ABC):
+class Schedule(Owner, abc.ABC):
     """Noisy signals ``z = alpha w + s e``: maps between the time that a network is told and the noise level.
 
     All maps take and return tensors of one shape, computed in float64.
@@ -29,6 +30,8 @@ class Schedule(abc.ABC):
     def levels(self) -> tuple[float, float] | None:
         """The lowest and highest noise level that networks are usually trained on; None: the schedule has no ends."""
         return None
+
+    _lends = ("time", "sigma", "coefficients")
 
     @abc.abstractmethod
     def time(self, sigma: Tensor) -> Tensor:

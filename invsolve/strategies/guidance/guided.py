@@ -8,6 +8,7 @@ from typing import ClassVar, Protocol, Self, final
 
 from torch import Tensor
 
+from invsolve.core.ownership import Owner, call, is_ours
 from invsolve.core.validation import check_int
 from invsolve.errors import invalid_type
 from invsolve.priors.base import Prior
@@ -27,7 +28,7 @@ class BoundGuidance(Protocol):
         ...
 
 
-class Guidance(abc.ABC):
+class Guidance(Owner, abc.ABC):
     """Frozen options of a guidance; ``bind`` gives ``D_y = D + C t^2 grad log p(y | x_t)``.
 
     Attributes
@@ -51,6 +52,27 @@ class Guidance(abc.ABC):
     def missing(self, problem: Problem, prior: Prior) -> str:
         """What the operator, noise or prior lacks, as a clause; '' if nothing."""
         return ""
+
+
+def bound_guidance(guidance: Guidance, problem: Problem, prior: Prior) -> BoundGuidance:
+    """``guidance.bind(problem, prior)``; a denoiser of others is handed copies of the tensors."""
+    bound = guidance.bind(problem, prior)
+    return bound if is_ours(guidance) else _Lending(bound=bound)
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Lending:
+    """A denoiser that may work in place."""
+
+    bound: BoundGuidance
+
+    def __call__(self, x: Tensor, t: float | Tensor) -> tuple[Tensor, Info]:
+        found: tuple[Tensor, Info] = call(self.bound, x, t)
+        return found
+
+    def take(self, index: Tensor) -> _Lending:
+        return _Lending(bound=self.bound.take(index))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -124,7 +146,7 @@ class Guided(Strategy[SamplerState, BoundGuided]):
         if grid is None:
             grid = solver_grid(problem, prior, self.num_steps)
         plan = Plan.make(self.sampler.in_units(prior.scale), grid)
-        return BoundGuided(denoise=self.guidance.bind(problem, prior), plan=plan)
+        return BoundGuided(denoise=bound_guidance(self.guidance, problem, prior), plan=plan)
 
     def init(self, run: Run[BoundGuided]) -> SamplerState:
         bound = run.bound

@@ -19,7 +19,7 @@ from invsolve.priors.capabilities import HasLaw
 from invsolve.problem import Problem
 from invsolve.strategies.base import Info, Run, Strategy
 from invsolve.strategies.diagnostics import Diagnostics
-from invsolve.strategies.guidance.guided import BoundGuidance, Guidance
+from invsolve.strategies.guidance.guided import BoundGuidance, Guidance, bound_guidance
 from invsolve.strategies.noise_levels import first_signals, noise_levels
 
 _SAFETY, _POWER = 0.9, 0.9  # theta and r of the paper's `h <- theta h E^-r`
@@ -148,7 +148,7 @@ class AdaptiveSDE(Strategy[AdaptiveState, _Bound]):
         ends = noise_levels(problem, prior) if self.levels is None else self.levels
         device, rows = problem.data.device, len(problem.data)
         high, low = (torch.as_tensor(v, dtype=torch.float64).to(device).expand(rows) for v in ends)
-        return _Bound(denoise=self.guidance.bind(problem, prior), high=high, low=low, unit=_rms(prior))
+        return _Bound(denoise=bound_guidance(self.guidance, problem, prior), high=high, low=low, unit=_rms(prior))
 
     def init(self, run: Run[_Bound]) -> AdaptiveState:
         bound = run.bound

@@ -22,7 +22,7 @@ from invsolve.problem import Problem
 from invsolve.samplers import log_grid
 from invsolve.strategies.base import Info, Run, Strategy, check_together, needs_derivative
 from invsolve.strategies.diagnostics import Diagnostics
-from invsolve.strategies.guidance.guided import Guidance
+from invsolve.strategies.guidance.guided import Guidance, bound_guidance
 from invsolve.strategies.noise_levels import noise_levels, shared_grid
 from invsolve.strategies.smc.coordinates import Coordinates, linear_jacobian
 from invsolve.strategies.smc.initial import first_particles
@@ -189,7 +189,7 @@ class SMC(Strategy[SMCState, _Bound]):
             grid=self.grid if self.grid is not None else log_grid(*_levels(problem, prior), self.num_steps),
             jacobian=linear_jacobian(problem, coordinates) if problem.linear else None,
             fixed_noise=isinstance(problem.noise, Gaussian),
-            guidance=None if self.guidance is None else self.guidance.bind(problem, prior),
+            guidance=None if self.guidance is None else bound_guidance(self.guidance, problem, prior),
         )
         return _Bound(setting=setting, batch=len(problem.data))
 
