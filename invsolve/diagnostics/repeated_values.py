@@ -6,6 +6,7 @@ from math import lgamma, log, pi
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from invsolve.core.arrays import to_real
@@ -13,14 +14,17 @@ from invsolve.diagnostics.report import SHARES, Measured
 from invsolve.noise import Gaussian
 from invsolve.problem import Problem
 
+_DIGITS = 13  # decimal digits that are looked for at most
+_SHARES = 32  # spacings in the smallest gap, at most
+_CLEAR = 8.0  # a multiple of the spacing is told from other numbers: one in four would do by chance
+
 
 def repeats_test(problem: Problem) -> list[Measured]:
     """Is the most frequent value more frequent than continuous noise allows?
 
     Each datum has a density of at most ``1 / (sqrt(2 pi) std)``, so the expected number of c-tuples that agree to a
     resolution q is at most ``binom(m, c) (q / (sqrt(2 pi) std))^(c-1)``, and so is the probability of one (Markov). The
-    resolution is taken from the data (their smallest gap, for readings of few digits that is a digit), which is never
-    finer than what they have: the bound is kept for quantised data, too.
+    resolution is that of the data themselves, see `resolution`: of 64 readings of six digits and more no two are equal.
     """
     noise = problem.noise
     assert isinstance(noise, Gaussian)
@@ -43,8 +47,7 @@ def repeats_test(problem: Problem) -> list[Measured]:
         if m < 2 or len(values) < 2:
             p.append(1.0)
             continue
-        ulp = torch.finfo(numbers.dtype).eps * float(values.abs().max())
-        rate = log(max(ulp, float(values.diff().min())) / ((2 * pi) ** 0.5 * float(s.min())))
+        rate = log(resolution(values.cpu().numpy()) / ((2 * pi) ** 0.5 * float(s.min())))
         c = int(counts.max())
         p.append(min(1.0, float(np.exp(min(0.0, _log_tuples(m, c, rate))))))
         if c > most:
@@ -54,6 +57,45 @@ def repeats_test(problem: Problem) -> list[Measured]:
     text = f"the value {value:.4g} occurs {most} times" if most > 1 else "no value occurs twice"
     notice = f"can detect {needed} sensors stuck at one value" if needed else "too few data for this test"
     return [Measured(name="repeated values", value=float(most), p=np.array(p), text=f"{text}; {notice}")]
+
+
+def resolution(values: NDArray[np.float64]) -> float:
+    """The step in which different ``values``, in order, are told apart: a digit, a count of a converter, a rounding.
+
+    The coarsest of: the rounding of the shortest floating-point format that holds all of them (a number in single
+    precision stays one when it is converted), of the fewest decimal digits that do, and a common spacing, of which all
+    gaps are multiples.
+    """
+    formats = (d for d in (np.float16, np.float32) if np.array_equal(values, values.astype(d).astype(np.float64)))
+    rounding = np.spacing(np.abs(values).astype(next(formats, np.float64))).astype(np.float64)
+    found = [float(rounding.mean())]
+    digits = np.floor(np.log10(np.where(values == 0, 1.0, np.abs(values))))
+    tolerance = 4 * np.finfo(np.float64).eps * np.abs(values)
+    for count in range(1, _DIGITS):
+        unit = 10.0 ** (digits - count + 1)
+        if bool((np.abs(values - np.round(values / unit) * unit) <= tolerance).all()):
+            found.append(float(unit.max()))
+            break
+    gaps = np.sort(np.diff(values))
+    spacings = (_spacing(gaps, float(gaps[0]) / share, 2 * float(rounding.max())) for share in range(1, _SHARES + 1))
+    return max(found + [s for s in spacings if s is not None][:1])
+
+
+def _spacing(gaps: NDArray[np.float64], guess: float, error: float) -> float | None:
+    """The spacing near ``guess`` that all ``gaps``, rising and known to ``error``, are multiples of; None without one.
+
+    It is known the better the longer the gap that it was last taken from; where multiples can no longer be told from
+    anything else there is none.
+    """
+    longest = 1.0
+    for gap in gaps:
+        number = max(1.0, round(gap / guess))
+        slack = error * (1 + number / longest)
+        if abs(gap - number * guess) > slack or slack > guess / _CLEAR:
+            return None
+        if number > longest:
+            guess, longest = gap / number, number
+    return guess
 
 
 def _log_tuples(m: int, c: int, rate: float) -> float:

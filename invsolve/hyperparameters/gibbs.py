@@ -62,12 +62,16 @@ def draw_by_gibbs(request: HyperparameterRequest, progress: Progress) -> Hyperpa
         x, chi2, result = _signals(request, unknowns.transport(z), 0)
         step(1, sweeps + 1)
         for sweep in range(1, sweeps + 1):
+            if trace and request.over():
+                break
             z = _scalars(request, z, x, nugget, draws, sweep)
             x, chi2, result = _signals(request, unknowns.transport(z), sweep)
             trace.append(z)
             step(sweep + 1, sweeps + 1)
-    how = f"{' and '.join(unknowns.names)}: by {sweeps} Gibbs sweeps of a chain for every sample."
+    how = f"{' and '.join(unknowns.names)}: by {len(trace)} Gibbs sweeps of a chain for every sample."
     warnings = (*result.warnings, *_memory(unknowns.names, trace))
+    if len(trace) < sweeps:
+        warnings += (f"the budget was spent after {len(trace)} of {sweeps} Gibbs sweeps: give a larger one",)
     return HyperparameterDraws(
         samples=x,
         theta=unknowns.transport(z),

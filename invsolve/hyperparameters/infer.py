@@ -12,6 +12,7 @@ What is approximate: the strategy, and the finite number of sweeps.
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import torch
 
@@ -34,6 +35,8 @@ def infer(request: HyperparameterRequest, progress: Progress) -> Result:
     started = time.perf_counter()
     unknowns = request.unknowns
     with torch.no_grad(), tally() as calls:
+        limit = request.over_after
+        request = replace(request, over=lambda: limit(calls.total()))
         lacking = _no_lattice(request)
         if request.hierarchy.method == "lattice" and lacking:
             raise UnsupportedError(f"solve: no lattice over the unknown scalars, because {lacking}.")

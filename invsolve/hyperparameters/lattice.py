@@ -30,6 +30,10 @@ _DROP = {1: (12.5, 5.7e-7), 2: (10.0, 4.5e-5), 3: (8.0, 1.1e-3)}
 _COARSE, _COARSE_GIVEN = 0.8, 0.6  # spacings per (conditional) std below which moments of a lattice mean nothing
 
 
+class Spent(Exception):
+    """Thrown into an explorer: it ends with the lattice that it has."""
+
+
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Lattice:
@@ -87,6 +91,8 @@ def explore(dims: int, spacing: float, tolerance: float = 0.02, widest: float | 
     densities ask for the same nodes. Nodes are added next to all that lie within the drop of the peak: the set follows
     curved and correlated densities.
 
+    An explorer that `Spent` is thrown into ends with its last lattice, or with the widest cells of the scan.
+
     Raises UnsupportedError where no density is finite or too many nodes would be needed.
     """
     drop, share = _DROP[dims]
@@ -97,29 +103,49 @@ def explore(dims: int, spacing: float, tolerance: float = 0.02, widest: float | 
             f"solve: a scan of the unknown scalars {widest:g} prior std apart has {count} nodes, more than "
             f"{_MAX_NODES}. Take a larger scan in iv.Hierarchy, or narrower distributions of the scalars."
         )
-    start = yield from scan(values, dims, drop, widest)
-    if start is None:
-        raise UnsupportedError(
-            "solve: the evidence is not finite for any value of the unknown scalars that was tried. "
-            "Check their distributions against the data, and the number of steps of the strategy."
-        )
-    steps, seeds = start.steps, start.seeds
-    for _ in range(_ROUNDS):
-        found = yield from _flood(values, steps, seeds, drop)
-        logs = torch.tensor([values[n] for n in found], dtype=torch.float64, device="cpu")
-        lattice = Lattice(nodes=tuple(found), log_mass=logs + math.log(math.prod(steps)), steps=steps, truncation=share)
-        finer = _finer(lattice, spacing, tolerance)
-        if finer == steps:
-            # A bound of many times the mass that was found says no more than that nothing is known.
-            return replace(lattice, hidden=math.exp(min(start.hidden - float(lattice.log_total), 300.0)))
-        best = float(logs.max())
-        seeds = [n for n, v in zip(found, logs.tolist(), strict=True) if v >= best - drop]
-        steps = finer
-    raise UnsupportedError("solve: no lattice resolves the unknown scalars. Use iv.Hierarchy(method='gibbs').")
+    lattice: Lattice | None = None
+    try:
+        start = yield from scan(values, dims, drop, widest)
+        if start is None:
+            raise UnsupportedError(
+                "solve: the evidence is not finite for any value of the unknown scalars that was tried. "
+                "Check their distributions against the data, and the number of steps of the strategy."
+            )
+        steps, seeds = start.steps, start.seeds
+        for _ in range(_ROUNDS):
+            found = yield from _flood(values, steps, seeds, drop)
+            logs = torch.tensor([values[n] for n in found], dtype=torch.float64, device="cpu")
+            lattice = Lattice(
+                nodes=tuple(found), log_mass=logs + math.log(math.prod(steps)), steps=steps, truncation=share
+            )
+            finer = _finer(lattice, spacing, tolerance)
+            if finer == steps:
+                # A bound of many times the mass that was found says no more than that nothing is known.
+                return replace(lattice, hidden=math.exp(min(start.hidden - float(lattice.log_total), 300.0)))
+            best = float(logs.max())
+            seeds = [n for n, v in zip(found, logs.tolist(), strict=True) if v >= best - drop]
+            steps = finer
+        raise UnsupportedError("solve: no lattice resolves the unknown scalars. Use iv.Hierarchy(method='gibbs').")
+    except Spent:
+        lattice = lattice or _widest_cells(values, dims, widest, share)
+        return replace(lattice, hidden=math.inf)
 
 
-def run(explorers: Sequence[Explorer], evaluate: Evaluate) -> list[Lattice]:
-    """The lattices of several densities side by side: a node that many ask for is evaluated for all of them at once."""
+def _widest_cells(values: dict[Node, float], dims: int, widest: float, share: float) -> Lattice:
+    """The lattice of the scan before any cell was halved, as far as it is known."""
+    step = 8 / 2 ** math.ceil(math.log2(8 / widest))
+    found = [n for n, v in sorted(values.items()) if math.isfinite(v) and all((x / step).is_integer() for x in n)]
+    if not found:
+        raise UnsupportedError("solve: the budget was spent before the evidence of any value of the scalars was known.")
+    logs = torch.tensor([values[n] for n in found], dtype=torch.float64, device="cpu") + dims * math.log(step)
+    return Lattice(nodes=tuple(found), log_mass=logs, steps=(step,) * dims, truncation=share)
+
+
+def run(explorers: Sequence[Explorer], evaluate: Evaluate, over: Callable[[], bool] = lambda: False) -> list[Lattice]:
+    """The lattices of several densities side by side: a node that many ask for is evaluated for all of them at once.
+
+    When time is ``over`` every explorer ends with the lattice that it has.
+    """
     lattices: dict[int, Lattice] = {}
     asked: dict[int, list[Node]] = {i: next(explorer) for i, explorer in enumerate(explorers)}
     while asked:
@@ -127,11 +153,15 @@ def run(explorers: Sequence[Explorer], evaluate: Evaluate) -> list[Lattice]:
         for i, nodes in asked.items():
             for node in nodes:
                 who.setdefault(node, []).append(i)
-        known = {node: dict(zip(some, evaluate(node, some), strict=True)) for node, some in who.items()}
+        inner = sorted(who, key=lambda node: sum(x * x for x in node))  # what counts most first, should time end
+        known = {node: dict(zip(who[node], evaluate(node, who[node]), strict=True)) for node in inner}
         following: dict[int, list[Node]] = {}
         for i, nodes in asked.items():
             try:
                 following[i] = explorers[i].send([known[node][i] for node in nodes])
+                if over():
+                    del following[i]
+                    explorers[i].throw(Spent())
             except StopIteration as end:
                 lattices[i] = end.value
         asked = following

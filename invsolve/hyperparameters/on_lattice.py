@@ -36,7 +36,7 @@ def draw_by_lattice(request: HyperparameterRequest, progress: Progress) -> Hyper
     evidences = _Evidences(request)
     tolerance = 0.02 if isinstance(request.strategy, Exact) else 0.2  # of estimates, nats
     widest = request.hierarchy.scan or (WIDEST if isinstance(request.strategy, Exact) else WIDEST_SAMPLED)[dims]
-    lattices = run([explore(dims, spacing, tolerance, widest) for _ in range(request.batch)], evidences)
+    lattices = run([explore(dims, spacing, tolerance, widest) for _ in range(request.batch)], evidences, request.over)
     uniform = _uniform(request, range(request.rows), 0)
     members: dict[Node, list[int]] = {}  # node -> its rows
     for b, lattice in enumerate(lattices):
@@ -94,9 +94,14 @@ class _Evidences:
         self.known: dict[tuple[Node, int], tuple[float, float]] = {}  # (node, item) -> log p(y | theta), its error
         self._kept: dict[tuple[Node, int], tuple[Result, int]] = {}  # weighted samples of an item
         self._numbers = 0
+        self.left_out = 0  # nodes that the budget left no time for
         self._priors: dict[tuple[float, ...], Prior] = {}
 
     def __call__(self, node: Node, items: list[int]) -> list[float]:
+        if self.known and self.request.over():
+            self.left_out += 1
+            self.known |= {(node, b): (math.nan, math.nan) for b in items}
+            return [math.nan] * len(items)
         z = torch.tensor(node, dtype=torch.float64, device="cpu")
         log, se = self._evidence(node, self.request.unknowns.transport(z), items)
         self.known |= {(node, b): (float(log[i]), float(se[i])) for i, b in enumerate(items)}
@@ -182,6 +187,12 @@ def _uniform(request: HyperparameterRequest, rows: Sequence[int], index: int) ->
 def _unresolved(request: HyperparameterRequest, lattices: Sequence[Lattice], evidences: _Evidences) -> tuple[str, ...]:
     """What scan and lattices could not settle, in words."""
     names, found = " and ".join(request.unknowns.names), []
+    if request.over():
+        computed = len({node for node, _ in evidences.known}) - evidences.left_out
+        return (
+            f"the budget was spent after {computed} values of {names}, and their posterior is that of a lattice which "
+            "is too coarse. Give a larger budget, or narrower distributions",
+        )
     if (hidden := max(lattice.hidden for lattice in lattices)) > _HIDDEN:
         share = f"{hidden:.2g} of" if hidden < 1 else "more than"
         found.append(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, final
 
@@ -84,6 +84,9 @@ class HyperparameterRequest:
     seed: int
     keys: Sequence[int]  # of the items
     warnings: tuple[str, ...] = ()  # of the model at the medians
+    # Whether so many calls are more than the budget: what was not begun is then left out.
+    over_after: Callable[[int], bool] = lambda calls: False
+    over: Callable[[], bool] = lambda: False  # the same of the calls so far
 
     @property
     def strategy(self) -> Strategy:

@@ -17,6 +17,7 @@ EVIDENCE_SE = 1.0  # nats: above it islands disagree by factors, and one of them
 _UNSEEN = "a mode that none of them met is not seen"
 MEAN_TEST = "bound on the mean's error (posterior std)"
 STD_TEST = "bound on the std's relative error"
+_NO_BOUND = 100.0
 POWER = "power of the likelihood that was reached"
 
 
@@ -88,7 +89,7 @@ class Certificate:
         lines = [head]
         if self.reached and not self.exact:
             lines.append(f"  from independent ensembles that agree; {self.looked or _UNSEEN}")
-        lines += [f"  {name}: {value:.3g}" for name, value in self.tests.items()]
+        lines += [f"  {name}: {said(name, value, digits=3)}" for name, value in self.tests.items()]
         for a in self.attempts:
             count = "certified" if a.reached else "not certified"
             if a.items > 1:
@@ -141,6 +142,16 @@ class Certificate:
         found = "exact" if self.exact else "reached" if self.reached else "not reached"
         return f"Certificate({found}, {len(self.attempts)} attempt(s))"
 
+    @property
+    def word(self) -> str:
+        """One or two words: exact, certified, not certified."""
+        return "exact" if self.exact else "certified" if self.reached else "not certified"
+
+
+def said(name: str, value: float, *, digits: int = 2) -> str:
+    """A test's value in words: an error of a hundred stds is no bound, whatever number stands there."""
+    return "none" if name != POWER and value > _NO_BOUND else f"{value:.{digits}g}"
+
 
 def worst(name: str, value: Tensor) -> float:
     """The worst item's value of a test, ``(items,)``, NaN being worse than any: of powers the least, else the most."""
@@ -163,7 +174,7 @@ def judged(info: Diagnostics) -> tuple[Tensor, dict[str, Tensor], str]:
         good.append(info.beta >= 1)
     passed = torch.stack(good).all(0)
     wrong = [
-        f"{name} {worst(name, value):.2g}"
+        f"{name} {said(name, worst(name, value))}"
         for (name, value), fine in zip(tests.items(), good, strict=True)
         if not bool(fine.all())
     ]

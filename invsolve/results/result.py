@@ -85,9 +85,10 @@ class Result(PosteriorSamples):
         number = int(self.failed.sum())
         failed = f", failed={number} of {self.failed.numel()}" if number else ""
         name = str(self.samples.dtype).removeprefix("torch.")
+        certified = f", {self.certificate.word}" if self.certificate is not None else ""
         said = f", {len(self.warnings)} in `warnings`" if self.warnings else ""
         return (
-            f"Result(samples={tuple(self.samples.shape)} {name}, {self.status.name}{failed}, "
+            f"Result(samples={tuple(self.samples.shape)} {name}, {self.status.name}{certified}{failed}, "
             f"strategy={' '.join(self.strategy.split())}, nfe={self.nfe:g}, {self.seconds:.3g} s{said})"
         )
 

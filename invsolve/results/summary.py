@@ -34,6 +34,8 @@ def _rows(result: PosteriorSamples) -> list[tuple[str, str]]:
     if bool(result.failed.any()):
         rows.append(("failed", f"{int(result.failed.sum())} of {result.failed.numel()} samples"))
     rows.append(("strategy", f"{result.strategy}: {result.why}"))
+    if result.certificate is not None:
+        rows.append(("certificate", str(result.certificate).splitlines()[0]))
     if result.problem is not None:
         rows.append(("problem", repr(result.problem)))
     if result.prior is not None:

@@ -17,9 +17,18 @@ _RESIDUAL = 1e-2  # relative residual of a guidance's linear solve that is menti
 _THIN, _FEWEST = 0.1, 1.5  # share and number of effective samples below which weights are mentioned
 
 
-def fit_warnings(chi2: Tensor, info: Mapping[str, Tensor]) -> tuple[str, ...]:
-    """Of the rows of a solve: their chi^2 per datum (NaN where a row failed), and what the strategy said of them."""
-    return (*misfit(chi2), *shortfalls(info))
+def fit_warnings(chi2: Tensor, info: Mapping[str, Tensor], *, stopped: bool = False) -> tuple[str, ...]:
+    """Of the rows of a solve: their chi^2 per datum (NaN where a row failed), and what the strategy said of them.
+
+    ``stopped``: the budget ended it. Rows of chains that are not there yet do not fit for that reason.
+    """
+    power = _power(info)
+    reached = chi2 if power is None else chi2[power.view(chi2.shape).nan_to_num(nan=1.0) >= 1]
+    return (*(misfit(reached) if reached.numel() else ()), *shortfalls(info, stopped=stopped))
+
+
+def _power(info: Mapping[str, Tensor]) -> Tensor | None:
+    return Diagnostics.from_mapping(info).beta
 
 
 def misfit(chi2: Tensor) -> tuple[str, ...]:
@@ -59,14 +68,18 @@ def thinned(log_weights: Tensor, failed: Tensor) -> tuple[str, ...]:
     return tuple(found)
 
 
-def shortfalls(info: Mapping[str, Tensor]) -> tuple[str, ...]:
-    """What a strategy did not reach, from its ``info`` of these rows."""
+def shortfalls(info: Mapping[str, Tensor], *, stopped: bool = False) -> tuple[str, ...]:
+    """What a strategy did not reach, from its ``info`` of these rows; ``stopped``: because the budget ended it."""
     found = []
     # NaN: of items whose samples are not of chains.
     told = Diagnostics.from_mapping(info)
     power = float(told.beta.nan_to_num(nan=1.0).min()) if told.beta is not None and told.beta.numel() else 1.0
     if power < 1:
-        found.append(f"the chains reached the power {power:.2g} of the likelihood only: raise num_steps")
+        ended = "the budget ended when the chains had" if stopped else "the chains have"
+        found.append(
+            f"{ended} reached the power {power:.2g} of the likelihood: the samples are those of a posterior in which "
+            f"the data count that much less. {'Give a larger budget' if stopped else 'Raise num_steps'}"
+        )
     for name, value in told.residuals.items():
         worst = float(value.nan_to_num(0).max()) if value.numel() else 0.0
         if worst > _RESIDUAL:

@@ -13,7 +13,7 @@ from invsolve.results.certificate import Attempt, Certificate, judged
 from invsolve.results.strategy_output import StrategyOutput
 from invsolve.solving.best import ERROR, BestSoFar, power
 from invsolve.solving.loop import never
-from invsolve.solving.pricing import fitted, price, shortest, smaller
+from invsolve.solving.pricing import expected_rows, fitted, price, shortest, smaller
 from invsolve.solving.request import SolveRequest
 from invsolve.solving.spending import Amount, Budget, Spending
 from invsolve.solving.wider_start import DRAWS, Look, fewer
@@ -69,6 +69,7 @@ class _Escalation:
     best: BestSoFar | None = None
     missing: str = ""
     looked: str = ""
+    needs: str = ""  # what a budget that is too small for any strategy should be
     stopped: bool = False
     # What a kind's first candidate took, for all items, and its relative cost.
     taken: dict[tuple[str, float], tuple[Amount, float]] = field(default_factory=dict)
@@ -78,23 +79,25 @@ class _Escalation:
         return len(self.request.problem.data)
 
     def fitted(self, tries: list[Candidate], fallbacks: list[Candidate]) -> tuple[list[Candidate], list[Candidate]]:
-        """The candidates as small as the budget demands; if not even guidance would end in time, its least steps."""
+        """The candidates as small as the budget demands: ensembles, else guidance, else the least of all."""
         problem, prior = self.request.problem, self.request.prior
-        rows = self.request.num_samples * self.batch
-        row = price(problem, prior, self.spending.left())
-        for index, candidate in enumerate(fallbacks):
-            small = fitted(candidate, problem, prior, row, self.spending.left(1 - _KEPT_BACK), rows)
-            fallbacks[index] = small or shortest(candidate)
-        if fallbacks:
-            self.spending.kept_back = _KEPT_BACK
+        rows, left = self.request.num_samples * self.batch, self.spending.left()
+        row = price(problem, prior, left)
+
+        def fit(candidate: Candidate, share: float = 1.0) -> Candidate | None:
+            return fitted(candidate, problem, prior, row, left * share, rows)
+
         for index, candidate in enumerate(tries):
-            small = fitted(candidate, problem, prior, row, self.spending.left(), rows)
-            if small is not None:
-                return [small, *tries[index + 1 :]], fallbacks
-        if fallbacks:
+            if small := fit(candidate):
+                kept = [c for f in fallbacks if (c := fit(f, _KEPT_BACK))]
+                self.spending.kept_back = _KEPT_BACK if kept else 0.0
+                return [small, *tries[index + 1 :]], kept
+        if fallbacks and (guided := fit(fallbacks[0])):
             why = "No ensemble would end within the budget, so moment-matching guidance, an approximation here."
-            return [replace(fallbacks[0], why=why, is_fallback=False)], []
-        return [shortest(tries[0])], []
+            return [replace(guided, why=why, is_fallback=False)], []
+        least = shortest(tries[0])
+        self.needs = self.spending.budget.described(row * (expected_rows(least, problem, prior, rows) / _USED))
+        return [least], []
 
     def tried(self, candidate: Candidate, number: int) -> bool:
         """Run one more strategy on what is not certified yet; whether another one may follow."""
@@ -160,7 +163,8 @@ class _Escalation:
         found = self._run(candidate, items, number)
         passed, tests, wrong = _judged(candidate, found, len(items))
         if found.stopped and wrong:
-            wrong = f"stopped when the budget was spent: {wrong}"
+            more = f" ({self.needs} would do for the smallest ensemble)" if self.needs else ""
+            wrong = f"stopped when the budget was spent{more}: {wrong}"
         self._attempt(candidate, found, passed, wrong or ("every test passed" if candidate.tested else ""))
         if self.best is None:
             self.best = BestSoFar.first(found, candidate, passed, tests)

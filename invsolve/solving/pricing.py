@@ -10,12 +10,15 @@ import torch
 from torch import Tensor
 
 from invsolve.core.counting import tally
+from invsolve.hyperparameters.request import Hierarchy
 from invsolve.operators.base import BlackBox
 from invsolve.priors.base import Prior
 from invsolve.priors.capabilities import HasTransport
 from invsolve.problem import Problem
 from invsolve.solving.spending import Amount
+from invsolve.strategies.base import Strategy
 from invsolve.strategies.choice.candidates import Candidate
+from invsolve.strategies.exact import Exact
 from invsolve.strategies.guidance.mmps import MMPS
 from invsolve.strategies.mcmc.noise_mcmc import NoiseMCMC
 from invsolve.strategies.smc.smc import DENSE_SIZE, SMC
@@ -31,7 +34,8 @@ _SMALL = 64  # chains below which there are 4 islands of 4 rounds
 _LEAST_CHAINS = 24
 _LEAST_PARTICLES = 32  # on an island
 _PRODUCTS = 6  # of guidance at a level: linear solves
-_LEAST_STEPS = 10
+_LEAST_STEPS = 5
+_NODES = {1: 50, 2: 150, 3: 400}  # of a lattice over so many scalars, scan and draws included, about
 _FLOW = 25  # evaluations of a probability flow
 
 
@@ -69,6 +73,20 @@ def _row(problem: Problem, prior: Prior, rows: int) -> None:
             back(clean)
 
 
+def expected_rows(candidate: Candidate, problem: Problem, prior: Prior, rows: int) -> float:
+    """How many rows, as `price` prices them, a strategy will take; ``rows``: of one without an ensemble."""
+    strategy, items = candidate.strategy, len(problem.data)
+    if isinstance(strategy, NoiseMCMC):
+        short, gradients = strategy.rounds < 8, not isinstance(problem.operator, BlackBox)
+        each = (_SHORT_GRADIENTS if short else _GRADIENTS) if gradients else (_SHORT_VALUES if short else _VALUES)
+        return each * strategy.chains * items * (1 if isinstance(prior, HasTransport) else _FLOW)
+    if isinstance(strategy, SMC):
+        n = prod(problem.shape) * (2 if problem.signal_dtype.is_complex else 1)
+        products = n + 1 if n <= DENSE_SIZE else _PRODUCTS
+        return strategy.num_steps * items * products * candidate.particles * candidate.islands
+    return strategy.num_steps * rows * _PRODUCTS
+
+
 def fitted(
     candidate: Candidate, problem: Problem, prior: Prior, row: Amount, left: Amount, rows: int
 ) -> Candidate | None:
@@ -76,23 +94,46 @@ def fitted(
 
     ``row`` is the price of a row, ``rows`` how many a strategy without an ensemble has.
     """
-    strategy, have = candidate.strategy, left * _USED
+    have = left * _USED
+
+    def share(of: Candidate) -> float:
+        return (row * expected_rows(of, problem, prior, rows)).into(have)
+
+    strategy, fits = candidate.strategy, share(candidate)
+    if fits >= 1:
+        return candidate
     if isinstance(strategy, NoiseMCMC):
-        return _chains(candidate, strategy, problem, prior, row, have)
+        if (chains := int(strategy.chains * fits)) > _SMALL:
+            return _with(candidate, chains // strategy.islands * strategy.islands)
+        few = _with(candidate, _SMALL)
+        chains = min(_SMALL, int(_SMALL * share(few)) // 8 * 8)
+        return _with(candidate, chains) if chains >= _LEAST_CHAINS else None
     if isinstance(strategy, SMC):
-        n = prod(problem.shape) * (2 if problem.signal_dtype.is_complex else 1)
-        each = row * (strategy.num_steps * len(problem.data) * (n + 1 if n <= DENSE_SIZE else _PRODUCTS))
-        total = int(each.into(have) if not isinf(each.into(have)) else 2**40)
-        particles = min(candidate.particles, total // candidate.islands)
+        particles = int(candidate.particles * fits)
         if particles < _LEAST_PARTICLES:
             return None
         return replace(candidate, particles=particles, cost=candidate.cost * particles / candidate.particles)
     if isinstance(strategy, MMPS):
-        fits = (row * (rows * _PRODUCTS)).into(have)
-        if fits >= strategy.num_steps:
-            return candidate
-        return replace(candidate, strategy=replace(strategy, num_steps=int(fits))) if fits >= _LEAST_STEPS else None
+        steps = int(strategy.num_steps * fits)
+        return replace(candidate, strategy=replace(strategy, num_steps=steps)) if steps >= _LEAST_STEPS else None
     return candidate
+
+
+def affordable(
+    strategy: Strategy, problem: Problem, prior: Prior, how: Hierarchy, scalars: int, left: Amount, num_samples: int
+) -> Strategy:
+    """The strategy for the signal given unknown scalars, so small that a whole inference ends within ``left``.
+
+    A lattice takes a solve for every node, Gibbs one for every sweep; at least the smallest ensemble is run, and the
+    inference then stops when the budget is spent.
+    """
+    if isinstance(strategy, Exact):
+        return strategy
+    lattice = strategy.gives_evidence and how.method != "gibbs" and scalars in _NODES
+    solves = _NODES[scalars] if lattice else how.num_sweeps + 1
+    one = Candidate(strategy=strategy, why="", particles=num_samples)
+    row, rows = price(problem, prior, left), num_samples * len(problem.data)
+    return (fitted(one, problem, prior, row, left * (1 / solves), rows) or shortest(one)).strategy
 
 
 def shortest(candidate: Candidate) -> Candidate:
@@ -123,18 +164,3 @@ def _with(candidate: Candidate, chains: int) -> Candidate:
     cost = candidate.cost * chains / strategy.chains
     few = {"islands": 4, "rounds": 4} if chains <= _SMALL else {}
     return replace(candidate, strategy=replace(strategy, chains=chains, **few), cost=cost)
-
-
-def _chains(
-    candidate: Candidate, strategy: NoiseMCMC, problem: Problem, prior: Prior, row: Amount, have: Amount
-) -> Candidate | None:
-    gradients = not isinstance(problem.operator, BlackBox)
-    flow = 1 if isinstance(prior, HasTransport) else _FLOW
-    each = row * (flow * len(problem.data))
-    fits = (each * (_GRADIENTS if gradients else _VALUES)).into(have)
-    if fits >= strategy.chains:
-        return candidate
-    if fits >= _SMALL:
-        return _with(candidate, int(fits) // strategy.islands * strategy.islands)
-    chains = int((each * (_SHORT_GRADIENTS if gradients else _SHORT_VALUES)).into(have)) // 8 * 8
-    return _with(candidate, min(chains, _SMALL)) if chains >= _LEAST_CHAINS else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -25,9 +26,10 @@ from invsolve.results.result import Result
 from invsolve.results.status import Status
 from invsolve.solving.escalation import escalate
 from invsolve.solving.loop import DrawFactory
+from invsolve.solving.pricing import affordable
 from invsolve.solving.request import SolveRequest
 from invsolve.solving.solver import StrategySolver, keyed
-from invsolve.solving.spending import Budget
+from invsolve.solving.spending import Budget, Spending
 from invsolve.solving.validation import (
     check_budget,
     check_options,
@@ -166,8 +168,9 @@ def solve(
     saved = checked_checkpoint(checkpoint)
     keys = item_keys(item_ids, len(problem.data))
     meter = progress or NoProgress()
+    limit = check_budget("solve", budget, strategy)
     if unknowns is not None:
-        for name, given in (("checkpoint", saved), ("draws", draws), ("budget", budget)):
+        for name, given in (("checkpoint", saved), ("draws", draws)):
             if given is not None:
                 raise UnsupportedError(f"solve: `{name}` does not work with unknown scalars ({unknowns.names[0]}).")
         how = checked_hierarchy(hierarchy)
@@ -175,6 +178,9 @@ def solve(
             chosen, why = strategy, "Chosen by the caller."
         else:
             chosen, why = choose(*typical, how, len(unknowns.names))
+        spending = Spending(budget=limit) if limit is not None else None
+        if spending is not None:
+            chosen = affordable(chosen, *typical, how, len(unknowns.names), spending.left(), num_samples)
         check_units(*typical)
         warnings = derivative_warning(*typical) + level_warnings(typical[1], chosen)
         inference = HyperparameterRequest(
@@ -187,6 +193,8 @@ def solve(
             num_samples=num_samples,
             warnings=warnings,
         )
+        if spending is not None:
+            inference = replace(inference, over_after=lambda calls: spending.over(calls, lost=False))
         return _returned(infer(inference, meter), throw)
     if hierarchy is not None:
         raise invalid(
@@ -197,7 +205,6 @@ def solve(
             "Give a distribution, e.g. iv.noise.Gaussian(std=iv.LogNormal(median=0.1, factor=3)).",
         )
     warnings = derivative_warning(problem, prior)
-    limit = check_budget("solve", budget, strategy)
     request = SolveRequest(
         problem=problem,
         prior=prior,

@@ -83,7 +83,7 @@ class StrategySolver:
         """What this solver found for a request, with the warnings that its rows deserve."""
         num_samples, batch, weights = request.num_samples, len(request.problem.data), output.log_weights
         failed = failed_rows(output.samples, weights, self.prior)
-        warnings += fit_warnings(torch.where(failed, torch.nan, output.chi2), output.info)
+        warnings += fit_warnings(torch.where(failed, torch.nan, output.chi2), output.info, stopped=output.stopped)
         if weights is not None:
             warnings += thinned(weights.view(num_samples, batch), failed.view(num_samples, batch))
             if not request.weighted:

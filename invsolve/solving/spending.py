@@ -51,6 +51,12 @@ class Budget:
             return _USUAL if self.evaluations is None else math.inf
         return self.seconds
 
+    def described(self, amount: Amount) -> str:
+        """An amount in the budget's own unit."""
+        if math.isinf(self.limit):
+            return f"about {amount.evaluations:,.0f} evaluations"
+        return f"about {amount.seconds:.2g} s" if amount.seconds < 100 else f"about {amount.seconds:,.0f} s"
+
 
 @final
 @dataclass(kw_only=True)

@@ -15,7 +15,7 @@ from torch import Tensor
 import invsolve as iv
 from invsolve.diagnostics.exchangeability import mean_rank_limit, stands_out, uniform_rank_p
 from invsolve.diagnostics.prior_data_conflict import evidence, evidence_tests
-from invsolve.diagnostics.repeated_values import repeats_test
+from invsolve.diagnostics.repeated_values import repeats_test, resolution
 from invsolve.diagnostics.report import LEVEL, RANKED, SHARES
 from invsolve.diagnostics.resolve import with_data
 from invsolve.errors import UnsupportedError
@@ -219,6 +219,31 @@ def test_repeats_are_counted_and_digits_are_forgiven():
     assert repeats_test(iv.Problem(A, y, noise=correlated)) == []
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_two_equal_readings_of_continuous_data_are_seen(dtype):
+    y = torch.randn(1, 64, generator=torch.Generator().manual_seed(0), dtype=dtype)
+    A = iv.operators.Matrix(matrix=torch.eye(64, dtype=dtype))
+    assert repeats_test(iv.Problem(A, y, noise=0.3))[0].p.min() == 1
+    y[0, 5] = y[0, 40]
+    found = repeats_test(iv.Problem(A, y, noise=0.3))[0]
+    assert found.value == 2 and found.p[0] < SHARES["repeated values"] and "can detect 2 sensors" in found.text
+
+
+@pytest.mark.parametrize("count", [32, 64, 1000])
+def test_the_resolution_of_data_is_found(count):
+    """Single precision, in double too; decimals; a converter with and without an offset; significant digits."""
+    x = np.random.default_rng(count).standard_normal(count)
+    single = x.astype(np.float32).astype(np.float64)
+    assert resolution(np.unique(x)) == np.spacing(np.abs(x)).mean()
+    assert resolution(np.unique(single)) == np.spacing(np.abs(x).astype(np.float32)).mean()
+    assert resolution(np.unique(x.round(3))) == pytest.approx(1e-3)
+    for spacing, offset in ((0.0137, 0.0), (0.0137, 5.3), (2**-7 / 3, 0.1)):
+        counts = (x / spacing).round() * spacing + offset
+        assert resolution(np.unique(counts)) == pytest.approx(spacing)
+        assert resolution(np.unique(counts.astype(np.float32).astype(np.float64))) == pytest.approx(spacing, rel=1e-3)
+    assert resolution(np.unique([float(f"{v:.6g}") for v in x])) == pytest.approx(1e-5)
+
+
 def test_missing_data_are_no_repeats():
     mask = iv.operators.Mask(mask=torch.arange(300) < 200)
     y = torch.randn(1, 300, generator=torch.Generator().manual_seed(0))
@@ -335,7 +360,7 @@ def test_weighted_samples_are_checked_by_what_is_exact_for_them():
     )
     A = iv.operators.Matrix(matrix=torch.eye(8))
     y = prior.sample(1, seed=0) + 0.3 * torch.randn(1, 8, generator=torch.Generator().manual_seed(0))
-    report = iv.solve(A, y, prior, noise=0.3, strategy=iv.strategies.SMC(), num_samples=512).check()
+    report = iv.solve(A, y, prior, noise=0.3, strategy=iv.strategies.SMC(), num_samples=512, weighted=True).check()
     assert report.passed and "no replicated data" in str(report) and report["split data"].p_value > 1 / 256
 
 

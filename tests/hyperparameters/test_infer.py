@@ -487,7 +487,6 @@ def test_what_does_not_work_with_unknowns(tmp_path):
     for options, message in (
         ({"checkpoint": tmp_path / "c"}, "checkpoint.*unknown scalars"),
         ({"draws": lambda items, samples: None}, "draws.*unknown scalars"),
-        ({"budget": 5.0}, "budget.*unknown scalars"),
         ({"strategy": iv.strategies.MMPS(), "hierarchy": iv.Hierarchy(method="lattice")}, "MMPS gives no evidence"),
     ):
         with pytest.raises(UnsupportedError, match=message):

@@ -176,7 +176,7 @@ def test_weights_of_a_strategy_reach_the_result():
     assert draws.log_weights is None and float(draws.ess) == pytest.approx(float(result.ess))
     assert float(draws.info["ess"][0]) == pytest.approx(float(result.ess))
     assert (draws.samples.mean(0) - result.mean).abs().max() < 1 / math.sqrt(20000)  # systematic: less than of draws
-    assert torch.equal(draws.info["size"], draws.samples.square().sum(1)) and draws.interval(0.9).lower.shape == (N,)
+    assert torch.equal(draws.info["size"], draws.samples.square().sum(1)) and draws.interval(0.9)[0].shape == (N,)
     with pytest.raises(
         iv.errors.InputError, match=r"Weighted: `samples\(state\)` must be of shape \(2, 6\), got \(2, 2\)"
     ):
