@@ -162,5 +162,5 @@ def _with(candidate: Candidate, chains: int) -> Candidate:
     strategy = candidate.strategy
     assert isinstance(strategy, NoiseMCMC)
     cost = candidate.cost * chains / strategy.chains
-    few = {"islands": 4, "rounds": 4} if chains <= _SMALL else {}
-    return replace(candidate, strategy=replace(strategy, chains=chains, **few), cost=cost)
+    islands, rounds = (4, 4) if chains <= _SMALL else (strategy.islands, strategy.rounds)
+    return replace(candidate, strategy=replace(strategy, chains=chains, islands=islands, rounds=rounds), cost=cost)
