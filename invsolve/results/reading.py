@@ -15,6 +15,7 @@ from torch import Tensor
 from invsolve.core.packing import Layout, Part
 from invsolve.errors import FileError, InvsolveError
 from invsolve.results.certificate import Certificate
+from invsolve.results.names import legal
 from invsolve.results.result import Result
 from invsolve.results.status import Status
 from invsolve.results.writing import MARK, VERSION
@@ -130,8 +131,8 @@ def _read(file: Any, refuse: Callable[[str], FileError]) -> Result:
         seed=run["seed"],
         settings=settings,
         versions=run["versions"],
-        info={key: variable(f"info_{key}", dtype) for key, dtype in run["info"].items()},
-        parameters={key: variable(f"parameter_{key}", dtype) for key, dtype in run["parameters"].items()},
+        info={key: variable(f"info_{legal(key)}", dtype) for key, dtype in run["info"].items()},
+        parameters={key: variable(f"parameter_{legal(key)}", dtype) for key, dtype in run["parameters"].items()},
         layout=_layout_from_list(run["layout"]),
         warnings=tuple(run["warnings"]),
         dims=None if run["dims"] is None else tuple(run["dims"]),

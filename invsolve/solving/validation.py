@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from math import prod
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +12,7 @@ import torch
 from invsolve import strategies
 from invsolve.core.arrays import as_tensor
 from invsolve.core.checkpoint import Checkpoint
+from invsolve.core.files import check_target
 from invsolve.core.random import item_key
 from invsolve.core.validation import check_int, kind_dtype
 from invsolve.errors import OperatorError, UnsupportedError, invalid, invalid_type
@@ -159,8 +159,8 @@ def checked_checkpoint(checkpoint: Any) -> Checkpoint | None:
         saved = Checkpoint(path=checkpoint)
     else:
         raise invalid_type("solve", "checkpoint", "a path or an iv.Checkpoint", checkpoint)
-    if saved is not None and not (folder := Path(saved.path).resolve().parent).is_dir():
-        raise invalid("solve", "checkpoint", "in a folder that exists", str(folder), "Make it first.")
+    if saved is not None:
+        check_target("solve", "checkpoint", saved.path, regular=True)
     return saved
 
 
