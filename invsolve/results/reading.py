@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
+from invsolve.core.arrays import from_array
 from invsolve.core.packing import Layout, Part
 from invsolve.errors import FileError, InvsolveError
 from invsolve.results.certificate import Certificate
@@ -160,8 +160,7 @@ def _variable(file: Any, key: str, dtypes: tuple[str, ...], refuse: Callable[[st
     value: np.ndarray[Any, Any] = data[()]
     if dtype == "bool":
         value = value != 0
-    value = np.ascontiguousarray(value, dtype=value.dtype.newbyteorder("=")).reshape(data.shape)
-    return torch.from_numpy(value)
+    return from_array(value)
 
 
 def _attribute(file: Any, key: str, kinds: str) -> np.ndarray[Any, Any] | None:
