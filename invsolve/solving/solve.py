@@ -35,6 +35,7 @@ from invsolve.solving.validation import (
     checked_model,
     checked_strategy,
     derivative_warning,
+    filler_warning,
     item_keys,
     level_warnings,
 )
@@ -165,7 +166,7 @@ def solve(
         else:
             chosen, why = choose(*typical, how, len(unknowns.names))
         check_units(*typical)
-        warnings = derivative_warning(*typical) + level_warnings(typical[1], chosen)
+        warnings = derivative_warning(*typical) + filler_warning(*typical) + level_warnings(typical[1], chosen)
         inference = HyperparameterRequest(
             unknowns=unknowns,
             solver=StrategySolver(prior=typical[1], strategy=chosen, chunk=chunk, reproducible=reproducible),
@@ -185,7 +186,7 @@ def solve(
             repr(hierarchy),
             "Give a distribution, e.g. iv.noise.Gaussian(std=iv.LogNormal(median=0.1, factor=3)).",
         )
-    warnings = derivative_warning(problem, prior)
+    warnings = derivative_warning(problem, prior) + filler_warning(problem, prior)
     limit = check_budget("solve", budget, strategy)
     request = SolveRequest(
         problem=problem,
