@@ -58,7 +58,7 @@ class Multiplicative(Entrywise):
         return point, self._information(point)
 
     def _residual(self, y: Tensor, m: Tensor) -> Tensor:
-        return (y.log() - torch.maximum(m, _FLOOR * y).log()) / self.std
+        return torch.where(m > 0, (y.log() - m.log()) / self.std, super()._residual(y, m))
 
     def _sample(self, m: Tensor, normal: Normal) -> Tensor:
         return m * torch.exp(self.std * normal(torch.float64))

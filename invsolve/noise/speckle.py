@@ -63,7 +63,7 @@ class Speckle(Entrywise):
         return point, self._information(point)
 
     def _residual(self, y: Tensor, m: Tensor) -> Tensor:
-        return (y / torch.maximum(m, _FLOOR * y) - 1) * wide(self.looks, m).sqrt()
+        return torch.where(m > 0, (y / m - 1) * wide(self.looks, m).sqrt(), super()._residual(y, m))
 
     def _sample(self, m: Tensor, normal: Normal) -> Tensor:
         from scipy.special import gammainccinv, gammaincinv
