@@ -67,6 +67,12 @@ def shortfalls(info: Mapping[str, Tensor]) -> tuple[str, ...]:
     power = float(told.beta.nan_to_num(nan=1.0).min()) if told.beta is not None and told.beta.numel() else 1.0
     if power < 1:
         found.append(f"the chains reached the power {power:.2g} of the likelihood only: raise num_steps")
+    lost = int(told.undefined.max()) if told.undefined is not None and told.undefined.numel() else 0
+    if lost:
+        found.append(
+            f"the likelihood of {lost} particles of an item, over all noise levels, was NaN: they got weight 0. Is the "
+            "operator defined for every signal that the prior allows?"
+        )
     for name, value in told.residuals.items():
         worst = float(value.nan_to_num(0).max()) if value.numel() else 0.0
         if worst > _RESIDUAL:

@@ -277,7 +277,8 @@ def _returned(result: Result, throw: bool) -> Result:
     if throw and result.status is not Status.SUCCESS:
         count, rows = int(result.failed.sum()), result.failed.numel()
         others = " With throw=False, or in the error's `result`, are the others." if count < rows else ""
-        error = SolveError(f"solve: {count} of {rows} samples failed. {result.status.value}{others}")
+        said = "".join(f" Warning: {warning}." for warning in result.warnings)
+        error = SolveError(f"solve: {count} of {rows} samples failed. {result.status.value}{others}{said}")
         error.result = result
         raise error
     return result

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from invsolve.core.conjugate_gradients import direction, inner, norm
 from invsolve.core.validation import real_dtype
-from invsolve.errors import UnsupportedError, invalid
+from invsolve.errors import OperatorError, UnsupportedError, invalid
 from invsolve.noise import Gaussian
 from invsolve.operators.base import BlackBox
 from invsolve.priors.base import Prior
@@ -137,6 +137,8 @@ def information(problem: Problem, prior: Prior, *, max_iter: int = 30, rtol: flo
         )
     one = problem.take(torch.zeros(1, dtype=torch.int64, device=problem.data.device)) if _alike(problem) else problem
     found = _information_at(one, prior, prior.mean, max_iter, rtol)
+    if not bool(found.isfinite().all()):
+        raise _not_finite(one, prior)
     if (problem.linear and isinstance(problem.noise, Gaussian)) or bool((found > 0).all()):
         return found
     rng = torch.Generator().manual_seed(1)
@@ -149,6 +151,19 @@ def information(problem: Problem, prior: Prior, *, max_iter: int = 30, rtol: flo
             point = prior.mean + prior.scale * prior.noise(z)[0]
         found = torch.maximum(found, _information_at(one, prior, point, max_iter, rtol))
     return found
+
+
+def _not_finite(one: Problem, prior: Prior) -> OperatorError:
+    """What is no number at the prior's mean: the operator there, its derivative, or the noise's information."""
+    mean, name = prior.mean.expand(len(one.data), *prior.shape).clone(), type(one.operator).__name__
+    clean, back = one.operator.vjp(mean)
+    what, repair = f"the noise's information at {name} of", "Give the noise a background, or move the prior."
+    if not bool(clean.isfinite().all()):
+        what, repair = f"the value of {name} at", "It must be defined there: write a change of variable into it."
+    elif not bool(back(torch.ones_like(clean)).isfinite().all()):
+        what = f"the derivative of {name} at"
+        repair = "A root or logarithm at 0? Move the prior's mean, or take a strategy without derivatives: NoiseMCMC()."
+    return OperatorError(f"solve: {what} the prior's mean must be finite, got NaN or infinity. {repair}")
 
 
 def _information_at(one: Problem, prior: Prior, point: Tensor, max_iter: int, rtol: float) -> Tensor:
