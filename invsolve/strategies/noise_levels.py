@@ -154,16 +154,14 @@ def information(problem: Problem, prior: Prior, *, max_iter: int = 30, rtol: flo
 
 
 def _not_finite(one: Problem, prior: Prior) -> OperatorError:
-    """What is no number at the prior's mean: the operator there, its derivative, or the noise's information."""
-    mean, name = prior.mean.expand(len(one.data), *prior.shape).clone(), type(one.operator).__name__
-    clean, back = one.operator.vjp(mean)
-    what, repair = f"the noise's information at {name} of", "Give the noise a background, or move the prior."
-    if not bool(clean.isfinite().all()):
-        what, repair = f"the value of {name} at", "It must be defined there: write a change of variable into it."
-    elif not bool(back(torch.ones_like(clean)).isfinite().all()):
-        what = f"the derivative of {name} at"
-        repair = "A root or logarithm at 0? Move the prior's mean, or take a strategy without derivatives: NoiseMCMC()."
-    return OperatorError(f"solve: {what} the prior's mean must be finite, got NaN or infinity. {repair}")
+    """Of an operator whose value or derivative is no number at the prior's mean."""
+    clean = one.operator(prior.mean.expand(len(one.data), *prior.shape))
+    what = "derivative" if bool(clean.isfinite().all()) else "value"
+    return OperatorError(
+        f"solve: the {what} of {type(one.operator).__name__} at the prior's mean must be finite, got NaN or infinity "
+        "(a root or a logarithm at 0?). Guidance starts there: move the mean, write a change of variable into the "
+        "operator, or take a strategy without derivatives, NoiseMCMC()."
+    )
 
 
 def _information_at(one: Problem, prior: Prior, point: Tensor, max_iter: int, rtol: float) -> Tensor:
