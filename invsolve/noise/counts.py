@@ -62,4 +62,4 @@ def poisson_quantile(z: Tensor, mu: Tensor) -> Tensor:
         below, above = torch.special.gammaincc(k + 1, mu), torch.special.gammainc(k + 1, mu)
         enough = torch.where(upper, above <= tail, below >= tail)
         low, high = torch.where(enough, low, k), torch.where(enough, k, high)
-    return torch.where(mu > 0, high, 0.0)
+    return torch.where(mu > 0, torch.where(mu == math.inf, math.inf, high), 0.0)

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import invsolve as iv
+from invsolve.core.random import Draws
 from invsolve.noise import (
     Gaussian,
     Laplace,
@@ -159,6 +160,11 @@ def test_nothing_else_is_nan_either(noise, reference, data):
             "expansion": torch.cat(noise.expansion(there, clean)),
         }.items():
             assert not value.isnan().any(), (name, y, clean[value[: len(clean)].isnan()])
+        if y != 1e-300:  # whose information is infinite
+            found = noise.gaussian_at(there[1:-1], clean[1:-1])
+            assert not any(value.isnan().any() for value in found), y
+    draws = Draws.for_rows(0, [0] * len(clean), list(range(len(clean))), torch.device("cpu"))
+    assert not noise.sample(clean, draws).isnan().any()
 
 
 def test_the_case_that_was_reported():
