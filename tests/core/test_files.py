@@ -127,10 +127,17 @@ def test_a_private_file_is_never_public_while_it_is_written(tmp_path, monkeypatc
     path = tmp_path / "a.txt"
     path.write_text("old")
     path.chmod(0o600)
-    seen = []
-    monkeypatch.setattr(os, "write", lambda handle, data: seen.append(os.fstat(handle).st_mode & 0o777) or len(data))
+    seen, opened = [], os.open
+
+    def spy(name, flags, *given):
+        handle = opened(name, flags, *given)
+        if flags & os.O_CREAT:
+            seen.append(stat.S_IMODE(os.fstat(handle).st_mode))
+        return handle
+
+    monkeypatch.setattr(os, "open", spy)
     atomic_write(path, text("secret"))
-    assert seen == [0o600]
+    assert seen == [0o600] and mode(path) == 0o600
 
 
 @posix

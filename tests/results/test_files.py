@@ -189,11 +189,11 @@ def test_hostile_names_come_back_and_other_programs_read_them(tmp_path, number):
     names = HOSTILE[22 * number :] + HOSTILE[: 22 * number]
     dims = tuple(dict.fromkeys(n for name in names[:22] for n in (name, f"axis_{legal(name)}")))[:25]
     values = {name: torch.rand(5, 2) for name in {*HOSTILE, *dims}}
-    result = make(shape=(1,) * len(dims), dims=dims, info=values, parameters=values, units=names[0])
+    result = make(shape=(1,) * len(dims), dims=dims, info=values, parameters=values, units="".join(names))
     result.save(tmp_path / "r.nc")
     back = load_result(tmp_path / "r.nc")
     assert_same(back, result)
-    assert back.dims == dims and back.units == names[0]
+    assert back.dims == dims and back.units == "".join(names)
     with xarray.open_dataset(tmp_path / "r.nc", engine="h5netcdf") as data:
         xarray.testing.assert_identical(data.load(), result.to_xarray())
 
