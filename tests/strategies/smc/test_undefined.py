@@ -52,6 +52,24 @@ def test_a_root_of_what_is_negative_kills_nobody_else():
     assert abs(float(result.info["log_evidence"][0]) - evidence) < 5 * float(result.info["log_evidence_se"][0])
 
 
+def test_an_estimate_outside_of_the_domain_does_not_rule_its_particle_out():
+    """Half of a mixture lies where A is no number, and with it every E[x0 | x_t] at high levels; by quadrature.
+
+    Of 512 particles some 60 founders have descendants: the standard error is at most that of so many.
+    """
+    means, variances = torch.tensor([[1.0], [2.0]], dtype=D), torch.full((2, 1, 1), 0.3, dtype=D)
+    prior = iv.priors.GaussianMixturePrior(torch.tensor([0.5, 0.5], dtype=D), means, variances)
+    A = operator(lambda x: torch.where(x > 1.2, math.nan, x))
+    result = iv.solve(A, data(1.0), prior, noise=0.1, strategy=SMC(), num_samples=512)
+    x = torch.linspace(-2, 1.2, 400001, dtype=D)
+    density = torch.exp(-((x - 1) ** 2) / 0.02) * torch.exp(-((x - means) ** 2) / 0.6).sum(0)
+    mean = (density * x).sum() / density.sum()
+    std = (density * (x - mean) ** 2).sum().div(density.sum()).sqrt()
+    evidence = math.log(float(density.sum() * (x[1] - x[0])) * 0.5 / (2 * math.pi * 0.1 * math.sqrt(0.3)))
+    assert abs(float(result.mean - mean)) < 5 * float(std) / math.sqrt(float(result.info["founders"][0]))
+    assert abs(float(result.info["log_evidence"][0]) - evidence) < 5 * float(result.info["log_evidence_se"][0])
+
+
 def test_they_are_counted_and_the_reader_is_told():
     A = operator(lambda x: torch.where(x > 1.2, math.nan, x))
     result = iv.solve(A, data(1.2), normal(1.0), noise=0.1, strategy=SMC(), num_samples=64)
