@@ -7,6 +7,7 @@ package all values are tensors. Solvers that know real vectors only see complex 
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,6 +39,15 @@ def as_tensor(owner: str, name: str, value: object, *, dtype: torch.dtype, devic
     # takes no other byte order (NetCDF-3, FITS), no long doubles and no negative strides.
     copied = np.array(value, dtype=np.complex128 if value.dtype.kind == "c" else np.float64, order="C")
     return torch.from_numpy(copied).to(device, kind_dtype(dtype, "complex" if value.dtype.kind == "c" else "real"))
+
+
+def from_array(value: Any) -> Tensor:
+    """A numpy array as a tensor of its own type, whatever its byte order and strides; shared where torch can.
+
+    >>> from_array(np.array([1.0, 2.0], dtype=">f4"))
+    tensor([1., 2.])
+    """
+    return torch.from_numpy(np.ascontiguousarray(value, dtype=value.dtype.newbyteorder("=")).reshape(value.shape))
 
 
 def to_real(x: Tensor) -> Tensor:

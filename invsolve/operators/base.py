@@ -54,6 +54,9 @@ class Operator(Owner, abc.ABC):
         The shapes of signal and data, without the batch axis.
     in_kind, out_kind : {'real', 'complex'}
         Their kinds; real unless a subclass says otherwise.
+    entrywise : bool
+        True if each datum depends on one entry of the signal only, the one at its own place: behind an operator with
+        data that do not exist (`observed`), the same data do not exist.
 
     Raises
     ------
@@ -69,6 +72,7 @@ class Operator(Owner, abc.ABC):
     out_shape: Shape
     in_kind: Kind = "real"
     out_kind: Kind = "real"
+    entrywise: bool = False
 
     @abc.abstractmethod
     def _apply(self, x: Tensor) -> Tensor:
@@ -89,7 +93,10 @@ class Operator(Owner, abc.ABC):
 
     @property
     def observed(self) -> Tensor | None:
-        """Bool, ``out_shape`` or ``(batch, *out_shape)``: the data that exist. None: all of them."""
+        """Bool, ``out_shape`` or ``(batch, *out_shape)``: the data that exist. None: all of them.
+
+        The others do not depend on the signal, and may hold anything.
+        """
         return None
 
     @property
@@ -166,6 +173,13 @@ class Operator(Owner, abc.ABC):
         return f"{type(self).__name__}({self.in_shape} -> {self.out_shape}, {kinds}{batch})"
 
     # --- what subclasses may replace by something faster -------------------------------------------------------------
+    def _observed_behind(self, seen: Tensor | None) -> Tensor | None:
+        """`observed` of ``self @ A`` where that of A is ``seen``."""
+        own = self.observed
+        if seen is None or not self.entrywise:
+            return own
+        return seen if own is None else own & seen
+
     def _vjp(self, x: Tensor) -> tuple[Tensor, Pullback]:
         with torch.enable_grad():
             leaf = x.detach().requires_grad_()
