@@ -30,6 +30,10 @@ class FileError(InvsolveError, ValueError):
     """A file is not what its name promises; nothing of it was used."""
 
 
+class WriteError(FileError, OSError):
+    """A file could not be written: the disk is full, it is read-only, ... What was there before is as it was."""
+
+
 class CheckpointError(InvsolveError, ValueError):
     """A checkpoint belongs to another run; the message names the difference."""
 

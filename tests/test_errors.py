@@ -16,6 +16,7 @@ BASES = {
     "UnsupportedError": ValueError,
     "OperatorError": ValueError,
     "FileError": ValueError,
+    "WriteError": OSError,
     "CheckpointError": ValueError,
     "SolveError": RuntimeError,
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
+from functools import partial
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from invsolve.calibration.ranking import OWN, Functional, Measured, Plan, measur
 from invsolve.calibration.report import Calibration
 from invsolve.calibration.tests import assess
 from invsolve.core.checkpoint import check_fingerprint, load_state, save_state
+from invsolve.core.files import check_target, write_or_warn
 from invsolve.core.fingerprint import fingerprint
 from invsolve.core.random import Draws
 from invsolve.core.torch_state import in_defined_state
@@ -175,7 +177,10 @@ def calibrate(
             account["seconds"] += time.perf_counter() - started
             if saved is not None:
                 tensors = {f"rows.{k}": v for k, v in rows.items()} | {f"sums.{k}": v for k, v in sums.items()}
-                save_state(saved, tensors, {"identity": identity, "account": account})
+                meta = {"identity": identity, "account": account}
+                failed = write_or_warn(partial(save_state, saved, tensors, meta), "The calibration goes on without it.")
+                if failed is not None:
+                    account["warnings"] = [*account["warnings"], failed.removesuffix(".")]
             step(done, runs)
     del account["solved"]
     return assess(plan, rows, sums, {**account, "warnings": tuple(dict.fromkeys(account["warnings"]))})
@@ -279,16 +284,11 @@ def _batch(batch: object, runs: int, num_samples: int, size: int, strategy: obje
     return max(1, min(runs, _BATCH, numbers))
 
 
-def _path(checkpoint: object) -> Path | None:
+def _path(checkpoint: str | os.PathLike[str] | None) -> Path | None:
     if checkpoint is None:
         return None
-    if not isinstance(checkpoint, (str, os.PathLike)):
-        raise invalid_type("calibrate", "checkpoint", "a path", checkpoint)
-    path = Path(checkpoint)
-    if not path.resolve().parent.is_dir():
-        folder = str(path.resolve().parent)
-        raise invalid("calibrate", "checkpoint", "in a folder that exists", folder, "Make it first.")
-    return path
+    check_target("calibrate", "checkpoint", checkpoint, regular=True)
+    return Path(checkpoint)
 
 
 def _load(

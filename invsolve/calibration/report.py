@@ -11,7 +11,6 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, final
 
 from torch import Tensor
@@ -273,11 +272,7 @@ class Calibration:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write `to_dict` as JSON, atomically."""
         text = json.dumps(self.to_dict(), allow_nan=False, indent=1)
-        atomic_write(path, lambda temporary: _write(temporary, text))
-
-
-def _write(path: Path, text: str) -> None:
-    path.write_text(text + "\n", encoding="utf-8")
+        atomic_write(path, lambda file: file.write(f"{text}\n".encode()), owner="Calibration.save")
 
 
 def _plain(value: Any) -> Any:

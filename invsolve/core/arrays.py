@@ -38,7 +38,7 @@ def as_tensor(owner: str, name: str, value: object, *, dtype: torch.dtype, devic
     return from_numpy(wide).to(device, kind_dtype(dtype, "complex" if value.dtype.kind == "c" else "real"))
 
 
-def from_array(owner: str, name: str, value: Any, *, dtype: torch.dtype | None, device: torch.device | None) -> Any:
+def as_given(owner: str, name: str, value: Any, *, dtype: torch.dtype | None, device: torch.device | None) -> Any:
     """`as_tensor` of a numpy or xarray array; all else as it is, also what is no tensor: the caller refuses that."""
     if isinstance(value, Tensor) or not hasattr(value, "__array__") or getattr(value, "ndim", 0) == 0:
         return value
@@ -67,13 +67,21 @@ def from_numpy(value: NDArray[Any]) -> Tensor:
     """
     if isinstance(value, np.ma.MaskedArray):
         value = value.filled(np.nan)
-    dtype = {"g": np.dtype(np.float64), "G": np.dtype(np.complex128)}.get(value.dtype.char, value.dtype)
-    return torch.from_numpy(np.array(value, dtype=dtype.newbyteorder("="), order="C"))
+    return from_array(value.astype({"g": np.float64, "G": np.complex128}.get(value.dtype.char, value.dtype)))
 
 
 def normal(value: Tensor) -> Tensor:
     """The tensor; of one made in `torch.inference_mode`, which could not be part of a graph, a copy."""
     return value.clone() if value.is_inference() else value
+
+
+def from_array(value: Any) -> Tensor:
+    """A numpy array as a tensor of its own type, whatever its byte order and strides; shared where torch can.
+
+    >>> from_array(np.array([1.0, 2.0], dtype=">f4"))
+    tensor([1., 2.])
+    """
+    return torch.from_numpy(np.ascontiguousarray(value, dtype=value.dtype.newbyteorder("=")).reshape(value.shape))
 
 
 def to_real(x: Tensor) -> Tensor:

@@ -164,18 +164,14 @@ def run(
     files = tuple(folder / name for name in ("demo.html", "demo.md", "demo.png", "posterior.nc"))
     title = "Demo: an undersampled MRI slice"
     figure = draw(scan, images, result)
-    atomic_write(files[0], lambda path: _write(path, page(title, text, figure, result)))
-    atomic_write(files[1], lambda path: _write(path, f"# {title}\n\n{text}\n"))
-    atomic_write(files[2], lambda path: figure.savefig(path, dpi=150))
+    atomic_write(files[0], lambda file: file.write(page(title, text, figure, result).encode()))
+    atomic_write(files[1], lambda file: file.write(f"# {title}\n\n{text}\n".encode()))
+    atomic_write(files[2], lambda file: figure.savefig(file, format="png", dpi=150))
     result.save(files[3])
     say(f"{text}\n\n{time.perf_counter() - started:.1f} s in all. Written: {', '.join(map(str, files))}")
     return Demo(
         scan=scan, results=results, check=check, images=images, rows=rows, nominal=nominal, text=text, files=files
     )
-
-
-def _write(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
 
 
 @contextmanager

@@ -57,7 +57,7 @@ def draw_by_gibbs(request: HyperparameterRequest, progress: Progress) -> Hyperpa
         column = unknowns.names.index(NOISE)
         z[:, column] = 1 + z[:, column].abs()
     nugget = _nugget(request) if unknowns.columns("prior") else None
-    sweeps, trace = request.hierarchy.num_sweeps, []
+    sweeps, trace = request.hierarchy.num_sweeps, list[Tensor]()
     with metered(progress, sweeps + 1) as step:
         x, chi2, result = _signals(request, unknowns.transport(z), 0)
         step(1, sweeps + 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import math
 from typing import ClassVar, Self
 
 import torch
@@ -115,7 +116,9 @@ class Noise(Defined, Owner, abc.ABC):
         weight = weight.clamp_min(_LEAST)
         step = torch.where(known, -self.grad(y, point, observed) / weight, 0.0)
         height = (step.abs().square() * weight).flatten(1).sum(1, dtype=torch.float64)
-        return point + step, weight.rsqrt(), self.log_prob(y, point, observed).double() + 0.5 * height
+        log = self.log_prob(y, point, observed).double()
+        # Where log p itself overflows there is nothing to be relative to.
+        return point + step, weight.rsqrt(), torch.where(log == -math.inf, -math.inf, log + 0.5 * height)
 
 
 def spoken(noise: Noise, name: str, owner: str | None) -> tuple[str, str]:

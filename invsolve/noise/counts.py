@@ -7,20 +7,30 @@ import math
 import torch
 from torch import Tensor
 
+_FAR_BELOW = -0.9  # mu / y - 1 where its logarithm is taken from mu itself
 _SMALL = 50.0  # expected counts below which the search for a quantile starts from 0
 _WIDTH = 256  # counts in which it is looked for
 
 
-def log_poisson(y: Tensor, mu: Tensor) -> Tensor:
-    """Log of ``mu^y exp(-mu) / y!``, minus infinity for mu < 0, and for mu = 0 unless y = 0.
+def log_poisson(y: Tensor, mu: Tensor, log_mu: Tensor | None = None) -> Tensor:
+    """Log of ``mu^y exp(-mu) / y!``, minus infinity for mu < 0 or infinite, and for mu = 0 unless y = 0.
 
     As ``-y (t - log(1 + t)) - log(y! e^y / y^y)`` with ``t = mu / y - 1``, so that no large terms are subtracted
-    (Loader 2000, "Fast and accurate computation of binomial probabilities").
+    (Loader 2000, "Fast and accurate computation of binomial probabilities"). Of means far below y, where 1 + t has no
+    digits, the logarithm counts: ``log_mu``, for means that are too small for a float.
     """
     positive = y.clamp_min(1)
     t = (mu.clamp_min(0) - positive) / positive
-    log = torch.where(y > 0, -positive * (t - torch.log1p(t)) - _stirling(positive), -mu)
+    log_mu = mu.clamp_min(0).log() if log_mu is None else log_mu
+    ratio = torch.where(t < _FAR_BELOW, log_mu - positive.log(), torch.log1p(t))
+    log = torch.where(y > 0, -positive * (t - ratio) - _stirling(positive), -mu)
+    log = torch.where(mu == math.inf, -math.inf, log)  # infinity less its logarithm
     return torch.where(mu >= 0, log, torch.where(mu < 0, -math.inf, mu))  # NaN stays NaN
+
+
+def over_std(y: Tensor, mu: Tensor, least: float) -> Tensor:
+    """``(y - mu) / sqrt(mu)``, the mean in the root at ``least`` or more; minus infinity for an infinite mean."""
+    return torch.where(mu == math.inf, -math.inf, (y - mu) / mu.clamp_min(least).sqrt())
 
 
 def _stirling(y: Tensor) -> Tensor:
@@ -52,4 +62,4 @@ def poisson_quantile(z: Tensor, mu: Tensor) -> Tensor:
         below, above = torch.special.gammaincc(k + 1, mu), torch.special.gammainc(k + 1, mu)
         enough = torch.where(upper, above <= tail, below >= tail)
         low, high = torch.where(enough, low, k), torch.where(enough, k, high)
-    return torch.where(mu > 0, high, 0.0)
+    return torch.where(mu > 0, torch.where(mu == math.inf, math.inf, high), 0.0)

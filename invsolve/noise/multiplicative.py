@@ -46,7 +46,7 @@ class Multiplicative(Entrywise):
         return torch.where(m <= 0, -math.inf, log)
 
     def _grad(self, y: Tensor, m: Tensor) -> Tensor:
-        m = torch.maximum(m, _FLOOR * y)
+        m = torch.maximum(m, _FLOOR * y).clamp_max(torch.finfo(m.dtype).max)
         return (m.log() - y.log()) / (m * self.std * self.std)
 
     def _information(self, m: Tensor) -> Tensor:
@@ -56,6 +56,9 @@ class Multiplicative(Entrywise):
         reach = torch.exp(wide(0.5 + 3 * self.std, m))
         point = torch.minimum(torch.maximum(m, y / reach), y * reach)
         return point, self._information(point)
+
+    def _residual(self, y: Tensor, m: Tensor) -> Tensor:
+        return torch.where(m > 0, (y.log() - m.log()) / self.std, super()._residual(y, m))
 
     def _sample(self, m: Tensor, normal: Normal) -> Tensor:
         return m * torch.exp(self.std * normal(torch.float64))

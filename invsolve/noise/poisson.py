@@ -8,7 +8,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from invsolve.noise.counts import log_poisson, poisson_quantile
+from invsolve.noise.counts import log_poisson, over_std, poisson_quantile
 from invsolve.noise.entrywise import Entrywise, Normal, Parameter, wide
 
 _FLOOR = 1e-6  # expected counts below which gradient and information are those there: finite
@@ -72,8 +72,7 @@ class Poisson(Entrywise):
         return point, self._information(point)
 
     def _residual(self, y: Tensor, m: Tensor) -> Tensor:
-        mu = self.expected(m)
-        return (y - mu) / mu.clamp_min(_FLOOR).sqrt()
+        return over_std(y, self.expected(m), _FLOOR)
 
     def _sample(self, m: Tensor, normal: Normal) -> Tensor:
         return poisson_quantile(normal(torch.float64), self.expected(m))

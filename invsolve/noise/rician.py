@@ -14,6 +14,7 @@ from invsolve.noise.entrywise import Entrywise, Normal, Parameter, wide
 
 _DEGREE = 40
 _NEAR = 1e-4  # std from 0: below, the residual is that there
+_LARGEST = 1e300
 _FAR = 4.0  # std from the datum: beyond, the distribution is the Gaussian one
 
 
@@ -54,7 +55,7 @@ class Rician(Entrywise):
 
     def _grad(self, y: Tensor, m: Tensor) -> Tensor:
         variance = self.std * self.std
-        x = y * m / variance
+        x = (y * m / variance).clamp(-_LARGEST, _LARGEST)  # where the ratio is +-1
         ratio: Tensor = torch.special.i1e(x) / torch.special.i0e(x)
         return (m - y * ratio) / variance
 

@@ -63,6 +63,9 @@ class Speckle(Entrywise):
         point = torch.maximum(m, y / (1 + 10 * looks.rsqrt() + 20 / looks))  # y is never that many times its mean
         return point, self._information(point)
 
+    def _residual(self, y: Tensor, m: Tensor) -> Tensor:
+        return torch.where(m > 0, (y / m - 1) * wide(self.looks, m).sqrt(), super()._residual(y, m))
+
     def _sample(self, m: Tensor, normal: Normal) -> Tensor:
         from scipy.special import gammainccinv, gammaincinv
 

@@ -8,8 +8,8 @@ from typing import final
 import torch
 from torch import Tensor
 
-from invsolve.noise.counts import log_poisson, poisson_quantile
-from invsolve.noise.entrywise import Entrywise, Normal, Parameter
+from invsolve.noise.counts import log_poisson, over_std, poisson_quantile
+from invsolve.noise.entrywise import Entrywise, Normal, Parameter, wide
 from invsolve.noise.poisson import not_counts
 
 
@@ -58,7 +58,8 @@ class PoissonTransmission(Entrywise):
         return self._with(i0=self.i0 * factor, background=self.background * factor)
 
     def _log_prob(self, y: Tensor, m: Tensor) -> Tensor:
-        return log_poisson(y, self.expected(m))
+        passed, background = wide(self.i0, m).log() - m, wide(self.background, m).log()
+        return log_poisson(y, self.expected(m), torch.logaddexp(passed, background))
 
     def _grad(self, y: Tensor, m: Tensor) -> Tensor:
         return self._share(m) * y - self.i0 * torch.exp(-m)
@@ -78,8 +79,7 @@ class PoissonTransmission(Entrywise):
         return point, self._information(point)
 
     def _residual(self, y: Tensor, m: Tensor) -> Tensor:
-        mu = self.expected(m)
-        return (y - mu) / mu.clamp_min(torch.finfo(mu.dtype).tiny).sqrt()
+        return over_std(y, self.expected(m), torch.finfo(m.dtype).tiny)
 
     def _sample(self, m: Tensor, normal: Normal) -> Tensor:
         return poisson_quantile(normal(torch.float64), self.expected(m))

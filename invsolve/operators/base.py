@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Self
 import torch
 from torch import Tensor
 
-from invsolve.core.arrays import from_array, numbers, plain
+from invsolve.core.arrays import as_given, numbers, plain
 from invsolve.core.conjugate_gradients import conjugate_gradients
 from invsolve.core.counting import count
 from invsolve.core.derivatives import WHY, pullback
@@ -58,6 +58,9 @@ class Operator(Defined, Owner, abc.ABC):
         The shapes of signal and data, without the batch axis.
     in_kind, out_kind : {'real', 'complex'}
         Their kinds; real unless a subclass says otherwise.
+    entrywise : bool
+        True if each datum depends on one entry of the signal only, the one at its own place: behind an operator with
+        data that do not exist (`observed`), the same data do not exist.
 
     Raises
     ------
@@ -73,6 +76,7 @@ class Operator(Defined, Owner, abc.ABC):
     out_shape: Shape
     in_kind: Kind = "real"
     out_kind: Kind = "real"
+    entrywise: bool = False
 
     @abc.abstractmethod
     def _apply(self, x: Tensor) -> Tensor:
@@ -93,7 +97,10 @@ class Operator(Defined, Owner, abc.ABC):
 
     @property
     def observed(self) -> Tensor | None:
-        """Bool, ``out_shape`` or ``(batch, *out_shape)``: the data that exist. None: all of them."""
+        """Bool, ``out_shape`` or ``(batch, *out_shape)``: the data that exist. None: all of them.
+
+        The others do not depend on the signal, and may hold anything.
+        """
         return None
 
     @property
@@ -171,6 +178,13 @@ class Operator(Defined, Owner, abc.ABC):
         return f"{type(self).__name__}({self.in_shape} -> {self.out_shape}, {kinds}{batch})"
 
     # --- what subclasses may replace by something faster -------------------------------------------------------------
+    def _observed_behind(self, seen: Tensor | None) -> Tensor | None:
+        """`observed` of ``self @ A`` where that of A is ``seen``."""
+        own = self.observed
+        if seen is None or not self.entrywise:
+            return own
+        return seen if own is None else own & seen
+
     def _vjp(self, x: Tensor) -> tuple[Tensor, Pullback]:
         return pullback(self._apply, x, self._not_differentiable)
 
@@ -186,7 +200,7 @@ class Operator(Defined, Owner, abc.ABC):
     def _check(self, name: str, value: Tensor, shape: Shape, kind: Kind) -> Tensor:
         """Signals or data as the operator takes them, of an array too; refuses what does not fit."""
         owner, dtype, device, batch = type(self).__name__, self.dtype, self.device, self.batch
-        value = from_array(owner, name, value, dtype=dtype, device=device)
+        value = as_given(owner, name, value, dtype=dtype, device=device)
         check_rows(owner, name, value, shape, kind, dtype=dtype, device=device, batch=batch)
         return value
 
@@ -299,7 +313,7 @@ class LinearOperator(Operator):
         if start is not None:
             start = self._check("start", start, self.in_shape, self.in_kind)
         tau = check_positive(type(self).__name__, "tau", tau)
-        weight = plain(from_array(type(self).__name__, "weight", weight, dtype=self.dtype, device=self.device))
+        weight = plain(as_given(type(self).__name__, "weight", weight, dtype=self.dtype, device=self.device))
         return self._solve_normal(rhs, weight=weight, tau=tau, start=start, rtol=rtol, max_iter=max_iter)
 
     def svd(self, *, like: Tensor | None = None) -> Spectrum:

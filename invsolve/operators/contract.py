@@ -167,10 +167,10 @@ class Probe:
         if mask.dtype != torch.bool or tuple(mask.shape[-len(self.A.out_shape) :]) != tuple(self.A.out_shape):
             want = f"bool of shape {self.A.out_shape} (or one for each item)"
             raise _Failed(f"`observed` must be {want}, got {mask.dtype} {tuple(mask.shape)}")
-        y = self.A(self._x())
-        if bool((y[~mask.expand(y.shape)] != 0).any()):
-            raise _Failed("gives values other than zero where `observed` says there are no data")
-        return None, f"{int(mask.sum())} of {mask.numel()} data exist, the others are zero"
+        y, other = self.A(self._x()), self.A(self._x(1))
+        if bool((y != other)[~mask.expand(y.shape)].any()):
+            raise _Failed("gives values that depend on the signal where `observed` says there are no data")
+        return None, f"{int(mask.sum())} of {mask.numel()} data exist, the others do not depend on the signal"
 
     def _fingerprint(self) -> tuple[float | None, str]:
         if self.A.fingerprint() != self.A.fingerprint():

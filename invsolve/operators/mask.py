@@ -44,6 +44,8 @@ class Mask(OneKind):
     in_shape: Shape = None  # type: ignore[assignment]  # default: the shape of the mask
     kind: Kind = "real"
 
+    entrywise = True
+
     def __post_init__(self) -> None:
         if not isinstance(self.mask, Tensor) or self.mask.dtype != torch.bool:
             given = str(self.mask.dtype) if isinstance(self.mask, Tensor) else self.mask
@@ -135,6 +137,12 @@ class Subsample(OneKind):
     def out_shape(self) -> Shape:  # type: ignore[override]
         """The number of sensors, ``(m,)``."""
         return (self.index.shape[-1],)
+
+    def _observed_behind(self, seen: Tensor | None) -> Tensor | None:
+        if seen is None:
+            return None
+        flat = seen.flatten(seen.ndim - len(self.in_shape))
+        return flat[..., self.index] if self.index.ndim == 1 else flat.expand(len(self.index), -1).gather(1, self.index)
 
     def _apply(self, x: Tensor) -> Tensor:
         flat = x.flatten(1)

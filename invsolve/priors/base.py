@@ -12,7 +12,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from invsolve.core.arrays import as_tensor, from_array, from_real, to_real
+from invsolve.core.arrays import as_given, as_tensor, from_real, to_real
 from invsolve.core.counting import count
 from invsolve.core.derivatives import WHY, pullback
 from invsolve.core.fingerprint import fingerprint
@@ -386,7 +386,7 @@ class Prior(Defined, Owner, abc.ABC):
     # --- checks of what is given ------------------------------------------------------------------------------------
     def _taken(self, name: str, value: Tensor) -> Tensor:
         """What a caller gives: arrays as tensors, all else as it is."""
-        taken: Tensor = from_array(type(self).__name__, name, value, dtype=self.dtype, device=self.device)
+        taken: Tensor = as_given(type(self).__name__, name, value, dtype=self.dtype, device=self.device)
         return taken
 
     def _check_signal(self, name: str, x: Tensor) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from invsolve.core.arrays import from_array
+from invsolve.core.arrays import as_given
 from invsolve.core.validation import Kind, Shape, check_kind, check_number, check_shape, kind_dtype
 from invsolve.errors import invalid, invalid_type
 from invsolve.problem import Problem
@@ -27,7 +27,7 @@ def check_signal(
 
 def noise_level(owner: str, x: Tensor, sigma: Tensor | float, dtype: torch.dtype) -> Tensor:
     """A noise level as a tensor, 0-d or with as many axes as ``x``; raise unless it is a number > 0 or fits ``x``."""
-    sigma = from_array(owner, "sigma", sigma, dtype=dtype, device=x.device)
+    sigma = as_given(owner, "sigma", sigma, dtype=dtype, device=x.device)
     if not isinstance(sigma, Tensor):
         level = check_number(owner, "sigma", sigma)
         if level <= 0:

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
+from invsolve.core.arrays import from_array
 from invsolve.core.packing import Layout, Part
 from invsolve.core.torch_state import in_defined_state
 from invsolve.errors import FileError, InvsolveError
 from invsolve.results.certificate import Certificate
+from invsolve.results.names import legal
 from invsolve.results.result import Result
 from invsolve.results.status import Status
 from invsolve.results.writing import MARK, VERSION
@@ -132,8 +133,8 @@ def _read(file: Any, refuse: Callable[[str], FileError]) -> Result:
         seed=run["seed"],
         settings=settings,
         versions=run["versions"],
-        info={key: variable(f"info_{key}", dtype) for key, dtype in run["info"].items()},
-        parameters={key: variable(f"parameter_{key}", dtype) for key, dtype in run["parameters"].items()},
+        info={key: variable(f"info_{legal(key)}", dtype) for key, dtype in run["info"].items()},
+        parameters={key: variable(f"parameter_{legal(key)}", dtype) for key, dtype in run["parameters"].items()},
         layout=_layout_from_list(run["layout"]),
         warnings=tuple(run["warnings"]),
         dims=None if run["dims"] is None else tuple(run["dims"]),
@@ -161,8 +162,7 @@ def _variable(file: Any, key: str, dtypes: tuple[str, ...], refuse: Callable[[st
     value: np.ndarray[Any, Any] = data[()]
     if dtype == "bool":
         value = value != 0
-    value = np.ascontiguousarray(value, dtype=value.dtype.newbyteorder("=")).reshape(data.shape)
-    return torch.from_numpy(value)
+    return from_array(value)
 
 
 def _attribute(file: Any, key: str, kinds: str) -> np.ndarray[Any, Any] | None:

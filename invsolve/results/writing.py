@@ -6,8 +6,7 @@ import dataclasses
 import json
 import os
 from collections.abc import Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import torch
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from invsolve.core.files import atomic_write
 from invsolve.errors import invalid_type
+from invsolve.results.names import axis_names, legal, printable
 from invsolve.results.posterior_samples import PosteriorSamples
 
 if TYPE_CHECKING:
@@ -25,14 +25,16 @@ MARK = "invsolve_result"  # attribute: the version of this format
 
 
 def to_xarray(result: PosteriorSamples) -> xarray.Dataset:
-    """The dataset of `Result.to_xarray`; dims without a name are 'axis_0', ..."""
+    """The dataset of `Result.to_xarray`; dims without a name are 'axis_0', ..., illegal ones renamed."""
     import xarray
 
-    signal = result.dims or tuple(f"axis_{i}" for i in range(len(result.shape)))
-    if set(signal) & {"sample", "item"}:
-        signal = tuple(f"axis_{name}" if name in ("sample", "item") else name for name in signal)
     item = ("item",) if result.batched else ()
-    units = {"units": result.units} if result.units else {}
+    info = {name: f"info_{legal(name)}" for name in result.info}
+    parameters = {name: f"parameter_{legal(name)}" for name in result.parameters}
+    taken = {"sample", "item", "samples", "mean", "std", "chi2", "failed", "log_weights"}
+    dims = result.dims or tuple(f"axis_{i}" for i in range(len(result.shape)))
+    signal = axis_names(dims, {*taken, *info.values(), *parameters.values()})
+    units = {"units": printable(result.units)} if result.units else {}
     variables: dict[str, tuple[Any, ...]] = {
         "samples": (("sample", *item, *signal), _numpy(result.samples), units),
         "mean": ((*item, *signal), _numpy(result.mean), units),
@@ -42,10 +44,8 @@ def to_xarray(result: PosteriorSamples) -> xarray.Dataset:
     }
     if result.log_weights is not None:
         variables["log_weights"] = (("sample", *item), _numpy(result.log_weights))
-    for name, value in result.info.items():
-        variables[f"info_{name}"] = (("sample", *item), _numpy(value))
-    for name, value in result.parameters.items():
-        variables[f"parameter_{name}"] = (("sample", *item), _numpy(value))
+    for names, values in ((info, result.info), (parameters, result.parameters)):
+        variables |= {names[key]: (("sample", *item), _numpy(value)) for key, value in values.items()}
     layout = None if result.layout is None else [dataclasses.asdict(part) for part in result.layout.parts]
     run = {
         "status": result.status.name,
@@ -58,8 +58,8 @@ def to_xarray(result: PosteriorSamples) -> xarray.Dataset:
         "seconds": float(result.seconds),
         "seed": result.seed,
         "versions": dict(result.versions),
-        "info": {name: variables[f"info_{name}"][1].dtype.name for name in result.info},
-        "parameters": {name: variables[f"parameter_{name}"][1].dtype.name for name in result.parameters},
+        "info": {key: variables[name][1].dtype.name for key, name in info.items()},
+        "parameters": {key: variables[name][1].dtype.name for key, name in parameters.items()},
         "warnings": list(result.warnings),
         "dims": result.dims,
         "units": result.units,
@@ -77,11 +77,16 @@ def save_result(result: PosteriorSamples, path: str | os.PathLike[str]) -> None:
     plain: dict[Any, dict[str, Any]] = {name: {"_FillValue": None} for name in data.variables}
     # Text of fixed length: HDF5 reads text of variable length through a heap, and never returns from some damaged ones.
     data = data.assign_attrs({name: np.bytes_(data.attrs[name]) for name in ("settings", "run")})
-    atomic_write(path, lambda temporary: _to_netcdf(data, temporary, plain))
+    atomic_write(path, lambda file: _to_netcdf(data, file, plain), owner="Result.save")
 
 
-def _to_netcdf(data: xarray.Dataset, path: Path, encoding: dict[Any, dict[str, Any]]) -> None:
-    data.to_netcdf(path, engine="h5netcdf", encoding=encoding)
+def _to_netcdf(data: xarray.Dataset, file: BinaryIO, encoding: dict[Any, dict[str, Any]]) -> None:
+    import h5netcdf
+    from xarray.backends import H5NetCDFStore
+
+    # What `to_netcdf(..., engine="h5netcdf")` does; to files in memory it writes in the newest releases of xarray only.
+    with h5netcdf.File(file, "w") as container:
+        data.dump_to_store(H5NetCDFStore(container), encoding=encoding)
 
 
 def _json(name: str, value: Mapping[str, Any]) -> str:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from invsolve.core.checkpoint import Checkpoint, check_fingerprint, fill_state, flatten_state, load_state, save_state
 from invsolve.core.counting import tally
+from invsolve.core.files import write_or_warn
 from invsolve.core.ownership import version
 from invsolve.core.random import DrawLike
 from invsolve.core.torch_workarounds import keep_memory
@@ -257,23 +258,23 @@ class ChunkedRun:
         if state is not None:
             tensors |= flatten_state(state, "state")
         done.saved_at, done.steps_since = time.monotonic(), 0
-        save_state(
-            self.saved.path,
-            tensors,
-            {
-                "identity": self.identity,
-                "position": position,
-                "step": step,
-                "mid": state is not None,
-                "chunk": done.chunk,
-                "calls": dict(done.calls),
-                "calls_now": dict(calls),
-                "processed": done.processed,
-                "seconds": done.seconds + seconds,
-                "warnings": list(done.warnings),
-                "stopped": done.stopped,
-            },
-        )
+        meta = {
+            "identity": self.identity,
+            "position": position,
+            "step": step,
+            "mid": state is not None,
+            "chunk": done.chunk,
+            "calls": dict(done.calls),
+            "calls_now": dict(calls),
+            "processed": done.processed,
+            "seconds": done.seconds + seconds,
+            "warnings": list(done.warnings),
+            "stopped": done.stopped,
+        }
+        path = self.saved.path
+        failed = write_or_warn(partial(save_state, path, tensors, meta), "The solve goes on without this checkpoint.")
+        if failed is not None:
+            done.warnings = tuple(dict.fromkeys((*done.warnings, failed.removesuffix("."))))
 
     def _load(self) -> tuple[FinishedRows, int, _Resume | None]:
         assert self.saved is not None

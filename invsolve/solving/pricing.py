@@ -27,9 +27,9 @@ _USED = 0.8  # of what is left: expectations are rough
 _TRIAL = 0.01  # of the budget that a trial may take, one row apart
 _ROWS = 4096  # of a trial at most
 # Evaluations that a chain takes from the prior to its last round, about: 100 moves and more with 7 gradients each, or
-# 100 to 200 moves without a gradient; and with half of the rounds on half of the islands.
-_GRADIENTS, _VALUES = 700, 200
-_SHORT_GRADIENTS, _SHORT_VALUES = 450, 150
+# moves without a gradient, the more the more unknowns; and the share of them with half of the rounds.
+_GRADIENTS, _VALUES, _VALUES_EACH, _VALUES_MOST = 700, 50, 5, 250
+_SHORT = 0.65
 _SMALL = 64  # chains below which there are 4 islands of 4 rounds
 _LEAST_CHAINS = 24
 _LEAST_PARTICLES = 32  # on an island
@@ -76,12 +76,14 @@ def _row(problem: Problem, prior: Prior, rows: int) -> None:
 def expected_rows(candidate: Candidate, problem: Problem, prior: Prior, rows: int) -> float:
     """How many rows, as `price` prices them, a strategy will take; ``rows``: of one without an ensemble."""
     strategy, items = candidate.strategy, len(problem.data)
+    n = prod(problem.shape) * (2 if problem.signal_dtype.is_complex else 1)
     if isinstance(strategy, NoiseMCMC):
-        short, gradients = strategy.rounds < 8, not isinstance(problem.operator, BlackBox)
-        each = (_SHORT_GRADIENTS if short else _GRADIENTS) if gradients else (_SHORT_VALUES if short else _VALUES)
+        moves = min(_VALUES + _VALUES_EACH * n, _VALUES_MOST)
+        each = (moves if isinstance(problem.operator, BlackBox) else _GRADIENTS) * (
+            _SHORT if strategy.rounds < 8 else 1
+        )
         return each * strategy.chains * items * (1 if isinstance(prior, HasTransport) else _FLOW)
     if isinstance(strategy, SMC):
-        n = prod(problem.shape) * (2 if problem.signal_dtype.is_complex else 1)
         products = n + 1 if n <= DENSE_SIZE else _PRODUCTS
         return strategy.num_steps * items * products * candidate.particles * candidate.islands
     return strategy.num_steps * rows * _PRODUCTS
@@ -162,5 +164,5 @@ def _with(candidate: Candidate, chains: int) -> Candidate:
     strategy = candidate.strategy
     assert isinstance(strategy, NoiseMCMC)
     cost = candidate.cost * chains / strategy.chains
-    few = {"islands": 4, "rounds": 4} if chains <= _SMALL else {}
-    return replace(candidate, strategy=replace(strategy, chains=chains, **few), cost=cost)
+    islands, rounds = (4, 4) if chains <= _SMALL else (strategy.islands, strategy.rounds)
+    return replace(candidate, strategy=replace(strategy, chains=chains, islands=islands, rounds=rounds), cost=cost)

@@ -39,6 +39,7 @@ from invsolve.solving.validation import (
     checked_model,
     checked_strategy,
     derivative_warning,
+    filler_warning,
     item_keys,
     level_warnings,
 )
@@ -182,7 +183,7 @@ def solve(
         if spending is not None:
             chosen = affordable(chosen, *typical, how, len(unknowns.names), spending.left(), num_samples)
         check_units(*typical)
-        warnings = derivative_warning(*typical) + level_warnings(typical[1], chosen)
+        warnings = derivative_warning(*typical) + filler_warning(*typical) + level_warnings(typical[1], chosen)
         inference = HyperparameterRequest(
             unknowns=unknowns,
             solver=StrategySolver(prior=typical[1], strategy=chosen, chunk=chunk, reproducible=reproducible),
@@ -204,7 +205,7 @@ def solve(
             repr(hierarchy),
             "Give a distribution, e.g. iv.noise.Gaussian(std=iv.LogNormal(median=0.1, factor=3)).",
         )
-    warnings = derivative_warning(problem, prior)
+    warnings = derivative_warning(problem, prior) + filler_warning(problem, prior)
     request = SolveRequest(
         problem=problem,
         prior=prior,
@@ -296,7 +297,8 @@ def _returned(result: Result, throw: bool) -> Result:
     if throw and result.status is not Status.SUCCESS:
         count, rows = int(result.failed.sum()), result.failed.numel()
         others = " With throw=False, or in the error's `result`, are the others." if count < rows else ""
-        error = SolveError(f"solve: {count} of {rows} samples failed. {result.status.value}{others}")
+        said = "".join(f" Warning: {warning}." for warning in result.warnings)
+        error = SolveError(f"solve: {count} of {rows} samples failed. {result.status.value}{others}{said}")
         error.result = result
         raise error
     return result

@@ -64,7 +64,7 @@ class Spending:
     """A budget and what went of it. ``kept_back``: the share that is left to guidance while chains are lost."""
 
     budget: Budget
-    started: float = field(default_factory=time.perf_counter)
+    started: float = field(default_factory=lambda: time.perf_counter())
     evaluations: int = 0
     kept_back: float = 0.0
 

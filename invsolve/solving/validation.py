@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from math import prod
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,10 +12,12 @@ import torch
 from invsolve import strategies
 from invsolve.core.arrays import as_tensor
 from invsolve.core.checkpoint import Checkpoint
+from invsolve.core.files import check_target
 from invsolve.core.random import item_key
 from invsolve.core.validation import check_int, kind_dtype
 from invsolve.errors import OperatorError, UnsupportedError, invalid, invalid_type
 from invsolve.hyperparameters.request import Hierarchy
+from invsolve.noise import Poisson, PoissonTransmission, Quantised, Saturated
 from invsolve.operators.base import BlackBox, LinearOperator, Operator
 from invsolve.priors.base import Prior
 from invsolve.priors.capabilities import Learned
@@ -159,8 +160,8 @@ def checked_checkpoint(checkpoint: Any) -> Checkpoint | None:
         saved = Checkpoint(path=checkpoint)
     else:
         raise invalid_type("solve", "checkpoint", "a path or an iv.Checkpoint", checkpoint)
-    if saved is not None and not (folder := Path(saved.path).resolve().parent).is_dir():
-        raise invalid("solve", "checkpoint", "in a folder that exists", str(folder), "Make it first.")
+    if saved is not None:
+        check_target("solve", "checkpoint", saved.path, regular=True)
     return saved
 
 
@@ -208,6 +209,34 @@ def _derivative_warning(problem: Problem, prior: Prior) -> tuple[str, ...]:
         (f"the adjoint of {type(A).__name__} is off by {gap:.1g}: see iv.testing.check_operator",)
         if gap > _DOT_WARN
         else ()
+    )
+
+
+def filler_warning(problem: Problem, prior: Prior) -> tuple[str, ...]:
+    """Zeros in place of data that were never measured, which the likelihood would take for data.
+
+    Under noise with a density no datum is exactly 0. Where all are whose clean value the signal has no part in (their
+    rows of the operator are 0), they are said to be suspicious; looked for only where there are zeros.
+    """
+    A, zero = problem.operator, problem.data == 0
+    observed = torch.ones_like(zero) if A.observed is None else A.observed.expand(zero.shape)
+    atoms = (Poisson, PoissonTransmission, Quantised, Saturated)  # of these, 0 may be a datum like any other
+    if isinstance(A, BlackBox) or isinstance(problem.noise, atoms) or not bool((zero & observed).any()):
+        return ()
+    rows, like = A.batch or 1, problem.data
+    rng = torch.Generator().manual_seed(0)
+    signals = torch.randn(2, *A.in_shape, generator=rng, dtype=problem.signal_dtype, device="cpu").to(like.device)
+    with torch.no_grad():
+        one, other = (A((prior.mean + prior.scale * z).expand(rows, *A.in_shape)) for z in signals)
+    silent = (one == other).expand(zero.shape) & observed
+    filled = silent.flatten(1).any(1) & (zero | ~silent).flatten(1).all(1)
+    if not bool(filled.any()):
+        return ()
+    row = int(filled.int().argmax())
+    return (
+        f"{int(silent[row].sum())} of the {int(observed[row].sum())} data are exactly 0 where no signal has a part in "
+        "them: they look never measured, and count as data, in the evidence and in a noise level that is inferred. "
+        "If they are fillers, say what was measured: iv.operators.Mask(measured) @ A",
     )
 
 

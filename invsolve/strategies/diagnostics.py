@@ -74,6 +74,8 @@ class Diagnostics(Mapping[str, Tensor]):
         Sweeps over the levels, and the relative change of the signal in the last of them, of the row.
     diverged_at : Tensor, shape (rows,), optional
         The step at which the row was seen not to be finite, -1 if it never was.
+    undefined : Tensor, shape (rows,), optional
+        How many particles, over all levels, had a likelihood that was NaN and got weight 0, of the item.
     lattice_nodes : Tensor, shape (rows,), optional
         Nodes of the lattice over unknown scalars, of the item.
     residuals : Mapping of str to Tensor, shape (rows,)
@@ -106,6 +108,7 @@ class Diagnostics(Mapping[str, Tensor]):
     sweeps: Tensor | None = _one("sweeps over the levels", "row", "max")
     change: Tensor | None = _one("relative change of the signal in the last sweep", "row", "max")
     diverged_at: Tensor | None = _one("the step at which a row was seen to be no number; -1: none", "row", "max")
+    undefined: Tensor | None = _one("particles without a likelihood", "item", "max", islands="worst")
     lattice_nodes: Tensor | None = _one("nodes of the lattice over unknown scalars", "item", "max")
     residuals: Mapping[str, Tensor] = dataclasses.field(default_factory=dict)
     extra: Mapping[str, Tensor] = dataclasses.field(default_factory=dict)

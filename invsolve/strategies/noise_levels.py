@@ -14,7 +14,7 @@ from torch import Tensor
 
 from invsolve.core.conjugate_gradients import direction, inner, norm
 from invsolve.core.validation import real_dtype
-from invsolve.errors import UnsupportedError, invalid
+from invsolve.errors import OperatorError, UnsupportedError, invalid
 from invsolve.noise import Gaussian
 from invsolve.operators.base import BlackBox
 from invsolve.priors.base import Prior
@@ -137,6 +137,8 @@ def information(problem: Problem, prior: Prior, *, max_iter: int = 30, rtol: flo
         )
     one = problem.take(torch.zeros(1, dtype=torch.int64, device=problem.data.device)) if _alike(problem) else problem
     found = _information_at(one, prior, prior.mean, max_iter, rtol)
+    if not bool(found.isfinite().all()):
+        raise _not_finite(one, prior)
     if (problem.linear and isinstance(problem.noise, Gaussian)) or bool((found > 0).all()):
         return found
     rng = torch.Generator().manual_seed(1)
@@ -151,6 +153,17 @@ def information(problem: Problem, prior: Prior, *, max_iter: int = 30, rtol: flo
             point = prior.mean + prior.scale * prior.noise(z)[0]
         found = torch.maximum(found, _information_at(one, prior, point, max_iter, rtol))
     return found
+
+
+def _not_finite(one: Problem, prior: Prior) -> OperatorError:
+    """Of an operator whose value or derivative is no number at the prior's mean."""
+    clean = one.operator(prior.mean.expand(len(one.data), *prior.shape))
+    what = "derivative" if bool(clean.isfinite().all()) else "value"
+    return OperatorError(
+        f"solve: the {what} of {type(one.operator).__name__} at the prior's mean must be finite, got NaN or infinity "
+        "(a root or a logarithm at 0?). Guidance starts there: move the mean, write a change of variable into the "
+        "operator, or take a strategy without derivatives, NoiseMCMC()."
+    )
 
 
 def _information_at(one: Problem, prior: Prior, point: Tensor, max_iter: int, rtol: float) -> Tensor:

@@ -5,9 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import signal
-import stat
-import subprocess
 import sys
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -24,90 +21,7 @@ from invsolve.core.checkpoint import (
     load_state,
     save_state,
 )
-from invsolve.core.files import atomic_write
 from invsolve.errors import CheckpointError, FileError, InputError, InputTypeError
-
-
-# --- atomic_write ----------------------------------------------------------------------------------------------------
-def test_write_replaces_and_leaves_nothing_beside(tmp_path):
-    path = tmp_path / "a.txt"
-    for text in ("first", "second"):
-        atomic_write(path, lambda p, text=text: p.write_text(text) and None)
-        assert path.read_text() == text
-    assert os.listdir(tmp_path) == ["a.txt"]
-
-
-@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
-def test_an_exception_in_the_writer_leaves_the_old_file(tmp_path, error):
-    path = tmp_path / "a.txt"
-    path.write_text("old")
-
-    def write(temporary):
-        temporary.write_text("half of the n")
-        raise error
-
-    with pytest.raises(error):
-        atomic_write(path, write)
-    assert path.read_text() == "old" and os.listdir(tmp_path) == ["a.txt"]
-
-
-def test_a_writer_that_removes_its_file_is_an_error_and_leaves_the_old_file(tmp_path):
-    path = tmp_path / "a.txt"
-    path.write_text("old")
-    with pytest.raises(FileNotFoundError):
-        atomic_write(path, lambda p: p.unlink())
-    assert path.read_text() == "old"
-
-
-@pytest.mark.skipif(os.name != "posix", reason="needs SIGKILL")
-def test_a_kill_in_the_writer_leaves_the_old_file(tmp_path):
-    path = tmp_path / "a.txt"
-    path.write_text("old")
-    code = (
-        "import signal, sys\nfrom invsolve.core.files import atomic_write\n"
-        "def write(p):\n    p.write_text('half'); print('writing', flush=True); signal.pause()\n"
-        "atomic_write(sys.argv[1], write)\n"
-    )
-    child = subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE, text=True)
-    assert child.stdout is not None
-    assert child.stdout.readline() == "writing\n"
-    child.send_signal(signal.SIGKILL)
-    child.wait()
-    child.stdout.close()
-    assert path.read_text() == "old"
-
-
-@pytest.mark.skipif(os.name != "posix", reason="needs a umask and links")
-def test_the_umask_applies_and_links_are_followed(tmp_path):
-    (tmp_path / "real").mkdir()
-    link = tmp_path / "link.txt"
-    link.symlink_to(tmp_path / "real" / "a.txt")
-    old = os.umask(0o027)
-    try:
-        atomic_write(link, lambda p: None)
-    finally:
-        os.umask(old)
-    assert link.is_symlink()
-    assert stat.S_IMODE((tmp_path / "real" / "a.txt").stat().st_mode) == 0o640
-
-
-def test_a_name_of_full_length_can_be_written(tmp_path):
-    path = tmp_path / ("n" * 250 + ".nc")
-    atomic_write(path, lambda p: p.write_text("x") and None)
-    assert path.read_text() == "x"
-
-
-def test_bad_paths_are_refused_before_anything_is_written(tmp_path):
-    def never(_):
-        raise AssertionError("must not be called")
-
-    with pytest.raises(InputTypeError, match="atomic_write: `path` must be a path, got int"):
-        atomic_write(3, never)
-    with pytest.raises(InputError, match="`path` must be a file, got the folder"):
-        atomic_write(tmp_path, never)
-    with pytest.raises(InputError, match="`path` must be in a folder that exists, got .*missing.*Make the folder"):
-        atomic_write(tmp_path / "missing" / "a.txt", never)
-
 
 # --- save_state, load_state -------------------------------------------------------------------------------------------
 DTYPES = [

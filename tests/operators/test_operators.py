@@ -190,7 +190,7 @@ def test_nonlinear_stack_and_observed_through_wrappers():
     assert torch.equal((M @ ops.Matrix(matrix=torch.eye(2))).observed, M.mask)
     assert torch.equal((2 * M).observed, M.mask) and torch.equal((M + M).observed, M.mask)
     assert (M + ops.Matrix(matrix=torch.eye(2))).observed is None
-    assert M.H.observed is None
+    assert torch.equal(M.H.observed, M.mask) and ops.Matrix(matrix=torch.eye(2)).H.observed is None
 
 
 def test_functions_of_any_precision_and_outputs_that_do_not_depend_on_the_input():

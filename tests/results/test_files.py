@@ -19,6 +19,7 @@ from torch import Tensor
 from invsolve.core.packing import Layout, Part
 from invsolve.errors import FileError, InputTypeError
 from invsolve.results import writing
+from invsolve.results.names import legal
 from invsolve.results.reading import load_result
 from invsolve.results.result import Result
 from invsolve.results.status import Status
@@ -70,7 +71,7 @@ def assert_same(found: Result, want: Result) -> None:
             assert a is None
         elif isinstance(b, Tensor):
             assert a.dtype == b.dtype and a.shape == b.shape and bits(a) == bits(b), item.name
-        elif item.name == "info":
+        elif item.name in ("info", "parameters"):
             assert list(a) == list(b) and all(bits(a[k]) == bits(b[k]) and a[k].dtype == b[k].dtype for k in b)
         else:
             assert a == b, item.name
@@ -164,6 +165,37 @@ def test_the_dataset_has_named_axes_and_one_json_attribute_of_settings():
 
 def test_signal_axes_called_like_ours_are_renamed():
     assert make(dims=("item", "x")).to_xarray().samples.dims == ("sample", "item", "axis_item", "x")
+    for name in ("samples", "failed", "chi2", "info_steps", "log_weights", "sample"):
+        assert make(dims=(name, f"axis_{name}")).to_xarray().mean("sample").samples.dims == (
+            "item",
+            f"axis_axis_{name}",
+            f"axis_{name}",
+        )
+    assert make(dims=("lat/deg", "")).to_xarray().samples.dims == ("sample", "item", "lat%2Fdeg", "axis_")
+
+
+# Ours, illegal in HDF5, or of a meaning of their own in NetCDF: each as an axis, a diagnostic, an unknown scalar, a unit.
+HOSTILE = [
+    *("samples", "sample", "axis_sample", "item", "mean", "std", "failed", "chi2", "log_weights", "info_x", "x"),
+    *("parameter_x", "", " ", "a ", " a", ".", "..", "/", "a/b", "./a", "a//b", "a.b", "%", "a%2Fb", "lat/deg", "\0"),
+    *("a\nb", "\u00e9", "e\u0301", "\ud800", "\u65e5", "$\\frac", "time", "units", "dims", "NAME", "x" * 300),
+    *("phony_dim_0", "_NCProperties", "_nc4_non_coord_x", "_Netcdf4Dimid", "coordinates", "invsolve_result"),
+]
+
+
+@pytest.mark.parametrize("number", range(2))
+def test_hostile_names_come_back_and_other_programs_read_them(tmp_path, number):
+    """25 of them as axes of one signal, all of them as diagnostics, with names that renaming could lead to."""
+    names = HOSTILE[22 * number :] + HOSTILE[: 22 * number]
+    dims = tuple(dict.fromkeys(n for name in names[:22] for n in (name, f"axis_{legal(name)}")))[:25]
+    values = {name: torch.rand(5, 2) for name in {*HOSTILE, *dims}}
+    result = make(shape=(1,) * len(dims), dims=dims, info=values, parameters=values, units="".join(names))
+    result.save(tmp_path / "r.nc")
+    back = load_result(tmp_path / "r.nc")
+    assert_same(back, result)
+    assert back.dims == dims and back.units == "".join(names)
+    with xarray.open_dataset(tmp_path / "r.nc", engine="h5netcdf") as data:
+        xarray.testing.assert_identical(data.load(), result.to_xarray())
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.complex64], ids=str)
@@ -185,8 +217,8 @@ def test_a_failure_while_writing_leaves_the_old_file(tmp_path, monkeypatch):
     old = make()
     old.save(path)
 
-    def breaks(data, temporary, encoding):
-        temporary.write_bytes(b"half a file")
+    def breaks(data, file, encoding):
+        file.write(b"half a file")
         raise OSError("disk full")
 
     monkeypatch.setattr(writing, "_to_netcdf", breaks)

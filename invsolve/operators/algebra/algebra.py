@@ -92,8 +92,15 @@ class _Chain(_Wrapper):
         return self.outer.out_kind
 
     @property
+    def entrywise(self) -> bool:  # type: ignore[override]
+        return self.outer.entrywise and self.inner.entrywise
+
+    @property
     def observed(self) -> Tensor | None:
-        return self.outer.observed
+        return self._observed_behind(None)
+
+    def _observed_behind(self, seen: Tensor | None) -> Tensor | None:
+        return self.outer._observed_behind(self.inner._observed_behind(seen))
 
     def _apply(self, x: Tensor) -> Tensor:
         return self.outer._apply(self.inner._apply(x))
@@ -196,6 +203,14 @@ class Adjoint(_Wrapper, LinearOperator):
     def out_kind(self) -> Kind:  # type: ignore[override]
         return self.operator.in_kind
 
+    @property
+    def entrywise(self) -> bool:  # type: ignore[override]
+        return self.operator.entrywise
+
+    @property
+    def observed(self) -> Tensor | None:
+        return self.operator.observed if self.entrywise else None
+
     def _apply(self, x: Tensor) -> Tensor:
         return self.operator._adjoint(x)
 
@@ -227,6 +242,13 @@ class Sum(_Same):
         return self.first._adjoint(y) + self.second._adjoint(y)
 
     @property
+    def entrywise(self) -> bool:  # type: ignore[override]
+        return self.first.entrywise and self.second.entrywise
+
+    @property
     def observed(self) -> Tensor | None:
-        masks = [m for m in (self.first.observed, self.second.observed) if m is not None]
+        return self._observed_behind(None)
+
+    def _observed_behind(self, seen: Tensor | None) -> Tensor | None:
+        masks = [m for m in (term._observed_behind(seen) for term in (self.first, self.second)) if m is not None]
         return masks[0] | masks[1] if len(masks) == 2 else None

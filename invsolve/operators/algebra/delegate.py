@@ -9,7 +9,7 @@ from invsolve.operators.base import Operator
 
 
 class Alike(Operator):
-    """Has the shapes, the kinds and the observed entries of its ``operator``."""
+    """Has the shapes, the kinds and the observed entries of its ``operator``, and is entrywise if that is."""
 
     operator: Operator
 
@@ -28,6 +28,13 @@ class Alike(Operator):
     @property
     def out_kind(self) -> Kind:  # type: ignore[override]
         return self.operator.out_kind
+
+    @property
+    def entrywise(self) -> bool:  # type: ignore[override]
+        return self.operator.entrywise
+
+    def _observed_behind(self, seen: Tensor | None) -> Tensor | None:
+        return self.operator._observed_behind(seen)
 
     @property
     def observed(self) -> Tensor | None:

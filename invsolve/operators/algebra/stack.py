@@ -70,10 +70,15 @@ class _Stacked(_Wrapper):
 
     @property
     def observed(self) -> Tensor | None:
-        masks = [op.observed for op in self.operators]
+        return self._observed_behind(None)
+
+    def _observed_behind(self, seen: Tensor | None) -> Tensor | None:
+        masks = [op._observed_behind(seen) for op in self.operators]
         if all(mask is None for mask in masks):
             return None
-        leading = () if self.batch is None else (self.batch,)
+        pairs = zip(self.operators, masks, strict=True)
+        # With an item axis where one of the masks has it, of an operator here or of what comes before.
+        leading = max((m.shape[: m.ndim - len(op.out_shape)] for op, m in pairs if m is not None), key=len)
         flat = []
         for op, mask in zip(self.operators, masks, strict=True):
             full = torch.ones((), dtype=torch.bool, device=self.device or "cpu") if mask is None else mask

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any, Literal, Self, final
 
 import torch
@@ -28,6 +29,12 @@ def _deepinv() -> Any:
     return deepinv
 
 
+@cache
+def _classes() -> Any:
+    """``deepinv.physics``: asked for at every use of `observed`."""
+    return _deepinv().physics
+
+
 @in_defined_state
 def from_deepinv(
     physics: Any,
@@ -43,7 +50,8 @@ def from_deepinv(
 
     deepinv images carry a channel axis, shapes here need not: ``in_channel`` and ``out_channel`` say what becomes of
     it. The noise model of the physics is not used: give ``noise`` to `invsolve.solve`. The precision is that of the
-    physics' buffers; ``to`` copies the physics.
+    physics' buffers; ``to`` copies the physics. Of inpainting and Cartesian
+    MRI, what is masked is not `observed`.
 
     Parameters
     ----------
@@ -115,6 +123,23 @@ class _Physics(Operator):
     @property
     def device(self) -> torch.device | None:
         return next((v.device for v in self._buffers().values()), None)
+
+    @property
+    def observed(self) -> Tensor | None:
+        """What deepinv, too, adds noise to: what the mask of inpainting or MRI keeps, if that comes last."""
+        last = self.physics
+        while isinstance(last, _classes().ComposedPhysics):
+            last = last.physics_list[-1]
+        masked = isinstance(last, (_classes().Inpainting, _classes().MRI, _classes().MultiCoilMRI))
+        # Others have a `mask` of another meaning: the singular values of a blur. One of several rows has no row here.
+        if not masked or not isinstance(last.mask, Tensor) or len(last.mask) != 1:
+            return None
+        mask = last.mask != 0
+        mask = mask.unsqueeze(2) if isinstance(last, _classes().MultiCoilMRI) else mask
+        kept = mask.expand(1, *_channels(self.out_shape, self.out_kind, self.out_channel))[0]
+        if self.out_kind == "complex":
+            return kept.any(0)
+        return kept[0] if self.out_channel == "add" else kept
 
     def _buffers(self) -> dict[str, Tensor]:
         """The parameters of the map: not those of the noise, nor deepinv's empty tensor that remembers a device."""

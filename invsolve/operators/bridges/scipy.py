@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from invsolve.core.arrays import from_array
 from invsolve.core.ownership import made
 from invsolve.core.validation import Kind, Shape, check_choice, check_dims, kind_dtype
 from invsolve.errors import OperatorError, invalid, invalid_type
@@ -94,9 +95,9 @@ def from_scipy(
     matrix = operator.tocsr()
     return made(
         Sparse,
-        crow=torch.tensor(matrix.indptr, device="cpu"),
-        col=torch.tensor(matrix.indices, device="cpu"),
-        values=torch.tensor(matrix.data, device="cpu"),
+        crow=from_array(matrix.indptr).clone(),
+        col=from_array(matrix.indices).clone(),
+        values=from_array(matrix.data).clone(),
         in_shape=shapes[0],
         out_shape=shapes[1],
         in_kind=in_kind or kind,
@@ -127,8 +128,9 @@ class ScipyLinear(LinearOperator):
         return self._call("rmatvec", self.operator.rmatmat, y, self.in_shape, self.in_kind)
 
     def _call(self, name: str, product: Any, x: Tensor, shape: Shape, kind: Kind) -> Tensor:
+        dtype = np.dtype(self.operator.dtype)
         columns = x.detach().resolve_conj().cpu().flatten(1).numpy().T
-        columns = np.array(columns, dtype=self.operator.dtype, order="C")  # copies: the product may work in place
+        columns = np.array(columns, dtype=dtype, order="C")  # copies: the product may work in place
         try:
             out = product(columns)
         except (NotImplementedError, TypeError) as error:
@@ -138,13 +140,20 @@ class ScipyLinear(LinearOperator):
                 f"from_scipy: the scipy operator has no `{name}`, so its adjoint is not known. "
                 "Give LinearOperator(..., rmatvec=)."
             ) from error
+        if np.iscomplexobj(out) and dtype.kind != "c":
+            raise OperatorError(
+                f"from_scipy: the scipy operator says that it is of {dtype}, and its `{name}` returns {out.dtype}. "
+                "Give LinearOperator(..., dtype=complex)."
+            )
         out = out.real if kind == "real" else out
-        result = torch.from_numpy(np.array(out.T, order="C")).to(x.device, kind_dtype(x.dtype, kind))
+        result = from_array(np.array(out.T, order="C")).to(x.device, kind_dtype(x.dtype, kind))
         return result.view(len(x), *shape)
 
 
 def to_scipy(A: LinearOperator) -> Any:
     """Make a scipy operator of ours, on flattened vectors of float64 or complex128, in C order.
+
+    As a matrix of scipy, one of real numbers acts on complex vectors too.
 
     Parameters
     ----------
@@ -175,7 +184,9 @@ def to_scipy(A: LinearOperator) -> Any:
 
     def product(f: Any, shape: Shape) -> Any:
         def run(columns: Any) -> Any:
-            x = torch.from_numpy(np.ascontiguousarray(columns.T)).to(A.device, work).reshape(-1, *shape)
+            if np.iscomplexobj(columns) and A.in_kind == "real":  # a real matrix on complex vectors
+                return run(columns.real) + 1j * run(columns.imag)
+            x = from_array(np.asarray(columns, dtype=dtype).T).to(A.device, work).reshape(-1, *shape)
             with torch.no_grad():
                 y = f(x) if A.batch is None else torch.cat([f(row[None]) for row in x])
             return y.flatten(1).resolve_conj().cpu().numpy().T.astype(dtype)

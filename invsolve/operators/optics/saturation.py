@@ -53,6 +53,8 @@ class Saturation(Operator):
     high: float | None = None
     softness: float
 
+    entrywise = True
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "in_shape", check_dims("Saturation", "in_shape", self.in_shape))
         object.__setattr__(self, "softness", check_positive("Saturation", "softness", self.softness))

@@ -91,6 +91,8 @@ def _plan(file: str, tensors: dict[str, Tensor], config: dict[str, Any], stated:
             f"{', '.join(sorted(plain)[:5])}.{edm2} Build the network yourself and use iv.priors.from_network."
         )
     shapes = {layout.renamed(k): v for k, v in plain.items()}
+    if stated.prediction is not None:  # what a scheduler says does not matter then, nor whether it can be read
+        config = {part: options for part, options in config.items() if part != "scheduler"}
     try:
         return layout, layout.blueprint(shapes, config)
     except FileError as error:

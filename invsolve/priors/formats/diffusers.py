@@ -18,37 +18,14 @@ from torch import nn
 from invsolve.errors import FileError
 from invsolve.priors.formats.base import Blueprint, Layout, check_size
 from invsolve.priors.formats.diffusers_network import Called, DiffusersConfig, make_unet
-from invsolve.priors.learned.parameterization import Prediction, Scheduled
-from invsolve.priors.learned.schedules import DDPM, Flow
+from invsolve.priors.formats.diffusers_scheduler import prediction_of
+from invsolve.priors.learned.parameterization import Prediction
 from invsolve.priors.networks.weights import Shapes
 
 # Names of attention in files older than diffusers 0.15, and today's.
 _OLD = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."}
-_WHAT = {"epsilon": "noise", "sample": "signal", "v_prediction": "v"}
-_BETAS = {"linear": "linear", "scaled_linear": "scaled linear", "squaredcos_cap_v2": "cosine"}
 # Changes nothing of what the network computes once it is trained.
 _WITHOUT_EFFECT = {"dropout", "num_train_timesteps"}
-_STEPS = 10**6
-# Schedulers whose networks see sqrt(abar) w + sqrt(1 - abar) e and the step, however their samplers walk.
-_VARIANCE_PRESERVING = {
-    "DDPM",
-    "DDPMParallel",
-    "DDIM",
-    "DDIMParallel",
-    "PNDM",
-    "DPMSolverMultistep",
-    "DPMSolverSinglestep",
-    "DPMSolverSDE",
-    "UniPCMultistep",
-    "DEISMultistep",
-    "SASolver",
-    "EulerDiscrete",
-    "EulerAncestralDiscrete",
-    "HeunDiscrete",
-    "LMSDiscrete",
-    "KDPM2Discrete",
-    "KDPM2AncestralDiscrete",
-}
 
 
 @final
@@ -108,34 +85,9 @@ def network_config(given: Mapping[str, Any], shapes: Shapes) -> DiffusersConfig:
         )
     rest = set(plain) - known - _WITHOUT_EFFECT
     rest -= {"time_embedding_type", "act_fn", "class_embed_type", "num_class_embeds", "sample_size"}
-    if unknown := sorted(k for k in rest if plain[k] not in (None, False)):
+    if unknown := sorted(k for k in rest if plain[k] is not None):
         raise FileError(f"load: config.json states options that are not known here: {', '.join(unknown)}.")
     options["time_embedding_dim"] = shapes["time_embedding.linear_1.weight"][0]  # the configuration may leave it out
     plan = DiffusersConfig(**options)
     check_size("diffusers", plan.block_out_channels, plan.layers_per_block)
     return plan
-
-
-def prediction_of(given: Mapping[str, Any]) -> Prediction:
-    """What the network of a scheduler predicts. Raises FileError for a scheduler that is not known here."""
-    name, what = str(given.get("_class_name", "")), given.get("prediction_type", "epsilon")
-    steps = given.get("num_train_timesteps", 1000)
-    if not isinstance(steps, int) or not 1 < steps <= _STEPS:
-        raise FileError(f"load: the scheduler states an absurd number of steps: {steps!r}.")
-    if name.startswith("FlowMatch"):  # shifts of the schedule change where a sampler steps, not what a time means
-        return Scheduled(what="velocity", schedule=Flow(factor=float(steps)))
-    betas = given.get("beta_schedule", "linear")
-    odd = [k for k in ("trained_betas", "rescale_betas_zero_snr") if given.get(k)]
-    known = name.removesuffix("Scheduler") in _VARIANCE_PRESERVING
-    if not known or what not in _WHAT or betas not in _BETAS or odd:
-        raise FileError(
-            f"load: a scheduler {name or 'without a name'} with prediction_type {what!r}, beta_schedule "
-            f"{betas!r}{''.join(f', {k}' for k in odd)} is not known here. State `prediction`."
-        )
-    schedule = DDPM(
-        steps=steps,
-        betas=_BETAS[betas],  # type: ignore[arg-type]
-        beta_start=given.get("beta_start", 1e-4),
-        beta_end=given.get("beta_end", 2e-2),
-    )
-    return Scheduled(what=_WHAT[what], schedule=schedule)  # type: ignore[arg-type]

@@ -49,9 +49,11 @@ def save_prior(prior: NetworkPrior, path: str | os.PathLike[str], *, dtype: torc
         For networks, predictions and laws that the file cannot name: save their state yourself, and load it into your
         own module.
     InputTypeError, InputError
-        If ``prior`` is no NetworkPrior, or ``dtype`` is not of floating point.
+        If ``prior`` is no NetworkPrior, ``dtype`` is not of floating point, or ``path`` is no path to a file.
+    WriteError
+        If the file cannot be written.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     if not isinstance(prior, NetworkPrior):
         raise invalid_type("save_prior", "prior", "a NetworkPrior", prior)
@@ -91,7 +93,7 @@ def save_prior(prior: NetworkPrior, path: str | os.PathLike[str], *, dtype: torc
             raise UnsupportedError(f"save_prior: a law in {type(law.modes).__name__} has no file format.")
     plain = {k: v.detach().cpu().clone(memory_format=torch.contiguous_format) for k, v in tensors.items()}
     header = {"format": _FORMAT, "prior": json.dumps(about)}
-    atomic_write(path, lambda temporary: save_file(plain, temporary, metadata=header))
+    atomic_write(path, lambda file: file.write(save(plain, metadata=header)), owner="save_prior")
 
 
 def read_own(path: str) -> NetworkPrior:

@@ -176,8 +176,8 @@ def command(
         "loss.png": loss_figure(folder / f"{resolution}"),
     }
     for name, figure in figures.items():
-        atomic_write(folder / name, lambda path, figure=figure: figure.savefig(path, dpi=110))  # type: ignore[misc]
-    atomic_write(folder / "card.md", lambda path: _write(path, card_text(prior, f"{data}-{resolution}")))
+        atomic_write(folder / name, lambda file, figure=figure: figure.savefig(file, format="png", dpi=110))  # type: ignore[misc]
+    atomic_write(folder / "card.md", lambda file: file.write(card_text(prior, f"{data}-{resolution}").encode()))
     say(f"Written to {folder}: prior.safetensors (iv.priors.load reads it), card.md, samples.png, loss.png")
     return prior
 
@@ -226,7 +226,3 @@ def _faster_in_bfloat16() -> bool:
 def _compiles() -> bool:
     """Whether there is a C++ compiler, which torch.compile needs on a CPU."""
     return shutil.which(os.environ.get("CXX", "g++")) is not None
-
-
-def _write(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from invsolve.core.arrays import from_array
 from invsolve.core.validation import Shape, check_finite, check_int
 from invsolve.errors import FileError, invalid, invalid_type
 
@@ -278,7 +279,7 @@ class Stored(Finite):
         if values.dtype.kind in "iu":
             values = values.astype(np.float32)
         where = {place: i for i, place in enumerate(unique)}
-        return check_finite("train", "data", torch.from_numpy(values)[[where[p] for p in places]])
+        return check_finite("train", "data", from_array(values)[[where[p] for p in places]])
 
 
 def _opened(path: str | os.PathLike[str]) -> Any:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from invsolve.core.files import atomic_write
+from invsolve.core.files import atomic_write, write_or_warn
 from invsolve.core.validation import Shape, check_choice, check_int
 from invsolve.datasets import band_limited, heads
 from invsolve.errors import FileError, invalid
@@ -128,12 +128,11 @@ class Heads(Finite):
         parts = [self._images(first, min(_CHUNK, self.size - first)) for first in range(0, self.size, _CHUNK)]
         pool = torch.cat(parts)
         if self.cache is not None:
-
-            def write(path: Path) -> None:
-                with open(path, "wb") as file:
-                    np.save(file, pool.numpy())
-
-            atomic_write(self.cache, write)
+            cache = self.cache
+            write_or_warn(
+                lambda: atomic_write(cache, lambda file: np.save(file, pool.numpy()), owner="Heads"),
+                "The images are made again next time.",
+            )
         return pool
 
     def _images(self, first: int, n: int) -> Tensor:

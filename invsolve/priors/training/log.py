@@ -7,6 +7,8 @@ from pathlib import Path
 
 from torch import Tensor
 
+from invsolve.core.files import append_line, write_or_warn
+
 LOWEST, HIGHEST = -3, 2  # decades of noise levels, in units of sigma_data
 
 
@@ -35,5 +37,4 @@ def write_line(
         "signals_per_second": speed,
         "seconds": seconds,
     }
-    with open(folder / "log.jsonl", "a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")
+    write_or_warn(lambda: append_line(folder / "log.jsonl", json.dumps(line)), "The training goes on.")

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from invsolve.core.checkpoint import check_fingerprint, load_state, save_state
+from invsolve.core.files import write_or_warn
 from invsolve.priors.training.ema import WIDTHS, Snapshot, Weights, update
 from invsolve.priors.training.loss import Uncertainty
 
@@ -59,7 +60,8 @@ class State:
         if folder is None:
             return
         tensors = {f"average {r}.{k}": v for r, average in self.averages.items() for k, v in average.items()}
-        save_state(folder / f"snapshot-{self.step:08d}.safetensors", tensors, {"step": self.step})
+        path, meta = folder / f"snapshot-{self.step:08d}.safetensors", {"step": self.step}
+        write_or_warn(lambda: save_state(path, tensors, meta), "The training goes on; resumed, it would lack this one.")
 
     def save(self, folder: Path, identity: Mapping[str, str], seconds: float) -> None:
         """Write all but the snapshots; ``identity``: of the training; ``seconds``: that all runs have taken."""
@@ -72,7 +74,8 @@ class State:
                 tensors[f"first.{i}"] = self.optimiser.state[p]["exp_avg"]
                 tensors[f"second.{i}"] = self.optimiser.state[p]["exp_avg_sq"]
         meta = {"identity": dict(identity), "step": self.step, "seconds": seconds}
-        save_state(folder / "state.safetensors", tensors, meta)
+        path = folder / "state.safetensors"
+        write_or_warn(lambda: save_state(path, tensors, meta), "The training goes on; it cannot be resumed from here.")
 
     def resume(self, folder: Path, identity: Mapping[str, str]) -> None:
         """Go on from what lies in ``folder``, if anything does. Raises CheckpointError if it is of another training."""

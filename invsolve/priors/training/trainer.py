@@ -16,6 +16,7 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
+from invsolve.core.files import write_or_warn
 from invsolve.core.fingerprint import fingerprint
 from invsolve.core.torch_state import in_defined_state
 from invsolve.core.validation import check_int, check_positive
@@ -308,7 +309,8 @@ class _Training:
         }
         made = replace(prior, network=network, card={**prior.card, "training": recipe})
         if self.folder is not None and isinstance(network, UNet):
-            save_prior(made, self.folder / "prior.safetensors")
+            path = self.folder / "prior.safetensors"
+            write_or_warn(lambda: save_prior(made, path), "Save the prior that is returned: iv.priors.save_prior.")
         return made
 
 

@@ -67,6 +67,7 @@ class SMCState:
     reach: Tensor  # (rows,), of the item: how far its moves go up
     tried: Tensor  # (rows,), of the item: moves so far
     accepted: Tensor  # (rows,), of the item: the sum of their acceptance rates
+    undefined: Tensor  # (rows,), of the item: particles so far that were NaN, or had a weight that was
 
 
 @final
@@ -209,6 +210,7 @@ class SMC(Strategy[SMCState, _Bound]):
             reach=torch.zeros_like(number),
             tried=torch.zeros_like(number),
             accepted=zero,
+            undefined=torch.zeros_like(number),
         )
 
     def step(self, run: Run[_Bound], state: SMCState, i: int) -> tuple[SMCState, Info]:
@@ -329,7 +331,8 @@ class SMC(Strategy[SMCState, _Bound]):
             founders=kept,
         )
         rows = each.mapped(lambda value: value.expand_as(logs).flatten())
-        return replace(rows, resamplings=state.resamplings, acceptance=state.accepted / state.tried)
+        acceptance = state.accepted / state.tried
+        return replace(rows, resamplings=state.resamplings, acceptance=acceptance, undefined=state.undefined)
 
 
 def _density(run: Run[_Bound]) -> HasDensity | None:
@@ -338,14 +341,20 @@ def _density(run: Run[_Bound]) -> HasDensity | None:
 
 
 def _buried(state: SMCState, batch: int) -> SMCState:
-    """Particles that are NaN get weight zero and the place of their item's heaviest one: they poison nobody."""
+    """Particles that are NaN get weight zero and the place of their item's heaviest one: they poison nobody.
+
+    They are counted. Where an item has no others, all of its particles are NaN, and its rows fail.
+    """
     logs = state.log_weights
     dead = ~torch.isfinite(to_real(state.x).sum(1)) | torch.isnan(logs) | (logs == math.inf)
     logs = torch.where(dead, -math.inf, logs)
     heaviest = logs.view(-1, batch).argmax(0) * batch + torch.arange(batch, device=logs.device)
     heir = heaviest.repeat(len(logs) // batch)
     x = torch.where(expand(dead, state.x), state.x[heir], state.x)
-    return replace(state, x=x, log_weights=logs)
+    lost = dead.view(-1, batch).sum(0)
+    none = (lost == len(logs) // batch).repeat(len(logs) // batch)
+    x = torch.where(expand(none, x), torch.nan, x)
+    return replace(state, x=x, log_weights=logs, undefined=state.undefined + lost.repeat(len(logs) // batch))
 
 
 def _levels(problem: Problem, prior: Prior) -> tuple[float | Tensor, float | Tensor]:

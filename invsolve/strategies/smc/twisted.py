@@ -101,6 +101,7 @@ class Linear:
         white = to_real(problem.whiten(problem.data - problem.operator(value))).double()
         if jacobian is None:
             matrix = adjoint_matrix(problem, coordinates, problem.operator.linearize(value))
+            white, matrix = _defined(white, matrix)
             if V is not None:
                 shift, variance = curvature(problem, coordinates, value, V, matrix)
                 scale = (1 + variance).sqrt()
@@ -122,6 +123,17 @@ class Linear:
         if self.jacobian.rotation is not None:
             size = size + self.residual.square().sum(1) - residual.square().sum(1)
         return self.peak - self.log_scale - 0.5 * size - log_diagonal(root)
+
+
+def _defined(white: Tensor, matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows in which A or its derivative is no number at D as data that say nothing, one std away each.
+
+    The signal itself may lie where A is defined: a twist of NaN, which is a weight of 0, would leave it out.
+    """
+    known = white.isfinite().all(1) & matrix.isfinite().flatten(1).all(1)
+    if bool(known.all()):
+        return white, matrix
+    return torch.where(known[:, None], white, 3.0), torch.where(known[:, None, None], matrix, 0.0)
 
 
 @final
@@ -188,7 +200,13 @@ def curvature(
         bent = to_real(problem.whiten(problem.operator(value + coordinates.direction(step)) - clean)).double()
         left.append(bent - times(matrix, step))
     errors = torch.stack(left)
-    return errors.mean(0), errors.var(0)
+    known = errors.isfinite().all(-1, keepdim=True)
+    if bool(known.all()):
+        return errors.mean(0), errors.var(0)
+    # A point outside of the operator's domain (a root of what is negative) says nothing, and must not take D with it.
+    errors, count = torch.where(known, errors, 0.0), known.sum(0)
+    mean = errors.sum(0) / count.clamp_min(1)
+    return mean, torch.where(known, (errors - mean).square(), 0.0).sum(0) / (count - 1).clamp_min(1)
 
 
 @final

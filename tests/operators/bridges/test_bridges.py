@@ -9,7 +9,7 @@ import pytest
 import scipy.sparse
 import torch
 from scipy.sparse.linalg import LinearOperator as ScipyOperator
-from scipy.sparse.linalg import aslinearoperator
+from scipy.sparse.linalg import aslinearoperator, lsqr
 
 import invsolve as iv
 
@@ -54,6 +54,62 @@ def test_to_scipy_and_back():
     again = ops.from_scipy(S, in_shape=(4, 5), out_shape=(4, 5))
     v = torch.from_numpy(x).view(1, 4, 5)
     assert torch.allclose(again(v), A(v))
+
+
+@pytest.mark.parametrize("items", [False, True])
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("vector", ["f4", "f8", "c8", "c16", "i8"])
+@pytest.mark.parametrize("matrix", [DENSE, DENSE * (1 - 2j)], ids=["real", "complex"])
+def test_to_scipy_is_the_matrix_on_vectors_of_any_type(matrix, vector, order, items):
+    """Every product of scipy's operator against numpy's with the dense matrix."""
+    tensor = torch.from_numpy(matrix)
+    S = ops.to_scipy(ops.Matrix(tensor[None] if items else tensor))
+    rng = np.random.default_rng(1)
+    x, y = (4 * (rng.normal(size=(n, 2)) + 1j * rng.normal(size=(n, 2))) for n in (6, 3))
+    x, y = ((v if vector[0] == "c" else v.real).astype(order + vector) for v in (x, y))
+    for got, want in (
+        (S.matmat(x), matrix @ x),
+        (S.matvec(x[:, 0]), matrix @ x[:, 0]),
+        (S @ x[:, :1], matrix @ x[:, :1]),
+        (S.rmatmat(y), matrix.conj().T @ y),
+        (S.rmatvec(y[:, 0]), matrix.conj().T @ y[:, 0]),
+        (S.H @ y, matrix.conj().T @ y),
+        (S.H.H @ x, matrix @ x),
+        (S.T @ y, matrix.T @ y),
+    ):
+        assert got.shape == want.shape and np.iscomplexobj(got) == np.iscomplexobj(want)
+        # Six products and sums; numpy multiplies float32 by float64 in float64, and converts before.
+        assert np.abs(got - want).max() <= 20 * np.finfo(np.float64).eps * np.abs(want).max()
+
+
+def test_least_squares_of_scipy_with_complex_data():
+    x = np.linalg.lstsq(DENSE.T, b := np.array([1 + 2j, -1j, 3, 4, 5j, 6]), rcond=None)[0]
+    S = ops.to_scipy(ops.Matrix(torch.from_numpy(DENSE.T.copy())))
+    assert np.allclose(lsqr(S, b, atol=1e-14, btol=1e-14)[0], x, rtol=1e-10)
+
+
+@pytest.mark.parametrize("dtype", [">f4", ">f8", ">c8", ">c16"])
+def test_big_endian_matrices_and_operators(dtype):
+    """As FITS and NetCDF-3 hold them."""
+    dense = (DENSE * (1j if dtype[1] == "c" else 1)).astype(dtype)
+    native = torch.from_numpy(dense.astype(dense.dtype.newbyteorder("=")))
+    sparse = scipy.sparse.csr_array(dense.astype(native.numpy().dtype))
+    sparse.data, sparse.indices = sparse.data.astype(dtype), sparse.indices.astype(">i4")
+    foreign = ScipyOperator(
+        shape=(3, 6),
+        dtype=dense.dtype,
+        matvec=lambda v: dense @ v,
+        rmatvec=lambda v: (dense.conj().T @ v).astype(dtype),
+    )
+    x = torch.randn(2, 6, dtype=native.dtype, generator=torch.Generator().manual_seed(0))
+    for A in (ops.from_scipy(sparse), ops.from_scipy(foreign)):
+        assert torch.allclose(A(x), x @ native.mT) and torch.allclose(A.adjoint(A(x)), A(x) @ native.conj())
+
+
+def test_a_scipy_operator_that_is_complex_and_says_real():
+    A = ops.from_scipy(ScipyOperator(shape=(2, 2), dtype=np.float64, matvec=lambda v: 1j * v, rmatvec=lambda v: v))
+    with pytest.raises(iv.errors.OperatorError, match="of float64, and its `matvec` returns complex128"):
+        A(torch.ones(1, 2, dtype=torch.float64))
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import pickle
 import sys
@@ -17,8 +18,9 @@ from invsolve.errors import FileError, InputError, InputTypeError
 from invsolve.priors import DDPM, EDM, VP, Flow, Scheduled
 from invsolve.priors.formats.adm import ADMConfig, ADMLayout, ADMNetwork
 from invsolve.priors.formats.base import count
-from invsolve.priors.formats.diffusers import DiffusersLayout, network_config, prediction_of
+from invsolve.priors.formats.diffusers import DiffusersLayout, network_config
 from invsolve.priors.formats.diffusers_network import Called, DiffusersConfig, make_unet
+from invsolve.priors.formats.diffusers_scheduler import _FLOW, _VARIANCE_PRESERVING, prediction_of
 from invsolve.priors.formats.edm import EDMLayout
 from invsolve.priors.formats.edm_network import EDMConfig, EDMNetwork
 from invsolve.priors.networks.weights import key_differences
@@ -557,6 +559,51 @@ def test_schedulers_of_diffusers(scheduler, want):
     assert prediction_of(scheduler) == want
 
 
+@pytest.mark.parametrize("name", sorted(_VARIANCE_PRESERVING | _FLOW))
+def test_the_defaults_of_every_known_scheduler_are_read(name):
+    """As diffusers itself states them: nothing that is there today is refused."""
+    scheduler = getattr(pytest.importorskip("diffusers"), f"{name}Scheduler")
+    defaults = {k: v.default for k, v in inspect.signature(scheduler.__init__).parameters.items() if k != "self"}
+    defaults = {k: v for k, v in defaults.items() if v is not inspect.Parameter.empty}
+    found = prediction_of({"_class_name": f"{name}Scheduler", "_diffusers_version": "0.0.1"} | defaults)
+    flow = Scheduled(what="velocity", schedule=Flow(factor=1000.0))
+    betas = (defaults.get("beta_start"), defaults.get("beta_end"))
+    noise = Scheduled(what="noise", schedule=DDPM(beta_start=betas[0] or 1e-4, beta_end=betas[1] or 2e-2))
+    assert found == (flow if name in _FLOW else noise)
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "value"),
+    [
+        ("EulerDiscrete", "timestep_type", "continuous"),  # the network sees log(sigma) / 4
+        ("DPMSolverMultistep", "use_flow_sigmas", True),
+        ("DDIM", "rescale_betas_zero_snr", True),
+        ("DDPM", "trained_betas", [0.1, 0.2]),
+        ("DDPM", "twist", 3),
+        ("DDPM", "twist", False),
+        ("DDPM", "invert_sigmas", True),
+        ("FlowMatchEulerDiscrete", "invert_sigmas", True),
+        ("FlowMatchEulerDiscrete", "beta_start", 0.1),
+        ("FlowMatchHeunDiscrete", "twist", 3),
+    ],
+)
+def test_an_option_that_is_not_known_is_refused_by_its_name(tmp_path, name, option, value):
+    scheduler = {"_class_name": f"{name}Scheduler", option: value}
+    with pytest.raises(FileError, match=rf"{name}Scheduler .*, {option} .* is not known here. State `prediction`"):
+        prediction_of(scheduler)
+    assert prediction_of({k: v for k, v in scheduler.items() if k != option} | {"twist": None})  # not given
+    path, _ = folder(tmp_path, scheduler=scheduler)
+    with pytest.raises(FileError, match=option):
+        iv.priors.load(path)
+    stated = Scheduled(what="velocity", schedule=Flow(factor=3.0))  # as the message advises
+    assert iv.priors.load(path, prediction=stated).prediction == stated
+
+
+def test_a_flow_scheduler_of_another_name_is_refused():
+    with pytest.raises(FileError, match="FlowMatchOtherScheduler .*is not known here"):
+        prediction_of({"_class_name": "FlowMatchOtherScheduler"})
+
+
 BAD_FOLDERS = {
     "no scheduler": ({"scheduler": None}, InputError, "there is no scheduler beside the network"),
     "unknown scheduler": (
@@ -571,6 +618,7 @@ BAD_FOLDERS = {
     "bad betas": ({"scheduler": SCHEDULER | {"beta_end": 3.0}}, FileError, "beta_start"),
     "no config": ({"drop": ("config",)}, FileError, "without their config.json"),
     "another class": ({"config": {"_class_name": "UNet2DConditionModel"}}, FileError, "only UNet2DModel is known"),
+    "unknown option that is off": ({"config": {"twist": False}}, FileError, "not known here: twist"),
     "unknown option": ({"config": {"twist": 3}}, FileError, "options that are not known here: twist"),
     "unknown blocks": (
         {"config": {"down_block_types": ["SkipDownBlock2D", "DownBlock2D"]}},

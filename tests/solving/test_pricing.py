@@ -1,0 +1,143 @@
+"""What a budget allows: prices of rows, sizes of ensembles, and solves that end when they were told to."""
+
+import math
+import time
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+import invsolve as iv
+from invsolve.operators import BlackBox, Operator
+from invsolve.solving import spending as spendings
+from invsolve.solving.pricing import expected_rows, fitted, price, shortest, smaller
+from invsolve.solving.spending import Amount, Budget, Spending
+from invsolve.strategies import MMPS, SMC, NoiseMCMC
+from invsolve.strategies.choice.candidates import Candidate
+
+D = torch.float64
+N = 4
+PRIOR = iv.priors.GaussianPrior(mean=torch.zeros(N, dtype=D), covariance=torch.eye(N, dtype=D))
+
+
+class Slow(Operator):
+    """x + x^3 / 10, row by row, in so many seconds each."""
+
+    in_shape = out_shape = (N,)
+    seconds = 0.01
+
+    def _apply(self, x):
+        time.sleep(self.seconds * len(x))
+        return x + 0.1 * x**3
+
+    def fingerprint(self):
+        return "slow"
+
+
+class SlowBox(BlackBox, Slow):
+    pass
+
+
+def problem(operator):
+    return iv.Problem(operator, torch.zeros(2, N, dtype=D), noise=0.3)
+
+
+def test_a_row_is_priced_by_what_it_takes():
+    found = price(problem(Slow()), PRIOR, Amount(seconds=20.0))
+    assert 0.01 <= found.seconds < 0.02  # the derivative of a sleep is free
+    assert found.evaluations == 1  # an operator without an adjoint of its own counts once for both
+    matrix = iv.operators.Matrix(matrix=torch.eye(N, dtype=D))
+    assert price(problem(matrix), PRIOR, Amount(seconds=20.0)).evaluations == 2
+
+
+def test_without_a_clock_nothing_is_timed():
+    left = Spending(budget=Budget(evaluations=1000)).left()
+    assert math.isinf(left.seconds) and left.evaluations == 1000
+    found = price(problem(Slow()), PRIOR, left)
+    assert found.seconds == 0 and found.evaluations == 1
+
+
+@pytest.mark.parametrize("share", [2.0, 0.5, 0.05, 0.02])
+@pytest.mark.parametrize("operator", [Slow(), SlowBox()])
+def test_chains_are_as_many_as_fit(share, operator):
+    whole = Candidate(strategy=NoiseMCMC(chains=1024), why="")
+    row, at = Amount(evaluations=2.0), problem(operator)
+    left = row * (expected_rows(whole, at, PRIOR, 1) * share / 0.8)
+    small = fitted(whole, at, PRIOR, row, left, 1)
+    if share >= 1:
+        assert small is whole
+        return
+    assert small.strategy.chains < 1024 and small.strategy.chains % small.strategy.islands == 0
+    assert (row * expected_rows(small, at, PRIOR, 1)).evaluations <= 0.8 * left.evaluations
+    assert small.cost == pytest.approx(small.strategy.chains / 1024)
+    assert (small.strategy.rounds == 4) == (small.strategy.chains <= 64)
+
+
+def test_what_does_not_fit_at_any_size_is_left_out():
+    row, at = Amount(seconds=1.0), problem(Slow())
+    for candidate in (
+        Candidate(strategy=NoiseMCMC(), why=""),
+        Candidate(strategy=SMC(), why="", islands=8, particles=256),
+        Candidate(strategy=MMPS(), why=""),
+    ):
+        assert fitted(candidate, at, PRIOR, row, Amount(seconds=10.0), 16) is None
+        least = shortest(candidate)
+        assert expected_rows(least, at, PRIOR, 16) < expected_rows(candidate, at, PRIOR, 16)
+    exact = Candidate(strategy=iv.strategies.Unconditional(), why="")
+    assert shortest(exact) is exact
+
+
+def test_particles_and_steps_are_fewer_too():
+    row, at = Amount(evaluations=1.0), problem(Slow())
+    smc = Candidate(strategy=SMC(), why="", islands=8, particles=256)
+    half = fitted(smc, at, PRIOR, row, row * (expected_rows(smc, at, PRIOR, 1) / 2 / 0.8), 1)
+    assert half.particles == 128 and half.cost == 0.5
+    mmps = Candidate(strategy=MMPS(num_steps=40), why="")
+    assert fitted(mmps, at, PRIOR, row, row * (expected_rows(mmps, at, PRIOR, 8) / 2 / 0.8), 8).strategy.num_steps == 20
+
+
+def test_a_later_try_is_no_smaller_than_a_quarter_of_the_first():
+    first, wide = Candidate(strategy=NoiseMCMC(chains=512), why=""), Candidate(strategy=NoiseMCMC(chains=1024), why="")
+    assert smaller(wide, 0.3, first).strategy.chains == 304
+    assert smaller(wide, 0.1, first) is None and smaller(wide, 1.5, first) is None
+    assert smaller(Candidate(strategy=MMPS(), why=""), 0.5, first) is None
+
+
+def test_a_budget_is_spent_by_its_own_clock(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(spendings, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    spending = Spending(budget=Budget(seconds=10.0, evaluations=100), kept_back=0.3)
+    assert not spending.over(50, lost=False) and not spending.over(50, lost=True)
+    assert spending.over(71, lost=True) and not spending.over(71, lost=False) and spending.over(101, lost=False)
+    now[0] = 8.0
+    assert spending.over(0, lost=True) and not spending.over(0, lost=False)
+    assert "would take about 5 s, 2 s are left of budget=10" in spending.refusal(Amount(seconds=5.0), "it")
+    assert spending.refusal(Amount(seconds=1.0), "it") == ""
+    now[0] = 11.0
+    assert spending.over(0, lost=False) and "an unknown time, 0 s are left" in spending.refusal(Amount(), "it")
+    assert Budget(seconds=10).described(Amount(seconds=1234.5)) == "about 1,234 s"
+    assert Budget(evaluations=10).described(Amount(evaluations=1234.5)) == "about 1,234 evaluations"
+
+
+@pytest.mark.parametrize("operator", [Slow(), SlowBox()])
+def test_solves_with_slow_operators_end_in_time(operator):
+    """200 rows of 10 ms in two seconds: chains end within one move of the smallest ensemble, and say what is missing."""
+    started = time.perf_counter()
+    result = iv.solve(operator, torch.zeros(N, dtype=D), PRIOR, noise=0.3, num_samples=4, budget=2.0)
+    move = 24 * 17 * 0.01  # a gradient at every one of at most 16 leaps
+    assert time.perf_counter() - started < 1.1 * 2.0 + move
+    assert not result.certificate.reached and "would do for the smallest ensemble" in result.certificate.missing
+    assert any("the budget ended" in text for text in result.warnings)
+    assert not any("do not fit" in text for text in result.warnings)  # they are not there yet
+    assert result.samples.isfinite().all()
+
+
+def test_chains_that_fit_are_right():
+    """A budget of 60,000 evaluations: 40 chains instead of 4,096, the right posterior within what they say."""
+    A = iv.operators.from_callable(lambda x: x + 0.1 * x**3, (N,), (N,))
+    y = torch.tensor([0.5, -1.0, 2.0, 0.0], dtype=D)
+    small = iv.solve(A, y, PRIOR, noise=0.3, num_samples=32, budget=Budget(evaluations=60_000))
+    usual = iv.solve(A, y, PRIOR, noise=0.3, num_samples=2048)
+    assert small.certificate.attempts[0].evaluations < 60_000 and small.info["beta"].min() == 1
+    error = float(small.info["mean_error"].max()) + 32**-0.5
+    assert float(((small.mean - usual.mean) / usual.std).abs().max()) < 4 * error
