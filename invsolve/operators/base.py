@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-import warnings
 from collections.abc import Callable, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Self
@@ -23,6 +22,7 @@ from invsolve.core.derivatives import WHY, pullback
 from invsolve.core.fingerprint import fingerprint
 from invsolve.core.ownership import Owner, replaced
 from invsolve.core.torch_state import Defined, defined_closure
+from invsolve.core.torch_workarounds import load_forward_mode
 from invsolve.core.validation import Kind, Shape, check_positive, kind_dtype
 from invsolve.errors import OperatorError, UnsupportedError, invalid
 from invsolve.operators.inputs import check_rows
@@ -33,15 +33,6 @@ if TYPE_CHECKING:
     from invsolve.operators.spectrum import Spectrum
 
 Pullback = Callable[[Tensor], Tensor]
-
-
-@cache
-def _load_forward_mode() -> None:
-    """The first forward-mode derivative loads a part of torch that warns about torch's own deprecations: once, here."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        zero = torch.zeros(1, dtype=torch.float32, device="cpu")
-        torch.func.jvp(torch.sin, (zero,), (zero,))
 
 
 class Operator(Defined, Owner, abc.ABC):
@@ -192,7 +183,7 @@ class Operator(Defined, Owner, abc.ABC):
         return OperatorError(f"{type(self).__name__}: its function must be differentiable by torch, {WHY}")
 
     def _jvp(self, x: Tensor, dx: Tensor) -> tuple[Tensor, Tensor]:
-        _load_forward_mode()
+        load_forward_mode()
         y, dy = torch.func.jvp(self._apply, (x,), (dx,))  # type: ignore[misc]  # a pair without has_aux
         return y, dy
 
