@@ -1,4 +1,4 @@
-"""Around defects and habits of torch and of the libraries it brings: memory that glibc returns, MKL's first calls, warnings.
+"""Around defects and habits of torch and of what it brings: memory that glibc returns, MKL's first calls, warnings.
 
 Each function says what was measured, and where.
 """
