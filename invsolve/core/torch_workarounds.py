@@ -5,6 +5,7 @@ Each function says what was measured, and where.
 
 from __future__ import annotations
 
+import warnings
 from functools import cache
 
 import torch
@@ -43,3 +44,11 @@ def warm_up_mkl() -> None:
         x = torch.full((8,), 0.5, dtype=dtype, device="cpu")
         for name in FUNCTIONS:
             getattr(torch, name)(x)
+
+
+@cache
+def load_forward_mode() -> None:
+    """The first forward-mode derivative loads a part of torch that warns about torch's own deprecations: once, here."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.func.jvp(torch.sin, (torch.zeros(1),), (torch.ones(1),))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-import warnings
 from collections.abc import Callable, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Self
@@ -20,6 +19,7 @@ from invsolve.core.conjugate_gradients import conjugate_gradients
 from invsolve.core.counting import count
 from invsolve.core.fingerprint import fingerprint
 from invsolve.core.ownership import Owner, replaced
+from invsolve.core.torch_workarounds import load_forward_mode
 from invsolve.core.validation import Kind, Shape, check_positive, kind_dtype
 from invsolve.errors import UnsupportedError, invalid
 from invsolve.operators.inputs import check_rows
@@ -30,14 +30,6 @@ if TYPE_CHECKING:
     from invsolve.operators.spectrum import Spectrum
 
 Pullback = Callable[[Tensor], Tensor]
-
-
-@cache
-def _load_forward_mode() -> None:
-    """The first forward-mode derivative loads a part of torch that warns about torch's own deprecations: once, here."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.func.jvp(torch.sin, (torch.zeros(1),), (torch.ones(1),))
 
 
 class Operator(Owner, abc.ABC):
@@ -194,7 +186,7 @@ class Operator(Owner, abc.ABC):
         return y.detach(), pullback
 
     def _jvp(self, x: Tensor, dx: Tensor) -> tuple[Tensor, Tensor]:
-        _load_forward_mode()
+        load_forward_mode()
         y, dy = torch.func.jvp(self._apply, (x,), (dx,))  # type: ignore[misc]  # a pair without has_aux
         return y, dy
 
