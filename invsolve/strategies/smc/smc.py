@@ -322,9 +322,12 @@ class SMC(Strategy[SMCState, _Bound]):
         # Where weights are equal but for rounding their spread says nothing: ten roundings a value and level.
         values = prod(run.problem.data.shape[1:]) + prod(run.problem.shape)
         rounding = 10 * torch.finfo(run.problem.data.dtype).eps * self.num_steps * (values + log_evidence.abs())
+        se = (relative_variance(weights, founder) + rounding**2).sqrt()
+        if _density(run) is None:  # weights then correct towards a chain of steps, whose end is not the prior
+            se = torch.full_like(se, math.inf)
         each = Diagnostics(
             log_evidence=log_evidence,
-            log_evidence_se=(relative_variance(weights, founder) + rounding**2).sqrt(),
+            log_evidence_se=se,
             ess=effective(weights),
             founders=kept,
         )
