@@ -114,9 +114,7 @@ class NormalMixture:
             if not bool(kept.any()):
                 return None
             if not bool(kept.all()):
-                now = NormalMixture(
-                    log_weights=now.log_weights[kept], means=now.means[kept], roots=now.roots[kept]
-                )
+                now = NormalMixture(log_weights=now.log_weights[kept], means=now.means[kept], roots=now.roots[kept])
                 shares = torch.softmax(now._logs(points, now._distances(points)), 1)
             found = self._from(points, weights, shares)
             if found is None:
@@ -127,7 +125,8 @@ class NormalMixture:
     def _distances(self, v: Tensor) -> Tensor:
         """Squared, in the metric of every part, ``(N, K)``."""
         apart = (v - self.means[:, None]).mT  # (K, n, N)
-        return torch.linalg.solve_triangular(self.roots, apart, upper=False).square().sum(1).mT
+        white: Tensor = torch.linalg.solve_triangular(self.roots, apart, upper=False)
+        return white.square().sum(1).mT
 
     def _constants(self) -> Tensor:
         n = self.means.shape[1]

@@ -66,7 +66,7 @@ def shortfalls(info: Mapping[str, Tensor]) -> tuple[str, ...]:
     told = Diagnostics.from_mapping(info)
     power = float(told.beta.nan_to_num(nan=1.0).min()) if told.beta is not None and told.beta.numel() else 1.0
     if power < 1:
-        found.append(f"the chains reached the power {power:.2g} of the likelihood only: raise num_steps")
+        found.append(f"the chains reached the power {power:.2g} of the likelihood only: raise num_steps, or the budget")
     for name, value in told.residuals.items():
         worst = float(value.nan_to_num(0).max()) if value.numel() else 0.0
         if worst > _RESIDUAL:

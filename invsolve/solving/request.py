@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import prod
@@ -24,10 +25,10 @@ from invsolve.problem import Problem
 from invsolve.progress import Progress
 from invsolve.results.strategy_output import StrategyOutput
 from invsolve.solving.loop import ChunkedRun, DrawFactory
+from invsolve.solving.particle_evidence import particle_evidence
 from invsolve.strategies.choice.candidates import Candidate
 from invsolve.strategies.diagnostics import Diagnostics
 from invsolve.strategies.mcmc.convergence import between_islands
-from invsolve.strategies.smc.particle_evidence import particle_evidence
 from invsolve.strategies.smc.smc import SMC
 
 TILE = 8  # rows of a chunk with reproducible=True: constant, so that kernels add in one order whatever the batch is
@@ -104,7 +105,7 @@ class SolveRequest:
         if not isinstance(candidate.strategy, SMC) or weights is None:
             return found
         assert own.log_evidence is not None and own.log_evidence_se is not None
-        batch = len(self.problem.data)
+        batch, started = len(self.problem.data), time.perf_counter()
         with tally() as calls:
             bridged = particle_evidence(
                 self.problem,
@@ -118,7 +119,8 @@ class SolveRequest:
         best = alone.or_better(bridged).known(torch.ones_like(alone.log).bool())
         repeats = len(own.log_evidence) // batch
         info = replace(own, log_evidence=best.log.repeat(repeats), log_evidence_se=best.se.repeat(repeats))
-        return replace(found, info=info, calls=found.calls + calls)
+        seconds = found.seconds + time.perf_counter() - started
+        return replace(found, info=info, calls=found.calls + calls, seconds=seconds)
 
     def _chunked(
         self,
@@ -186,10 +188,10 @@ def pooled(
 ) -> tuple[Tensor, Diagnostics]:
     """Independent weighted runs as one: the rows to take as equally weighted samples, and the info of the whole.
 
-    ``info`` ``(items, islands)`` each, ``log_evidence`` among them; rows are particle k of item b on island i, number
+    ``info`` ``(items, islands)`` each, the evidence among them; rows are particle k of item b on island i, number
     ``(k * items + b) * islands + i``. Rows that failed have no weight.
     """
-    assert info.log_evidence is not None  # strategies that are run on islands state it
+    assert info.log_evidence is not None and info.log_evidence_se is not None  # strategies run on islands state it
     items, islands = info.log_evidence.shape
     count = len(samples) // (items * islands)
     dead = ~torch.isfinite(to_real(samples)).all(1) | log_weights.isnan() | (log_weights == math.inf)

@@ -14,13 +14,13 @@ from invsolve.core.arrays import to_real
 from invsolve.core.random import DrawLike
 from invsolve.core.validation import check_choice, check_int, check_number
 from invsolve.errors import invalid, invalid_type
-from invsolve.operators.base import BlackBox
 from invsolve.gaussian.evidence import Evidence
+from invsolve.operators.base import BlackBox
 from invsolve.priors.base import Prior
 from invsolve.priors.capabilities import HasTransport
 from invsolve.problem import Problem
 from invsolve.strategies.base import Info, Run, Strategy, check_together
-from invsolve.strategies.bridge import LARGEST, Coordinates, bridged, thinned, unknown
+from invsolve.strategies.mcmc.bridge import LARGEST, Coordinates, bridged, thinned, unknown
 from invsolve.strategies.mcmc.kernels import Chains, Metric, Normal, Target, autoregressive, hamiltonian
 from invsolve.strategies.mcmc.noise_map import NoiseMap, noise_map
 from invsolve.strategies.mcmc.recording import recorded, summary

@@ -35,6 +35,7 @@ MAX_ENTRIES = 2**24  # of the matrix of the operator: 128 MiB
 _TEMPERATURES = 40  # at most, of the last level
 _EXPONENTS = 64  # that are tried: steps of 1/64
 _RATES = (0.25, 0.5)  # of acceptance: outside of these the next moves are made smaller, larger
+_LINEAGES = 8  # effective number of the first particles that the last ones descend from, for an evidence by weights
 _REACH = (-8, 10)  # moves of a variance from 1/16 to 32 times the level's
 
 
@@ -322,9 +323,11 @@ class SMC(Strategy[SMCState, _Bound]):
         # Where weights are equal but for rounding their spread says nothing: ten roundings a value and level.
         values = prod(run.problem.data.shape[1:]) + prod(run.problem.shape)
         rounding = 10 * torch.finfo(run.problem.data.dtype).eps * self.num_steps * (values + log_evidence.abs())
-        se = (relative_variance(weights, founder) + rounding**2).sqrt()
-        if _density(run) is None:  # weights then correct towards a chain of steps, whose end is not the prior
-            se = torch.full_like(se, math.inf)
+        variance = relative_variance(weights, founder)
+        # What few lineages found says nothing of what others would have; and without a density weights correct towards
+        # a chain of steps, whose end is not the prior.
+        known = (variance < 1 / (_LINEAGES - 1)) & (_density(run) is not None)
+        se = torch.where(known, (variance + rounding**2).sqrt(), math.inf)
         each = Diagnostics(
             log_evidence=log_evidence,
             log_evidence_se=se,

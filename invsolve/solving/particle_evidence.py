@@ -14,7 +14,7 @@ from invsolve.gaussian.evidence import Evidence
 from invsolve.priors.base import Prior
 from invsolve.priors.capabilities import HasDensity, HasLaw, HasTransport
 from invsolve.problem import Problem
-from invsolve.strategies.bridge import LARGEST, Coordinates, bridged, thinned, unknown
+from invsolve.strategies.mcmc.bridge import LARGEST, Coordinates, bridged, thinned, unknown
 
 _GROUPS = 8  # of the particles of one run, for the error of their average
 
@@ -31,7 +31,12 @@ def particle_evidence(
     if not 0 < n <= LARGEST or not count or not somewhere:
         return out
     # (items, samples), those of an island together
-    row = torch.arange(len(samples), device=samples.device).view(-1, items, islands).permute(1, 2, 0).flatten(1)[:, :count]
+    row = (
+        torch.arange(len(samples), device=samples.device)
+        .view(-1, items, islands)
+        .permute(1, 2, 0)
+        .flatten(1)[:, :count]
+    )
     row = row[:, thinned(count, n, groups, row.device)].flatten()
     coordinates = Coordinates.of(problem, prior)
     x, logs = samples[row], log_weights[row].double()

@@ -28,7 +28,7 @@ from invsolve.strategies.mcmc.convergence import few
 from invsolve.strategies.mcmc.noise_map import NoiseMap, noise_map
 
 LARGEST = 128  # coordinates: a covariance of more says little
-EVALUATIONS = 50  # of the probability flow
+EVALUATIONS = 25  # of the probability flow
 _HIGHER = 4.0  # times the highest level is where the finer flow starts
 _FURTHEST = 1.0  # nats of error above which nothing is known
 _NEXT_TO_NOTHING = 6.0  # nats by which f / q lies below its integral
@@ -78,8 +78,7 @@ class Coordinates:
         """``log p(v) + log p(y | v)`` of ``v`` ``(items, count, n)``, ``(items, count)`` float64; never NaN."""
         items, count, n = v.shape
         size = max(1, _AT_ONCE // (items * n))
-        parts = [self._log_joint(part) for part in v.split(size, 1)]
-        value = torch.cat(parts, 1)
+        value = torch.cat([self._log_joint(v[:, k : k + size]) for k in range(0, count, size)], 1)
         return torch.where(value.isnan() | (value == math.inf), -math.inf, value)
 
     def _log_joint(self, v: Tensor) -> Tensor:
@@ -110,7 +109,9 @@ def bridged(coordinates: Coordinates, v: Tensor, weights: Tensor, draws: DrawLik
         return Evidence(log, se)
     v, weights = v.double(), weights.double()
     weights = weights / weights.sum(1, keepdim=True).clamp_min(torch.finfo(weights.dtype).tiny)
-    found = [_Fitted.to(v[b], weights[b], draws.take(torch.tensor([b]))) for b in range(items)]
+    shape = (v.shape[1] // 2, n + 1)
+    z = torch.stack([draws.normal(shape, torch.float64, step=_STEP, index=k) for k in range(2)], 1)
+    found = [_Fitted.to(v[b], weights[b], z[b]) for b in range(items)]
     fits = {b: fit for b, fit in enumerate(found) if fit is not None}
     if not fits:
         return Evidence(log, se)
@@ -148,10 +149,10 @@ class _Fitted:
     log_held: Tensor  # (count,): at each sample, of the mixture that has not seen it
 
     @classmethod
-    def to(cls, v: Tensor, weights: Tensor, draws: DrawLike) -> _Fitted | None:
-        """None where the samples are too few."""
+    def to(cls, v: Tensor, weights: Tensor, z: Tensor) -> _Fitted | None:
+        """From standard normal numbers ``z`` ``(2, draws, n + 1)``; None where the samples are too few."""
         even = torch.arange(len(v), device=v.device) % 2 == 0
-        number, log_held = len(v) // 2, torch.empty_like(weights)
+        log_held = torch.empty_like(weights)
         fresh, log_fresh = [], []
         for k, own in enumerate((even, ~even)):
             a, b = weights[own], weights[~own]
@@ -160,8 +161,7 @@ class _Fitted:
             q = NormalMixture.fit(v[own], a / a.sum(), v[~own], b / b.sum())
             if q is None:
                 return None
-            z = draws.normal((number, v.shape[1] + 1), torch.float64, step=_STEP, index=k)[0]
-            fresh.append(q.draw(z))
+            fresh.append(q.draw(z[k]))
             log_fresh.append(q.log_prob(fresh[-1]))
             log_held[~own] = q.log_prob(v[~own])
         return cls(fresh=torch.cat(fresh), log_fresh=torch.cat(log_fresh), log_held=log_held)
@@ -179,7 +179,7 @@ def bridge(up: Tensor, down: Tensor, weights: Tensor, groups: int) -> tuple[Tens
     from_draws = _log_mean(up)
     if not bool(torch.isfinite(from_draws) & torch.isfinite(down).any()):
         return torch.full_like(from_draws, math.nan), torch.full_like(from_draws, math.inf)
-    low, high = torch.minimum(from_draws, down.amin().clamp_min(-1e9)) , torch.maximum(from_draws, down.amax())
+    low, high = torch.minimum(from_draws, down.amin().clamp_min(-1e9)), torch.maximum(from_draws, down.amax())
     for _ in range(100):
         middle = (low + high) / 2
         low, high = (middle, high) if bool(excess(middle) > 0) else (low, middle)
@@ -189,7 +189,7 @@ def bridge(up: Tensor, down: Tensor, weights: Tensor, groups: int) -> tuple[Tens
     mean = (weights * b).sum()
     moved = (weights * (b - mean)).view(groups, -1).sum(1)
     variance = a.var() / len(a) + groups / (groups - 1) * few(groups) ** 2 * moved.square().sum()
-    # The same seen from the samples alone, where f is not next to nothing: elsewhere a single one would be all that counts.
+    # The same seen from the samples, where f is not next to nothing: there a single sample would be all that counts.
     high_up, high_down = up > r - _NEXT_TO_NOTHING, down > r - _NEXT_TO_NOTHING
     inside = high_up.double().mean().log()
     from_samples = inside - _log_mean(torch.where(high_down, -down, -math.inf), weights)
