@@ -103,7 +103,9 @@ class NoiseMCMC(Strategy[NoiseMCMCState, _Bound]):
     -----
     Exact for any likelihood, as the number of moves grows.
 
-    ``result.info``, the same for all samples of an item: ``log_evidence`` and ``log_evidence_se`` (nats); ``rhat``
+    ``result.info``, the same for all samples of an item: ``log_evidence`` and ``log_evidence_se`` (nats; NaN below the
+    full likelihood), by the rises or, up to 128 real unknowns, by where the chains ended; ``island_error``, the error
+    of the log of the islands' weights; ``rhat``
     (split R-hat) and ``nested_rhat`` (of the islands), the worst component, and ``ess``, the least, over components,
     energy and log-likelihood; ``mean_error`` and ``std_error``, errors of mean and std in posterior stds, the worst
     component, from the islands, and ``drift``, what of it is islands still moving together; ``acceptance``; ``beta`` (1

@@ -125,7 +125,8 @@ class SMC(Strategy[SMCState, _Bound]):
     Only large signals whose steps have no V have no such weight: there it is an error that vanishes with the last
     level. A particle that becomes NaN has weight zero, and no move to NaN is accepted.
 
-    ``result.info``: ``log_evidence`` and its standard error ``log_evidence_se`` (nats; ancestral estimate), ``ess``,
+    ``result.info``: ``log_evidence`` and its standard error ``log_evidence_se`` (nats; by the weights, or up to 128
+    real unknowns by where the particles ended, whichever is known better; NaN if neither is), ``ess``,
     ``founders`` (first particles that have descendants left), ``resamplings`` and ``acceptance`` (of moves; NaN without
     any), each the same for all samples of an item. Results are weighted: see ``result.log_weights``.
 
