@@ -38,9 +38,11 @@ def hidden(exact: iv.priors.GaussianMixturePrior, detail: float) -> iv.priors.Pr
     )
 
 
-def found(problem: iv.Problem, prior: iv.priors.Prior, x: Tensor, seed: int = 0) -> tuple[Tensor, Tensor]:
+def found(
+    problem: iv.Problem, prior: iv.priors.Prior, x: Tensor, seed: int = 0, evaluations: int = 25
+) -> tuple[Tensor, Tensor]:
     """Log-evidence and its error from samples ``(items, count, n)``."""
-    coordinates = Coordinates.of(problem, prior)
+    coordinates = Coordinates.of(problem, prior, evaluations)
     v = coordinates.values(x.flatten(0, 1)).view(x.shape)
     draws = Draws.for_rows(seed, range(len(x)), [0] * len(x), torch.device("cpu"))
     return bridged(coordinates, v, even(len(x)), draws, groups=8)
@@ -67,6 +69,20 @@ def test_right_samples_give_the_evidence_of_mixtures(how: str) -> None:
     problem = iv.Problem(IDENTITY, y, noise=0.7)
     log, se = found(problem, exact if how == "density" else hidden(exact, 0.3), x)
     assert ((log - truth).abs() < 4 * se).all() and float(se.max()) < (0.05 if how == "density" else 0.15)
+
+
+def test_what_a_coarse_flow_gets_wrong_is_in_the_error() -> None:
+    """Twelve evaluations make another prior; twice as many, from a higher level, correct most of it and say the rest."""
+    y = torch.tensor([[3.5], [4.1], [4.5]], dtype=D)
+    exact = mixture(share=0.1)
+    x, truth = posterior_samples(exact, y, 0.5)
+    problem = iv.Problem(IDENTITY, y, noise=0.5)
+    off, se = [], []
+    for seed in range(3):
+        log, error = found(problem, hidden(exact, 0.3), x, seed, evaluations=12)
+        off.append(log - truth)
+        se.append(error)
+    assert (torch.stack(off).abs() < 3 * torch.stack(se)).all()
 
 
 def test_a_transport_is_used_in_its_noise() -> None:
