@@ -45,8 +45,8 @@ class NormalMixture:
             return None
         score, now = best._score(held, held_weights), best
         while len(now.means) < _MOST and size >= 2 * least * len(now.means):
-            refined = now._halved()._improved(points, weights, least / size)
-            if refined is None:
+            halved = now._halved()
+            if halved is None or (refined := halved._improved(points, weights, least / size)) is None:
                 break
             now = refined
             if (value := now._score(held, held_weights)) < score + _GAIN:
@@ -92,17 +92,19 @@ class NormalMixture:
             return None
         return cls(log_weights=total.log(), means=means, roots=found.L)
 
-    def _halved(self) -> NormalMixture:
+    def _halved(self) -> NormalMixture | None:
         values, vectors = torch.linalg.eigh(self.roots @ self.roots.mT)
         step = 0.8 * values[:, -1].sqrt()[:, None] * vectors[..., -1]
         # The half of a normal law along an axis has 0.36 of its variance there.
         axis = vectors[..., -1:] @ vectors[..., -1:].mT
         covariances = self.roots @ self.roots.mT - 0.64 * values[:, -1, None, None] * axis
-        roots = torch.linalg.cholesky(covariances)
+        found = torch.linalg.cholesky_ex(covariances)
+        if bool(found.info.any()):
+            return None
         return NormalMixture(
             log_weights=(self.log_weights - math.log(2)).repeat(2),
             means=torch.cat((self.means - step, self.means + step)),
-            roots=roots.repeat(2, 1, 1),
+            roots=found.L.repeat(2, 1, 1),
         )
 
     def _improved(self, points: Tensor, weights: Tensor, least: float) -> NormalMixture | None:

@@ -20,6 +20,7 @@ from torch import Tensor
 from invsolve.core.arrays import from_real, to_real
 from invsolve.core.normal_mixture import NormalMixture
 from invsolve.core.random import DrawLike
+from invsolve.errors import InputError
 from invsolve.gaussian.evidence import Evidence
 from invsolve.priors.base import Prior
 from invsolve.priors.capabilities import HasDensity, HasTransport
@@ -50,8 +51,7 @@ class Coordinates:
 
     @classmethod
     def of(cls, problem: Problem, prior: Prior, evaluations: int = EVALUATIONS) -> Coordinates:
-        direct = isinstance(prior, HasDensity) and not isinstance(prior, HasTransport)
-        made = None if direct else noise_map(prior, evaluations)
+        made = None if _has_own_density(prior) else noise_map(prior, evaluations)
         return cls(problem=problem, prior=prior, noise_map=made, evaluations=evaluations)
 
     def take(self, items: Tensor) -> Coordinates:
@@ -95,6 +95,17 @@ class Coordinates:
             log_prior = -0.5 * v.square().sum(1) - 0.5 * n * math.log(2 * math.pi)
         log_likelihood = problem.noise.log_prob(problem.data, problem.operator(x), problem.operator.observed)
         return (log_prior + log_likelihood.double()).view(items, count)
+
+
+def _has_own_density(prior: Prior) -> bool:
+    """Of clean signals; where the prior is a transport of noise, that is used."""
+    if not isinstance(prior, HasDensity) or isinstance(prior, HasTransport):
+        return False
+    try:
+        prior.log_prob(prior.mean[None], 0.0)
+    except InputError:  # of a law that fills a part of the space only
+        return False
+    return True
 
 
 def bridged(coordinates: Coordinates, v: Tensor, weights: Tensor, draws: DrawLike, *, groups: int) -> Evidence:

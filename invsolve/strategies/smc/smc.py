@@ -35,7 +35,7 @@ MAX_ENTRIES = 2**24  # of the matrix of the operator: 128 MiB
 _TEMPERATURES = 40  # at most, of the last level
 _EXPONENTS = 64  # that are tried: steps of 1/64
 _RATES = (0.25, 0.5)  # of acceptance: outside of these the next moves are made smaller, larger
-_LINEAGES = 8  # effective number of the first particles that the last ones descend from, for an evidence by weights
+_LINEAGES = 100  # effective number of the first particles that the last ones descend from, for an evidence by weights
 _REACH = (-8, 10)  # moves of a variance from 1/16 to 32 times the level's
 
 

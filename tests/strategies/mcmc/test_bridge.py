@@ -95,6 +95,21 @@ def test_a_transport_is_used_in_its_noise() -> None:
     assert ((log - posterior.log_evidence).abs() < 4 * se).all() and float(se.max()) < 0.05
 
 
+def test_a_law_that_fills_a_part_of_the_space_is_seen_in_its_noise() -> None:
+    """It has no density without noise: chains in the noise give the evidence all the same."""
+    line = torch.ones(2, 2, 2, dtype=D)
+    prior = iv.priors.GaussianMixturePrior(
+        weights=torch.tensor([0.5, 0.5], dtype=D),
+        means=torch.tensor([[0.0, 0.0], [2.0, 1.0]], dtype=D),
+        covariances=line,
+    )
+    A, y = iv.operators.Matrix(matrix=torch.eye(2, dtype=D)), torch.ones(2, dtype=D)
+    truth = float(prior.posterior(A, y[None], noise=0.3).log_evidence[0])
+    strategy = iv.strategies.NoiseMCMC(chains=256, evaluations=12)
+    result = iv.solve(A, y, prior, noise=0.3, strategy=strategy, num_samples=8)
+    assert abs(float(result.log_evidence) - truth) < 3 * float(result.log_evidence_se) < 0.6
+
+
 def test_modes_in_wrong_proportion_are_seen() -> None:
     """A quarter of the samples on a mode of a half: the average over them is off, that over draws is not."""
     y = torch.full((1, 1), 2.0, dtype=D)
