@@ -47,10 +47,12 @@ def check_result(result: Result, solver: Solver, *, solves: bool | None = None) 
             "Solve with them fixed at their posterior mean, and check that result."
         )
     checks, samples, alive = _rows(result)
+    if not len(alive):
+        return CheckReport(checks=tuple(checks), level=LEVEL)
     problem = problem.take(alive)
     found: list[Measured] = []
     notes: list[str] = []
-    if bool(problem.num_data.all()) and len(alive):
+    if bool(problem.num_data.all()):
         found += sample_tests(problem, prior, samples) if len(samples) else []
         closed: list[Measured] = []
         if isinstance(problem.noise, Gaussian):
@@ -72,11 +74,20 @@ def _rows(result: Result) -> tuple[list[Check], Tensor, Tensor]:
     samples = result.samples if result.batched else result.samples[:, None]
     failed = result.failed if result.batched else result.failed[:, None]
     # The first samples that are good for every item: the tests are one per item and sample.
-    alive = torch.nonzero(~failed.all(0))[:, 0]  # an item without any sample says nothing about the others
+    unfinished = result.unfinished.view(-1)
+    alive = torch.nonzero(~failed.all(0) & ~unfinished)[
+        :, 0
+    ]  # an item without any sample says nothing about the others
     samples, failed = samples[:, alive], failed[:, alive]
     lost, rows = int(result.failed.sum()), result.failed.numel()
     text = f"{lost} of {rows} samples are not finite"
     checks = [Check(name="rows", passed=lost == 0, value=float(lost), p_value=None, text=text)]
+    if bool(unfinished.any()):
+        # Of samples that are none of the posterior misfits say nothing of the model.
+        whose = f" of {int(unfinished.sum())} of {len(unfinished)} items" if len(unfinished) > 1 else ""
+        power = float(result.info["beta"].nan_to_num(nan=1.0).min())
+        text = f"the samples{whose} are of the power {power:.2g} of the likelihood: raise num_steps, or the budget"
+        checks.append(Check(name="finished", passed=False, value=power, p_value=None, text=text))
     if result.log_weights is not None or (result.solver is not None and result.solver.strategy.weighs):
         weights = result.weights if result.batched else result.weights[:, None]
         ess = float(result.ess.min())

@@ -1,4 +1,4 @@
-"""The evidence ``log p(y)`` of closed forms: its value, and how far rounding may have moved them."""
+"""The evidence ``log p(y)``: its value and error, and how far rounding may have moved that of closed forms."""
 
 from __future__ import annotations
 
@@ -13,6 +13,16 @@ class Evidence(NamedTuple):
 
     log: Tensor
     se: Tensor
+
+    def or_better(self, other: Evidence) -> Evidence:
+        """Of every item the estimate of the smaller error."""
+        mine = ~(other.se < self.se)
+        return Evidence(torch.where(mine, self.log, other.log), torch.where(mine, self.se, other.se))
+
+    def known(self, where: Tensor) -> Evidence:
+        """NaN but ``where`` ``(items,)`` it is known, and where its error is infinite: an evidence of 0 stays one."""
+        good = (where & torch.isfinite(self.se)) | (self.log == -torch.inf)
+        return Evidence(torch.where(good, self.log, torch.nan), torch.where(good & where, self.se, torch.nan))
 
 
 def rounding(

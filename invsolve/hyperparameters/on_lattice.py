@@ -18,7 +18,6 @@ from invsolve.problem import Problem
 from invsolve.progress import Progress, metered
 from invsolve.results.result import Result
 from invsolve.results.warnings import fit_warnings, misfit, shortfalls, thinned
-from invsolve.strategies.diagnostics import Diagnostics
 from invsolve.strategies.exact import Exact
 
 _SPACING = {1: 0.15, 2: 0.35, 3: 0.7}  # of a lattice, in posterior standard deviations, by the number of scalars
@@ -143,11 +142,8 @@ class _Evidences:
             return found
         result = self._weighted(node, theta, items)
         assert result.log_evidence is not None and result.log_evidence_se is not None  # the strategy says it gives it
-        log = result.log_evidence
-        power = Diagnostics.from_mapping(result.info).beta
-        if power is not None:  # the evidence of a power of the likelihood is none: it would win against all others
-            log = torch.where((log > -math.inf) & (power[0] < 1), math.nan, log)
-        return Evidence(log, result.log_evidence_se)
+        # NaN where chains were stopped: the evidence of a power of the likelihood would win against all others.
+        return Evidence(result.log_evidence, result.log_evidence_se)
 
     def _weighted(self, node: Node, theta: Tensor, items: list[int]) -> Result:
         """A solve of these items with all their samples, which is kept where memory allows."""

@@ -13,10 +13,12 @@ from invsolve.strategies.diagnostics import Diagnostics
 
 MEAN_ERROR = 0.15  # posterior stds: bound (two standard errors) that is asked of the mean of every component
 STD_ERROR = 0.15  # relative: the same of every std
-EVIDENCE_SE = 1.0  # nats: above it islands disagree by factors, and one of them may be all that counts
-_UNSEEN = "a mode that none of them met is not seen"
+ISLAND_ERROR = 1.0  # nats: above it islands disagree by factors, and one of them may be all that counts
 MEAN_TEST = "bound on the mean's error (posterior std)"
 STD_TEST = "bound on the std's relative error"
+ISLANDS = "standard error of the islands' log weights (nats)"
+EVIDENCE = "standard error of the log-evidence (nats)"
+_UNSEEN = "a mode that none of them met is not seen"
 _NO_BOUND = 100.0
 POWER = "power of the likelihood that was reached"
 
@@ -46,7 +48,8 @@ class Certificate:
     Attributes
     ----------
     reached : bool
-        Every item passed: both bounds at most 0.15, the log-evidence known to 1 nat.
+        Every item passed: both bounds at most 0.15, the log weights of the islands known to 1 nat. It speaks of the
+        samples: what the evidence is worth is its own standard error, and NaN where it is not known.
     passed : Tensor of bool, shape ([batch])
         Which items did.
     mean_error, std_error : Tensor, shape ([batch])
@@ -90,6 +93,8 @@ class Certificate:
         if self.reached and not self.exact:
             lines.append(f"  from independent ensembles that agree; {self.looked or _UNSEEN}")
         lines += [f"  {name}: {said(name, value, digits=3)}" for name, value in self.tests.items()]
+        if self.tests and EVIDENCE not in self.tests:
+            lines.append("  the log-evidence is not known")
         for a in self.attempts:
             count = "certified" if a.reached else "not certified"
             if a.items > 1:
@@ -160,14 +165,10 @@ def worst(name: str, value: Tensor) -> float:
 
 def judged(info: Diagnostics) -> tuple[Tensor, dict[str, Tensor], str]:
     """From the info of an ensemble ``(items,)`` each: which items pass, the tests, and what failed, in words."""
-    mean_error, std_error, se = info.mean_error, info.std_error, info.log_evidence_se
-    assert mean_error is not None and std_error is not None and se is not None  # of every strategy that is tested
-    tests = {
-        MEAN_TEST: 2 * mean_error,
-        STD_TEST: 2 * std_error,
-        "standard error of the log-evidence (nats)": se,
-    }
-    limits = (MEAN_ERROR, STD_ERROR, EVIDENCE_SE)
+    mean_error, std_error, apart = info.mean_error, info.std_error, info.island_error
+    assert mean_error is not None and std_error is not None and apart is not None  # of every strategy that is tested
+    tests = {MEAN_TEST: 2 * mean_error, STD_TEST: 2 * std_error, ISLANDS: apart}
+    limits = (MEAN_ERROR, STD_ERROR, ISLAND_ERROR)
     good = [value <= limit for value, limit in zip(tests.values(), limits, strict=True)]  # False for NaN
     if info.beta is not None:
         tests[POWER] = info.beta
@@ -178,4 +179,6 @@ def judged(info: Diagnostics) -> tuple[Tensor, dict[str, Tensor], str]:
         for (name, value), fine in zip(tests.items(), good, strict=True)
         if not bool(fine.all())
     ]
+    if info.log_evidence_se is not None:  # a figure of its own: samples are right or not without it
+        tests[EVIDENCE] = info.log_evidence_se
     return passed, tests, ", ".join(wrong)

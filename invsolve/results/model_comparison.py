@@ -103,7 +103,7 @@ def compare(
     Raises
     ------
     UnsupportedError
-        For a result without evidence.
+        For a result without evidence, or of which it is not known (NaN): of chains that were stopped early, say.
     InputError, InputTypeError
         For results of different data, fewer than two, or weights that are none.
     """
@@ -117,6 +117,7 @@ def compare(
                 f"compare: the result {name!r} of strategy {result.strategy} has no evidence. Solve with "
                 "strategy=iv.strategies.SMC(), or Exact() where there is a closed form."
             )
+        _check_known(name, result)
     _same_data(named)
     odds = _weights(weights, names)
     logs = torch.stack([_evidence(r.log_evidence) for r in named.values()]).cpu()
@@ -133,6 +134,23 @@ def compare(
         probability=p,
         probability_se=p * variance.sqrt(),
     )
+
+
+def _check_known(name: str, result: Result) -> None:
+    """Refuse by name a model whose evidence is not known."""
+    assert result.log_evidence is not None
+    lost = ~torch.isfinite(result.log_evidence)
+    if not bool(lost.any()):
+        return
+    items = f" of items {', '.join(map(str, lost.nonzero()[:, 0].tolist()))}" if result.batched else ""
+    if bool((lost & result.unfinished.to(lost.device)).any()):
+        why = "its chains were stopped below the full power of the likelihood. Raise num_steps, or the budget."
+    else:
+        why = (
+            f"what {result.strategy} found leaves it open. Take more samples, chains or steps, or Exact() where there "
+            "is a closed form."
+        )
+    raise UnsupportedError(f"compare: the evidence{items} in the result {name!r} is not known: {why}")
 
 
 def _evidence(value: Tensor | None) -> Tensor:

@@ -117,19 +117,30 @@ class PosteriorSamples(Defined):
     def ess(self) -> Tensor:
         """Effective sample size ``([batch])``: 1 / sum w^2; without weights the number of good samples.
 
-        Where the strategy says less of the ensemble that they were taken from (``info["ess"]``), that.
+        Where the strategy says less of the ensemble that they were taken from (``info["ess"]``), that; and 0 where
+        chains did not reach the full power of the likelihood: samples there are none of the posterior.
         """
         if self.log_weights is None:
-            good, told = (~self.failed).sum(0).double(), self._of_item("ess")
-            return good if told is None else torch.minimum(good, told.to(good.device).nan_to_num(nan=torch.inf))
-        return torch.nan_to_num(1 / self.weights.square().sum(0), nan=0.0)
+            count, told = (~self.failed).sum(0).double(), self._of_item("ess")
+            if told is not None:
+                count = torch.minimum(count, told.to(count.device).nan_to_num(nan=torch.inf))
+        else:
+            count = torch.nan_to_num(1 / self.weights.square().sum(0), nan=0.0)
+        return torch.where(self.unfinished, 0.0, count)
+
+    @property
+    def unfinished(self) -> Tensor:
+        """Which items ``([batch])`` have samples of a power of the likelihood only: their chains were stopped early."""
+        power = self._of_item("beta")
+        return torch.zeros_like(self.failed[0]) if power is None else (power < 1).to(self.failed.device)
 
     @property
     def log_evidence(self) -> Tensor | None:
         """Log p(y) in nats, ``([batch])`` float64, where the strategy estimates it; else None.
 
-        `Exact`, `SMC` and `NoiseMCMC` do. The log density of the data under prior, operator and noise: `iv.compare`
-        weighs models by it.
+        `Exact`, `SMC` and `NoiseMCMC` do; NaN where it could not be told, and of chains that were stopped below the
+        full power of the likelihood. The log density of the data under prior, operator and noise: `iv.compare` weighs
+        models by it.
         """
         return self._of_item("log_evidence")
 

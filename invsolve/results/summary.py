@@ -80,8 +80,12 @@ def _evidence(result: PosteriorSamples) -> str | None:
     log, se = result.log_evidence, result.log_evidence_se
     if log is None:
         return None
-    error = "" if se is None else f", standard error at most {float(se.max()):.2g}"
-    return f"{_range(log, digits=6)} nats" + (" per item" if log.numel() > 1 else "") + error
+    known = ~log.isnan()
+    if not bool(known.any()):
+        return "not known"
+    error = "" if se is None else f", standard error at most {float(se[known].max()):.2g}"
+    lost = "" if bool(known.all()) else f", not known for {int((~known).sum())} of {known.numel()} items"
+    return f"{_range(log[known], digits=6)} nats" + (" per item" if log.numel() > 1 else "") + error + lost
 
 
 def _range(value: Tensor, *, digits: int = 3) -> str:

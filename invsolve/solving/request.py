@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import prod
@@ -13,19 +14,23 @@ from torch import Tensor
 
 from invsolve.core.arrays import to_real
 from invsolve.core.checkpoint import Checkpoint
+from invsolve.core.counting import tally
 from invsolve.core.fingerprint import fingerprint
 from invsolve.core.random import DrawLike
 from invsolve.core.resampling import effective, in_place, normalised, systematic
 from invsolve.errors import invalid
+from invsolve.gaussian.evidence import Evidence
 from invsolve.priors.base import Prior
 from invsolve.problem import Problem
 from invsolve.progress import Progress
 from invsolve.results.strategy_output import StrategyOutput
 from invsolve.solving.loop import ChunkedRun, DrawFactory, Over, never
+from invsolve.solving.particle_evidence import particle_evidence
 from invsolve.solving.rows import TILE
 from invsolve.strategies.choice.candidates import Candidate
 from invsolve.strategies.diagnostics import Diagnostics
 from invsolve.strategies.mcmc.convergence import between_islands
+from invsolve.strategies.smc.smc import SMC
 
 # Numbers of a signal batch in one chunk by default: what fits a CPU's cache (8-coil MRI at 192^2: three times faster
 # than all rows at once), and enough to fill an accelerator.
@@ -69,7 +74,8 @@ class SolveRequest:
         ``number`` tells the checkpoints of several attempts apart, ``over`` ends it (see `ChunkedRun`).
         """
         if candidate.islands == 1:
-            return self._chunked(candidate, self.problem, self.num_samples, self.draws, number, over)
+            found = self._chunked(candidate, self.problem, self.num_samples, self.draws, number, over)
+            return self._with_evidence(candidate, found)
         # Item b on island i is item b * islands + i of a larger batch, whose sample k has the stream of sample
         # k * islands + i of item b.
         islands, batch = candidate.islands, len(self.problem.data)
@@ -83,14 +89,37 @@ class SolveRequest:
         assert each.log_weights is not None
         told = each.info.mapped(lambda v: v.view(candidate.particles, batch, islands)[0])
         chosen, info = pooled(each.samples, each.chi2, each.log_weights, told, self.num_samples)
+        each = self._with_evidence(candidate, replace(each, info=info), islands)
         return replace(
             each,
             samples=each.samples[chosen],
             chi2=each.chi2[chosen],
             log_weights=None,
-            info=info,
             processed=self.num_samples * batch,
         )
+
+    def _with_evidence(self, candidate: Candidate, found: StrategyOutput, islands: int = 1) -> StrategyOutput:
+        """Weighted particles also give the evidence by where they ended, which may be better than their weights."""
+        own, weights = found.info, found.log_weights
+        if not isinstance(candidate.strategy, SMC) or weights is None:
+            return found
+        assert own.log_evidence is not None and own.log_evidence_se is not None
+        batch, started = len(self.problem.data), time.perf_counter()
+        with tally() as calls:
+            bridged = particle_evidence(
+                self.problem,
+                self.prior,
+                found.samples,
+                weights,
+                self.draws(range(batch), [0] * batch),
+                islands=islands,
+            )
+        alone = Evidence(*(v.view(-1, batch)[0].double() for v in (own.log_evidence, own.log_evidence_se)))
+        best = alone.or_better(bridged).known(torch.ones_like(alone.log).bool())
+        repeats = len(own.log_evidence) // batch
+        info = replace(own, log_evidence=best.log.repeat(repeats), log_evidence_se=best.se.repeat(repeats))
+        seconds = found.seconds + time.perf_counter() - started
+        return replace(found, info=info, calls=found.calls + calls, seconds=seconds)
 
     def _chunked(
         self,
@@ -182,10 +211,10 @@ def pooled(
 ) -> tuple[Tensor, Diagnostics]:
     """Independent weighted runs as one: the rows to take as equally weighted samples, and the info of the whole.
 
-    ``info`` ``(items, islands)`` each, ``log_evidence`` among them; rows are particle k of item b on island i, number
+    ``info`` ``(items, islands)`` each, the evidence among them; rows are particle k of item b on island i, number
     ``(k * items + b) * islands + i``. Rows that failed have no weight.
     """
-    assert info.log_evidence is not None  # strategies that are run on islands state it
+    assert info.log_evidence is not None and info.log_evidence_se is not None  # strategies run on islands state it
     items, islands = info.log_evidence.shape
     count = len(samples) // (items * islands)
     dead = ~torch.isfinite(to_real(samples)).all(1) | log_weights.isnan() | (log_weights == math.inf)
@@ -204,4 +233,7 @@ def pooled(
     item = torch.arange(items, device=place.device)[:, None]
     rows = ((particle * items + item) * islands + island).mT.flatten()
     found = {**info.over_islands(), **between_islands(each, square, evidence), "ess": effective(weights.mT)}
+    # Where an island does not know its own evidence, others that agree with it do not either.
+    sure = torch.isfinite(info.log_evidence_se).all(1)
+    found["log_evidence_se"] = torch.where(sure, found["island_error"], math.inf)
     return rows, Diagnostics.from_mapping(found).mapped(lambda v: v.repeat(num_samples))

@@ -49,7 +49,9 @@ class Diagnostics(Mapping[str, Tensor]):
     Parameters
     ----------
     log_evidence, log_evidence_se : Tensor, shape (rows,), optional
-        log p(y) in nats and its standard error, of the item.
+        log p(y) in nats and its standard error, of the item; NaN where it is not known.
+    island_error : Tensor, shape (rows,), optional
+        Standard error of the log of the weights of independent runs that were pooled, of the item.
     mean_error, std_error : Tensor, shape (rows,), optional
         Standard errors of the mean (in posterior stds) and of the std (relative), the worst component, of the item.
     drift : Tensor, shape (rows,), optional
@@ -91,6 +93,7 @@ class Diagnostics(Mapping[str, Tensor]):
 
     log_evidence: Tensor | None = _one("log p(y), nats", "item", "min")
     log_evidence_se: Tensor | None = _one("its standard error, nats", "item", "max")
+    island_error: Tensor | None = _one("standard error of the log weights of pooled runs", "item", "max")
     mean_error: Tensor | None = _one("standard error of the mean, in posterior stds", "item", "max")
     std_error: Tensor | None = _one("relative standard error of the std", "item", "max")
     drift: Tensor | None = _one("what of mean_error is chains that still move together", "item", "max")

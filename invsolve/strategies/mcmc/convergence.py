@@ -25,7 +25,7 @@ def chain_statistics(first: Tensor, second: Tensor, square: Tensor, log_evidence
     - ``mean_error``, ``std_error``: errors, in posterior stds, of means of all quantities and of stds of the signal,
       the worst: the standard error from the spread of the islands, and ``drift``.
     - ``drift``: by how much the means of the two halves differ beyond two standard errors, in posterior stds.
-    - ``log_evidence``, ``log_evidence_se``: mean of the islands, in nats.
+    - ``log_evidence``: mean of the islands, in nats; ``island_error``: its error as far as they disagree.
     """
     items, chains, _ = first.shape
     islands = log_evidence.shape[1]
@@ -51,7 +51,7 @@ def chain_statistics(first: Tensor, second: Tensor, square: Tensor, log_evidence
     drift = ((moved.abs() - 2 * unsure) / variance.sqrt()).clamp_min(0).amax(1)
     return Diagnostics(
         log_evidence=found["log_evidence"],
-        log_evidence_se=found["log_evidence_se"],
+        island_error=found["island_error"],
         mean_error=(found["mean_error"].square() + drift.square()).sqrt(),
         std_error=found["std_error"],
         drift=drift,
@@ -61,7 +61,7 @@ def chain_statistics(first: Tensor, second: Tensor, square: Tensor, log_evidence
     )
 
 
-def _few(islands: int) -> float:
+def few(islands: int) -> float:
     """The 97.5 % quantile of Student's t over the normal one, to second order in 1 / (islands - 1)."""
     z2, free = 1.96**2, islands - 1
     return 1 + (z2 + 1) / (4 * free) + (5 * z2**2 + 16 * z2 + 3) / (96 * free**2)
@@ -76,7 +76,7 @@ def between_islands(each: Tensor, square: Tensor, log_evidence: Tensor) -> dict[
     """
     islands, tiny = log_evidence.shape[1], torch.finfo(each.dtype).tiny
     share = torch.softmax(log_evidence, 1)
-    weights, grow = share[..., None], islands / (islands - 1) * _few(islands) ** 2
+    weights, grow = share[..., None], islands / (islands - 1) * few(islands) ** 2
     pooled = (weights * each).sum(1)
     power = square - 2 * pooled[:, None] * each + pooled[:, None].square()  # about the pooled mean
     total = (weights * power).sum(1).clamp_min(tiny)
@@ -84,7 +84,7 @@ def between_islands(each: Tensor, square: Tensor, log_evidence: Tensor) -> dict[
     std_error = (grow * (weights * (power - total[:, None])).square().sum(1)).sqrt() / (2 * total)
     return {
         "log_evidence": torch.logsumexp(log_evidence, 1) - math.log(islands),
-        "log_evidence_se": (grow * (share.square().sum(1) - 1 / islands)).clamp_min(0).sqrt(),
+        "island_error": (grow * (share.square().sum(1) - 1 / islands)).clamp_min(0).sqrt(),
         "mean_error": mean_error.amax(1),
         "std_error": std_error[:, :-2].amax(1),
     }

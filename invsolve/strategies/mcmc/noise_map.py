@@ -30,11 +30,15 @@ class NoiseMap(Protocol):
         ...
 
 
-def noise_map(prior: Prior, evaluations: int) -> NoiseMap:
-    """The prior's own transport where it states one, else its probability flow in so many evaluations."""
+def noise_map(prior: Prior, evaluations: int, *, top: float = 1.0) -> NoiseMap:
+    """The prior's own transport where it states one, else its probability flow in so many evaluations.
+
+    The flow starts at ``top`` times the usual level, as far as the prior is made for it.
+    """
     if isinstance(prior, HasTransport):
         return _Transport(prior=prior)
     high, low = prior_range(prior)
+    high = max(high, min(top * high, prior.sigma_range[1]))
     return _Flow(prior=prior, plan=Plan.make(UniPC(order=3), log_grid(high, low, evaluations)))
 
 

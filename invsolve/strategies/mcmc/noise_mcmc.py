@@ -10,20 +10,23 @@ from typing import Literal, final
 import torch
 from torch import Tensor
 
+from invsolve.core.arrays import to_real
 from invsolve.core.random import DrawLike
 from invsolve.core.validation import check_choice, check_int, check_number
 from invsolve.errors import invalid, invalid_type
+from invsolve.gaussian.evidence import Evidence
 from invsolve.operators.base import BlackBox
 from invsolve.priors.base import Prior
 from invsolve.priors.capabilities import HasTransport
 from invsolve.problem import Problem
 from invsolve.strategies.base import Info, Run, Strategy, check_together
+from invsolve.strategies.mcmc.bridge import LARGEST, Coordinates, bridged, thinned, unknown
 from invsolve.strategies.mcmc.kernels import Chains, Metric, Normal, Target, autoregressive, hamiltonian
 from invsolve.strategies.mcmc.noise_map import NoiseMap, noise_map
 from invsolve.strategies.mcmc.recording import recorded, summary
 from invsolve.strategies.mcmc.spike_slab import Sites
 from invsolve.strategies.mcmc.state import NoiseMCMCState, only
-from invsolve.strategies.mcmc.tempering import autocorrelation, measured, tempered
+from invsolve.strategies.mcmc.tempering import autocorrelation, late, measured, tempered
 from invsolve.strategies.mcmc.warm_start import WarmStart
 
 _ACCEPT = {"hmc": 0.8, "mala": 0.6, "pcn": 0.3}  # acceptance that the step size is steered to
@@ -103,7 +106,9 @@ class NoiseMCMC(Strategy[NoiseMCMCState, _Bound]):
     -----
     Exact for any likelihood, as the number of moves grows.
 
-    ``result.info``, the same for all samples of an item: ``log_evidence`` and ``log_evidence_se`` (nats); ``rhat``
+    ``result.info``, the same for all samples of an item: ``log_evidence`` and ``log_evidence_se`` (nats; NaN below the
+    full likelihood), by the rises or, up to 128 real unknowns, by where the chains ended; ``island_error``, the error
+    of the log of the islands' weights; ``rhat``
     (split R-hat) and ``nested_rhat`` (of the islands), the worst component, and ``ess``, the least, over components,
     energy and log-likelihood; ``mean_error`` and ``std_error``, errors of mean and std in posterior stds, the worst
     component, from the islands, and ``drift``, what of it is islands still moving together; ``acceptance``; ``beta`` (1
@@ -203,6 +208,8 @@ class NoiseMCMC(Strategy[NoiseMCMCState, _Bound]):
             grad=torch.zeros_like(u),
             beta=zeros,
             log_evidence=zeros[:, None].repeat(1, self.islands),
+            mark=zeros[:, None].repeat(1, 2),
+            lag=zeros,
             mean=metric.mean,
             root=metric.root,
             narrow=metric.root.clone(),
@@ -275,7 +282,8 @@ class NoiseMCMC(Strategy[NoiseMCMCState, _Bound]):
         settling = event & ~hot & (part.done < 0)
         if bool(settling.any()):
             even = torch.full_like(part.log_likelihood, 1 / self.chains)
-            part = only(settling, replace(measured(part, even, scores=scores), done=part.done + 1), part)
+            settled = late(measured(part, even, scores=scores), torch.zeros_like(part.beta))
+            part = only(settling, replace(settled, done=part.done + 1), part)
         target = self._target(run, group)
         recording = event & ~hot & ~settling & (part.done >= 0)
         if bool(recording.any()):
@@ -349,8 +357,24 @@ class NoiseMCMC(Strategy[NoiseMCMCState, _Bound]):
 
     def _info(self, run: Run[_Bound], state: NoiseMCMCState) -> Info:
         repeats = run.rows // run.bound.batch
-        found = summary(state, self.rounds, warm=self.start is not None)
+        found = summary(state, self.rounds, self._bridged(run, state), warm=self.start is not None)
         return found.mapped(lambda value: value.repeat(repeats))
+
+    def _bridged(self, run: Run[_Bound], state: NoiseMCMCState) -> Evidence:
+        """The evidence by where the chains stand, of items that reached the full power of the likelihood."""
+        out = unknown(run.bound.batch, state.u)
+        whole = ((state.beta >= 1) & torch.isfinite(state.log_likelihood).all(1)).nonzero()[:, 0]
+        if self.start is not None or state.u.shape[-1] > LARGEST:
+            return out
+        for group in self._groups(whole, state.u.shape[-1]):
+            coordinates = Coordinates.of(run.problem.take(group), run.prior, self.evaluations)
+            u, kept = state.u[group], thinned(self.chains, state.u.shape[-1], self.islands, state.u.device)
+            if coordinates.noise_map is None:
+                u = to_real(self._target(run, group).signals(u)).view_as(u)
+            weights = torch.softmax(state.log_evidence[group], 1).repeat_interleave(len(kept) // self.islands, 1)
+            found = bridged(coordinates, u[:, kept], weights, _first(run).take(group), groups=self.islands)
+            out.log[group], out.se[group] = found.log, found.se
+        return out
 
     # --- plumbing --------------------------------------------------------------------------------------------------
     def _kernel(self, problem: Problem) -> Kernel:

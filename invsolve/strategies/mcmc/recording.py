@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor
 
 from invsolve.core.arrays import to_real
 from invsolve.core.resampling import systematic
+from invsolve.gaussian.evidence import Evidence
 from invsolve.strategies.diagnostics import Diagnostics
 from invsolve.strategies.mcmc.convergence import chain_statistics
 from invsolve.strategies.mcmc.kernels import Target
@@ -44,18 +44,24 @@ def recorded(
     )
 
 
-def summary(state: NoiseMCMCState, rounds: int, *, warm: bool) -> Diagnostics:
-    """What the chains say of themselves, (items,) each; chains that began ``warm`` have no evidence."""
+def summary(state: NoiseMCMCState, rounds: int, bridged: Evidence, *, warm: bool) -> Diagnostics:
+    """What the chains say of themselves, (items,) each; chains that began ``warm`` have no evidence of their own.
+
+    ``bridged``: the evidence that their last states give.
+    """
     found = chain_statistics(state.first, state.second, state.square, state.log_evidence, rounds)
-    # Sums of fewer rounds say nothing of the error.
-    short = (state.done < rounds) | (state.beta < 1)
-    evidence = found.log_evidence, found.log_evidence_se
-    known = replace(found, log_evidence=None, log_evidence_se=None).mapped(lambda v: torch.where(short, torch.nan, v))
-    log, se = (torch.full_like(state.beta, math.nan),) * 2 if warm else evidence
+    assert found.log_evidence is not None and found.island_error is not None
+    # The islands agree about what they are all late by.
+    own = Evidence(found.log_evidence, (found.island_error.square() + state.lag.square()).sqrt())
+    # Below the full power of the likelihood there is no evidence, and sums of fewer rounds say nothing of the error.
+    whole = state.beta >= 1
+    evidence = own.or_better(bridged).known(whole & (not warm))
+    short = (state.done < rounds) | ~whole
+    known = replace(found, log_evidence=None).mapped(lambda v: torch.where(short, torch.nan, v))
     return replace(
         known,
-        log_evidence=log,
-        log_evidence_se=se,
+        log_evidence=evidence.log,
+        log_evidence_se=evidence.se,
         acceptance=state.accept,
         beta=state.beta,
         rises=state.rises,

@@ -22,6 +22,8 @@ class NoiseMCMCState:
     grad: Tensor  # (items, chains, n)
     beta: Tensor  # (items,): the power of the likelihood
     log_evidence: Tensor  # (items, islands)
+    mark: Tensor  # (items, 2): the last rise, and the mean log likelihood right after it
+    lag: Tensor  # (items,): nats of the evidence by which the chains were seen to be late
     mean: Tensor  # of the metrics
     root: Tensor  # of the metric from the covariance of the chains
     narrow: Tensor  # of the one from its scores

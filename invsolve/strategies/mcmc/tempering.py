@@ -12,6 +12,8 @@ from invsolve.core.resampling import systematic
 from invsolve.strategies.mcmc.kernels import Chains, Metric
 from invsolve.strategies.mcmc.state import NoiseMCMCState
 
+_FORGOTTEN = 0.05  # least share of the past that moves are taken to forget
+
 
 def tempered(part: NoiseMCMCState, uniform: Tensor, keep: float, *, scores: bool) -> NoiseMCMCState:
     """The power of the likelihood raised, chains weighted and resampled on their islands, a new metric."""
@@ -30,13 +32,26 @@ def tempered(part: NoiseMCMCState, uniform: Tensor, keep: float, *, scores: bool
     parent = parent + (torch.arange(islands.shape[1], device=parent.device) * islands.shape[-1])[:, None]
     chains = part.chains.take(parent.flatten(1))
     return replace(
-        part,
+        late(part, rise),
         u=chains.u,
         log_likelihood=chains.log_likelihood,
         grad=chains.grad,
         log_evidence=part.log_evidence + gain,
         rises=part.rises + 1,
+        mark=torch.stack((rise, chains.log_likelihood.mean(1)), 1),
     )
+
+
+def late(part: NoiseMCMCState, rise: Tensor) -> NoiseMCMCState:
+    """The moves since the last rise are over, and the power rises by ``rise`` ``(items,)`` next, or not any more.
+
+    By how much the log likelihood went up in these moves says that it had been too low before: what they have not
+    forgotten it still is. The evidence is the integral of its mean over the power.
+    """
+    last, before = part.mark.unbind(1)
+    moved = (part.log_likelihood.mean(1) - before) / (1 - part.left.amax(1)).clamp_min(_FORGOTTEN)
+    seen = torch.where((last > 0) & torch.isfinite(moved), (last + rise) / 2 * moved, 0.0)
+    return replace(part, lag=part.lag + seen, mark=torch.zeros_like(part.mark))
 
 
 def measured(part: NoiseMCMCState, weights: Tensor, *, scores: bool) -> NoiseMCMCState:

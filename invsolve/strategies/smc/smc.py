@@ -35,6 +35,7 @@ MAX_ENTRIES = 2**24  # of the matrix of the operator: 128 MiB
 _TEMPERATURES = 40  # at most, of the last level
 _EXPONENTS = 64  # that are tried: steps of 1/64
 _RATES = (0.25, 0.5)  # of acceptance: outside of these the next moves are made smaller, larger
+_LINEAGES = 100  # effective number of the first particles that the last ones descend from, for an evidence by weights
 _REACH = (-8, 10)  # moves of a variance from 1/16 to 32 times the level's
 
 
@@ -125,7 +126,8 @@ class SMC(Strategy[SMCState, _Bound]):
     Only large signals whose steps have no V have no such weight: there it is an error that vanishes with the last
     level. A particle that becomes NaN has weight zero, and no move to NaN is accepted.
 
-    ``result.info``: ``log_evidence`` and its standard error ``log_evidence_se`` (nats; ancestral estimate), ``ess``,
+    ``result.info``: ``log_evidence`` and its standard error ``log_evidence_se`` (nats; by the weights, or up to 128
+    real unknowns by where the particles ended, whichever is known better; NaN if neither is), ``ess``,
     ``founders`` (first particles that have descendants left), ``resamplings`` and ``acceptance`` (of moves; NaN without
     any), each the same for all samples of an item. Results are weighted: see ``result.log_weights``.
 
@@ -324,9 +326,14 @@ class SMC(Strategy[SMCState, _Bound]):
         # Where weights are equal but for rounding their spread says nothing: ten roundings a value and level.
         values = prod(run.problem.data.shape[1:]) + prod(run.problem.shape)
         rounding = 10 * torch.finfo(run.problem.data.dtype).eps * self.num_steps * (values + log_evidence.abs())
+        variance = relative_variance(weights, founder)
+        # What few lineages found says nothing of what others would have; and without a density weights correct towards
+        # a chain of steps, whose end is not the prior.
+        known = (variance < 1 / (_LINEAGES - 1)) & (_density(run) is not None)
+        se = torch.where(known, (variance + rounding**2).sqrt(), math.inf)
         each = Diagnostics(
             log_evidence=log_evidence,
-            log_evidence_se=(relative_variance(weights, founder) + rounding**2).sqrt(),
+            log_evidence_se=se,
             ess=effective(weights),
             founders=kept,
         )

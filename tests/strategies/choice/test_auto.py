@@ -247,7 +247,7 @@ class Scripted:
     def run(self, last, number, over=None):
         self.ran.append(number)
         error = torch.full((2,), self.errors[number], dtype=D)
-        info = {"mean_error": error, "std_error": error, "log_evidence_se": error}
+        info = {"mean_error": error, "std_error": error, "island_error": error}
         if self.powers:
             info["beta"] = torch.full((2,), self.powers[number], dtype=D)
         return StrategyOutput(
@@ -311,7 +311,9 @@ def test_pooling_counts_islands_by_their_evidence_and_drops_what_failed():
         samples.view(-1, 1),
         torch.ones(count * items * islands, dtype=D),
         logs.reshape(-1),
-        Diagnostics(log_evidence=evidence),
+        Diagnostics(
+            log_evidence=evidence, log_evidence_se=torch.tensor([[0.1] * 4, [0.1, 0.1, math.inf, 0.1]], dtype=D)
+        ),
         1000,
     )
     chosen = samples.view(-1, 1)[rows].view(1000, items)
@@ -320,7 +322,9 @@ def test_pooling_counts_islands_by_their_evidence_and_drops_what_failed():
     assert torch.isfinite(chosen).all()
     assert info["mean_error"][0] > 0.25 > info["mean_error"][1]
     assert info["log_evidence"][0] == pytest.approx(math.log((math.exp(2) + 3) / 4))
-    assert info["log_evidence_se"][0] > 0.5 and info["log_evidence_se"][1] == 0
+    assert info["island_error"][0] > 0.5 and info["island_error"][1] == 0
+    # An island that does not know its own evidence agrees with the others by what all of them share.
+    assert info["log_evidence_se"].view(1000, items)[0].tolist() == [float(info["island_error"][0]), math.inf]
 
 
 def test_only_items_that_are_not_certified_go_on(monkeypatch):

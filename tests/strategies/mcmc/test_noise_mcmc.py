@@ -362,7 +362,7 @@ def test_independent_draws_have_all_their_size():
     found = chain_statistics(*sums(values), torch.zeros(200, 8, dtype=D), 8)
     # In posterior stds; the root mean square over items of one quantity's error would be 1 / sqrt(512).
     assert 1.1 < float(found["mean_error"].mean() / 512**-0.5) < 1.9  # the worst of three, times 1.2
-    assert (found["log_evidence_se"] == 0).all() and (found["drift"] < 0.2).all()
+    assert (found["island_error"] == 0).all() and (found["drift"] < 0.2).all()
     assert float(found["ess"].median()) > 300 and float(found["rhat"].median()) < 1.1
 
 
@@ -374,7 +374,7 @@ def test_islands_that_disagree_or_drift_are_seen():
     found = chain_statistics(*sums(moving), torch.zeros(1, 8, dtype=D), 8)
     assert found["drift"] > 0.5 and found["mean_error"] >= found["drift"]
     evidence = torch.tensor([[0.0, 0, 0, 0, 0, 0, 0, 5.0]], dtype=D)
-    assert chain_statistics(*sums(values), evidence, 8)["log_evidence_se"] > 0.8
+    assert chain_statistics(*sums(values), evidence, 8)["island_error"] > 0.8
 
 
 @pytest.mark.parametrize(

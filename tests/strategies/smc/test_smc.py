@@ -254,7 +254,7 @@ class Changed:
 
     def normal(self, shape: tuple[int, ...], dtype: torch.dtype, *, step: int, index: int = 0) -> Tensor:
         z = self.inner.normal(shape, dtype, step=step, index=index)
-        if self.order is not None:
+        if self.order is not None and len(z) == len(self.order):  # not of the items
             z = z[self.order]
         if self.dead is not None and step == self.step and index == 0:
             z[self.dead] = torch.nan
@@ -279,7 +279,9 @@ def test_permuted_particles_give_permuted_samples() -> None:
     b = iv.solve(A, y, prior, noise=0.3, strategy=strategy, weighted=True, num_samples=100, draws=changed(order))
     torch.testing.assert_close(a.samples[order], b.samples)
     torch.testing.assert_close(a.mean, b.mean)
-    torch.testing.assert_close(evidence(a), evidence(b))
+    # The evidence is seen from both sides of a fit, which does not know the particles' order but depends on it.
+    (value, error), (other, its) = evidence(a), evidence(b)
+    assert float((value - other).abs()) < 5 * math.hypot(float(error), float(its))
 
 
 @pytest.mark.parametrize("step", [0, 5, 25])  # of the start, of a move, of the last move
