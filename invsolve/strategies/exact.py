@@ -12,6 +12,7 @@ from invsolve.gaussian.posterior import Posterior, not_linear_gaussian
 from invsolve.priors.base import Prior
 from invsolve.priors.capabilities import HasPosterior
 from invsolve.problem import Problem
+from invsolve.separable.posterior import SeparablePosterior, not_separable
 from invsolve.strategies.base import Info, Run, Strategy
 from invsolve.strategies.diagnostics import Diagnostics
 
@@ -56,14 +57,16 @@ class Exact(Strategy[ExactState, BoundExact]):
     num_steps = 1
 
     def missing(self, problem: Problem, prior: Prior) -> str:
-        if reason := not_linear_gaussian(problem):
-            return reason
-        if isinstance(prior, HasPosterior):
+        if not (lacking := _no_formula(problem, prior)) or not not_separable(problem, prior.entry_laws):
             return ""
-        return f"the prior {type(prior).__name__} has no closed-form posterior"
+        return lacking
 
     def bind(self, problem: Problem, prior: Prior) -> BoundExact:
-        posterior = prior.posterior(problem)
+        posterior: Posterior
+        if _no_formula(problem, prior):
+            posterior = SeparablePosterior.from_problem(problem, prior.entry_laws)
+        else:
+            posterior = prior.posterior(problem)
         return BoundExact(posterior=posterior, evidence=posterior.evidence())
 
     def init(self, run: Run[BoundExact]) -> ExactState:
@@ -75,3 +78,10 @@ class Exact(Strategy[ExactState, BoundExact]):
         if bound.evidence is None:
             return state, {}
         return state, Diagnostics(log_evidence=bound.evidence.log, log_evidence_se=bound.evidence.se)
+
+
+def _no_formula(problem: Problem, prior: Prior) -> str:
+    """Why linear algebra does not give the posterior, as a clause; '' if it does."""
+    if reason := not_linear_gaussian(problem):
+        return reason
+    return "" if isinstance(prior, HasPosterior) else f"the prior {type(prior).__name__} has no closed-form posterior"

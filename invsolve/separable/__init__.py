@@ -1,0 +1,1 @@
+"""Posteriors that fall apart into one dimension for every entry of the signal, exact by quadrature."""
