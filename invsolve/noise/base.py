@@ -70,7 +70,7 @@ class Noise(abc.ABC):
         """The noise of the rows ``index``: parameters with an item axis are indexed."""
 
     def log_prob_each(self, y: Tensor, clean: Tensor, observed: Tensor | None = None) -> Tensor | None:
-        """Log p of every real datum by itself, shape of ``y``, 0 if unobserved; None where they depend on each other."""
+        """Log p of every datum by itself, shape of ``y``, 0 if unobserved; None where they depend on each other."""
         return None
 
     def check_data(self, y: Tensor, observed: Tensor | None = None) -> None:

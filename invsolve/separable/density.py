@@ -31,7 +31,7 @@ _DIM, _FAR = 0.5, 8.0  # and where there are possible ones elsewhere, there or a
 _DARK = 1e4  # distance from 0 up to which any possible node is looked for
 _FARTHEST = 1e9
 _LEVELS = 200  # of halving; rounding ends it before
-_NEWTON = 30  # steps inside a bracket; five do but where a polynomial is not the density (no part of the whole)
+_NEWTON = 50  # steps inside a bracket at most; five do but where a polynomial is not the density
 
 # (number of the density (k,), where (k, nodes)) -> log of the densities there; minus infinity where it is 0
 LogDensity = Callable[[Tensor, Tensor], Tensor]
@@ -76,7 +76,7 @@ class Densities:
         place = torch.searchsorted(below, level, right=True).clamp(first[owner], first[owner + 1] - 1)
         inside = ((level - (below - share)[place]) / share[place]).clamp(0, 1)
         out = torch.empty_like(uniform)
-        for part in torch.split(torch.arange(len(out), device=out.device), 2**18):
+        for part in torch.split(torch.arange(len(out), device=out.device), 2**14):
             log = self.log[place[part]]
             density = (log - log.amax(1, keepdim=True)).exp() @ rule.to_coefficients.mT
             out[part] = _inverse(density, inside[part])
@@ -201,8 +201,8 @@ class _Cells:
 def _looked_at(log: Tensor, cells: _Cells) -> tuple[Tensor, ...]:
     """From the logarithms at the nodes of intervals, ``(intervals,)`` each.
 
-    Logarithms of the mass and of a bound of it; the last coefficients, nats, less rounding; the logarithm of about what is wrong with
-    the mass; how much the logarithm of the density varies.
+    Logarithms of the mass and of a bound of it; the last coefficients, nats, less rounding; the logarithm of about what
+    is wrong with the mass; how much the logarithm of the density varies.
     """
     rule, half = _rule(log.device), cells.half
     possible = torch.isfinite(log)
@@ -250,7 +250,10 @@ def _inverse(density: Tensor, share: Tensor) -> Tensor:
         above = value > wanted
         low, high = torch.where(above, low, t), torch.where(above, t, high)
         step = t - (value - wanted) / slope
-        t = torch.where((step >= low) & (step <= high), step, (low + high) / 2)
+        step = torch.where((step >= low) & (step <= high), step, (low + high) / 2)
+        moved, t = (step - t).abs().max(), step
+        if float(moved) < 1e-14:
+            break
     return t
 
 

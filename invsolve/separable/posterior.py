@@ -200,8 +200,8 @@ class _Likelihood:
         a, b = self(z).gather(0, other), self(z.gather(0, other))
         if bool(((a - b).abs() > _FORGIVEN * (1 + a.abs())).any()):
             raise OperatorError(
-                f"{type(self.problem.operator).__name__}: it acts on every entry of the signal alone for draws from the "
-                "prior, but not for draws from the posterior. Use strategy=iv.strategies.NoiseMCMC()."
+                f"{type(self.problem.operator).__name__}: it acts on every entry of the signal alone for draws from "
+                "the prior, but not for draws from the posterior. Use strategy=iv.strategies.NoiseMCMC()."
             )
 
     def _each(self, z: Tensor) -> Tensor:
@@ -218,7 +218,7 @@ class _Likelihood:
 
 
 def of_columns(f: Callable[[Tensor], Tensor], column: Tensor, z: Tensor, count: int) -> Tensor:
-    """``f`` of ``z`` ``(k, q)``, where f takes and gives tables ``(rows, count)`` and row i of z is in ``column[i]``."""
+    """``f`` of ``z`` ``(k, q)``; f takes and gives tables ``(rows, count)``, and row i of z is in ``column[i]``."""
     order = torch.argsort(column, stable=True)
     ordered = column[order]
     rank = torch.empty_like(column)

@@ -28,6 +28,7 @@ from invsolve.priors.base import Pullback
 from invsolve.priors.exact.gaussian import GaussianBase
 from invsolve.priors.fields.bases import BASES, Basis, grid_factor, laplace_eigenvalues, resize_modes
 from invsolve.priors.fields.spectra import FieldSpectrum
+from invsolve.separable.laws import EntryLaw, normal_entries
 
 _OWNER = "GaussianFieldPrior"
 
