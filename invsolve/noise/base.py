@@ -73,6 +73,10 @@ class Noise(abc.ABC):
         """Log p of every datum by itself, shape of ``y``, 0 if unobserved; None where they depend on each other."""
         return None
 
+    def lower_limits(self, y: Tensor) -> Tensor | None:
+        """Clean measurements below which data are impossible, broadcastable to ``y``; None: none is."""
+        return None
+
     def check_data(self, y: Tensor, observed: Tensor | None = None) -> None:
         """Raise InputError where the observed data are impossible under this noise, whatever the signal."""
         return None

@@ -23,7 +23,8 @@ from invsolve.strategies.mcmc.noise_map import NoiseMap, noise_map
 from invsolve.strategies.mcmc.recording import recorded, summary
 from invsolve.strategies.mcmc.spike_slab import Sites
 from invsolve.strategies.mcmc.state import NoiseMCMCState, only
-from invsolve.strategies.mcmc.tempering import autocorrelation, measured, tempered
+from invsolve.strategies.mcmc.tempering import autocorrelation, closed_in, measured, tempered
+from invsolve.strategies.mcmc.walls import Walls
 from invsolve.strategies.mcmc.warm_start import WarmStart
 
 _ACCEPT = {"hmc": 0.8, "mala": 0.6, "pcn": 0.3}  # acceptance that the step size is steered to
@@ -42,6 +43,7 @@ class _Bound:
     map: NoiseMap
     batch: int
     sites: Sites | None  # exact draws of pairs of coefficients, where they are known
+    walls: Walls | None  # where measurements would be impossible
     warm_start: WarmStart | None
 
     def take(self, index: Tensor) -> _Bound:
@@ -166,9 +168,12 @@ class NoiseMCMC(Strategy[NoiseMCMCState, _Bound]):
         return f"for its start, {self.start.name}: {lacking}" if lacking else ""
 
     def bind(self, problem: Problem, prior: Prior) -> _Bound:
+        to_signal = noise_map(prior, self.evaluations)
+        bounces = self._kernel(problem) != "pcn"
         return _Bound(
-            map=noise_map(prior, self.evaluations),
+            map=to_signal,
             batch=len(problem.data),
+            walls=Walls.from_problem(problem, prior, to_signal) if bounces else None,
             sites=Sites.from_problem(problem, prior),
             warm_start=None
             if self.start is None
@@ -194,6 +199,7 @@ class NoiseMCMC(Strategy[NoiseMCMCState, _Bound]):
             log_likelihood=zeros[:, None].repeat(1, chains),
             grad=torch.zeros_like(u),
             beta=zeros,
+            slack=torch.full_like(zeros, 0.0 if bound.walls is None else math.inf),
             log_evidence=zeros[:, None].repeat(1, self.islands),
             mean=metric.mean,
             root=metric.root,
@@ -221,7 +227,7 @@ class NoiseMCMC(Strategy[NoiseMCMCState, _Bound]):
         # Where no chain has a likelihood nothing was gained.
         warm = warm & torch.isfinite(state.log_likelihood).any(1)
         even = torch.full_like(state.log_likelihood, 1 / chains)
-        hot = replace(state, beta=torch.ones_like(zeros))
+        hot = replace(state, beta=torch.ones_like(zeros), slack=zeros)
         return only(warm, measured(hot, even, scores=self._gradients(run.problem)), state)
 
     def step(self, run: Run[_Bound], state: NoiseMCMCState, i: int) -> tuple[NoiseMCMCState, Info]:
@@ -257,16 +263,20 @@ class NoiseMCMC(Strategy[NoiseMCMCState, _Bound]):
         scores = self._gradients(run.problem)
         # `left` is 0 initially: the first event is the first rise.
         event = (part.left.amax(1) < self.forget) | (part.since >= self.patience)
-        hot = event & (part.beta < 1)
+        uniform = torch.special.ndtr(normal(2, (self.islands,)).double())
+        out = event & (part.slack > 0)
+        if run.bound.walls is not None and bool(out.any()):
+            heights = run.bound.walls.take(group).heights(part.u)
+            part = only(out, closed_in(part, heights, uniform, self.keep, scores=scores), part)
+        hot = event & ~out & (part.beta < 1)
         if bool(hot.any()):
-            uniform = torch.special.ndtr(normal(2, (self.islands,)).double())
             part = only(hot, tempered(part, uniform, self.keep, scores=scores), part)
-        settling = event & ~hot & (part.done < 0)
+        settling = event & ~out & ~hot & (part.done < 0)
         if bool(settling.any()):
             even = torch.full_like(part.log_likelihood, 1 / self.chains)
             part = only(settling, replace(measured(part, even, scores=scores), done=part.done + 1), part)
-        target = self._target(run, group)
-        recording = event & ~hot & ~settling & (part.done >= 0)
+        target = self._target(run, group, part.slack)
+        recording = event & ~out & ~hot & ~settling & (part.done >= 0)
         if bool(recording.any()):
             new = recorded(state.x, part, recording, target, group, run.bound.batch, self.rounds)
             part = only(recording, new, part)
@@ -328,7 +338,7 @@ class NoiseMCMC(Strategy[NoiseMCMCState, _Bound]):
 
         There is nothing to weight prior draws by.
         """
-        active = (state.done < self.rounds) & (state.moves >= _LOST) & (state.beta < 1)
+        active = (state.done < self.rounds) & (state.moves >= _LOST) & (state.beta < 1) & (state.slack == 0)
         lost = (active & ~torch.isfinite(state.log_likelihood).any(1)).nonzero()[:, 0]
         if len(lost):
             items = run.bound.batch
@@ -356,9 +366,12 @@ class NoiseMCMC(Strategy[NoiseMCMCState, _Bound]):
     def _groups(self, items: Tensor, n: int) -> tuple[Tensor, ...]:
         return torch.split(items, max(1, _VALUES // (n * self.chains))) if len(items) else ()
 
-    def _target(self, run: Run[_Bound], group: Tensor) -> Target:
-        problem = run.problem.take(group.repeat_interleave(self.chains))
-        return Target(problem=problem, noise_map=run.bound.map, shape=run.problem.shape, chains=self.chains)
+    def _target(self, run: Run[_Bound], group: Tensor, slack: Tensor | float = 0.0) -> Target:
+        problem, bound = run.problem.take(group.repeat_interleave(self.chains)), run.bound
+        walls = bound.walls and bound.walls.take(group).moved(
+            torch.as_tensor(slack, device=group.device).expand(len(group))
+        )
+        return Target(problem=problem, noise_map=bound.map, shape=run.problem.shape, chains=self.chains, walls=walls)
 
 
 def _first(run: Run[_Bound]) -> DrawLike:
