@@ -17,15 +17,14 @@ from invsolve.operators.base import BlackBox
 from invsolve.priors.base import Prior
 from invsolve.priors.capabilities import HasTransport
 from invsolve.problem import Problem
-from invsolve.strategies.base import Info, Run, Strategy, check_together
+from invsolve.strategies.base import Info, Run, Strategy
+from invsolve.strategies.mcmc.bound import BoundChains
 from invsolve.strategies.mcmc.kernels import Chains, Metric, Normal, Target, autoregressive, hamiltonian
-from invsolve.strategies.mcmc.noise_map import NoiseMap, noise_map
 from invsolve.strategies.mcmc.recording import recorded, summary
+from invsolve.strategies.mcmc.reflection import flipped
 from invsolve.strategies.mcmc.spike_slab import Sites
 from invsolve.strategies.mcmc.state import NoiseMCMCState, only
 from invsolve.strategies.mcmc.tempering import autocorrelation, closed_in, measured, tempered
-from invsolve.strategies.mcmc.walls import Walls
-from invsolve.strategies.mcmc.warm_start import WarmStart
 
 _ACCEPT = {"hmc": 0.8, "mala": 0.6, "pcn": 0.3}  # acceptance that the step size is steered to
 _TRAJECTORY = 1.6  # length of an HMC trajectory in the coordinates of the metric: a quarter of an oscillation
@@ -38,22 +37,8 @@ Kernel = Literal["hmc", "mala", "pcn"]
 
 
 @final
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Bound:
-    map: NoiseMap
-    batch: int
-    sites: Sites | None  # exact draws of pairs of coefficients, where they are known
-    walls: Walls | None  # where measurements would be impossible
-    warm_start: WarmStart | None
-
-    def take(self, index: Tensor) -> _Bound:
-        check_together("NoiseMCMC", index, self.batch)
-        return self
-
-
-@final
 @dataclass(frozen=True, kw_only=True)
-class NoiseMCMC(Strategy[NoiseMCMCState, _Bound]):
+class NoiseMCMC(Strategy[NoiseMCMCState, BoundChains]):
     """Many Markov chains in the noise u that the prior is made of: target ``N(u; 0, I) p(y | A T(u))``.
 
     T is the prior's own transport where it states one (Gaussian, field and sparse priors: no network is evaluated),
@@ -167,20 +152,12 @@ class NoiseMCMC(Strategy[NoiseMCMCState, _Bound]):
         lacking = self.start.missing(problem, prior)
         return f"for its start, {self.start.name}: {lacking}" if lacking else ""
 
-    def bind(self, problem: Problem, prior: Prior) -> _Bound:
-        to_signal = noise_map(prior, self.evaluations)
-        bounces = self._kernel(problem) != "pcn"
-        return _Bound(
-            map=to_signal,
-            batch=len(problem.data),
-            walls=Walls.from_problem(problem, prior, to_signal) if bounces else None,
-            sites=Sites.from_problem(problem, prior),
-            warm_start=None
-            if self.start is None
-            else WarmStart(strategy=self.start, bound=self.start.bind(problem, prior)),
+    def bind(self, problem: Problem, prior: Prior) -> BoundChains:
+        return BoundChains.from_problem(
+            problem, prior, self.start, evaluations=self.evaluations, gradients=self._gradients(problem)
         )
 
-    def init(self, run: Run[_Bound]) -> NoiseMCMCState:
+    def init(self, run: Run[BoundChains]) -> NoiseMCMCState:
         bound = run.bound
         items, chains = bound.batch, self.chains
         like = run.problem.data.real
@@ -230,7 +207,7 @@ class NoiseMCMC(Strategy[NoiseMCMCState, _Bound]):
         hot = replace(state, beta=torch.ones_like(zeros), slack=zeros)
         return only(warm, measured(hot, even, scores=self._gradients(run.problem)), state)
 
-    def step(self, run: Run[_Bound], state: NoiseMCMCState, i: int) -> tuple[NoiseMCMCState, Info]:
+    def step(self, run: Run[BoundChains], state: NoiseMCMCState, i: int) -> tuple[NoiseMCMCState, Info]:
         active = (state.done < self.rounds).nonzero()[:, 0]
         state = state.copied()
         for group in self._groups(active, state.u.shape[-1]):
@@ -241,16 +218,16 @@ class NoiseMCMC(Strategy[NoiseMCMCState, _Bound]):
         over = i + 1 == self.num_steps or bool((state.done == self.rounds).all())
         return state, self._info(run, state) if over else {}
 
-    def stopped(self, run: Run[_Bound], state: NoiseMCMCState) -> tuple[NoiseMCMCState, Info]:
+    def stopped(self, run: Run[BoundChains], state: NoiseMCMCState) -> tuple[NoiseMCMCState, Info]:
         state = state.copied()
         self._filled(run, state)
         return state, self._info(run, state)
 
-    def finished(self, run: Run[_Bound], state: NoiseMCMCState) -> bool:
+    def finished(self, run: Run[BoundChains], state: NoiseMCMCState) -> bool:
         return bool((state.done == self.rounds).all())
 
     # --- one round -----------------------------------------------------------------------------------------------
-    def _round(self, run: Run[_Bound], state: NoiseMCMCState, group: Tensor, i: int) -> None:
+    def _round(self, run: Run[BoundChains], state: NoiseMCMCState, group: Tensor, i: int) -> None:
         """One move of the items ``group``, and what is due after it; writes into ``state``, a copy."""
         draws = _first(run).take(group)
 
@@ -263,19 +240,27 @@ class NoiseMCMC(Strategy[NoiseMCMCState, _Bound]):
         scores = self._gradients(run.problem)
         # `left` is 0 initially: the first event is the first rise.
         event = (part.left.amax(1) < self.forget) | (part.since >= self.patience)
+        if run.bound.symmetric and bool(event.any()):
+            turned = flipped(self._target(run, group), part.chains, part.beta, normal, gradients=scores)
+            new = replace(part, u=turned.u, log_likelihood=turned.log_likelihood, grad=turned.grad)
+            part = only(event & (part.beta > 0), new, part)
         uniform = torch.special.ndtr(normal(2, (self.islands,)).double())
         out = event & (part.slack > 0)
         if run.bound.walls is not None and bool(out.any()):
             heights = run.bound.walls.take(group).heights(part.u)
             part = only(out, closed_in(part, heights, uniform, self.keep, scores=scores), part)
         hot = event & ~out & (part.beta < 1)
+        blind = hot & (part.moves > 0) & (part.beta == 0)
+        if bool(blind.any()):  # walls came first, and the likelihood begins to count
+            value, grad = self._target(run, group).pullback(part.u)
+            part = only(blind, replace(part, log_likelihood=value, grad=grad), part)
         if bool(hot.any()):
             part = only(hot, tempered(part, uniform, self.keep, scores=scores), part)
         settling = event & ~out & ~hot & (part.done < 0)
         if bool(settling.any()):
             even = torch.full_like(part.log_likelihood, 1 / self.chains)
             part = only(settling, replace(measured(part, even, scores=scores), done=part.done + 1), part)
-        target = self._target(run, group, part.slack)
+        target = self._target(run, group, part.slack, blind=bool((part.beta == 0).all()))
         recording = event & ~out & ~hot & ~settling & (part.done >= 0)
         if bool(recording.any()):
             new = recorded(state.x, part, recording, target, group, run.bound.batch, self.rounds)
@@ -323,7 +308,7 @@ class NoiseMCMC(Strategy[NoiseMCMCState, _Bound]):
             moves=part.moves + 1,
         )
 
-    def _filled(self, run: Run[_Bound], state: NoiseMCMCState) -> None:
+    def _filled(self, run: Run[BoundChains], state: NoiseMCMCState) -> None:
         """Samples of items for which the rounds were too few: where the chains stand (`beta` in the info says so)."""
         items = run.bound.batch
         repeats = run.rows // items
@@ -333,7 +318,7 @@ class NoiseMCMC(Strategy[NoiseMCMCState, _Bound]):
             rows = torch.arange(repeats, device=x.device)[:, None] * items + group
             state.x[rows] = x[:, chain].transpose(0, 1)
 
-    def _lost(self, run: Run[_Bound], state: NoiseMCMCState) -> None:
+    def _lost(self, run: Run[BoundChains], state: NoiseMCMCState) -> None:
         """Items for which no chain ever met a positive likelihood are over, and their samples NaN.
 
         There is nothing to weight prior draws by.
@@ -346,7 +331,7 @@ class NoiseMCMC(Strategy[NoiseMCMCState, _Bound]):
             state.x[rows] = torch.nan
             state.done[lost] = self.rounds
 
-    def _info(self, run: Run[_Bound], state: NoiseMCMCState) -> Info:
+    def _info(self, run: Run[BoundChains], state: NoiseMCMCState) -> Info:
         repeats = run.rows // run.bound.batch
         found = summary(state, self.rounds, warm=self.start is not None)
         return found.mapped(lambda value: value.repeat(repeats))
@@ -366,14 +351,21 @@ class NoiseMCMC(Strategy[NoiseMCMCState, _Bound]):
     def _groups(self, items: Tensor, n: int) -> tuple[Tensor, ...]:
         return torch.split(items, max(1, _VALUES // (n * self.chains))) if len(items) else ()
 
-    def _target(self, run: Run[_Bound], group: Tensor, slack: Tensor | float = 0.0) -> Target:
+    def _target(
+        self, run: Run[BoundChains], group: Tensor, slack: Tensor | None = None, *, blind: bool = False
+    ) -> Target:
         problem, bound = run.problem.take(group.repeat_interleave(self.chains)), run.bound
-        walls = bound.walls and bound.walls.take(group).moved(
-            torch.as_tensor(slack, device=group.device).expand(len(group))
+        walls = None if bound.walls is None else bound.walls.take(group)
+        return Target(
+            problem=problem,
+            noise_map=bound.map,
+            shape=run.problem.shape,
+            chains=self.chains,
+            walls=walls if walls is None or slack is None else walls.moved(slack),
+            blind=blind,
         )
-        return Target(problem=problem, noise_map=bound.map, shape=run.problem.shape, chains=self.chains, walls=walls)
 
 
-def _first(run: Run[_Bound]) -> DrawLike:
+def _first(run: Run[BoundChains]) -> DrawLike:
     """The streams of the items: those of their first samples."""
     return run.draws.take(torch.arange(run.bound.batch))
