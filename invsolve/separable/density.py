@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from functools import cache
+from functools import cache, cached_property
 from typing import final
 
 import numpy as np
@@ -26,7 +26,8 @@ _ABOUT, _SPREAD = math.log(0.1), 30.0  # error, and nats over an interval, up to
 _NOTHING = math.log(1e-12)  # share of the whole at which an interval is not looked at more closely
 _HOPELESS = 80.0  # nats below the largest value that was seen: nothing, were that peak 1e-18 wide
 _EDGES = (0.0, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 20.0, 40.0)  # of the first intervals, of either sign
-_BLIND = 0.01  # width below which an interval without a possible node is given up,
+_AT_ONCE = 2**14  # quantiles
+_BLIND = 1 / 64  # width below which an interval without a possible node is given up (or that of its distance from 0),
 _DIM, _FAR = 0.5, 8.0  # and where there are possible ones elsewhere, there or at this distance from 0
 _DARK = 1e4  # distance from 0 up to which any possible node is looked for
 _FARTHEST = 1e9
@@ -67,21 +68,30 @@ class Densities:
 
     def draw(self, owner: Tensor, uniform: Tensor) -> Tensor:
         """The quantile ``uniform`` ``(k,)`` of the densities ``owner`` ``(k,)``; NaN of one without a mass."""
-        rule = _rule(self.centre.device)
-        share = (self.log_mass - self.log_total[self.owner]).nan_to_num(nan=-math.inf).exp()
-        below = share.cumsum(0)
-        first = torch.searchsorted(self.owner, torch.arange(self.count + 1, device=owner.device))
-        start = torch.cat((below.new_zeros(1), below))[first]  # (count + 1,)
-        level = start[owner] + uniform * (start[owner + 1] - start[owner])
-        place = torch.searchsorted(below, level, right=True).clamp(first[owner], first[owner + 1] - 1)
-        inside = ((level - (below - share)[place]) / share[place]).clamp(0, 1)
-        out = torch.empty_like(uniform)
-        for part in torch.split(torch.arange(len(out), device=out.device), 2**14):
-            log = self.log[place[part]]
-            density = (log - log.amax(1, keepdim=True)).exp() @ rule.to_coefficients.mT
-            out[part] = _inverse(density, inside[part])
-        value = self.centre[place] + self.half[place] * out
-        return torch.where(torch.isfinite(self.log_total)[owner], value, torch.nan)
+        rule, (first, shares, below) = _rule(self.centre.device), self._table
+        out = torch.full_like(uniform, math.nan)
+        for part in torch.split(torch.isfinite(self.log_total)[owner].nonzero()[:, 0], _AT_ONCE):
+            if not len(part):
+                continue
+            own = owner[part]
+            level = uniform[part, None] * below[own, -1:]
+            rank = torch.searchsorted(below[own], level, right=True).clamp_max(shares.shape[1] - 1)
+            share = shares[own].gather(1, rank)
+            inside = ((level - (below[own].gather(1, rank) - share)) / share)[:, 0].nan_to_num(1.0).clamp(0, 1)
+            place = first[own] + rank[:, 0]
+            density = (self.log[place] - self.log[place].amax(1, keepdim=True)).exp() @ rule.to_coefficients.mT
+            out[part] = self.centre[place] + self.half[place] * _inverse(density, inside)
+        return out
+
+    @cached_property
+    def _table(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Of every density the number of its first interval; the shares of its intervals in order, and their sums."""
+        first = torch.searchsorted(self.owner, torch.arange(self.count, device=self.owner.device))
+        rank = torch.arange(len(self.owner), device=self.owner.device) - first[self.owner]
+        width = int(rank.max()) + 1 if len(rank) else 1
+        shares = torch.zeros(self.count, width, dtype=torch.float64, device=self.owner.device)
+        shares[self.owner, rank] = (self.log_mass - self.log_total[self.owner]).exp()
+        return first, shares, shares.cumsum(1)  # a row by itself: densities do not see each other
 
 
 def resolve(log_density: LogDensity, count: int, device: torch.device) -> Densities:
@@ -101,7 +111,7 @@ def resolve(log_density: LogDensity, count: int, device: torch.device) -> Densit
         settled = torch.where((wrong < mass + _ABOUT) & (spread < _SPREAD), mass - math.log(2), -math.inf)
         least = torch.logaddexp(total, _log_sums(settled, owner, count))  # a bound of what there is in all
         lost = best[owner] == -math.inf  # nothing is possible so far
-        small = 2 * cells.half <= torch.where(lost, _BLIND, _DIM)
+        small = 2 * cells.half <= torch.where(lost, _BLIND * cells.centre.abs().clamp_min(1), _DIM)
         dark = torch.isinf(mass) & cells.hint.isnan() & (small | ~lost & (cells.centre.abs() > _FAR))
         dark |= torch.isinf(mass) & cells.narrow
         smooth = (rough <= _SMOOTH) | ((rough < _ROUNDING) & (rough > cells.rough / 4))
@@ -244,15 +254,16 @@ def _inverse(density: Tensor, share: Tensor) -> Tensor:
     integral[:, 0] += density[:, 0]
     wanted = share * 2 * density[:, 0]
     low, high = -torch.ones_like(share), torch.ones_like(share)
-    t = 2 * share - 1
+    t, done = 2 * share - 1, torch.zeros_like(share, dtype=torch.bool)
     for _ in range(_NEWTON):
         value, slope = _legendre(integral, density, t)
         above = value > wanted
         low, high = torch.where(above, low, t), torch.where(above, t, high)
         step = t - (value - wanted) / slope
         step = torch.where((step >= low) & (step <= high), step, (low + high) / 2)
-        moved, t = (step - t).abs().max(), step
-        if float(moved) < 1e-14:
+        moved = ~done & ((step - t).abs() > 1e-14)
+        t, done = torch.where(done, t, step), ~moved  # what is done stays, whatever the others do
+        if bool(done.all()):
             break
     return t
 
