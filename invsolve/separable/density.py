@@ -24,6 +24,7 @@ _SMOOTH = 1e-10  # nats: the last coefficients of a polynomial that has converge
 _ROUNDING = 1e-6  # or below this, where halving did not help: values are rounded
 _ABOUT, _SPREAD = math.log(0.1), 30.0  # error, and nats over an interval, up to which its mass is known within a half
 _NOTHING = math.log(1e-12)  # share of the whole at which an interval is not looked at more closely
+_NEVER = -1e100  # a logarithm below which a density is 0: sums of such would overflow
 _HOPELESS = 80.0  # nats below the largest value that was seen: nothing, were that peak 1e-18 wide
 _EDGES = (0.0, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 20.0, 40.0)  # of the first intervals, of either sign
 _AT_ONCE = 2**14  # quantiles
@@ -104,7 +105,7 @@ def resolve(log_density: LogDensity, count: int, device: torch.device) -> Densit
         if not len(cells.owner):
             break
         log = log_density(cells.owner, cells.nodes)
-        log = torch.where(log.isnan() | (log == math.inf), -math.inf, log)
+        log = torch.where((log > _NEVER) & (log < math.inf), log, -math.inf)  # NaN is never accepted
         mass, bound, rough, wrong, spread = _looked_at(log, cells)
         owner = cells.owner
         best = best.scatter_reduce(0, owner, log.amax(1), "amax")

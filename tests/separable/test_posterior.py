@@ -57,30 +57,35 @@ NOISES = {
 }
 
 
-def by_quadrature(density, likelihood):
-    """Evidence, means and stds of entries from their densities over 400,001 points, denser near the middle."""
-    t = np.linspace(-1, 1, 400_001)
-    x = 0.3 + 40 * np.sign(t) * np.abs(t) ** 3
-    x = np.sort(np.concatenate([x, np.linspace(-4, 8, 400_001)]))[:, None] * np.ones(N)
-    weight = density(x) * np.exp(likelihood(torch.as_tensor(x)).numpy())
-    mass = np.trapezoid(weight, x, axis=0)
-    mean = np.trapezoid(weight * x, x, axis=0) / mass
-    std = np.sqrt(np.trapezoid(weight * (x - mean) ** 2, x, axis=0) / mass)
-    return math.fsum(np.log(mass)), mean, std
+def by_quadrature(density, likelihood, points):
+    """Evidence, means and stds of entries: Gauss-Legendre on panels that shrink towards ``points``, out to 1e8."""
+    away = 1e-3 * 1.5 ** np.arange(63)
+    away = np.concatenate([-away, [0.0], away])
+    edges = np.unique(np.concatenate([c + away for c in sorted({*points, *MEAN.tolist()})]))
+    nodes, weights = np.polynomial.legendre.leggauss(24)
+    half = np.diff(edges)[:, None] / 2
+    x = ((edges[:-1, None] + half) + half * nodes).reshape(-1, 1) * np.ones(N)
+    log = np.nan_to_num(likelihood(torch.as_tensor(x)).numpy(), nan=-np.inf)  # beyond the range of numbers
+    weight = density(x) * np.exp(log) * (half * weights).reshape(-1, 1)
+    mass = weight.sum(0)
+    mean = (weight * x).sum(0) / mass
+    return math.fsum(np.log(mass)), mean, np.sqrt((weight * (x - mean) ** 2).sum(0) / mass)
 
 
 @pytest.mark.parametrize("noise", NOISES)
 @pytest.mark.parametrize("law", [name for name, (_, density) in PRIORS.items() if density])
 def test_against_quadrature_over_the_signal(law, noise):
-    """Trapezoids on 8e5 points are right to 1e-6 of a std, at kinks and walls too: their steps are below 1e-3 of it."""
     prior, density = PRIORS[law]
     model, y = NOISES[noise]
     problem = iv.Problem(IDENTITY, torch.tensor(y, dtype=D), noise=model)
     found = SeparablePosterior.from_problem(problem, prior.entry_laws)
-    evidence, mean, std = by_quadrature(density, lambda x: problem.noise.log_prob_each(problem.data.expand(x.shape), x))
-    assert abs(float(found.evidence().log) - evidence) < 2e-5
-    assert np.abs((found.mean[0].numpy() - mean) / std).max() < 2e-5
-    assert np.abs(found.std[0].numpy() / std - 1).max() < 2e-5
+    points = [*y, -1.0, -0.15, 0.0, 1.0]  # kinks and walls
+    evidence, mean, std = by_quadrature(
+        density, lambda x: problem.noise.log_prob_each(problem.data.expand(x.shape), x), points
+    )
+    assert abs(float(found.evidence().log) - evidence) < 1e-7
+    assert np.abs((found.mean[0].numpy() - mean) / std).max() < 1e-7
+    assert np.abs(found.std[0].numpy() / std - 1).max() < 1e-7
 
 
 def test_draws_are_quantiles_of_the_posterior():
@@ -158,8 +163,8 @@ def test_entries_without_data_are_prior_draws_and_repeated_data_count():
         counts = problem.noise.log_prob_each(problem.data.expand(x.shape), x[:, [2, 0, 2]])
         return torch.stack([counts[:, 1], torch.zeros_like(x[:, 0]), counts[:, 0] + counts[:, 2]], 1)
 
-    evidence, mean, _ = by_quadrature(PRIORS["gaussian"][1], log)
-    assert abs(float(found.evidence().log) - evidence) < 2e-5 and np.abs(found.mean[0].numpy() - mean).max() < 2e-5
+    evidence, mean, _ = by_quadrature(PRIORS["gaussian"][1], log, [0.0, 1.0, 3.0])
+    assert abs(float(found.evidence().log) - evidence) < 1e-7 and np.abs(found.mean[0].numpy() - mean).max() < 1e-7
 
 
 def test_items_have_operators_and_noise_of_their_own():
@@ -271,16 +276,17 @@ def test_impossible_data_fail():
 def test_results_are_checked_and_saved(tmp_path):
     y = torch.tensor([0.0, 1.0, 4.0], dtype=D)
     result = iv.solve(IDENTITY, y, gaussian(), noise=iv.noise.Poisson(2.0), num_samples=64)
-    assert not result.check().warned if hasattr(result.check(), "warned") else result.check()
+    assert result.check().passed
     result.save(tmp_path / "r.nc")
     again = iv.load_result(tmp_path / "r.nc")
     assert again.certificate.exact and torch.equal(again.samples, result.samples)
     assert float(again.log_evidence) == float(result.log_evidence)
 
 
+@pytest.mark.slow
 def test_an_unknown_noise_level_is_inferred_by_exact_evidence():
     """Student coefficients and Gaussian noise: a lattice of closed evidences."""
-    n = 64
+    n = 32
     prior = iv.priors.SparsePrior(shape=(n,), coefficients=iv.priors.Student(scale=1.0, dof=3.0), dtype=D)
     g = torch.Generator().manual_seed(0)
     y = prior.sample(1, seed=1)[0] + 0.3 * torch.randn(n, dtype=D, generator=g)
