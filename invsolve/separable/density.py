@@ -1,9 +1,10 @@
 """Many one-dimensional densities at once, by polynomials on intervals that are halved until they are right.
 
-On every interval the logarithm of a density is the polynomial through its values at Gauss-Legendre nodes. An interval
-is done when that polynomial has converged (its last coefficients are rounding) and varies by little enough for its
-exponential to have converged too; or when what is wrong there is no part of the whole. Steps, kinks, poles and narrow
-modes are thereby enclosed in intervals without weight.
+On every interval the logarithm of a density is the polynomial through its values at Gauss-Lobatto nodes; the ends are
+among them, so that no step hides between an end and the first node. An interval is done when that polynomial has
+converged (its last coefficients are rounding) and varies by little enough for its exponential to have converged too; or
+when what is wrong there is no part of the whole. Steps, kinks, poles and narrow modes are thereby enclosed in intervals
+without weight.
 """
 
 from __future__ import annotations
@@ -292,9 +293,10 @@ class _Rule:
 
 @cache
 def _rule(device: torch.device) -> _Rule:
-    nodes, weights = np.polynomial.legendre.leggauss(_NODES)
-    vander = np.polynomial.legendre.legvander(nodes, _NODES - 1)
+    last = np.polynomial.legendre.Legendre.basis(_NODES - 1)
+    nodes = np.concatenate([[-1.0], np.sort(last.deriv().roots().real), [1.0]])
+    weights = 2 / (_NODES * (_NODES - 1) * last(nodes) ** 2)
+    coefficients = np.linalg.inv(np.polynomial.legendre.legvander(nodes, _NODES - 1))
     fine = np.polynomial.legendre.legvander(np.linspace(-1, 1, 2 * _NODES + 1), _NODES - 1)
-    halves = np.arange(_NODES) + 0.5
-    tensors = (torch.as_tensor(v, device=device) for v in (nodes, weights, halves[:, None] * vander.T * weights, fine))
+    tensors = (torch.as_tensor(v, device=device) for v in (nodes, weights, coefficients, fine))
     return _Rule(**dict(zip(("nodes", "weights", "to_coefficients", "fine"), tensors, strict=True)))

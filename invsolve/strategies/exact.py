@@ -43,15 +43,23 @@ class BoundExact:
 @final
 @dataclass(frozen=True, kw_only=True)
 class Exact(Strategy[ExactState, BoundExact]):
-    """Independent draws from the exact posterior: Gaussian (and mixture) priors, linear operators, Gaussian noise.
+    """Independent draws from the exact posterior, where linear algebra or one-dimensional quadrature gives it.
 
-    No network evaluations.
+    Linear algebra: Gaussian (and mixture) priors, linear operators, Gaussian noise. Quadrature: priors of independent
+    entries (Gaussian with a diagonal covariance, sparse without a transform, mixtures of diagonal Gaussians), data that
+    each depend on one entry of the signal (through a mask, a detector's curve, any function of one entry), and noise
+    that is independent from datum to datum. No network evaluations.
 
     Notes
     -----
-    Exact up to rounding and, for problems too large to factorise, the residual of a linear solve (`GaussianPosterior`).
-    ``result.log_evidence`` is log p(y) in closed form, and its standard error a bound of the rounding
-    (`gaussian.evidence.rounding`); None where the posterior cannot be factorised within about a second.
+    By linear algebra exact up to rounding and, for problems too large to factorise, the residual of a linear solve
+    (`GaussianPosterior`). ``result.log_evidence`` is log p(y) in closed form, and its standard error a bound of the
+    rounding (`gaussian.evidence.rounding`); None where the posterior cannot be factorised within about a second.
+
+    By quadrature the density of every entry is resolved to about 1e-10 (`separable.density.resolve`): modes, walls,
+    kinks and atoms are kept, and ``result.log_evidence`` has the error of it. In double precision, whatever the data
+    are; for at most 2^17 entries of all items together. What a datum depends on is seen from draws of the prior; a
+    function whose entries meet only where the posterior lies is refused (`OperatorError`).
     """
 
     num_steps = 1
