@@ -17,25 +17,26 @@ def prior(mean=0.0):
 
 
 def test_both_signs_count_the_same():
-    """Magnitudes of blurred pixels at a signal-to-noise ratio of 4: means 0, and stds of a grid in three dimensions."""
-    y, std, chains = torch.tensor([0.9, 1.3, 1.1], dtype=D), 0.3, 1024
+    """Magnitudes of blurred pixels at a signal-to-noise ratio of 8: means 0, and stds of a grid in three dimensions."""
+    y, std, chains = torch.tensor([0.9, 1.3, 1.1], dtype=D), 0.15, 256
+    draws = 8 * chains  # every chain in every round
     result = iv.solve(
         iv.operators.Matrix(matrix=BLUR),
         y,
         prior(),
         noise=iv.noise.Rician(std),
-        num_samples=chains,
+        num_samples=draws,
         strategy=iv.strategies.NoiseMCMC(chains=chains),
     )
-    axis = torch.linspace(-4.5, 4.5, 91, dtype=D)
+    axis = torch.linspace(-4.5, 4.5, 121, dtype=D)
     x = torch.cartesian_prod(axis, axis, axis)
     log = iv.noise.Rician(std).log_prob(y.expand(len(x), 3), x @ BLUR.mT) - x.square().sum(1) / 2
     weight = torch.softmax(log, 0)
     right = (weight[:, None] * x.square()).sum(0).sqrt()
-    # Signs are drawn anew in every round, by themselves: the islands agree as independent draws do.
-    assert ((result.mean / right).abs() < 5 / chains**0.5).all()
+    # Signs are drawn anew in every round, by themselves: islands agree as independent draws do (without: 0.2 and more).
+    assert ((result.mean / right).abs() < 5 / draws**0.5).all()
     assert ((result.std / right - 1).abs() < 5 / chains**0.5).all()
-    assert float(result.info["mean_error"].max()) < 2 / (8 * chains) ** 0.5 * 3
+    assert float(result.info["mean_error"].max()) < 4 / draws**0.5
 
 
 @pytest.mark.parametrize(

@@ -128,10 +128,10 @@ def markov(y, counts, length):
     return math.log(found[0].sum()), mean, std
 
 
-@pytest.mark.parametrize("y", [[0.0] * 8, [0.0, 0.0, 3.0, 0.0, 1.0, 0.0, 0.0, 5.0]], ids=["dark", "mixed"])
+@pytest.mark.parametrize("y", [[0.0] * 20, [0.0, 0.0, 3.0, 0.0, 1.0, 0.0, 0.0, 5.0] * 2], ids=["dark", "mixed"])
 def test_correlated_dark_pixels(y):
     """Through `solve`: means, stds and evidence of a Markov chain of pixels, known on a grid."""
-    n, length, chains = len(y), 4.0, 1024
+    n, length, chains = len(y), 1.0, 512
     at = torch.arange(n, dtype=D)
     prior = gaussian(torch.exp(-(at[:, None] - at).abs() / length))
     A = iv.operators.Mask(mask=torch.ones(n, dtype=torch.bool))
