@@ -83,6 +83,14 @@ class Noise(Defined, Owner, abc.ABC):
     def take(self, index: Tensor) -> Self:
         """The noise of the rows ``index``: parameters with an item axis are indexed."""
 
+    def log_prob_each(self, y: Tensor, clean: Tensor, observed: Tensor | None = None) -> Tensor | None:
+        """Log p of every datum by itself, shape of ``y``, 0 if unobserved; None where they depend on each other."""
+        return None
+
+    def lower_limits(self, y: Tensor) -> Tensor | None:
+        """Clean measurements below which data are impossible, broadcastable to ``y``; None: none is."""
+        return None
+
     def check_data(self, y: Tensor, observed: Tensor | None = None) -> None:
         """Raise InputError where the observed data are impossible under this noise, whatever the signal."""
         return None

@@ -99,7 +99,10 @@ class Entrywise(Noise):
 
     # --- the distribution ---------------------------------------------------------------------------------------------
     def log_prob(self, y: Tensor, clean: Tensor, observed: Tensor | None = None) -> Tensor:
-        return _seen(self._log_prob(y.double(), clean.double()), observed).flatten(1).sum(1)
+        return self.log_prob_each(y, clean, observed).flatten(1).sum(1)
+
+    def log_prob_each(self, y: Tensor, clean: Tensor, observed: Tensor | None = None) -> Tensor:
+        return _seen(self._log_prob(y.double(), clean.double()), observed)
 
     def grad(self, y: Tensor, clean: Tensor, observed: Tensor | None = None) -> Tensor:
         return _seen(self._grad(y.double(), clean.double()), observed).to(clean.dtype)

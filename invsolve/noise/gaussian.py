@@ -138,6 +138,12 @@ class Gaussian(Noise):
             number = keep.flatten(1).sum(1)
         return -0.5 * size - components * (half_logdet + 0.5 * math.log(2 * math.pi) * number)
 
+    def log_prob_each(self, y: Tensor, clean: Tensor, observed: Tensor | None = None) -> Tensor | None:
+        if self._chol is not None or y.is_complex():
+            return None
+        log = -0.5 * (self.whiten(y - clean).square() + math.log(2 * math.pi)) - self._row_std(y).log()
+        return log if observed is None else torch.where(observed, log, 0.0)
+
     def grad(self, y: Tensor, clean: Tensor, observed: Tensor | None = None) -> Tensor:
         return self.curvature(clean - y, clean, observed)
 

@@ -39,6 +39,9 @@ class Multiplicative(Entrywise):
 
     std: Parameter
 
+    def lower_limits(self, y: Tensor) -> Tensor:
+        return torch.zeros_like(y)
+
     def _log_prob(self, y: Tensor, m: Tensor) -> Tensor:
         std = wide(self.std, m)
         white = (y.log() - m.log()) / std

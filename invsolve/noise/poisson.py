@@ -58,6 +58,9 @@ class Poisson(Entrywise):
         """The noise of counts from ``factor`` times the exposure: of a thinned measurement, or of several added up."""
         return self._with(counts_per_unit=self.counts_per_unit * factor, background=self.background * factor)
 
+    def lower_limits(self, y: Tensor) -> Tensor:
+        return wide(-self.background / self.counts_per_unit, y)
+
     def _log_prob(self, y: Tensor, m: Tensor) -> Tensor:
         return log_poisson(y, self.expected(m))
 

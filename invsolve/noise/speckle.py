@@ -45,6 +45,9 @@ class Speckle(Entrywise):
 
     looks: Parameter
 
+    def lower_limits(self, y: Tensor) -> Tensor:
+        return torch.zeros_like(y)
+
     def _log_prob(self, y: Tensor, m: Tensor) -> Tensor:
         looks = wide(self.looks, m)
         constant = looks * looks.log() - torch.special.gammaln(looks)

@@ -27,6 +27,7 @@ from invsolve.operators.base import Operator
 from invsolve.priors.inputs import check_problem, check_signal, noise_level
 from invsolve.problem import Problem
 from invsolve.samplers import sample_prior
+from invsolve.separable.laws import EntryLaw
 
 Pullback = Callable[[Tensor], Tensor]
 
@@ -317,6 +318,11 @@ class Prior(Defined, Owner, abc.ABC):
     def has_posterior(self) -> bool:
         """True if linear data with Gaussian noise have a closed-form posterior."""
         return type(self)._posterior is not Prior._posterior
+
+    @property
+    def entry_laws(self) -> tuple[EntryLaw, ...]:
+        """Where the entries are independent: their law, or several laws of which the prior is a mixture; else none."""
+        return ()
 
     def fingerprint(self) -> str:
         """A hash of the parameters."""

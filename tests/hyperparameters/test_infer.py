@@ -403,7 +403,7 @@ def test_an_evidence_that_chains_did_not_reach_does_not_count():
 def test_auto_takes_ensembles_where_there_is_no_closed_form():
     from invsolve.hyperparameters.request import choose
 
-    sparse = iv.priors.SparsePrior(shape=(4,), coefficients=iv.priors.Laplace(scale=1.0))
+    sparse = iv.priors.SparsePrior(shape=(4,), coefficients=iv.priors.Laplace(scale=1.0), transform="haar")
     problem = iv.Problem(iv.operators.Mask(mask=torch.ones(4, dtype=torch.bool)), torch.zeros(4), noise=0.1)
     strategy, why = choose(problem, sparse, iv.Hierarchy(), 1)
     assert strategy.name == "NoiseMCMC" and "ensembles that give evidence" in why

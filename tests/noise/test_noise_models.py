@@ -603,12 +603,13 @@ REFUSED = {
         r"`data` must be multiples of `step` for Quantised noise, got 1 others, the first 0.7",
     ),
     "closed form": (
-        lambda: iv.solve(problem(Laplace(scale=1.0), [[0.5]]), PRIOR, strategy=iv.strategies.Exact()),
+        lambda: iv.solve(problem(Laplace(scale=1.0), [[0.5, 0.5]]), JOINT, strategy=iv.strategies.Exact()),
         iv.errors.UnsupportedError,
         r"the noise is Laplace, not Gaussian.*MMPS\(\)",
     ),
 }
 PRIOR = iv.priors.GaussianPrior(mean=torch.zeros(1, dtype=F64), covariance=torch.eye(1, dtype=F64))
+JOINT = iv.priors.GaussianPrior(mean=torch.zeros(2, dtype=F64), covariance=torch.eye(2, dtype=F64) + 0.5)
 
 
 @pytest.mark.parametrize(("call", "kind", "words"), REFUSED.values(), ids=REFUSED.keys())

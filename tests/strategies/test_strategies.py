@@ -356,7 +356,7 @@ def test_unconditional_sampling_reproduces_the_prior():
 # --- refusals -------------------------------------------------------------------------------------------------------
 def test_what_would_do_is_named():
     box = iv.operators.from_callable(lambda x: x, (2,), (2,), kind="black box")
-    prior, y = gaussian(torch.eye(2)), torch.zeros(2)
+    prior, y = gaussian(torch.tensor([[1.0, 0.1], [0.1, 1.0]])), torch.zeros(2)
     with pytest.raises(iv.errors.UnsupportedError, match=r"MMPS needs .* black box.*here: NoiseMCMC\(\)"):
         iv.solve(box, y, prior, noise=0.1, strategy=iv.strategies.MMPS())
     bend = iv.operators.from_callable(lambda x: x**3, (2,), (2,))

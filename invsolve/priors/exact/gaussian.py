@@ -18,6 +18,7 @@ from invsolve.gaussian.law import DenseModes, GaussianLaw
 from invsolve.gaussian.posterior import GaussianPosterior, Posterior
 from invsolve.priors.base import Prior, Pullback
 from invsolve.problem import Problem
+from invsolve.separable.laws import EntryLaw, normal_entries
 
 _OWNER = "GaussianPrior"
 
@@ -222,6 +223,14 @@ class GaussianPrior(GaussianBase):
     def shape(self) -> Shape:  # type: ignore[override]
         """Shape of one signal."""
         return tuple(self.mean.shape)
+
+    @property
+    def entry_laws(self) -> tuple[EntryLaw, ...]:
+        """One, where the covariance is diagonal and the signal real."""
+        variances = self.covariance.diagonal()
+        if self.kind == "complex" or not torch.equal(self.covariance, torch.diag(variances)):
+            return ()
+        return (normal_entries(self.mean, variances.clamp_min(0).view(self.shape)),)
 
 
 def _rounding(covariance: Tensor, vectors: Tensor, dtype: torch.dtype) -> Tensor:

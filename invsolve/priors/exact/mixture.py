@@ -17,6 +17,7 @@ from invsolve.gaussian.posterior import Posterior
 from invsolve.priors.base import Prior, Pullback
 from invsolve.priors.exact.mixture_posterior import condition_mixture
 from invsolve.problem import Problem
+from invsolve.separable.laws import EntryLaw, normal_entries
 
 _OWNER = "GaussianMixturePrior"
 
@@ -132,6 +133,16 @@ class GaussianMixturePrior(Prior):
     def has_transport(self) -> bool:
         """True if there is a single component: its law is then exact."""
         return int((self.weights > 0).sum()) == 1
+
+    @property
+    def entry_laws(self) -> tuple[EntryLaw, ...]:
+        """Those of the components, where all covariances are diagonal."""
+        covariances = self.covariances.reshape(-1, *self.covariances.shape[-2:])
+        variances = covariances.diagonal(dim1=1, dim2=2)
+        if not torch.equal(covariances, torch.diag_embed(variances)):
+            return ()
+        parts = zip(self._w.log().tolist(), self.means, variances.expand(len(self._w), -1), strict=True)
+        return tuple(normal_entries(m, v.clamp_min(0).view(self.shape), w) for w, m, v in parts if w > -math.inf)
 
     def log_prob(self, x: Tensor, sigma: Tensor | float = 0.0) -> Tensor:
         """Log density of ``x0 + sigma z`` at ``x`` ``(batch, *shape)``, ``(batch,)`` nats, float64.

@@ -21,6 +21,7 @@ from invsolve.gaussian.spectral_modes import SpectralModes
 from invsolve.gaussian.transforms import Transform, TransformName
 from invsolve.priors.base import Prior, Pullback
 from invsolve.priors.exact.coefficients import ScalarLaw
+from invsolve.separable.laws import EntryLaw
 
 _REACH, _HALVINGS = 9.0, 60  # of the bisection of a monotone map of normal numbers, in stds
 
@@ -140,6 +141,14 @@ class SparsePrior(Prior):
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
         return replace(self, mean=self.law.mean.to(device=device, dtype=dtype), dtype=dtype or self.dtype)
+
+    @property
+    def entry_laws(self) -> tuple[EntryLaw, ...]:
+        """One, without a transform."""
+        if self.transform != "identity":
+            return ()
+        mean, law = self.law.mean.double(), self.coefficients
+        return (EntryLaw(log_weight=0.0, transport=lambda z: mean + law.transport(z)[0]),)
 
     def _denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
         return self._synthesis(self.coefficients.moments(self._analysis(x), self._level(x, sigma))[1])

@@ -28,6 +28,7 @@ from invsolve.priors.base import Pullback
 from invsolve.priors.exact.gaussian import GaussianBase
 from invsolve.priors.fields.bases import BASES, Basis, grid_factor, laplace_eigenvalues, resize_modes
 from invsolve.priors.fields.spectra import FieldSpectrum
+from invsolve.separable.laws import EntryLaw, normal_entries
 
 _OWNER = "GaussianFieldPrior"
 
@@ -182,6 +183,13 @@ class GaussianFieldPrior(GaussianBase):
         real = kind_dtype(dtype or self.law.variances.dtype, "real")
         mean = self.law.mean.to(device=device, dtype=kind_dtype(real, self.kind))
         return replace(self, mean=mean, dtype=real)  # spectra are evaluated in float64 again, not rounded
+
+    @property
+    def entry_laws(self) -> tuple[EntryLaw, ...]:
+        """One, where all modes have one variance and the signal is real: white noise."""
+        variances = self.law.variances
+        white = self._modes.colour is None and bool((variances == variances.flatten()[0]).all())
+        return (normal_entries(self.law.mean, variances),) if white and self.kind == "real" else ()
 
     # --- with coloured noise S is not orthonormal, but all commute: S^-H g S^H = T^-1 g T -----------------------------
     def _pullback(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Pullback]:

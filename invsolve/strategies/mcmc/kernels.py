@@ -17,6 +17,7 @@ from torch import Tensor
 from invsolve.core.arrays import from_real, to_real
 from invsolve.problem import Problem
 from invsolve.strategies.mcmc.noise_map import NoiseMap
+from invsolve.strategies.mcmc.walls import Walls
 
 DENSE = 512  # real unknowns up to which the metric is a dense covariance of the chains
 
@@ -35,6 +36,8 @@ class Target:
     shape: tuple[int, ...]  # of the signal
     chains: int
     spread: float = 1.0
+    walls: Walls | None = None  # that trajectories bounce from
+    blind: bool = False  # the likelihood does not count yet, and is not looked at: 0
 
     def signals(self, u: Tensor) -> Tensor:
         """``(items * chains, *shape)``."""
@@ -42,12 +45,16 @@ class Target:
 
     def log_likelihood(self, u: Tensor) -> Tensor:
         """``(items, chains)``, float64; minus infinity where it is NaN or infinite."""
+        if self.blind:
+            return u.new_zeros(u.shape[:2], dtype=torch.float64)
         problem = self.problem
         value = problem.noise.log_prob(problem.data, problem.operator(self.signals(u)), problem.operator.observed)
         return self._weighted(_never_nan(value).view(-1, self.chains), u)
 
     def pullback(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """The log likelihood and its gradient in u ``(items, chains, n)``, zero where that is not finite."""
+        if self.blind:
+            return self.log_likelihood(u), torch.zeros_like(u)
         problem = self.problem
         x, to_noise = self.noise_map.pullback(self._noise(u))
         clean, to_signal = problem.operator.vjp(x)
@@ -230,18 +237,21 @@ def hamiltonian(
 
     def energy(state: Chains, p: Tensor) -> Tensor:
         prior = 0.5 * (state.u.double().square().sum(-1) + p.double().square().sum(-1))
-        return prior - beta[:, None] * state.log_likelihood
+        return prior - heated(beta, state.log_likelihood)
 
     before, now = energy(chains, p), chains
     for leap in range(int(leaps.max())):
         on = (leap < leaps)[:, None, None]  # items with fewer steps stand still
         half = p + 0.5 * size * force(now)
-        u = now.u + size * metric.times(half)
+        if target.walls is None:
+            u = now.u + size * metric.times(half)
+        else:
+            u, half = target.walls.drift(now.u, half, step, metric.root)
         value, grad = target.pullback(u)
         there = Chains(u=u, log_likelihood=value, grad=grad)
         p = torch.where(on, half + 0.5 * size * force(there), p)
         now = now.where(on[..., 0].expand(value.shape), there)
-    return _metropolis(chains, now, before - energy(now, p), normal)
+    return metropolis(chains, now, before - energy(now, p), beta, normal)
 
 
 def autoregressive(
@@ -266,16 +276,26 @@ def autoregressive(
 
     def log_ratio(state: Chains, white: Tensor) -> Tensor:  # of the target to what proposals leave invariant
         gap = 0.5 * (white.double().square().sum(-1) - state.u.double().square().sum(-1))
-        return beta[:, None] * state.log_likelihood + gap
+        return heated(beta, state.log_likelihood) + gap
 
-    return _metropolis(chains, there, log_ratio(there, moved) - log_ratio(chains, white), normal)
+    return metropolis(chains, there, log_ratio(there, moved) - log_ratio(chains, white), beta, normal)
 
 
-def _metropolis(before: Chains, after: Chains, log_ratio: Tensor, normal: Normal) -> tuple[Chains, Tensor]:
-    valid = torch.isfinite(after.log_likelihood) & torch.isfinite(after.u).all(-1) & ~torch.isnan(log_ratio)
+def metropolis(
+    before: Chains, after: Chains, log_ratio: Tensor, beta: Tensor, normal: Normal, index: int = 1
+) -> tuple[Chains, Tensor]:
+    """The chains that take a proposal of this log acceptance ratio, and their acceptance probabilities."""
+    valid = (
+        torch.isfinite(heated(beta, after.log_likelihood)) & torch.isfinite(after.u).all(-1) & ~torch.isnan(log_ratio)
+    )
     log_ratio = torch.where(valid, log_ratio.clamp_max(0.0), -math.inf)
-    log_uniform = torch.special.log_ndtr(normal(1, tuple(log_ratio.shape[1:])).double())
+    log_uniform = torch.special.log_ndtr(normal(index, tuple(log_ratio.shape[1:])).double())
     return before.where(log_uniform < log_ratio, after), log_ratio.exp()
+
+
+def heated(beta: Tensor, log_likelihood: Tensor) -> Tensor:
+    """The power ``beta`` of the likelihood; 0 of it is 1, even where it is 0."""
+    return torch.where(beta[:, None] > 0, beta[:, None] * log_likelihood, 0.0)
 
 
 def _never_nan(value: Tensor) -> Tensor:

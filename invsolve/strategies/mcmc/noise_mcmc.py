@@ -10,25 +10,25 @@ from typing import Literal, final
 import torch
 from torch import Tensor
 
-from invsolve.core.arrays import to_real
 from invsolve.core.random import DrawLike
 from invsolve.core.validation import check_choice, check_int, check_number
 from invsolve.errors import invalid, invalid_type
-from invsolve.gaussian.evidence import Evidence
 from invsolve.operators.base import BlackBox
 from invsolve.priors.base import Prior
 from invsolve.priors.capabilities import HasTransport
 from invsolve.problem import Problem
-from invsolve.strategies.base import Info, Run, Strategy, check_together
-from invsolve.strategies.mcmc.bridge import LARGEST, Coordinates, bridged, thinned, unknown
+from invsolve.strategies.base import Info, Run, Strategy
+from invsolve.strategies.mcmc.bound import BoundChains
+from invsolve.strategies.mcmc.bridge import LARGEST
+from invsolve.strategies.mcmc.chain_evidence import chain_evidence
 from invsolve.strategies.mcmc.kernels import Chains, Metric, Normal, Target, autoregressive, hamiltonian
-from invsolve.strategies.mcmc.noise_map import NoiseMap, noise_map
 from invsolve.strategies.mcmc.recording import recorded, summary
+from invsolve.strategies.mcmc.reflection import flipped
 from invsolve.strategies.mcmc.spike_slab import Sites
 from invsolve.strategies.mcmc.state import NoiseMCMCState, only
-from invsolve.strategies.mcmc.tempering import autocorrelation, late, measured, tempered
-from invsolve.strategies.mcmc.warm_start import WarmStart
+from invsolve.strategies.mcmc.tempering import autocorrelation, closed_in, late, measured, tempered
 
+_LEAST = {"islands": 2, "chains": 4, "rounds": 4, "patience": 1, "evaluations": 2, "num_steps": 1}
 _ACCEPT = {"hmc": 0.8, "mala": 0.6, "pcn": 0.3}  # acceptance that the step size is steered to
 _TRAJECTORY = 1.6  # length of an HMC trajectory in the coordinates of the metric: a quarter of an oscillation
 _LEAPS = 16  # steps of a trajectory at most
@@ -40,21 +40,8 @@ Kernel = Literal["hmc", "mala", "pcn"]
 
 
 @final
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Bound:
-    map: NoiseMap
-    batch: int
-    sites: Sites | None  # exact draws of pairs of coefficients, where they are known
-    warm_start: WarmStart | None
-
-    def take(self, index: Tensor) -> _Bound:
-        check_together("NoiseMCMC", index, self.batch)
-        return self
-
-
-@final
 @dataclass(frozen=True, kw_only=True)
-class NoiseMCMC(Strategy[NoiseMCMCState, _Bound]):
+class NoiseMCMC(Strategy[NoiseMCMCState, BoundChains]):
     """Many Markov chains in the noise u that the prior is made of: target ``N(u; 0, I) p(y | A T(u))``.
 
     T is the prior's own transport where it states one (Gaussian, field and sparse priors: no network is evaluated),
@@ -115,6 +102,10 @@ class NoiseMCMC(Strategy[NoiseMCMCState, _Bound]):
     unless ``num_steps`` moves or a budget were too few: errors are NaN where not all rounds were recorded); ``rises``
     and ``moves``, their numbers.
 
+    Where measurements below a limit are impossible (expected counts below 0), with a Gaussian prior and a linear
+    operator, trajectories bounce from these walls, which move in from outside of all chains before the likelihood
+    counts. Where u and -u are equally likely (magnitudes of signals of either sign) chains change their sign at random.
+
     Samples of an item depend on each other, not on other items. An item whose likelihood is zero wherever its chains
     went fails: its samples are NaN.
 
@@ -122,7 +113,8 @@ class NoiseMCMC(Strategy[NoiseMCMCState, _Bound]):
     ----------
     Cotter et al. 2013, MCMC Methods for Functions, arXiv 1202.0709, doi 10.1214/13-STS421; Neal 2011, MCMC Using
     Hamiltonian Dynamics, arXiv 1206.1901; Del Moral, Doucet & Jasra 2006, Sequential Monte Carlo Samplers, J. R. Stat.
-    Soc. B 68, 411-436, doi 10.1111/j.1467-9868.2006.00553.x; Margossian et al. 2022, Nested R-hat, arXiv 2110.13017.
+    Soc. B 68, 411-436, doi 10.1111/j.1467-9868.2006.00553.x; Margossian et al. 2022, Nested R-hat, arXiv 2110.13017;
+    Mohasel Afshar & Domke 2015, Reflection, Refraction, and Hamiltonian Monte Carlo, NeurIPS 28 (bounces).
     """
 
     couples = "samples"
@@ -142,14 +134,7 @@ class NoiseMCMC(Strategy[NoiseMCMCState, _Bound]):
     def __post_init__(self) -> None:
         owner = "NoiseMCMC"
         check_choice(owner, "kernel", self.kernel, ("auto", "hmc", "mala", "pcn"))
-        for name, least in (
-            ("islands", 2),
-            ("chains", 4),
-            ("rounds", 4),
-            ("patience", 1),
-            ("evaluations", 2),
-            ("num_steps", 1),
-        ):
+        for name, least in _LEAST.items():
             check_int(owner, name, getattr(self, name), minimum=least)
         if self.islands % 2:
             raise invalid(owner, "islands", "even: each half of them has the metric of the other", self.islands)
@@ -178,17 +163,17 @@ class NoiseMCMC(Strategy[NoiseMCMCState, _Bound]):
         lacking = self.start.missing(problem, prior)
         return f"for its start, {self.start.name}: {lacking}" if lacking else ""
 
-    def bind(self, problem: Problem, prior: Prior) -> _Bound:
-        return _Bound(
-            map=noise_map(prior, self.evaluations),
-            batch=len(problem.data),
-            sites=Sites.from_problem(problem, prior) if self.spread == 1 else None,
-            warm_start=None
-            if self.start is None
-            else WarmStart(strategy=self.start, bound=self.start.bind(problem, prior)),
+    def bind(self, problem: Problem, prior: Prior) -> BoundChains:
+        return BoundChains.from_problem(
+            problem,
+            prior,
+            self.start,
+            spread=self.spread,
+            evaluations=self.evaluations,
+            gradients=self._gradients(problem),
         )
 
-    def init(self, run: Run[_Bound]) -> NoiseMCMCState:
+    def init(self, run: Run[BoundChains]) -> NoiseMCMCState:
         bound = run.bound
         items, chains = bound.batch, self.chains
         like = run.problem.data.real
@@ -207,6 +192,7 @@ class NoiseMCMC(Strategy[NoiseMCMCState, _Bound]):
             log_likelihood=zeros[:, None].repeat(1, chains),
             grad=torch.zeros_like(u),
             beta=zeros,
+            slack=torch.full_like(zeros, 0.0 if bound.walls is None else math.inf),
             log_evidence=zeros[:, None].repeat(1, self.islands),
             mark=zeros[:, None].repeat(1, 2),
             lag=zeros,
@@ -236,10 +222,10 @@ class NoiseMCMC(Strategy[NoiseMCMCState, _Bound]):
         # Where no chain has a likelihood nothing was gained.
         warm = warm & torch.isfinite(state.log_likelihood).any(1)
         even = torch.full_like(state.log_likelihood, 1 / chains)
-        hot = replace(state, beta=torch.ones_like(zeros))
+        hot = replace(state, beta=torch.ones_like(zeros), slack=zeros)
         return only(warm, measured(hot, even, scores=self._gradients(run.problem)), state)
 
-    def step(self, run: Run[_Bound], state: NoiseMCMCState, i: int) -> tuple[NoiseMCMCState, Info]:
+    def step(self, run: Run[BoundChains], state: NoiseMCMCState, i: int) -> tuple[NoiseMCMCState, Info]:
         active = (state.done < self.rounds).nonzero()[:, 0]
         state = state.copied()
         for group in self._groups(active, state.u.shape[-1]):
@@ -250,19 +236,19 @@ class NoiseMCMC(Strategy[NoiseMCMCState, _Bound]):
         over = i + 1 == self.num_steps or bool((state.done == self.rounds).all())
         return state, self._info(run, state) if over else {}
 
-    def stopped(self, run: Run[_Bound], state: NoiseMCMCState) -> tuple[NoiseMCMCState, Info]:
+    def stopped(self, run: Run[BoundChains], state: NoiseMCMCState) -> tuple[NoiseMCMCState, Info]:
         state = state.copied()
         self._filled(run, state)
         return state, self._info(run, state)
 
-    def power(self, run: Run[_Bound], state: NoiseMCMCState) -> float:
+    def power(self, run: Run[BoundChains], state: NoiseMCMCState) -> float:
         return float(state.beta.min())
 
-    def finished(self, run: Run[_Bound], state: NoiseMCMCState) -> bool:
+    def finished(self, run: Run[BoundChains], state: NoiseMCMCState) -> bool:
         return bool((state.done == self.rounds).all())
 
     # --- one round -----------------------------------------------------------------------------------------------
-    def _round(self, run: Run[_Bound], state: NoiseMCMCState, group: Tensor, i: int) -> None:
+    def _round(self, run: Run[BoundChains], state: NoiseMCMCState, group: Tensor, i: int) -> None:
         """One move of the items ``group``, and what is due after it; writes into ``state``, a copy."""
         draws = _first(run).take(group)
 
@@ -275,17 +261,29 @@ class NoiseMCMC(Strategy[NoiseMCMCState, _Bound]):
         scores = self._gradients(run.problem)
         # `left` is 0 initially: the first event is the first rise.
         event = (part.left.amax(1) < self.forget) | (part.since >= self.patience)
-        hot = event & (part.beta < 1)
+        if run.bound.symmetric and bool(event.any()):
+            turned = flipped(self._target(run, group), part.chains, part.beta, normal, gradients=scores)
+            new = replace(part, u=turned.u, log_likelihood=turned.log_likelihood, grad=turned.grad)
+            part = only(event & (part.beta > 0), new, part)
+        uniform = torch.special.ndtr(normal(2, (self.islands,)).double())
+        out = event & (part.slack > 0)
+        if run.bound.walls is not None and bool(out.any()):
+            heights = run.bound.walls.take(group).heights(part.u)
+            part = only(out, closed_in(part, heights, uniform, self.keep, scores=scores), part)
+        hot = event & ~out & (part.beta < 1)
+        blind = hot & (part.moves > 0) & (part.beta == 0)
+        if bool(blind.any()):  # walls came first, and the likelihood begins to count
+            value, grad = self._target(run, group).pullback(part.u)
+            part = only(blind, replace(part, log_likelihood=value, grad=grad), part)
         if bool(hot.any()):
-            uniform = torch.special.ndtr(normal(2, (self.islands,)).double())
             part = only(hot, tempered(part, uniform, self.keep, scores=scores), part)
-        settling = event & ~hot & (part.done < 0)
+        settling = event & ~out & ~hot & (part.done < 0)
         if bool(settling.any()):
             even = torch.full_like(part.log_likelihood, 1 / self.chains)
             settled = late(measured(part, even, scores=scores), torch.zeros_like(part.beta))
             part = only(settling, replace(settled, done=part.done + 1), part)
-        target = self._target(run, group)
-        recording = event & ~hot & ~settling & (part.done >= 0)
+        target = self._target(run, group, part.slack, blind=bool((part.beta == 0).all()))
+        recording = event & ~out & ~hot & ~settling & (part.done >= 0)
         if bool(recording.any()):
             new = recorded(state.x, part, recording, target, group, run.bound.batch, self.rounds)
             part = only(recording, new, part)
@@ -332,7 +330,7 @@ class NoiseMCMC(Strategy[NoiseMCMCState, _Bound]):
             moves=part.moves + 1,
         )
 
-    def _filled(self, run: Run[_Bound], state: NoiseMCMCState) -> None:
+    def _filled(self, run: Run[BoundChains], state: NoiseMCMCState) -> None:
         """Samples of items for which the rounds were too few: where the chains stand (`beta` in the info says so)."""
         items = run.bound.batch
         repeats = run.rows // items
@@ -342,12 +340,12 @@ class NoiseMCMC(Strategy[NoiseMCMCState, _Bound]):
             rows = torch.arange(repeats, device=x.device)[:, None] * items + group
             state.x[rows] = x[:, chain].transpose(0, 1)
 
-    def _lost(self, run: Run[_Bound], state: NoiseMCMCState) -> None:
+    def _lost(self, run: Run[BoundChains], state: NoiseMCMCState) -> None:
         """Items for which no chain ever met a positive likelihood are over, and their samples NaN.
 
         There is nothing to weight prior draws by.
         """
-        active = (state.done < self.rounds) & (state.moves >= _LOST) & (state.beta < 1)
+        active = (state.done < self.rounds) & (state.moves >= _LOST) & (state.beta < 1) & (state.slack == 0)
         lost = (active & ~torch.isfinite(state.log_likelihood).any(1)).nonzero()[:, 0]
         if len(lost):
             items = run.bound.batch
@@ -355,26 +353,14 @@ class NoiseMCMC(Strategy[NoiseMCMCState, _Bound]):
             state.x[rows] = torch.nan
             state.done[lost] = self.rounds
 
-    def _info(self, run: Run[_Bound], state: NoiseMCMCState) -> Info:
+    def _info(self, run: Run[BoundChains], state: NoiseMCMCState) -> Info:
         repeats = run.rows // run.bound.batch
-        found = summary(state, self.rounds, self._bridged(run, state), warm=self.start is not None)
-        return found.mapped(lambda value: value.repeat(repeats))
-
-    def _bridged(self, run: Run[_Bound], state: NoiseMCMCState) -> Evidence:
-        """The evidence by where the chains stand, of items that reached the full power of the likelihood."""
-        out = unknown(run.bound.batch, state.u)
+        n = state.u.shape[-1]
         whole = ((state.beta >= 1) & torch.isfinite(state.log_likelihood).all(1)).nonzero()[:, 0]
-        if self.start is not None or state.u.shape[-1] > LARGEST:
-            return out
-        for group in self._groups(whole, state.u.shape[-1]):
-            coordinates = Coordinates.of(run.problem.take(group), run.prior, self.evaluations)
-            u, kept = state.u[group], thinned(self.chains, state.u.shape[-1], self.islands, state.u.device)
-            if coordinates.noise_map is None:
-                u = to_real(self._target(run, group).signals(u)).view_as(u)
-            weights = torch.softmax(state.log_evidence[group], 1).repeat_interleave(len(kept) // self.islands, 1)
-            found = bridged(coordinates, u[:, kept], weights, _first(run).take(group), groups=self.islands)
-            out.log[group], out.se[group] = found.log, found.se
-        return out
+        groups = self._groups(whole, n) if self.start is None and n <= LARGEST else ()
+        evidence = chain_evidence(run, state, groups, evaluations=self.evaluations, spread=self.spread)
+        found = summary(state, self.rounds, evidence, warm=self.start is not None)
+        return found.mapped(lambda value: value.repeat(repeats))
 
     # --- plumbing --------------------------------------------------------------------------------------------------
     def _kernel(self, problem: Problem) -> Kernel:
@@ -391,17 +377,22 @@ class NoiseMCMC(Strategy[NoiseMCMCState, _Bound]):
     def _groups(self, items: Tensor, n: int) -> tuple[Tensor, ...]:
         return torch.split(items, max(1, _VALUES // (n * self.chains))) if len(items) else ()
 
-    def _target(self, run: Run[_Bound], group: Tensor) -> Target:
-        problem = run.problem.take(group.repeat_interleave(self.chains))
+    def _target(
+        self, run: Run[BoundChains], group: Tensor, slack: Tensor | None = None, *, blind: bool = False
+    ) -> Target:
+        problem, bound = run.problem.take(group.repeat_interleave(self.chains)), run.bound
+        walls = None if bound.walls is None else bound.walls.take(group)
         return Target(
             problem=problem,
-            noise_map=run.bound.map,
+            noise_map=bound.map,
             shape=run.problem.shape,
             chains=self.chains,
             spread=self.spread,
+            walls=walls if walls is None or slack is None else walls.moved(slack),
+            blind=blind,
         )
 
 
-def _first(run: Run[_Bound]) -> DrawLike:
+def _first(run: Run[BoundChains]) -> DrawLike:
     """The streams of the items: those of their first samples."""
     return run.draws.take(torch.arange(run.bound.batch, device="cpu"))

@@ -22,23 +22,34 @@ def tempered(part: NoiseMCMCState, uniform: Tensor, keep: float, *, scores: bool
     beta = torch.where(rise >= 1 - part.beta, 1.0, part.beta + rise)
     log_w = rise[:, None] * logs.nan_to_num(neginf=-math.inf)
     log_w = torch.where(logs == -math.inf, -math.inf, log_w)
-    islands = log_w.view(len(logs), part.log_evidence.shape[1], -1)
+    new = _resampled(replace(late(part, rise), beta=beta), log_w, uniform, scores=scores)
+    return replace(new, mark=torch.stack((rise, new.log_likelihood.mean(1)), 1))
+
+
+def closed_in(part: NoiseMCMCState, heights: Tensor, uniform: Tensor, keep: float, *, scores: bool) -> NoiseMCMCState:
+    """Hard walls moved inwards so far that a share ``keep`` of the chains is left, at ``heights`` (items, chains)."""
+    slack = torch.minimum(part.slack, -heights.double().quantile(1 - keep, dim=1)).clamp_min(0)
+    log_w = torch.where(heights.double() >= -slack[:, None], 0.0, -math.inf)
+    return _resampled(replace(part, slack=slack), log_w, uniform, scores=scores)
+
+
+def _resampled(part: NoiseMCMCState, log_w: Tensor, uniform: Tensor, *, scores: bool) -> NoiseMCMCState:
+    islands = log_w.view(len(log_w), part.log_evidence.shape[1], -1)
     gain = torch.logsumexp(islands, -1) - math.log(islands.shape[-1])
     weights = torch.softmax(log_w, 1)
-    part = measured(replace(part, beta=beta), weights, scores=scores)
+    part = measured(part, weights, scores=scores)
     # Resampling on each island: flat (island of item) columns of chains.
     each = torch.softmax(islands, -1).nan_to_num(1 / islands.shape[-1]).flatten(0, 1).mT
     parent = systematic(each, uniform.flatten()).mT.reshape(islands.shape)
     parent = parent + (torch.arange(islands.shape[1], device=parent.device) * islands.shape[-1])[:, None]
     chains = part.chains.take(parent.flatten(1))
     return replace(
-        late(part, rise),
+        part,
         u=chains.u,
         log_likelihood=chains.log_likelihood,
         grad=chains.grad,
         log_evidence=part.log_evidence + gain,
         rises=part.rises + 1,
-        mark=torch.stack((rise, chains.log_likelihood.mean(1)), 1),
     )
 
 
