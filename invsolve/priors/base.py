@@ -77,17 +77,8 @@ class Prior(Defined, Owner, abc.ABC):
     tensor([[0.5000, 0.5000, 0.5000]])
     """
 
-    _lends = (
-        "_denoise",
-        "_pullback",
-        "_moments",
-        "_transport",
-        "_inverse_transport",
-        "noise",
-        "noise_covariance",
-        "log_prob",
-        "mode_moments",
-    )
+    _private = ("_denoise", "_pullback", "_moments", "_transport", "_inverse_transport")
+    _lends = (*_private, "noise", "noise_covariance", "log_prob", "mode_moments")
 
     shape: Shape
     kind: Kind = "real"

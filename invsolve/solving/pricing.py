@@ -18,7 +18,7 @@ from invsolve.problem import Problem
 from invsolve.solving.spending import Amount
 from invsolve.strategies.base import Strategy
 from invsolve.strategies.choice.candidates import Candidate
-from invsolve.strategies.exact import Exact
+from invsolve.strategies.exact import Exact, by_quadrature
 from invsolve.strategies.guidance.mmps import MMPS
 from invsolve.strategies.mcmc.noise_mcmc import NoiseMCMC
 from invsolve.strategies.smc.smc import DENSE_SIZE, SMC
@@ -36,6 +36,8 @@ _LEAST_PARTICLES = 32  # on an island
 _PRODUCTS = 6  # of guidance at a level: linear solves
 _LEAST_STEPS = 5
 _NODES = {1: 50, 2: 150, 3: 400}  # of a lattice over so many scalars, scan and draws included, about
+_NODES_OF_QUADRATURE = 1000  # rows of the operator, an item
+_ENTRY = 1e-3  # seconds of quadrature, of every entry of the signal
 _FLOW = 25  # evaluations of a probability flow
 
 
@@ -71,6 +73,15 @@ def _row(problem: Problem, prior: Prior, rows: int) -> None:
         else:
             clean, back = own.operator.vjp(x)
             back(clean)
+
+
+def affords_quadrature(problem: Problem, prior: Prior, left: Amount) -> bool:
+    """Whether exact quadrature ends within what is ``left``, where it is what the posterior takes."""
+    if not by_quadrature(problem, prior):
+        return True
+    expected = price(problem, prior, left) * (_NODES_OF_QUADRATURE * len(problem.data))
+    seconds = expected.seconds + _ENTRY * problem.data.shape[0] * prod(problem.shape)
+    return replace(expected, seconds=seconds).into(left * _USED) >= 1
 
 
 def expected_rows(candidate: Candidate, problem: Problem, prior: Prior, rows: int) -> float:

@@ -26,7 +26,7 @@ from invsolve.results.result import Result
 from invsolve.results.status import Status
 from invsolve.solving.escalation import escalate
 from invsolve.solving.loop import DrawFactory
-from invsolve.solving.pricing import affordable
+from invsolve.solving.pricing import affordable, affords_quadrature
 from invsolve.solving.request import SolveRequest
 from invsolve.solving.solver import StrategySolver, keyed
 from invsolve.solving.spending import Budget, Spending
@@ -224,7 +224,8 @@ def solve(
         candidate = Candidate(strategy=strategy, why=f"Chosen by the caller. {strategy.note}".strip())
         output = request.run(candidate)
     else:
-        in_order = candidates(problem, prior, num_samples, rows_alone=reproducible)
+        closed = limit is None or affords_quadrature(problem, prior, Spending(budget=limit).left())
+        in_order = candidates(problem, prior, num_samples, rows_alone=reproducible, quadrature=closed)
         output, candidate, certificate = escalate(request, in_order, limit)
     if candidate.strategy.couples != "nothing":
         chunk = None  # rows that see each other run together, whatever the chunk is for others

@@ -88,6 +88,11 @@ class Exact(Strategy[ExactState, BoundExact]):
         return state, Diagnostics(log_evidence=bound.evidence.log, log_evidence_se=bound.evidence.se)
 
 
+def by_quadrature(problem: Problem, prior: Prior) -> bool:
+    """Whether it takes quadrature: about a thousand rows of the operator, and a millisecond an entry."""
+    return bool(_no_formula(problem, prior)) and not not_separable(problem, prior.entry_laws)
+
+
 def _no_formula(problem: Problem, prior: Prior) -> str:
     """Why linear algebra does not give the posterior, as a clause; '' if it does."""
     if reason := not_linear_gaussian(problem):

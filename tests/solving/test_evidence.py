@@ -107,7 +107,7 @@ def stopped(*shape: int) -> iv.Result:
     """y = x^3 - 2 x with little noise, after one move."""
     n = shape[-1]
     prior = iv.priors.GaussianPrior(mean=torch.zeros(n, dtype=D), covariance=torch.eye(n, dtype=D))
-    A = iv.operators.from_callable(lambda x: x**3 - 2 * x, (n,), (n,))
+    A = iv.operators.from_callable(lambda x: x**3 - 2 * x + 1e-6 * x.roll(1, -1), (n,), (n,))
     x = normal(*shape)
     return iv.solve(A, x**3 - 2 * x, prior, noise=1e-4, num_samples=8, budget=1e-6)
 

@@ -10,7 +10,7 @@ import torch
 import invsolve as iv
 from invsolve.operators import BlackBox, Operator
 from invsolve.solving import spending as spendings
-from invsolve.solving.pricing import expected_rows, fitted, price, shortest, smaller
+from invsolve.solving.pricing import affords_quadrature, expected_rows, fitted, price, shortest, smaller
 from invsolve.solving.spending import Amount, Budget, Spending
 from invsolve.strategies import MMPS, SMC, NoiseMCMC
 from invsolve.strategies.choice.candidates import Candidate
@@ -21,14 +21,14 @@ PRIOR = iv.priors.GaussianPrior(mean=torch.zeros(N, dtype=D), covariance=torch.e
 
 
 class Slow(Operator):
-    """x + x^3 / 10, row by row, in so many seconds each."""
+    """x + x^3 / 10 and a millionth of the entry before, row by row, in so many seconds each."""
 
     in_shape = out_shape = (N,)
     seconds = 0.01
 
     def _apply(self, x):
         time.sleep(self.seconds * len(x))
-        return x + 0.1 * x**3
+        return x + 0.1 * x**3 + 1e-6 * x.roll(1, -1)
 
     def fingerprint(self):
         return "slow"
@@ -134,10 +134,27 @@ def test_solves_with_slow_operators_end_in_time(operator):
 
 def test_chains_that_fit_are_right():
     """A budget of 60,000 evaluations: 40 chains instead of 4,096, the right posterior within what they say."""
-    A = iv.operators.from_callable(lambda x: x + 0.1 * x**3, (N,), (N,))
+    A = iv.operators.from_callable(lambda x: x + 0.1 * x**3 + 1e-6 * x.roll(1, -1), (N,), (N,))
     y = torch.tensor([0.5, -1.0, 2.0, 0.0], dtype=D)
     small = iv.solve(A, y, PRIOR, noise=0.3, num_samples=32, budget=Budget(evaluations=60_000))
     usual = iv.solve(A, y, PRIOR, noise=0.3, num_samples=2048)
     assert small.certificate.attempts[0].evaluations < 60_000 and small.info["beta"].min() == 1
     error = float(small.info["mean_error"].max()) + 32**-0.5
     assert float(((small.mean - usual.mean) / usual.std).abs().max()) < 4 * error
+
+
+def test_quadrature_of_a_slow_simulator_is_not_begun():
+    """A thousand rows of 10 ms do not end in two seconds; without a budget they are run."""
+
+    class Entrywise(SlowBox):
+        def _apply(self, x):
+            time.sleep(self.seconds * len(x))
+            return x**3
+
+    at = iv.Problem(Entrywise(), torch.ones(N, dtype=D), noise=0.3)
+    assert not affords_quadrature(at, PRIOR, Amount(seconds=2.0)) and affords_quadrature(
+        at, PRIOR, Amount(seconds=60.0)
+    )
+    result = iv.solve(at, PRIOR, num_samples=4, budget=2.0)
+    assert result.strategy == "NoiseMCMC" and "quadrature would not end" in result.why
+    assert affords_quadrature(problem(Slow()), PRIOR, Amount(seconds=0.1))  # which takes none: its entries mix

@@ -71,7 +71,7 @@ def test_a_mode_that_prior_draws_do_not_meet_is_found():
 
 
 def test_a_look_that_finds_nothing_says_what_it_took(tmp_path):
-    A = iv.operators.from_callable(lambda x: x + 0.1 * x**3, (N,), (N,))
+    A = iv.operators.from_callable(lambda x: x + 0.1 * x**3 + 1e-6 * x.roll(1, -1), (N,), (N,))
     result = iv.solve(A, torch.zeros(N, dtype=D), PRIOR, noise=0.3, num_samples=8)
     assert result.certificate.reached and "finds the same (NoiseMCMC(" in result.certificate.looked
     assert sum(result.operator_calls.values()) > result.certificate.attempts[0].evaluations
@@ -81,7 +81,7 @@ def test_a_look_that_finds_nothing_says_what_it_took(tmp_path):
 
 def test_where_no_time_is_left_for_a_look_the_certificate_says_so(monkeypatch):
     monkeypatch.setattr(escalation, "Budget", lambda: iv.Budget(seconds=1e-6))
-    A = iv.operators.from_callable(lambda x: x + 0.1 * x**3, (N,), (N,))
+    A = iv.operators.from_callable(lambda x: x + 0.1 * x**3 + 1e-6 * x.roll(1, -1), (N,), (N,))
     certificate = iv.solve(A, torch.zeros(N, dtype=D), PRIOR, noise=0.3, num_samples=8).certificate
     assert certificate.reached and "none was looked for: a look from a wider start would take" in str(certificate)
 

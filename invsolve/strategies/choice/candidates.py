@@ -13,7 +13,7 @@ from invsolve.priors.base import Prior
 from invsolve.priors.capabilities import HasTransport, Learned
 from invsolve.problem import Problem
 from invsolve.strategies.base import Strategy
-from invsolve.strategies.exact import Exact
+from invsolve.strategies.exact import Exact, by_quadrature
 from invsolve.strategies.guidance.mmps import MMPS
 from invsolve.strategies.mcmc.noise_mcmc import NoiseMCMC
 from invsolve.strategies.mcmc.spike_slab import has_sites
@@ -42,12 +42,19 @@ class Candidate:
     is_fallback: bool = False  # taken for items of which chains saw less than a fifth of the likelihood's power
 
 
-def candidates(problem: Problem, prior: Prior, num_samples: int, *, rows_alone: bool = False) -> list[Candidate]:
-    """The strategies to try until one is certified; ``rows_alone``: only such whose samples do not see each other.
+def candidates(
+    problem: Problem, prior: Prior, num_samples: int, *, rows_alone: bool = False, quadrature: bool = True
+) -> list[Candidate]:
+    """The strategies to try until one is certified.
+
+    ``rows_alone``: only such whose samples do not see each other; without ``quadrature``: a closed form only where
+    linear algebra gives it, if anything else would do.
 
     Raises UnsupportedError if none of the package's would do.
     """
     lacking = Exact().missing(problem, prior)
+    if not lacking and not quadrature and by_quadrature(problem, prior):
+        lacking = "quadrature would not end within the budget"
     if not lacking:
         why = "Prior, operator and noise have a closed-form posterior: independent exact draws."
         return [Candidate(strategy=Exact(), why=why)]
@@ -57,6 +64,8 @@ def candidates(problem: Problem, prior: Prior, num_samples: int, *, rows_alone: 
             return [*found, *_fallback(problem, prior, lacking)]
     guided = MMPS()
     if missing := guided.missing(problem, prior):
+        if not quadrature:
+            return candidates(problem, prior, num_samples, rows_alone=rows_alone)
         chains = (
             "its samples see each other" if rows_alone else f"{prod(problem.shape)} unknowns are too many for chains"
         )

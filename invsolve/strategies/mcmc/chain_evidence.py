@@ -30,7 +30,7 @@ def chain_evidence(
             z = from_real(u.flatten(0, 1), run.problem.shape, dtype if dtype.is_complex else None)
             u = to_real(run.bound.map(z)).view_as(u)
         weights = torch.softmax(state.log_evidence[group], 1).repeat_interleave(len(kept) // islands, 1)
-        draws = run.draws.take(torch.arange(run.bound.batch)).take(group)
+        draws = run.draws.take(torch.arange(run.bound.batch, device="cpu")).take(group)
         found = bridged(coordinates, u, weights, draws, groups=islands)
         out.log[group], out.se[group] = found.log, found.se
     return out

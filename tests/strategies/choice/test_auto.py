@@ -104,7 +104,7 @@ def test_where_no_ensemble_fits_into_the_budget_there_is_guidance():
     A = iv.operators.Mask(mask=torch.arange(n) < 120)
     slow = iv.priors.from_denoiser(lambda x, s: x / (1 + s**2), shape=(n,), scale=1.0)
     y = torch.where(torch.arange(n) < 120, 3.0, 0.0).repeat(2, 1)
-    result = iv.solve(A, y, slow, noise=0.1, num_samples=4, budget=iv.Budget(evaluations=1))
+    result = iv.solve(A, y, slow, noise=0.1, num_samples=4, budget=iv.Budget(evaluations=40_000))
     assert result.strategy == "MMPS" and "No ensemble would end" in result.why and not result.certificate.reached
     assert "MMPS is an approximation that was not tested" in result.certificate.missing
     assert [a.strategy for a in result.certificate.attempts] == ["MMPS()"]
@@ -215,7 +215,7 @@ def test_candidates_are_tried_inside_the_budget(monkeypatch):
     certificate = result.certificate
     assert not certificate.reached
     assert "would take about" in certificate.missing and "are left" in certificate.missing
-    assert "NoiseMCMC(chains=8192" in str(certificate)
+    assert "NoiseMCMC(chains=" in certificate.missing
     assert len(certificate.attempts) > 1 and certificate.attempts[0].evaluations > 1000
     assert sum(a.evaluations for a in certificate.attempts) < 10**6
 

@@ -234,7 +234,7 @@ def test_too_few_moves_are_said():
     y = A(prior.sample(1, seed=2))
     result = iv.solve(A, y, prior, noise=1e-3, strategy=NoiseMCMC(chains=64, islands=4, num_steps=3), num_samples=10)
     assert (result.info["beta"] < 1).all() and torch.isfinite(result.samples).all()
-    assert any("raise num_steps" in w for w in result.warnings)
+    assert any("Raise num_steps" in w for w in result.warnings)
 
 
 # --- moves and their parts -------------------------------------------------------------------------------------------
