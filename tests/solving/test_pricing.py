@@ -153,7 +153,7 @@ def test_quadrature_of_a_slow_simulator_is_not_begun():
 
     at = iv.Problem(Entrywise(), torch.ones(N, dtype=D), noise=0.3)
     assert not affords_quadrature(at, PRIOR, Amount(seconds=2.0)) and affords_quadrature(
-        at, PRIOR, Amount(seconds=60.0)
+        at, PRIOR, Amount(seconds=60.0, evaluations=10**6)
     )
     result = iv.solve(at, PRIOR, num_samples=4, budget=2.0)
     assert result.strategy == "NoiseMCMC" and "quadrature would not end" in result.why
