@@ -213,6 +213,7 @@ def _run(
         strategy=strategy,
         budget=budget,
         num_samples=plan.num_samples,
+        weighted=True,
         seed=plan.seed,
         item_ids=numbers,
         throw=False,

@@ -132,7 +132,8 @@ def _by_replicates(
     chosen = torch.arange(items, device=problem.data.device) * len(problem.data) // items
     if items < len(problem.data):
         notes.append(f"simulated and solved again for {items} of {len(problem.data)} items")
-    weighted = result.log_weights is not None
+    # Draws that were resampled from one run are copies of few; those of `auto` come from independent islands.
+    weighted = result.log_weights is not None or (strategy.weighs and result.certificate is None)
     again = SolveAgain(
         problem=problem.take(chosen),
         prior=prior,

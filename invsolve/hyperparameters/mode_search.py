@@ -85,7 +85,7 @@ class _Search:
         self.curvatures: list[dict[Node, tuple[float, float]]] = [{} for _ in range(dims)]
 
     def run(self) -> Generator[list[Node], list[float], Scan | None]:
-        yield from self._know(self.cells[0].corners)
+        yield from self._know([(0.0,) * self.dims, *self.cells[0].corners])
         while self.cells[0].widths[-1] > self.widest:  # the axes are halved in turn, the last one last
             for axis in range(self.dims):
                 yield from self._halve([(cell, axis) for cell in self.cells])

@@ -23,6 +23,8 @@ from invsolve.strategies.choice.candidates import candidates
 from invsolve.strategies.exact import Exact
 from invsolve.strategies.guidance.mmps import MMPS
 
+_PARTICLES = 256  # at a node, at least: fewer weighted samples do not know their evidence
+
 
 @final
 @dataclass(frozen=True, kw_only=True)
@@ -109,9 +111,10 @@ class HyperparameterRequest:
         return Draws.for_rows(self.seed, items, samples, self.unknowns.problem.data.device, purpose=purpose)
 
     def solve(self, problem: Problem, prior: Prior, items: Sequence[int]) -> Result:
-        """All samples of these ``items`` with everything known; failures are kept."""
+        """Samples of these ``items`` with everything known, as many as an evidence takes; failures are kept."""
         keys = [self.keys[b] for b in items]
-        return self._draw(problem, prior, num_samples=self.num_samples, keys=keys)
+        count = max(self.num_samples, _PARTICLES) if self.strategy.weighs else self.num_samples
+        return self._draw(problem, prior, num_samples=count, keys=keys)
 
     def sample_rows(self, problem: Problem, prior: Prior, rows: Sequence[int], purpose: str) -> Result:
         """One signal for each row of ``problem``, keyed as ``rows`` of the result: ``samples`` (1, rows, ...)."""

@@ -140,6 +140,8 @@ def _check_known(name: str, result: Result) -> None:
     """Refuse by name a model whose evidence is not known."""
     assert result.log_evidence is not None
     lost = ~torch.isfinite(result.log_evidence)
+    if result.log_evidence_se is not None:
+        lost = lost | ~torch.isfinite(result.log_evidence_se)
     if not bool(lost.any()):
         return
     items = f" of items {', '.join(map(str, lost.nonzero()[:, 0].tolist()))}" if result.batched else ""

@@ -80,7 +80,7 @@ def shortfalls(info: Mapping[str, Tensor], *, stopped: bool = False) -> tuple[st
             f"{ended} reached the power {power:.2g} of the likelihood: the samples are those of a posterior in which "
             f"the data count that much less. {'Give a larger budget' if stopped else 'Raise num_steps'}"
         )
-    lost = int(told.undefined.max()) if told.undefined is not None and told.undefined.numel() else 0
+    lost = int(told.undefined.nan_to_num(0).max()) if told.undefined is not None and told.undefined.numel() else 0
     if lost:
         found.append(
             f"the likelihood of {lost} particles of an item, over all noise levels, was NaN: they got weight 0. Is the "

@@ -21,7 +21,7 @@ from invsolve.separable.density import Densities, resolve
 from invsolve.separable.laws import EntryLaw
 from invsolve.separable.structure import datum_entries
 
-LARGEST = 2**17  # entries of all items together: each keeps about 4 kB
+LARGEST, LARGEST_IN_ALL = 2**17, 2**20  # entries of an item, and of all: each keeps about 4 kB
 _PAIRS = 3  # of signals that the structure is found by
 _AT_ONCE = 2**22  # entries that are evaluated at once
 _LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
@@ -34,9 +34,9 @@ def not_separable(problem: Problem, laws: Sequence[EntryLaw]) -> str:
     """Why a posterior is not one of independent entries (or a mixture of such), as a clause; '' if it is."""
     if not laws:
         return "the prior's entries are not known to be independent"
-    size = len(problem.data) * prod(problem.shape)
-    if size > LARGEST:
-        return f"{size:,} entries are more than {LARGEST:,}"
+    size = prod(problem.shape)
+    if size > LARGEST or size * len(problem.data) > LARGEST_IN_ALL:
+        return f"{size:,} entries of {len(problem.data):,} items are too many for quadrature"
     if problem.noise.log_prob_each(problem.data[:1], problem.data[:1]) is None:
         return f"{type(problem.noise).__name__} noise is not independent from datum to datum"
     return "" if _structure(problem, laws) is not None else "a datum may depend on several entries of the signal"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, final
@@ -9,6 +10,7 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
+from invsolve.core.random import DrawLike, Draws
 from invsolve.results.certificate import Attempt, Certificate, judged
 from invsolve.results.strategy_output import StrategyOutput
 from invsolve.solving.best import ERROR, BestSoFar, power
@@ -44,7 +46,7 @@ def escalate(
     run = _Escalation(request=request, spending=Spending(budget=budget or Budget()), strict=budget is not None)
     tries = [c for c in candidates if not c.is_fallback]
     fallbacks = [c for c in candidates if c.is_fallback]
-    if run.strict and not isinstance(tries[0].strategy, Exact):
+    if run.sizes and not isinstance(tries[0].strategy, Exact):
         tries, fallbacks = run.fitted(tries, fallbacks)
     for number, candidate in enumerate(tries):
         if not run.tried(candidate, number):
@@ -78,6 +80,12 @@ class _Escalation:
     def batch(self) -> int:
         return len(self.request.problem.data)
 
+    @property
+    def sizes(self) -> bool:
+        """Whether ensembles are made to fit: not by the clock where a checkpoint must find the same ones again."""
+        by_clock = math.isfinite(self.spending.budget.limit)
+        return self.strict and (self.request.saved is None or not by_clock)
+
     def fitted(self, tries: list[Candidate], fallbacks: list[Candidate]) -> tuple[list[Candidate], list[Candidate]]:
         """The candidates as small as the budget demands: ensembles, else guidance, else the least of all."""
         problem, prior = self.request.problem, self.request.prior
@@ -106,7 +114,7 @@ class _Escalation:
             expected = self._expected(candidate, len(items) / self.batch)
             if refusal := self.spending.refusal(expected, short(candidate.strategy)):
                 fits = smaller(candidate, _USED * expected.into(self.spending.left()), self.best.candidate)
-                if not self.strict or fits is None:
+                if not self.sizes or fits is None:
                     self.missing = f"{self.missing}; {refusal}"
                     return False
                 candidate = fits
@@ -138,13 +146,24 @@ class _Escalation:
         if wide is None:
             if isinstance(candidate.strategy, NoiseMCMC) and candidate.strategy.spread != 1:
                 self.looked = self.looked or "they had a wider start, which meets modes in the tails of the prior"
+            elif not isinstance(candidate.strategy, Exact):
+                self.looked = (
+                    f"a mode that none of them met is not seen, and none was looked for: {candidate.strategy.name} has "
+                    "no wider start here"
+                )
             return
         if refusal := self.spending.refusal(self._expected(wide, len(items) / self.batch), "a look from a wider start"):
             self.looked = f"a mode that none of them met is not seen, and none was looked for: {refusal}"
             return
         look = fewer(wide)
         # Not saved: it is run again where a finished checkpoint is read.
-        found = self._run(look, items, 0, num_samples=DRAWS, saved=None)
+        problem, keys = self.request.problem, self.request.keys
+
+        def draws(items: Sequence[int], samples: Sequence[int]) -> DrawLike:
+            chosen = [keys[b] for b in items]
+            return Draws.for_rows(self.request.seed, chosen, samples, problem.data.device, purpose="look")
+
+        found = self._run(look, items, 0, num_samples=DRAWS, saved=None, draws=draws)
         best = self.best = best.charged(found)
         if found.stopped:
             self.looked = "a mode that none of them met is not seen: a look from a wider start had no time to end"

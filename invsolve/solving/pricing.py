@@ -17,7 +17,7 @@ from invsolve.priors.capabilities import HasTransport
 from invsolve.problem import Problem
 from invsolve.solving.spending import Amount
 from invsolve.strategies.base import Strategy
-from invsolve.strategies.choice.candidates import Candidate
+from invsolve.strategies.choice.candidates import Candidate, candidates
 from invsolve.strategies.exact import Exact, by_quadrature
 from invsolve.strategies.guidance.mmps import MMPS
 from invsolve.strategies.mcmc.noise_mcmc import NoiseMCMC
@@ -25,7 +25,7 @@ from invsolve.strategies.smc.smc import DENSE_SIZE, SMC
 
 _USED = 0.8  # of what is left: expectations are rough
 _TRIAL = 0.01  # of the budget that a trial may take, one row apart
-_ROWS = 4096  # of a trial at most
+_ROWS, _VALUES_AT_ONCE = 4096, 2**20  # of a trial at most
 # Evaluations that a chain takes from the prior to its last round, about: 100 moves and more with 7 gradients each, or
 # moves without a gradient, the more the more unknowns; and the share of them with half of the rounds.
 _GRADIENTS, _VALUES, _VALUES_EACH, _VALUES_MOST = 700, 50, 5, 250
@@ -38,6 +38,7 @@ _LEAST_STEPS = 5
 _NODES = {1: 50, 2: 150, 3: 400}  # of a lattice over so many scalars, scan and draws included, about
 _NODES_OF_QUADRATURE = 1000  # rows of the operator, an item
 _ENTRY = 1e-3  # seconds of quadrature, of every entry of the signal
+_MOVES = 2.5  # of particles at a level: copies and Metropolis moves take a step of their own
 _FLOW = 25  # evaluations of a probability flow
 
 
@@ -52,10 +53,16 @@ def price(problem: Problem, prior: Prior, left: Amount) -> Amount:
     while True:
         with tally() as calls:
             started = time.perf_counter()
-            _row(problem, prior, rows)
+            try:
+                _row(problem, prior, rows)
+            except (RuntimeError, MemoryError):  # as many do not fit
+                if rows == 1:
+                    raise
+                return found
             took = time.perf_counter() - started
         found = Amount(seconds=took / rows if timed else 0.0, evaluations=sum(calls.values()) / rows)
-        if not timed or rows >= _ROWS or 8 * took > _TRIAL * left.seconds:
+        largest = max(prod(problem.shape), prod(problem.operator.out_shape), 1)
+        if not timed or 8 * rows > min(_ROWS, _VALUES_AT_ONCE // largest) or 8 * took > _TRIAL * left.seconds:
             return found
         rows *= 8
 
@@ -96,7 +103,7 @@ def expected_rows(candidate: Candidate, problem: Problem, prior: Prior, rows: in
         return each * strategy.chains * items * (1 if isinstance(prior, HasTransport) else _FLOW)
     if isinstance(strategy, SMC):
         products = n + 1 if n <= DENSE_SIZE else _PRODUCTS
-        return strategy.num_steps * items * products * candidate.particles * candidate.islands
+        return _MOVES * strategy.num_steps * items * products * candidate.particles * candidate.islands
     return strategy.num_steps * rows * _PRODUCTS
 
 
@@ -141,7 +148,11 @@ def affordable(
     inference then stops when the budget is spent.
     """
     if isinstance(strategy, Exact):
-        return strategy
+        if affords_quadrature(problem, prior, left * (1 / _NODES.get(scalars, how.num_sweeps + 1))):
+            return strategy
+        strategy = candidates(problem, prior, num_samples, quadrature=False)[0].strategy
+        if isinstance(strategy, Exact):
+            return strategy
     lattice = strategy.gives_evidence and how.method != "gibbs" and scalars in _NODES
     solves = _NODES[scalars] if lattice else how.num_sweeps + 1
     one = Candidate(strategy=strategy, why="", particles=num_samples)

@@ -32,6 +32,7 @@ from invsolve.strategies.diagnostics import Diagnostics
 from invsolve.strategies.mcmc.convergence import between_islands
 from invsolve.strategies.smc.smc import SMC
 
+_RESAMPLING = 10**6  # a step that no strategy asks numbers for
 # Numbers of a signal batch in one chunk by default: what fits a CPU's cache (8-coil MRI at 192^2: three times faster
 # than all rows at once), and enough to fill an accelerator.
 _CHUNK_NUMBERS = {"cpu": 2**18}
@@ -181,8 +182,10 @@ class SolveRequest:
         return min(rows, chunk or max(1, most // numbers))
 
 
-def equally_weighted(output: StrategyOutput, failed: Tensor, items: int) -> tuple[StrategyOutput, Tensor]:
-    """Weighted rows as draws: systematic resampling in every item, without a random number; and which rows failed.
+def equally_weighted(
+    output: StrategyOutput, failed: Tensor, draws: DrawLike, items: int
+) -> tuple[StrategyOutput, Tensor]:
+    """Weighted rows as draws: systematic resampling in every item by its own ``draws``; and which rows failed.
 
     ``failed`` rows have no weight; all rows of an item without any weight fail, as none of them is a draw. The
     effective number of the weighted samples is kept as ``ess``.
@@ -191,7 +194,8 @@ def equally_weighted(output: StrategyOutput, failed: Tensor, items: int) -> tupl
     logs = output.log_weights.double().masked_fill(failed, -math.inf).view(-1, items)
     lost = ~(logs > -math.inf).any(0)
     weights = normalised(logs.masked_fill(lost, 0.0))
-    parent = in_place(systematic(weights, 0.5))
+    uniform = torch.special.ndtr(draws.normal((1,), torch.float64, step=_RESAMPLING)[:, 0]).to(weights.device)
+    parent = in_place(systematic(weights, uniform))
     rows = (parent * items + torch.arange(items, device=parent.device)).flatten()
     ess = effective(weights).masked_fill(lost, 0.0).repeat(len(logs))
     info = output.info.mapped(lambda v: v[rows.to(v.device)])

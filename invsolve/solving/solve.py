@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,7 +13,7 @@ import torch
 from invsolve.core.checkpoint import Checkpoint
 from invsolve.core.torch_state import in_defined_state
 from invsolve.core.validation import kind_dtype
-from invsolve.errors import SolveError, UnsupportedError, invalid
+from invsolve.errors import OperatorError, SolveError, UnsupportedError, invalid
 from invsolve.hyperparameters.infer import infer
 from invsolve.hyperparameters.request import Hierarchy, HyperparameterRequest, choose
 from invsolve.hyperparameters.unknowns import Unknowns
@@ -45,6 +46,7 @@ from invsolve.solving.validation import (
 )
 from invsolve.strategies.base import Strategy
 from invsolve.strategies.choice.candidates import Candidate, candidates
+from invsolve.strategies.exact import Exact, by_quadrature
 
 
 @in_defined_state
@@ -98,8 +100,8 @@ def solve(
         finished. Part of what is left when chains are certified goes into a look for modes that they missed.
     num_samples : int
         Draws for every item. Draw k of item b depends on ``seed``, b (or ``item_ids[b]``) and k only (particles and
-        chains: and on ``num_samples``, and with "auto" on which tries the budget had room for): not on the batch or on
-        ``chunk``, up to the last bits of torch's kernels.
+        chains: and on ``num_samples``; with "auto" and a budget also on the ensembles that it had room for, which
+        shrink with the batch): not on the batch or on ``chunk``, up to the last bits of torch's kernels.
     seed : int
         What every random number is made from; no global generator is touched.
     item_ids : sequence of int or str, optional
@@ -111,7 +113,7 @@ def solve(
         tiles of 8, each at a place that its item's id (or position) and its number decide. Scalars that are inferred by
         Gibbs sweeps, and signals with them, may differ in their last bits.
     checkpoint : str, path or Checkpoint, optional
-        A file to save to and resume from.
+        A file to save to and resume from. With one, ensembles are not made smaller by the clock of a ``budget``.
     progress : Progress, optional
         A meter of `iv.progress`.
     draws : callable, optional
@@ -224,9 +226,18 @@ def solve(
         candidate = Candidate(strategy=strategy, why=f"Chosen by the caller. {strategy.note}".strip())
         output = request.run(candidate)
     else:
-        closed = limit is None or affords_quadrature(problem, prior, Spending(budget=limit).left())
-        in_order = candidates(problem, prior, num_samples, rows_alone=reproducible, quadrature=closed)
-        output, candidate, certificate = escalate(request, in_order, limit)
+        timed = limit is not None and not (saved and math.isfinite(limit.limit))
+        closed = not timed or affords_quadrature(problem, prior, Spending(budget=limit or Budget()).left())
+
+        def in_order(quadrature: bool) -> list[Candidate]:
+            return candidates(problem, prior, num_samples, rows_alone=reproducible, quadrature=quadrature)
+
+        try:
+            output, candidate, certificate = escalate(request, in_order(closed), limit)
+        except OperatorError:  # entries meet where the posterior lies, and only there
+            if not closed or not by_quadrature(problem, prior) or isinstance(in_order(False)[0].strategy, Exact):
+                raise
+            output, candidate, certificate = escalate(request, in_order(False), limit)
     if candidate.strategy.couples != "nothing":
         chunk = None  # rows that see each other run together, whatever the chunk is for others
     solver = StrategySolver(prior=prior, strategy=candidate.strategy, chunk=chunk, reproducible=reproducible)

@@ -87,7 +87,7 @@ class StrategySolver:
         if weights is not None:
             warnings += thinned(weights.view(num_samples, batch), failed.view(num_samples, batch))
             if not request.weighted:
-                output, failed = equally_weighted(output, failed, batch)
+                output, failed = equally_weighted(output, failed, request.draws(range(batch), [0] * batch), batch)
         return assemble(
             output,
             failed=failed,

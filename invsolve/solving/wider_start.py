@@ -7,6 +7,7 @@ what they find beyond the first ones is mass that those missed.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import final
 
@@ -20,8 +21,8 @@ from invsolve.strategies.mcmc.noise_mcmc import NoiseMCMC
 
 DRAWS = 256  # samples of a look, which are compared
 _FEWEST, _SHARE = 256, 4  # chains that look, at least; one for so many of the first
-_APART = 4.0  # standard errors of a difference, of the worst component
-_MORE = 2.0  # the same of the log-evidence, where only a gain counts
+_APART = 3.0  # standard errors of a difference, beyond what the worst of so many components has by chance
+_MORE = 3.0  # the same of the log-evidence, where only a gain counts
 
 
 def fewer(candidate: Candidate) -> Candidate:
@@ -38,7 +39,7 @@ class Look:
     """What a wider start found, of every item."""
 
     gain: Tensor  # (items,): of the log-evidence, beyond its error
-    apart: Tensor  # (items,): of the means, the worst component, in standard errors
+    apart: Tensor  # (items,): of the means, the worst component, in standard errors beyond chance
 
     @classmethod
     def at(cls, first: StrategyOutput, wide: StrategyOutput, items: Tensor, batch: int) -> Look:
@@ -52,6 +53,7 @@ class Look:
         )
         scale = torch.maximum(variance, width).clamp_min(torch.finfo(torch.float64).tiny).sqrt()
         apart = ((mean - other).abs() / scale).amax(1) / (error.square() + noise.square()).sqrt()
+        apart = apart - math.sqrt(2 * math.log(mean.shape[1]))  # what the worst of them has by chance
         return cls(gain=gain.nan_to_num(nan=0.0), apart=apart.nan_to_num(nan=0.0))
 
     @property

@@ -58,7 +58,7 @@ class Exact(Strategy[ExactState, BoundExact]):
 
     By quadrature the density of every entry is resolved to about 1e-10 (`separable.density.resolve`): modes, walls,
     kinks and atoms are kept, and ``result.log_evidence`` has the error of it. In double precision, whatever the data
-    are; for at most 2^17 entries of all items together. What a datum depends on is seen from draws of the prior; a
+    are; for at most 2^17 entries of an item and 2^20 in all. What a datum depends on is seen from draws of the prior; a
     function whose entries meet only where the posterior lies is refused (`OperatorError`).
     """
 

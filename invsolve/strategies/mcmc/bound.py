@@ -26,7 +26,7 @@ class BoundChains:
     batch: int
     sites: Sites | None  # exact draws of pairs of coefficients, where they are known
     walls: Walls | None  # where measurements would be impossible
-    symmetric: bool  # noise and its reflection are equally likely, as far as was seen
+    symmetric: Tensor  # (items,): noise and its reflection are equally likely, as far as was seen
     warm_start: WarmStart | None
 
     @classmethod

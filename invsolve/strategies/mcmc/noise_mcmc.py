@@ -261,10 +261,11 @@ class NoiseMCMC(Strategy[NoiseMCMCState, BoundChains]):
         scores = self._gradients(run.problem)
         # `left` is 0 initially: the first event is the first rise.
         event = (part.left.amax(1) < self.forget) | (part.since >= self.patience)
-        if run.bound.symmetric and bool(event.any()):
+        turning = event & run.bound.symmetric[group] & (part.beta > 0)
+        if bool(turning.any()):
             turned = flipped(self._target(run, group), part.chains, part.beta, normal, gradients=scores)
             new = replace(part, u=turned.u, log_likelihood=turned.log_likelihood, grad=turned.grad)
-            part = only(event & (part.beta > 0), new, part)
+            part = only(turning, new, part)
         uniform = torch.special.ndtr(normal(2, (self.islands,)).double())
         out = event & (part.slack > 0)
         if run.bound.walls is not None and bool(out.any()):

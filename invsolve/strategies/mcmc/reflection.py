@@ -24,8 +24,11 @@ def flipped(target: Target, chains: Chains, beta: Tensor, normal: Normal, *, gra
     return metropolis(chains, there, torch.where(chosen, log_ratio, -math.inf), beta, normal, index=9)[0]
 
 
-def symmetric(problem: Problem, noise_map: NoiseMap) -> bool:
-    """Whether ``u`` and ``-u`` are equally likely, as far as some draws show: magnitudes of signals of either sign."""
+def symmetric(problem: Problem, noise_map: NoiseMap) -> Tensor:
+    """Of which items ``(items,)`` ``u`` and ``-u`` are equally likely, as far as some draws show.
+
+    As for magnitudes of signals of either sign.
+    """
     items = len(problem.data)
     rows = problem.take(torch.arange(items, device=problem.data.device).repeat(2 * _LOOKS))
     draws = Draws.for_rows(0, [0] * _LOOKS, list(range(_LOOKS)), problem.data.device, purpose="symmetry")
@@ -34,4 +37,4 @@ def symmetric(problem: Problem, noise_map: NoiseMap) -> bool:
     here, there = rows.noise.log_prob(rows.data, rows.operator(x), rows.operator.observed).double().chunk(2)
     rounding = 100 * torch.finfo(problem.data.dtype).eps
     same = (here - there).abs() <= rounding * (1 + here.abs())
-    return bool(same.all()) and bool((here.view(_LOOKS, items).std(0) > 0).all())
+    return same.view(_LOOKS, items).all(0) & (here.view(_LOOKS, items).std(0) > 0)

@@ -28,7 +28,9 @@ def tempered(part: NoiseMCMCState, uniform: Tensor, keep: float, *, scores: bool
 
 def closed_in(part: NoiseMCMCState, heights: Tensor, uniform: Tensor, keep: float, *, scores: bool) -> NoiseMCMCState:
     """Hard walls moved inwards so far that a share ``keep`` of the chains is left, at ``heights`` (items, chains)."""
-    slack = torch.minimum(part.slack, -heights.double().quantile(1 - keep, dim=1)).clamp_min(0)
+    # Heights are infinite where nothing is measured.
+    finite = heights.double().clamp_max(torch.finfo(torch.float64).max)
+    slack = torch.minimum(part.slack, -finite.quantile(1 - keep, dim=1)).clamp_min(0)
     log_w = torch.zeros_like(heights, dtype=torch.float64).masked_fill(heights.double() < -slack[:, None], -math.inf)
     return _resampled(replace(part, slack=slack), log_w, uniform, scores=scores)
 
