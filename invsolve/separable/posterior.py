@@ -22,10 +22,10 @@ from invsolve.separable.laws import EntryLaw
 from invsolve.separable.structure import datum_entries
 
 LARGEST, LARGEST_IN_ALL = 2**17, 2**20  # entries of an item, and of all: each keeps about 4 kB
-_PAIRS = 3  # of signals that the structure is found by
+_PAIRS = 8  # of signals that the structure is found by
 _AT_ONCE = 2**22  # entries that are evaluated at once
 _LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
-_COMPANY = 4  # signals in which every entry is looked at again
+_COMPANY = 32  # signals in which every entry is looked at again
 _GOLDEN = (math.sqrt(5) - 1) / 2  # quantiles of neighbours are spread evenly
 _FORGIVEN = 1e-6  # relative change of a log likelihood there, which is rounding
 

@@ -23,9 +23,11 @@ from invsolve.strategies.base import Strategy
 from invsolve.strategies.choice.candidates import Candidate, wider
 from invsolve.strategies.exact import Exact
 from invsolve.strategies.mcmc.noise_mcmc import NoiseMCMC
+from invsolve.strategies.smc.smc import SMC
 
 _LOST = 0.2  # power of the likelihood, at which data count with more than twice the std of their noise
 _USED = 0.8  # of what is left: expectations are rough
+_ASTRAY = 5.0  # median chi^2 per datum
 _KEPT_BACK = 0.3  # of a budget, at most: for guidance
 
 
@@ -241,6 +243,15 @@ def _judged(candidate: Candidate, found: StrategyOutput, batch: int) -> tuple[Te
         )
     info = found.info.mapped(lambda v: v.view(-1, batch)[0].double().cpu())
     passed, tests, wrong = judged(info)
+    if isinstance(candidate.strategy, SMC) and info.log_evidence is not None:
+        # Particles that all miss the data, and of which nobody knows what they are worth, are draws of nothing.
+        chi2 = found.chi2.view(-1, batch).double().cpu().nanmedian(0).values
+        astray = info.log_evidence.isnan() & (chi2 > _ASTRAY)
+        passed = passed & ~astray
+        if bool(astray.any()):
+            wrong = ", ".join(
+                filter(None, (wrong, "the particles do not meet the data, and their evidence is not known"))
+            )
     assert info.mean_error is not None and info.std_error is not None  # `judged` has looked at them
     return passed, tests | {ERROR: info.mean_error + info.std_error}, wrong
 

@@ -21,6 +21,7 @@ from invsolve.core.resampling import effective, in_place, normalised, systematic
 from invsolve.errors import invalid
 from invsolve.gaussian.evidence import Evidence
 from invsolve.priors.base import Prior
+from invsolve.priors.capabilities import HasDensity, HasTransport
 from invsolve.problem import Problem
 from invsolve.progress import Progress
 from invsolve.results.strategy_output import StrategyOutput
@@ -76,7 +77,7 @@ class SolveRequest:
         """
         if candidate.islands == 1:
             found = self._chunked(candidate, self.problem, self.num_samples, self.draws, number, over)
-            return self._with_evidence(candidate, found)
+            return self._with_evidence(candidate, found, over)
         # Item b on island i is item b * islands + i of a larger batch, whose sample k has the stream of sample
         # k * islands + i of item b.
         islands, batch = candidate.islands, len(self.problem.data)
@@ -90,7 +91,7 @@ class SolveRequest:
         assert each.log_weights is not None
         told = each.info.mapped(lambda v: v.view(candidate.particles, batch, islands)[0])
         chosen, info = pooled(each.samples, each.chi2, each.log_weights, told, self.num_samples)
-        each = self._with_evidence(candidate, replace(each, info=info), islands)
+        each = self._with_evidence(candidate, replace(each, info=info), over, islands)
         return replace(
             each,
             samples=each.samples[chosen],
@@ -99,10 +100,17 @@ class SolveRequest:
             processed=self.num_samples * batch,
         )
 
-    def _with_evidence(self, candidate: Candidate, found: StrategyOutput, islands: int = 1) -> StrategyOutput:
-        """Weighted particles also give the evidence by where they ended, which may be better than their weights."""
+    def _with_evidence(
+        self, candidate: Candidate, found: StrategyOutput, over: Over, islands: int = 1
+    ) -> StrategyOutput:
+        """Weighted particles also give the evidence by where they ended, which may be better than their weights.
+
+        Not within a budget where that takes a probability flow, of which a particle may cost more than it did so far.
+        """
         own, weights = found.info, found.log_weights
         if not isinstance(candidate.strategy, SMC) or weights is None:
+            return found
+        if over is not never and not isinstance(self.prior, (HasTransport, HasDensity)):
             return found
         assert own.log_evidence is not None and own.log_evidence_se is not None
         batch, started = len(self.problem.data), time.perf_counter()

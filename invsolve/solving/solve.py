@@ -186,9 +186,10 @@ def solve(
             chosen = affordable(chosen, *typical, how, len(unknowns.names), spending.left(), num_samples)
         check_units(*typical)
         warnings = derivative_warning(*typical) + filler_warning(*typical) + level_warnings(typical[1], chosen)
+        whole = StrategySolver(prior=typical[1], strategy=chosen, chunk=chunk, reproducible=reproducible)
         inference = HyperparameterRequest(
             unknowns=unknowns,
-            solver=StrategySolver(prior=typical[1], strategy=chosen, chunk=chunk, reproducible=reproducible),
+            solver=whole,
             why=why,
             hierarchy=how,
             seed=seed,
@@ -196,9 +197,11 @@ def solve(
             num_samples=num_samples,
             warnings=warnings,
         )
-        if spending is not None:
-            inference = replace(inference, over_after=lambda calls: spending.over(calls, lost=False))
-        return _returned(infer(inference, meter), throw)
+        if spending is None:
+            return _returned(infer(inference, meter), throw)
+        within = replace(whole, over=lambda calls, power: spending.over(0, lost=False))
+        limited = replace(inference, solver=within, over_after=lambda calls: spending.over(calls, lost=False))
+        return _returned(replace(infer(limited, meter), solver=whole), throw)
     if hierarchy is not None:
         raise invalid(
             "solve",

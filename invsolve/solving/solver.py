@@ -17,7 +17,7 @@ from invsolve.results.certificate import Certificate
 from invsolve.results.result import Result
 from invsolve.results.strategy_output import StrategyOutput
 from invsolve.results.warnings import fit_warnings, thinned
-from invsolve.solving.loop import DrawFactory
+from invsolve.solving.loop import DrawFactory, Over, never
 from invsolve.solving.request import SolveRequest, equally_weighted
 from invsolve.solving.validation import checked_strategy
 from invsolve.strategies.base import Strategy
@@ -36,6 +36,7 @@ class StrategySolver:
     strategy: Strategy
     chunk: int | None = None
     reproducible: bool = False
+    over: Over = never  # ends a solve, where its strategy has an answer by then
 
     def using(self, *, prior: Prior | None = None, strategy: Strategy | None = None) -> StrategySolver:
         """The same with another prior or strategy."""
@@ -69,7 +70,7 @@ class StrategySolver:
             progress=NoProgress(),
         )
         with torch.no_grad():
-            output = request.run(Candidate(strategy=self.strategy, why=""))
+            output = request.run(Candidate(strategy=self.strategy, why=""), over=self.over)
             return self.result(request, output, "Chosen by the caller.")
 
     def result(

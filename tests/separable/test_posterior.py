@@ -249,8 +249,10 @@ def test_functions_whose_parts_meet_where_the_data_lead():
     """Entries that see each other only beyond 6 stds of the prior, where these data are."""
     meet = from_callable(lambda x: x + (x - 6).clamp_min(0) * x.roll(1, 1), (N,), (N,))
     prior = gaussian(torch.zeros(N, dtype=D), torch.ones(N, dtype=D))
+    y = torch.full((N,), 9.0, dtype=D)
     with pytest.raises(iv.errors.OperatorError, match="but not for draws from the posterior.*NoiseMCMC"):
-        iv.solve(meet, torch.full((N,), 9.0, dtype=D), prior, noise=0.1)
+        iv.solve(meet, y, prior, noise=0.1, strategy=iv.strategies.Exact())
+    assert iv.solve(meet, y, prior, noise=0.1, num_samples=4, budget=2.0).strategy == "NoiseMCMC"
 
 
 def test_functions_of_one_precision_are_left_to_chains():
