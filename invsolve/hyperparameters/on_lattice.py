@@ -183,7 +183,7 @@ def _uniform(request: HyperparameterRequest, rows: Sequence[int], index: int) ->
 def _unresolved(request: HyperparameterRequest, lattices: Sequence[Lattice], evidences: _Evidences) -> tuple[str, ...]:
     """What scan and lattices could not settle, in words."""
     names, found = " and ".join(request.unknowns.names), []
-    if request.over():
+    if any(math.isinf(lattice.hidden) for lattice in lattices):
         computed = len({node for node, _ in evidences.known}) - evidences.left_out
         return (
             f"the budget was spent after {computed} values of {names}, and their posterior is that of a lattice which "

@@ -51,9 +51,9 @@ def test_a_budget_that_ends_before_anything_is_known_leaves_the_medians():
 
 
 def test_an_inference_ends_with_its_budget():
-    """But for the smallest ensemble at one value: 24 chains of a few hundred gradients."""
-    small = iv.solve(BENT, Y, PRIOR, noise=LEVEL, num_samples=16, budget=iv.Budget(evaluations=40_000))
-    assert sum(small.operator_calls.values()) < 40_000 + 24 * 1000
+    """The smallest ensembles, 24 chains, at the values that there is time for."""
+    small = iv.solve(BENT, Y, PRIOR, noise=LEVEL, num_samples=16, budget=iv.Budget(evaluations=20_000))
+    assert sum(small.operator_calls.values()) < 1.1 * 20_000
     assert any("the budget was spent after" in text and "noise.std" in text for text in small.warnings)
     assert small.samples.isfinite().all() and small.log_evidence.isnan()
     with pytest.raises(iv.errors.UnsupportedError, match="the evidence in the result 'one' is not known"):

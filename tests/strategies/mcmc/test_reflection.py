@@ -58,7 +58,7 @@ def test_symmetry_is_seen(operator, noise, mean, found):
 def test_an_item_that_sees_nothing_keeps_no_other_from_turning():
     """Of the second item no entry is measured: its likelihood says nothing of signs."""
     A = iv.operators.from_callable(lambda x: x.abs(), (3,), (3,)) @ iv.operators.Mask(
-        mask=torch.tensor([[True] * 3, [False] * 3])
+        mask=torch.tensor([[True] * 3, [False] * 3]), in_shape=(3,)
     )
     problem = iv.Problem(A, torch.ones(2, 3, dtype=D), noise=0.1)
     assert symmetric(problem, noise_map(prior(0.0), 2)).tolist() == [True, False]
