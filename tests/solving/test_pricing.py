@@ -9,6 +9,7 @@ import torch
 
 import invsolve as iv
 from invsolve.operators import BlackBox, Operator
+from invsolve.results.warnings import shortfalls
 from invsolve.solving import spending as spendings
 from invsolve.solving.pricing import affords_quadrature, expected_rows, fitted, price, shortest, smaller
 from invsolve.solving.spending import Amount, Budget, Spending
@@ -158,3 +159,18 @@ def test_quadrature_of_a_slow_simulator_is_not_begun():
     result = iv.solve(at, PRIOR, num_samples=4, budget=2.0)
     assert result.strategy == "NoiseMCMC" and "quadrature would not end" in result.why
     assert affords_quadrature(problem(Slow()), PRIOR, Amount(seconds=0.1))  # which takes none: its entries mix
+
+
+def test_a_checkpoint_is_found_again_beside_a_budget_of_seconds(tmp_path):
+    """Sizes by the clock would be others in the next process, and the file that of another run."""
+    A = iv.operators.from_callable(lambda x: x + 0.1 * x**3 + 1e-6 * x.roll(1, -1), (N,), (N,))
+    options = {"noise": 0.3, "num_samples": 4, "budget": 0.3, "checkpoint": tmp_path / "c"}
+    first, again = (iv.solve(A, torch.zeros(N, dtype=D), PRIOR, **options) for _ in range(2))
+    assert torch.equal(first.samples, again.samples)
+    assert first.certificate.attempts[0].strategy == "NoiseMCMC(chains=4096)"  # the usual ones, that stop when it ends
+
+
+def test_what_only_one_of_two_strategies_says_is_no_shortfall():
+    """Particles count likelihoods that are not defined; items that chains were taken for have NaN there."""
+    assert shortfalls({"undefined": torch.tensor([math.nan, 0.0])}) == ()
+    assert "likelihood of 3 particles" in shortfalls({"undefined": torch.tensor([math.nan, 3.0])})[0]

@@ -167,3 +167,18 @@ def test_where_there_are_no_planes():
     assert planes(A, y, laplace, poisson)[1] is None and planes(bend, y, prior, poisson)[1] is None
     for noise in (iv.noise.Speckle(2.0), iv.noise.Multiplicative(0.1)):
         assert planes(A, y + 1, prior, noise)[1] is not None
+
+
+def test_an_item_that_measures_nothing_has_no_walls():
+    """Beside one with dark pixels: its posterior is the prior, and its evidence 0."""
+    n = 3
+    covariance = torch.eye(n, dtype=torch.float64) + 0.3
+    prior = iv.priors.GaussianPrior(mean=torch.ones(n, dtype=torch.float64), covariance=covariance)
+    A = iv.operators.Mask(mask=torch.tensor([[True] * n, [False] * n]), in_shape=(n,))
+    noise = iv.noise.Poisson(counts_per_unit=2.0)
+    y = torch.zeros(2, n, dtype=torch.float64)
+    result = iv.solve(A, y, prior, noise=noise, strategy=iv.strategies.NoiseMCMC(), num_samples=512)
+    assert abs(float(result.log_evidence[1])) < 1e-9 and bool(result.log_evidence.isfinite().all())
+    assert float((result.mean[1] - 1).abs().max()) < 1.3**0.5 * (
+        5 * 512**-0.5 + 5 * float(result.info["mean_error"][0, 1])
+    )
