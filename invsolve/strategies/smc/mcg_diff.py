@@ -138,7 +138,7 @@ class MCGDiff(_ParticleFilter):
     -----
     Consistent as particles grow, but one particle often has most of the last weight. ``num_samples`` weighted particles
     per item. One evaluation a particle and step, no derivative; linear operators with a decomposition, Gaussian noise.
-    Results are weighted.
+    `iv.solve` resamples them to equal weights unless it is asked for ``weighted=True``.
 
     References
     ----------

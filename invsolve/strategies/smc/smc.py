@@ -129,7 +129,8 @@ class SMC(Strategy[SMCState, _Bound]):
     ``result.info``: ``log_evidence`` and its standard error ``log_evidence_se`` (nats; by the weights, or up to 128
     real unknowns by where the particles ended, whichever is known better; NaN if neither is), ``ess``,
     ``founders`` (first particles that have descendants left), ``resamplings`` and ``acceptance`` (of moves; NaN without
-    any), each the same for all samples of an item. Results are weighted: see ``result.log_weights``.
+    any), each the same for all samples of an item. `iv.solve` resamples
+    them to equal weights unless it is asked for ``weighted=True``.
 
     Where V is diagonal in modes (Gaussian and sparse priors) no covariance is formed, only determinants of the smaller
     of data and unknowns, up to 2,048. Other priors have a covariance for every particle up to ``dense_size``; larger
