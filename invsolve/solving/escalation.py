@@ -199,10 +199,10 @@ class _Escalation:
         here = self.request if candidate.strategy.couples == "nothing" else replace(self.request, chunk=None)
         here = replace(here, **options) if options else here
 
-        def over(calls: int, power: Callable[[], float]) -> bool:
-            if self.spending.over(calls, lost=False):
+        def over(calls: int, power: Callable[[], float], ahead: Amount) -> bool:
+            if self.spending.over(calls, lost=False, ahead=ahead):
                 return True
-            return self.spending.over(calls, lost=True) and power() < _LOST
+            return self.spending.over(calls, lost=True, ahead=ahead) and power() < _LOST
 
         found = here.on(items).run(candidate, number, over if self.strict else never)
         self.spending.evaluations += found.evaluations
@@ -243,6 +243,9 @@ def _judged(candidate: Candidate, found: StrategyOutput, batch: int) -> tuple[Te
         )
     info = found.info.mapped(lambda v: v.view(-1, batch)[0].double().cpu())
     passed, tests, wrong = judged(info)
+    if isinstance(candidate.strategy, SMC) and found.stopped:
+        nothing = torch.zeros_like(passed)
+        return nothing, {ERROR: nothing.double() + math.inf}, "the particles made the rest of the way in one step"
     if isinstance(candidate.strategy, SMC) and info.log_evidence is not None:
         # Particles that all miss the data, and of which nobody knows what they are worth, are draws of nothing.
         chi2 = found.chi2.view(-1, batch).double().cpu().nanmedian(0).values

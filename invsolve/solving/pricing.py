@@ -13,7 +13,7 @@ from invsolve.core.counting import tally
 from invsolve.hyperparameters.request import Hierarchy
 from invsolve.operators.base import BlackBox
 from invsolve.priors.base import Prior
-from invsolve.priors.capabilities import HasTransport
+from invsolve.priors.capabilities import HasDensity, HasTransport, Learned
 from invsolve.problem import Problem
 from invsolve.solving.spending import Amount
 from invsolve.strategies.base import Strategy
@@ -33,7 +33,8 @@ _SHORT = 0.65
 _SMALL = 64  # chains below which there are 4 islands of 4 rounds
 _LEAST_CHAINS = 24
 _LEAST_PARTICLES = 32  # on an island
-_PRODUCTS = 6  # of guidance at a level: linear solves
+_PRODUCTS = 6  # of guidance at a level, with a network, in which little is measured: linear solves
+_PRODUCTS_MOST = 30  # of them else: as many as there are data, up to here
 _LEAST_STEPS = 5
 _NODES = {1: 50, 2: 150, 3: 400}  # of a lattice over so many scalars, scan and draws included, about
 _NODES_OF_QUADRATURE = 1000  # rows of the operator, an item
@@ -103,8 +104,11 @@ def expected_rows(candidate: Candidate, problem: Problem, prior: Prior, rows: in
         return each * strategy.chains * items * (1 if isinstance(prior, HasTransport) else _FLOW)
     if isinstance(strategy, SMC):
         products = n + 1 if n <= DENSE_SIZE else _PRODUCTS
-        return _MOVES * strategy.num_steps * items * products * candidate.particles * candidate.islands
-    return strategy.num_steps * rows * _PRODUCTS
+        moves = _MOVES if isinstance(prior, HasDensity) else 1.0  # without a density nothing moves
+        return moves * strategy.num_steps * items * products * candidate.particles * candidate.islands
+    if isinstance(prior, Learned):
+        return strategy.num_steps * rows * _PRODUCTS
+    return strategy.num_steps * rows * (1 + min(n, prod(problem.operator.out_shape), _PRODUCTS_MOST))
 
 
 def fitted(

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import invsolve as iv
+from invsolve.core.counting import tally
 from invsolve.operators import BlackBox, Operator
 from invsolve.results.warnings import shortfalls
 from invsolve.solving import spending as spendings
@@ -131,6 +132,41 @@ def test_solves_with_slow_operators_end_in_time(operator):
     assert any("the budget ended" in text for text in result.warnings)
     assert not any("do not fit" in text for text in result.warnings)  # they are not there yet
     assert result.samples.isfinite().all()
+
+
+def test_particles_through_a_slow_denoiser_end_in_time():
+    """256 rows of 2 ms take half a second a level: a way of 25 of them, of which a budget of two seconds holds two."""
+
+    def denoise(x, sigma):
+        time.sleep(0.002 * len(x))
+        return x / (1 + sigma**2)
+
+    prior = iv.priors.from_denoiser(denoise, shape=(N,), mean=0.0, scale=1.0)
+    A = iv.operators.from_callable(lambda x: x + 0.3 * x.roll(1, -1) ** 2, (N,), (N,))
+    started = time.perf_counter()
+    result = iv.solve(A, torch.tensor([0.5, -0.5, 1.0, 0.2]), prior, noise=0.3, num_samples=4, budget=2.0)
+    assert time.perf_counter() - started < 1.1 * 2.0 + 256 * 0.002
+    assert result.strategy == "SMC" and not result.certificate.reached and result.samples.isfinite().all()
+    assert "the rest of the way in one step" in result.certificate.missing and result.log_evidence.isnan()
+
+
+@pytest.mark.parametrize(("n", "m"), [(2, 1), (8, 4), (16, 16)])
+def test_guidance_takes_as_many_products_as_there_are_data(n, m):
+    """What is planned for a small problem and a prior without a law, beside what is done: at most, and not much less."""
+    rng = torch.Generator().manual_seed(0)
+    mixture = iv.priors.GaussianMixturePrior(
+        weights=torch.ones(3) / 3,
+        means=2 * torch.randn(3, n, generator=rng),
+        covariances=0.1 * torch.eye(n).expand(3, n, n),
+    )
+    prior = iv.priors.from_denoiser(mixture._denoise, shape=(n,), mean=mixture.mean, scale=mixture.scale, detail=0.1)
+    A = iv.operators.Matrix(matrix=torch.randn(m, n, generator=rng) / n**0.5)
+    at = iv.Problem(A, torch.zeros(1, m), noise=0.1)
+    with tally() as calls:
+        iv.solve(at, prior, strategy=MMPS(), num_samples=8)
+    row = price(at, prior, Amount(seconds=math.inf))
+    planned = (row * expected_rows(Candidate(strategy=MMPS(), why=""), at, prior, 8)).evaluations
+    assert 0.6 < calls.total() / planned < 1.05
 
 
 def test_chains_that_fit_are_right():
