@@ -15,7 +15,7 @@ from invsolve.results.certificate import Attempt, Certificate, judged
 from invsolve.results.strategy_output import StrategyOutput
 from invsolve.solving.best import ERROR, BestSoFar, power
 from invsolve.solving.loop import never
-from invsolve.solving.pricing import expected_rows, fitted, price, shortest, smaller
+from invsolve.solving.pricing import expected_rows, fitted, lengthening, price, rows_at_the_end, shortest, smaller
 from invsolve.solving.request import SolveRequest
 from invsolve.solving.spending import Amount, Budget, Spending
 from invsolve.solving.wider_start import DRAWS, Look, fewer
@@ -75,6 +75,7 @@ class _Escalation:
     looked: str = ""
     needs: str = ""  # what a budget that is too small for any strategy should be
     stopped: bool = False
+    row: Amount = field(default_factory=Amount)  # what one costs, where that was tried
     # What a kind's first candidate took, for all items, and its relative cost.
     taken: dict[tuple[str, float], tuple[Amount, float]] = field(default_factory=dict)
 
@@ -92,7 +93,7 @@ class _Escalation:
         """The candidates as small as the budget demands: ensembles, else guidance, else the least of all."""
         problem, prior = self.request.problem, self.request.prior
         rows, left = self.request.num_samples * self.batch, self.spending.left()
-        row = price(problem, prior, left)
+        row = self.row = price(problem, prior, left)
 
         def fit(candidate: Candidate, share: float = 1.0) -> Candidate | None:
             return fitted(candidate, problem, prior, row, left * share, rows)
@@ -181,6 +182,7 @@ class _Escalation:
 
     def _improve(self, candidate: Candidate, items: Tensor, number: int) -> Tensor:
         """Run a strategy on ``items``, and keep what is better; which of them it certified."""
+        candidate = lengthening(candidate) if self.strict else candidate
         found = self._run(candidate, items, number)
         passed, tests, wrong = _judged(candidate, found, len(items))
         if found.stopped and wrong:
@@ -199,7 +201,10 @@ class _Escalation:
         here = self.request if candidate.strategy.couples == "nothing" else replace(self.request, chunk=None)
         here = replace(here, **options) if options else here
 
+        ending = self.row * (len(items) * rows_at_the_end(candidate, here.num_samples))
+
         def over(calls: int, power: Callable[[], float], ahead: Amount) -> bool:
+            ahead += ending
             if self.spending.over(calls, lost=False, ahead=ahead):
                 return True
             return self.spending.over(calls, lost=True, ahead=ahead) and power() < _LOST

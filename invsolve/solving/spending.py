@@ -121,6 +121,9 @@ class Amount:
     seconds: float = 0.0
     evaluations: float = 0.0
 
+    def __add__(self, other: Amount) -> Amount:
+        return Amount(seconds=self.seconds + other.seconds, evaluations=self.evaluations + other.evaluations)
+
     def __mul__(self, times: float) -> Amount:
         return Amount(seconds=self.seconds * times, evaluations=self.evaluations * times)
 
