@@ -211,7 +211,8 @@ class ChunkedRun:
                     # A sum a row sees every NaN and infinity; nothing is read back here.
                     bad = ~torch.isfinite(strategy.samples(run, state).flatten(1).sum(1))
                     diverged = torch.where(bad & (diverged < 0), i, diverged)
-                self.progress.step(position * steps + (i + 1) * count, self._places * steps)
+                share = strategy.share(run, state, i)
+                self.progress.step(round((position + share * count) * steps), self._places * steps)
                 if self.saved is not None and i + 1 < steps and self._due(done):
                     self._save(done, position, state, i + 1, calls, time.perf_counter() - started)
                 if strategy.finished(run, state):

@@ -132,6 +132,10 @@ class Strategy(Defined, Owner, abc.ABC, Generic[StateT, BoundT]):
         """The state and info to answer with if no further step is taken; None: there is no answer before the last."""
         return None
 
+    def share(self, run: Run[BoundT], state: StateT, i: int) -> float:
+        """How much of the work is done after step ``i``, about, from 0 to 1: what meters show."""
+        return (i + 1) / self.num_steps
+
     def samples(self, run: Run[BoundT], state: StateT) -> Tensor:
         """The signals of a state, ``(rows, *shape)``: its field ``x`` unless overridden."""
         x = getattr(state, "x", None)

@@ -23,7 +23,7 @@ from invsolve.strategies.mcmc.bridge import LARGEST
 from invsolve.strategies.mcmc.chain_evidence import chain_evidence
 from invsolve.strategies.mcmc.kernels import Metric, Target
 from invsolve.strategies.mcmc.moves import Kernel, moved
-from invsolve.strategies.mcmc.recording import lengthened, recorded, summary
+from invsolve.strategies.mcmc.recording import lengthened, recorded, share, summary
 from invsolve.strategies.mcmc.reflection import flipped
 from invsolve.strategies.mcmc.state import NoiseMCMCState, only
 from invsolve.strategies.mcmc.tempering import closed_in, late, measured, tempered
@@ -247,6 +247,9 @@ class NoiseMCMC(Strategy[NoiseMCMCState, BoundChains]):
 
     def power(self, run: Run[BoundChains], state: NoiseMCMCState) -> float:
         return float(state.beta.min())
+
+    def share(self, run: Run[BoundChains], state: NoiseMCMCState, i: int) -> float:
+        return max((i + 1) / self.num_steps, share(state, _SETTLE))
 
     def finished(self, run: Run[BoundChains], state: NoiseMCMCState) -> bool:
         return bool((state.done == state.rounds).all())

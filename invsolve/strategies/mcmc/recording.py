@@ -15,6 +15,8 @@ from invsolve.strategies.mcmc.convergence import chain_statistics
 from invsolve.strategies.mcmc.kernels import Target
 from invsolve.strategies.mcmc.state import NoiseMCMCState
 
+_FEW_RISES = 10.0  # while nothing is known
+_SLOWEST, _FASTEST = 1.05, 1e3  # growth of the power in a rise
 _LONGEST = 64  # times the rounds that were asked for: what chains are lengthened to at most
 
 
@@ -78,6 +80,20 @@ def lengthened(state: NoiseMCMCState, least: int, target: float) -> NoiseMCMCSta
     rounds = state.rounds.clone()
     rounds[ended] *= 1 + longer.to(rounds.dtype)
     return replace(state, rounds=rounds)
+
+
+def share(state: NoiseMCMCState, settling: int) -> float:
+    """How much of the work of the item that is furthest back is done, about.
+
+    Powers of the likelihood grow by about the same factor every time; events, rises and recorded rounds, take about as
+    many moves each.
+    """
+    rise, now = state.mark[:, 0], state.beta
+    factor = (now / (now - rise)).clamp(_SLOWEST, _FASTEST)
+    rises = torch.where(now >= 1, 0.0, torch.where(now > 0, -now.log() / factor.log(), _FEW_RISES))
+    ahead = rises + state.rounds - state.done
+    events = state.rises + state.done + settling
+    return float((events / (events + ahead)).min())
 
 
 def summary(state: NoiseMCMCState, least: int, bridged: Evidence, *, warm: bool) -> Diagnostics:

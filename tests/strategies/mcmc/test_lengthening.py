@@ -119,3 +119,27 @@ def test_a_trajectory_that_flies_off_is_not_shown_to_the_simulator():
     # N(0, 1) in 16 dimensions: half a squared distance of 8, a momentum of 8, what the likelihoods of the chains differ
     # by at most, and 1,000.
     assert farthest[0] < 100
+
+
+@pytest.mark.parametrize(("noise", "kernel"), [(0.1, "hmc"), (0.01, "pcn")])
+def test_meters_know_about_how_much_is_done(noise, kernel):
+    """Powers that rise by orders of magnitude: a meter that counted moves would show a tenth of 1,000 at the end."""
+    shown = []
+
+    class Meter(iv.progress.Progress):
+        def init(self, total):
+            pass
+
+        def step(self, done, total):
+            shown.append(done / total)
+
+        def close(self):
+            pass
+
+    curved = iv.operators.from_callable(lambda x: x + 0.3 * x.roll(1, -1) ** 2, (N,), (N,))
+    y = curved(PRIOR.sample(1, seed=1))[0]
+    iv.solve(
+        curved, y, PRIOR, noise=noise, strategy=NoiseMCMC(chains=128, kernel=kernel), num_samples=4, progress=Meter()
+    )
+    away = [abs(share - (k + 1) / len(shown)) for k, share in enumerate(shown)]
+    assert max(away) < 0.25 and shown[-1] > 0.9
