@@ -254,7 +254,8 @@ def _zeros(zero: Tensor, observed: Tensor, data: Tensor, count: str, say: str) -
         for axis in range(zero[row].ndim if zero[row].ndim > 1 else 0):
             empty, there = (v[row].movedim(axis, 0).flatten(1).sum(1) for v in (zero, observed))
             whole = int(((empty == there) & (there > 0)).sum())
-            lines += [f"all at {whole} positions along axis {axis}"] if 0 < whole < int((there > 0).sum()) else []
+            if 0 < whole < int((there > 0).sum()):
+                lines.append(f"all at {whole} position{'s' if whole > 1 else ''} along axis {axis}")
         hint = ": is a mask along the wrong axis?" if len(lines) == 1 else ""
         where = f" ({' and '.join(lines)}{hint})" if lines else ""
         return (f"{number} of the {int(observed[row].sum())} data are exactly 0{where}: {count}. {say}",)

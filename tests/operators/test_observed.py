@@ -260,7 +260,7 @@ def test_measured_zeros_are_not_named():
     rounded = (4 * torch.randn(8, 8, generator=torch.Generator().manual_seed(3), dtype=F64)).round() / 4
     assert said(ops.Mask(torch.ones_like(mask)), torch.where(mask, rounded, 0.0), prior) == []  # rounded to 0
     one = measured.clone()
-    one[mask.logical_not().nonzero()[0].tolist()] = 0.0
+    one[tuple(mask.logical_not().nonzero()[0].tolist())] = 0.0
     assert said(empty_rows(mask), one, prior) == []  # the other readings there are none
     counts = torch.where(mask, torch.ones(8, 8, dtype=F64), 0.0)
     assert said(empty_rows(mask), counts, prior, iv.noise.PoissonTransmission(10.0)) == []  # no count is a reading
