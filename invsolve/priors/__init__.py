@@ -18,6 +18,7 @@ from invsolve.priors.learned.parameterization import EDM, BesideLaw, Direct, Sch
 from invsolve.priors.learned.resampled import ResampledPrior
 from invsolve.priors.learned.schedules import DDPM, VE, VP, Cosine, Flow
 from invsolve.priors.learned.wrappers import from_deepinv, from_network
+from invsolve.priors.transformed import TransformedPrior, bounded, exp, sigmoid, softplus
 
 __all__ = [
     "BesideLaw",
@@ -44,14 +45,19 @@ __all__ = [
     "Spectrum",
     "SpikeSlab",
     "Student",
+    "TransformedPrior",
     "VE",
     "VP",
+    "bounded",
+    "exp",
     "from_deepinv",
     "from_denoiser",
     "from_network",
     "load",
     "save_prior",
     "shipped",
+    "sigmoid",
+    "softplus",
 ]
 
 
