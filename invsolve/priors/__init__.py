@@ -4,6 +4,7 @@ from invsolve.gaussian.law import DenseModes, GaussianLaw, Modes
 from invsolve.priors.base import Prior
 from invsolve.priors.exact.coefficients import Laplace, SpikeSlab
 from invsolve.priors.exact.gaussian import GaussianPrior
+from invsolve.priors.exact.independent import independent
 from invsolve.priors.exact.mixture import GaussianMixturePrior
 from invsolve.priors.exact.sparse import SparsePrior
 from invsolve.priors.exact.student import Student
@@ -53,6 +54,7 @@ __all__ = [
     "from_deepinv",
     "from_denoiser",
     "from_network",
+    "independent",
     "load",
     "save_prior",
     "shipped",
