@@ -194,7 +194,7 @@ class TransformedPrior(Prior):
             return "independent(" + ", ".join(f"{n}={law}" for n, law in zip(self.layout.names, laws, strict=True)) + ")"
         if isinstance(self.function, EntryMap):
             return self.function.words(repr(self.base))
-        return f"{type(self.function).__name__.lower()}({self.base!r}, shape={self.shape})"
+        return f"{type(self.function).__name__}({self.base!r}, shape={self.shape})"
 
     def _sample(self, n: int, draws: DrawLike) -> Tensor:
         return self.function(self.base._sample(n, draws))
