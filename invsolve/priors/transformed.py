@@ -22,7 +22,8 @@ from invsolve.core.packing import Layout
 from invsolve.core.random import DrawLike
 from invsolve.core.validation import Kind, Shape, check_number, check_positive
 from invsolve.errors import UnsupportedError, invalid, invalid_type
-from invsolve.operators.base import Operator
+from invsolve.operators.algebra.algebra import Composed
+from invsolve.operators.base import LinearOperator, Operator
 from invsolve.operators.family import Family as OperatorFamily
 from invsolve.priors.base import Prior, Pullback
 from invsolve.priors.capabilities import HasDensity, IsGaussian
@@ -59,7 +60,8 @@ class TransformedPrior(Prior):
     shape, kind, dtype, device
         Of x.
     mean : Tensor, shape (*shape)
-        E[x]: by quadrature for an f of every entry and a Gaussian ``base``, else the mean of 256 draws.
+        E[x]: exact for a linear f, by quadrature for an f of every entry and a Gaussian ``base``, else the mean of 256
+        draws.
     scale : float
         The largest root eigenvalue of the covariance of x, estimated from 256 draws.
     """
@@ -102,6 +104,8 @@ class TransformedPrior(Prior):
     @cached_property
     def mean(self) -> Tensor:  # type: ignore[override]
         base = self.base
+        if isinstance(self.function, LinearOperator):
+            return self.function(base.mean[None])[0]
         if isinstance(base, IsGaussian) and base.law.modes.orthonormal and isinstance(self.function, EntryMap):
             z, weights = np.polynomial.hermite_e.hermegauss(_NODES)
             std = base.law.modes.marginal_variances(base.law.variances).double().sqrt()
@@ -181,7 +185,7 @@ class TransformedPrior(Prior):
         if not isinstance(self.function, EntryMap) or not hasattr(self.function, "in_shape"):
             raise UnsupportedError("TransformedPrior.on: build it again from the prior that it was made of.")
         if isinstance(where, Problem):
-            where = where.replaced(operator=_before(where.operator, self.function), noise=where.noise)
+            where = where._with(operator=_before(where.operator, self.function))
         base = self.base.on(where)
         return replace(self, base=base, function=replace(self.function, in_shape=tuple(base.shape)))  # type: ignore[type-var]
 
@@ -322,9 +326,17 @@ def as_inferred(problem: Problem, prior: Prior) -> tuple[Problem, Prior, Operato
     functions = []
     while (found := _taken_apart(prior)) is not None:
         prior, function = found
-        problem = problem.replaced(operator=_before(problem.operator, function), noise=problem.noise)
+        problem = problem._with(operator=_before(problem.operator, function))
         functions.append(function)
     return problem, prior, functools.reduce(lambda a, b: a @ b, functions) if functions else None
+
+
+def linear_part(A: Operator) -> Operator:
+    """B of ``A(u) = B(f(u))`` for a linear B and functions f of every entry alone; A itself where it is none."""
+    outer = A
+    while isinstance(outer, Composed) and isinstance(outer.inner, EntryMap):
+        outer = outer.outer
+    return outer if isinstance(outer, LinearOperator) else A
 
 
 def _taken_apart(prior: Prior) -> tuple[Prior, Operator] | None:

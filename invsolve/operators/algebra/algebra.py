@@ -73,6 +73,11 @@ def compose(outer: Operator, inner: Operator) -> Operator:
     return Composed(outer=outer, inner=inner)
 
 
+def name_of(A: Operator) -> str:
+    """What an error message calls an operator: its class, or those of a chain."""
+    return f"{name_of(A.outer)} @ {name_of(A.inner)}" if isinstance(A, _Chain) else type(A).__name__
+
+
 class _Chain(_Wrapper):
     outer: Operator
     inner: Operator
