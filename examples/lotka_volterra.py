@@ -1,6 +1,6 @@
 """Four positive parameters of a simulator from scipy: predators and prey, counted fifteen times with 10 % errors.
 
-    python examples/lotka_volterra.py [--out parameters.png]
+python examples/lotka_volterra.py [--out parameters.png]
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """A gamma spectrum unfolded: counts, blurred by the detector, over a known background; the intensity is positive.
 
-    python examples/spectrum.py [--out spectrum.png]
+python examples/spectrum.py [--out spectrum.png]
 """
 
 import argparse

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from invsolve.core.ownership import call, lent
 from invsolve.core.packing import Layout, Part
+from invsolve.core.torch_state import in_defined_state
 from invsolve.core.validation import Shape, check_choice, check_dims
 from invsolve.errors import OperatorError, invalid, invalid_type
 from invsolve.operators.base import BlackBox, Operator
@@ -20,6 +21,7 @@ from invsolve.operators.base import BlackBox, Operator
 _OWNER = "from_simulator"
 
 
+@in_defined_state
 def from_simulator(
     f: Callable[..., Any],
     parameters: Layout | Sequence[str],

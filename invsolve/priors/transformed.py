@@ -20,6 +20,7 @@ from torch import Tensor
 from invsolve.core.fingerprint import fingerprint
 from invsolve.core.packing import Layout
 from invsolve.core.random import DrawLike
+from invsolve.core.torch_state import in_defined_state
 from invsolve.core.validation import Kind, Shape, check_number, check_positive
 from invsolve.errors import UnsupportedError, invalid, invalid_type
 from invsolve.operators.algebra.algebra import Composed
@@ -87,6 +88,7 @@ class TransformedPrior(Prior):
 
     @property
     def shape(self) -> Shape:  # type: ignore[override]
+        """Of one x."""
         return tuple(self.function.out_shape)
 
     @property
@@ -111,7 +113,8 @@ class TransformedPrior(Prior):
             std = base.law.modes.marginal_variances(base.law.variances).double().sqrt()
             u = base.law.mean.double() + torch.tensor(z, device=std.device).view(-1, *([1] * std.ndim)) * std
             share = torch.tensor(weights / math.sqrt(2 * math.pi), device=std.device)
-            return torch.tensordot(share, self.function(u), 1).to(base.dtype)
+            mean: Tensor = torch.tensordot(share, self.function(u), 1).to(base.dtype)
+            return mean
         return self._pilot.mean(0)
 
     @cached_property
@@ -165,8 +168,7 @@ class TransformedPrior(Prior):
         x = self._taken("x", x)
         self._check_signal("x", x)
         base, function = self.base, self.function
-        known = isinstance(base, (HasDensity, TransformedPrior))
-        if not isinstance(function, EntryMap) or not known:
+        if not isinstance(function, EntryMap) or not isinstance(base, (HasDensity, TransformedPrior)):
             raise UnsupportedError(
                 f"TransformedPrior.log_density: the density of {self!r} has no formula: it takes a function of every "
                 "entry alone, of a prior that states its density, such as a Gaussian one."
@@ -194,8 +196,8 @@ class TransformedPrior(Prior):
 
     def __repr__(self) -> str:
         if self.layout is not None and isinstance(self.function, EntryMap):
-            laws = getattr(self.function, "laws", ())
-            return "independent(" + ", ".join(f"{n}={law}" for n, law in zip(self.layout.names, laws, strict=True)) + ")"
+            laws = zip(self.layout.names, getattr(self.function, "laws", ()), strict=True)
+            return f"independent({', '.join(f'{name}={law}' for name, law in laws)})"
         if isinstance(self.function, EntryMap):
             return self.function.words(repr(self.base))
         return f"{type(self.function).__name__}({self.base!r}, shape={self.shape})"
@@ -219,6 +221,7 @@ class TransformedPrior(Prior):
         )
 
 
+@in_defined_state
 def exp(prior: Prior) -> TransformedPrior:
     """A positive signal ``x = exp(u)``, u from ``prior``: log-normal for a Gaussian one.
 
@@ -247,6 +250,7 @@ def exp(prior: Prior) -> TransformedPrior:
     return TransformedPrior(base=_real("exp", prior), function=Exponential(in_shape=tuple(prior.shape)))
 
 
+@in_defined_state
 def softplus(prior: Prior, *, width: float = 1.0) -> TransformedPrior:
     """A positive signal ``x = w log(1 + exp(u / w))``, u from ``prior``: x is about u where that is well above 0.
 
@@ -272,6 +276,7 @@ def softplus(prior: Prior, *, width: float = 1.0) -> TransformedPrior:
     return TransformedPrior(base=prior, function=function)
 
 
+@in_defined_state
 def sigmoid(prior: Prior) -> TransformedPrior:
     """A signal between 0 and 1, ``x = 1 / (1 + exp(-u))``: its logit ``log(x / (1 - x))`` is from ``prior``.
 
@@ -293,6 +298,7 @@ def sigmoid(prior: Prior) -> TransformedPrior:
     return bounded(_real("sigmoid", prior), low=0.0, high=1.0)
 
 
+@in_defined_state
 def bounded(prior: Prior, *, low: float, high: float) -> TransformedPrior:
     """A signal between two bounds, ``x = low + (high - low) / (1 + exp(-u))``, u from ``prior``.
 

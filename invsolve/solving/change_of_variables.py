@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from typing import Any, final
 
 import torch
-from torch import Tensor
 
 from invsolve.core.random import DrawLike
 from invsolve.operators.base import Operator
@@ -51,7 +50,7 @@ class ChangeOfVariables:
         lead, function = found.failed.ndim, self.function
         u = found.samples.reshape(-1, *found.shape)
         with torch.no_grad():
-            x = torch.cat([function._apply(rows) for rows in u.split(max(1, _BLOCK // max(1, u[0].numel())))])
+            x = torch.cat([function._apply(rows) for rows in torch.split(u, max(1, _BLOCK // max(1, u[0].numel())))])
         moved = found._derive(x.view(*found.samples.shape[:lead], *x.shape[1:]), "the signal")
         problem, prior = self.given
         return replace(

@@ -8,6 +8,7 @@ import torch
 
 from invsolve.core.distributions import Distribution, check_distribution
 from invsolve.core.packing import Layout, Part
+from invsolve.core.torch_state import in_defined_state
 from invsolve.errors import invalid, invalid_type
 from invsolve.priors.entry_maps import ByDistribution
 from invsolve.priors.exact.gaussian import GaussianPrior
@@ -16,6 +17,7 @@ from invsolve.priors.transformed import TransformedPrior
 _OWNER = "independent"
 
 
+@in_defined_state
 def independent(
     *, units: Mapping[str, str] | None = None, dtype: torch.dtype = torch.float64, **parameters: Distribution
 ) -> TransformedPrior:
