@@ -86,7 +86,7 @@ class _Simulator(Operator):
         return (self.parameters.size,)
 
     def _call(self, values: Mapping[str, Any]) -> Any:
-        own = {name: lent(value) for name, value in values.items()}
+        own = {name: lent(value) for name, value in values.items()}  # into which it may write
         return call(lambda: self.f(**own))
 
     def _wrong(self, what: str, given: object) -> OperatorError:
@@ -111,7 +111,7 @@ class BlackBoxSimulator(_Simulator, BlackBox):
         return torch.from_numpy(out).to(x.device, x.dtype)
 
     def _one(self, values: dict[str, Tensor]) -> Any:
-        found = self._call({name: v.item() if v.ndim == 0 else v.numpy() for name, v in values.items()})
+        found = self._call({name: v.item() if v.ndim == 0 else v.numpy().copy() for name, v in values.items()})
         array = np.asarray(found.detach().cpu() if isinstance(found, Tensor) else found)
         if array.dtype.kind not in "fiub":
             raise self._wrong(f"real numbers of shape {self.out_shape}", f"an array of {array.dtype}")
