@@ -184,7 +184,7 @@ class TransformedPrior(Prior):
         """The same prior on another grid (a shape), or for a problem, where ``base`` has an ``on``."""
         if not hasattr(self.base, "on"):
             raise UnsupportedError(f"TransformedPrior.on: {type(self.base).__name__} has no `on`.")
-        if not isinstance(self.function, EntryMap) or not hasattr(self.function, "in_shape"):
+        if not isinstance(self.function, EntryMap):
             raise UnsupportedError("TransformedPrior.on: build it again from the prior that it was made of.")
         if isinstance(where, Problem):
             where = where._with(operator=_before(where.operator, self.function))

@@ -46,11 +46,11 @@ class SparsePrior(Prior):
         The distribution of the coefficients; its parameters are numbers or tensors ``(*shape)``, in the units of the
         signal.
     transform : {"identity", "dct", "haar"}
-        T: none; the DCT-II; or the Haar wavelets of axes that are powers of two: orthonormal, all ``log2 n`` levels
-        down to one mean, whose pairs ``(a + b, a - b) / sqrt(2)`` of neighbours need no boundary rule, and for several axes
-        the product of the one-dimensional bases, each with all its levels (the anisotropic or "standard" transform,
-        not the square or "non-standard" one of pyramids of images). Coefficients are in the order mean, coarsest details,
-        ..., finest.
+        T: none; the DCT-II; or the Haar wavelets of axes that are powers of two. They are orthonormal, with all
+        ``log2 n`` levels down to one mean; pairs ``(a + b, a - b) / sqrt(2)`` of neighbours need no rule for the
+        boundary. For several axes it is the product of the one-dimensional bases, each with all its levels: the
+        "standard" or anisotropic transform, not the square one of pyramids of images. Coefficients are in the order
+        mean, coarsest details, ..., finest.
     mean : float or Tensor, shape (*shape)
         Mean of the signal, finite; 0 by default.
     dtype : torch.dtype, optional
