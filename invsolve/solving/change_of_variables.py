@@ -51,14 +51,12 @@ class ChangeOfVariables:
         u = found.samples.reshape(-1, *found.shape)
         with torch.no_grad():
             x = torch.cat([function._apply(rows) for rows in torch.split(u, max(1, _BLOCK // max(1, u[0].numel())))])
-        moved = found._derive(x.view(*found.samples.shape[:lead], *x.shape[1:]), "the signal")
+        moved = found._derive(x.view(*found.samples.shape[:lead], *x.shape[1:]), "the signal")  # without dims and units
         problem, prior = self.given
         return replace(
             moved,
             problem=problem,
             prior=prior,
-            dims=problem.dims if problem.dims and len(problem.dims) == len(problem.shape) else None,
-            units=problem.units,
             solver=None if found.solver is None else MappedSolver(change=self, inner=found.solver, found=found),
             settings={**found.settings, "operator": repr(problem.operator), "prior": repr(prior)},
             layout=getattr(prior, "layout", None),

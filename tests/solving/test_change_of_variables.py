@@ -218,6 +218,15 @@ def test_fillers_are_named_behind_f_too():
     assert any("look never measured" in w for w in result.warnings)
 
 
+def test_signals_at_the_end_of_their_support_are_no_fillers():
+    """Where f is flat the clean data do not change with u, though the signal has a part in them."""
+    flat = pri.sigmoid(pri.GaussianPrior(torch.full((2,), 100.0, dtype=F64), COV))
+    chains = ivs.NoiseMCMC(chains=64, islands=4, rounds=4)
+    y = torch.zeros(2, dtype=F64)
+    result = iv.solve(ops.Matrix(MIX), y, flat, noise=0.5, strategy=chains, num_samples=4)
+    assert not any("look never measured" in w for w in result.warnings)
+
+
 def test_a_black_box_before_f_is_one():
     A = ops.from_callable(lambda x: x @ MIX.mT, (2,), (2,), kind="black box")
     assert isinstance(A @ ops.Mask(mask=torch.tensor([True, True])), BlackBox)
