@@ -128,7 +128,7 @@ class Logistic(EntryMap):
         return self.low, self.high
 
     def _apply(self, x: Tensor) -> Tensor:
-        return self.low + (self.high - self.low) * torch.sigmoid(x)
+        return (self.low + (self.high - self.low) * torch.sigmoid(x)).clamp(self.low, self.high)  # rounding
 
     def slope(self, u: Tensor, x: Tensor) -> Tensor:
         share = torch.sigmoid(u)
@@ -182,8 +182,8 @@ class ByDistribution(EntryMap):
             below = self._apply(middle) < wide
             low, high = torch.where(below, middle, low), torch.where(below, high, middle)
         ends = torch.tensor([law.support for law in self.laws], dtype=torch.float64, device=x.device)
-        inside = (wide >= ends[:, 0]) & (wide <= ends[:, 1])
-        return torch.where(inside, (low + high) / 2, torch.nan).to(x.dtype)
+        middle = torch.where(wide > ends[:, 1], math.inf, (low + high) / 2)
+        return torch.where(wide < ends[:, 0], -math.inf, middle).to(x.dtype)
 
     def words(self, inner: str) -> str:
         return ", ".join(map(repr, self.laws))

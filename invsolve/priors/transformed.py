@@ -1,7 +1,7 @@
 """Priors of a function of the unknown: positive, bounded, or a part of something larger.
 
 The prior of ``x = f(u)`` with u from a prior that is known. Nothing is approximated: `solve` infers u under its own
-prior with the operator ``A(f(u))`` (`as_inferred`), and gives the samples as x.
+prior with the operator ``A(f(u))`` (`inferred.as_inferred`), and gives the samples as x.
 """
 
 from __future__ import annotations
@@ -17,25 +17,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from invsolve.core.fingerprint import fingerprint
 from invsolve.core.packing import Layout
 from invsolve.core.random import DrawLike
 from invsolve.core.torch_state import in_defined_state
 from invsolve.core.validation import Kind, Shape, check_number, check_positive
 from invsolve.errors import UnsupportedError, invalid, invalid_type
-from invsolve.operators.algebra.algebra import Composed
 from invsolve.operators.base import LinearOperator, Operator
 from invsolve.operators.family import Family as OperatorFamily
 from invsolve.priors.base import Prior, Pullback
 from invsolve.priors.capabilities import HasDensity, IsGaussian
 from invsolve.priors.compatibility import not_a_prior
 from invsolve.priors.entry_maps import EntryMap, Exponential, Logistic, SoftPlus
-from invsolve.priors.family import Family
+from invsolve.priors.transformations import Transformable
 from invsolve.problem import Problem
 from invsolve.separable.laws import EntryLaw
 
 _DRAWS = 256  # that mean and scale are estimated from where they have no formula
 _NODES = 128  # of the quadrature of the mean
+_FAR = 9.0  # scales from the mean: the u of an x that has none
 
 
 @final
@@ -187,7 +186,7 @@ class TransformedPrior(Prior):
         if not isinstance(self.function, EntryMap):
             raise UnsupportedError("TransformedPrior.on: build it again from the prior that it was made of.")
         if isinstance(where, Problem):
-            where = where._with(operator=_before(where.operator, self.function))
+            where = where._with(operator=before(where.operator, self.function))
         base = self.base.on(where)
         return replace(self, base=base, function=replace(self.function, in_shape=tuple(base.shape)))  # type: ignore[type-var]
 
@@ -211,8 +210,12 @@ class TransformedPrior(Prior):
         return x, lambda v: pull(back(v))
 
     def _inverse_transport(self, x: Tensor) -> Tensor:
-        assert isinstance(self.function, EntryMap)  # guarded by has_transport
-        return self.base.inverse_transport(self.function.invert(x))
+        function, base = self.function, self.base
+        assert isinstance(function, EntryMap)  # guarded by has_transport
+        u = function.invert(x)
+        above = (x >= function.support[1]) | (u == math.inf)
+        end = base.mean + torch.where(above, _FAR, -_FAR) * base.scale
+        return base.inverse_transport(torch.where(torch.isfinite(u), u, end))
 
     def _denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
         raise UnsupportedError(
@@ -326,49 +329,11 @@ def bounded(prior: Prior, *, low: float, high: float) -> TransformedPrior:
     return TransformedPrior(base=prior, function=function)
 
 
-# --- what solve infers ------------------------------------------------------------------------------------------------
-def as_inferred(problem: Problem, prior: Prior) -> tuple[Problem, Prior, Operator | None]:
-    """The problem of u with its prior, and the f that makes x of it; what is not transformed is left as it is."""
-    functions = []
-    while (found := _taken_apart(prior)) is not None:
-        prior, function = found
-        problem = problem._with(operator=_before(problem.operator, function))
-        functions.append(function)
-    return problem, prior, functools.reduce(lambda a, b: a @ b, functions) if functions else None
+Transformable._transformations.update(exp=exp, softplus=softplus, sigmoid=sigmoid, bounded=bounded)
 
 
-def linear_part(A: Operator) -> Operator:
-    """B of ``A(u) = B(f(u))`` for a linear B and functions f of every entry alone; A itself where it is none."""
-    outer = A
-    while isinstance(outer, Composed) and isinstance(outer.inner, EntryMap):
-        outer = outer.outer
-    return outer if isinstance(outer, LinearOperator) else A
-
-
-def _taken_apart(prior: Prior) -> tuple[Prior, Operator] | None:
-    if isinstance(prior, TransformedPrior):
-        return prior.base, prior.function
-    if isinstance(prior, Family) and isinstance(member := prior.median, TransformedPrior):
-        make = functools.partial(_base, prior.make, fingerprint(member.function))
-        return Family(make, **prior.unknown), member.function
-    return None
-
-
-def _base(make: Callable[..., Prior], function: str, **values: float) -> Prior:
-    member = make(**values)
-    if not isinstance(member, TransformedPrior) or fingerprint(member.function) != function:
-        raise invalid(
-            "priors.Family",
-            "make(...)",
-            "under the same function for every value of the unknown scalars",
-            member,
-            "Put the scalars into the prior that is transformed: a gain of exp(prior) is a shift of the prior's mean.",
-        )
-    return member.base
-
-
-def _before(A: Operator, function: Operator) -> Operator:
-    """``A(f(u))``."""
+def before(A: Operator, function: Operator) -> Operator:
+    """``A(f(u))``, also for every member of a family."""
     if isinstance(A, OperatorFamily):
         return OperatorFamily(functools.partial(_member, A.make, function), **A.unknown)
     return A @ function

@@ -1,6 +1,6 @@
 """Solving for u where the prior is one of ``x = f(u)``: in one place, before and behind all that strategies do.
 
-Strategies, certificates and diagnostics see the problem of u and its prior (`priors.transformed.as_inferred`); the
+Strategies, certificates and diagnostics see the problem of u and its prior (`priors.inferred.as_inferred`); the
 caller sees x. Evidence and chi^2 are the same for both.
 """
 
@@ -15,7 +15,7 @@ import torch
 from invsolve.core.random import DrawLike
 from invsolve.operators.base import Operator
 from invsolve.priors.base import Prior
-from invsolve.priors.transformed import as_inferred
+from invsolve.priors.inferred import as_inferred
 from invsolve.problem import Problem
 from invsolve.results.result import Result
 from invsolve.results.solver import Solver

@@ -22,7 +22,7 @@ from invsolve.operators.base import BlackBox, LinearOperator, Operator
 from invsolve.priors.base import Prior
 from invsolve.priors.capabilities import Learned
 from invsolve.priors.compatibility import check_pair, not_a_prior
-from invsolve.priors.transformed import linear_part
+from invsolve.priors.inferred import linear_part
 from invsolve.problem import Problem, checked_problem, signal_dims
 from invsolve.progress import Progress
 from invsolve.solving.spending import Budget

@@ -61,9 +61,26 @@ def test_a_map_increases_within_its_support_and_has_the_slope_and_the_inverse_it
 def test_values_that_no_u_gives_have_no_inverse():
     assert float(MAPS["exp"].invert(torch.zeros(1, 4))[0, 0]) == -math.inf
     assert bool(MAPS["bounded"].invert(torch.full((1, 4), 5.0)).isnan().all())
-    assert MAPS["distributions"].invert(torch.tensor([[0.0, -1.0, 5.0, 20.0]])).isnan().tolist() == [
-        [False, True, True, True]
-    ]
+    found = MAPS["distributions"].invert(torch.tensor([[0.0, -1.0, 5.0, 20.0]]))
+    assert bool(torch.isfinite(found[0, 0])) and found[0, 1:].tolist() == [-math.inf, math.inf, math.inf]
+
+
+def test_rounding_does_not_leave_the_bounds():
+    for low, high in ((0.1, 0.3), (-0.7, 0.1), (1.1, 1.3)):
+        x = Logistic(in_shape=(1,), low=low, high=high)(torch.tensor([[-200.0], [200.0], [0.0]]))
+        low32, high32 = torch.tensor([low, high])
+        assert bool(((x >= low32) & (x <= high32)).all())
+
+
+def test_methods_are_the_functions():
+    base = gaussian()
+    for found, want in (
+        (base.exp(), pri.exp(base)),
+        (base.softplus(width=2.0), pri.softplus(base, width=2.0)),
+        (base.sigmoid(), pri.sigmoid(base)),
+        (base.bounded(low=1.0, high=2.0), pri.bounded(base, low=1.0, high=2.0)),
+    ):
+        assert found.fingerprint() == want.fingerprint()
 
 
 def test_softplus_is_u_far_above_0_and_an_exponential_below():
@@ -143,6 +160,15 @@ def test_the_transport_is_f_after_that_of_the_base():
     (grad,) = torch.autograd.grad(torch.exp(prior.base.mean + leaf @ L).sum(), leaf)
     assert torch.allclose(pull(torch.ones_like(z)), grad, rtol=1e-12)
     assert not pri.exp(pri.from_denoiser(lambda x, s: x, shape=(2,), scale=1.0)).has_transport
+
+
+def test_what_the_prior_cannot_make_is_mapped_to_the_nearest_end():
+    prior = pri.bounded(one(mean=0.0, std=1.0), low=0.0, high=1.0)
+    x = torch.tensor([[-1.0], [0.0], [0.5], [1.0], [2.0]], dtype=F64)
+    assert prior.inverse_transport(x)[:, 0].tolist() == pytest.approx([-9.0, -9.0, 0.0, 9.0, 9.0])
+    uniform = pri.independent(a=iv.Uniform(0.0, 1.0))
+    assert uniform.inverse_transport(x)[[0, 4], 0].tolist() == pytest.approx([-9.0, 9.0])
+    assert uniform.log_density(x[[0, 2, 4]]).tolist() == pytest.approx([-math.inf, 0.0, -math.inf])
 
 
 def test_there_is_no_denoiser_and_that_is_said():

@@ -22,7 +22,7 @@ from invsolve.priors.base import Prior
 from invsolve.priors.capabilities import IsGaussian
 from invsolve.priors.compatibility import check_pair, not_a_prior
 from invsolve.priors.exact.sparse import SparsePrior
-from invsolve.priors.transformed import as_inferred
+from invsolve.priors.inferred import as_inferred
 from invsolve.problem import Problem, checked_problem
 from invsolve.strategies.base import Strategy
 from invsolve.strategies.choice.candidates import candidates
