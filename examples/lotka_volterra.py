@@ -17,10 +17,12 @@ TRUTH = {"alpha": 0.7, "beta": 0.027, "gamma": 0.85, "delta": 0.021}
 def simulate(alpha, beta, gamma, delta):
     """The logarithm of both populations, ``(2, 15)``: floats in, an array out."""
 
-    def rates(time, n):
-        return n[0] * (alpha - beta * n[1]), n[1] * (delta * n[0] - gamma)
+    def rates(time, logs):
+        prey, predators = np.exp(logs)
+        return alpha - beta * predators, delta * prey - gamma
 
-    return np.log(solve_ivp(rates, (0.0, 15.0), (30.0, 20.0), method="LSODA", t_eval=TIMES).y)
+    # The errors of the default rtol, 1e-3, would shift the posterior by 0.13 standard deviations.
+    return solve_ivp(rates, (0.0, 15.0), np.log((30.0, 20.0)), method="LSODA", rtol=1e-5, t_eval=TIMES).y
 
 
 prior = iv.priors.independent(  # each about its median, give or take a factor of 1.35

@@ -144,7 +144,7 @@ def test_lotka_volterra():
     result = iv.solve(
         example.A, example.y, example.prior, noise=example.NOISE, strategy=example.chains, num_samples=2000, seed=1
     )
-    assert result.seconds < 60
+    assert result.operator_calls["operator"] < 12000  # a minute, at 5 ms each
     agrees(result.samples, *lotka_volterra_by_importance(example, result.samples))
     for i, name in enumerate(example.TRUTH):
         assert torch.equal(result[name].samples, result.samples[:, i])

@@ -34,10 +34,10 @@ def from_simulator(
     Parameters
     ----------
     f : callable
-        Called with every parameter by its name. For a black box with Python floats (arrays for parts with a shape), one
-        set of parameters at a time, and it returns an array, list or tensor of shape ``out_shape``: scipy, a compiled
-        program. For ``kind="nonlinear"`` with tensors ``(rows, *part.shape)``, and it returns a tensor ``(rows,
-        *out_shape)`` that torch differentiates.
+        Called with every parameter by its name. A black box gets Python floats (arrays for parts with a shape), one
+        set of parameters at a time, and returns an array, list or tensor of shape ``out_shape``: scipy, a compiled
+        program; NaN where it failed, and chains do not go there. With ``kind="nonlinear"`` it gets tensors ``(rows,
+        *part.shape)`` and returns a tensor ``(rows, *out_shape)`` that torch differentiates.
     parameters : Layout or sequence of str
         ``prior.layout`` of `iv.priors.independent`; or the names, of one number each, in their order in the vector.
     out_shape : sequence of int

@@ -220,8 +220,8 @@ class TransformedPrior(Prior):
     def _denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
         raise UnsupportedError(
             f"{type(self).__name__}.denoise: E[x | x + noise] of x = {self!r} has no formula. `solve`, `sample` and "
-            "`calibrate` do not need it: they work with the prior behind it, prior.base. Where the density of x is known, "
-            "prior.log_density(x) is it."
+            "`calibrate` do not need it: they work with the prior behind it, prior.base. The density of x, where it is "
+            "known, is prior.log_density(x)."
         )
 
 

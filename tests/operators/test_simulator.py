@@ -72,6 +72,17 @@ def test_parts_with_a_shape_come_as_arrays_of_their_own():
     assert float(make(g, layout, (), kind="nonlinear")(x)) == 24.0 and torch.equal(x, torch.arange(5.0)[None])
 
 
+def test_parameters_of_which_the_simulation_failed_are_not_met():
+    def f(amount, rate):
+        return decay(amount, rate) if rate < 0.55 else np.full(3, np.nan)
+
+    prior = iv.priors.independent(amount=iv.LogNormal(2.0, 1.2), rate=iv.LogNormal(0.5, 1.5))
+    chains = iv.strategies.NoiseMCMC(chains=64, islands=4, rounds=4)
+    result = iv.solve(make(f, prior.layout, (3,)), WANT[0], prior, noise=0.3, strategy=chains, num_samples=64)
+    rate = result["rate"].samples
+    assert float(rate.max()) < 0.55 and float((rate > 0.4).double().mean()) > 0.3
+
+
 def test_other_arguments_have_a_default():
     def f(amount, rate, scale=2.0, **options):
         return scale * decay(amount, rate)
