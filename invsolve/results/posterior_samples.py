@@ -356,7 +356,7 @@ class PosteriorSamples(Defined):
 
 
 def _finite_rows(value: Tensor, lead: int) -> Tensor:
-    return torch.isfinite(value).reshape((*value.shape[:lead], math.prod(value.shape[lead:]))).all(-1)
+    return torch.isfinite(value).reshape(*value.shape[:lead], math.prod(value.shape[lead:])).all(-1)
 
 
 def _type_of(value: object) -> object:
