@@ -34,14 +34,13 @@ prior = iv.priors.independent(  # each about its median, give or take a factor o
 )
 A = iv.operators.from_simulator(simulate, prior.layout, out_shape=(2, 15))
 y = simulate(**TRUTH) + NOISE * np.random.default_rng(0).standard_normal((2, 15))
-chains = iv.strategies.NoiseMCMC(chains=128, islands=8, rounds=32)  # some 11,000 simulations
 
 
 def main() -> None:
     """Run the example; the module says what it shows."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", help="picture to write")
-    result = iv.solve(A, y, prior, noise=NOISE, strategy=chains, num_samples=1000)
+    result = iv.solve(A, y, prior, noise=NOISE, budget=60, num_samples=1000)
     print(result, result.summary(), sep="\n")
     if out := parser.parse_args().out:
         result["alpha"].plot().savefig(out)
