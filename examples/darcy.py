@@ -14,10 +14,9 @@ import invsolve as iv
 
 N, NOISE = 16, 0.02  # cells along a side; std of the pressure, whose largest values are about 1.5
 CELLS = np.arange(N * N).reshape(N, N)
-FACES = np.concatenate(
-    [np.stack([CELLS[:, :-1], CELLS[:, 1:]], -1), np.stack([CELLS[:-1], CELLS[1:]], -1).swapaxes(0, 1)], 1
-)
-I, J = FACES.reshape(-1, 2).T  # the two cells of every face
+ACROSS = np.stack([CELLS[:, :-1], CELLS[:, 1:]]).reshape(2, -1)
+ALONG = np.stack([CELLS[:-1], CELLS[1:]]).reshape(2, -1)
+I, J = np.concatenate([ACROSS, ALONG], 1)  # the two cells of every face
 RIM = 2.0 * sum(np.isin(CELLS, edge) for edge in (CELLS[0], CELLS[-1], CELLS[:, 0], CELLS[:, -1])).ravel()
 WELLS = np.concatenate([CELLS[2::4, 2::4].ravel(), CELLS[::4, ::4].ravel()])
 

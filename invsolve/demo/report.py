@@ -108,9 +108,9 @@ def draw(scan: MRIScan, images: Mapping[str, Tensor], result: Result) -> Figure:
     empty = next(ax for ax in figure.axes if not ax.axison)
     error = next(ax for ax in figure.axes if ax.get_title().startswith("|error|"))
     std = as_array(result.std)
-    mesh = show_image(empty, std, "posterior std", error.images[0].get_cmap(), 0.0, colour_top(std))
+    mesh = show_image(empty, std, "posterior std", "magma", 0.0, colour_top(std))
     empty.set_axis_on()
     empty.title.set_fontsize(error.title.get_fontsize())
     bar = figure.colorbar(mesh, ax=empty, fraction=0.046, pad=0.03, location="left")
-    bar.ax.tick_params(labelsize=error.title.get_fontsize() - 1)
+    bar.ax.tick_params(labelsize=7)
     return figure

@@ -12,6 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from invsolve.diagnostics.check_result import check_rows
 from invsolve.diagnostics.prior_data_conflict import evidence_tests
@@ -34,7 +35,7 @@ def check_inferred(result: Result) -> CheckReport:
     checks, _, alive = check_rows(result)
     if not len(alive):
         return CheckReport(checks=tuple(checks), level=LEVEL)
-    items = alive[torch.arange(min(len(alive), _ITEMS)) * len(alive) // min(len(alive), _ITEMS)]
+    items = _spread(alive, _ITEMS)
     per_item = [_at_draws(result, unknowns, int(b)) for b in items]
     found = [
         Measured(
@@ -61,7 +62,7 @@ def _at_draws(result: Result, unknowns: Unknowns, item: int) -> dict[str, Measur
     failed = result.failed if result.batched else result.failed[:, None]
     theta = torch.stack([result.parameters[n].double() for n in unknowns.names], -1).view(*failed.shape, -1)
     good = (~failed[:, item]).nonzero()[:, 0]
-    chosen = good[torch.arange(min(len(good), _DRAWS)) * len(good) // min(len(good), _DRAWS)]
+    chosen = _spread(good, _DRAWS)
     alone = replace(unknowns, problem=unknowns.problem.take(torch.tensor([item], device=samples.device)))
     found: dict[str, list[Measured]] = defaultdict(list)
     for k in chosen.tolist():
@@ -77,3 +78,9 @@ def _at_draws(result: Result, unknowns: Unknowns, item: int) -> dict[str, Measur
         p = np.minimum(1.0, 2 * np.mean([test.p for test in tests], axis=0)) if len(tests) > 1 else tests[0].p
         out[name] = replace(worst, p=p)
     return out
+
+
+def _spread(index: Tensor, number: int) -> Tensor:
+    """So many of the entries, from all over."""
+    count = min(len(index), number)
+    return index[torch.arange(count, device=index.device) * len(index) // max(1, count)]

@@ -107,8 +107,8 @@ def expected_rows(candidate: Candidate, problem: Problem, prior: Prior, rows: in
         return each * strategy.chains * items * (1 if isinstance(prior, HasTransport) else _FLOW)
     if isinstance(strategy, SMC):
         products = n + 1 if n <= DENSE_SIZE else _PRODUCTS
-        moves = _MOVES if isinstance(prior, HasDensity) else 1.0  # without a density nothing moves
-        return moves * strategy.num_steps * items * products * candidate.particles * candidate.islands
+        here = _MOVES if isinstance(prior, HasDensity) else 1.0  # without a density nothing moves
+        return here * strategy.num_steps * items * products * candidate.particles * candidate.islands
     if isinstance(prior, Learned):
         return strategy.num_steps * rows * _PRODUCTS
     return strategy.num_steps * rows * (1 + min(n, prod(problem.operator.out_shape), _PRODUCTS_MOST))

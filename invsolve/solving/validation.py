@@ -249,7 +249,7 @@ def _zeros(zero: Tensor, observed: Tensor, data: Tensor, count: str, say: str) -
     """The same of zeros anywhere, ``zero`` (items, *out_shape), if the other data of their item are all different."""
     for row in range(len(zero)):
         number, others = int(zero[row].sum()), data[row][observed[row] & ~zero[row]]
-        if number < _ZEROS or len(others.unique()) < 0.9 * len(others):  # data that were rounded have zeros
+        if number < _ZEROS or len(torch.unique(others)) < 0.9 * len(others):  # data that were rounded have zeros
             continue
         lines = []
         for axis in range(zero[row].ndim if zero[row].ndim > 1 else 0):
