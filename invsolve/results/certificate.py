@@ -9,6 +9,7 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
+from invsolve.core.notebook import TextInNotebook
 from invsolve.strategies.diagnostics import Diagnostics
 
 MEAN_ERROR = 0.15  # posterior stds: bound (two standard errors) that is asked of the mean of every component
@@ -21,6 +22,10 @@ EVIDENCE = "standard error of the log-evidence (nats)"
 _UNSEEN = "a mode that none of them met is not seen"
 _NO_BOUND = 100.0
 POWER = "power of the likelihood that was reached"
+NOT_TESTED = (  # what a result without a certificate says
+    "not tested: strategy='auto' tests what it finds; this was run once. result.check() and iv.calibrate(..., "
+    "strategy=...) test it"
+)
 
 
 @final
@@ -34,11 +39,12 @@ class Attempt:
     seconds: float
     evaluations: int  # of the denoiser and its derivative, and of the operator and its adjoint, in rows
     text: str
+    tested: bool = True  # whether it says how right it is
 
 
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Certificate:
+class Certificate(TextInNotebook):
     """Whether the samples are draws from the posterior, as far as was tested.
 
     Errors speak of the *distribution* of the samples: few samples of a right distribution have a Monte Carlo error on
@@ -63,6 +69,8 @@ class Certificate:
         What was run, with its cost.
     missing : str
         What was not reached and what it would cost; '' if all was.
+    remedy : str
+        What to do about it, a sentence; '' if nothing is missing.
     looked : str
         How modes were looked for that none of the chains had met, and what that found or why it was left out; '' where
         nothing was to be looked for.
@@ -77,19 +85,10 @@ class Certificate:
     attempts: tuple[Attempt, ...]
     missing: str
     looked: str = ""
+    remedy: str = ""
 
     def __str__(self) -> str:
-        last = self.attempts[-1]
-        if self.exact:
-            head = f"Certified: exact draws from the closed form ({last.strategy})"
-        elif self.reached:
-            head = (
-                f"Certified ({last.strategy}): mean within {float(self.mean_error.max()):.2f} posterior std and std "
-                f"within {float(self.std_error.max()):.0%} in every component (two standard errors)"
-            )
-        else:
-            head = f"Not certified: {self.missing}"
-        lines = [head]
+        lines = [self.sentence[0].upper() + self.sentence[1:]]
         if self.reached and not self.exact:
             lines.append(f"  from independent ensembles that agree; {self.looked or _UNSEEN}")
         lines += [f"  {name}: {said(name, value, digits=3)}" for name, value in self.tests.items()]
@@ -111,6 +110,7 @@ class Certificate:
             "exact": self.exact,
             "missing": self.missing,
             "looked": self.looked,
+            "remedy": self.remedy,
             "tests": dict(self.tests),
         }
         return {**plain, **lists, "attempts": [asdict(a) for a in self.attempts]}
@@ -127,6 +127,7 @@ class Certificate:
                 seconds=float(a["seconds"]),
                 evaluations=int(a["evaluations"]),
                 text=str(a["text"]),
+                tested=bool(a.get("tested", True)),
             )
             for a in value["attempts"]
         )
@@ -137,6 +138,7 @@ class Certificate:
             exact=bool(value["exact"]),
             missing=str(value["missing"]),
             looked=str(value.get("looked", "")),  # files of releases that did not look have none
+            remedy=str(value.get("remedy", "")),
             tests={str(k): float(v) for k, v in value["tests"].items()},
             attempts=attempts,
             passed=torch.tensor(value["passed"], dtype=torch.bool, device="cpu"),
@@ -144,13 +146,27 @@ class Certificate:
         )
 
     def __repr__(self) -> str:
-        found = "exact" if self.exact else "reached" if self.reached else "not reached"
-        return f"Certificate({found}, {len(self.attempts)} attempt(s))"
+        return f"Certificate({self.word}, {len(self.attempts)} attempt(s))"
 
     @property
     def word(self) -> str:
-        """One or two words: exact, certified, not certified."""
-        return "exact" if self.exact else "certified" if self.reached else "not certified"
+        """One of "certified", "not certified" and "not tested": nothing that was run says how right it is."""
+        if self.reached:
+            return "certified"
+        return "not certified" if any(a.tested for a in self.attempts) else "not tested"
+
+    @property
+    def sentence(self) -> str:
+        """The word, and why: what was found, or what was not reached and what to do about it."""
+        last = self.attempts[-1]
+        if self.exact:
+            return f"certified: exact draws from the closed form ({last.strategy})"
+        if self.reached:
+            return (
+                f"certified ({last.strategy}): mean within {float(self.mean_error.max()):.2f} posterior std and std "
+                f"within {float(self.std_error.max()):.0%} in every component (two standard errors)"
+            )
+        return f"{self.word}: {self.missing}" + (f". {self.remedy}" if self.remedy else "")
 
 
 def said(name: str, value: float, *, digits: int = 2) -> str:
@@ -168,15 +184,16 @@ def judged(info: Diagnostics) -> tuple[Tensor, dict[str, Tensor], str]:
     mean_error, std_error, apart = info.mean_error, info.std_error, info.island_error
     assert mean_error is not None and std_error is not None and apart is not None  # of every strategy that is tested
     tests = {MEAN_TEST: 2 * mean_error, STD_TEST: 2 * std_error, ISLANDS: apart}
-    limits = (MEAN_ERROR, STD_ERROR, ISLAND_ERROR)
+    limits = [MEAN_ERROR, STD_ERROR, ISLAND_ERROR]
     good = [value <= limit for value, limit in zip(tests.values(), limits, strict=True)]  # False for NaN
     if info.beta is not None:
         tests[POWER] = info.beta
         good.append(info.beta >= 1)
+        limits.append(1.0)
     passed = torch.stack(good).all(0)
     wrong = [
-        f"{name} {said(name, worst(name, value))}"
-        for (name, value), fine in zip(tests.items(), good, strict=True)
+        f"{name} {said(name, worst(name, value))}, {limit:g} is asked"
+        for (name, value), fine, limit in zip(tests.items(), good, limits, strict=True)
         if not bool(fine.all())
     ]
     if info.log_evidence_se is not None:  # a figure of its own: samples are right or not without it

@@ -30,12 +30,10 @@ def _heading(result: PosteriorSamples) -> str:
 
 
 def _rows(result: PosteriorSamples) -> list[tuple[str, str]]:
-    rows = [("status", f"{result.status.name}. {result.status.value}")]
+    rows = [("certificate", result.certified), ("status", f"{result.status.name}. {result.status.value}")]
     if bool(result.failed.any()):
         rows.append(("failed", f"{int(result.failed.sum())} of {result.failed.numel()} samples"))
     rows.append(("strategy", f"{result.strategy}: {result.why}"))
-    if result.certificate is not None:
-        rows.append(("certificate", str(result.certificate).splitlines()[0]))
     if result.problem is not None:
         rows.append(("problem", repr(result.problem)))
     if result.prior is not None:
@@ -46,6 +44,7 @@ def _rows(result: PosteriorSamples) -> list[tuple[str, str]]:
     rows.extend((name, _parameter(result, name)) for name in result.parameters)
     if (evidence := _evidence(result)) is not None:
         rows.append(("log evidence", evidence))
+    rows.append(("statistics", _statistics(result)))
     rows.append(("effective samples", _range(result.ess) + (" per item" if result.batched else "")))
     calls = ", ".join(f"{name} {number}" for name, number in result.operator_calls.items())
     each = f"{result.nfe:g} denoiser evaluations and {result.vjps:g} differentiations a sample"
@@ -57,6 +56,25 @@ def _rows(result: PosteriorSamples) -> list[tuple[str, str]]:
     rows.append(("versions", ", ".join(f"{name} {value}" for name, value in result.versions.items()) or "not recorded"))
     rows.extend(("warning", warning) for warning in result.warnings)
     return rows
+
+
+def _statistics(result: PosteriorSamples) -> str:
+    """What mean, std and quantiles are of."""
+    exact = result.exact_statistics
+    names = ("mean", "std", "quantile", "interval")
+    sampled = [name for name in names if name not in exact and not (result.samples.is_complex() and name in names[2:])]
+    words = [f"{' and '.join(exact[:2])}{', quantiles and intervals' * (len(exact) > 2)} exact, of the closed form"]
+    words = words if exact else []
+    if sampled:
+        least = float(result.ess.min())
+        error = f", whose mean is known to {least**-0.5:.2g} posterior std" if "mean" in sampled and least > 0 else ""
+        words.append(f"{_joined(sampled)} of the samples{error}")
+    return "; ".join(words)
+
+
+def _joined(names: list[str]) -> str:
+    names = [{"quantile": "quantiles", "interval": "intervals"}.get(name, name) for name in names]
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def _chi2(result: PosteriorSamples) -> str:

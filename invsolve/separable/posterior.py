@@ -15,10 +15,13 @@ from torch import Tensor
 from invsolve.core.random import DrawLike, Draws
 from invsolve.errors import OperatorError
 from invsolve.gaussian.evidence import Evidence
+from invsolve.gaussian.marginals import Marginals, Moments
 from invsolve.gaussian.posterior import Posterior
 from invsolve.problem import Problem
 from invsolve.separable.density import Densities, resolve
 from invsolve.separable.laws import EntryLaw
+from invsolve.separable.marginals import LARGEST as LARGEST_KEPT
+from invsolve.separable.marginals import EntryMarginals
 from invsolve.separable.structure import datum_entries
 
 LARGEST, LARGEST_IN_ALL = 2**17, 2**20  # entries of an item, and of all: each keeps about 4 kB
@@ -143,6 +146,23 @@ class SeparablePosterior(Posterior):
     def std(self) -> Tensor:
         """Posterior standard deviations ``(rows, *shape)``, as exact as the densities."""
         return self._moments[1]
+
+    def marginals(self) -> Marginals | None:
+        """Quantiles for a single law, whose densities are not too many to keep."""
+        if not bool(torch.isfinite(self.mean).all()):  # data that no signal of the prior explains
+            return None
+        densities = self.parts[0].densities
+        if len(self.parts) > 1 or densities.log.numel() > LARGEST_KEPT:
+            return Moments(mean=self.mean, std=self.std)
+        n = prod(self.problem.shape)
+        return EntryMarginals(
+            mean=self.mean,
+            std=self.std,
+            shape=self.problem.shape,
+            law=self.parts[0].law,
+            densities=densities,
+            owner=(self.items[:, None] * n + torch.arange(n, device=self.items.device)).flatten(),
+        )
 
     @cached_property
     def _moments(self) -> tuple[Tensor, Tensor]:

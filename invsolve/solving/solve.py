@@ -25,6 +25,7 @@ from invsolve.problem import Problem
 from invsolve.progress import NoProgress, Progress
 from invsolve.results.result import Result
 from invsolve.results.status import Status
+from invsolve.solving.closed_form import with_marginals
 from invsolve.solving.escalation import escalate
 from invsolve.solving.loop import DrawFactory
 from invsolve.solving.pricing import affordable, affords_quadrature
@@ -227,7 +228,10 @@ def solve(
     certificate = None
     if isinstance(strategy, Strategy):
         candidate = Candidate(strategy=strategy, why=f"Chosen by the caller. {strategy.note}".strip())
-        output = request.run(candidate)
+        if isinstance(strategy, Exact):
+            output, candidate, certificate = escalate(request, [candidate], None)
+        else:
+            output = request.run(candidate)
     else:
         timed = limit is not None and not (saved and math.isfinite(limit.limit))
         closed = not timed or affords_quadrature(problem, prior, Spending(budget=limit or Budget()).left())
@@ -245,7 +249,8 @@ def solve(
         chunk = None  # rows that see each other run together, whatever the chunk is for others
     solver = StrategySolver(prior=prior, strategy=candidate.strategy, chunk=chunk, reproducible=reproducible)
     warnings += level_warnings(prior, candidate.strategy)
-    return _returned(solver.result(request, output, candidate.why, warnings, certificate), throw)
+    output, marginals = with_marginals(request, candidate.strategy, output)
+    return _returned(solver.result(request, output, candidate.why, warnings, certificate, marginals), throw)
 
 
 @in_defined_state
