@@ -50,9 +50,10 @@ def check_fields(
         if bool(bad.any()):
             want = "below infinity and not NaN where `failed` is False"
             raise invalid("Result", "log_weights", want, log_weights[bad][0].item())
-    for name, value in {} if marginals is None else {"mean": marginals.mean, "std": marginals.std}.items():
-        if value is not None and value.shape != x.shape[1:]:
-            raise invalid("Result", f"marginals.{name}", f"of shape {tuple(x.shape[1:])}", tuple(value.shape))
+    for name in ("mean", "std"):
+        known = getattr(marginals, name, None)
+        if known is not None and known.shape != x.shape[1:]:
+            raise invalid("Result", f"marginals.{name}", f"of shape {tuple(x.shape[1:])}", tuple(known.shape))
 
 
 def finite_rows(value: Tensor, lead: int) -> Tensor:

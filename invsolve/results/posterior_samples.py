@@ -29,8 +29,10 @@ class PosteriorSamples(ResultFields):
     @cached_property
     def mean(self) -> Tensor:
         """Posterior mean ``([batch,] *shape)``: of the closed form (`exact_statistics`), else ``m = sum_k w_k x_k``."""
-        if self.marginals is not None:
-            return self.marginals.mean
+        return self._sample_mean if self.marginals is None else self.marginals.mean
+
+    @cached_property
+    def _sample_mean(self) -> Tensor:
         if self._plain:
             return self.samples.mean(0)
         # Weighted values of rows that failed would be 0 * NaN; an item without good rows is NaN through its weights.
@@ -42,18 +44,20 @@ class PosteriorSamples(ResultFields):
 
     @cached_property
     def std(self) -> Tensor:
-        """Posterior standard deviation ``([batch,] *shape)``, real: of the closed form (`exact_statistics`) or the samples.
+        """Posterior standard deviation ``([batch,] *shape)``, real: exact (`exact_statistics`), or of the samples.
 
-        ``s^2 = sum_k w_k |x_k - m|^2 / (1 - sum_k w_k^2)``. The divisor is the correction for reliability weights: with
-        equal weights this is the usual n - 1 (ddof 1). For complex samples |.| is the modulus, so s^2 is the sum of the
-        variances of the two components. NaN for one sample.
+        Of samples ``s^2 = sum_k w_k |x_k - m|^2 / (1 - sum_k w_k^2)`` about their own mean. The divisor is the
+        correction for reliability weights: with equal weights this is the usual n - 1 (ddof 1). For complex samples |.|
+        is the modulus, so s^2 is the sum of the variances of the two components. NaN for one sample.
         """
         if self.marginals is not None and self.marginals.std is not None:
             return self.marginals.std
         if self._plain and self.num_samples > 1:
             return self.samples.std(0)
         weights = self.weights
-        spread = torch.where(self._over_signal(self.failed, cast=False), 0, (self.samples - self.mean).abs().square())
+        spread = torch.where(
+            self._over_signal(self.failed, cast=False), 0, (self.samples - self._sample_mean).abs().square()
+        )
         divisor = (weights * (1 - weights)).sum(0)  # = 1 - sum_k w_k^2, and never negative by rounding
         total = (spread * self._over_signal(weights)).sum(0)
         return (total / self._over_signal(divisor, lead=self.failed.ndim - 1)).sqrt()
@@ -90,13 +94,11 @@ class PosteriorSamples(ResultFields):
         self._check_real("quantile")
         single = isinstance(q, (int, float, Tensor, np.generic, np.ndarray)) and getattr(q, "ndim", 0) == 0
         levels = [check_number("quantile", "q", v) for v in ([q] if single else _levels(q))]
-        of = self._order_statistics
-        if self.marginals is not None and self.marginals.has_quantiles:
-            of = self.marginals
         for level in levels:
             if not 0 < level < 1:
                 raise invalid("quantile", "q", "between 0 and 1", level)
-        out = torch.stack([of.quantile(level) for level in levels])
+        of = self._order_statistics.quantile if self._closed is None else self._closed.quantile
+        out = torch.stack([of(level) for level in levels])
         return out[0] if single else out
 
     def interval(self, level: float) -> Interval:
@@ -128,9 +130,8 @@ class PosteriorSamples(ResultFields):
         level = check_number("interval", "level", level)
         if not 0 < level < 1:
             raise invalid("interval", "level", "between 0 and 1", level)
-        if self.marginals is not None and self.marginals.has_quantiles:
-            ends = (self.marginals.quantile(q) for q in ((1 - level) / 2, (1 + level) / 2))
-            return Interval(*ends, level)
+        if (of := self._closed) is not None:
+            return Interval(of.quantile((1 - level) / 2), of.quantile((1 + level) / 2), level)
         return self._order_statistics.interval(level)
 
     # --- derived results ---------------------------------------------------------------------------------------------
@@ -222,6 +223,11 @@ class PosteriorSamples(ResultFields):
     @cached_property
     def _plain(self) -> bool:
         return self.log_weights is None and not bool(self.failed.any())
+
+    @property
+    def _closed(self) -> Marginals | None:
+        """What knows quantiles in closed form."""
+        return self.marginals if self.marginals is not None and self.marginals.has_quantiles else None
 
     @property
     def _good_samples(self) -> Tensor:

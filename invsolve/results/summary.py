@@ -9,11 +9,12 @@ import io
 import torch
 from torch import Tensor
 
-from invsolve.plotting import central_image
+from invsolve.plotting import central_image, plot_result
 from invsolve.progress import duration
 from invsolve.results.posterior_samples import PosteriorSamples
 
 _THUMBNAILS = 4  # items shown
+_COLOURS = {"certified": "green", "not certified": "red", "not tested": "darkorange"}
 
 
 def summary(result: PosteriorSamples) -> str:
@@ -119,14 +120,18 @@ def html(result: PosteriorSamples) -> str:
         for key, value in _rows(result)
     )
     return (
-        f"<div><p><b>{markup.escape(_heading(result))}</b></p>{_thumbnails(result)}"
+        f"<div><p><b>{markup.escape(_heading(result))}</b></p>"
+        f"<p style='color:{_COLOURS[result.certified_word]}'><b>{markup.escape(result.certified)}</b></p>"
+        f"{_thumbnails(result)}"
         f"<table style='font-size:smaller'>{cells}</table></div>"
     )
 
 
 def _thumbnails(result: PosteriorSamples) -> str:
-    if sum(n > 1 for n in result.shape) < 2:
+    if bool(result.failed.all()):
         return ""
+    if sum(n > 1 for n in result.shape) < 2:
+        return _lines(result)
     items = min(_THUMBNAILS, result.samples.shape[1]) if result.batched else 1
     figures = []
     for item in range(items):
@@ -140,6 +145,19 @@ def _thumbnails(result: PosteriorSamples) -> str:
             )
     more = result.samples.shape[1] - items if result.batched else 0
     return "<div>" + "".join(figures) + (f"<p>and {more} more items</p>" if more else "") + "</div>"
+
+
+def _lines(result: PosteriorSamples) -> str:
+    """Of signals along one axis, or numbers, the figures of `plot`."""
+    from invsolve.core.notebook_figure import png
+
+    good = (~result.failed).any(0).reshape(-1).nonzero()[:, 0].tolist()  # items
+    pictures = [base64.b64encode(png(plot_result(result, item=b), dpi=80)).decode() for b in good[:_THUMBNAILS]]
+    images = [
+        f"<img alt='item {b}' src='data:image/png;base64,{code}'>" for b, code in zip(good, pictures, strict=False)
+    ]
+    more = len(good) - len(images)
+    return "<div>" + "".join(images) + (f"<p>and {more} more items</p>" if more else "") + "</div>"
 
 
 def _png(image: Tensor, cmap: str) -> str:

@@ -149,7 +149,7 @@ class SeparablePosterior(Posterior):
 
     def marginals(self) -> Marginals | None:
         """Quantiles for a single law, whose densities are not too many to keep."""
-        if not bool(torch.isfinite(self.mean).all()):  # data that no signal of the prior explains
+        if not bool(torch.isfinite(self.known.log[self.items]).all()):  # data that no signal of the prior explains
             return None
         densities = self.parts[0].densities
         if len(self.parts) > 1 or densities.log.numel() > LARGEST_KEPT:
