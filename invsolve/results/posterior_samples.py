@@ -15,6 +15,7 @@ from torch import Tensor
 
 from invsolve.core.validation import check_number, real_dtype
 from invsolve.errors import invalid, invalid_type
+from invsolve.gaussian.marginals import Marginals
 from invsolve.results.consistency import finite_rows, part_of
 from invsolve.results.fields import ResultFields
 from invsolve.results.order_statistics import Interval, OrderStatistics

@@ -152,10 +152,10 @@ def _lines(result: PosteriorSamples) -> str:
     from invsolve.core.notebook_figure import png
 
     good = (~result.failed).any(0).reshape(-1).nonzero()[:, 0].tolist()  # items
-    pictures = [base64.b64encode(png(plot_result(result, item=b), dpi=80)).decode() for b in good[:_THUMBNAILS]]
-    images = [
-        f"<img alt='item {b}' src='data:image/png;base64,{code}'>" for b, code in zip(good, pictures, strict=False)
-    ]
+    images = []
+    for b in good[:_THUMBNAILS]:
+        code = base64.b64encode(png(plot_result(result, item=b), dpi=80)).decode()
+        images.append(f"<img alt='item {b}' src='data:image/png;base64,{code}'>")
     more = len(good) - len(images)
     return "<div>" + "".join(images) + (f"<p>and {more} more items</p>" if more else "") + "</div>"
 

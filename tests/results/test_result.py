@@ -421,7 +421,7 @@ def test_dims_and_units_come_from_the_problem():
 # --- words -----------------------------------------------------------------------------------------------------------
 def test_repr_is_one_short_line():
     text = repr(make(draw(16, 4, 64, 64, dtype=torch.complex64), strategy="two\nlines"))
-    assert text == ("Result(samples=(16, 4, 64, 64) complex64, SUCCESS, strategy=two lines, nfe=50, 1.25 s)")
+    assert text == ("Result(not tested, samples=(16, 4, 64, 64) complex64, strategy=two lines, nfe=50, 1.25 s)")
     assert repr(make(draw(4, 2, 3), warnings=("it does not fit",))).endswith(" s, 1 in `warnings`)")
     failed = torch.zeros(4, 2, dtype=torch.bool)
     failed[0] = True

@@ -171,12 +171,15 @@ def test_an_exact_result_is_certified():
     certificate = result.certificate
     assert certificate.reached and certificate.exact and certificate.passed.tolist() == [True, True]
     assert certificate.mean_error.tolist() == [0, 0] and "exact draws" in str(certificate)
-    assert repr(certificate) == "Certificate(exact, 1 attempt(s))"
+    assert repr(certificate) == "Certificate(certified, 1 attempt(s))"
 
 
-def test_a_chosen_strategy_has_no_certificate():
-    result = iv.solve(LINEAR, torch.zeros(N, dtype=D), prior(), noise=0.1, strategy=iv.strategies.Exact())
+def test_a_chosen_strategy_has_no_certificate_but_the_closed_form():
+    y = torch.zeros(N, dtype=D)
+    result = iv.solve(LINEAR, y, prior(), noise=0.1, strategy=iv.strategies.MMPS(num_steps=5), num_samples=2)
     assert result.certificate is None
+    exact = iv.solve(LINEAR, y, prior(), noise=0.1, strategy=iv.strategies.Exact(), num_samples=2)
+    assert exact.certificate.exact and exact.why.startswith("Chosen by the caller.")
 
 
 def test_a_hidden_mixture_is_right_and_certified():
@@ -434,7 +437,7 @@ def test_a_certificate_is_saved_with_its_result(tmp_path):
         assert str(back) == str(result.certificate) and repr(back) == repr(result.certificate)
         assert torch.equal(back.passed, result.certificate.passed)
         assert torch.equal(back.mean_error, result.certificate.mean_error.double())
-    chosen = iv.solve(LINEAR, y, prior(), noise=0.1, num_samples=8, strategy=iv.strategies.Exact())
+    chosen = iv.solve(LINEAR, y, prior(), noise=0.1, num_samples=8, strategy=iv.strategies.MMPS(num_steps=5))
     chosen.save(tmp_path / "r.nc")
     assert iv.load_result(tmp_path / "r.nc").certificate is None
 
