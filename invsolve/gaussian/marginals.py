@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Self, final
@@ -120,9 +121,14 @@ class MixtureMarginals(Marginals):
         low = torch.where(counts, own, torch.inf).amin(lead)
         high = torch.where(counts, own, -torch.inf).amax(lead)
         width = stds.clamp_min(torch.finfo(torch.float64).tiny)
+        # By the smaller tail, with erfc: `ndtr` of torch is a difference from 1/2, and has no digits far out.
+        side = 1.0 if level > 0.5 else -1.0
+        share = 2 * min(level, 1 - level)
         for _ in range(_HALVINGS):
             middle = low + (high - low) / 2
-            below = (weights * torch.special.ndtr((middle.unsqueeze(lead) - means) / width)).sum(lead) < level
+            u = (middle.unsqueeze(lead) - means) / (width * math.sqrt(2))
+            tail = (weights * torch.special.erfc(side * u)).sum(lead)
+            below = tail > share if side > 0 else tail < share
             low, high = torch.where(below, middle, low), torch.where(below, high, middle)
         return (low + (high - low) / 2).to(self.mean.dtype)
 

@@ -128,8 +128,6 @@ def html(result: PosteriorSamples) -> str:
 
 
 def _thumbnails(result: PosteriorSamples) -> str:
-    if bool(result.failed.all()):
-        return ""
     if sum(n > 1 for n in result.shape) < 2:
         return _lines(result)
     items = min(_THUMBNAILS, result.samples.shape[1]) if result.batched else 1

@@ -468,9 +468,7 @@ def test_html_is_escaped_and_self_contained():
     assert not re.search(r"(src|href)='(?!data:)", text)
 
 
-@pytest.mark.parametrize(
-    ("shape", "items", "images"), [((8,), 2, 0), ((), 2, 0), ((8, 9), 6, 8), ((1, 8, 9), 1, 2), ((5, 8, 9), 1, 2)]
-)
+@pytest.mark.parametrize(("shape", "items", "images"), [((8, 9), 6, 8), ((1, 8, 9), 1, 2), ((5, 8, 9), 1, 2)])
 def test_html_shows_thumbnails_of_images(shape, items, images):
     import base64
     import io
@@ -483,6 +481,16 @@ def test_html_shows_thumbnails_of_images(shape, items, images):
     for encoded in found:
         assert imread(io.BytesIO(base64.b64decode(encoded)), format="png").shape[:2] == (8, 9)
     assert ("and 2 more items" in text) == (items == 6)
+
+
+@pytest.mark.parametrize(("shape", "items", "images"), [((8,), 2, 2), ((), 1, 1), ((1, 8), 6, 4)])
+def test_html_shows_figures_of_lines_and_numbers(shape, items, images):
+    failed = torch.zeros(5, items, dtype=torch.bool)
+    failed[:, 0] = items > 1  # which has nothing to be drawn
+    text = make(draw(5, items, *shape, dtype=torch.complex64), failed=failed)._repr_html_()
+    assert text.count("data:image/png") == images - (1 < items < 4)
+    assert ("alt='item 0'" in text) == (items == 1) and ("and 1 more items" in text) == (items == 6)
+    assert "data:image" not in make(draw(5, items, *shape), failed=torch.ones_like(failed))._repr_html_()
 
 
 def test_html_of_a_constant_or_failed_image():
