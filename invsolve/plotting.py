@@ -228,7 +228,8 @@ def _figure_of_one(panels: list[Any] | None) -> tuple[Figure, Any]:
 # --- numbers and lines ------------------------------------------------------------------------------------------------
 def _band(result: Drawable) -> tuple[Tensor, Tensor, str] | None:
     """The 90 % rank interval, or the widest that the samples carry; quantiles if they are weighted; None if neither."""
-    ess = float(result.ess[result.ess > 0].min())
+    known = result.ess[result.ess > 0]  # nothing of chains that were stopped
+    ess = float(known.min()) if len(known) else 0.0
     if ess < 2:
         return None
     level = min(_BAND, (ess - 1) / (ess + 1))

@@ -155,7 +155,9 @@ def test_quantiles_of_mixtures():
             for entry in range(4):
                 m, s = means[item, :, entry].numpy(), stds[item, :, entry].numpy()
 
-                def excess(x, w=weights[item].numpy(), m=m, s=s, q=q):
+                w = weights[item].numpy()
+
+                def excess(x, w=w, m=m, s=s, q=q):
                     return (w * stats.norm.cdf(x, m, s)).sum() - q
 
                 right = optimize.brentq(excess, -500, 500, xtol=1e-13)
