@@ -181,7 +181,10 @@ class PosteriorSamples(ResultFields):
         return self._derive(samples, "the derived quantity")
 
     def __getitem__(self, name: str) -> Self:
-        """The posterior of one named scalar (``result["noise.std"]``), or of a named part of a packed signal."""
+        """The posterior of one named scalar, or of a named part of a packed signal.
+
+        As a result of its own: ``result["noise.std"].mean``, ``result["noise.std"].interval(0.9)``.
+        """
         if name in self.parameters:
             value = self.parameters[name].masked_fill(self.failed, math.nan)
             return replace(self._derive(value, f"parameter {name!r}"), parameters={})

@@ -56,7 +56,8 @@ class Result(PosteriorSamples):
     info : mapping of str to Tensor, shape (num_samples, [batch])
         What the strategy says of itself: "log_evidence", "residual", ...
     parameters : mapping of str to Tensor, shape (num_samples, [batch])
-        Scalars inferred with the signal ("noise.std", "prior.length"); ``result[name]`` is their posterior.
+        Scalars inferred with the signal ("noise.std", "prior.length"), a value a sample. ``result[name]`` is the
+        posterior of one, with ``result[name].mean``, ``.std`` and ``.interval(0.9)`` as for the signal.
     layout : Layout, optional
         The parts of a packed signal; ``result[name]`` is the posterior of one.
     problem, prior, solver : optional

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import pickle
 from dataclasses import replace
 
 import numpy as np
@@ -311,3 +313,17 @@ def test_files_of_releases_without_them(tmp_path):
         file.attrs["run"] = np.bytes_(json.dumps(run))
     back = iv.load_result(tmp_path / "r.nc")
     assert back.exact_statistics == () and torch.equal(back.mean, back.samples.mean(0))
+
+
+def sparse(**options):
+    prior = iv.priors.SparsePrior((2,), iv.priors.Laplace(0.5), dtype=D)
+    A = iv.operators.Mask(torch.ones(2, dtype=torch.bool))
+    return iv.solve(A, torch.tensor([0.1, 0.5], dtype=D), prior, noise=0.3, num_samples=3, **options)
+
+
+@pytest.mark.parametrize("make", [gaussian, mixture, counts, sparse])
+def test_copies_say_the_same(make):
+    result = make()
+    for other in (copy.deepcopy(result), pickle.loads(pickle.dumps(result))):
+        assert other.exact_statistics == ALL and torch.equal(other.mean, result.mean)
+        assert torch.equal(other.quantile(0.3), result.quantile(0.3))
