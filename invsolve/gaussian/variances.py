@@ -33,9 +33,11 @@ def entry_variances(problem: Problem, law: GaussianLaw, system: System) -> Tenso
     n = prod(law.modes.mode_shape) * (2 if law.mean.is_complex() else 1)
     if isinstance(system, DenseSystem):
         m = len(system.matrix)
+        if m < n and 2 * (m + n) * m**2 <= CHEAP and (found := _by_difference(system.matrix, law)) is not None:
+            return found
         if 2 * (m + n) * n**2 <= CHEAP:
             return _of_entries(mode_factor(system.matrix, law), law)[None]
-        return _by_difference(system.matrix, law) if 2 * (m + n) * m**2 <= CHEAP else _by_squares(system, law)
+        return _by_squares(system, law)
     assert isinstance(system, IterativeSystem)
     if (found := _by_modes(system, law)) is not None:
         return found
