@@ -518,3 +518,14 @@ def test_check_asks_the_solver():
 @pytest.mark.parametrize("status", Status)
 def test_status_advises(status):
     assert status.value.endswith(".") and (status is Status.SUCCESS or "try" in status.value)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_statistics_of_one_number_without_a_batch(weighted):
+    options = {"log_weights": torch.linspace(0, 1, 40)} if weighted else {}
+    failed = torch.arange(40) == 7
+    result = make(draw(40), batched=False, failed=failed, **options)
+    good = result.samples[~failed]
+    assert result.mean.shape == result.std.shape == result.quantile(0.5).shape == ()
+    assert float(good.min()) < float(result.quantile(0.5)) < float(good.max())
+    assert weighted or result.interval(0.9).low.shape == ()
