@@ -22,6 +22,12 @@ EVIDENCE = "standard error of the log-evidence (nats)"
 _UNSEEN = "a mode that none of them met is not seen"
 _NO_BOUND = 100.0
 POWER = "power of the likelihood that was reached"
+_SHORT = {  # of a test: what a sentence calls it, its unit, and what a value is multiplied by
+    MEAN_TEST: ("mean", "known to", " posterior std", 1.0),
+    STD_TEST: ("std", "known to", " %", 100.0),
+    ISLANDS: ("weights of the ensembles", "known to", " nats", 1.0),
+    POWER: ("power of the likelihood", "reached:", "", 1.0),
+}
 NOT_TESTED = (  # what a result without a certificate says
     "not tested: strategy='auto' tests what it finds; this was run once. result.check() and iv.calibrate(..., "
     "strategy=...) test it"
@@ -175,6 +181,14 @@ def said(name: str, value: float, *, digits: int = 2) -> str:
     return "none" if name != POWER and value > _NO_BOUND else f"{value:.{digits}g}"
 
 
+def _short(name: str, value: float, limit: float) -> str:
+    """What a test found and what is asked, as part of a sentence: "mean known to 0.5 posterior std (asked: 0.15)"."""
+    what, known, unit, scale = _SHORT[name]
+    if said(name, value) == "none":
+        return f"{what} not known (asked: to {limit * scale:.2g}{unit})"
+    return f"{what} {known} {value * scale:.2g}{unit} (asked: {limit * scale:.2g})"
+
+
 def worst(name: str, value: Tensor) -> float:
     """The worst item's value of a test, ``(items,)``, NaN being worse than any: of powers the least, else the most."""
     return float(value.nan_to_num(0.0).min() if name == POWER else value.nan_to_num(torch.inf).max())
@@ -193,7 +207,7 @@ def judged(info: Diagnostics) -> tuple[Tensor, dict[str, Tensor], str]:
         limits.append(1.0)
     passed = torch.stack(good).all(0)
     wrong = [
-        f"{name} {said(name, worst(name, value))}, {limit:g} is asked"
+        _short(name, worst(name, value), limit)
         for (name, value), fine, limit in zip(tests.items(), good, limits, strict=True)
         if not bool(fine.all())
     ]

@@ -290,7 +290,7 @@ def test_the_best_is_returned_when_none_is_certified():
     call = Scripted([0.5, 0.2, 0.3])
     _, last, certificate = escalate(call, tries(1, 1, 1), iv.Budget(seconds=1e9))
     assert call.ran == [0, 1, 2] and last.why == "candidate 1" and not certificate.reached
-    assert "bound on the mean's error (posterior std) 0.6" in certificate.missing  # of the last attempt
+    assert "mean known to 0.6 posterior std (asked: 0.15)" in certificate.missing  # of the last attempt
 
 
 def test_a_candidate_that_would_not_end_in_time_is_not_begun():
