@@ -13,6 +13,7 @@ from torch import Tensor
 
 from invsolve.core.torch_state import Defined
 
+LARGEST = 2**21  # values that a result may keep for its quantiles: 16 MiB
 _HALVINGS = 64  # of a bracket: more than double precision has digits
 
 

@@ -14,8 +14,6 @@ from invsolve.gaussian.marginals import Marginals, Moments
 from invsolve.separable.density import Densities
 from invsolve.separable.laws import EntryLaw
 
-LARGEST = 2**21  # values of densities that a result may keep: 16 MiB
-
 
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -15,12 +15,12 @@ from torch import Tensor
 from invsolve.core.random import DrawLike, Draws
 from invsolve.errors import OperatorError
 from invsolve.gaussian.evidence import Evidence
+from invsolve.gaussian.marginals import LARGEST as LARGEST_KEPT
 from invsolve.gaussian.marginals import Marginals, Moments
 from invsolve.gaussian.posterior import Posterior
 from invsolve.problem import Problem
 from invsolve.separable.density import Densities, resolve
 from invsolve.separable.laws import EntryLaw
-from invsolve.separable.marginals import LARGEST as LARGEST_KEPT
 from invsolve.separable.marginals import EntryMarginals
 from invsolve.separable.structure import datum_entries
 

@@ -171,10 +171,12 @@ def test_a_large_field_has_an_exact_mean_and_says_what_the_rest_is(monkeypatch):
     assert "exact mean," in repr(result)
 
 
-def test_densities_too_many_to_keep_leave_mean_and_std(monkeypatch):
+def test_densities_and_components_too_many_to_keep_leave_mean_and_std(monkeypatch):
     monkeypatch.setattr(separable, "LARGEST_KEPT", 10)
-    result = counts(num_samples=19)
-    assert result.exact_statistics == ("mean", "std") and torch.equal(result.interval(0.9).low, result.samples.amin(0))
+    monkeypatch.setattr("invsolve.priors.exact.mixture_posterior.LARGEST", 10)
+    for result in (counts(num_samples=19), mixture(num_samples=19)):
+        assert result.exact_statistics == ("mean", "std")
+        assert torch.equal(result.interval(0.9).low, result.samples.amin(0))
 
 
 def test_strategies_and_derived_results_without_one():

@@ -13,7 +13,7 @@ from invsolve.core.random import DrawLike
 from invsolve.core.validation import Shape, kind_dtype
 from invsolve.errors import invalid
 from invsolve.gaussian.evidence import Evidence, rounding
-from invsolve.gaussian.marginals import Marginals, MixtureMarginals
+from invsolve.gaussian.marginals import LARGEST, Marginals, MixtureMarginals, Moments
 from invsolve.gaussian.posterior import Posterior
 from invsolve.operators.base import LinearOperator
 from invsolve.operators.dense import dense_matrix
@@ -59,6 +59,9 @@ class GaussianMixturePosterior(Posterior):
         return self.factors.square().sum(-1)[self.item].view(self.means.shape)
 
     def marginals(self) -> Marginals | None:
+        """Without quantiles where the components are too many to keep."""
+        if self.means.numel() > LARGEST:
+            return Moments(mean=self.mean, std=self.std)
         stds = self._variances.sqrt().to(self.means.dtype)
         return MixtureMarginals(mean=self.mean, std=self.std, weights=self.weights, means=self.means, stds=stds)
 
