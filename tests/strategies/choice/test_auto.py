@@ -291,12 +291,14 @@ def test_the_best_is_returned_when_none_is_certified():
     _, last, certificate = escalate(call, tries(1, 1, 1), iv.Budget(seconds=1e9))
     assert call.ran == [0, 1, 2] and last.why == "candidate 1" and not certificate.reached
     assert "mean known to 0.6 posterior std (asked: 0.15)" in certificate.missing  # of the last attempt
+    assert certificate.remedy.startswith("No strategy is left to try")
 
 
 def test_a_candidate_that_would_not_end_in_time_is_not_begun():
     call = Scripted([0.5, 0.01])
     _, _, certificate = escalate(call, tries(1, 100), iv.Budget(seconds=50))
     assert call.ran == [0] and "would take about 100 s, 50 s are left of budget=50" in certificate.missing
+    assert certificate.remedy == "Give a larger budget"
     call = Scripted([0.5, 0.01])
     _, _, certificate = escalate(call, tries(1, 8), iv.Budget(evaluations=5000))
     assert call.ran == [0] and "would take about 8,000 evaluations, 4,000 are left" in certificate.missing
