@@ -206,7 +206,9 @@ def solve(
         )
         if spending is None:
             return _returned(infer(inference, meter), throw)
-        within = replace(whole, over=lambda calls, power: spending.over(0, lost=False))
+        within = replace(
+            whole, over=lambda calls, power, ahead: spending.over(0, lost=False, ahead=ahead.without_calls)
+        )
         limited = replace(inference, solver=within, over_after=lambda calls: spending.over(calls, lost=False))
         return _returned(replace(infer(limited, meter), solver=whole), throw)
     if hierarchy is not None:
