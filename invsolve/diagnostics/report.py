@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
@@ -34,6 +35,7 @@ SHARES = {
 # signal: a rough prior fails the tests of the model as a whole, and only those.
 FIT = ("noise level", "outliers", "structure", "repeated values")
 SOLVER = ("rows", "finished", "ess", "replicated data")
+_WIDTH = 110
 _POWER = "; can detect"  # what follows in a text is the test's power: nine times in ten
 
 
@@ -105,7 +107,11 @@ class CheckReport(TextInNotebook):
             measured, _, notice = c.text.partition(_POWER)
             lines.append(f"  {'ok  ' if c.passed else 'FAIL'}  {c.name}: {measured}{p}")
             lines += [f"        {_POWER.lstrip('; ')}{notice}"] if notice else []
-        return "\n".join(lines + [f"  note  {note}" for note in self.notes])
+        lines += [f"  note  {note}" for note in self.notes]
+        # No line is so long that a notebook, a page or a terminal would cut it.
+        return "\n".join(
+            textwrap.fill(line, _WIDTH, subsequent_indent=" " * 8, break_long_words=False) for line in lines
+        )
 
     def __repr__(self) -> str:
         return f"CheckReport({sum(c.passed for c in self.checks)} of {len(self.checks)} passed)"

@@ -25,6 +25,7 @@ from invsolve.problem import Problem
 from invsolve.progress import NoProgress, Progress
 from invsolve.results.result import Result
 from invsolve.results.status import Status
+from invsolve.solving.change_of_variables import ChangeOfVariables
 from invsolve.solving.closed_form import with_marginals
 from invsolve.solving.escalation import escalate
 from invsolve.solving.loop import DrawFactory
@@ -161,7 +162,8 @@ def solve(
     >>> iv.solve(A, torch.tensor([1.0, 0.0]), prior, noise=0.5, num_samples=8).status.name
     'SUCCESS'
     """
-    problem, prior = checked_model(A, y, prior, noise)
+    change = ChangeOfVariables.of(*checked_model(A, y, prior, noise))
+    problem, prior = change.problem, change.prior
     check_options(
         num_samples=num_samples,
         seed=seed,
@@ -205,12 +207,12 @@ def solve(
             warnings=warnings,
         )
         if spending is None:
-            return _returned(infer(inference, meter), throw)
+            return _returned(change.back(infer(inference, meter)), throw)
         within = replace(
             whole, over=lambda calls, power, ahead: spending.over(0, lost=False, ahead=ahead.without_calls)
         )
         limited = replace(inference, solver=within, over_after=lambda calls: spending.over(calls, lost=False))
-        return _returned(replace(infer(limited, meter), solver=whole), throw)
+        return _returned(change.back(replace(infer(limited, meter), solver=whole)), throw)
     if hierarchy is not None:
         raise invalid(
             "solve",
@@ -262,7 +264,8 @@ def solve(
     solver = StrategySolver(prior=prior, strategy=candidate.strategy, chunk=chunk, reproducible=reproducible)
     warnings += level_warnings(prior, candidate.strategy)
     output, marginals = with_marginals(request, candidate.strategy, output)
-    return _returned(solver.result(request, output, candidate.why, warnings, certificate, marginals), throw)
+    found = solver.result(request, output, candidate.why, warnings, certificate, marginals)
+    return _returned(change.back(found), throw)
 
 
 @in_defined_state

@@ -23,6 +23,7 @@ from invsolve.operators.base import BlackBox, LinearOperator, Operator
 from invsolve.priors.base import Prior
 from invsolve.priors.capabilities import Learned
 from invsolve.priors.compatibility import check_pair, not_a_prior
+from invsolve.priors.inferred import linear_part
 from invsolve.problem import Problem, checked_problem, signal_dims
 from invsolve.progress import Progress
 from invsolve.solving.spending import Budget
@@ -195,7 +196,7 @@ def derivative_warning(problem: Problem, prior: Prior) -> tuple[str, ...]:
 def _derivative_warning(problem: Problem, prior: Prior) -> tuple[str, ...]:
     from invsolve.testing import derivative_gap, dot_test
 
-    A = problem.operator
+    A = linear_part(problem.operator)
     if prod(A.out_shape) == 0 or isinstance(A, BlackBox):
         return ()
     if not isinstance(A, LinearOperator):
@@ -222,7 +223,7 @@ def filler_warning(problem: Problem, prior: Prior) -> tuple[str, ...]:
     rows of the operator are 0), or many others, in data that are not rounded, they are said to be suspicious; looked
     for only where there are zeros.
     """
-    A, zero = problem.operator, problem.data == 0
+    A, zero = linear_part(problem.operator), problem.data == 0
     observed = torch.ones_like(zero) if A.observed is None else A.observed.expand(zero.shape)
     atoms = (Poisson, PoissonTransmission, Quantised, Saturated)  # of these, 0 may be a datum like any other
     if isinstance(A, BlackBox) or isinstance(problem.noise, atoms) or not bool((zero & observed).any()):
@@ -232,7 +233,7 @@ def filler_warning(problem: Problem, prior: Prior) -> tuple[str, ...]:
     signals = torch.randn(2, *A.in_shape, generator=rng, dtype=problem.signal_dtype, device="cpu").to(like.device)
     with torch.no_grad():
         one, other = (A((prior.mean + prior.scale * z).expand(rows, *A.in_shape)) for z in signals)
-    silent = (one == other).expand(zero.shape) & observed
+    silent = ((one == other) & torch.isfinite(one)).expand(zero.shape) & observed
     filled = silent.flatten(1).any(1) & (zero | ~silent).flatten(1).all(1)
     say = "If they are fillers, say what was measured: iv.operators.Mask(measured) @ A"
     count = "they look never measured, and count as data, in the evidence and in a noise level that is inferred"
