@@ -47,6 +47,10 @@ class Marginals(Defined, abc.ABC):
     def selected(self, choose: Callable[[Tensor], Tensor]) -> Marginals:
         """Of some entries: ``choose`` takes ``(..., *shape)``, and gives some entries of it."""
 
+    def through(self, function: Callable[[Tensor], Tensor]) -> Marginals | None:
+        """Of ``f(x)`` for an increasing f of every entry alone, in float64; None where that is not known."""
+        return None
+
 
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -329,3 +329,28 @@ def test_copies_say_the_same(make):
     for other in (copy.deepcopy(result), pickle.loads(pickle.dumps(result))):
         assert other.exact_statistics == ALL and torch.equal(other.mean, result.mean)
         assert torch.equal(other.quantile(0.3), result.quantile(0.3))
+
+
+@pytest.mark.parametrize("batched", [False, True])
+def test_positive_entries_by_quadrature(batched):
+    """x = exp(u), u ~ N(0.3, 1): the statistics of x, not of u."""
+    prior = iv.priors.exp(iv.priors.GaussianPrior(torch.full((2,), 0.3, dtype=D), torch.eye(2, dtype=D)))
+    A, y = iv.operators.Mask(torch.ones(2, dtype=torch.bool)), torch.tensor([0.2, 2.5], dtype=D)
+    result = iv.solve(A, y.expand(2, 2) if batched else y, prior, noise=0.4, num_samples=19)
+    assert result.exact_statistics == ALL and result.samples.min() > 0
+    u = np.linspace(-9, 9, 400_001)
+    for entry in range(2):
+        weight = stats.norm.pdf(u, 0.3, 1) * stats.norm.pdf(float(y[entry]), np.exp(u), 0.4)
+        total = np.trapezoid(weight, u)
+        mean = np.trapezoid(weight * np.exp(u), u) / total
+        std = math.sqrt(np.trapezoid(weight * (np.exp(u) - mean) ** 2, u) / total)
+        cdf = np.concatenate([[0], np.cumsum((weight[1:] + weight[:-1]) / 2)])
+        assert (
+            abs(float(result.mean[..., entry].max()) - mean) < 1e-8
+            and abs(float(result.std[..., entry].max()) - std) < 1e-8
+        )
+        median = math.exp(np.interp(0.5, cdf / cdf[-1], u))
+        assert (
+            abs(float(result.quantile(0.5)[..., entry].max()) - median) < 1e-5 * std
+        )  # polynomials, see `EntryMarginals`
+    assert torch.equal(pickle.loads(pickle.dumps(result)).quantile(0.1), result.quantile(0.1))
