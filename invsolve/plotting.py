@@ -159,7 +159,8 @@ def comparison_figure(
             raise invalid("comparison_figure", f"images[{name!r}]", want, image.shape)
 
     import matplotlib
-    from matplotlib.figure import Figure
+
+    from invsolve.core.notebook_figure import NotebookFigure
 
     with matplotlib.rc_context(SMALL_FONTS):
         shown = {} if reference is None else {"truth": reference}
@@ -167,7 +168,7 @@ def comparison_figure(
         complex_any = any(np.iscomplexobj(image) for image in shown.values())
         look = {name: np.abs(image) if complex_any else image for name, image in shown.items()}
         rows = 1 if reference is None else 2
-        figure = Figure(figsize=(1.9 * len(look) + 0.6, 2.0 * rows + 0.2), layout="constrained")
+        figure = NotebookFigure(figsize=(1.9 * len(look) + 0.6, 2.0 * rows + 0.2), layout="constrained")
         grid = figure.subplots(rows, len(look), squeeze=False)
         low, high = colour_limits([look["truth"]] if reference is not None else list(look.values()))
         for ax, (name, image) in zip(grid[0], look.items(), strict=True):
@@ -221,18 +222,19 @@ def _truth_of(result: Drawable, truth: object, item: int) -> Tensor:
 
 
 def _figure_of_one(panels: list[Any] | None) -> tuple[Figure, Any]:
-    from matplotlib.figure import Figure
+    from invsolve.core.notebook_figure import NotebookFigure
 
     if panels:
         return panels[0].figure, panels[0]
-    figure = Figure(figsize=(4.8, 2.8), layout="constrained")
+    figure = NotebookFigure(figsize=(4.8, 2.8), layout="constrained")
     return figure, figure.subplots()
 
 
 # --- numbers and lines ------------------------------------------------------------------------------------------------
 def _band(result: Drawable) -> tuple[Tensor, Tensor, str] | None:
     """The 90 % rank interval, or the widest that the samples carry; quantiles if they are weighted; None if neither."""
-    ess = float(result.ess[result.ess > 0].min())
+    known = result.ess[result.ess > 0]  # nothing of chains that were stopped
+    ess = float(known.min()) if len(known) else 0.0
     if ess < 2:
         return None
     level = min(_BAND, (ess - 1) / (ess + 1))
@@ -335,7 +337,7 @@ def _new_image_figure(
     result: Drawable, item: int, named: Mapping[str, tuple[Array, str]], scales: Mapping[str, Scale], part: str
 ) -> Figure:
     """Columns of intensities with one colour bar, then one column of spread with its own."""
-    from matplotlib.figure import Figure
+    from invsolve.core.notebook_figure import NotebookFigure
 
     images = [name for name, (_, scale) in named.items() if scale == "intensity"]
     spreads = [name for name, (_, scale) in named.items() if scale != "intensity"]
@@ -343,7 +345,9 @@ def _new_image_figure(
     columns = -(-len(images) // rows)
     height, width = named["std"][0].shape
     ratio = min(max(height / width, 0.3), 2.5)
-    figure = Figure(figsize=(2.0 * (columns + 1) + 1.0, (2.0 * ratio + 0.25) * rows + 0.35), layout="constrained")
+    figure = NotebookFigure(
+        figsize=(2.0 * (columns + 1) + 1.0, (2.0 * ratio + 0.25) * rows + 0.35), layout="constrained"
+    )
     grid = figure.subplots(rows, columns + 1, squeeze=False)
     for ax in grid[:, :columns].flat[len(images) :]:
         ax.set_axis_off()

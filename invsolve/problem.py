@@ -12,6 +12,7 @@ from torch import Tensor
 
 from invsolve.core.arrays import as_tensor
 from invsolve.core.fingerprint import fingerprint
+from invsolve.core.notebook import TextInNotebook
 from invsolve.core.ownership import kept, replaced
 from invsolve.core.torch_state import Defined
 from invsolve.core.validation import Shape, check_finite, check_kind, check_shape, kind_dtype, quoted
@@ -24,7 +25,7 @@ from invsolve.operators.family import Family
 
 @final
 @dataclass(frozen=True, eq=False, repr=False)
-class Problem(Defined):
+class Problem(TextInNotebook, Defined):
     """A measurement: ``data = noise(operator(x))``, everything but the prior; what `solve` works on.
 
     Parameters

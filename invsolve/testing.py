@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from invsolve.core.conjugate_gradients import inner
+from invsolve.core.notebook import TextInNotebook
 from invsolve.core.torch_state import in_defined_state
 from invsolve.core.validation import Kind, check_int, check_positive, kind_dtype
 from invsolve.errors import OperatorError, invalid_type
@@ -40,7 +41,7 @@ def tolerance(dtype: torch.dtype) -> float:
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class OperatorReport:
+class OperatorReport(TextInNotebook):
     """What `check_operator` found; ``print(report)`` for people.
 
     Attributes

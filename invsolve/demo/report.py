@@ -51,7 +51,8 @@ def assumed(scan: MRIScan, size: Size, results: Mapping[str, Result], cg: TunedW
         f"- Baselines: weights of least error on scans of {size.tuning} phantoms: "
         f"CG-SENSE {cg.weight:.3g}{edges[0]}, TV {tv.weight:.3g} noise std{edges[1]}.",
         *(
-            f"- {name[0].upper()}{name[1:]}: {r.num_samples} samples, strategy {r.strategy}. {r.why} chi^2 per datum "
+            f"- {name[0].upper()}{name[1:]}: {r.num_samples} samples, strategy {r.strategy}. {r.why} "
+            f"{r.certified[0].upper()}{r.certified[1:]}. chi^2 per datum "
             f"{float(r.chi2.mean()):.3f}, about 1 if model and noise level are right."
             for name, r in results.items()
         ),

@@ -10,6 +10,8 @@ from typing import final
 import numpy as np
 from numpy.typing import NDArray
 
+from invsolve.core.notebook import TextInNotebook
+
 LEVEL = 0.02  # false alarms of one report, over all of its tests and items together
 # Shares of the level, by name. Tests by ranks among 255 replicates cannot be below 1/256, and get just that. No report
 # holds more of them than add up to LEVEL (Bonferroni), see `tests/diagnostics/test_check.py`.
@@ -63,7 +65,7 @@ class Check:
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class CheckReport:
+class CheckReport(TextInNotebook):
     """The tests of one result. ``report.passed`` is False if any failed; ``str(report)`` is for people."""
 
     checks: tuple[Check, ...]

@@ -10,21 +10,23 @@ from typing import Any, Self, final
 import torch
 from torch import Tensor
 
-from invsolve.core.arrays import from_real, to_real
+from invsolve.core.arrays import to_real
 from invsolve.core.random import DrawLike, Draws
 from invsolve.core.torch_state import Defined
 from invsolve.core.validation import check_int, kind_dtype
 from invsolve.errors import UnsupportedError, invalid
 from invsolve.gaussian.evidence import Evidence, rounding
 from invsolve.gaussian.law import GaussianLaw
+from invsolve.gaussian.marginals import Marginals, NormalMarginals
 from invsolve.gaussian.systems import DenseSystem, IterativeSystem, System, Update, make_system
+from invsolve.gaussian.variances import CHEAP, entry_variances, mode_factor, mode_stds, root_of_one_plus
 from invsolve.noise import Gaussian
 from invsolve.operators.algebra.algebra import name_of
 from invsolve.operators.base import LinearOperator, Operator
 from invsolve.problem import Problem, checked_problem
 
 _TOLERATED = 1e-2  # residual of a linear solve, in posterior sd of a mode, above which a draw is no draw
-_CHEAP = 2**33  # floating point operations of a factorisation that every solve may spend on its evidence: about 1 s
+_LARGEST = 8192  # real values of which a covariance is formed
 
 
 class Posterior(Defined, abc.ABC):
@@ -43,6 +45,10 @@ class Posterior(Defined, abc.ABC):
 
     def evidence(self) -> Evidence | None:
         """Log p(y) of every item with a bound of its rounding; None where it is not known, or costs seconds."""
+        return None
+
+    def marginals(self) -> Marginals | None:
+        """Mean, std and quantiles of every entry, ``(batch, *shape)``, but for what would take more than a second."""
         return None
 
     def sample(self, n: int, *, seed: int = 0) -> Tensor:
@@ -142,14 +148,26 @@ class GaussianPosterior(Posterior):
 
     @property
     def std(self) -> Tensor:
-        """Posterior standard deviation ``(batch, *shape)`` (complex: of |x - mean|); dense only.
+        """Posterior standard deviation ``(batch, *shape)`` (complex: of |x - mean|).
 
-        It is the same for every item here.
+        Raises UnsupportedError where it is too large to form: use draws.
         """
-        variance = self._mode_factor().square().sum(1)
-        if self.law.mean.is_complex():
-            variance = variance.view(-1, 2).sum(1)
-        std = variance.sqrt().reshape(self.problem.shape).to(self.law.variances.dtype)
+        variance = entry_variances(self.problem, self.law, self.system)
+        if variance is None:
+            variance = self._mode_factor().square().sum(1)
+            if self.law.mean.is_complex():
+                variance = variance.view(-1, 2).sum(1)
+            variance = variance.view(1, *self.problem.shape)
+        return self._spread(variance)
+
+    def marginals(self) -> Marginals | None:
+        if not bool(torch.isfinite(self.mean).all()):  # a linear solve that did not end
+            return None
+        variance = entry_variances(self.problem, self.law, self.system)
+        return NormalMarginals(mean=self.mean, std=None if variance is None else self._spread(variance))
+
+    def _spread(self, variance: Tensor) -> Tensor:
+        std = variance.clamp_min(0).sqrt().to(self.law.variances.dtype)
         return std.expand(len(self.problem.data), *self.problem.shape)
 
     @property
@@ -161,18 +179,18 @@ class GaussianPosterior(Posterior):
         if not isinstance(self.system, DenseSystem):
             return None
         m, n = self.system.matrix.shape
-        return self._evidence(self.system) if 2 * (m + n) * min(m, n) ** 2 <= _CHEAP else None
+        return self._evidence(self.system) if 2 * (m + n) * min(m, n) ** 2 <= CHEAP else None
 
     def _evidence(self, dense: DenseSystem) -> Evidence:
-        scaled = dense.matrix * self._root()
+        scaled = dense.matrix * mode_stds(self.law)
         white = to_real(self._residual(self.law.mean)).double()
         # w^T (I + K K^T)^-1 w = |u|^2 + |w - K u|^2 with u = K^T (I + K K^T)^-1 w: nothing cancels. The determinants of
         # I + K K^T and I + K^T K are equal; the smaller one is factorised.
         if len(scaled) <= scaled.shape[1]:
-            root = _root_of_one_plus(scaled.mT)
+            root = root_of_one_plus(scaled.mT)
             u = torch.cholesky_solve(white.mT, root, upper=True).mT @ scaled
         else:
-            root = _root_of_one_plus(scaled)
+            root = root_of_one_plus(scaled)
             u = torch.cholesky_solve((white @ scaled).mT, root, upper=True).mT
         left = white - u @ scaled.mT  # (I + K K^T)^-1 w
         size = u.square().sum(1) + left.square().sum(1)
@@ -205,33 +223,13 @@ class GaussianPosterior(Posterior):
             )
         return self.system
 
-    def _root(self) -> Tensor:
-        root = self.law.variances.double().sqrt().reshape(-1)
-        return root.repeat_interleave(2) if self.law.mean.is_complex() else root
-
     def _mode_factor(self) -> Tensor:
-        """F with ``covariance = F F^T``: signals of the columns of ``sqrt(v) R^-1``, ``R^T R = I + K^T K``."""
-        dense, root = self._dense(), self._root()
-        n = len(root)
-        if n > 8192:
+        """F with ``covariance = F F^T``."""
+        dense, n = self._dense(), len(mode_stds(self.law))
+        if n > _LARGEST:
             raise UnsupportedError(f"GaussianPosterior: the covariance of {n} values is too large to form. Use draws.")
-        upper = _root_of_one_plus(dense.matrix * root)
-        eye = torch.eye(n, dtype=root.dtype, device=root.device)
-        columns = torch.linalg.solve_triangular(upper, eye, upper=True).mT * root  # rows: R^-T with each mode scaled
-        modes = self.law.modes.to(dtype=torch.float64)
-        complex_ = torch.complex128 if self.law.mean.is_complex() else None
-        return to_real(modes.synthesis(from_real(columns, tuple(modes.mode_shape), complex_))).mT
+        return mode_factor(dense.matrix, self.law)
 
 
 def _posterior(problem: Problem, law: GaussianLaw, system: System) -> GaussianPosterior:
     return GaussianPosterior(problem=problem, law=law, system=system, update=system.factor(law.variances))
-
-
-def _root_of_one_plus(matrix: Tensor) -> Tensor:
-    """Upper triangular R with ``R^T R = I + K^T K``, by QR of K over I.
-
-    Nothing is squared, so that nearly exact data, whose ``K^T K`` drowns the I in rounding, are no trouble.
-    """
-    eye = torch.eye(matrix.shape[1], dtype=matrix.dtype, device=matrix.device)
-    root: Tensor = torch.linalg.qr(torch.cat([matrix, eye]), mode="r").R
-    return root

@@ -19,7 +19,8 @@ from invsolve.problem import Problem
 from invsolve.results.result import Result
 from invsolve.results.solver import Solver
 from invsolve.strategies.base import Strategy
-from invsolve.strategies.choice.candidates import candidates
+from invsolve.strategies.choice.candidates import Candidate, candidates
+from invsolve.strategies.choice.sample_size import FEWEST, default_samples
 from invsolve.strategies.exact import Exact
 from invsolve.strategies.guidance.mmps import MMPS
 
@@ -158,3 +159,9 @@ def choose(problem: Problem, prior: Prior, hierarchy: Hierarchy, scalars: int) -
     if ensemble.gives_evidence:
         return ensemble, f"Given the scalars there is no closed form ({lacking}), so ensembles that give evidence."
     return guided, f"No closed form ({lacking}) and too large for ensembles, so moment-matching guidance."
+
+
+def default_number(problem: Problem, prior: Prior, strategy: Strategy, hierarchy: Hierarchy, scalars: int) -> int:
+    """How many samples an item gets where the caller does not say: as few as there can be where each is a chain."""
+    chains = hierarchy.method == "gibbs" or scalars > MAX_DIMS or not problem.shared
+    return FEWEST if chains else default_samples(problem, prior, [Candidate(strategy=strategy, why="")])

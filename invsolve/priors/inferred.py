@@ -34,6 +34,13 @@ def linear_part(A: Operator) -> Operator:
     return outer if isinstance(outer, LinearOperator) else A
 
 
+def increasing(function: Operator) -> bool:
+    """Whether it is known to be an increasing function of every entry alone."""
+    if isinstance(function, Composed):
+        return increasing(function.outer) and increasing(function.inner)
+    return isinstance(function, EntryMap)
+
+
 def _taken_apart(prior: Prior) -> tuple[Prior, Operator] | None:
     if isinstance(prior, TransformedPrior):
         return prior.base, prior.function

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from invsolve.gaussian.marginals import Marginals
 from invsolve.priors.base import Prior
 from invsolve.problem import Problem, data_fingerprint
 from invsolve.results.certificate import Certificate
@@ -48,14 +49,21 @@ def assemble(
     warnings: tuple[str, ...] = (),
     certificate: Certificate | None = None,
     parameters: Mapping[str, Tensor] | None = None,
+    marginals: Marginals | None = None,
 ) -> Result:
     """The result of ``num_samples`` rows for every item of ``problem``, of which some ``(rows,)`` ``failed``.
 
     ``settings`` are those of the run; what problem and prior say of themselves is added. ``parameters``: scalars
-    inferred with the signal, (rows,) each.
+    inferred with the signal, (rows,) each. ``marginals``: of the items in closed form, which are left out where all
+    rows of an item failed. That a certificate was not reached is a warning.
     """
     lead = (num_samples, len(problem.data)) if problem.batched else (num_samples,)
     weights = output.log_weights
+    if marginals is not None:
+        marginals = marginals if problem.batched else marginals.only_item()
+        marginals = None if bool(failed.view(lead).all(0).any()) else marginals
+    if certificate is not None and not certificate.reached:
+        warnings = (certificate.sentence, *warnings)
     return Result(
         samples=blanked(output.samples, failed).view(*lead, *problem.shape),
         status=Status.from_failures(failed),
@@ -93,6 +101,7 @@ def assemble(
         solver=solver,
         warnings=(*warnings, *output.warnings),
         certificate=certificate,
+        marginals=marginals,
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
+from invsolve.core.notebook import TextInNotebook
 from invsolve.strategies.diagnostics import Diagnostics
 
 MEAN_ERROR = 0.15  # posterior stds: bound (two standard errors) that is asked of the mean of every component
@@ -21,6 +22,17 @@ EVIDENCE = "standard error of the log-evidence (nats)"
 _UNSEEN = "a mode that none of them met is not seen"
 _NO_BOUND = 100.0
 POWER = "power of the likelihood that was reached"
+_SHORT = {  # of a test: what a sentence calls it, its unit, and what a value is multiplied by
+    MEAN_TEST: ("mean", "known to", " posterior std", 1.0),
+    STD_TEST: ("std", "known to", " %", 100.0),
+    ISLANDS: ("weights of the ensembles", "known to", " nats", 1.0),
+    POWER: ("power of the likelihood", "reached:", "", 1.0),
+}
+NOT_TESTED = (  # what a result without a certificate says
+    "not tested: strategy='auto' tests what it finds; this was run once. result.check() and iv.calibrate(..., "
+    "strategy=...) test it"
+)
+NOT_TESTED_SCALARS = "not tested: scalars were inferred with the signal, which no certificate covers; `why` says how"
 
 
 @final
@@ -34,11 +46,12 @@ class Attempt:
     seconds: float
     evaluations: int  # of the denoiser and its derivative, and of the operator and its adjoint, in rows
     text: str
+    tested: bool = True  # whether it says how right it is
 
 
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Certificate:
+class Certificate(TextInNotebook):
     """Whether the samples are draws from the posterior, as far as was tested.
 
     Errors speak of the *distribution* of the samples: few samples of a right distribution have a Monte Carlo error on
@@ -63,6 +76,8 @@ class Certificate:
         What was run, with its cost.
     missing : str
         What was not reached and what it would cost; '' if all was.
+    remedy : str
+        What to do about it, a sentence; '' if nothing is missing.
     looked : str
         How modes were looked for that none of the chains had met, and what that found or why it was left out; '' where
         nothing was to be looked for.
@@ -77,19 +92,10 @@ class Certificate:
     attempts: tuple[Attempt, ...]
     missing: str
     looked: str = ""
+    remedy: str = ""
 
     def __str__(self) -> str:
-        last = self.attempts[-1]
-        if self.exact:
-            head = f"Certified: exact draws from the closed form ({last.strategy})"
-        elif self.reached:
-            head = (
-                f"Certified ({last.strategy}): mean within {float(self.mean_error.max()):.2f} posterior std and std "
-                f"within {float(self.std_error.max()):.0%} in every component (two standard errors)"
-            )
-        else:
-            head = f"Not certified: {self.missing}"
-        lines = [head]
+        lines = [self.sentence[0].upper() + self.sentence[1:]]
         if self.reached and not self.exact:
             lines.append(f"  from independent ensembles that agree; {self.looked or _UNSEEN}")
         lines += [f"  {name}: {said(name, value, digits=3)}" for name, value in self.tests.items()]
@@ -111,6 +117,7 @@ class Certificate:
             "exact": self.exact,
             "missing": self.missing,
             "looked": self.looked,
+            "remedy": self.remedy,
             "tests": dict(self.tests),
         }
         return {**plain, **lists, "attempts": [asdict(a) for a in self.attempts]}
@@ -127,6 +134,7 @@ class Certificate:
                 seconds=float(a["seconds"]),
                 evaluations=int(a["evaluations"]),
                 text=str(a["text"]),
+                tested=bool(a.get("tested", True)),
             )
             for a in value["attempts"]
         )
@@ -137,6 +145,7 @@ class Certificate:
             exact=bool(value["exact"]),
             missing=str(value["missing"]),
             looked=str(value.get("looked", "")),  # files of releases that did not look have none
+            remedy=str(value.get("remedy", "")),
             tests={str(k): float(v) for k, v in value["tests"].items()},
             attempts=attempts,
             passed=torch.tensor(value["passed"], dtype=torch.bool, device="cpu"),
@@ -144,18 +153,40 @@ class Certificate:
         )
 
     def __repr__(self) -> str:
-        found = "exact" if self.exact else "reached" if self.reached else "not reached"
-        return f"Certificate({found}, {len(self.attempts)} attempt(s))"
+        return f"Certificate({self.word}, {len(self.attempts)} attempt(s))"
 
     @property
     def word(self) -> str:
-        """One or two words: exact, certified, not certified."""
-        return "exact" if self.exact else "certified" if self.reached else "not certified"
+        """One of "certified", "not certified" and "not tested": nothing that was run says how right it is."""
+        if self.reached:
+            return "certified"
+        return "not certified" if any(a.tested for a in self.attempts) else "not tested"
+
+    @property
+    def sentence(self) -> str:
+        """The word, and why: what was found, or what was not reached and what to do about it."""
+        last = self.attempts[-1]
+        if self.exact:
+            return f"certified: exact draws from the closed form ({last.strategy})"
+        if self.reached:
+            return (
+                f"certified ({last.strategy}): mean within {float(self.mean_error.max()):.2f} posterior std and std "
+                f"within {float(self.std_error.max()):.0%} in every component (two standard errors)"
+            )
+        return f"{self.word}: {self.missing}" + (f". {self.remedy}" if self.remedy else "")
 
 
 def said(name: str, value: float, *, digits: int = 2) -> str:
     """A test's value in words: an error of a hundred stds is no bound, whatever number stands there."""
     return "none" if name != POWER and value > _NO_BOUND else f"{value:.{digits}g}"
+
+
+def _short(name: str, value: float, limit: float) -> str:
+    """What a test found and what is asked, as part of a sentence: "mean known to 0.5 posterior std (asked: 0.15)"."""
+    what, known, unit, scale = _SHORT[name]
+    if said(name, value) == "none":
+        return f"{what} not known (asked: to {limit * scale:.2g}{unit})"
+    return f"{what} {known} {value * scale:.2g}{unit} (asked: {limit * scale:.2g})"
 
 
 def worst(name: str, value: Tensor) -> float:
@@ -168,15 +199,16 @@ def judged(info: Diagnostics) -> tuple[Tensor, dict[str, Tensor], str]:
     mean_error, std_error, apart = info.mean_error, info.std_error, info.island_error
     assert mean_error is not None and std_error is not None and apart is not None  # of every strategy that is tested
     tests = {MEAN_TEST: 2 * mean_error, STD_TEST: 2 * std_error, ISLANDS: apart}
-    limits = (MEAN_ERROR, STD_ERROR, ISLAND_ERROR)
+    limits = [MEAN_ERROR, STD_ERROR, ISLAND_ERROR]
     good = [value <= limit for value, limit in zip(tests.values(), limits, strict=True)]  # False for NaN
     if info.beta is not None:
         tests[POWER] = info.beta
         good.append(info.beta >= 1)
+        limits.append(1.0)
     passed = torch.stack(good).all(0)
     wrong = [
-        f"{name} {said(name, worst(name, value))}"
-        for (name, value), fine in zip(tests.items(), good, strict=True)
+        _short(name, worst(name, value), limit)
+        for (name, value), fine, limit in zip(tests.items(), good, limits, strict=True)
         if not bool(fine.all())
     ]
     if info.log_evidence_se is not None:  # a figure of its own: samples are right or not without it

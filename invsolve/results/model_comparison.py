@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from invsolve.core.notebook import TextInNotebook
 from invsolve.core.torch_state import in_defined_state
 from invsolve.core.validation import check_positive
 from invsolve.errors import UnsupportedError, invalid, invalid_type
@@ -19,7 +20,7 @@ from invsolve.results.result import Result
 
 @final
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class Comparison:
+class Comparison(TextInNotebook):
     """Models of one data set, weighed; `compare` makes it. ``str(comparison)`` is a table.
 
     Attributes

@@ -15,6 +15,7 @@ from invsolve.core.arrays import from_array
 from invsolve.core.packing import Layout, Part
 from invsolve.core.torch_state import in_defined_state
 from invsolve.errors import FileError, InvsolveError
+from invsolve.gaussian.marginals import Marginals, MixtureMarginals, Moments, NormalMarginals
 from invsolve.results.certificate import Certificate
 from invsolve.results.names import legal
 from invsolve.results.result import Result
@@ -42,6 +43,8 @@ _RUN: dict[str, type | tuple[type, ...]] = {  # what the attribute "run" must ho
     "layout": (list, type(None)),
     "parameters": dict,
     "certificate": (dict, type(None)),
+    "marginals": (str, type(None)),
+    "exact_statistics": list,
 }
 
 
@@ -100,13 +103,18 @@ def _read(file: Any, refuse: Callable[[str], FileError]) -> Result:
     if version.size != 1 or int(version.reshape(())) != VERSION:  # h5netcdf writes an array of length 1
         raise refuse(f"has format version {version.tolist()}, this release reads {VERSION}")
     settings, run = (_mapping(file, key, refuse) for key in ("settings", "run"))
-    run = {"parameters": {}, "certificate": None} | run  # files of releases that had none
+    run = {
+        "parameters": {},
+        "certificate": None,
+        "marginals": None,
+        "exact_statistics": [],
+    } | run  # files of releases that had none
     for key, kind in _RUN.items():
         if not isinstance(run.get(key), kind) or (isinstance(run[key], bool) and kind is not bool):
             raise refuse(f"has no valid entry {key!r} in its attribute 'run'")
     if run["status"] not in Status.__members__:
         raise refuse(f"has an unknown status {run['status']!r}")
-    for key in ("info", "parameters", "warnings", "dims"):
+    for key in ("info", "parameters", "warnings", "dims", "exact_statistics"):
         texts = run[key].values() if isinstance(run[key], dict) else run[key] or ()
         if not all(isinstance(entry, str) for entry in texts):
             raise refuse(f"has no valid entry {key!r} in its attribute 'run'")
@@ -139,8 +147,27 @@ def _read(file: Any, refuse: Callable[[str], FileError]) -> Result:
         warnings=tuple(run["warnings"]),
         dims=None if run["dims"] is None else tuple(run["dims"]),
         units=run["units"],
+        marginals=_marginals(run["marginals"], run["exact_statistics"], variable, refuse),
         certificate=None if run["certificate"] is None else Certificate.from_dict(run["certificate"]),
     )
+
+
+def _marginals(
+    kind: str | None, exact: list[str], variable: Callable[..., Tensor], refuse: Callable[[str], FileError]
+) -> Marginals | None:
+    """Of a closed form, what a file can hold of it."""
+    if kind is None:
+        return None
+    if kind not in ("normal", "mixture", "moments"):
+        raise refuse(f"has unknown marginals {kind!r}")
+    mean = variable("mean", *_NUMBERS)
+    std = variable("std", *_NUMBERS[:2]) if "std" in exact else None
+    if kind == "mixture":
+        if std is None:
+            raise refuse("has a mixture without its std")
+        parts = {n: variable(f"marginal_{n}", *_NUMBERS[:2]) for n in ("weights", "means", "stds")}
+        return MixtureMarginals(mean=mean, std=std, **parts)
+    return (NormalMarginals if kind == "normal" else Moments)(mean=mean, std=std)
 
 
 def _variable(file: Any, key: str, dtypes: tuple[str, ...], refuse: Callable[[str], FileError]) -> Tensor:

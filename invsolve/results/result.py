@@ -56,7 +56,8 @@ class Result(PosteriorSamples):
     info : mapping of str to Tensor, shape (num_samples, [batch])
         What the strategy says of itself: "log_evidence", "residual", ...
     parameters : mapping of str to Tensor, shape (num_samples, [batch])
-        Scalars inferred with the signal ("noise.std", "prior.length"); ``result[name]`` is their posterior.
+        Scalars inferred with the signal ("noise.std", "prior.length"), a value a sample. ``result[name]`` is the
+        posterior of one, with ``result[name].mean``, ``.std`` and ``.interval(0.9)`` as for the signal.
     layout : Layout, optional
         The parts of a packed signal; ``result[name]`` is the posterior of one.
     problem, prior, solver : optional
@@ -64,7 +65,9 @@ class Result(PosteriorSamples):
     warnings : tuple of str
         What a reader of the samples must know although every number is finite.
     certificate : Certificate, optional
-        Of ``strategy="auto"``: what was tested.
+        Of ``strategy="auto"``, and of `Exact`: what was tested.
+    marginals : Marginals, optional
+        Mean, std and quantiles of every entry in closed form: statistics are then these (`exact_statistics`).
     dims : tuple of str, optional
         Names of the signal's axes; taken from the problem when it has them.
     units : str
@@ -83,14 +86,19 @@ class Result(PosteriorSamples):
 
     def __repr__(self) -> str:
         number = int(self.failed.sum())
-        failed = f", failed={number} of {self.failed.numel()}" if number else ""
+        failed = f", {self.status.name}, failed={number} of {self.failed.numel()}" if number else ""
         name = str(self.samples.dtype).removeprefix("torch.")
-        certified = f", {self.certificate.word}" if self.certificate is not None else ""
+        exact = [statistic for statistic in self.exact_statistics if statistic in ("mean", "std")]
+        closed = f", exact {' and '.join(exact)}" if exact else ""
         said = f", {len(self.warnings)} in `warnings`" if self.warnings else ""
         return (
-            f"Result(samples={tuple(self.samples.shape)} {name}, {self.status.name}{certified}{failed}, "
+            f"Result({self.certified_word}, samples={tuple(self.samples.shape)} {name}{closed}{failed}, "
             f"strategy={' '.join(self.strategy.split())}, nfe={self.nfe:g}, {self.seconds:.3g} s{said})"
         )
+
+    def __str__(self) -> str:
+        """The one line of the ``repr``, and unless it is certified a second one that says why."""
+        return repr(self) if self.certified_word == "certified" else f"{self!r}\n  {self.certified}"
 
     def summary(self) -> str:
         """What was assumed and what it cost, in several lines of text."""
@@ -111,6 +119,9 @@ class Result(PosteriorSamples):
 
     def to_xarray(self) -> xarray.Dataset:
         """Samples, statistics and account as an xarray.Dataset with dims 'sample', 'item' and the signal's.
+
+        ``mean`` and ``std`` are those of the result: the closed form's where ``exact_statistics`` says so (an attribute
+        "statistics" of the variables, too), which ``dataset.samples.mean("sample")`` is not.
 
         Returns
         -------

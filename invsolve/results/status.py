@@ -15,7 +15,7 @@ class Status(enum.Enum):
     ``status.value`` is the sentence; ``result.status is iv.Status.SUCCESS`` is what a program asks.
     """
 
-    SUCCESS = "Every sample is finite."
+    SUCCESS = "Every sample is finite; whether they are those of the posterior, `result.certified` says."
     SOME_FAILED = (
         "Some samples became NaN or infinite; they are kept as NaN, excluded from every statistic and counted. "
         "Look at result.failed; try smaller steps, float64, or check the scale of the prior against the data."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import final
+from typing import Any, final
 
 from torch import Tensor
 
@@ -26,6 +26,7 @@ class StrategyOutput:
     chunk: int  # rows that were run at once
     warnings: tuple[str, ...] = ()
     stopped: bool = False  # before its last step
+    bound: Any = None  # what the strategy prepared for all items, where that was once
 
     @property
     def evaluations(self) -> int:

@@ -9,12 +9,13 @@ import io
 import torch
 from torch import Tensor
 
-from invsolve.plotting import central_image
+from invsolve.plotting import central_image, plot_result
 from invsolve.progress import duration
 from invsolve.results.named import named_rows
 from invsolve.results.posterior_samples import PosteriorSamples
 
 _THUMBNAILS = 4  # items shown
+_COLOURS = {"certified": "green", "not certified": "red", "not tested": "darkorange"}
 
 
 def summary(result: PosteriorSamples) -> str:
@@ -31,12 +32,10 @@ def _heading(result: PosteriorSamples) -> str:
 
 
 def _rows(result: PosteriorSamples) -> list[tuple[str, str]]:
-    rows = [("status", f"{result.status.name}. {result.status.value}")]
+    rows = [("certificate", result.certified), ("status", f"{result.status.name}. {result.status.value}")]
     if bool(result.failed.any()):
         rows.append(("failed", f"{int(result.failed.sum())} of {result.failed.numel()} samples"))
     rows.append(("strategy", f"{result.strategy}: {result.why}"))
-    if result.certificate is not None:
-        rows.append(("certificate", str(result.certificate).splitlines()[0]))
     if result.problem is not None:
         rows.append(("problem", repr(result.problem)))
     if result.prior is not None:
@@ -48,6 +47,7 @@ def _rows(result: PosteriorSamples) -> list[tuple[str, str]]:
     rows.extend((name, _parameter(result, name)) for name in result.parameters)
     if (evidence := _evidence(result)) is not None:
         rows.append(("log evidence", evidence))
+    rows.append(("statistics", _statistics(result)))
     rows.append(("effective samples", _range(result.ess) + (" per item" if result.batched else "")))
     calls = ", ".join(f"{name} {number}" for name, number in result.operator_calls.items())
     each = f"{result.nfe:g} denoiser evaluations and {result.vjps:g} differentiations a sample"
@@ -59,6 +59,25 @@ def _rows(result: PosteriorSamples) -> list[tuple[str, str]]:
     rows.append(("versions", ", ".join(f"{name} {value}" for name, value in result.versions.items()) or "not recorded"))
     rows.extend(("warning", warning) for warning in result.warnings)
     return rows
+
+
+def _statistics(result: PosteriorSamples) -> str:
+    """What mean, std and quantiles are of."""
+    exact = result.exact_statistics
+    names = ("mean", "std", "quantile", "interval")
+    sampled = [name for name in names if name not in exact and not (result.samples.is_complex() and name in names[2:])]
+    words = [f"{' and '.join(exact[:2])}{', quantiles and intervals' * (len(exact) > 2)} exact, of the closed form"]
+    words = words if exact else []
+    if sampled:
+        least = float(result.ess.min())
+        error = f", whose mean is known to {least**-0.5:.2g} posterior std" if "mean" in sampled and least > 0 else ""
+        words.append(f"{_joined(sampled)} of the samples{error}")
+    return "; ".join(words)
+
+
+def _joined(names: list[str]) -> str:
+    names = [{"quantile": "quantiles", "interval": "intervals"}.get(name, name) for name in names]
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def _chi2(result: PosteriorSamples) -> str:
@@ -103,14 +122,16 @@ def html(result: PosteriorSamples) -> str:
         for key, value in _rows(result)
     )
     return (
-        f"<div><p><b>{markup.escape(_heading(result))}</b></p>{_thumbnails(result)}"
+        f"<div><p><b>{markup.escape(_heading(result))}</b></p>"
+        f"<p style='color:{_COLOURS[result.certified_word]}'><b>{markup.escape(result.certified)}</b></p>"
+        f"{_thumbnails(result)}"
         f"<table style='font-size:smaller'>{cells}</table></div>"
     )
 
 
 def _thumbnails(result: PosteriorSamples) -> str:
     if sum(n > 1 for n in result.shape) < 2:
-        return ""
+        return _lines(result)
     items = min(_THUMBNAILS, result.samples.shape[1]) if result.batched else 1
     figures = []
     for item in range(items):
@@ -124,6 +145,19 @@ def _thumbnails(result: PosteriorSamples) -> str:
             )
     more = result.samples.shape[1] - items if result.batched else 0
     return "<div>" + "".join(figures) + (f"<p>and {more} more items</p>" if more else "") + "</div>"
+
+
+def _lines(result: PosteriorSamples) -> str:
+    """Of signals along one axis, or numbers, the figures of `plot`."""
+    from invsolve.core.notebook_figure import png
+
+    good = (~result.failed).any(0).reshape(-1).nonzero()[:, 0].tolist()  # items
+    images = []
+    for b in good[:_THUMBNAILS]:
+        code = base64.b64encode(png(plot_result(result, item=b), dpi=80)).decode()
+        images.append(f"<img alt='item {b}' src='data:image/png;base64,{code}'>")
+    more = len(good) - len(images)
+    return "<div>" + "".join(images) + (f"<p>and {more} more items</p>" if more else "") + "</div>"
 
 
 def _png(image: Tensor, cmap: str) -> str:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from invsolve.core.files import atomic_write
 from invsolve.errors import invalid_type
+from invsolve.gaussian.marginals import Marginals, MixtureMarginals, NormalMarginals
 from invsolve.results.names import axis_names, legal, printable
 from invsolve.results.posterior_samples import PosteriorSamples
 
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 
 VERSION = 1
 MARK = "invsolve_result"  # attribute: the version of this format
+_KINDS: dict[type[Marginals], str] = {NormalMarginals: "normal", MixtureMarginals: "mixture"}  # others: mean and std
+# Variables of a mixture, and whether they have the signal's axes.
+_COMPONENTS = {"marginal_weights": False, "marginal_means": True, "marginal_stds": True}
 
 
 def to_xarray(result: PosteriorSamples) -> xarray.Dataset:
@@ -31,14 +35,15 @@ def to_xarray(result: PosteriorSamples) -> xarray.Dataset:
     item = ("item",) if result.batched else ()
     info = {name: f"info_{legal(name)}" for name in result.info}
     parameters = {name: f"parameter_{legal(name)}" for name in result.parameters}
-    taken = {"sample", "item", "samples", "mean", "std", "chi2", "failed", "log_weights"}
+    taken = {"sample", "item", "samples", "mean", "std", "chi2", "failed", "log_weights", "component", *_COMPONENTS}
     dims = result.dims or tuple(f"axis_{i}" for i in range(len(result.shape)))
     signal = axis_names(dims, {*taken, *info.values(), *parameters.values()})
     units = {"units": printable(result.units)} if result.units else {}
+    whose = {name: "closed form" if name in result.exact_statistics else "samples" for name in ("mean", "std")}
     variables: dict[str, tuple[Any, ...]] = {
         "samples": (("sample", *item, *signal), _numpy(result.samples), units),
-        "mean": ((*item, *signal), _numpy(result.mean), units),
-        "std": ((*item, *signal), _numpy(result.std), units),
+        "mean": ((*item, *signal), _numpy(result.mean), {**units, "statistics": whose["mean"]}),
+        "std": ((*item, *signal), _numpy(result.std), {**units, "statistics": whose["std"]}),
         "chi2": (("sample", *item), _numpy(result.chi2), {"long_name": "chi^2 per datum"}),
         "failed": (("sample", *item), _numpy(result.failed)),
     }
@@ -46,6 +51,11 @@ def to_xarray(result: PosteriorSamples) -> xarray.Dataset:
         variables["log_weights"] = (("sample", *item), _numpy(result.log_weights))
     for names, values in ((info, result.info), (parameters, result.parameters)):
         variables |= {names[key]: (("sample", *item), _numpy(value)) for key, value in values.items()}
+    marginals = result.marginals
+    if isinstance(marginals, MixtureMarginals):
+        for name, axes in _COMPONENTS.items():
+            value = getattr(marginals, name.removeprefix("marginal_"))
+            variables[name] = ((*item, "component", *(signal if axes else ())), _numpy(value))
     layout = None if result.layout is None else [dataclasses.asdict(part) for part in result.layout.parts]
     run = {
         "status": result.status.name,
@@ -64,6 +74,8 @@ def to_xarray(result: PosteriorSamples) -> xarray.Dataset:
         "dims": result.dims,
         "units": result.units,
         "layout": layout,
+        "marginals": None if marginals is None else _KINDS.get(type(marginals), "moments"),
+        "exact_statistics": list(result.exact_statistics[:2]),
         "certificate": None if result.certificate is None else result.certificate.to_dict(),
     }
     attrs = {MARK: VERSION, "settings": _json("settings", dict(result.settings)), "run": _json("run", run)}

@@ -20,6 +20,7 @@ class EntryLaw:
         Of this law in a mixture of such, whose weights sum to 1; 0 for the only one.
     transport : callable
         Maps standard normal ``z`` ``(rows, *shape)``, float64, to signals ``(rows, *shape)``, float64, entry by entry.
+        An object that can be pickled (no lambda): results keep it.
     """
 
     log_weight: float
@@ -28,5 +29,14 @@ class EntryLaw:
 
 def normal_entries(mean: Tensor, variances: Tensor, log_weight: float = 0.0) -> EntryLaw:
     """``N(mean, variances)``, each ``(*shape)``, entry by entry."""
-    mean, std = mean.double(), variances.double().sqrt()
-    return EntryLaw(log_weight=log_weight, transport=lambda z: mean + std * z)
+    return EntryLaw(log_weight=log_weight, transport=_Scaled(mean.double(), variances.double().sqrt()))
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class _Scaled:
+    mean: Tensor
+    std: Tensor
+
+    def __call__(self, z: Tensor) -> Tensor:
+        return self.mean + self.std * z

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
@@ -15,15 +15,18 @@ from torch import Tensor
 from invsolve.core.random import DrawLike, Draws
 from invsolve.errors import OperatorError
 from invsolve.gaussian.evidence import Evidence
+from invsolve.gaussian.marginals import LARGEST as LARGEST_KEPT
+from invsolve.gaussian.marginals import Marginals, Moments
 from invsolve.gaussian.posterior import Posterior
 from invsolve.problem import Problem
+from invsolve.separable.columns import of_columns
 from invsolve.separable.density import Densities, resolve
 from invsolve.separable.laws import EntryLaw
+from invsolve.separable.marginals import EntryMarginals
 from invsolve.separable.structure import datum_entries
 
 LARGEST, LARGEST_IN_ALL = 2**17, 2**20  # entries of an item, and of all: each keeps about 4 kB
 _PAIRS = 8  # of signals that the structure is found by
-_AT_ONCE = 2**22  # entries that are evaluated at once
 _LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
 _COMPANY = 32  # signals in which every entry is looked at again
 _GOLDEN = (math.sqrt(5) - 1) / 2  # quantiles of neighbours are spread evenly
@@ -144,6 +147,23 @@ class SeparablePosterior(Posterior):
         """Posterior standard deviations ``(rows, *shape)``, as exact as the densities."""
         return self._moments[1]
 
+    def marginals(self) -> Marginals | None:
+        """Quantiles for a single law, whose densities are not too many to keep."""
+        if not bool(torch.isfinite(self.known.log[self.items]).all()):  # data that no signal of the prior explains
+            return None
+        densities = self.parts[0].densities
+        if len(self.parts) > 1 or densities.log.numel() > LARGEST_KEPT:
+            return Moments(mean=self.mean, std=self.std)
+        n = prod(self.problem.shape)
+        return EntryMarginals(
+            mean=self.mean,
+            std=self.std,
+            shape=self.problem.shape,
+            law=self.parts[0].law,
+            densities=densities,
+            owner=(self.items[:, None] * n + torch.arange(n, device=self.items.device)).flatten(),
+        )
+
     @cached_property
     def _moments(self) -> tuple[Tensor, Tensor]:
         shape, n = self.problem.shape, prod(self.problem.shape)
@@ -215,20 +235,3 @@ class _Likelihood:
         log = torch.where(log.isnan() | (log == math.inf), -math.inf, log)
         sums = log.new_zeros(len(z), items, prod(problem.shape) + 1)
         return sums.scatter_add(2, self.entry.expand(log.shape), log)
-
-
-def of_columns(f: Callable[[Tensor], Tensor], column: Tensor, z: Tensor, count: int) -> Tensor:
-    """``f`` of ``z`` ``(k, q)``; f takes and gives tables ``(rows, count)``, and row i of z is in ``column[i]``."""
-    order = torch.argsort(column, stable=True)
-    ordered = column[order]
-    rank = torch.empty_like(column)
-    rank[order] = torch.arange(len(order), device=order.device) - torch.searchsorted(ordered, ordered)
-    out, width = torch.empty_like(z), z.shape[1]
-    step = max(1, _AT_ONCE // (count * width))
-    for first in range(0, int(rank.max()) + 1, step):
-        chosen = ((rank >= first) & (rank < first + step)).nonzero()[:, 0]
-        row, own = rank[chosen] - first, column[chosen]
-        table = z.new_zeros(int(row.max()) + 1, width, count)
-        table[row, :, own] = z[chosen]
-        out[chosen] = f(table.flatten(0, 1)).view(table.shape)[row, :, own]
-    return out

@@ -128,7 +128,9 @@ class BestSoFar:
         info = Diagnostics.from_mapping(dict(found.info) | evidence)
         return replace(self, passed=passed, doubt=doubt, tests=tests, found=replace(found, info=info))
 
-    def certificate(self, batched: bool, attempts: tuple[Attempt, ...], missing: str, looked: str = "") -> Certificate:
+    def certificate(
+        self, batched: bool, attempts: tuple[Attempt, ...], missing: str, looked: str = "", remedy: str = ""
+    ) -> Certificate:
         nan = torch.full(self.passed.shape, math.nan, dtype=torch.float64, device="cpu")
 
         def per_item(v: Tensor) -> Tensor:
@@ -147,5 +149,6 @@ class BestSoFar:
             attempts=attempts,
             missing="" if reached else missing,
             looked=looked,
+            remedy="" if reached else remedy,
             tests={k: worst(k, v[~v.isnan()]) for k, v in self.tests.items() if k != ERROR and not v.isnan().all()},
         )

@@ -15,7 +15,7 @@ import torch
 from invsolve.core.random import DrawLike
 from invsolve.operators.base import Operator
 from invsolve.priors.base import Prior
-from invsolve.priors.inferred import as_inferred
+from invsolve.priors.inferred import as_inferred, increasing
 from invsolve.problem import Problem
 from invsolve.results.result import Result
 from invsolve.results.solver import Solver
@@ -53,8 +53,11 @@ class ChangeOfVariables:
             x = torch.cat([function._apply(rows) for rows in torch.split(u, max(1, _BLOCK // max(1, u[0].numel())))])
         moved = found._derive(x.view(*found.samples.shape[:lead], *x.shape[1:]), "the signal")  # without dims and units
         problem, prior = self.given
+        known = found.marginals if increasing(function) else None
+        marginals = None if known is None else known.through(function.to(dtype=torch.float64))
         return replace(
             moved,
+            marginals=marginals,
             problem=problem,
             prior=prior,
             solver=None if found.solver is None else MappedSolver(change=self, inner=found.solver, found=found),

@@ -57,7 +57,7 @@ def escalate(
         run.guided(candidate, len(candidates))
     best = run.best
     assert best is not None
-    certificate = best.certificate(request.problem.batched, tuple(run.attempts), run.missing, run.looked)
+    certificate = best.certificate(request.problem.batched, tuple(run.attempts), run.missing, run.looked, run.remedy)
     return best.found, best.candidate, certificate
 
 
@@ -75,6 +75,7 @@ class _Escalation:
     looked: str = ""
     needs: str = ""  # what a budget that is too small for any strategy should be
     stopped: bool = False
+    refused: bool = False  # there was more to try, and no time for it
     row: Amount = field(default_factory=Amount)  # what one costs, where that was tried
     # What a kind's first candidate took, for all items, and its relative cost.
     taken: dict[tuple[str, float], tuple[Amount, float]] = field(default_factory=dict)
@@ -82,6 +83,16 @@ class _Escalation:
     @property
     def batch(self) -> int:
         return len(self.request.problem.data)
+
+    @property
+    def remedy(self) -> str:
+        """What to do where the certificate is not reached."""
+        if not any(a.tested for a in self.attempts):
+            more = "A larger budget would run ensembles, which are tested; " if self.refused else ""
+            return f"{more}result.check() and iv.calibrate(A, prior, noise=...) test it"
+        if self.stopped or self.refused:
+            return "Give a larger budget"
+        return "No strategy is left to try: look at result.check(), and at a narrower prior or parameters on one scale"
 
     @property
     def sizes(self) -> bool:
@@ -103,6 +114,7 @@ class _Escalation:
                 kept = [c for f in fallbacks if (c := fit(f, _KEPT_BACK))]
                 self.spending.kept_back = _KEPT_BACK if kept else 0.0
                 return [small, *tries[index + 1 :]], kept
+        self.refused = True
         if problem.linear and fallbacks and (guided := fit(fallbacks[0])):
             why = "No ensemble would end within the budget, so moment-matching guidance, an approximation here."
             return [replace(guided, why=why, is_fallback=False)], []
@@ -118,7 +130,7 @@ class _Escalation:
             if refusal := self.spending.refusal(expected, short(candidate.strategy)):
                 fits = smaller(candidate, _USED * expected.into(self.spending.left()), self.best.candidate)
                 if not self.sizes or fits is None:
-                    self.missing = f"{self.missing}; {refusal}"
+                    self.missing, self.refused = f"{self.missing}; {refusal}", True
                     return False
                 candidate = fits
         passed = self._improve(candidate, items, number)
@@ -238,6 +250,7 @@ class _Escalation:
                 seconds=found.seconds,
                 evaluations=found.evaluations,
                 text=text,
+                tested=candidate.tested,
             )
         )
 

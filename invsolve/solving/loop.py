@@ -55,6 +55,7 @@ class FinishedRows:
     chunk: int = 0
     warnings: tuple[str, ...] = ()
     stopped: bool = False  # before the last step, by `ChunkedRun.over`
+    bound: Any = None  # what the strategy prepared, where that was once for all items
     saved_at: float = field(default_factory=time.monotonic)  # when a checkpoint was last written
     steps_since: int = 0  # steps of chunks run since then
 
@@ -77,6 +78,7 @@ class FinishedRows:
             chunk=self.chunk,
             warnings=self.warnings,
             stopped=self.stopped,
+            bound=self.bound,
         )
 
 
@@ -140,6 +142,7 @@ class ChunkedRun:
                     given = version(of_items.data)
                     with tally() as calls:
                         bound = self.strategy.bind(of_items, self.prior)
+                    done.bound = bound if len(self.groups) == 1 and self.keys is None else None
                     done.calls += calls if resume is None and position == first else Counter()
                     self._unchanged("bind", of_items.data, given)
                 while position < last:
@@ -148,7 +151,7 @@ class ChunkedRun:
                         rows = group.rows[position - first : position - first + count]
                         self._chunk(done, position, rows, group, bound, resume)
                     except (RuntimeError, MemoryError) as error:
-                        if not _out_of_memory(error) or chunk == 1 or self.keys is not None:
+                        if not out_of_memory(error) or chunk == 1 or self.keys is not None:
                             raise
                         chunk, resume = max(1, chunk // 2), None
                         done.chunk = chunk
@@ -301,7 +304,8 @@ class ChunkedRun:
         return found, meta["position"], (meta["step"], state, Counter(meta["calls_now"]))
 
 
-def _out_of_memory(error: BaseException) -> bool:
+def out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, on any device."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
     text = str(error).lower()

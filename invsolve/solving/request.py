@@ -29,6 +29,7 @@ from invsolve.solving.loop import ChunkedRun, DrawFactory, Over, never
 from invsolve.solving.particle_evidence import particle_evidence
 from invsolve.solving.rows import TILE
 from invsolve.strategies.choice.candidates import Candidate
+from invsolve.strategies.choice.sample_size import default_samples
 from invsolve.strategies.diagnostics import Diagnostics
 from invsolve.strategies.mcmc.convergence import between_islands
 from invsolve.strategies.smc.smc import SMC
@@ -69,6 +70,10 @@ class SolveRequest:
             keys=[self.keys[b] for b in index],
             draws=lambda chosen, samples: own([index[b] for b in chosen], samples),
         )
+
+    def sized(self, num_samples: int | None, candidates: Sequence[Candidate]) -> SolveRequest:
+        """With so many samples, or as many as these strategies get where the caller does not say."""
+        return replace(self, num_samples=num_samples or default_samples(self.problem, self.prior, candidates))
 
     def run(self, candidate: Candidate, number: int = 0, over: Over = never) -> StrategyOutput:
         """Run one strategy.

@@ -15,7 +15,7 @@ from invsolve.core.torch_state import in_defined_state
 from invsolve.core.validation import kind_dtype
 from invsolve.errors import OperatorError, SolveError, UnsupportedError, invalid
 from invsolve.hyperparameters.infer import infer
-from invsolve.hyperparameters.request import Hierarchy, HyperparameterRequest, choose
+from invsolve.hyperparameters.request import Hierarchy, HyperparameterRequest, choose, default_number
 from invsolve.hyperparameters.unknowns import Unknowns
 from invsolve.noise import Gaussian
 from invsolve.operators.base import Operator
@@ -26,6 +26,7 @@ from invsolve.progress import NoProgress, Progress
 from invsolve.results.result import Result
 from invsolve.results.status import Status
 from invsolve.solving.change_of_variables import ChangeOfVariables
+from invsolve.solving.closed_form import with_marginals
 from invsolve.solving.escalation import escalate
 from invsolve.solving.loop import DrawFactory
 from invsolve.solving.pricing import affordable, affords_quadrature
@@ -47,6 +48,7 @@ from invsolve.solving.validation import (
 )
 from invsolve.strategies.base import Strategy
 from invsolve.strategies.choice.candidates import Candidate, candidates
+from invsolve.strategies.choice.sample_size import FEWEST
 from invsolve.strategies.exact import Exact, by_quadrature
 
 
@@ -59,7 +61,7 @@ def solve(
     noise: Any = None,
     strategy: Strategy | str = "auto",
     budget: Budget | float | None = None,
-    num_samples: int = 16,
+    num_samples: int | None = None,
     seed: int = 0,
     item_ids: Sequence[int | str] | None = None,
     chunk: int | None = None,
@@ -99,10 +101,13 @@ def solve(
         Of ``"auto"``: seconds (60 unless given) or an `iv.Budget`. With one that was given ensembles are made as small
         as it takes, and chains that are still over it stop where they are; without one, a try that was begun is
         finished. Part of what is left when chains are certified goes into a look for modes that they missed.
-    num_samples : int
-        Draws for every item. Draw k of item b depends on ``seed``, b (or ``item_ids[b]``) and k only (particles and
-        chains: and on ``num_samples``; with "auto" and a budget also on the ensembles that it had room for, which
-        shrink with the batch): not on the batch or on ``chunk``, up to the last bits of torch's kernels.
+    num_samples : int, optional
+        Draws for every item. Unless given 199 where they are cheap (from a closed form, or picked from particles and
+        chains that are run anyway; at most 2^18 values in all), else 19, whose smallest and largest are a 90 %
+        interval. Draw k of item b depends on ``seed``, b (or ``item_ids[b]``) and k only (particles and chains: and on
+        ``num_samples``; with "auto" and a budget also on the ensembles that it had room for, which shrink with the
+        batch): not on the batch or on ``chunk``, up to the last bits of torch's kernels. Whatever their number, mean
+        and std of a closed form are exact (``result.exact_statistics``).
     seed : int
         What every random number is made from; no global generator is touched.
     item_ids : sequence of int or str, optional
@@ -121,7 +126,8 @@ def solve(
         ``(items, samples) -> source``, replaces the source of random numbers (for tests).
     hierarchy : Hierarchy, optional
         How unknown scalars are inferred: the noise level, scalars of the prior (`iv.priors.Family`) or of the operator
-        (`iv.operators.Family`), for every item with the signal; see ``result.parameters``.
+        (`iv.operators.Family`), for every item with the signal; ``result["noise.std"]`` is
+        the posterior of one, ``result["noise.std"].mean`` its mean.
     weighted : bool
         With a strategy that weighs its samples (`SMC`, `MCGDiff`): True leaves the weights in ``result.log_weights``,
         and the samples alone are then no draws; False, the default, resamples them to equal weights. ``info["ess"]``
@@ -133,7 +139,8 @@ def solve(
     Returns
     -------
     Result
-        Samples ``(num_samples, [batch,] *A.in_shape)``, their statistics, and an account of how they were obtained.
+        Samples ``(num_samples, [batch,] *A.in_shape)``, statistics, and an account of how they were obtained;
+        ``result.certified`` says whether they were seen to be the posterior's.
 
     Raises
     ------
@@ -185,7 +192,7 @@ def solve(
             chosen, why = choose(*typical, how, len(unknowns.names))
         spending = Spending(budget=limit) if limit is not None else None
         if spending is not None:
-            chosen = affordable(chosen, *typical, how, len(unknowns.names), spending.left(), num_samples)
+            chosen = affordable(chosen, *typical, how, len(unknowns.names), spending.left(), num_samples or FEWEST)
         check_units(*typical)
         warnings = derivative_warning(*typical) + filler_warning(*typical) + level_warnings(typical[1], chosen)
         whole = StrategySolver(prior=typical[1], strategy=chosen, chunk=chunk, reproducible=reproducible)
@@ -196,7 +203,7 @@ def solve(
             hierarchy=how,
             seed=seed,
             keys=keys,
-            num_samples=num_samples,
+            num_samples=num_samples or default_number(*typical, chosen, how, len(unknowns.names)),
             warnings=warnings,
         )
         if spending is None:
@@ -218,7 +225,7 @@ def solve(
     request = SolveRequest(
         problem=problem,
         prior=prior,
-        num_samples=num_samples,
+        num_samples=num_samples or FEWEST,
         seed=seed,
         keys=keys,
         draws=draws or keyed(seed, keys, problem.data.device),
@@ -231,25 +238,34 @@ def solve(
     certificate = None
     if isinstance(strategy, Strategy):
         candidate = Candidate(strategy=strategy, why=f"Chosen by the caller. {strategy.note}".strip())
-        output = request.run(candidate)
+        request = request.sized(num_samples, [candidate])
+        if isinstance(strategy, Exact):
+            output, candidate, certificate = escalate(request, [candidate], None)
+        else:
+            output = request.run(candidate)
     else:
         timed = limit is not None and not (saved and math.isfinite(limit.limit))
         closed = not timed or affords_quadrature(problem, prior, Spending(budget=limit or Budget()).left())
 
         def in_order(quadrature: bool) -> list[Candidate]:
-            return candidates(problem, prior, num_samples, rows_alone=reproducible, quadrature=quadrature)
+            number = num_samples or FEWEST
+            return candidates(problem, prior, number, rows_alone=reproducible, quadrature=quadrature)
 
         try:
-            output, candidate, certificate = escalate(request, in_order(closed), limit)
+            request = request.sized(num_samples, tries := in_order(closed))
+            output, candidate, certificate = escalate(request, tries, limit)
         except OperatorError:  # entries meet where the posterior lies, and only there
             if not closed or not by_quadrature(problem, prior) or isinstance(in_order(False)[0].strategy, Exact):
                 raise
-            output, candidate, certificate = escalate(request, in_order(False), limit)
+            request = request.sized(num_samples, tries := in_order(False))
+            output, candidate, certificate = escalate(request, tries, limit)
     if candidate.strategy.couples != "nothing":
         chunk = None  # rows that see each other run together, whatever the chunk is for others
     solver = StrategySolver(prior=prior, strategy=candidate.strategy, chunk=chunk, reproducible=reproducible)
     warnings += level_warnings(prior, candidate.strategy)
-    return _returned(change.back(solver.result(request, output, candidate.why, warnings, certificate)), throw)
+    output, marginals = with_marginals(request, candidate.strategy, output)
+    found = solver.result(request, output, candidate.why, warnings, certificate, marginals)
+    return _returned(change.back(found), throw)
 
 
 @in_defined_state

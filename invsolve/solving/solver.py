@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, final
 import torch
 
 from invsolve.core.random import DrawLike, Draws
+from invsolve.gaussian.marginals import Marginals
 from invsolve.priors.base import Prior
 from invsolve.problem import Problem
 from invsolve.progress import NoProgress
@@ -80,6 +81,7 @@ class StrategySolver:
         why: str,
         warnings: tuple[str, ...] = (),
         certificate: Certificate | None = None,
+        marginals: Marginals | None = None,
     ) -> Result:
         """What this solver found for a request, with the warnings that its rows deserve."""
         num_samples, batch, weights = request.num_samples, len(request.problem.data), output.log_weights
@@ -101,6 +103,7 @@ class StrategySolver:
             settings={"reproducible": self.reproducible},
             warnings=warnings,
             certificate=certificate,
+            marginals=marginals,
         )
 
     def check(self, result: Result, *, solves: bool | None = None) -> CheckReport:

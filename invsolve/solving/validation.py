@@ -96,7 +96,8 @@ def check_options(
     *, num_samples: Any, seed: Any, chunk: Any, reproducible: Any, throw: Any, weighted: Any, progress: Any, draws: Any
 ) -> None:
     """Raise unless the options of `solve` that need no problem are what they must be."""
-    check_int("solve", "num_samples", num_samples, minimum=1)
+    if num_samples is not None:
+        check_int("solve", "num_samples", num_samples, minimum=1)
     check_int("solve", "seed", seed)
     if chunk is not None:
         check_int("solve", "chunk", chunk, minimum=1)

@@ -8,6 +8,7 @@ from typing import Self, final
 from torch import Tensor
 
 from invsolve.gaussian.evidence import Evidence
+from invsolve.gaussian.marginals import Marginals
 from invsolve.gaussian.posterior import Posterior, not_linear_gaussian
 from invsolve.priors.base import Prior
 from invsolve.priors.capabilities import HasPosterior
@@ -32,6 +33,10 @@ class BoundExact:
 
     posterior: Posterior
     evidence: Evidence | None
+
+    def marginals(self) -> Marginals | None:
+        """See `Posterior.marginals`."""
+        return self.posterior.marginals()
 
     def take(self, index: Tensor) -> Self:
         if self.evidence is None:

@@ -70,15 +70,16 @@ def test_the_table_has_every_row_and_its_numbers_are_in_the_text(done):
 def test_the_posterior_is_the_exact_one_and_beats_zero_filling(done):
     """The margin is the posterior's own: it states the squared error of its mean, and zero filling is beyond that.
 
-    Stated: the variance summed over the head, times 1 + 1/n for a mean of n samples. The slice is no draw of the prior,
-    whence a factor 1.5 either way.
+    Stated: the variance summed over the head, of samples; the mean is exact. The slice is no draw of the prior, whence a
+    factor 1.5 either way.
     """
     found, _ = done
     exact = found.results[FIELD]
     assert exact.strategy == "Exact"
     truth, head = found.scan.truth, in_head(found.scan)
     squared = {name: float((image - truth)[head].abs().square().sum()) for name, image in found.images.items()}
-    stated = float(exact.std[head].square().sum()) * (1 + 1 / exact.num_samples)
+    assert "mean" in exact.exact_statistics
+    stated = float(exact.std[head].square().sum())
     assert stated / 1.5 < squared[FIELD] < 1.5 * stated
     assert max(stated, squared[FIELD]) < squared["zero-filled"]
     assert squared[LEARNED] < 0.7 * squared[FIELD]

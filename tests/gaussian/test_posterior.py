@@ -437,7 +437,6 @@ REFUSED = {
         UnsupportedError,
         r"the covariance is too large to form, or differs from item to item. .* from draws",
     ),
-    "std of iterative": (lambda: ITEMWISE["operators"].posterior().std, UnsupportedError, r"differs from item to item"),
     "evidence of iterative": (lambda: ITEMWISE["masks"].posterior().log_evidence, UnsupportedError, r"differs from it"),
     "n": (lambda: one.posterior().sample(0), InputError, r"GaussianPosterior: `n` must be at least 1, got 0"),
     "n float": (lambda: one.posterior().sample(1.5), InputTypeError, r"Posterior: `n` must be an integer, got float"),

@@ -96,7 +96,7 @@ def test_what_cannot_be_factorised_has_no_evidence(monkeypatch):
         num_samples=2,
     )
     assert each.log_evidence is None and each.log_evidence_se is None
-    monkeypatch.setattr("invsolve.gaussian.posterior._CHEAP", 10)
+    monkeypatch.setattr("invsolve.gaussian.posterior.CHEAP", 10)
     assert iv.solve(iv.operators.Mask(mask=torch.ones(3, dtype=torch.bool)), y, prior, noise=0.5).log_evidence is None
 
 

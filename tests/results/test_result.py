@@ -421,7 +421,7 @@ def test_dims_and_units_come_from_the_problem():
 # --- words -----------------------------------------------------------------------------------------------------------
 def test_repr_is_one_short_line():
     text = repr(make(draw(16, 4, 64, 64, dtype=torch.complex64), strategy="two\nlines"))
-    assert text == ("Result(samples=(16, 4, 64, 64) complex64, SUCCESS, strategy=two lines, nfe=50, 1.25 s)")
+    assert text == ("Result(not tested, samples=(16, 4, 64, 64) complex64, strategy=two lines, nfe=50, 1.25 s)")
     assert repr(make(draw(4, 2, 3), warnings=("it does not fit",))).endswith(" s, 1 in `warnings`)")
     failed = torch.zeros(4, 2, dtype=torch.bool)
     failed[0] = True
@@ -468,9 +468,7 @@ def test_html_is_escaped_and_self_contained():
     assert not re.search(r"(src|href)='(?!data:)", text)
 
 
-@pytest.mark.parametrize(
-    ("shape", "items", "images"), [((8,), 2, 0), ((), 2, 0), ((8, 9), 6, 8), ((1, 8, 9), 1, 2), ((5, 8, 9), 1, 2)]
-)
+@pytest.mark.parametrize(("shape", "items", "images"), [((8, 9), 6, 8), ((1, 8, 9), 1, 2), ((5, 8, 9), 1, 2)])
 def test_html_shows_thumbnails_of_images(shape, items, images):
     import base64
     import io
@@ -483,6 +481,16 @@ def test_html_shows_thumbnails_of_images(shape, items, images):
     for encoded in found:
         assert imread(io.BytesIO(base64.b64decode(encoded)), format="png").shape[:2] == (8, 9)
     assert ("and 2 more items" in text) == (items == 6)
+
+
+@pytest.mark.parametrize(("shape", "items", "images"), [((8,), 2, 2), ((), 1, 1), ((1, 8), 6, 4)])
+def test_html_shows_figures_of_lines_and_numbers(shape, items, images):
+    failed = torch.zeros(5, items, dtype=torch.bool)
+    failed[:, 0] = items > 1  # which has nothing to be drawn
+    text = make(draw(5, items, *shape, dtype=torch.complex64), failed=failed)._repr_html_()
+    assert text.count("data:image/png") == images - (1 < items < 4)
+    assert ("alt='item 0'" in text) == (items == 1) and ("and 1 more items" in text) == (items == 6)
+    assert "data:image" not in make(draw(5, items, *shape), failed=torch.ones_like(failed))._repr_html_()
 
 
 def test_html_of_a_constant_or_failed_image():
@@ -510,3 +518,14 @@ def test_check_asks_the_solver():
 @pytest.mark.parametrize("status", Status)
 def test_status_advises(status):
     assert status.value.endswith(".") and (status is Status.SUCCESS or "try" in status.value)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_statistics_of_one_number_without_a_batch(weighted):
+    options = {"log_weights": torch.linspace(0, 1, 40)} if weighted else {}
+    failed = torch.arange(40) == 7
+    result = make(draw(40), batched=False, failed=failed, **options)
+    good = result.samples[~failed]
+    assert result.mean.shape == result.std.shape == result.quantile(0.5).shape == ()
+    assert float(good.min()) < float(result.quantile(0.5)) < float(good.max())
+    assert weighted or result.interval(0.9).low.shape == ()

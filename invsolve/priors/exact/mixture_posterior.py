@@ -13,6 +13,7 @@ from invsolve.core.random import DrawLike
 from invsolve.core.validation import Shape, kind_dtype
 from invsolve.errors import invalid
 from invsolve.gaussian.evidence import Evidence, rounding
+from invsolve.gaussian.marginals import LARGEST, Marginals, MixtureMarginals, Moments
 from invsolve.gaussian.posterior import Posterior
 from invsolve.operators.base import LinearOperator
 from invsolve.operators.dense import dense_matrix
@@ -47,10 +48,22 @@ class GaussianMixturePosterior(Posterior):
     @property
     def std(self) -> Tensor:
         """Posterior standard deviation of every entry, ``(batch, *shape)``."""
-        within = self.factors.square().sum(-1)[self.item].view(self.means.shape)
+        within = self._variances
         apart = (self.means - self.mean[:, None]).double().square()
         w = self.weights.double().view(*self.weights.shape, *([1] * len(self.problem.shape)))
         return (w * (within + apart)).sum(1).sqrt().to(self.mean.dtype)
+
+    @property
+    def _variances(self) -> Tensor:
+        """Of the entries in every component, ``(batch, K, *shape)`` float64."""
+        return self.factors.square().sum(-1)[self.item].view(self.means.shape)
+
+    def marginals(self) -> Marginals | None:
+        """Without quantiles where the components are too many to keep."""
+        if self.means.numel() > LARGEST:
+            return Moments(mean=self.mean, std=self.std)
+        stds = self._variances.sqrt().to(self.means.dtype)
+        return MixtureMarginals(mean=self.mean, std=self.std, weights=self.weights, means=self.means, stds=stds)
 
     def evidence(self) -> Evidence | None:
         return Evidence(self.log_evidence, self.evidence_rounding)

@@ -162,8 +162,7 @@ class SparsePrior(Prior):
         """One, without a transform."""
         if self.transform != "identity":
             return ()
-        mean, law = self.law.mean.double(), self.coefficients
-        return (EntryLaw(log_weight=0.0, transport=lambda z: mean + law.transport(z)[0]),)
+        return (EntryLaw(log_weight=0.0, transport=_Shifted(self.law.mean.double(), self.coefficients)),)
 
     def _denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
         return self._synthesis(self.coefficients.moments(self._analysis(x), self._level(x, sigma))[1])
@@ -226,3 +225,15 @@ class SparsePrior(Prior):
                 "SparsePrior", "sigma", f"0-d or ({len(x)},) in a transform that mixes entries", tuple(sigma.shape)
             )
         return sigma.double()
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class _Shifted:
+    """Coefficients about a mean."""
+
+    mean: Tensor
+    coefficients: ScalarLaw
+
+    def __call__(self, z: Tensor) -> Tensor:
+        return self.mean + self.coefficients.transport(z)[0]

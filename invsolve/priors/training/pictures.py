@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 def loss_figure(folder: Path) -> Figure:
     """The losses of `log.jsonl` against signals seen, a line for each decade of noise levels (units of sigma_data)."""
-    from matplotlib.figure import Figure
+    from invsolve.core.notebook_figure import NotebookFigure
 
     lines = [json.loads(line) for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
-    figure = Figure(figsize=(7, 4), layout="constrained")
+    figure = NotebookFigure(figsize=(7, 4), layout="constrained")
     ax = figure.subplots()
     for decade in sorted({k for line in lines for k in line["levels"]}, key=float):
         points = [(line["step"], line["levels"][decade]) for line in lines if decade in line["levels"]]
@@ -47,7 +47,7 @@ def samples_figure(samples: Tensor, signals: Tensor, windows: Sequence[tuple[flo
 
     ``windows``: what is black and what is white; both rows are drawn again for each. Without, nearly the whole range.
     """
-    from matplotlib.figure import Figure
+    from invsolve.core.notebook_figure import NotebookFigure
 
     n = min(len(samples), len(signals))
     if not windows:
@@ -55,7 +55,7 @@ def samples_figure(samples: Tensor, signals: Tensor, windows: Sequence[tuple[flo
         windows = ((0.0 if signals.is_complex() else float(signals.min()), top),)
     parts = (("samples", samples), ("training", signals))
     rows = [(name, values, window) for window in windows for name, values in parts]
-    figure = Figure(figsize=(1.6 * n, 1.7 * len(rows)), layout="constrained")
+    figure = NotebookFigure(figsize=(1.6 * n, 1.7 * len(rows)), layout="constrained")
     axes = figure.subplots(len(rows), n, squeeze=False)
     for (name, values, (low, high)), line in zip(rows, axes, strict=True):
         for ax, value in zip(line, values[:n], strict=True):

@@ -12,6 +12,7 @@ from typing import Any, final
 
 import torch
 
+from invsolve.core.notebook import TextInNotebook
 from invsolve.core.torch_state import in_defined_state
 from invsolve.errors import UnsupportedError, invalid
 from invsolve.noise import Gaussian
@@ -50,7 +51,7 @@ _SMOOTH = 600.0  # largest over smallest variance of the prior's modes: 50 of th
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class Advised:
+class Advised(TextInNotebook):
     """One strategy that can take the problem.
 
     Attributes
@@ -84,7 +85,7 @@ class Advised:
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class Advice:
+class Advice(TextInNotebook):
     """What `advise` found, the most trustworthy first and among equals the cheapest; ``print(advice)`` for people.
 
     Attributes

@@ -191,12 +191,15 @@ def test_an_exact_result_is_certified():
     certificate = result.certificate
     assert certificate.reached and certificate.exact and certificate.passed.tolist() == [True, True]
     assert certificate.mean_error.tolist() == [0, 0] and "exact draws" in str(certificate)
-    assert repr(certificate) == "Certificate(exact, 1 attempt(s))"
+    assert repr(certificate) == "Certificate(certified, 1 attempt(s))"
 
 
-def test_a_chosen_strategy_has_no_certificate():
-    result = iv.solve(LINEAR, torch.zeros(N, dtype=D), prior(), noise=0.1, strategy=iv.strategies.Exact())
+def test_a_chosen_strategy_has_no_certificate_but_the_closed_form():
+    y = torch.zeros(N, dtype=D)
+    result = iv.solve(LINEAR, y, prior(), noise=0.1, strategy=iv.strategies.MMPS(num_steps=5), num_samples=2)
     assert result.certificate is None
+    exact = iv.solve(LINEAR, y, prior(), noise=0.1, strategy=iv.strategies.Exact(), num_samples=2)
+    assert exact.certificate.exact and exact.why.startswith("Chosen by the caller.")
 
 
 def test_a_hidden_mixture_is_right_and_certified():
@@ -307,13 +310,15 @@ def test_the_best_is_returned_when_none_is_certified():
     call = Scripted([0.5, 0.2, 0.3])
     _, last, certificate = escalate(call, tries(1, 1, 1), iv.Budget(seconds=1e9))
     assert call.ran == [0, 1, 2] and last.why == "candidate 1" and not certificate.reached
-    assert "bound on the mean's error (posterior std) 0.6" in certificate.missing  # of the last attempt
+    assert "mean known to 0.6 posterior std (asked: 0.15)" in certificate.missing  # of the last attempt
+    assert certificate.remedy.startswith("No strategy is left to try")
 
 
 def test_a_candidate_that_would_not_end_in_time_is_not_begun():
     call = Scripted([0.5, 0.01])
     _, _, certificate = escalate(call, tries(1, 100), iv.Budget(seconds=50))
     assert call.ran == [0] and "would take about 100 s, 50 s are left of budget=50" in certificate.missing
+    assert certificate.remedy == "Give a larger budget"
     call = Scripted([0.5, 0.01])
     _, _, certificate = escalate(call, tries(1, 8), iv.Budget(evaluations=5000))
     assert call.ran == [0] and "would take about 8,000 evaluations, 4,000 are left" in certificate.missing
@@ -454,7 +459,7 @@ def test_a_certificate_is_saved_with_its_result(tmp_path):
         assert str(back) == str(result.certificate) and repr(back) == repr(result.certificate)
         assert torch.equal(back.passed, result.certificate.passed)
         assert torch.equal(back.mean_error, result.certificate.mean_error.double())
-    chosen = iv.solve(LINEAR, y, prior(), noise=0.1, num_samples=8, strategy=iv.strategies.Exact())
+    chosen = iv.solve(LINEAR, y, prior(), noise=0.1, num_samples=8, strategy=iv.strategies.MMPS(num_steps=5))
     chosen.save(tmp_path / "r.nc")
     assert iv.load_result(tmp_path / "r.nc").certificate is None
 
