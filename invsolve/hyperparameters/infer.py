@@ -18,6 +18,7 @@ import torch
 
 from invsolve.core.counting import tally
 from invsolve.errors import UnsupportedError
+from invsolve.hyperparameters.closed_form import has_closed_form
 from invsolve.hyperparameters.gibbs import draw_by_gibbs
 from invsolve.hyperparameters.lattice import MAX_DIMS
 from invsolve.hyperparameters.on_lattice import draw_by_lattice
@@ -78,6 +79,8 @@ def _no_lattice(request: HyperparameterRequest) -> str:
     if len(request.unknowns.names) > MAX_DIMS:
         return f"there are {len(request.unknowns.names)} of them, more than {MAX_DIMS}"
     if isinstance(request.strategy, Exact):
+        if has_closed_form(request.unknowns):
+            return ""
         evidence = request.strategy.bind(*request.unknowns.at(request.unknowns.medians)).evidence
         return "" if evidence is not None else "the closed form is too large, or another for every item, to factorise"
     return "" if request.strategy.gives_evidence else f"{request.strategy.name} gives no evidence"

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from invsolve.core.resampling import systematic
 from invsolve.gaussian.evidence import Evidence
+from invsolve.hyperparameters.closed_form import ROUGH, ClosedForm
 from invsolve.hyperparameters.lattice import Lattice, explore, run
 from invsolve.hyperparameters.mode_search import WIDEST, WIDEST_SAMPLED, Node
 from invsolve.hyperparameters.request import HyperparameterDraws, HyperparameterRequest
@@ -23,6 +24,7 @@ from invsolve.strategies.exact import Exact
 _SPACING = {1: 0.15, 2: 0.35, 3: 0.7}  # of a lattice, in posterior standard deviations, by the number of scalars
 _SPACING_SAMPLED = {1: 0.4, 2: 0.6, 3: 0.7}  # where every node takes an ensemble: moments are as exact
 _HIDDEN = 0.05  # share of the mass in peaks not resolved above which a reader is told
+_FAR = 100.0  # nats below the best evidence: a node that does not count, whatever its prior density
 _PRIORS = 64  # members of a family that are kept
 _KEPT = 2**26  # numbers of weighted samples that are kept from the evidence to the draws, instead of made again
 
@@ -95,6 +97,7 @@ class _Evidences:
         self._numbers = 0
         self.left_out = 0  # nodes that the budget left no time for
         self._priors: dict[tuple[float, ...], Prior] = {}
+        self._free = ClosedForm(request.unknowns)
 
     def __call__(self, node: Node, items: list[int]) -> list[float]:
         if self.known and self.request.over():
@@ -136,14 +139,27 @@ class _Evidences:
 
     def _evidence(self, node: Node, theta: Tensor, items: list[int]) -> Evidence:
         if isinstance(self.request.strategy, Exact):
-            problem, prior = self._at(theta)
-            found = self.request.strategy.bind(self._items(problem, items), prior).evidence
-            assert found is not None  # it was there at the medians
-            return found
+            return self._closed(node, theta, items)
         result = self._weighted(node, theta, items)
         assert result.log_evidence is not None and result.log_evidence_se is not None  # the strategy says it gives it
         # NaN where chains were stopped: the evidence of a power of the likelihood would win against all others.
         return Evidence(result.log_evidence, result.log_evidence_se)
+
+    def _closed(self, node: Node, theta: Tensor, items: list[int]) -> Evidence:
+        """By one decomposition for all noise levels; where it is not there, or rounded, by that of this node."""
+        found = self._free.at(node, self._prior(theta))
+        if found is not None:
+            index = torch.tensor(items, device=found.log.device)
+            found = Evidence(found.log[index], found.se[index])
+        if found is None or self._matters(found):
+            problem, prior = self._at(theta)
+            found = self.request.strategy.bind(self._items(problem, items), prior).evidence or found
+        return found or Evidence(*torch.full((2, len(items)), math.nan, dtype=torch.float64, device="cpu"))
+
+    def _matters(self, found: Evidence) -> bool:
+        """Whether a rounded evidence could be one that counts."""
+        best = max((log for log, _ in self.known.values() if not math.isnan(log)), default=-math.inf)
+        return bool(((found.se > ROUGH) & (found.log + found.se > best - _FAR)).any())
 
     def _weighted(self, node: Node, theta: Tensor, items: list[int]) -> Result:
         """A solve of these items with all their samples, which is kept where memory allows."""
@@ -158,14 +174,17 @@ class _Evidences:
         return result
 
     def _at(self, theta: Tensor) -> tuple[Problem, Prior]:
-        """The problem and prior of a node; priors are kept, since many nodes differ in the noise only."""
+        return self.request.unknowns.problem_only(theta), self._prior(theta)
+
+    def _prior(self, theta: Tensor) -> Prior:
+        """The prior of a node; they are kept, since many nodes differ in the noise only."""
         unknowns = self.request.unknowns
         key = tuple(theta[unknowns.columns("prior")].tolist())
         if key not in self._priors:
             if len(self._priors) >= _PRIORS:
                 self._priors.clear()
             self._priors[key] = unknowns.prior_at(theta)
-        return unknowns.problem_only(theta), self._priors[key]
+        return self._priors[key]
 
     def _items(self, problem: Problem, items: list[int]) -> Problem:
         if len(items) == self.request.batch:
