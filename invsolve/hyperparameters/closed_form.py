@@ -19,7 +19,7 @@ from invsolve.hyperparameters.unknowns import NOISE, Unknowns
 from invsolve.priors.base import Prior
 from invsolve.priors.capabilities import IsGaussian
 
-ROUGH = 0.01  # nats of rounding above which the evidence is looked for elsewhere
+ROUGH = 0.05  # nats of rounding above which the evidence is looked for elsewhere
 _KEPT = 2**24  # numbers of spectra that are kept
 _SLOW = 256  # side of a block from which on members are interpolated
 _NEAR = 0.5  # prior stds between the two members next to it: a scan's widest cells are looked at, not interpolated
@@ -59,6 +59,18 @@ class ClosedForm:
         found = spectrum.at(s)
         self._best = torch.maximum(self._best, found.log)
         return found
+
+    @property
+    def known(self) -> bool:
+        """Whether it gave an evidence so far."""
+        return bool(self._factors)
+
+    @property
+    def size(self) -> int:
+        """The smaller of the numbers of data and unknowns, real ones."""
+        problem = self.unknowns.problem
+        data = math.prod(problem.operator.out_shape) * (2 if problem.data.is_complex() else 1)
+        return min(data, math.prod(problem.shape) * (2 if problem.signal_dtype.is_complex else 1))
 
     def _decomposed(self, theta: Tensor, prior: Prior) -> EvidenceByLevel | None:
         if not isinstance(prior, IsGaussian):

@@ -14,6 +14,8 @@ from invsolve.hyperparameters.closed_form import ROUGH, ClosedForm
 from invsolve.hyperparameters.lattice import Lattice, explore, run
 from invsolve.hyperparameters.mode_search import WIDEST, WIDEST_SAMPLED, Node
 from invsolve.hyperparameters.request import HyperparameterDraws, HyperparameterRequest
+from invsolve.hyperparameters.unknowns import NOISE
+from invsolve.noise import Gaussian
 from invsolve.priors.base import Prior
 from invsolve.problem import Problem
 from invsolve.progress import Progress, metered
@@ -24,7 +26,8 @@ from invsolve.strategies.exact import Exact
 _SPACING = {1: 0.15, 2: 0.35, 3: 0.7}  # of a lattice, in posterior standard deviations, by the number of scalars
 _SPACING_SAMPLED = {1: 0.4, 2: 0.6, 3: 0.7}  # where every node takes an ensemble: moments are as exact
 _HIDDEN = 0.05  # share of the mass in peaks not resolved above which a reader is told
-_FAR = 100.0  # nats below the best evidence: a node that does not count, whatever its prior density
+_DENSE = 128  # unknowns and data from which on signals are drawn by conjugate gradients, at many noise levels at once
+_FAR = 60.0  # nats below the best evidence: a node that does not count, whatever its prior density
 _PRIORS = 64  # members of a family that are kept
 _KEPT = 2**26  # numbers of weighted samples that are kept from the evidence to the draws, instead of made again
 
@@ -48,11 +51,13 @@ def draw_by_lattice(request: HyperparameterRequest, progress: Progress) -> Hyper
     said: dict[str, list[Tensor]] = {}
     warnings = dict.fromkeys(_unresolved(request, lattices, evidences))
     with metered(progress, request.rows) as step:
-        for node in sorted(members):
-            rows_ = sorted(members[node])
-            theta = request.unknowns.transport(torch.tensor(node, dtype=torch.float64, device="cpu"))
-            x, chi2, info, result = evidences.draw(node, theta, rows_)
-            pieces.append((rows_, x, chi2, theta.expand(len(rows_), -1)))
+        for group in evidences.together(sorted(members)):
+            nodes = {r: node for node in group for r in members[node]}
+            rows_ = sorted(nodes)
+            z = torch.tensor([nodes[r] for r in rows_], dtype=torch.float64, device="cpu")
+            theta = request.unknowns.transport(z)
+            x, chi2, info, result = evidences.draw(group, theta, rows_)
+            pieces.append((rows_, x, chi2, theta))
             # How well rows fit is said of those that are drawn, all together: other items may have no weight here, and
             # a noise level that few rows have may fit them badly, or be worth few particles.
             of_all = fit_warnings(result.chi2, result.info)
@@ -98,6 +103,7 @@ class _Evidences:
         self.left_out = 0  # nodes that the budget left no time for
         self._priors: dict[tuple[float, ...], Prior] = {}
         self._free = ClosedForm(request.unknowns)
+        self._best = -math.inf  # evidence of a node
 
     def __call__(self, node: Node, items: list[int]) -> list[float]:
         if self.known and self.request.over():
@@ -107,20 +113,41 @@ class _Evidences:
         z = torch.tensor(node, dtype=torch.float64, device="cpu")
         log, se = self._evidence(node, self.request.unknowns.transport(z), items)
         self.known |= {(node, b): (float(log[i]), float(se[i])) for i, b in enumerate(items)}
+        self._best = max(self._best, *(self.known[node, b][0] for b in items if not math.isnan(self.known[node, b][0])), -math.inf)
         log_prior = -0.5 * (float(z.square().sum()) + len(z) * math.log(2 * math.pi))
         return [self.known[node, b][0] + log_prior for b in items]
 
-    def draw(self, node: Node, theta: Tensor, rows: list[int]) -> tuple[Tensor, Tensor, dict[str, Tensor], Result]:
-        """One signal for each row, their chi^2 and info, and a result of a solve that drew them."""
+    def together(self, nodes: Sequence[Node]) -> list[list[Node]]:
+        """Nodes whose signals are drawn at once: those that differ in the noise level, where conjugate gradients draw."""
+        if not self._free.known or self._free.size <= _DENSE or NOISE not in self.request.unknowns.names:
+            return [[node] for node in nodes]
+        column, groups = self.request.unknowns.names.index(NOISE), dict[Node, list[Node]]()
+        for node in nodes:
+            groups.setdefault(node[:column] + node[column + 1 :], []).append(node)
+        return list(groups.values())
+
+    def draw(
+        self, nodes: Sequence[Node], theta: Tensor, rows: list[int]
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor], Result]:
+        """One signal for each row with scalars ``theta`` (rows, p), their chi^2 and info, and a solve that drew them.
+
+        ``nodes`` are those of a group of `together`.
+        """
         request = self.request
         if request.strategy.couples == "nothing":
-            problem, prior = self._at(theta)
+            problem, prior = self._at(theta[0])
             index = torch.tensor([r % request.batch for r in rows], device=problem.data.device)
-            result = request.sample_rows(problem.take(index), prior, rows, "solve")
+            problem = problem.take(index)
+            if NOISE in request.unknowns.names and self._free.known and self._free.size > _DENSE:
+                std = theta[:, request.unknowns.names.index(NOISE)].to(problem.data.device, problem.data.real.dtype)
+                each = Gaussian(std=std.view(-1, *([1] * len(problem.operator.out_shape))))
+                problem = problem.replaced(operator=problem.operator, noise=each)
+            result = request.sample_rows(problem, prior, rows, "solve")
             return result.samples[0], result.chi2[0], {name: v[0] for name, v in result.info.items()}, result
+        (node,) = nodes
         items = sorted({r % request.batch for r in rows})
         if missing := [b for b in items if (node, b) not in self._kept]:
-            self._weighted(node, theta, missing)
+            self._weighted(node, theta[0], missing)
         uniform = _uniform(request, rows, 1)
         x: dict[int, tuple[Tensor, Tensor]] = {}
         info: dict[str, list[Tensor]] = {}
@@ -158,8 +185,7 @@ class _Evidences:
 
     def _matters(self, found: Evidence) -> bool:
         """Whether a rounded evidence could be one that counts."""
-        best = max((log for log, _ in self.known.values() if not math.isnan(log)), default=-math.inf)
-        return bool(((found.se > ROUGH) & (found.log + found.se > best - _FAR)).any())
+        return bool(((found.se > ROUGH) & (found.log + found.se > self._best - _FAR)).any())
 
     def _weighted(self, node: Node, theta: Tensor, items: list[int]) -> Result:
         """A solve of these items with all their samples, which is kept where memory allows."""
