@@ -25,7 +25,6 @@ import torch
 from torch import Tensor
 
 from invsolve.core.arrays import from_real, to_real
-from invsolve.core.validation import kind_dtype
 from invsolve.gaussian.evidence import Evidence, rounding
 from invsolve.gaussian.law import GaussianLaw
 from invsolve.gaussian.posterior import not_linear_gaussian
@@ -126,11 +125,11 @@ class _Gram:
 
     def normal(self, u: Tensor) -> Tensor:
         """``K^T K u`` for modes ``(rows, n)``."""
-        return torch.cat([self.root * to_real(self.system.normal(self._modes(self.root * p))) for p in u.split(_ROWS)])
+        return torch.cat([self.root * to_real(self.system.normal(self._modes(self.root * p))) for p in _parts(u)])
 
     def outer(self, w: Tensor) -> Tensor:
         """``K K^T w`` for data ``(rows, m)``."""
-        parts = (self.system.forward(self._modes(self.root * self.back(p))) for p in w.split(_ROWS))
+        parts = (self.system.forward(self._modes(self.root * self.back(p))) for p in _parts(w))
         return torch.cat([to_real(part) for part in parts])
 
     def back(self, w: Tensor) -> Tensor:
@@ -171,7 +170,7 @@ class _Gram:
             image = self.normal(torch.where(which, 0.0, probe)[None])[0]
             if float(image[which].norm()) <= _SAME * float(image.norm()):
                 label += which.long() << axis
-        return [(label == k).nonzero()[:, 0] for k in label.unique().tolist()]
+        return [(label == k).nonzero()[:, 0] for k in sorted(set(label.tolist()))]
 
     def evidence(self, factors: Factors) -> EvidenceByLevel:
         problem = self.problem
@@ -190,6 +189,10 @@ class _Gram:
             ends=data.norm(dim=1) + (data - white).norm(dim=1),
             spread=float(self.law.variances.max()) * self.trace,
         )
+
+
+def _parts(rows: Tensor) -> list[Tensor]:
+    return [rows[first : first + _ROWS] for first in range(0, len(rows), _ROWS)]
 
 
 def _equal(a: Tensor, b: Tensor, within: float = _SAME) -> bool:
@@ -217,10 +220,8 @@ def _matrices(product: Callable[[Tensor], Tensor], n: int, parts: list[Tensor]) 
     return [(matrix + matrix.mT) / 2 for matrix in found]
 
 
-def _decomposed(
-    parts: list[Tensor], matrices: list[Tensor]
-) -> tuple[Tensor, tuple[tuple[Tensor, Tensor | None], ...]]:
-    """Eigenvalues and eigenvectors of every block; equal ones (those of two axes that are alike) are decomposed once."""
+def _decomposed(parts: list[Tensor], matrices: list[Tensor]) -> tuple[Tensor, tuple[tuple[Tensor, Tensor | None], ...]]:
+    """Eigenvalues and eigenvectors of every block; equal ones (of two axes that are alike) are decomposed once."""
     values, blocks = list[Tensor](), list[tuple[Tensor, Tensor | None]]()
     done = list[tuple[Tensor, Tensor, Tensor]]()  # matrix, values, vectors
     for part, matrix in zip(parts, matrices, strict=True):

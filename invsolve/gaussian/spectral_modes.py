@@ -58,7 +58,7 @@ class SpectralModes(Modes):
         return self.transform.squared_inverse(power * variances) / self.transform.squared_inverse(power)
 
     def odd(self) -> list[Tensor]:
-        """For every axis which modes are odd about the middle of the box (periodic: about its first node), ``(*shape)``.
+        """For every axis which modes ``(*shape)`` are odd about the middle of the box (periodic: about its start).
 
         Empty for bases without that symmetry.
         """

@@ -24,7 +24,7 @@ _KEPT = 2**24  # numbers of spectra that are kept
 _SLOW = 256  # side of a block from which on members are interpolated
 _NEAR = 0.5  # prior stds between the two members next to it: a scan's widest cells are looked at, not interpolated
 _AGREE = 1e-3  # nats that interpolations of two degrees may differ by
-_BELOW, _AGREE_BELOW = 15.0, 1e-3  # the same of members so far below the highest that none of their mass counts
+_BELOW, _AGREE_BELOW = 15.0, 1e-2  # the same of members so far below the highest that none of their mass counts
 _FACTORS = 2  # decompositions that are kept with their eigenvectors
 
 
@@ -38,6 +38,7 @@ class ClosedForm:
     def __init__(self, unknowns: Unknowns) -> None:
         self.unknowns = unknowns
         self._columns = unknowns.columns("operator") + unknowns.columns("prior")
+        self.interpolated = False  # what was told last
         self._level = unknowns.names.index(NOISE) if NOISE in unknowns.names else None
         self._found: dict[Node, EvidenceByLevel | None] = {}
         self._numbers = 0
@@ -50,10 +51,13 @@ class ClosedForm:
         theta = self.unknowns.transport(torch.tensor(node, dtype=torch.float64, device="cpu"))
         s = 1.0 if self._level is None else float(theta[self._level])
         if key not in self._found:
-            if (found := self._between(key, s)) is not None:
+            found = self._between(key, s)
+            self.interpolated = found is not None
+            if found is not None:
                 return found
             self._found[key] = self._decomposed(theta, prior)
         spectrum = self._found[key]
+        self.interpolated = False
         if spectrum is None:
             return None
         found = spectrum.at(s)
@@ -99,7 +103,9 @@ class ClosedForm:
                 for other, spectrum in self._found.items()
                 if spectrum is not None and other[:axis] + other[axis + 1 :] == key[:axis] + key[axis + 1 :]
             }
-            below, above = (sorted((v for v in line if side * v > side * x), key=lambda v: abs(v - x)) for side in (-1, 1))
+            below, above = (
+                sorted((v for v in line if side * v > side * x), key=lambda v: abs(v - x)) for side in (-1, 1)
+            )
             if min(len(below), len(above)) < 3 or above[0] - below[0] > _NEAR:
                 continue
             values = {v: line[v].at(s) for v in (*below[:3], *above[:3])}

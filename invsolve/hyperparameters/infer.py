@@ -6,7 +6,7 @@ its theta from it and then its signal from ``p(x | theta, y)`` by the strategy. 
 values of lattice nodes (moments and evidence are those of the continuum; quantiles are right to half a spacing).
 
 *Gibbs*: with every other strategy each row is a chain of its own that alternates ``theta | x, y`` and ``x | theta, y``.
-What is approximate: the strategy, and the finite number of sweeps.
+What is approximate: the strategy, and the finite number of sweeps, which go on until R-hat says that they are enough.
 """
 
 from __future__ import annotations
@@ -70,6 +70,13 @@ def infer(request: HyperparameterRequest, progress: Progress) -> Result:
             **({"prior notes": list(typical.notes)} if typical.notes else {}),
         },
         warnings=request.warnings,
+        certificate=drawn.verdict.certificate(
+            request.strategy,
+            batched=unknowns.problem.batched,
+            seconds=output.seconds,
+            evaluations=output.evaluations,
+            how=drawn.how,
+        ),
         parameters={name: drawn.theta[:, i] for i, name in enumerate(unknowns.names)},
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -11,10 +11,11 @@ from torch import Tensor
 from invsolve.core.resampling import systematic
 from invsolve.gaussian.evidence import Evidence
 from invsolve.hyperparameters.closed_form import ROUGH, ClosedForm
-from invsolve.hyperparameters.lattice import Lattice, explore, run
+from invsolve.hyperparameters.lattice import Evaluate, Lattice, explore, run
 from invsolve.hyperparameters.mode_search import WIDEST, WIDEST_SAMPLED, Node
 from invsolve.hyperparameters.request import HyperparameterDraws, HyperparameterRequest
 from invsolve.hyperparameters.unknowns import NOISE
+from invsolve.hyperparameters.verdict import of_lattices
 from invsolve.noise import Gaussian
 from invsolve.priors.base import Prior
 from invsolve.problem import Problem
@@ -28,6 +29,7 @@ _SPACING_SAMPLED = {1: 0.4, 2: 0.6, 3: 0.7}  # where every node takes an ensembl
 _HIDDEN = 0.05  # share of the mass in peaks not resolved above which a reader is told
 _DENSE = 128  # unknowns and data from which on signals are drawn by conjugate gradients, at many noise levels at once
 _FAR = 60.0  # nats below the best evidence: a node that does not count, whatever its prior density
+_NODES = {1: 100, 2: 2000, 3: 5000}  # of a scan and a lattice, about, for a meter
 _PRIORS = 64  # members of a family that are kept
 _KEPT = 2**26  # numbers of weighted samples that are kept from the evidence to the draws, instead of made again
 
@@ -40,7 +42,26 @@ def draw_by_lattice(request: HyperparameterRequest, progress: Progress) -> Hyper
     evidences = _Evidences(request)
     tolerance = 0.02 if isinstance(request.strategy, Exact) else 0.2  # of estimates, nats
     widest = request.hierarchy.scan or (WIDEST if isinstance(request.strategy, Exact) else WIDEST_SAMPLED)[dims]
-    lattices = run([explore(dims, spacing, tolerance, widest) for _ in range(request.batch)], evidences, request.over)
+    explorers = [explore(dims, spacing, tolerance, widest) for _ in range(request.batch)]
+    with metered(progress, _NODES[dims] + request.rows) as step:
+        lattices = run(explorers, evidences.reporting(step), request.over)
+        return _drawn(
+            request,
+            lattices,
+            evidences,
+            step,
+            f"spacing at most {spacing:g} posterior std, after a scan of the prior at most {widest:g} std apart.",
+        )
+
+
+def _drawn(
+    request: HyperparameterRequest,
+    lattices: Sequence[Lattice],
+    evidences: _Evidences,
+    step: Callable[[int, int], None],
+    how: str,
+) -> HyperparameterDraws:
+    """Scalars from the lattices, and signals given them."""
     uniform = _uniform(request, range(request.rows), 0)
     members: dict[Node, list[int]] = {}  # node -> its rows
     for b, lattice in enumerate(lattices):
@@ -50,25 +71,26 @@ def draw_by_lattice(request: HyperparameterRequest, progress: Progress) -> Hyper
     pieces: list[tuple[list[int], Tensor, Tensor, Tensor]] = []
     said: dict[str, list[Tensor]] = {}
     warnings = dict.fromkeys(_unresolved(request, lattices, evidences))
-    with metered(progress, request.rows) as step:
-        for group in evidences.together(sorted(members)):
-            nodes = {r: node for node in group for r in members[node]}
-            rows_ = sorted(nodes)
-            z = torch.tensor([nodes[r] for r in rows_], dtype=torch.float64, device="cpu")
-            theta = request.unknowns.transport(z)
-            x, chi2, info, result = evidences.draw(group, theta, rows_)
-            pieces.append((rows_, x, chi2, theta))
-            # How well rows fit is said of those that are drawn, all together: other items may have no weight here, and
-            # a noise level that few rows have may fit them badly, or be worth few particles.
-            of_all = fit_warnings(result.chi2, result.info)
-            if result.log_weights is not None:
-                of_all += thinned(result.log_weights, result.failed)
-            warnings |= dict.fromkeys(text for text in result.warnings if text not in of_all)
-            for name, value in info.items():
-                said.setdefault(name, []).append(value)
-            step(sum(len(p[0]) for p in pieces), request.rows)
+    searched = evidences.asked
+    for group in evidences.together(sorted(members)):
+        nodes = {r: node for node in group for r in members[node]}
+        rows_ = sorted(nodes)
+        z = torch.tensor([nodes[r] for r in rows_], dtype=torch.float64, device="cpu")
+        theta = request.unknowns.transport(z)
+        x, chi2, info, result = evidences.draw(group, theta, rows_)
+        pieces.append((rows_, x, chi2, theta))
+        # How well rows fit is said of those that are drawn, all together: other items may have no weight here, and
+        # a noise level that few rows have may fit them badly, or be worth few particles.
+        of_all = fit_warnings(result.chi2, result.info)
+        if result.log_weights is not None:
+            of_all += thinned(result.log_weights, result.failed)
+        warnings |= dict.fromkeys(text for text in result.warnings if text not in of_all)
+        for name, value in info.items():
+            said.setdefault(name, []).append(value)
+        step(searched + sum(len(p[0]) for p in pieces), searched + request.rows)
     chi2 = torch.cat([p[2] for p in pieces])
-    warnings |= dict.fromkeys((*misfit(chi2), *shortfalls({name: torch.cat(value) for name, value in said.items()})))
+    told = {name: torch.cat(value) for name, value in said.items()}
+    warnings |= dict.fromkeys((*misfit(chi2), *shortfalls(told)))
     order = torch.tensor([r for rows_, *_ in pieces for r in rows_], device="cpu").argsort()
     found = [_marginal(lattice, evidences, b) for b, lattice in enumerate(lattices)]
     count = [len(lattice.nodes) for lattice in lattices]
@@ -85,10 +107,10 @@ def draw_by_lattice(request: HyperparameterRequest, progress: Progress) -> Hyper
         chi2=chi2[order.to(device)],
         theta=torch.cat([p[3] for p in pieces])[order],
         info={name: value.to(device).repeat(request.num_samples) for name, value in each.items()},
-        how=f"{names}: by the evidence, on a lattice of {numbers} nodes, spacing at most {spacing:g} posterior std, "
-        f"after a scan of the prior at most {widest:g} std apart.",
+        how=f"{names}: by the evidence, on a lattice of {numbers} nodes, {how}",
         chunk=result.settings["chunk"],
         warnings=tuple(warnings),
+        verdict=of_lattices(lattices, each["log_evidence_se"], told, request.strategy),
     )
 
 
@@ -100,10 +122,23 @@ class _Evidences:
         self.known: dict[tuple[Node, int], tuple[float, float]] = {}  # (node, item) -> log p(y | theta), its error
         self._kept: dict[tuple[Node, int], tuple[Result, int]] = {}  # weighted samples of an item
         self._numbers = 0
+        self.asked = 0  # nodes
         self.left_out = 0  # nodes that the budget left no time for
         self._priors: dict[tuple[float, ...], Prior] = {}
         self._free = ClosedForm(request.unknowns)
         self._best = -math.inf  # evidence of a node
+
+    def reporting(self, step: Callable[[int, int], None]) -> Evaluate:
+        """The same, which reports nodes: how many there will be is not known, and about as many as so far are left."""
+        expected = _NODES[len(self.request.unknowns.names)]
+
+        def evaluate(node: Node, items: list[int]) -> list[float]:
+            found = self(node, items)
+            self.asked += 1
+            step(self.asked, max(expected, math.ceil(1.25 * self.asked)) + self.request.rows)
+            return found
+
+        return evaluate
 
     def __call__(self, node: Node, items: list[int]) -> list[float]:
         if self.known and self.request.over():
@@ -113,12 +148,14 @@ class _Evidences:
         z = torch.tensor(node, dtype=torch.float64, device="cpu")
         log, se = self._evidence(node, self.request.unknowns.transport(z), items)
         self.known |= {(node, b): (float(log[i]), float(se[i])) for i, b in enumerate(items)}
-        self._best = max(self._best, *(self.known[node, b][0] for b in items if not math.isnan(self.known[node, b][0])), -math.inf)
+        self._best = max(
+            self._best, *(self.known[node, b][0] for b in items if not math.isnan(self.known[node, b][0])), -math.inf
+        )
         log_prior = -0.5 * (float(z.square().sum()) + len(z) * math.log(2 * math.pi))
         return [self.known[node, b][0] + log_prior for b in items]
 
     def together(self, nodes: Sequence[Node]) -> list[list[Node]]:
-        """Nodes whose signals are drawn at once: those that differ in the noise level, where conjugate gradients draw."""
+        """Nodes whose signals are drawn at once: such as differ in the noise level, where conjugate gradients draw."""
         if not self._free.known or self._free.size <= _DENSE or NOISE not in self.request.unknowns.names:
             return [[node] for node in nodes]
         column, groups = self.request.unknowns.names.index(NOISE), dict[Node, list[Node]]()
@@ -179,13 +216,16 @@ class _Evidences:
             index = torch.tensor(items, device=found.log.device)
             found = Evidence(found.log[index], found.se[index])
         if found is None or self._matters(found):
-            problem, prior = self._at(theta)
-            found = self.request.strategy.bind(self._items(problem, items), prior).evidence or found
+            strategy, (problem, prior) = self.request.strategy, self._at(theta)
+            assert isinstance(strategy, Exact)
+            found = strategy.bind(self._items(problem, items), prior).evidence or found
         return found or Evidence(*torch.full((2, len(items)), math.nan, dtype=torch.float64, device="cpu"))
 
     def _matters(self, found: Evidence) -> bool:
         """Whether a rounded evidence could be one that counts."""
-        return bool(((found.se > ROUGH) & (found.log + found.se > self._best - _FAR)).any())
+        return not self._free.interpolated and bool(
+            ((found.se > ROUGH) & (found.log + found.se > self._best - _FAR)).any()
+        )
 
     def _weighted(self, node: Node, theta: Tensor, items: list[int]) -> Result:
         """A solve of these items with all their samples, which is kept where memory allows."""

@@ -200,7 +200,9 @@ def solve(
         if spending is None:
             return _returned(infer(inference, meter), throw)
         within = replace(whole, over=lambda calls, power: spending.over(0, lost=False))
-        limited = replace(inference, solver=within, over_after=lambda calls: spending.over(calls, lost=False))
+        limited = replace(
+            inference, solver=within, over_after=lambda calls: spending.over(calls, lost=False), limited=True
+        )
         return _returned(replace(infer(limited, meter), solver=whole), throw)
     if hierarchy is not None:
         raise invalid(

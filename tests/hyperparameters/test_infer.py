@@ -10,6 +10,7 @@ import torch
 import invsolve as iv
 from invsolve.errors import InputError, InputTypeError, UnsupportedError
 from invsolve.hyperparameters import gibbs, lattice
+from invsolve.hyperparameters.mixing import memory
 from invsolve.hyperparameters.unknowns import Unknowns
 
 F64 = torch.float64
@@ -474,11 +475,11 @@ def test_gibbs_rows_do_not_see_each_other_and_slow_chains_are_mentioned():
     for name in whole.parameters:  # conjugate gradients agree between batches to their tolerance
         assert torch.allclose(alone.parameters[name][:, 0], whole.parameters[name][:2, 0], rtol=1e-6)
     trace = [random(50, 1, seed=0), random(50, 1, seed=1), random(50, 1, seed=0), random(50, 1, seed=0) + 0.1]
-    assert gibbs._memory(("a",), [trace[1], trace[0], trace[1], trace[2]])[0].startswith("a moves slowly")
-    assert gibbs._memory(("a",), [trace[0], trace[1], trace[2], trace[3]]) == ()
-    assert gibbs._memory(("a",), trace[:1]) == ()
+    assert memory(("a",), [trace[1], trace[0], trace[1], trace[2]])[0].startswith("a moves slowly")
+    assert memory(("a",), [trace[0], trace[1], trace[2], trace[3]]) == ()
+    assert memory(("a",), trace[:1]) == ()
     drifting = [trace[0], trace[1] + 3, trace[1], trace[0]]  # no memory, but a mean that moved by three std
-    assert "their mean moved by" in gibbs._memory(("a",), drifting)[0]
+    assert "their mean moved by" in memory(("a",), drifting)[0]
 
 
 # --- refusals -------------------------------------------------------------------------------------------------------
