@@ -66,8 +66,9 @@ def draw_by_gibbs(request: HyperparameterRequest, progress: Progress) -> Hyperpa
     sweeps, started = request.hierarchy.num_sweeps or _FEWEST, time.perf_counter()
     with metered(progress, (sweeps + 1) * request.rows) as step:
 
-        def report(sweep: int, rows: int) -> None:
-            step(sweep * request.rows + rows, (sweeps + 1) * request.rows)
+        def report(sweep: int, rows: int) -> None:  # the last step is told when no more sweeps are needed
+            total = (sweeps + 1) * request.rows
+            step(min(sweep * request.rows + rows, total - 1), total)
 
         x, chi2, result = _signals(request, z, None, 0, report)
         while len(trace) < sweeps and not (trace and request.over()):
@@ -76,6 +77,7 @@ def draw_by_gibbs(request: HyperparameterRequest, progress: Progress) -> Hyperpa
             trace.append(z)
             if len(trace) == sweeps and request.hierarchy.num_sweeps is None and _goes_on(request, trace, started):
                 sweeps = math.ceil(_GROWTH * sweeps)
+        step((len(trace) + 1) * request.rows, (len(trace) + 1) * request.rows)
     slow = memory(unknowns.names, trace)
     how = f"{' and '.join(unknowns.names)}: by {len(trace)} Gibbs sweeps of a chain for every sample."
     warnings = (*result.warnings, *slow)
