@@ -82,6 +82,11 @@ class Factors:
     on_data: bool  # K K^T
 
     @property
+    def numbers(self) -> int:
+        """How many it keeps."""
+        return self.image.numel() + len(self.values) + sum(q.numel() for _, q in self.blocks if q is not None)
+
+    @property
     def largest(self) -> int:
         """The side of the largest block that was decomposed."""
         return max((len(q) for _, q in self.blocks if q is not None), default=0)

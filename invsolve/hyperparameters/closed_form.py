@@ -20,12 +20,11 @@ from invsolve.priors.base import Prior
 from invsolve.priors.capabilities import IsGaussian
 
 ROUGH = 0.05  # nats of rounding above which the evidence is looked for elsewhere
-_KEPT = 2**24  # numbers of spectra that are kept
+_KEPT = 2**24  # numbers of spectra that are kept, and of eigenvectors
 _SLOW = 256  # side of a block from which on members are interpolated
 _NEAR = 0.5  # prior stds between the two members next to it: a scan's widest cells are looked at, not interpolated
 _AGREE = 1e-3  # nats that interpolations of two degrees may differ by
 _BELOW, _AGREE_BELOW = 15.0, 1e-2  # the same of members so far below the highest that none of their mass counts
-_FACTORS = 2  # decompositions that are kept with their eigenvectors
 
 
 class ClosedForm:
@@ -86,7 +85,9 @@ class ClosedForm:
         if found is None:
             return None
         spectrum, factors = found
-        self._factors = [factors, *self._factors][:_FACTORS]
+        self._factors.insert(0, factors)
+        while len(self._factors) > 1 and sum(f.numbers for f in self._factors) > _KEPT:
+            self._factors.pop()
         self._numbers += spectrum.power.numel() + spectrum.values.numel()
         if self._numbers > _KEPT:
             self._found.clear()

@@ -20,9 +20,9 @@ from invsolve.core.counting import tally
 from invsolve.errors import UnsupportedError
 from invsolve.hyperparameters.closed_form import has_closed_form
 from invsolve.hyperparameters.gibbs import draw_by_gibbs
-from invsolve.hyperparameters.lattice import MAX_DIMS
+from invsolve.hyperparameters.lattice import MAX_DIMS, NotResolved
 from invsolve.hyperparameters.on_lattice import draw_by_lattice
-from invsolve.hyperparameters.request import HyperparameterRequest
+from invsolve.hyperparameters.request import HyperparameterDraws, HyperparameterRequest
 from invsolve.progress import Progress
 from invsolve.results.assembly import assemble
 from invsolve.results.result import Result
@@ -41,8 +41,7 @@ def infer(request: HyperparameterRequest, progress: Progress) -> Result:
         lacking = _no_lattice(request)
         if request.hierarchy.method == "lattice" and lacking:
             raise UnsupportedError(f"solve: no lattice over the unknown scalars, because {lacking}.")
-        by_gibbs = lacking or request.hierarchy.method == "gibbs"
-        drawn = (draw_by_gibbs if by_gibbs else draw_by_lattice)(request, progress)
+        drawn = _drawn(request, progress, gibbs=bool(lacking) or request.hierarchy.method == "gibbs")
     typical = unknowns.prior_at(unknowns.medians)
     output = StrategyOutput(
         samples=drawn.samples,
@@ -79,6 +78,19 @@ def infer(request: HyperparameterRequest, progress: Progress) -> Result:
         ),
         parameters={name: drawn.theta[:, i] for i, name in enumerate(unknowns.names)},
     )
+
+
+def _drawn(request: HyperparameterRequest, progress: Progress, *, gibbs: bool) -> HyperparameterDraws:
+    """On a lattice; what none resolves is left to Gibbs sweeps, unless a lattice was asked for."""
+    if gibbs:
+        return draw_by_gibbs(request, progress)
+    try:
+        return draw_by_lattice(request, progress)
+    except NotResolved:
+        if request.hierarchy.method == "lattice" or request.strategy.weighs:
+            raise
+    drawn = draw_by_gibbs(request, progress)
+    return replace(drawn, how=f"No lattice of a tolerable size resolves the scalars. {drawn.how}")
 
 
 def _no_lattice(request: HyperparameterRequest) -> str:

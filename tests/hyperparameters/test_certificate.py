@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import invsolve as iv
-from invsolve.hyperparameters import gibbs, verdict
+from invsolve.hyperparameters import gibbs, lattice, verdict
 from invsolve.hyperparameters.mixing import mixing
 
 D = torch.float64
@@ -117,6 +117,15 @@ def test_a_budget_that_ends_inside_a_sweep_keeps_signals_and_scalars_together():
         A_k = family.at(width=float(result.parameters["operator.width"][k]))
         problem = iv.Problem(A_k, y, noise=float(result.parameters["noise.std"][k]))
         assert float(result.chi2[k]) == pytest.approx(float(problem.chi2(result.samples[k : k + 1])), rel=1e-6)
+
+
+def test_what_no_lattice_resolves_is_left_to_sweeps(monkeypatch):
+    """Not an error after a long search; unless a lattice was asked for."""
+    monkeypatch.setattr(lattice, "_MAX_NODES", 100)
+    result = iv.solve(A, Y, PRIOR, noise=LEVEL, num_samples=8, hierarchy=iv.Hierarchy(spacing=0.05))
+    assert "No lattice of a tolerable size" in result.why and "Gibbs sweeps" in result.why
+    with pytest.raises(iv.errors.UnsupportedError, match="more than 100 nodes"):
+        iv.solve(A, Y, PRIOR, noise=LEVEL, hierarchy=iv.Hierarchy(method="lattice", spacing=0.05))
 
 
 # --- lattices -------------------------------------------------------------------------------------------------------
