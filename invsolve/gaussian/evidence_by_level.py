@@ -162,7 +162,7 @@ class _Gram:
         parts = [every] if on_data else self._mirrored(probes[0])
         if max(len(part) for part in parts) > DENSE_SIDE:
             return None
-        values_, blocks = _decomposed(parts, _matrices(product, n, parts))
+        values_, blocks = _decomposed(parts, _matrices(product, n, parts), None if on_data else self._swap())
         return Factors(image=image, values=values_.clamp_min(0), blocks=blocks, on_data=on_data)
 
     def _mirrored(self, probe: Tensor) -> list[Tensor]:
@@ -176,6 +176,15 @@ class _Gram:
             if float(image[which].norm()) <= _SAME * float(image.norm()):
                 label += which.long() << axis
         return [(label == k).nonzero()[:, 0] for k in sorted(set(label.tolist()))]
+
+    def _swap(self) -> Tensor | None:
+        """Every mode with its first two axes exchanged, ``(n,)``; None where they are not alike."""
+        shape = self.law.modes.mode_shape
+        if not isinstance(self.law.modes, SpectralModes) or len(shape) < 2 or shape[0] != shape[1]:
+            return None
+        each = 1 if self.signal_complex is None else 2
+        index = torch.arange(len(self.root), device=self.root.device).view(*shape, each)
+        return index.transpose(0, 1).flatten()
 
     def evidence(self, factors: Factors) -> EvidenceByLevel:
         problem = self.problem
@@ -225,7 +234,9 @@ def _matrices(product: Callable[[Tensor], Tensor], n: int, parts: list[Tensor]) 
     return [(matrix + matrix.mT) / 2 for matrix in found]
 
 
-def _decomposed(parts: list[Tensor], matrices: list[Tensor]) -> tuple[Tensor, tuple[tuple[Tensor, Tensor | None], ...]]:
+def _decomposed(
+    parts: list[Tensor], matrices: list[Tensor], swap: Tensor | None
+) -> tuple[Tensor, tuple[tuple[Tensor, Tensor | None], ...]]:
     """Eigenvalues and eigenvectors of every block; equal ones (of two axes that are alike) are decomposed once."""
     values, blocks = list[Tensor](), list[tuple[Tensor, Tensor | None]]()
     done = list[tuple[Tensor, Tensor, Tensor]]()  # matrix, values, vectors
@@ -238,8 +249,30 @@ def _decomposed(parts: list[Tensor], matrices: list[Tensor]) -> tuple[Tensor, tu
             continue
         known = next((d for d in done if d[0].shape == matrix.shape and _equal(d[0], matrix)), None)
         if known is None:
-            known = (matrix, *torch.linalg.eigh(matrix))
+            known = (matrix, *_eigen(part, matrix, swap))
             done.append(known)
         values.append(known[1])
         blocks.append((part, known[2]))
     return torch.cat(values), tuple(blocks)
+
+
+def _eigen(part: Tensor, matrix: Tensor, swap: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Eigenvalues and eigenvectors of a block; in two halves where it does not see which axis is which."""
+    if swap is not None and bool(torch.isin(swap[part], part).all()):
+        place = torch.zeros(len(swap), dtype=torch.int64, device=part.device)
+        place[part] = torch.arange(len(part), device=part.device)
+        other = place[swap[part]]
+        if _equal(matrix[other][:, other], matrix):
+            own = torch.arange(len(part), device=part.device)
+            a, b, fixed = own[own < other], other[own < other], own[own == other]
+            same, crossed, side = matrix[a][:, a], matrix[a][:, b], math.sqrt(2) * matrix[a][:, fixed]
+            even = torch.cat([torch.cat([same + crossed, side], 1), torch.cat([side.mT, matrix[fixed][:, fixed]], 1)])
+            halves = [torch.linalg.eigh(even), torch.linalg.eigh(same - crossed)]
+            vectors = torch.zeros_like(matrix)
+            count, root = len(even), math.sqrt(0.5)
+            vectors[a, :count] = vectors[b, :count] = root * halves[0][1][: len(a)]
+            vectors[fixed, :count] = halves[0][1][len(a) :]
+            vectors[a, count:], vectors[b, count:] = root * halves[1][1], -root * halves[1][1]
+            return torch.cat([h[0] for h in halves]), vectors
+    values, vectors = torch.linalg.eigh(matrix)
+    return values, vectors
