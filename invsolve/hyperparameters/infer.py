@@ -4,6 +4,7 @@
 their prior, put on a lattice (`invsolve.hyperparameters.lattice`) in standard normal coordinates; every sample draws
 its theta from it and then its signal from ``p(x | theta, y)`` by the strategy. What is approximate: theta takes the
 values of lattice nodes (moments and evidence are those of the continuum; quantiles are right to half a spacing).
+Of linear Gaussian problems the evidence comes for nothing (`invsolve.hyperparameters.closed_form`).
 
 *Gibbs*: with every other strategy each row is a chain of its own that alternates ``theta | x, y`` and ``x | theta, y``.
 What is approximate: the strategy, and the finite number of sweeps, which go on until R-hat says that they are enough.

@@ -40,8 +40,10 @@ class Hierarchy:
     Parameters
     ----------
     method : {"auto", "lattice", "gibbs"}
-        ``"lattice"`` where the strategy gives the evidence (`Exact` up to the sizes it factorises, `SMC`, `NoiseMCMC`)
-        and there are up to three scalars; ``"gibbs"`` with any strategy; ``"auto"``: the lattice where it can be.
+        ``"lattice"`` where the strategy gives the evidence and there are up to three scalars: `SMC`, `NoiseMCMC`, and
+        `Exact`, of any size where prior and operator share their modes (a periodic blur and a field of
+        ``basis="periodic"``), else up to the sizes it factorises (for a symmetric blur 64 x 64); ``"gibbs"`` with any
+        strategy; ``"auto"``: the lattice where it can be.
     spacing : float, optional
         Of the lattice, in posterior standard deviations, at most 1 (0.15, 0.35, 0.7 for one, two, three scalars unless
         given, 0.4, 0.6, 0.7 with ensembles). The evidence is computed at every node, about ``12 / spacing`` of them for

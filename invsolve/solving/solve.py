@@ -120,7 +120,7 @@ def solve(
         ``(items, samples) -> source``, replaces the source of random numbers (for tests).
     hierarchy : Hierarchy, optional
         How unknown scalars are inferred: the noise level, scalars of the prior (`iv.priors.Family`) or of the operator
-        (`iv.operators.Family`), for every item with the signal; see ``result.parameters``.
+        (`iv.operators.Family`), for every item with the signal; see ``result.parameters`` and ``certificate``.
     weighted : bool
         With a strategy that weighs its samples (`SMC`, `MCGDiff`): True leaves the weights in ``result.log_weights``,
         and the samples alone are then no draws; False, the default, resamples them to equal weights. ``info["ess"]``
