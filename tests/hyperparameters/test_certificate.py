@@ -100,6 +100,21 @@ def test_chains_that_have_not_mixed_are_not_certified():
     assert not guided.certificate.reached and "MMPS is an approximation" in guided.certificate.missing
 
 
+def test_chains_are_judged_by_r_hat():
+    """Two groups of chains half a std apart: R-hat about sqrt(1 + 1/16), and a bound of the mean that is not small."""
+    apart = 0.5 * torch.tensor([[-1.0], [1.0]], dtype=D).repeat(8, 1)
+    trace = [draws(16, 1, seed=k) + apart for k in range(400)]
+    found = verdict.of_chains(trace, 1, (), iv.strategies.Exact())
+    rhat = math.sqrt(1 + 0.25 * 16 / 15)  # the variance of chains' means over that within
+    assert found.tests[verdict.RHAT_TEST] == pytest.approx(rhat, abs=0.02)
+    assert not bool(found.passed) and "1.05 is asked" in found.missing
+    assert float(found.error) == pytest.approx(2 * math.sqrt((1 - rhat**-2) / 32), abs=0.01)
+    good = verdict.of_chains([row - apart for row in trace], 1, (), iv.strategies.Exact())
+    assert bool(good.passed) and good.missing == "" and float(good.error) < 0.05
+    slow = verdict.of_chains([row - apart for row in trace], 1, ("a moves slowly",), iv.strategies.Exact())
+    assert not bool(slow.passed) and "move slowly" in slow.missing
+
+
 def test_a_budget_that_ends_inside_a_sweep_keeps_signals_and_scalars_together():
     """Every width has a solve of its own; rows that were not drawn again keep a signal that fits."""
     side = 8
@@ -178,7 +193,7 @@ def test_progress_from_the_first_second(how):
     iv.solve(A, Y, PRIOR, noise=LEVEL, num_samples=4, hierarchy=how, progress=meter)
     assert meter.events[0][0] == "init" and meter.events[-1] == ("close", 0)
     steps = meter.events[1:-1]
-    assert len(steps) > 20 and steps[0][0] <= 1
+    assert len({done for done, _ in steps}) > 10 and steps[0][0] <= 1
     assert all(a[0] <= b[0] <= b[1] for a, b in zip(steps, steps[1:], strict=False))
     assert steps[-1][0] == steps[-1][1] and all(done < total for done, total in steps[:-1])
 

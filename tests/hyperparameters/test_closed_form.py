@@ -113,6 +113,10 @@ def test_64_by_64_where_blur_and_field_share_their_modes():
 def test_signals_at_many_noise_levels_are_those_of_the_posterior(small):
     """Beyond 128 data rows of one width are drawn together, by conjugate gradients: their mean and spread."""
     family, y, prior, result = small
+    for k in range(0, 1500, 100):  # at the noise level of the row, and of no other
+        A = family.at(width=float(result.parameters["operator.width"][k]))
+        problem = iv.Problem(A, y, noise=float(result.parameters["noise.std"][k]))
+        assert float(result.chi2[k]) == pytest.approx(float(problem.chi2(result.samples[k : k + 1])), rel=1e-9)
     widths, stds = result.parameters["operator.width"], result.parameters["noise.std"]
     node = torch.stack([widths, stds], 1)
     values, counts = node.unique(dim=0, return_counts=True)
