@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import math
+import re
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -156,7 +158,7 @@ def test_a_lattice_is_certified_by_its_errors(tmp_path):
 
 
 def test_a_lattice_that_was_not_finished_is_not_certified(tmp_path):
-    small = iv.solve(BENT, Y[:N], PRIOR, noise=LEVEL, num_samples=16, budget=iv.Budget(evaluations=20_000))
+    small = iv.solve(BENT, Y[:N], PRIOR, noise=LEVEL, num_samples=16, budget=iv.Budget(evaluations=3_000))
     assert not small.certificate.reached and "budget ended before the scalars" in small.certificate.missing
     assert small.certificate.passed.ndim == 0
     small.save(tmp_path / "r.nc")
@@ -164,11 +166,29 @@ def test_a_lattice_that_was_not_finished_is_not_certified(tmp_path):
 
 
 def test_ensembles_at_nodes_are_part_of_the_certificate():
-    """Few chains: their own bounds are above 0.15."""
-    chains = iv.strategies.NoiseMCMC(chains=24, islands=4, rounds=4)
-    how = iv.Hierarchy(spacing=1.0, scan=4.0)
-    result = iv.solve(BENT, Y[:N], PRIOR, noise=LEVEL, num_samples=4, strategy=chains, hierarchy=how)
-    assert not result.certificate.reached and "of the signals at a node" in result.certificate.missing
+    """What chains said of the signals that were drawn, twice their standard errors, and the power that they reached."""
+    nodes = ((0.0,), (1.0,))
+    grid = lattice.Lattice(nodes=nodes, log_mass=torch.zeros(2, dtype=D), steps=(1.0,), truncation=0.0)
+    chains, small = iv.strategies.NoiseMCMC(), torch.tensor([0.02], dtype=D)
+
+    def judged(**changes):
+        info = {name: torch.tensor([0.03, 0.05]) for name in ("mean_error", "std_error", "island_error")}
+        return verdict.of_lattices([grid], small, {**info, "beta": torch.ones(2), **changes}, chains)
+
+    good = judged()
+    assert bool(good.passed) and not good.exact and good.missing == "" and float(good.error) == pytest.approx(0.04)
+    assert good.tests[verdict.MEAN_TEST] == pytest.approx(0.1)
+    for changes, message in (
+        ({"mean_error": torch.tensor([0.03, 0.1])}, "mean's error.*0.2, of the signals at a node"),
+        ({"std_error": torch.tensor([math.nan, 0.01])}, "std's relative error.*inf"),
+        ({"beta": torch.tensor([1.0, 0.5])}, "power of the likelihood that was reached 0.5"),
+    ):
+        bad = judged(**changes)
+        assert not bool(bad.passed) and re.search(message, bad.missing), bad.missing
+    assert not bool(verdict.of_lattices([grid], 5 * small, {}, chains).passed)
+    assert bool(verdict.of_lattices([grid], 5 * small, {}, iv.strategies.Exact()).passed)
+    open_end = replace(grid, hidden=0.2)
+    assert "could not rule out" in verdict.of_lattices([open_end], small, {}, iv.strategies.Exact()).missing
 
 
 # --- meters ---------------------------------------------------------------------------------------------------------
