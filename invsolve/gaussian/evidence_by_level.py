@@ -10,7 +10,7 @@ of ``K^T K``, for every s. It is decomposed by what the modes of the prior and t
   fields that are even and odd about it, and ``K^T K`` has a block for each, some of which may be diagonal or equal.
 - *one block*, or ``K K^T`` where there are fewer data than unknowns.
 
-Blocks of up to 1,024 are decomposed.
+Blocks of up to 2,304 are decomposed: symmetric blurs of 96 x 96.
 """
 
 from __future__ import annotations
@@ -29,10 +29,11 @@ from invsolve.gaussian.evidence import Evidence, rounding
 from invsolve.gaussian.law import GaussianLaw
 from invsolve.gaussian.posterior import not_linear_gaussian
 from invsolve.gaussian.spectral_modes import SpectralModes
-from invsolve.gaussian.systems import DENSE_SIDE, IterativeSystem, probe, widened
+from invsolve.gaussian.systems import IterativeSystem, probe, widened
 from invsolve.operators.base import LinearOperator
 from invsolve.problem import Problem
 
+_SIDE = 2304  # of a block: some seconds
 _ROWS = 256  # of products at once
 _SAME = 1e-9  # relative: products in float64 that differ by less are equal
 _SAME_ROUNDED = 1e-6  # of priors whose variances were rounded to single precision
@@ -148,7 +149,7 @@ class _Gram:
     def factors(self, like: Sequence[Factors]) -> Factors | None:
         """The eigenbasis, by what is shared; None if it is too large."""
         n, m = len(self.root), prod(self.operator.out_shape) * (1 if self.data_complex is None else 2)
-        on_data = m < min(n, DENSE_SIDE)
+        on_data = m < min(n, _SIDE)
         product, n = (self.outer, m) if on_data else (self.normal, n)
         probes = torch.randint(2, (2, n), generator=torch.Generator().manual_seed(0), device="cpu").to(self.root)
         probes = 2 * probes - 1
@@ -160,7 +161,7 @@ class _Gram:
             values = (image[0] * probes[0]).clamp_min(0)
             return Factors(image=image, values=values, blocks=((every, None),), on_data=False)
         parts = [every] if on_data else self._mirrored(probes[0])
-        if max(len(part) for part in parts) > DENSE_SIDE:
+        if max(len(part) for part in parts) > _SIDE:
             return None
         values_, blocks = _decomposed(parts, _matrices(product, n, parts), None if on_data else self._swap())
         return Factors(image=image, values=values_.clamp_min(0), blocks=blocks, on_data=on_data)

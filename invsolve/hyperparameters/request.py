@@ -42,7 +42,7 @@ class Hierarchy:
     method : {"auto", "lattice", "gibbs"}
         ``"lattice"`` where the strategy gives the evidence and there are up to three scalars: `SMC`, `NoiseMCMC`, and
         `Exact`, of any size where prior and operator share their modes (a periodic blur and a field of
-        ``basis="periodic"``), else up to the sizes it factorises (for a symmetric blur 64 x 64); ``"gibbs"`` with any
+        ``basis="periodic"``), else up to the sizes it factorises (for a symmetric blur 96 x 96); ``"gibbs"`` with any
         strategy; ``"auto"``: the lattice where it can be.
     spacing : float, optional
         Of the lattice, in posterior standard deviations, at most 1 (0.15, 0.35, 0.7 for one, two, three scalars unless
