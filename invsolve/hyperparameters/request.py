@@ -78,6 +78,11 @@ class Hierarchy:
             check_int("Hierarchy", "num_sweeps", self.num_sweeps, minimum=1)
 
 
+def _never(calls: int) -> bool:
+    """What there is no budget for is never over."""
+    return False
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class HyperparameterRequest:
     """A solve with scalars that are not known. Row r of the result is sample ``r // batch`` of item ``r % batch``."""
@@ -91,10 +96,14 @@ class HyperparameterRequest:
     keys: Sequence[int]  # of the items
     warnings: tuple[str, ...] = ()  # of the model at the medians
     # Whether so many calls are more than the budget: what was not begun is then left out.
-    over_after: Callable[[int], bool] = lambda calls: False
+    over_after: Callable[[int], bool] = _never
     over: Callable[[], bool] = lambda: False  # the same of the calls so far
-    limited: bool = False  # there is a budget
     usual: float = 60.0  # seconds that sweeps may take for which there is none
+
+    @property
+    def limited(self) -> bool:
+        """Whether there is a budget."""
+        return self.over_after is not _never
 
     @property
     def strategy(self) -> Strategy:

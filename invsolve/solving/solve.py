@@ -120,7 +120,7 @@ def solve(
         ``(items, samples) -> source``, replaces the source of random numbers (for tests).
     hierarchy : Hierarchy, optional
         How unknown scalars are inferred: the noise level, scalars of the prior (`iv.priors.Family`) or of the operator
-        (`iv.operators.Family`), for every item with the signal; see ``result.parameters`` and ``certificate``.
+        (`iv.operators.Family`), for every item with the signal; see ``result.parameters``.
     weighted : bool
         With a strategy that weighs its samples (`SMC`, `MCGDiff`): True leaves the weights in ``result.log_weights``,
         and the samples alone are then no draws; False, the default, resamples them to equal weights. ``info["ess"]``
@@ -200,9 +200,7 @@ def solve(
         if spending is None:
             return _returned(infer(inference, meter), throw)
         within = replace(whole, over=lambda calls, power: spending.over(0, lost=False))
-        limited = replace(
-            inference, solver=within, over_after=lambda calls: spending.over(calls, lost=False), limited=True
-        )
+        limited = replace(inference, solver=within, over_after=lambda calls: spending.over(calls, lost=False))
         return _returned(replace(infer(limited, meter), solver=whole), throw)
     if hierarchy is not None:
         raise invalid(
