@@ -101,12 +101,15 @@ def of_lattices(lattices: Sequence[Lattice], errors: Tensor, info: Mapping[str, 
             (STD_TEST, told.std_error, STD_ERROR / 2),
             (ISLANDS, told.island_error, ISLAND_ERROR),
         ):
-            factor = 2 if name != ISLANDS else 1
-            worst = math.inf if value is None else float(value.nan_to_num(math.inf).max())
+            if value is None:
+                good = good & False
+                wrong.append(f"{strategy.name} says nothing of the {name} of the signals at a node")
+                continue
+            factor, worst = 2 if name != ISLANDS else 1, float(value.nan_to_num(math.inf).max())
             tests[name] = factor * worst
             if not worst <= limit:
-                good, found = good & False, f"{name} {factor * worst:.2g}" if value is not None else f"no {name}"
-                wrong.append(f"{found}, of the signals at a node")
+                good = good & False
+                wrong.append(f"{name} {factor * worst:.2g}, of the signals at a node")
         if told.beta is not None:
             tests[POWER] = float(told.beta.min())
             if not tests[POWER] >= 1:

@@ -185,6 +185,8 @@ def test_ensembles_at_nodes_are_part_of_the_certificate():
     ):
         bad = judged(**changes)
         assert not bool(bad.passed) and re.search(message, bad.missing), bad.missing
+    particles = verdict.of_lattices([grid], small, {}, iv.strategies.SMC())
+    assert not bool(particles.passed) and "SMC says nothing of the bound" in particles.missing
     assert not bool(verdict.of_lattices([grid], 5 * small, {}, chains).passed)
     assert bool(verdict.of_lattices([grid], 5 * small, {}, iv.strategies.Exact()).passed)
     open_end = replace(grid, hidden=0.2)
