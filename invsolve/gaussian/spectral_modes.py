@@ -57,6 +57,23 @@ class SpectralModes(Modes):
         power = self.colour**2
         return self.transform.squared_inverse(power * variances) / self.transform.squared_inverse(power)
 
+    def odd(self) -> list[Tensor]:
+        """For every axis which modes ``(*shape)`` are odd about the middle of the box (periodic: about its start).
+
+        Empty for bases without that symmetry.
+        """
+        found = []
+        for axis, n in enumerate(self.shape):
+            index = torch.arange(n, device="cpu")
+            if self.transform.name in ("cosine", "sine"):
+                odd = index % 2 == 1
+            elif self.transform.name == "fourier":  # 1, cos 1, sin 1, cos 2, ...
+                odd = (index % 2 == 0) & (index > 0)
+            else:
+                return []
+            found.append(odd.view(-1, *([1] * (len(self.shape) - axis - 1))).expand(self.shape))
+        return found
+
     @property
     def log_det(self) -> float:
         return 0.0 if self.colour is None else float(self.colour.double().log().sum())

@@ -243,7 +243,7 @@ def make_system(
             gram=matrix.mT @ matrix if n < m else None,
         )
     modes = law.modes
-    if (wide := _widened(problem, modes)) is not None:
+    if (wide := widened(problem, modes)) is not None:
         problem, modes = wide
         linear = problem.operator
         assert isinstance(linear, LinearOperator)
@@ -260,7 +260,7 @@ def make_system(
     )
 
 
-def _widened(problem: Problem, modes: Modes) -> tuple[Problem, Modes] | None:
+def widened(problem: Problem, modes: Modes) -> tuple[Problem, Modes] | None:
     """Problem and modes in float64; None where the operator works in its own precision only."""
     try:
         wide, basis = problem.to(dtype=torch.float64), modes.to(dtype=torch.float64)

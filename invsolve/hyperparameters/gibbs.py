@@ -17,6 +17,7 @@ smallest posterior std): the data cannot tell the two apart.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -27,9 +28,11 @@ from invsolve.core.arrays import numbers, to_real
 from invsolve.core.random import Draws
 from invsolve.errors import UnsupportedError
 from invsolve.hyperparameters.lattice import MAX_DIMS, explore, run
+from invsolve.hyperparameters.mixing import memory, mixed
 from invsolve.hyperparameters.mode_search import Node
 from invsolve.hyperparameters.request import HyperparameterDraws, HyperparameterRequest
 from invsolve.hyperparameters.unknowns import NOISE
+from invsolve.hyperparameters.verdict import of_chains
 from invsolve.noise import Gaussian
 from invsolve.priors.capabilities import HasDensity
 from invsolve.progress import Progress, metered
@@ -44,7 +47,9 @@ _POINTS = 257  # of a lattice over the noise level
 _ZOOMS = 4
 _TAIL = 30.0  # nats below the peak where the lattice of the noise level ends
 _NUGGET = 2.0  # of the lowest noise level of the walk
-_FORGOTTEN = 0.3  # correlation of a scalar with itself half of the sweeps before, over chains, that is mentioned
+_FEWEST = 10  # sweeps after which chains are looked at for the first time, unless their number was given
+_GROWTH = 1.5  # of their number, until they have mixed
+_MOST = 5_000
 
 
 def draw_by_gibbs(request: HyperparameterRequest, progress: Progress) -> HyperparameterDraws:
@@ -57,21 +62,28 @@ def draw_by_gibbs(request: HyperparameterRequest, progress: Progress) -> Hyperpa
         column = unknowns.names.index(NOISE)
         z[:, column] = 1 + z[:, column].abs()
     nugget = _nugget(request) if unknowns.columns("prior") else None
-    sweeps, trace = request.hierarchy.num_sweeps, list[Tensor]()
-    with metered(progress, sweeps + 1) as step:
-        x, chi2, result = _signals(request, unknowns.transport(z), 0)
-        step(1, sweeps + 1)
-        for sweep in range(1, sweeps + 1):
-            if trace and request.over():
-                break
-            z = _scalars(request, z, x, nugget, draws, sweep)
-            x, chi2, result = _signals(request, unknowns.transport(z), sweep)
+    trace = list[Tensor]()
+    sweeps, started = request.hierarchy.num_sweeps or _FEWEST, time.perf_counter()
+    with metered(progress, (sweeps + 1) * request.rows) as step:
+
+        def report(sweep: int, rows: int) -> None:  # the last step is told when no more sweeps are needed
+            total = (sweeps + 1) * request.rows
+            step(min(sweep * request.rows + rows, total - 1), total)
+
+        x, chi2, result = _signals(request, z, None, 0, report)
+        while len(trace) < sweeps and not (trace and request.over()):
+            z = _scalars(request, z, x, nugget, draws, len(trace) + 1, lambda: report(len(trace) + 1, 0))
+            x, chi2, result = _signals(request, z, (x, result), len(trace) + 1, report)
             trace.append(z)
-            step(sweep + 1, sweeps + 1)
+            if len(trace) == sweeps and request.hierarchy.num_sweeps is None and _goes_on(request, trace, started):
+                sweeps = math.ceil(_GROWTH * sweeps)
+        step((len(trace) + 1) * request.rows, (len(trace) + 1) * request.rows)
+    slow = memory(unknowns.names, trace)
     how = f"{' and '.join(unknowns.names)}: by {len(trace)} Gibbs sweeps of a chain for every sample."
-    warnings = (*result.warnings, *_memory(unknowns.names, trace))
+    warnings = (*result.warnings, *slow)
     if len(trace) < sweeps:
-        warnings += (f"the budget was spent after {len(trace)} of {sweeps} Gibbs sweeps: give a larger one",)
+        many = f" of {sweeps}" if request.hierarchy.num_sweeps else ""
+        warnings += (f"the budget was spent after {len(trace)}{many} Gibbs sweeps: give a larger one",)
     return HyperparameterDraws(
         samples=x,
         theta=unknowns.transport(z),
@@ -80,7 +92,15 @@ def draw_by_gibbs(request: HyperparameterRequest, progress: Progress) -> Hyperpa
         how=how,
         chunk=result.settings["chunk"],
         warnings=warnings,
+        verdict=of_chains(trace, request.batch, slow, request.strategy),
     )
+
+
+def _goes_on(request: HyperparameterRequest, trace: list[Tensor], started: float) -> bool:
+    """Whether sweeps that nobody counted go on: until the chains have mixed, while there is time."""
+    if mixed(trace, request.batch, request.unknowns.names) or len(trace) >= _MOST:
+        return False
+    return request.limited or _GROWTH * (time.perf_counter() - started) <= request.usual
 
 
 def _refuse(request: HyperparameterRequest) -> None:
@@ -103,22 +123,45 @@ def _refuse(request: HyperparameterRequest) -> None:
             )
 
 
-def _signals(request: HyperparameterRequest, theta: Tensor, sweep: int) -> tuple[Tensor, Tensor, Result]:
-    """A signal for every row given its scalars: rows that share those of prior and operator run together."""
-    unknowns = request.unknowns
+def _signals(
+    request: HyperparameterRequest,
+    z: Tensor,
+    before: tuple[Tensor, Result] | None,
+    sweep: int,
+    report: Callable[[int, int], None],
+) -> tuple[Tensor, Tensor, Result]:
+    """A signal for every row given its scalars: rows that share those of prior and operator run together.
+
+    Where the budget ends, the rows that are left keep the signals of ``before``, which their scalars were drawn for.
+    """
+    unknowns, theta = request.unknowns, request.unknowns.transport(z)
     groups = _groups(theta[:, unknowns.columns("prior") + unknowns.columns("operator")], range(request.rows))
     x = unknowns.problem.data.new_empty(request.rows, *unknowns.problem.shape, dtype=unknowns.problem.signal_dtype)
-    chi2 = x.real.new_empty(request.rows)
+    chi2, done, result = x.real.new_empty(request.rows), 0, None if before is None else before[1]
     for rows in groups:
+        report(sweep, done)
         index = torch.tensor(rows, device="cpu")
         problem = unknowns.problem_at(theta[index], (index % request.batch).to(x.device))
-        result = request.sample_rows(problem, unknowns.prior_at(theta[rows[0]]), rows, f"solve, sweep {sweep}")
-        x[index], chi2[index] = result.samples[0], result.chi2[0].to(chi2.dtype)
+        if before is not None and request.over():
+            x[index] = before[0][index]
+            chi2[index] = problem.chi2(x[index]).to(chi2.dtype)
+        else:
+            result = request.sample_rows(problem, unknowns.prior_at(theta[rows[0]]), rows, f"solve, sweep {sweep}")
+            x[index], chi2[index] = result.samples[0], result.chi2[0].to(chi2.dtype)
+        done += len(rows)
+    report(sweep, done)
+    assert result is not None
     return x, chi2, result
 
 
 def _scalars(
-    request: HyperparameterRequest, z: Tensor, x: Tensor, nugget: Tensor | None, draws: Draws, sweep: int
+    request: HyperparameterRequest,
+    z: Tensor,
+    x: Tensor,
+    nugget: Tensor | None,
+    draws: Draws,
+    sweep: int,
+    tick: Callable[[], None],
 ) -> Tensor:
     """All scalars once, given the signals ``x`` ``(rows, *shape)``; chains that became NaN keep theirs."""
     z, unknowns = z.clone(), request.unknowns
@@ -127,7 +170,7 @@ def _scalars(
     if not len(good):
         return z
     if columns := unknowns.columns("operator"):
-        z[good] = _block(z[good], columns, uniform[good, 0], _of_operator(request, z[good], x[good], good))
+        z[good] = _block(z[good], columns, uniform[good, 0], _of_operator(request, z[good], x[good], good), tick)
     if NOISE in unknowns.names:
         column = unknowns.names.index(NOISE)
         z[good, column] = _noise_level(request, unknowns.transport(z[good]), x[good], good, uniform[good, 1])
@@ -135,17 +178,20 @@ def _scalars(
         assert nugget is not None
         level = nugget[good % len(nugget)]
         white = draws.take(good).normal(unknowns.problem.shape, x.dtype, step=sweep, index=2)
-        z[good] = _block(z[good], columns, uniform[good, 2], _of_prior(request, z[good], x[good], level, white))
+        z[good] = _block(z[good], columns, uniform[good, 2], _of_prior(request, z[good], x[good], level, white), tick)
     return z
 
 
 _Density = Callable[[Tensor, list[int]], Tensor]  # (z of one row with a node in it, rows) -> log densities (rows,)
 
 
-def _block(z: Tensor, columns: list[int], uniform: Tensor, density: _Density) -> Tensor:
-    """Draw the coordinates ``columns`` of every row ``(rows, p)`` on a lattice of its own."""
+def _block(
+    z: Tensor, columns: list[int], uniform: Tensor, density: _Density, tick: Callable[[], None] = lambda: None
+) -> Tensor:
+    """Draw the coordinates ``columns`` of every row ``(rows, p)`` on a lattice of its own; ``tick`` at every node."""
 
     def evaluate(node: Node, rows: list[int]) -> list[float]:
+        tick()
         at = torch.tensor(node, dtype=torch.float64, device="cpu")
         return (density(at, rows).double().cpu() - 0.5 * at.square().sum()).tolist()
 
@@ -250,26 +296,3 @@ def _groups(values: Tensor, rows: Sequence[int]) -> list[list[int]]:
     for row, key in zip(rows, values.tolist(), strict=True):
         groups.setdefault(tuple(key), []).append(row)
     return list(groups.values())
-
-
-def _memory(names: Sequence[str], trace: list[Tensor]) -> tuple[str, ...]:
-    """Warnings of scalars that have not forgotten where they were half of the sweeps ago.
-
-    The last states of the chains are then not draws from the posterior. For chains that mix the correlation is 0 +- 1 /
-    sqrt(chains).
-    """
-    last, before = trace[-1], trace[max(len(trace) // 2 - 1, 0)]
-    if len(trace) < 2 or len(last) < 4:
-        return ()
-    apart = [v - v.mean(0) for v in (last, before)]
-    size = (apart[0].square().sum(0) * apart[1].square().sum(0)).sqrt().clamp_min(1e-300)
-    correlation = ((apart[0] * apart[1]).sum(0) / size).tolist()
-    drift = ((last.mean(0) - before.mean(0)).abs() / last.std(0).clamp_min(1e-300)).tolist()
-    limit = max(_FORGOTTEN, 2.5 / math.sqrt(len(last)))
-    return tuple(
-        f"{name} moves slowly: over the chains its values correlate by {value:.2f} with those {len(trace) // 2} sweeps "
-        f"before, and their mean moved by {moved:.2g} std, so that its posterior may be off. Raise num_sweeps of "
-        "iv.Hierarchy"
-        for name, value, moved in zip(names, correlation, drift, strict=True)
-        if value > limit or moved > math.sqrt(2) * limit
-    )

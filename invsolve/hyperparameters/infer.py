@@ -4,9 +4,10 @@
 their prior, put on a lattice (`invsolve.hyperparameters.lattice`) in standard normal coordinates; every sample draws
 its theta from it and then its signal from ``p(x | theta, y)`` by the strategy. What is approximate: theta takes the
 values of lattice nodes (moments and evidence are those of the continuum; quantiles are right to half a spacing).
+Of linear Gaussian problems the evidence comes for nothing (`invsolve.hyperparameters.closed_form`).
 
 *Gibbs*: with every other strategy each row is a chain of its own that alternates ``theta | x, y`` and ``x | theta, y``.
-What is approximate: the strategy, and the finite number of sweeps.
+What is approximate: the strategy, and the finite number of sweeps, which go on until R-hat says that they are enough.
 """
 
 from __future__ import annotations
@@ -18,10 +19,11 @@ import torch
 
 from invsolve.core.counting import tally
 from invsolve.errors import UnsupportedError
+from invsolve.hyperparameters.closed_form import has_closed_form
 from invsolve.hyperparameters.gibbs import draw_by_gibbs
-from invsolve.hyperparameters.lattice import MAX_DIMS
+from invsolve.hyperparameters.lattice import MAX_DIMS, NotResolved
 from invsolve.hyperparameters.on_lattice import draw_by_lattice
-from invsolve.hyperparameters.request import HyperparameterRequest
+from invsolve.hyperparameters.request import HyperparameterDraws, HyperparameterRequest
 from invsolve.progress import Progress
 from invsolve.results.assembly import assemble
 from invsolve.results.result import Result
@@ -40,8 +42,7 @@ def infer(request: HyperparameterRequest, progress: Progress) -> Result:
         lacking = _no_lattice(request)
         if request.hierarchy.method == "lattice" and lacking:
             raise UnsupportedError(f"solve: no lattice over the unknown scalars, because {lacking}.")
-        by_gibbs = lacking or request.hierarchy.method == "gibbs"
-        drawn = (draw_by_gibbs if by_gibbs else draw_by_lattice)(request, progress)
+        drawn = _drawn(request, progress, gibbs=bool(lacking) or request.hierarchy.method == "gibbs")
     typical = unknowns.prior_at(unknowns.medians)
     output = StrategyOutput(
         samples=drawn.samples,
@@ -69,8 +70,28 @@ def infer(request: HyperparameterRequest, progress: Progress) -> Result:
             **({"prior notes": list(typical.notes)} if typical.notes else {}),
         },
         warnings=request.warnings,
+        certificate=drawn.verdict.certificate(
+            request.strategy,
+            batched=unknowns.problem.batched,
+            seconds=output.seconds,
+            evaluations=output.evaluations,
+            how=drawn.how,
+        ),
         parameters={name: drawn.theta[:, i] for i, name in enumerate(unknowns.names)},
     )
+
+
+def _drawn(request: HyperparameterRequest, progress: Progress, *, gibbs: bool) -> HyperparameterDraws:
+    """On a lattice; what none resolves is left to Gibbs sweeps, unless a lattice was asked for."""
+    if gibbs:
+        return draw_by_gibbs(request, progress)
+    try:
+        return draw_by_lattice(request, progress)
+    except NotResolved:
+        if request.hierarchy.method == "lattice" or request.strategy.weighs:
+            raise
+    drawn = draw_by_gibbs(request, progress)
+    return replace(drawn, how=f"No lattice of a tolerable size resolves the scalars. {drawn.how}")
 
 
 def _no_lattice(request: HyperparameterRequest) -> str:
@@ -78,6 +99,8 @@ def _no_lattice(request: HyperparameterRequest) -> str:
     if len(request.unknowns.names) > MAX_DIMS:
         return f"there are {len(request.unknowns.names)} of them, more than {MAX_DIMS}"
     if isinstance(request.strategy, Exact):
+        if has_closed_form(request.unknowns):
+            return ""
         evidence = request.strategy.bind(*request.unknowns.at(request.unknowns.medians)).evidence
         return "" if evidence is not None else "the closed form is too large, or another for every item, to factorise"
     return "" if request.strategy.gives_evidence else f"{request.strategy.name} gives no evidence"

@@ -30,6 +30,10 @@ _DROP = {1: (12.5, 5.7e-7), 2: (10.0, 4.5e-5), 3: (8.0, 1.1e-3)}
 _COARSE, _COARSE_GIVEN = 0.8, 0.6  # spacings per (conditional) std below which moments of a lattice mean nothing
 
 
+class NotResolved(UnsupportedError):
+    """A density that no lattice of a tolerable size resolves."""
+
+
 class Spent(Exception):
     """Thrown into an explorer: it ends with the lattice that it has."""
 
@@ -125,7 +129,7 @@ def explore(dims: int, spacing: float, tolerance: float = 0.02, widest: float | 
             best = float(logs.max())
             seeds = [n for n, v in zip(found, logs.tolist(), strict=True) if v >= best - drop]
             steps = finer
-        raise UnsupportedError("solve: no lattice resolves the unknown scalars. Use iv.Hierarchy(method='gibbs').")
+        raise NotResolved("solve: no lattice resolves the unknown scalars. Use iv.Hierarchy(method='gibbs').")
     except Spent:
         lattice = lattice or _widest_cells(values, dims, widest, share)
         return replace(lattice, hidden=math.inf)
@@ -186,7 +190,7 @@ def _flood(
         around = {n for n in around if max(map(abs, n)) <= BOUND}
         members |= around
         if len(members) > _MAX_NODES:
-            raise UnsupportedError(
+            raise NotResolved(
                 f"solve: a lattice over the unknown scalars would need more than {_MAX_NODES} nodes; they are too many "
                 "or too dependent. Use iv.Hierarchy(method='gibbs')."
             )

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from invsolve.core.resampling import systematic
 from invsolve.gaussian.evidence import Evidence
-from invsolve.hyperparameters.lattice import Lattice, explore, run
+from invsolve.hyperparameters.closed_form import ROUGH, ClosedForm
+from invsolve.hyperparameters.lattice import Evaluate, Lattice, explore, run
 from invsolve.hyperparameters.mode_search import WIDEST, WIDEST_SAMPLED, Node
 from invsolve.hyperparameters.request import HyperparameterDraws, HyperparameterRequest
+from invsolve.hyperparameters.unknowns import NOISE
+from invsolve.hyperparameters.verdict import of_lattices
+from invsolve.noise import Gaussian
 from invsolve.priors.base import Prior
 from invsolve.problem import Problem
 from invsolve.progress import Progress, metered
@@ -23,6 +27,9 @@ from invsolve.strategies.exact import Exact
 _SPACING = {1: 0.15, 2: 0.35, 3: 0.7}  # of a lattice, in posterior standard deviations, by the number of scalars
 _SPACING_SAMPLED = {1: 0.4, 2: 0.6, 3: 0.7}  # where every node takes an ensemble: moments are as exact
 _HIDDEN = 0.05  # share of the mass in peaks not resolved above which a reader is told
+_DENSE = 128  # unknowns and data from which on signals are drawn by conjugate gradients, at many noise levels at once
+_FAR = 60.0  # nats below the best evidence: a node that does not count, whatever its prior density
+_NODES = {1: 100, 2: 2000, 3: 5000}  # of a scan and a lattice, about, for a meter
 _PRIORS = 64  # members of a family that are kept
 _KEPT = 2**26  # numbers of weighted samples that are kept from the evidence to the draws, instead of made again
 
@@ -35,7 +42,26 @@ def draw_by_lattice(request: HyperparameterRequest, progress: Progress) -> Hyper
     evidences = _Evidences(request)
     tolerance = 0.02 if isinstance(request.strategy, Exact) else 0.2  # of estimates, nats
     widest = request.hierarchy.scan or (WIDEST if isinstance(request.strategy, Exact) else WIDEST_SAMPLED)[dims]
-    lattices = run([explore(dims, spacing, tolerance, widest) for _ in range(request.batch)], evidences, request.over)
+    explorers = [explore(dims, spacing, tolerance, widest) for _ in range(request.batch)]
+    with metered(progress, _NODES[dims] + request.rows) as step:
+        lattices = run(explorers, evidences.reporting(step), request.over)
+        return _drawn(
+            request,
+            lattices,
+            evidences,
+            step,
+            f"spacing at most {spacing:g} posterior std, after a scan of the prior at most {widest:g} std apart.",
+        )
+
+
+def _drawn(
+    request: HyperparameterRequest,
+    lattices: Sequence[Lattice],
+    evidences: _Evidences,
+    step: Callable[[int, int], None],
+    how: str,
+) -> HyperparameterDraws:
+    """Scalars from the lattices, and signals given them."""
     uniform = _uniform(request, range(request.rows), 0)
     members: dict[Node, list[int]] = {}  # node -> its rows
     for b, lattice in enumerate(lattices):
@@ -45,23 +71,26 @@ def draw_by_lattice(request: HyperparameterRequest, progress: Progress) -> Hyper
     pieces: list[tuple[list[int], Tensor, Tensor, Tensor]] = []
     said: dict[str, list[Tensor]] = {}
     warnings = dict.fromkeys(_unresolved(request, lattices, evidences))
-    with metered(progress, request.rows) as step:
-        for node in sorted(members):
-            rows_ = sorted(members[node])
-            theta = request.unknowns.transport(torch.tensor(node, dtype=torch.float64, device="cpu"))
-            x, chi2, info, result = evidences.draw(node, theta, rows_)
-            pieces.append((rows_, x, chi2, theta.expand(len(rows_), -1)))
-            # How well rows fit is said of those that are drawn, all together: other items may have no weight here, and
-            # a noise level that few rows have may fit them badly, or be worth few particles.
-            of_all = fit_warnings(result.chi2, result.info)
-            if result.log_weights is not None:
-                of_all += thinned(result.log_weights, result.failed)
-            warnings |= dict.fromkeys(text for text in result.warnings if text not in of_all)
-            for name, value in info.items():
-                said.setdefault(name, []).append(value)
-            step(sum(len(p[0]) for p in pieces), request.rows)
+    searched = evidences.asked
+    for group in evidences.together(sorted(members)):
+        nodes = {r: node for node in group for r in members[node]}
+        rows_ = sorted(nodes)
+        z = torch.tensor([nodes[r] for r in rows_], dtype=torch.float64, device="cpu")
+        theta = request.unknowns.transport(z)
+        x, chi2, info, result = evidences.draw(group, theta, rows_)
+        pieces.append((rows_, x, chi2, theta))
+        # How well rows fit is said of those that are drawn, all together: other items may have no weight here, and
+        # a noise level that few rows have may fit them badly, or be worth few particles.
+        of_all = fit_warnings(result.chi2, result.info)
+        if result.log_weights is not None:
+            of_all += thinned(result.log_weights, result.failed)
+        warnings |= dict.fromkeys(text for text in result.warnings if text not in of_all)
+        for name, value in info.items():
+            said.setdefault(name, []).append(value)
+        step(searched + sum(len(p[0]) for p in pieces), searched + request.rows)
     chi2 = torch.cat([p[2] for p in pieces])
-    warnings |= dict.fromkeys((*misfit(chi2), *shortfalls({name: torch.cat(value) for name, value in said.items()})))
+    told = {name: torch.cat(value) for name, value in said.items()}
+    warnings |= dict.fromkeys((*misfit(chi2), *shortfalls(told)))
     order = torch.tensor([r for rows_, *_ in pieces for r in rows_], device="cpu").argsort()
     found = [_marginal(lattice, evidences, b) for b, lattice in enumerate(lattices)]
     count = [len(lattice.nodes) for lattice in lattices]
@@ -78,10 +107,10 @@ def draw_by_lattice(request: HyperparameterRequest, progress: Progress) -> Hyper
         chi2=chi2[order.to(device)],
         theta=torch.cat([p[3] for p in pieces])[order],
         info={name: value.to(device).repeat(request.num_samples) for name, value in each.items()},
-        how=f"{names}: by the evidence, on a lattice of {numbers} nodes, spacing at most {spacing:g} posterior std, "
-        f"after a scan of the prior at most {widest:g} std apart.",
+        how=f"{names}: by the evidence, on a lattice of {numbers} nodes, {how}",
         chunk=result.settings["chunk"],
         warnings=tuple(warnings),
+        verdict=of_lattices(lattices, each["log_evidence_se"], told, request.strategy),
     )
 
 
@@ -93,8 +122,23 @@ class _Evidences:
         self.known: dict[tuple[Node, int], tuple[float, float]] = {}  # (node, item) -> log p(y | theta), its error
         self._kept: dict[tuple[Node, int], tuple[Result, int]] = {}  # weighted samples of an item
         self._numbers = 0
+        self.asked = 0  # nodes
         self.left_out = 0  # nodes that the budget left no time for
         self._priors: dict[tuple[float, ...], Prior] = {}
+        self._free = ClosedForm(request.unknowns)
+        self._best = -math.inf  # evidence of a node
+
+    def reporting(self, step: Callable[[int, int], None]) -> Evaluate:
+        """The same, which reports nodes: how many there will be is not known, and about as many as so far are left."""
+        expected = _NODES[len(self.request.unknowns.names)]
+
+        def evaluate(node: Node, items: list[int]) -> list[float]:
+            found = self(node, items)
+            self.asked += 1
+            step(self.asked, max(expected, math.ceil(1.25 * self.asked)) + self.request.rows)
+            return found
+
+        return evaluate
 
     def __call__(self, node: Node, items: list[int]) -> list[float]:
         if self.known and self.request.over():
@@ -104,20 +148,43 @@ class _Evidences:
         z = torch.tensor(node, dtype=torch.float64, device="cpu")
         log, se = self._evidence(node, self.request.unknowns.transport(z), items)
         self.known |= {(node, b): (float(log[i]), float(se[i])) for i, b in enumerate(items)}
+        self._best = max(
+            self._best, *(self.known[node, b][0] for b in items if not math.isnan(self.known[node, b][0])), -math.inf
+        )
         log_prior = -0.5 * (float(z.square().sum()) + len(z) * math.log(2 * math.pi))
         return [self.known[node, b][0] + log_prior for b in items]
 
-    def draw(self, node: Node, theta: Tensor, rows: list[int]) -> tuple[Tensor, Tensor, dict[str, Tensor], Result]:
-        """One signal for each row, their chi^2 and info, and a result of a solve that drew them."""
+    def together(self, nodes: Sequence[Node]) -> list[list[Node]]:
+        """Nodes whose signals are drawn at once: such as differ in the noise level, where conjugate gradients draw."""
+        if not self._free.known or self._free.size <= _DENSE or NOISE not in self.request.unknowns.names:
+            return [[node] for node in nodes]
+        column, groups = self.request.unknowns.names.index(NOISE), dict[Node, list[Node]]()
+        for node in nodes:
+            groups.setdefault(node[:column] + node[column + 1 :], []).append(node)
+        return list(groups.values())
+
+    def draw(
+        self, nodes: Sequence[Node], theta: Tensor, rows: list[int]
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor], Result]:
+        """One signal for each row with scalars ``theta`` (rows, p), their chi^2 and info, and a solve that drew them.
+
+        ``nodes`` are those of a group of `together`.
+        """
         request = self.request
         if request.strategy.couples == "nothing":
-            problem, prior = self._at(theta)
+            problem, prior = self._at(theta[0])
             index = torch.tensor([r % request.batch for r in rows], device=problem.data.device)
-            result = request.sample_rows(problem.take(index), prior, rows, "solve")
+            problem = problem.take(index)
+            if NOISE in request.unknowns.names and self._free.known and self._free.size > _DENSE:
+                std = theta[:, request.unknowns.names.index(NOISE)].to(problem.data.device, problem.data.real.dtype)
+                each = Gaussian(std=std.view(-1, *([1] * len(problem.operator.out_shape))))
+                problem = problem.replaced(operator=problem.operator, noise=each)
+            result = request.sample_rows(problem, prior, rows, "solve")
             return result.samples[0], result.chi2[0], {name: v[0] for name, v in result.info.items()}, result
+        (node,) = nodes
         items = sorted({r % request.batch for r in rows})
         if missing := [b for b in items if (node, b) not in self._kept]:
-            self._weighted(node, theta, missing)
+            self._weighted(node, theta[0], missing)
         uniform = _uniform(request, rows, 1)
         x: dict[int, tuple[Tensor, Tensor]] = {}
         info: dict[str, list[Tensor]] = {}
@@ -136,14 +203,29 @@ class _Evidences:
 
     def _evidence(self, node: Node, theta: Tensor, items: list[int]) -> Evidence:
         if isinstance(self.request.strategy, Exact):
-            problem, prior = self._at(theta)
-            found = self.request.strategy.bind(self._items(problem, items), prior).evidence
-            assert found is not None  # it was there at the medians
-            return found
+            return self._closed(node, theta, items)
         result = self._weighted(node, theta, items)
         assert result.log_evidence is not None and result.log_evidence_se is not None  # the strategy says it gives it
         # NaN where chains were stopped: the evidence of a power of the likelihood would win against all others.
         return Evidence(result.log_evidence, result.log_evidence_se)
+
+    def _closed(self, node: Node, theta: Tensor, items: list[int]) -> Evidence:
+        """By one decomposition for all noise levels; where it is not there, or rounded, by that of this node."""
+        found = self._free.at(node, self._prior(theta))
+        if found is not None:
+            index = torch.tensor(items, device=found.log.device)
+            found = Evidence(found.log[index], found.se[index])
+        if found is None or self._matters(found):
+            strategy, (problem, prior) = self.request.strategy, self._at(theta)
+            assert isinstance(strategy, Exact)
+            found = strategy.bind(self._items(problem, items), prior).evidence or found
+        return found or Evidence(*torch.full((2, len(items)), math.nan, dtype=torch.float64, device="cpu"))
+
+    def _matters(self, found: Evidence) -> bool:
+        """Whether a rounded evidence could be one that counts."""
+        return not self._free.interpolated and bool(
+            ((found.se > ROUGH) & (found.log + found.se > self._best - _FAR)).any()
+        )
 
     def _weighted(self, node: Node, theta: Tensor, items: list[int]) -> Result:
         """A solve of these items with all their samples, which is kept where memory allows."""
@@ -158,14 +240,17 @@ class _Evidences:
         return result
 
     def _at(self, theta: Tensor) -> tuple[Problem, Prior]:
-        """The problem and prior of a node; priors are kept, since many nodes differ in the noise only."""
+        return self.request.unknowns.problem_only(theta), self._prior(theta)
+
+    def _prior(self, theta: Tensor) -> Prior:
+        """The prior of a node; they are kept, since many nodes differ in the noise only."""
         unknowns = self.request.unknowns
         key = tuple(theta[unknowns.columns("prior")].tolist())
         if key not in self._priors:
             if len(self._priors) >= _PRIORS:
                 self._priors.clear()
             self._priors[key] = unknowns.prior_at(theta)
-        return unknowns.problem_only(theta), self._priors[key]
+        return self._priors[key]
 
     def _items(self, problem: Problem, items: list[int]) -> Problem:
         if len(items) == self.request.batch:

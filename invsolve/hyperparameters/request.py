@@ -14,6 +14,7 @@ from invsolve.core.validation import check_choice, check_int, check_positive
 from invsolve.errors import invalid
 from invsolve.hyperparameters.lattice import MAX_DIMS
 from invsolve.hyperparameters.unknowns import Unknowns
+from invsolve.hyperparameters.verdict import Verdict
 from invsolve.priors.base import Prior
 from invsolve.problem import Problem
 from invsolve.results.result import Result
@@ -40,8 +41,10 @@ class Hierarchy:
     Parameters
     ----------
     method : {"auto", "lattice", "gibbs"}
-        ``"lattice"`` where the strategy gives the evidence (`Exact` up to the sizes it factorises, `SMC`, `NoiseMCMC`)
-        and there are up to three scalars; ``"gibbs"`` with any strategy; ``"auto"``: the lattice where it can be.
+        ``"lattice"`` where the strategy gives the evidence and there are up to three scalars: `SMC`, `NoiseMCMC`, and
+        `Exact`, of any size where prior and operator share their modes (a periodic blur and a field of
+        ``basis="periodic"``), else up to the sizes it factorises (for a symmetric blur 96 x 96); ``"gibbs"`` with any
+        strategy; ``"auto"``: the lattice where it can be.
     spacing : float, optional
         Of the lattice, in posterior standard deviations, at most 1 (0.15, 0.35, 0.7 for one, two, three scalars unless
         given, 0.4, 0.6, 0.7 with ensembles). The evidence is computed at every node, about ``12 / spacing`` of them for
@@ -50,10 +53,10 @@ class Hierarchy:
         The widest cells of the scan, in prior standard deviations, at most 4 (0.25, 0.5, 1 for one, two, three scalars
         unless given, twice that with ensembles; about ``(8 / scan)^scalars`` nodes): a smaller one where the evidence
         may have narrow peaks, as of a frequency or a shift.
-    num_sweeps : int
-        Of Gibbs: how often the scalars of a chain are drawn; the signal is drawn once more than that. Ten are enough
-        for a noise level alone; with scalars of the prior take 30 or more, and heed the warning of chains that move
-        slowly.
+    num_sweeps : int, optional
+        Of Gibbs: how often the scalars of a chain are drawn; the signal is drawn once more than that. Unless given, ten
+        and half as many again until split R-hat over the chains is at most 1.05, within the budget; without one, as
+        long as the next ones are expected to end within a minute. ``result.certificate`` says what R-hat was reached.
 
     Raises
     ------
@@ -64,7 +67,7 @@ class Hierarchy:
     method: Literal["auto", "lattice", "gibbs"] = "auto"
     spacing: float | None = None
     scan: float | None = None
-    num_sweeps: int = 10
+    num_sweeps: int | None = None
 
     def __post_init__(self) -> None:
         check_choice("Hierarchy", "method", self.method, ("auto", "lattice", "gibbs"))
@@ -72,7 +75,13 @@ class Hierarchy:
             raise invalid("Hierarchy", "spacing", "at most 1 posterior standard deviation", self.spacing)
         if self.scan is not None and check_positive("Hierarchy", "scan", self.scan) > 4:
             raise invalid("Hierarchy", "scan", "at most 4 prior standard deviations", self.scan)
-        check_int("Hierarchy", "num_sweeps", self.num_sweeps, minimum=1)
+        if self.num_sweeps is not None:
+            check_int("Hierarchy", "num_sweeps", self.num_sweeps, minimum=1)
+
+
+def _never(calls: int) -> bool:
+    """What there is no budget for is never over."""
+    return False
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -88,8 +97,14 @@ class HyperparameterRequest:
     keys: Sequence[int]  # of the items
     warnings: tuple[str, ...] = ()  # of the model at the medians
     # Whether so many calls are more than the budget: what was not begun is then left out.
-    over_after: Callable[[int], bool] = lambda calls: False
+    over_after: Callable[[int], bool] = _never
     over: Callable[[], bool] = lambda: False  # the same of the calls so far
+    usual: float = 60.0  # seconds that sweeps may take for which there is none
+
+    @property
+    def limited(self) -> bool:
+        """Whether there is a budget."""
+        return self.over_after is not _never
 
     @property
     def strategy(self) -> Strategy:
@@ -144,6 +159,7 @@ class HyperparameterDraws:
     info: dict[str, Tensor]  # (rows,) each
     how: str  # a clause for `why`
     chunk: int  # rows that were run at once
+    verdict: Verdict
     warnings: tuple[str, ...] = ()
 
 

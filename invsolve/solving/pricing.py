@@ -40,6 +40,7 @@ _PRODUCTS = 6  # of guidance at a level, with a network, in which little is meas
 _PRODUCTS_MOST = 30  # of them else: as many as there are data, up to here
 _LEAST_STEPS = 5
 _NODES = {1: 50, 2: 150, 3: 400}  # of a lattice over so many scalars, scan and draws included, about
+_SWEEPS = 30  # of Gibbs chains, about, until they have mixed
 _NODES_OF_QUADRATURE = 1000  # rows of the operator, an item
 _ENTRY = 1e-3  # seconds of quadrature, of every entry of the signal
 _MOVES = 2.5  # of particles at a level: copies and Metropolis moves take a step of their own
@@ -161,13 +162,13 @@ def affordable(
     inference then stops when the budget is spent.
     """
     if isinstance(strategy, Exact):
-        if affords_quadrature(problem, prior, left * (1 / _NODES.get(scalars, how.num_sweeps + 1))):
+        if affords_quadrature(problem, prior, left * (1 / _NODES.get(scalars, (how.num_sweeps or _SWEEPS) + 1))):
             return strategy
         strategy = candidates(problem, prior, num_samples, quadrature=False)[0].strategy
         if isinstance(strategy, Exact):
             return strategy
     lattice = strategy.gives_evidence and how.method != "gibbs" and scalars in _NODES
-    solves = _NODES[scalars] if lattice else how.num_sweeps + 1
+    solves = _NODES[scalars] if lattice else (how.num_sweeps or _SWEEPS) + 1
     one = Candidate(strategy=strategy, why="", particles=num_samples)
     row, rows = price(problem, prior, left), num_samples * len(problem.data)
     return (fitted(one, problem, prior, row, left * (1 / solves), rows) or shortest(one)).strategy
