@@ -16,7 +16,7 @@ N, NOISE = 16, 0.02  # cells along a side; std of the pressure, whose largest va
 CELLS = np.arange(N * N).reshape(N, N)
 ACROSS = np.stack([CELLS[:, :-1], CELLS[:, 1:]]).reshape(2, -1)
 ALONG = np.stack([CELLS[:-1], CELLS[1:]]).reshape(2, -1)
-I, J = np.concatenate([ACROSS, ALONG], 1)  # the two cells of every face
+ONE, TWO = np.concatenate([ACROSS, ALONG], 1)  # the two cells of every face
 RIM = 2.0 * sum(np.isin(CELLS, edge) for edge in (CELLS[0], CELLS[-1], CELLS[:, 0], CELLS[:, -1])).ravel()
 WELLS = np.concatenate([CELLS[2::4, 2::4].ravel(), CELLS[::4, ::4].ravel()])
 
@@ -24,8 +24,8 @@ WELLS = np.concatenate([CELLS[2::4, 2::4].ravel(), CELLS[::4, ::4].ravel()])
 def state(logs):
     """Permeabilities, their harmonic means at the faces, factors of ``-div(k grad p) = 20``, p = 0 outside; and p."""
     k = np.exp(logs.ravel())
-    t = 2 / (1 / k[I] + 1 / k[J])
-    K = coo_matrix((np.tile(-t, 2), (np.append(I, J), np.append(J, I))), shape=(N * N, N * N))
+    t = 2 / (1 / k[ONE] + 1 / k[TWO])
+    K = coo_matrix((np.tile(-t, 2), (np.append(ONE, TWO), np.append(TWO, ONE))), shape=(N * N, N * N))
     factors = splu((K + diags(RIM * k - np.asarray(K.sum(1)).ravel())).tocsc())
     return k, t, factors, factors.solve(np.full(N * N, 20.0 / N**2))
 
@@ -39,8 +39,10 @@ def adjoint(logs, v):
     """The derivative of ``v . pressure(logs)``, by one more solve of the same symmetric system."""
     k, t, factors, p = state(logs)
     q = factors.solve(np.bincount(WELLS, v, N * N))
-    flow = -(q[I] - q[J]) * (p[I] - p[J]) * t**2 / 2
-    return (np.bincount(I, flow / k[I], N * N) + np.bincount(J, flow / k[J], N * N) - q * p * RIM * k).reshape(N, N)
+    flow = -(q[ONE] - q[TWO]) * (p[ONE] - p[TWO]) * t**2 / 2
+    return (np.bincount(ONE, flow / k[ONE], N * N) + np.bincount(TWO, flow / k[TWO], N * N) - q * p * RIM * k).reshape(
+        N, N
+    )
 
 
 def each(function):

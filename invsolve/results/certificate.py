@@ -32,7 +32,6 @@ NOT_TESTED = (  # what a result without a certificate says
     "not tested: strategy='auto' tests what it finds; this was run once. result.check() and iv.calibrate(..., "
     "strategy=...) test it"
 )
-NOT_TESTED_SCALARS = "not tested: scalars were inferred with the signal, which no certificate covers; `why` says how"
 
 
 @final

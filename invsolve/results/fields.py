@@ -16,7 +16,7 @@ from invsolve.core.torch_state import Defined
 from invsolve.core.validation import Shape
 from invsolve.errors import invalid
 from invsolve.gaussian.marginals import Marginals
-from invsolve.results.certificate import NOT_TESTED, NOT_TESTED_SCALARS, Certificate
+from invsolve.results.certificate import NOT_TESTED, Certificate
 from invsolve.results.consistency import check_fields
 from invsolve.results.solver import Solver
 from invsolve.results.status import Status
@@ -156,7 +156,7 @@ class ResultFields(Defined):
         """
         if self.certificate is not None:
             return self.certificate.sentence
-        return NOT_TESTED_SCALARS if self.parameters else NOT_TESTED
+        return NOT_TESTED
 
     @property
     def certified_word(self) -> str:
