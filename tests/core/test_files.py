@@ -252,7 +252,7 @@ def test_files_that_cannot_grow_are_exceptions_in_every_format(tmp_path, request
     request.getfixturevalue("disk_is_full")
     for name, write in {
         "Result.save": lambda: result.save(path),
-        "save_state": lambda: save_state(path, {"x": torch.zeros(512)}, {}),
+        "checkpoint": lambda: save_state(path, {"x": torch.zeros(512)}, {}),
     }.items():
         with pytest.raises(WriteError, match=f"{name}: '{path}' could not be written: file too large"):
             write()
@@ -266,7 +266,7 @@ def test_a_solve_goes_on_without_a_checkpoint(tmp_path, disk_is_full):
     with pytest.warns(RuntimeWarning, match="c' could not be written: file too large. The solve goes on without"):
         result = iv.solve(*problem(), checkpoint=saved, **options)
     assert [w for w in result.warnings if "checkpoint" in w] == [
-        f"save_state: '{tmp_path / 'c'}' could not be written: file too large. The solve goes on without this checkpoint"
+        f"checkpoint: '{tmp_path / 'c'}' could not be written: file too large. The solve goes on without this checkpoint"
     ]
     assert torch.equal(result.samples, iv.solve(*problem(), **options).samples) and os.listdir(tmp_path) == []
 
