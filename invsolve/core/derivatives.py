@@ -1,8 +1,8 @@
 """The derivative of a function that torch differentiates: in one place, so that none is ever zero by accident.
 
-A `pullback` needs a backward pass, which every function that torch differentiates has. A `pushforward` comes from forward
-mode; where a function has none (a `torch.autograd.Function` without ``setup_context`` or ``jvp``, code that leaves torch)
-from a backward pass that is differentiated once more; and where that has no derivative either, from central differences.
+A `pullback` needs a backward pass, which every function that torch differentiates has. A `pushforward` comes from
+forward mode; where a function has none (a `torch.autograd.Function` without ``setup_context`` or ``jvp``) from a
+backward pass that is differentiated once more; and where that has no derivative either, from central differences.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ _AGREE = 1e-3  # what the two sides of <J dx, w> = <dx, J^H w> may differ by: ro
 
 
 def pushforward(function: Map, x: Tensor, dx: Tensor, name: str) -> tuple[Tensor, Tensor]:
-    """``function(x)`` and ``J(x) dx``, row by row; ``name`` says whose it is, for a warning where it is a difference."""
+    """``function(x)`` and ``J(x) dx``, row by row; ``name`` says whose, for a warning where it is a difference."""
     whose = getattr(function, "__self__", function)
     if (way := _found.get(id(whose))) is not None:
         return difference(function, x, dx, name) if way is _difference else way(function, x, dx)
@@ -104,8 +104,8 @@ def difference(function: Map, x: Tensor, dx: Tensor, name: str) -> tuple[Tensor,
     if name not in _told:
         _told.add(name)
         warnings.warn(
-            f"{name}: has no forward derivative in torch, and no backward pass that can be differentiated. Where J(x) dx is "
-            "needed it is a central difference: two evaluations more, and a relative error of about "
+            f"{name}: has no forward derivative in torch, and no backward pass that can be differentiated. Where J(x) dx "
+            "is needed it is a central difference: two evaluations more, and a relative error of about "
             f"{torch.finfo(x.dtype).eps ** (2 / 3):.0e}. To have it exact and faster, give the product: "
             "from_callable(..., jvp=), or the method `_jvp` in a class of your own.",
             RuntimeWarning,
@@ -139,7 +139,7 @@ def _twice_backward(function: Map, x: Tensor, dx: Tensor) -> tuple[Tensor, Tenso
 
 
 def _agrees(function: Map, x: Tensor, dx: Tensor, dy: Tensor) -> bool:
-    """Whether ``<dy, w> = <dx, J^H w>``: parts of a backward pass that left torch are missing in the derivative of it."""
+    """Whether ``<dy, w> = <dx, J^H w>``: what left torch in a backward pass is missing in the derivative of it."""
     generator = torch.Generator().manual_seed(0)
     w = torch.randn(dy.shape, generator=generator, dtype=dy.dtype, device="cpu").to(dy.device)
     with torch.enable_grad():

@@ -188,7 +188,7 @@ class Operator(Defined, Owner, abc.ABC):
     def _check(self, name: str, value: Tensor, shape: Shape, kind: Kind) -> Tensor:
         """Signals or data as the operator takes them, of an array too; refuses what does not fit."""
         owner, dtype, device, batch = type(self).__name__, self.dtype, self.device, self.batch
-        value = as_given(owner, name, value, dtype=dtype, device=device)
+        value = as_given(owner, name, value, dtype=dtype, device=device, kind=kind)
         check_rows(owner, name, value, shape, kind, dtype=dtype, device=device, batch=batch)
         return value
 

@@ -9,10 +9,11 @@ from typing import Any, Literal, Self, final
 import torch
 from torch import Tensor
 
+from invsolve.core.arrays import as_tensor
 from invsolve.core.derivatives import difference, pullback, pushforward, with_pullback
 from invsolve.core.ownership import call
 from invsolve.core.validation import Kind, Shape, check_choice, check_dims, kind_dtype
-from invsolve.errors import OperatorError, invalid, invalid_type
+from invsolve.errors import InvsolveError, OperatorError, invalid, invalid_type
 from invsolve.operators.algebra.matched import matched
 from invsolve.operators.base import BlackBox, LinearOperator, Operator, Pullback
 
@@ -35,7 +36,7 @@ def from_callable(
 ) -> Operator:
     """Make an operator of a function.
 
-    What ``f`` returns is checked at each call; run `invsolve.testing.check_operator` once to check the rest. ``f`` may
+    What ``f`` returns is checked at each call, and given the precision of its input; run `invsolve.testing.check_operator` once to check the rest. ``f`` may
     work in place and return the same buffer every time: it is handed a copy, and of its answer a copy is kept. Tensors
     inside ``f`` are not moved by ``to``: move them yourself.
 
@@ -74,7 +75,7 @@ def from_callable(
     InputError
         If a choice is not one of those above, or a product is given for another kind than its own.
     OperatorError
-        At a call, if ``f`` returns another shape, kind, precision or device than promised.
+        At a call, if ``f`` returns another shape, kind or device than promised.
 
     Examples
     --------
@@ -140,18 +141,23 @@ class _Callable(Operator):
         """``f(x, *more)``, refused unless it is a tensor of the promised shape, kind and precision."""
         y = call(f, x, *more)
         where = self._named(name, f)
-        if not isinstance(y, Tensor):
-            raise OperatorError(f"{where} must return a torch.Tensor, got {type(y).__name__}.")
+        if not isinstance(y, Tensor):  # an array, of a simulator in numpy
+            try:
+                y = as_tensor(where, "its value", y, dtype=x.dtype, device=x.device)
+            except InvsolveError:
+                raise OperatorError(f"{where} must return a torch.Tensor or an array, got {type(y).__name__}.") from None
         if tuple(y.shape) != (len(x), *shape):
             raise OperatorError(
                 f"{where} must return shape {(len(x), *shape)} for an input of shape {tuple(x.shape)}, "
                 f"got {tuple(y.shape)}."
             )
-        if y.dtype != (want := kind_dtype(x.dtype, kind)):
+        want = kind_dtype(x.dtype, kind)
+        if y.is_complex() and not want.is_complex:
             raise OperatorError(
                 f"{where} must return {want} for an input of {x.dtype}, got {y.dtype}. "
-                "Use the dtype of the input inside, and say in_kind and out_kind."
+                "Say in_kind and out_kind, or return the part that is meant."
             )
+        y = y.to(want)  # a solver in another precision, counts in integers
         if y.device != x.device:
             raise OperatorError(f"{where} must return a tensor on {x.device}, the device of its input, got {y.device}.")
         return y

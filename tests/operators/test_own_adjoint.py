@@ -132,9 +132,6 @@ def test_differences_of_rows_without_a_size():
 
 
 def test_complex_differences():
-    def square(x: Tensor) -> Tensor:
-        return torch.from_numpy((array(x) ** 2)) + 0 * x
-
     class Square(torch.autograd.Function):
         @staticmethod
         def forward(ctx, x):
