@@ -29,7 +29,7 @@ from invsolve.operators.base import LinearOperator, Operator
 from invsolve.priors.base import Prior
 from invsolve.priors.capabilities import HasPosterior
 from invsolve.priors.compatibility import check_pair, not_a_prior
-from invsolve.problem import checked_problem
+from invsolve.problem import checked_problem, in_precision
 from invsolve.progress import NoProgress, Progress, metered
 from invsolve.solving.solve import solve
 from invsolve.solving.spending import Budget
@@ -258,6 +258,7 @@ def _checked(A: object, prior: object, noise: object) -> tuple[Operator, Noise]:
             "Wrap a function: iv.operators.from_callable(f, in_shape, out_shape).",
         )
     check_pair("calibrate", A, prior)
+    A = in_precision(A, prior.dtype)
     dtype = kind_dtype(prior.dtype, A.out_kind)
     shape, batch = tuple(A.out_shape), A.batch or 1
     return A, noise_for_data("calibrate", noise, out_shape=shape, batch=batch, dtype=dtype, device=prior.device)

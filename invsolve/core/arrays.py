@@ -64,7 +64,7 @@ def as_given(
     return value if value.dtype == wanted else value.to(wanted)
 
 
-def parameter(owner: str, name: str, value: Any, *, dtype: torch.dtype | None = None, expected: str = "") -> Tensor:
+def parameter(owner: str, name: str, value: Any, *, dtype: torch.dtype | None = None) -> Tensor:
     """A floating or complex tensor of what an object is made of.
 
     Tensors and arrays of such keep their precision; integers and lists have that of ``dtype``, float32 by default.
@@ -73,10 +73,23 @@ def parameter(owner: str, name: str, value: Any, *, dtype: torch.dtype | None = 
         return _of_numbers(normal(value), dtype or torch.float32)
     array = None if isinstance(value, (str, os.PathLike)) else numbers_of(owner, name, value)
     if array is None:
-        raise invalid_type(owner, name, expected or "numbers: a tensor, an array or a list", quoted(value))
+        raise invalid_type(owner, name, "numbers: a tensor, an array or a list", quoted(value))
     if isinstance(value, np.ndarray) and array.dtype.kind in "fc":
         return from_numpy(array)
     return as_tensor(owner, name, array, dtype=dtype or torch.float32, device=_CPU)
+
+
+def real_parameter(owner: str, name: str, value: Any, *, dtype: torch.dtype | None = None) -> Tensor:
+    """`parameter` that is real."""
+    found = parameter(owner, name, value, dtype=dtype)
+    if found.is_complex():
+        raise invalid_type(owner, name, "real", str(found.dtype))
+    return found
+
+
+def several(value: Any) -> bool:
+    """Whether a value is a tensor, an array or a list with axes, in the place of one number."""
+    return isinstance(value, (list, tuple)) or (hasattr(value, "__array__") and getattr(value, "ndim", 0) > 0)
 
 
 def parameters(owner: str, **values: Any) -> dict[str, Tensor]:
@@ -175,6 +188,12 @@ def _read(owner: str, name: str, path: Any) -> NDArray[Any]:
 def _of_numbers(value: Tensor, dtype: torch.dtype) -> Tensor:
     """Integers and bools in the precision ``dtype``."""
     return value if value.is_floating_point() or value.is_complex() else value.to(real_dtype(dtype))
+
+
+def widened(value: Tensor, dtype: torch.dtype) -> Tensor:
+    """A floating or complex tensor in the precision of ``dtype``, if that is the wider one: nothing is rounded."""
+    wider = torch.finfo(real_dtype(dtype)).bits > torch.finfo(real_dtype(value.dtype)).bits
+    return value.to(_precise(value.dtype, dtype)) if wider else value
 
 
 def _precise(dtype: torch.dtype, precision: torch.dtype) -> torch.dtype:

@@ -8,7 +8,7 @@ from invsolve.priors.base import Prior
 
 
 def check_pair(owner: str, A: Operator, prior: Prior) -> None:
-    """Raise unless the prior is over the signals that the operator takes: shape, kind, precision."""
+    """Raise unless the prior is over the signals that the operator takes: shape and kind."""
     if tuple(prior.shape) != tuple(A.in_shape):
         raise invalid(
             owner, "prior", f"of the shape that {type(A).__name__} takes, {tuple(A.in_shape)}", tuple(prior.shape)
@@ -20,10 +20,6 @@ def check_pair(owner: str, A: Operator, prior: Prior) -> None:
             f"{A.in_kind}, as {type(A).__name__} takes",
             prior.kind,
             "Build the operator or the prior for that kind: most take kind=, GaussianPrior takes it from its mean.",
-        )
-    if A.dtype is not None and A.dtype != prior.dtype:
-        raise invalid_type(
-            owner, "A", f"of the prior's precision, {prior.dtype}", str(A.dtype), "Convert one: A.to(dtype=...)."
         )
 
 

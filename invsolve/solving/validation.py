@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from invsolve import strategies
-from invsolve.core.arrays import as_tensor
+from invsolve.core.arrays import as_tensor, widened
 from invsolve.core.checkpoint import Checkpoint
 from invsolve.core.files import check_target
 from invsolve.core.random import item_key
@@ -60,9 +60,11 @@ def checked_model(A: Any, y: Any, prior: Any, noise: Any) -> tuple[Problem, Prio
             )
         check_pair("solve", A, prior)
         dims = signal_dims(A, y)
-        y = as_tensor("solve", "y", y, dtype=A.dtype or prior.dtype, device=prior.device)
+        y = widened(as_tensor("solve", "y", y, dtype=prior.dtype, device=prior.device), prior.dtype)
         problem = checked_problem("solve", A, y, noise=noise, dims=dims)
     check_pair("solve", problem.operator, prior)
+    if widened(problem.data, prior.dtype) is not problem.data:
+        problem = problem.to(dtype=prior.dtype)
     real = kind_dtype(problem.data.dtype, "real")
     if real != prior.dtype:
         raise invalid_type(
