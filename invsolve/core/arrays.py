@@ -56,9 +56,10 @@ def as_given(
     """
     if isinstance(value, Tensor):
         value = _of_numbers(normal(value), dtype or torch.float32)
-    elif isinstance(value, (str, os.PathLike)) or np.ndim(array := numbers_of(owner, name, value)) == 0:
-        return value
     else:
+        array = None if isinstance(value, (str, os.PathLike)) else numbers_of(owner, name, value)
+        if array is None or array.ndim == 0:
+            return value
         value = as_tensor(owner, name, array, dtype=dtype or torch.float32, device=device or _CPU)
     wanted = kind_dtype(dtype or value.dtype, "complex" if kind == "complex" or value.is_complex() else "real")
     return value if value.dtype == wanted else value.to(wanted)
@@ -96,8 +97,8 @@ def parameters(owner: str, **values: Any) -> dict[str, Tensor]:
     """`parameter` of each, all of the widest precision and, but for tensors, on the device of the tensors."""
     held = [v for v in values.values() if isinstance(v, Tensor)]
     kinds = [real_dtype(v.dtype) for v in held if v.is_floating_point() or v.is_complex()]
-    arrays = [np.result_type(v, np.float32) for v in values.values() if isinstance(v, np.ndarray) and v.dtype.kind in "fc"]
-    kinds += [torch.float64 if np.finfo(t).eps < 1e-10 else torch.float32 for t in arrays]
+    arrays = [v.dtype for v in values.values() if isinstance(v, np.ndarray) and v.dtype.kind in "fc"]
+    kinds += [torch.float64 if np.finfo(dtype).bits > 32 else torch.float32 for dtype in arrays]
     widest = max(kinds, key=lambda dtype: torch.finfo(dtype).bits, default=torch.float32)
     device = held[0].device if held else _CPU
     made = {name: parameter(owner, name, value, dtype=widest) for name, value in values.items()}
@@ -122,7 +123,8 @@ def as_mask(owner: str, name: str, value: Any) -> Tensor:
     if bool(bad.any()):
         given = f"{int(bad.sum())} other values, the first {value[bad][0].item():.6g}"
         raise invalid(owner, name, "True and False, or 1 and 0", given, f"Write {name} > 0.5, or whatever you mean.")
-    return value != 0
+    mask: Tensor = value != 0
+    return mask
 
 
 def as_index(owner: str, name: str, value: Any) -> Tensor:

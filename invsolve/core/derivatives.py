@@ -104,8 +104,8 @@ def difference(function: Map, x: Tensor, dx: Tensor, name: str) -> tuple[Tensor,
     if name not in _told:
         _told.add(name)
         warnings.warn(
-            f"{name}: has no forward derivative in torch, and no backward pass that can be differentiated. Where J(x) dx "
-            "is needed it is a central difference: two evaluations more, and a relative error of about "
+            f"{name}: has no forward derivative in torch, and no backward pass that can be differentiated. Where "
+            "J(x) dx is needed it is a central difference: two evaluations more, and a relative error of about "
             f"{torch.finfo(x.dtype).eps ** (2 / 3):.0e}. To have it exact and faster, give the product: "
             "from_callable(..., jvp=), or the method `_jvp` in a class of your own.",
             RuntimeWarning,
@@ -167,7 +167,7 @@ class _Given(torch.autograd.Function):
     """A function whose pullback was given."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, function: Map, vjp: Product) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, x: Tensor, function: Map, vjp: Product) -> Tensor:
         ctx.save_for_backward(x)
         ctx.vjp = vjp
         return function(x.detach())

@@ -7,7 +7,7 @@ from inspect import signature
 import torch
 from torch import Tensor
 
-from invsolve.core.arrays import several
+from invsolve.core.arrays import real_parameter, several
 from invsolve.core.validation import Shape, check_positive, quoted
 from invsolve.errors import invalid_type
 from invsolve.noise.base import Noise
@@ -36,7 +36,7 @@ def as_noise(owner: str, noise: object) -> Noise:
     if isinstance(noise, Noise):
         return noise
     if several(noise):
-        return Gaussian(std=noise)
+        return Gaussian(std=real_parameter(owner, "noise", noise))
     if isinstance(noise, (str, bool)) or noise is None:
         expected = "a positive number (the std of Gaussian noise) or an iv.noise model"
         raise invalid_type(owner, "noise", expected, quoted(noise))

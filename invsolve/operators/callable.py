@@ -36,9 +36,10 @@ def from_callable(
 ) -> Operator:
     """Make an operator of a function.
 
-    What ``f`` returns is checked at each call, and given the precision of its input; run `invsolve.testing.check_operator` once to check the rest. ``f`` may
-    work in place and return the same buffer every time: it is handed a copy, and of its answer a copy is kept. Tensors
-    inside ``f`` are not moved by ``to``: move them yourself.
+    What ``f`` returns, a tensor or an array of numpy, is checked at each call and given the precision of its input; run
+    `invsolve.testing.check_operator` once to check the rest. ``f`` may work in place and return the same buffer every
+    time: it is handed a copy, and of its answer a copy is kept. Tensors inside ``f`` are not moved by ``to``: move them
+    yourself.
 
     Parameters
     ----------
@@ -145,7 +146,8 @@ class _Callable(Operator):
             try:
                 y = as_tensor(where, "its value", y, dtype=x.dtype, device=x.device)
             except InvsolveError:
-                raise OperatorError(f"{where} must return a torch.Tensor or an array, got {type(y).__name__}.") from None
+                given = type(y).__name__
+                raise OperatorError(f"{where} must return a torch.Tensor or an array, got {given}.") from None
         if tuple(y.shape) != (len(x), *shape):
             raise OperatorError(
                 f"{where} must return shape {(len(x), *shape)} for an input of shape {tuple(x.shape)}, "

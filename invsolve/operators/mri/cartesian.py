@@ -35,7 +35,7 @@ class MRI(LinearOperator):
     in_shape : tuple of int
         ``(H, W)`` or ``(D, H, W)``; the transform is over all of its axes.
     maps : Tensor or array, shape (coils, *in_shape) or (items, coils, *in_shape), optional
-        Coil sensitivities, complex; data are ``(batch, coils, *in_shape)``. With sum_c |S_c|^2 <= 1, as usual, the norm of the
+        Coil sensitivities; data are ``(batch, coils, *in_shape)``. With sum_c |S_c|^2 <= 1, as usual, the norm of the
         operator is at most 1; that is not required. Without maps there is one coil, data are ``(batch, *in_shape)``,
         and the precision is that of the data.
     in_kind : {'real', 'complex'}

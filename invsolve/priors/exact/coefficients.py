@@ -18,7 +18,7 @@ from invsolve.core.arrays import numbers, real_parameter, several
 from invsolve.core.ownership import Owner
 from invsolve.core.torch_state import Defined
 from invsolve.core.validation import Shape, check_finite, check_positive
-from invsolve.errors import UnsupportedError, invalid, invalid_type
+from invsolve.errors import UnsupportedError, invalid
 from invsolve.priors.exact.quantiles import (
     laplace_transport,
     spike_slab_inverse,

@@ -180,10 +180,9 @@ class GaussianPrior(GaussianBase):
     law: GaussianLaw = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        given = {name: getattr(self, name) for name in ("mean", "covariance", "noise_scale")}
-        if self.noise_scale is None:
-            del given["noise_scale"]
-        for name, value in parameters(_OWNER, **given).items():
+        units = {} if self.noise_scale is None else {"noise_scale": self.noise_scale}
+        given = parameters(_OWNER, mean=self.mean, covariance=self.covariance, **units)
+        for name, value in given.items():
             object.__setattr__(self, name, value)
             if name != "mean" and value.is_complex():
                 raise invalid_type(_OWNER, name, "real", str(value.dtype))

@@ -67,11 +67,11 @@ class GaussianMixturePrior(Prior):
 
     def __post_init__(self) -> None:
         given = {name: getattr(self, name) for name in ("weights", "covariances", "means")}
-        for name, value in parameters(_OWNER, **given).items():
-            object.__setattr__(self, name, value)
-            if value.is_complex():
-                raise invalid_type(_OWNER, name, "real", str(value.dtype))
-            check_finite(_OWNER, name, value)
+        for name, tensor in parameters(_OWNER, **given).items():
+            object.__setattr__(self, name, tensor)
+            if tensor.is_complex():
+                raise invalid_type(_OWNER, name, "real", str(tensor.dtype))
+            check_finite(_OWNER, name, tensor)
         if self.means.ndim < 2:
             raise invalid(_OWNER, "means", "of shape (K, *shape)", tuple(self.means.shape))
         count, n = len(self.means), self.means[0].numel()
