@@ -220,7 +220,7 @@ CALLS: dict[str, Callable[[Callable[[Tensor], Any]], Any]] = {
     "solve, matrix": lambda g: drawn(ops.Matrix(g(MATRIX)), Y3),
     "solve, a prior in double precision": lambda g: drawn(OP, g(Y3), DOUBLE),
     "Problem": lambda g: iv.Problem(ops.Matrix(g(MATRIX)), g(Y3), noise=1).log_likelihood(X),
-    "advise": lambda g: torch.tensor([len(ivs.advise(ops.Matrix(g(MATRIX)), LAW, g(KERNEL)).advised)]),
+    "advise": lambda g: torch.tensor([len(ivs.advise(ops.Matrix(g(MATRIX)), LAW, g(KERNEL)).strategies)]),
     "grid": lambda g: drawn(OP, Y3, strategy=ivs.MMPS(grid=g(torch.tensor([8.0, 4, 2, 1, 0])))),
     "map": lambda g: RESULT.map(lambda x: np.asarray(g(MATRIX))[0] * x.numpy()).samples,
     "nrmse": lambda g: iv.metrics.nrmse(g(X), g(X + 1)),
