@@ -23,7 +23,8 @@ def finite_values(owner: str, name: str, value: Any, *, ordered: bool = False) -
         raise invalid(
             owner, name, "finite", f"{int(bad.sum())} NaN or infinite values", "Leave failed samples and items out."
         )
-    return value.to(torch.complex128 if value.is_complex() else torch.float64)
+    wide: Tensor = value.to(torch.complex128 if value.is_complex() else torch.float64)
+    return wide
 
 
 def pair_of_signals(owner: str, x: Tensor, truth: Tensor, *, ordered: bool = False) -> tuple[Tensor, Tensor]:

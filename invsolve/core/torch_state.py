@@ -134,7 +134,9 @@ def _spelt(annotation: Any) -> str:
 
 def _is_array(value: Any) -> bool:
     """Whether a tensor can be made of it; one with masked integers has no NaN for them."""
-    return isinstance(value, np.ndarray) and (value.dtype.kind in "fc" or not isinstance(value, np.ma.MaskedArray))
+    if not isinstance(value, np.ndarray):
+        return False
+    return value.dtype.kind in "fc" or value.dtype.kind in "biu" and not isinstance(value, np.ma.MaskedArray)
 
 
 def _take_fields(self: Any) -> None:

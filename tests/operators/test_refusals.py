@@ -156,7 +156,7 @@ REFUSED = {
         lambda: ops.from_callable(lambda x: x[:, :1], (2,), (2,))(torch.ones(1, 2)),
         r"must return shape \(1, 2\).*got \(1, 1\)",
     ),
-    "callable kind": (
+    "callable returns complex": (
         lambda: ops.from_callable(lambda x: x + 0j, (2,), (2,))(torch.ones(1, 2)),
         "must return torch.float32 for an input of torch.float32, got torch.complex64. Say in_kind and out_kind",
     ),

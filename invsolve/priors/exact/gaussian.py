@@ -181,8 +181,7 @@ class GaussianPrior(GaussianBase):
 
     def __post_init__(self) -> None:
         units = {} if self.noise_scale is None else {"noise_scale": self.noise_scale}
-        given = parameters(_OWNER, mean=self.mean, covariance=self.covariance, **units)
-        for name, value in given.items():
+        for name, value in parameters(_OWNER, mean=self.mean, covariance=self.covariance, **units).items():
             object.__setattr__(self, name, value)
             if name != "mean" and value.is_complex():
                 raise invalid_type(_OWNER, name, "real", str(value.dtype))
