@@ -56,7 +56,7 @@ def zero_filled(A: LinearOperator, y: Tensor) -> Tensor:
 
 
 @in_defined_state
-def tikhonov(A: LinearOperator, y: Tensor, *, weight: float, rtol: float = 1e-6, max_iter: int = 200) -> Tensor:
+def tikhonov(A: LinearOperator, y: Tensor, weight: float, *, rtol: float = 1e-6, max_iter: int = 200) -> Tensor:
     """Tikhonov's ``argmin_x 1/2 ||A x - y||^2 + weight/2 ||x||^2``, by conjugate gradients on ``A^H A + weight``.
 
     With a multi-coil `MRI` this is CG-SENSE [1]_.
@@ -100,7 +100,7 @@ def tikhonov(A: LinearOperator, y: Tensor, *, weight: float, rtol: float = 1e-6,
 
 
 @in_defined_state
-def total_variation(A: LinearOperator, y: Tensor, *, weight: float, iterations: int = 200) -> Tensor:
+def total_variation(A: LinearOperator, y: Tensor, weight: float, *, iterations: int = 200) -> Tensor:
     """Total variation: ``argmin_x 1/2 ||A x - y||^2 + weight TV(x)`` for real or complex signals of 1 to 3 axes.
 
     ``TV(x) = sum_i sqrt(sum_d |x_(i + e_d) - x_i|^2)``: isotropic, forward differences, no difference across the border

@@ -65,7 +65,7 @@ class Problem(Defined):
 
     operator: Operator
     data: Tensor
-    noise: Noise = field(kw_only=True)
+    noise: Noise
     dims: tuple[str, ...] | None = field(default=None, kw_only=True)
     units: str = field(default="", kw_only=True)
     batched: bool = field(default=True, init=False)
@@ -76,8 +76,8 @@ class Problem(Defined):
             self,
             operator: Operator,
             data: Any,
-            *,
             noise: Noise | Tensor | float,
+            *,
             dims: Iterable[str] | None = None,
             units: str = "",
         ) -> None: ...

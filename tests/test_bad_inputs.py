@@ -145,7 +145,10 @@ CASES: dict[str, tuple[Callable[[], object], str]] = {
         r"`x` must be of shape \(batch, 2, 2\)",
     ),
     "x a word": (lambda: mask()("x"), "`x` must be a torch.Tensor, got x"),
-    "mask of floats": (lambda: ops.Mask(mask=2 * torch.ones(N)), "`mask` must be True and False, or 1 and 0, got 4 other"),
+    "mask of floats": (
+        lambda: ops.Mask(mask=2 * torch.ones(N)),
+        "`mask` must be True and False, or 1 and 0, got 4 other",
+    ),
     "mask of wrong shape": (
         lambda: ops.Mask(mask=torch.ones(3, dtype=torch.bool), in_shape=(N,)),
         r"`mask` must be of shape \(4,\)",

@@ -238,7 +238,11 @@ REFUSED = {
         InputTypeError,
         r"Problem: `data` must be a torch.Tensor, a numpy array, an xarray.DataArray",
     ),
-    "words": (lambda: problem(y=["a"] * 3), InputTypeError, r"`data` must be numbers, in rows of one length, got a list"),
+    "words": (
+        lambda: problem(y=["a"] * 3),
+        InputTypeError,
+        r"`data` must be numbers, in rows of one length, got a list",
+    ),
     "another shape": (
         lambda: problem(y=random(2, 4)),
         InputError,

@@ -23,8 +23,8 @@ _PLANE = (-2, -1)
 @in_defined_state
 def cartesian_mask(
     shape: tuple[int, int],
-    *,
     acceleration: float,
+    *,
     center_fraction: float = 0.08,
     density: Literal["variable", "uniform"] = "variable",
     axis: int = -1,

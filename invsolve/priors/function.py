@@ -34,8 +34,8 @@ Denoiser = Callable[[Tensor, Tensor], Tensor]
 @in_defined_state
 def from_denoiser(
     function: Denoiser,
-    *,
     shape: Sequence[int],
+    *,
     mean: Tensor | float = 0.0,
     scale: float,
     detail: float | None = None,

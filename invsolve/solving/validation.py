@@ -23,7 +23,7 @@ from invsolve.priors.base import Prior
 from invsolve.priors.capabilities import Learned
 from invsolve.priors.compatibility import check_pair, not_a_prior
 from invsolve.problem import Problem, checked_problem, signal_dims
-from invsolve.progress import Progress
+from invsolve.progress import as_progress
 from invsolve.solving.spending import Budget
 from invsolve.strategies.base import Strategy
 from invsolve.strategies.choice.candidates import alternatives
@@ -102,10 +102,7 @@ def check_options(
     for name, value in (("reproducible", reproducible), ("throw", throw), ("weighted", weighted)):
         if not isinstance(value, bool):
             raise invalid_type("solve", name, "True or False", value)
-    if progress is not None and not isinstance(progress, Progress):
-        raise invalid_type(
-            "solve", "progress", "an iv.progress meter", progress, "For example iv.progress.TqdmProgress()."
-        )
+    as_progress("solve", progress)
     if draws is not None and not callable(draws):
         raise invalid_type("solve", "draws", "a function of (items, samples) that gives a source of numbers", draws)
 

@@ -518,7 +518,6 @@ A4, PRIOR4 = correlated(4)
         ({"A": torch.eye(4)}, InputTypeError, "calibrate: `A` must be an iv.operators.Operator, got Tensor"),
         ({"prior": "x"}, InputTypeError, "calibrate: `prior` must be an iv.priors.Prior"),
         ({"prior": correlated(3)[1]}, InputError, r"calibrate: `prior` must be of the shape that Matrix takes, \(4,\)"),
-        ({"prior": PRIOR4.to(dtype=torch.float32)}, InputTypeError, "calibrate: `A` must be of the prior's precision"),
         ({"noise": None}, InputTypeError, "calibrate: `noise` must be a positive number"),
         ({"noise": -1.0}, InputError, "calibrate: `noise` must be positive"),
         ({"noise": torch.ones(7, dtype=D)}, InputError, "noise.std"),

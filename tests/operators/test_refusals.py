@@ -42,8 +42,14 @@ REFUSED = {
     "sum shapes": (lambda: ops.Matrix(matrix=EYE) + ops.Matrix(matrix=M23), r"`out_shape` must be \(3,\), got \(2,\)"),
     "factor infinite": (lambda: float("inf") * ops.Matrix(matrix=EYE), "`factor` must be finite"),
     "factor a string": (lambda: "2" * ops.Matrix(matrix=EYE), "`factor` must be a real number"),
-    "matrix a word": (lambda: ops.Matrix(matrix="I"), "`matrix` must be numbers: a tensor, an array or a list, got 'I'"),
-    "matrix ragged": (lambda: ops.Matrix(matrix=[[1.0], [1.0, 2.0]]), "`matrix` must be numbers, in rows of one length"),
+    "matrix a word": (
+        lambda: ops.Matrix(matrix="I"),
+        "`matrix` must be numbers: a tensor, an array or a list, got 'I'",
+    ),
+    "matrix ragged": (
+        lambda: ops.Matrix(matrix=[[1.0], [1.0, 2.0]]),
+        "`matrix` must be numbers, in rows of one length",
+    ),
     "mask kind": (lambda: ops.Mask(mask=seen(3), kind="both"), "`kind` must be one of 'real', 'complex'"),
     "index float": (
         lambda: ops.Subsample(index=torch.ones(2), in_shape=(3,)),
@@ -174,7 +180,10 @@ REFUSED = {
     ),
     "matrix axes": (lambda: ops.Matrix(matrix=torch.ones(2)), r"`matrix` must be of shape \(m, n\) or \(items, m, n\)"),
     "matrix kind": (lambda: ops.Matrix(matrix=EYE, in_kind="both"), "`in_kind` must be one of 'real', 'complex'"),
-    "mask of others": (lambda: ops.Mask(mask=[0, 2]), "`mask` must be True and False, or 1 and 0, got 1 other values, .* 2"),
+    "mask of others": (
+        lambda: ops.Mask(mask=[0, 2]),
+        "`mask` must be True and False, or 1 and 0, got 1 other values, .* 2",
+    ),
     "mask a word": (lambda: ops.Mask(mask="all"), "`mask` must be a bool tensor, an array or a list .*, got 'all'"),
     "index a word": (lambda: ops.Subsample("all", (3,)), "`index` must be integers: a tensor, .*, got 'all'"),
     "index a mask": (lambda: ops.Subsample(seen(3), (3,)), r"`index` must be integers, got torch.bool. .*nonzero\(\)"),
@@ -198,7 +207,10 @@ REFUSED = {
     ),
     "sparse crow": (lambda: sparse(crow=torch.ones(3)), "`crow` must be integers, got torch.float32"),
     "sparse col": (lambda: sparse(col=[0.0, 1.0]), "`col` must be integers, got torch.float64"),
-    "sparse values": (lambda: sparse(values=None), "`values` must be numbers: a tensor, an array or a list, got NoneType"),
+    "sparse values": (
+        lambda: sparse(values=None),
+        "`values` must be numbers: a tensor, an array or a list, got NoneType",
+    ),
     "sparse crow length": (lambda: sparse(crow=torch.tensor([0, 2])), r"`crow` must be of shape \(3,\)"),
     "sparse col length": (lambda: sparse(col=torch.tensor([0])), r"`col` must be of the shape of `values`, \(2,\)"),
     "sparse crow ends": (lambda: sparse(crow=torch.tensor([0, 1, 1])), "`crow` must be non-decreasing from 0 to 2"),

@@ -621,7 +621,11 @@ BAD = {
     "custom empty": (lambda: custom_grid([]), ValueError, r"not empty, got \(0,\)"),
     "custom axes": (lambda: custom_grid(torch.ones(1, 1, 1)), ValueError, r"of shape \(num_steps,\) or"),
     "custom only zero": (lambda: custom_grid([0.0]), ValueError, r"N at least 1, got \(1,\)"),
-    "custom text": (lambda: custom_grid("levels"), TypeError, r"`levels` must be numbers: a tensor, an array or a list, got 'levels'"),
+    "custom text": (
+        lambda: custom_grid("levels"),
+        TypeError,
+        r"`levels` must be numbers: a tensor, an array or a list, got 'levels'",
+    ),
     "check list": (
         lambda: check_grid("Plan", "grid", 1.0),
         TypeError,
