@@ -160,7 +160,7 @@ def test_interrupted_elsewhere(tmp_path, monkeypatch):
 def test_interrupted_training(tmp_path, monkeypatch):
     from invsolve.priors.training import trainer
 
-    signals = torch.randn(64, 8, generator=torch.Generator().manual_seed(0))
+    signals = torch.randn(64, 8, 8, generator=torch.Generator().manual_seed(0))
     options = Options(batch=2, save_every=0)
     network = UNetConfig(channels=8, multipliers=(1,), blocks=1)
     real, calls = trainer._Training._one, []

@@ -526,7 +526,7 @@ A4, PRIOR4 = correlated(4)
         ({"num_samples": 2}, InputError, "calibrate: `num_samples` must be at least 3"),
         ({"seed": "a"}, InputTypeError, "calibrate: `seed` must be an integer"),
         ({"batch": 0}, InputError, "calibrate: `batch` must be at least 1"),
-        ({"progress": True}, InputTypeError, "calibrate: `progress` must be an iv.progress meter"),
+        ({"progress": 1}, InputTypeError, "calibrate: `progress` must be True, False or an iv.progress meter"),
         ({"strategy": "best"}, InputError, "`strategy` must be 'auto'"),
         ({"strategy": Exact}, InputTypeError, "Call it"),
         ({"checkpoint": 3}, InputTypeError, "calibrate: `checkpoint` must be a path"),
