@@ -57,6 +57,10 @@ def on_interrupt(words: Callable[[], str], *, unless_said: bool = False) -> Iter
         Gives the line.
     unless_said : bool
         Leave a line that something inside has said; False by default.
+
+    Yields
+    ------
+    None
     """
     try:
         yield

@@ -285,7 +285,7 @@ REFUSED = {
     "noise none": (lambda: problem(noise=None), InputTypeError, r"Problem: `noise` must be a positive number"),
     "noise zero": (lambda: problem(noise=0), InputError, r"Problem: `noise` must be positive, got 0.0"),
     "noise of other data": (lambda: problem(noise=torch.ones(7)), InputError, r"`noise.std` must be a number, or a"),
-    "noise missing": (lambda: Problem(A, Y), TypeError, r"required keyword-only argument: 'noise'"),
+    "noise missing": (lambda: Problem(A, Y), TypeError, r"required positional argument: 'noise'"),
     "dims text": (lambda: problem(dims="x"), InputTypeError, r"Problem: `dims` must be a tuple of names, got 'x'"),
     "dims number": (lambda: problem(dims=1), InputTypeError, r"Problem: `dims` must be a tuple of names, got int"),
     "dims too many": (

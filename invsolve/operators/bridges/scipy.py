@@ -32,7 +32,7 @@ def from_scipy(
     """Make an operator of a scipy sparse matrix, or of a ``scipy.sparse.linalg.LinearOperator``.
 
     A sparse matrix keeps its precision and runs in torch on any device. A scipy operator runs on the CPU in its own
-    precision, and its adjoint needs ``rmatvec``; gradients flow through both.
+    precision (``astra.OpTomo`` is one), and its adjoint needs ``rmatvec``; gradients flow through both.
 
     Parameters
     ----------
