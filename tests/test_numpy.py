@@ -14,6 +14,7 @@ from torch import Tensor
 
 import invsolve as iv
 from invsolve import strategies as ivs
+from invsolve.priors.training import estimate_law
 
 ops, priors, noise = iv.operators, iv.priors, iv.noise
 A = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
@@ -221,6 +222,14 @@ CALLS: dict[str, Callable[[Callable[[Tensor], Any]], Any]] = {
     "solve, a prior in double precision": lambda g: drawn(OP, g(Y3), DOUBLE),
     "Problem": lambda g: iv.Problem(ops.Matrix(g(MATRIX)), g(Y3), noise=1).log_likelihood(X),
     "advise": lambda g: torch.tensor([len(ivs.advise(ops.Matrix(g(MATRIX)), LAW, g(KERNEL)).strategies)]),
+    "GaussianLaw": lambda g: priors.GaussianLaw(g(X[0]), priors.DenseModes((4,), g(torch.eye(4))), g(COUNTS)).denoise(
+        X, torch.tensor([1.0, 2])
+    ),
+    "denoise of a law": lambda g: LAW.law.denoise(g(X), g(torch.tensor([1.0, 2]))),
+    "log_prob of noise": lambda g: noise.Poisson(1.0).log_prob(g(COUNTS[None]), clean=g(COUNTS[None] + 1)),
+    "grad of noise": lambda g: noise.Gaussian(2.0).grad(g(X), g(X + 1)),
+    "spectrum": lambda g: OP.svd().to_spectrum(g(X)),
+    "estimate_law": lambda g: estimate_law(g(IMAGE)).variances,
     "grid": lambda g: drawn(OP, Y3, strategy=ivs.MMPS(grid=g(torch.tensor([8.0, 4, 2, 1, 0])))),
     "map": lambda g: RESULT.map(lambda x: np.asarray(g(MATRIX))[0] * x.numpy()).samples,
     "nrmse": lambda g: iv.metrics.nrmse(g(X), g(X + 1)),

@@ -9,8 +9,10 @@ Solvers that know real vectors only see complex entries as pairs (`to_real`).
 
 from __future__ import annotations
 
+import functools
 import os
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -19,6 +21,8 @@ from torch import Tensor
 
 from invsolve.core.validation import Kind, kind_dtype, quoted, real_dtype
 from invsolve.errors import FileError, invalid, invalid_type
+
+R = TypeVar("R")
 
 _NUMBERS = "biufc"
 _KNOWN = "a torch.Tensor, a numpy array, an xarray.DataArray, numbers in a list, or the path of a .npy file"
@@ -89,6 +93,22 @@ def real_parameter(owner: str, name: str, value: Any, *, dtype: torch.dtype | No
     if found.is_complex():
         raise invalid_type(owner, name, "real", str(found.dtype))
     return found
+
+
+def taking_arrays(method: Callable[..., R], names: Sequence[str]) -> Callable[..., R]:
+    """A method whose first arguments, of these names, may be arrays or lists too: they come as tensors."""
+
+    @functools.wraps(method)
+    def taking(self: Any, *args: Any, **kwargs: Any) -> R:
+        if not all(isinstance(value, Tensor) for value in args[: len(names)]) or kwargs:
+            owner = type(self).__name__
+            taken = dict(zip(names, args, strict=False)) | {k: v for k, v in kwargs.items() if k in names}
+            found = {k: parameter(owner, k, v) if several(v) else v for k, v in taken.items()}
+            args = (*(found[k] for k in names[: len(args)]), *args[len(names) :])
+            kwargs = {k: found.get(k, v) for k, v in kwargs.items()}
+        return method(self, *args, **kwargs)
+
+    return taking
 
 
 def several(value: Any) -> bool:
@@ -217,6 +237,8 @@ def numbers(value: Any, *, dtype: torch.dtype | None = None, device: torch.devic
     """
     if isinstance(value, Tensor):
         return value.to(device=device, dtype=dtype)
+    if hasattr(value, "__array__"):  # an xarray.DataArray too, which torch would take for a number
+        value = np.asarray(value)
     return torch.as_tensor(value, dtype=dtype, device=device or "cpu")
 
 

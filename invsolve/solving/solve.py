@@ -82,7 +82,8 @@ def solve(
         The forward operator, `iv.operators`; or the whole measurement, and then ``y`` is the prior.
     y : Tensor, numpy array, xarray.DataArray, list or path, shape (batch, *A.out_shape) or A.out_shape
         The data, of the prior's precision and device; what is no tensor, such as counts in an array or a .npy file, is
-        converted, and so is ``A``. Without a batch axis results have none. NaN is refused: mark missing data with an operator such as `iv.operators.Mask`.
+        converted, and so is ``A``. Without a batch axis results have none. NaN is refused: mark missing data with an
+        operator such as `iv.operators.Mask`.
     prior : Prior
         Over the signals that A takes: ``prior.shape == A.in_shape``. A prior of a family (`iv.priors.Family`) has its
         unknown scalars inferred.

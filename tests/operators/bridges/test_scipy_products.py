@@ -25,7 +25,9 @@ class Tomo(LinearOperator):
         self.calls += 1
         v = v.reshape(shape) if v.ndim == 1 else v
         if v.shape != shape or v.dtype != np.float32 or not v.flags["C_CONTIGUOUS"]:
-            raise ValueError(f"The dimensions of the data {v.shape} do not match those specified in the geometry {shape}")
+            raise ValueError(
+                f"The dimensions of the data {v.shape} do not match those specified in the geometry {shape}"
+            )
         return v
 
     def _matvec(self, v: np.ndarray) -> np.ndarray:
