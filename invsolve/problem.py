@@ -254,7 +254,13 @@ class Problem(Defined):
 
 def in_precision(A: Operator, dtype: torch.dtype) -> Operator:
     """The operator in the real precision ``dtype``: a kernel in double precision beside data in single, or a prior."""
-    return A if A.dtype is None or A.dtype == dtype else A.to(dtype=dtype)
+    if A.dtype is None or A.dtype == dtype:
+        return A
+    cast = A.to(dtype=dtype)
+    if cast.dtype not in (None, dtype):
+        name = type(A).__name__
+        raise invalid_type(name, "to(dtype)", f"able to cast it to {dtype}, the precision of the data", str(cast.dtype))
+    return cast
 
 
 def checked_problem(

@@ -128,9 +128,9 @@ CASES: dict[str, tuple[Callable[[], object], str]] = {
     ),
     "A a matrix": (lambda: go(A=torch.eye(N)), "`A` must be an iv.operators.Operator or an iv.Problem, got Tensor"),
     "A with a wrong adjoint": (lambda: go(A=Flipped()), r"`A` \(Flipped\) must have the adjoint it states"),
-    "A in float64 only": (
-        lambda: go(A=ops.from_callable(torch.sin, (N,), (N,), dtype=torch.float64)),
-        "this function works in torch.float64 only, and cannot be cast to torch.float32",
+    "A in float32 only": (
+        lambda: go(A=ops.from_callable(torch.sin, (N,), (N,), dtype=torch.float32), law=prior(dtype=torch.float64)),
+        "this function works in torch.float32 only, and cannot be cast to torch.float64",
     ),
     "A with other items than y": (
         lambda: go(A=ops.Mask(mask=torch.ones(3, N, dtype=torch.bool), in_shape=(N,)), data=y(2, N)),

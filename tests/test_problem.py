@@ -372,3 +372,39 @@ def test_a_noise_of_your_own_speaks_for_itself():
     """It may have the signature of the abstract methods, without an owner."""
     assert isinstance(Problem(A, Y, noise=Flat()).noise, Flat)
     assert isinstance(iv.strategies.advise(A, PRIOR, Flat()), iv.strategies.Advice)
+
+
+def test_the_operator_is_cast_to_the_precision_of_the_data():
+    A = iv.operators.Matrix(torch.eye(2, dtype=torch.float64))
+    narrow = iv.Problem(A, torch.ones(2), 1.0)
+    assert narrow.operator.dtype == narrow.data.dtype == torch.float32
+    wide = iv.Problem(iv.operators.Matrix(torch.eye(2)), torch.ones(2, dtype=torch.float64), 1.0)
+    assert wide.operator.dtype == wide.data.dtype == torch.float64
+
+    class Fixed(iv.operators.Operator):
+        in_shape = out_shape = (2,)
+        dtype = torch.float64
+
+        def _apply(self, x):
+            return x
+
+    with pytest.raises(InputTypeError, match=r"Fixed: `to\(dtype\)` must be able to cast it to torch.float32"):
+        iv.Problem(Fixed(), torch.ones(2), 1.0)
+
+
+def test_a_function_in_double_precision_beside_a_prior_in_single():
+    """Computed in double: a difference that single precision has no digits for."""
+
+    def close(x):
+        assert x.dtype == torch.float64
+        return (x + 1e6) - 1e6
+
+    A = iv.operators.from_callable(close, (2,), (2,), dtype=torch.float64)
+    prior = iv.priors.GaussianPrior(torch.zeros(2), torch.eye(2))
+    result = iv.solve(A, torch.ones(2), prior, 0.5, strategy=iv.strategies.MMPS(num_steps=8))
+    same = iv.operators.from_callable(lambda x: x + 0.0, (2,), (2,))
+    other = iv.solve(same, torch.ones(2), prior, 0.5, strategy=iv.strategies.MMPS(num_steps=8))
+    assert result.samples.dtype == torch.float32 and torch.allclose(result.samples, other.samples, atol=1e-4)
+    narrow = A.to(dtype=torch.float32)
+    assert narrow.dtype == torch.float32 and narrow.to(dtype=torch.float64).dtype == torch.float64
+    assert (narrow(torch.tensor([[0.1, 0.3]])) - torch.tensor([[0.1, 0.3]])).abs().max() < 1e-7

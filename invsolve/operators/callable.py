@@ -11,7 +11,7 @@ from torch import Tensor
 
 from invsolve.core.arrays import as_tensor
 from invsolve.core.derivatives import difference, pullback, pushforward, with_pullback
-from invsolve.core.ownership import call
+from invsolve.core.ownership import call, replaced
 from invsolve.core.validation import Kind, Shape, check_choice, check_dims, kind_dtype
 from invsolve.errors import InvsolveError, OperatorError, invalid, invalid_type
 from invsolve.operators.algebra.matched import matched
@@ -62,7 +62,8 @@ def from_callable(
     in_kind, out_kind : {'real', 'complex'}
         The kinds of signal and data; real by default.
     dtype : torch.dtype, optional
-        The one real precision that ``f`` works in; by default that of its input.
+        The one real precision that ``f`` works in; by default that of its input. Signals and data may be of a narrower
+        one (`to`, and `solve` with such a prior): they are converted around ``f``.
 
     Returns
     -------
@@ -124,30 +125,37 @@ def from_callable(
 
 class _Callable(Operator):
     f: Map
-    precision: torch.dtype | None
+    precision: torch.dtype | None  # that the function works in
+    outside: torch.dtype | None  # a narrower one, of signals and data
 
     @property
     def dtype(self) -> torch.dtype | None:
-        return self.precision
+        return self.outside or self.precision
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
-        if dtype is not None and self.precision is not None and kind_dtype(dtype, "real") != self.precision:
+        if dtype is None or self.precision is None:
+            return self
+        real = kind_dtype(dtype, "real")
+        if torch.finfo(real).bits > torch.finfo(self.precision).bits:
             raise OperatorError(
                 f"{type(self).__name__}: this function works in {self.precision} only, and cannot be cast "
                 f"to {dtype}. Build it again for {dtype}, or from_callable(..., dtype=None)."
             )
-        return self
+        return replaced(self, outside=None if real == self.precision else real)
 
     def _run(self, name: str, f: Callable[..., Tensor], x: Tensor, shape: Shape, kind: Kind, *more: Tensor) -> Tensor:
         """``f(x, *more)``, refused unless it is a tensor of the promised shape, kind and precision."""
-        y = call(f, x, *more)
+        given = (x, *more)
+        if self.outside is not None and self.precision is not None:  # rounded outside of the function only
+            given = tuple(v.to(kind_dtype(self.precision, "complex" if v.is_complex() else "real")) for v in given)
+        y = call(f, *given)
         where = self._named(name, f)
         if not isinstance(y, Tensor):  # an array, of a simulator in numpy
             try:
                 y = as_tensor(where, "its value", y, dtype=x.dtype, device=x.device)
             except InvsolveError:
-                given = type(y).__name__
-                raise OperatorError(f"{where} must return a torch.Tensor or an array, got {given}.") from None
+                kind_of = type(y).__name__
+                raise OperatorError(f"{where} must return a torch.Tensor or an array, got {kind_of}.") from None
         if tuple(y.shape) != (len(x), *shape):
             raise OperatorError(
                 f"{where} must return shape {(len(x), *shape)} for an input of shape {tuple(x.shape)}, "
@@ -185,6 +193,7 @@ class CallableOperator(_Callable):
     in_kind: Kind = "real"
     out_kind: Kind = "real"
     precision: torch.dtype | None = None
+    outside: torch.dtype | None = None
     pull: Product | None = None
     push: Product | None = None
 
@@ -221,6 +230,7 @@ class CallableBlackBox(_Callable, BlackBox):
     in_kind: Kind = "real"
     out_kind: Kind = "real"
     precision: torch.dtype | None = None
+    outside: torch.dtype | None = None
 
 
 @final
@@ -235,6 +245,7 @@ class CallableLinear(_Callable, LinearOperator):
     in_kind: Kind = "real"
     out_kind: Kind = "real"
     precision: torch.dtype | None = None
+    outside: torch.dtype | None = None
 
     def _apply(self, x: Tensor) -> Tensor:
         return self._forward(x) if self.transpose is None else matched(x, self._forward, self._backward)

@@ -151,8 +151,8 @@ REFUSED = {
         "`dtype` must be a real floating torch.dtype or None",
     ),
     "callable cast": (
-        lambda: ops.from_callable(torch.sin, (2,), (2,), dtype=F64).to(dtype=torch.float32),
-        "works in torch.float64 only",
+        lambda: ops.from_callable(torch.sin, (2,), (2,), dtype=torch.float32).to(dtype=F64),
+        "works in torch.float32 only",
     ),
     "callable returns a list": (
         lambda: ops.from_callable(lambda x: ["x"], (2,), (2,))(torch.ones(1, 2)),
