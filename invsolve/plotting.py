@@ -123,7 +123,9 @@ def plot_result(
         return figure
 
 
-def comparison_figure(images: Mapping[str, Tensor], *, truth: Tensor | None = None) -> Figure:
+def comparison_figure(
+    images: Mapping[str, Tensor], *, truth: Tensor | None = None, within: Tensor | None = None
+) -> Figure:
     """Images side by side on one scale, complex ones as magnitudes; errors to ``truth`` below.
 
     The error map is |image - truth| (the complex modulus), on one scale that ends at the median of the images' largest
@@ -135,6 +137,8 @@ def comparison_figure(images: Mapping[str, Tensor], *, truth: Tensor | None = No
         Titles and images, real or complex; axes of length 1 are dropped.
     truth : Tensor, shape (height, width), optional
         What they should be.
+    within : Tensor of bool, shape (height, width), optional
+        Where the NRMSE is taken, of errors and truth: inside an object, say. Everywhere unless given.
 
     Returns
     -------
@@ -143,12 +147,13 @@ def comparison_figure(images: Mapping[str, Tensor], *, truth: Tensor | None = No
     Raises
     ------
     InputError, InputTypeError
-        If an image has no two axes, or another shape than the truth.
+        If an image has no two axes, or another shape than the truth; or ``within`` is no mask of that shape.
     """
     if not isinstance(images, Mapping) or not images:
         raise invalid_type("comparison_figure", "images", "a non-empty mapping of name to image", images)
     columns = {name: _image(f"images[{name!r}]", image) for name, image in images.items()}
     reference = None if truth is None else _image("truth", truth)
+    region = _region(within, reference)
     for name, image in columns.items():
         if reference is not None and image.shape != reference.shape:
             want = f"of the shape of truth, {reference.shape}"
@@ -174,10 +179,10 @@ def comparison_figure(images: Mapping[str, Tensor], *, truth: Tensor | None = No
             # The median of the columns' tops: one bad column must not turn the errors of the others black.
             tops = [colour_top(error) for error in errors.values() if np.isfinite(error).any()] or [1.0]
             top = float(np.median(tops))
-            norm = float(np.linalg.norm(reference))
+            norm = float(np.linalg.norm(reference[region]))
             grid[1][0].set_axis_off()
             for ax, error in zip(grid[1][1:], errors.values(), strict=True):
-                relative = f", NRMSE {float(np.linalg.norm(error)) / norm:.3f}" if norm > 0 else ""
+                relative = f", NRMSE {float(np.linalg.norm(error[region])) / norm:.4f}" if norm > 0 else ""
                 mesh = show_image(ax, error, f"|error|{relative}", "magma", 0.0, top)
             extend = "max" if max(tops) > top else "neither"
             figure.colorbar(mesh, ax=list(grid[1]), fraction=0.05, pad=0.01, extend=extend)
@@ -359,6 +364,18 @@ def _new_image_figure(
     words.append(central_image(result.samples[0, item] if result.batched else result.samples[0])[1])
     figure.suptitle(", ".join(word for word in words if word), fontsize=9)
     return figure
+
+
+def _region(within: object, reference: Array | None) -> Array:
+    """Where errors are averaged, as an index of images."""
+    if within is None:
+        return np.array(True)
+    if reference is None:
+        raise invalid("comparison_figure", "within", "left out without a truth", "a mask")
+    if not isinstance(within, Tensor) or within.dtype != torch.bool or tuple(within.squeeze().shape) != reference.shape:
+        want = f"a bool torch.Tensor of the shape of truth, {reference.shape}"
+        raise invalid_type("comparison_figure", "within", want, within)
+    return as_array(within.squeeze())
 
 
 def _image(name: str, value: object) -> Array:

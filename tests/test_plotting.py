@@ -225,7 +225,7 @@ def test_comparison_shows_magnitudes_and_errors_on_shared_scales(dtype):
     figure.savefig(io.BytesIO(), dpi=50)
     drawn = [ax for ax in figure.axes if ax.images]
     assert [ax.get_title() for ax in drawn[:3]] == ["truth", "one", "two"]
-    assert drawn[3].get_title() == "|error|, NRMSE 0.100"  # ||0.1 truth|| / ||truth||
+    assert drawn[3].get_title() == "|error|, NRMSE 0.1000"  # ||0.1 truth|| / ||truth||
     np.testing.assert_allclose(shown(drawn[4]), np.full((8, 9), 0.5), rtol=1e-5)
     want = columns["one"].abs() if dtype.is_complex else columns["one"]
     np.testing.assert_allclose(shown(drawn[1]), want)
@@ -263,3 +263,20 @@ def test_comparison_refusals():
         comparison_figure({"a": {}})
     with pytest.raises(InputError, match=r"`images\['a'\]` must be of the shape of truth, \(4, 4\), got \(3, 3\)"):
         comparison_figure({"a": torch.ones(3, 3)}, truth=torch.ones(4, 4))
+
+
+def test_errors_can_be_averaged_inside_an_object():
+    """NRMSE of a part of the image, as in a table beside it."""
+    truth = torch.zeros(8, 8)
+    truth[2:6, 2:6] = 2.0
+    image, inside = truth + 0.5, truth > 0
+    drawn = comparison_figure({"image": image}, truth=truth, within=inside).axes
+    assert "NRMSE 0.2500" in [ax.get_title() for ax in drawn][3]
+    for mask, error, words in (
+        (inside.float(), InputTypeError, "bool"),
+        (inside[:4], InputTypeError, "bool"),
+    ):
+        with pytest.raises(error, match=f"comparison_figure: `within` must be a {words}"):
+            comparison_figure({"image": image}, truth=truth, within=mask)
+    with pytest.raises(InputError, match="`within` must be left out without a truth"):
+        comparison_figure({"image": image}, within=inside)

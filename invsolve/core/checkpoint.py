@@ -100,7 +100,7 @@ def save_state(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], meta
         # A copy where memory is shared with another tensor: safetensors refuses to write it twice.
         plain[name] = host.clone(memory_format=torch.contiguous_format)
     header = {"format": _FORMAT, "meta": text, "complex": json.dumps(complex_names)}
-    atomic_write(path, lambda file: file.write(save(plain, metadata=header)), owner="save_state")
+    atomic_write(path, lambda file: file.write(save(plain, metadata=header)), owner="checkpoint")
 
 
 def load_state(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from invsolve import metrics
 from invsolve.baselines import TunedWeight
+from invsolve.core.figures import as_array, colour_top, show_image
 from invsolve.datasets import MRIScan
 from invsolve.demo.phantoms import FINE, Size
 from invsolve.demo.scores import FIELD, LEARNED, Row, in_head, parts
@@ -100,16 +101,16 @@ def check_of(rows: Sequence[Row]) -> str:
 
 
 def draw(scan: MRIScan, images: Mapping[str, Tensor], result: Result) -> Figure:
-    """Truth and images above, their errors below; the posterior std, on their scale, under the truth."""
+    """Truth and images above, their errors below, NRMSE inside the head; the posterior std under the truth."""
     from invsolve.plotting import comparison_figure
 
-    figure = comparison_figure({**images, "one sample": result.samples[0]}, truth=scan.truth)
+    figure = comparison_figure({**images, "one sample": result.samples[0]}, truth=scan.truth, within=in_head(scan))
     empty = next(ax for ax in figure.axes if not ax.axison)
     error = next(ax for ax in figure.axes if ax.get_title().startswith("|error|"))
-    shown = error.images[0]
-    low, high = shown.get_clim()
+    std = as_array(result.std)
+    mesh = show_image(empty, std, "posterior std", "magma", 0.0, colour_top(std))
     empty.set_axis_on()
-    empty.set(xticks=[], yticks=[])
-    empty.set_title("posterior std", fontsize=error.title.get_fontsize())
-    empty.imshow(result.std.numpy(), cmap=shown.get_cmap(), vmin=low, vmax=high)
+    empty.title.set_fontsize(error.title.get_fontsize())
+    bar = figure.colorbar(mesh, ax=empty, fraction=0.046, pad=0.03, location="left")
+    bar.ax.tick_params(labelsize=7)
     return figure

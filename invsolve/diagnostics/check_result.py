@@ -19,7 +19,7 @@ from invsolve.diagnostics.repeated_values import repeats_test
 from invsolve.diagnostics.report import LEVEL, Check, CheckReport, Measured, judge
 from invsolve.diagnostics.residuals import LOOKED_AT, sample_tests, unweighted
 from invsolve.diagnostics.resolve import SolveAgain
-from invsolve.errors import UnsupportedError, invalid_type
+from invsolve.errors import invalid_type
 from invsolve.noise import Gaussian
 from invsolve.priors.base import Prior
 from invsolve.problem import Problem
@@ -40,13 +40,7 @@ def check_result(result: Result, solver: Solver, *, solves: bool | None = None) 
     problem, prior = result.problem, result.prior
     if solves is not None and not isinstance(solves, bool):
         raise invalid_type("Result.check", "solves", "True, False or None", solves)
-    if result.parameters:
-        names = ", ".join(result.parameters)
-        raise UnsupportedError(
-            f"Result.check: the tests are for a model whose scalars are known, and {names} vary from sample to sample. "
-            "Solve with them fixed at their posterior mean, and check that result."
-        )
-    checks, samples, alive = _rows(result)
+    checks, samples, alive = check_rows(result)
     if not len(alive):
         return CheckReport(checks=tuple(checks), level=LEVEL)
     problem = problem.take(alive)
@@ -69,7 +63,7 @@ def check_result(result: Result, solver: Solver, *, solves: bool | None = None) 
     return CheckReport(checks=(*checks, *map(judge, found)), level=LEVEL, notes=tuple(notes))
 
 
-def _rows(result: Result) -> tuple[list[Check], Tensor, Tensor]:
+def check_rows(result: Result) -> tuple[list[Check], Tensor, Tensor]:
     """What became of the samples; up to 32 good ones ``(n, items, *shape)``; the items that have any."""
     samples = result.samples if result.batched else result.samples[:, None]
     failed = result.failed if result.batched else result.failed[:, None]

@@ -72,7 +72,8 @@ def operator_test(w: Tensor, U: Tensor, gains: Tensor, grid: Map, flat: Map, *, 
     threshold = float(np.quantile(null, 1 - level)) + math.log(len(changes))
     power = [float((ratio > threshold).double().mean()) for ratio in seen]
     noticed = [name for name, often in zip(names, power, strict=True) if often >= 0.9]
-    notice = f"{len(noticed)} of {len(names)} changes by a neighbour" + (f", {noticed[0]} for one" if noticed else "")
+    such = f", such as {noticed[0]}" if noticed else ""
+    notice = f"{len(noticed)} of the {len(names)} other operators that were tried (blurs, shifts, drifts){such}"
     text = f"the data are {words}; can detect {notice}"
     return [Measured(name="operator", value=value, p=p, text=text)]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
@@ -28,6 +29,11 @@ SHARES = {
     "split data": RANKED,
     "replicated data": 0.0015,
 }
+# What a failed test speaks of. Whether samples reproduce the data does not depend on how well the prior describes the
+# signal: a rough prior fails the tests of the model as a whole, and only those.
+FIT = ("noise level", "outliers", "structure", "repeated values")
+SOLVER = ("rows", "finished", "ess", "replicated data")
+_WIDTH = 110
 _POWER = "; can detect"  # what follows in a text is the test's power: nine times in ten
 
 
@@ -68,6 +74,22 @@ class CheckReport:
     def passed(self) -> bool:
         return all(check.passed for check in self.checks)
 
+    @property
+    def headline(self) -> str:
+        """What failed, in a sentence: the fit of the data, the model as a whole (a rough prior, say), or the solver."""
+        failed = [c.name for c in self.checks if not c.passed]
+        fit, solver = [n for n in failed if n in FIT], [n for n in failed if n in SOLVER]
+        model = [n for n in failed if n not in (*FIT, *SOLVER)]
+        said = []
+        if fit:
+            said.append(f"misfit, the samples do not reproduce the data within the noise ({', '.join(fit)})")
+        if model:
+            which = ", which the samples fit: a rough prior, or an operator a little wrong" if not fit else ""
+            said.append(f"the data are improbable under prior, operator and noise together ({', '.join(model)}){which}")
+        if solver:
+            said.append(f"the samples are not those of the posterior ({', '.join(solver)})")
+        return "Conflict: " + "; ".join(said) if said else "No conflict found"
+
     def __getitem__(self, name: str) -> Check:
         """The test called ``name``; KeyError lists the names."""
         for check in self.checks:
@@ -76,19 +98,18 @@ class CheckReport:
         raise KeyError(f"no test {name!r}; there are {', '.join(c.name for c in self.checks)}")
 
     def __str__(self) -> str:
-        head = (
-            "No conflict found"
-            if self.passed
-            else "Conflict: " + ", ".join(c.name for c in self.checks if not c.passed)
-        )
-        lines = [f"{head} (at most {self.level:.0%} false alarms over all tests)"]
+        lines = [f"{self.headline} (at most {self.level:.0%} false alarms over all tests)"]
         for c in self.checks:
             p = "" if c.p_value is None else f", p = {c.p_value:.2g}"
             p += "" if c.limit is None else f" (limit {c.limit:.2g})"
             measured, _, notice = c.text.partition(_POWER)
             lines.append(f"  {'ok  ' if c.passed else 'FAIL'}  {c.name}: {measured}{p}")
             lines += [f"        {_POWER.lstrip('; ')}{notice}"] if notice else []
-        return "\n".join(lines + [f"  note  {note}" for note in self.notes])
+        lines += [f"  note  {note}" for note in self.notes]
+        # No line is so long that a notebook, a page or a terminal would cut it.
+        return "\n".join(
+            textwrap.fill(line, _WIDTH, subsequent_indent=" " * 8, break_long_words=False) for line in lines
+        )
 
     def __repr__(self) -> str:
         return f"CheckReport({sum(c.passed for c in self.checks)} of {len(self.checks)} passed)"

@@ -19,6 +19,7 @@ from invsolve.gaussian.evidence import Evidence, rounding
 from invsolve.gaussian.law import GaussianLaw
 from invsolve.gaussian.systems import DenseSystem, IterativeSystem, System, Update, make_system
 from invsolve.noise import Gaussian
+from invsolve.operators.algebra.algebra import name_of
 from invsolve.operators.base import LinearOperator, Operator
 from invsolve.problem import Problem, checked_problem
 
@@ -69,7 +70,7 @@ def closed_form_problem(owner: str, A: Operator | Problem, y: Any, noise: Any) -
 def not_linear_gaussian(problem: Problem) -> str:
     """Why a problem is not linear with Gaussian noise; '' if it is."""
     if not isinstance(problem.operator, LinearOperator):
-        return f"the operator {type(problem.operator).__name__} is not a LinearOperator"
+        return f"the operator {name_of(problem.operator)} is not a LinearOperator"
     if not isinstance(problem.noise, Gaussian):
         return f"the noise is {type(problem.noise).__name__}, not Gaussian"
     return ""

@@ -16,6 +16,7 @@ from invsolve.operators.optics.gaussian_blur import GaussianBlur
 from invsolve.operators.optics.nonlinear_blur import NonlinearBlur
 from invsolve.operators.optics.phase_retrieval import PhaseRetrieval
 from invsolve.operators.optics.saturation import Saturation
+from invsolve.operators.simulator import from_simulator
 from invsolve.operators.sparse import Sparse
 from invsolve.operators.spectrum import Spectrum
 
@@ -42,6 +43,7 @@ __all__ = [
     "from_callable",
     "from_deepinv",
     "from_scipy",
+    "from_simulator",
     "random_codes",
     "to_deepinv",
     "to_scipy",

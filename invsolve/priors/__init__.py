@@ -4,6 +4,7 @@ from invsolve.gaussian.law import DenseModes, GaussianLaw, Modes
 from invsolve.priors.base import Prior
 from invsolve.priors.exact.coefficients import Laplace, SpikeSlab
 from invsolve.priors.exact.gaussian import GaussianPrior
+from invsolve.priors.exact.independent import independent
 from invsolve.priors.exact.mixture import GaussianMixturePrior
 from invsolve.priors.exact.sparse import SparsePrior
 from invsolve.priors.exact.student import Student
@@ -18,6 +19,7 @@ from invsolve.priors.learned.parameterization import EDM, BesideLaw, Direct, Sch
 from invsolve.priors.learned.resampled import ResampledPrior
 from invsolve.priors.learned.schedules import DDPM, VE, VP, Cosine, Flow
 from invsolve.priors.learned.wrappers import from_deepinv, from_network
+from invsolve.priors.transformed import TransformedPrior, bounded, exp, sigmoid, softplus
 
 __all__ = [
     "BesideLaw",
@@ -44,14 +46,20 @@ __all__ = [
     "Spectrum",
     "SpikeSlab",
     "Student",
+    "TransformedPrior",
     "VE",
     "VP",
+    "bounded",
+    "exp",
     "from_deepinv",
     "from_denoiser",
     "from_network",
+    "independent",
     "load",
     "save_prior",
     "shipped",
+    "sigmoid",
+    "softplus",
 ]
 
 

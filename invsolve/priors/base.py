@@ -25,6 +25,7 @@ from invsolve.gaussian.law import GaussianLaw
 from invsolve.gaussian.posterior import Posterior, closed_form_problem
 from invsolve.operators.base import Operator
 from invsolve.priors.inputs import check_problem, check_signal, noise_level
+from invsolve.priors.transformations import Transformable
 from invsolve.problem import Problem
 from invsolve.samplers import sample_prior
 from invsolve.separable.laws import EntryLaw
@@ -32,7 +33,7 @@ from invsolve.separable.laws import EntryLaw
 Pullback = Callable[[Tensor], Tensor]
 
 
-class Prior(Defined, Owner, abc.ABC):
+class Prior(Transformable, Defined, Owner, abc.ABC):
     """A distribution over signals of ``shape`` (no batch axis), real or complex, known through its denoiser.
 
     Subclasses give ``shape``, ``mean``, ``scale`` and ``_denoise`` and, where they can, a cheaper ``_pullback``,

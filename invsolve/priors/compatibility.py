@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from invsolve.core.packing import Layout
 from invsolve.errors import InvsolveError, invalid, invalid_type
 from invsolve.operators.base import Operator
 from invsolve.priors.base import Prior
@@ -20,6 +21,15 @@ def check_pair(owner: str, A: Operator, prior: Prior) -> None:
             f"{A.in_kind}, as {type(A).__name__} takes",
             prior.kind,
             "Build the operator or the prior for that kind: most take kind=, GaussianPrior takes it from its mean.",
+        )
+    ours, theirs = getattr(prior, "layout", None), getattr(A, "parameters", None)
+    if isinstance(ours, Layout) and isinstance(theirs, Layout) and ours.names != theirs.names:
+        raise invalid(
+            owner,
+            "prior",
+            f"of the parameters of A, in their order: {', '.join(theirs.names)}",
+            ", ".join(ours.names),
+            "Give the simulator the prior's: iv.operators.from_simulator(f, prior.layout, out_shape).",
         )
 
 

@@ -38,6 +38,11 @@ class Family(Prior):
     **unknown : Distribution
         The prior distribution of each scalar, by name.
 
+    Attributes
+    ----------
+    median : Prior
+        The member at the medians of the distributions.
+
     Raises
     ------
     InputError, InputTypeError
@@ -55,6 +60,7 @@ class Family(Prior):
 
     make: Callable[..., Prior]
     unknown: Mapping[str, Distribution]
+    median: Prior = field(init=False)
     shape: Shape = field(init=False)
     kind: Kind = field(init=False)
     mean: Tensor = field(init=False)
@@ -74,6 +80,7 @@ class Family(Prior):
         if not isinstance(member, Prior) or isinstance(member, Family):
             raise invalid_type(_OWNER, "make(...)", "an iv.priors.Prior without unknowns", member)
         for name, value in (
+            ("median", member),
             ("shape", tuple(member.shape)),
             ("kind", member.kind),
             ("mean", member.mean),

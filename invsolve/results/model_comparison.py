@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import final
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -79,7 +80,9 @@ class Comparison:
 
 @in_defined_state
 def compare(
-    results: Mapping[str, Result] | Sequence[Result], *, weights: Mapping[str, float] | Sequence[float] | None = None
+    results: Mapping[str, Result] | Sequence[Result],
+    *,
+    weights: Mapping[str, float] | Sequence[float] | Tensor | np.ndarray | None = None,
 ) -> Comparison:
     """Posterior probabilities of the models behind several results of the *same* data.
 
@@ -200,7 +203,7 @@ def _weights(weights: object, names: tuple[str, ...]) -> Tensor:
         if set(weights) != set(names):
             raise invalid("compare", "weights", f"given for {', '.join(names)}", sorted(map(str, weights)))
         values = [weights[name] for name in names]
-    elif isinstance(weights, Sequence) and not isinstance(weights, str):
+    elif isinstance(weights, (Sequence, Tensor, np.ndarray)) and not isinstance(weights, str):
         values = list(weights)
         if len(values) != len(names):
             raise invalid("compare", "weights", f"of length {len(names)}, one for each model", len(values))

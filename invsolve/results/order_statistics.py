@@ -94,7 +94,7 @@ class OrderStatistics:
 
     def _over_signal(self, value: Tensor, lead: int) -> Tensor:
         """A tensor over rows or items (``lead`` axes) made to broadcast against the signal's axes."""
-        return value.reshape(*value.shape[:lead], *([1] * (self.samples.ndim - self.failed.ndim)))
+        return value.reshape((*value.shape[:lead], *([1] * (self.samples.ndim - self.failed.ndim))))
 
     @cached_property
     def _sorted(self) -> Tensor:

@@ -339,7 +339,7 @@ class PosteriorSamples(Defined):
     def _over_signal(self, value: Tensor, *, lead: int | None = None, cast: bool = True) -> Tensor:
         """A tensor over rows (or items, ``lead`` axes) made to broadcast against the signal's axes."""
         lead = self.failed.ndim if lead is None else lead
-        value = value.reshape(*value.shape[:lead], *([1] * len(self.shape)))
+        value = value.reshape((*value.shape[:lead], *([1] * len(self.shape))))
         return value.to(real_dtype(self.samples.dtype)) if cast else value
 
     def _check_real(self, owner: str) -> None:

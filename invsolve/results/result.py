@@ -165,7 +165,7 @@ class Result(PosteriorSamples):
         Raises
         ------
         UnsupportedError
-            Without problem and prior (a loaded or derived result), or where scalars of the model were inferred.
+            Without problem and prior (a loaded or derived result).
         """
         if self.solver is None or self.problem is None or self.prior is None:
             raise UnsupportedError(

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from invsolve.plotting import central_image
 from invsolve.progress import duration
+from invsolve.results.named import named_rows
 from invsolve.results.posterior_samples import PosteriorSamples
 
 _THUMBNAILS = 4  # items shown
@@ -42,6 +43,7 @@ def _rows(result: PosteriorSamples) -> list[tuple[str, str]]:
         rows.append(("prior", repr(result.prior)))
     if result.units:
         rows.append(("units", result.units))
+    rows.extend(named_rows(result))
     rows.append(("chi^2 per datum", _chi2(result)))
     rows.extend((name, _parameter(result, name)) for name in result.parameters)
     if (evidence := _evidence(result)) is not None:

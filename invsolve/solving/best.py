@@ -25,6 +25,11 @@ def power(found: StrategyOutput, items: int) -> Tensor:
     return found.info.beta.view(-1, items)[0].double().cpu().nan_to_num(nan=1.0)
 
 
+def misfit(found: StrategyOutput, items: int) -> Tensor:
+    """The median chi^2 per datum of the samples of every item, (items,); NaN where none is known."""
+    return found.chi2.view(-1, items).double().cpu().nanmedian(0).values
+
+
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
 class BestSoFar:
@@ -56,12 +61,11 @@ class BestSoFar:
         tests: dict[str, Tensor],
         items: Tensor,
         *,
-        all_of_them: bool = False,
+        better: Tensor | None = None,
     ) -> BestSoFar:
-        """With what was ``found`` for ``items`` where that is better, or ``all_of_them``."""
+        """With what was ``found`` for ``items`` where that is ``better``; unless given, where errors are smaller."""
         batch, old = len(self.passed), self.found
-        better = torch.ones_like(passed)
-        if not all_of_them:
+        if better is None:
             error, before = (e.nan_to_num(nan=math.inf) for e in (tests[ERROR], self.tests[ERROR][items]))
             nearer = (error == before) & (power(found, len(items)) > power(self.found, batch)[items])
             better = passed | (error < before) | nearer | self.doubt[items]

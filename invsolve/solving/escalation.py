@@ -13,9 +13,9 @@ from torch import Tensor
 from invsolve.core.random import DrawLike, Draws
 from invsolve.results.certificate import Attempt, Certificate, judged
 from invsolve.results.strategy_output import StrategyOutput
-from invsolve.solving.best import ERROR, BestSoFar, power
+from invsolve.solving.best import ERROR, BestSoFar, misfit, power
 from invsolve.solving.loop import never
-from invsolve.solving.pricing import expected_rows, fitted, price, shortest, smaller
+from invsolve.solving.pricing import expected_rows, fitted, lengthening, price, rows_at_the_end, shortest, smaller
 from invsolve.solving.request import SolveRequest
 from invsolve.solving.spending import Amount, Budget, Spending
 from invsolve.solving.wider_start import DRAWS, Look, fewer
@@ -39,7 +39,7 @@ def escalate(
     Each runs on the items that are not certified yet. Of every item the best is kept; the candidate is the last one
     that an item was taken from. What chains certified is looked at again from a wider start (`wider_start`), where that
     fits into what is left. Items of which chains saw less than a fifth of the likelihood's power are left to guidance,
-    if that is among the candidates: samples that hardly know the data are no answer.
+    if that is among the candidates and fits the data better: samples that hardly know them are no answer.
 
     Without a budget the default one decides what is begun, and what was begun is finished: the answer then does not
     depend on the speed of the machine unless it takes a second try. With one the ensembles are made as small as it
@@ -75,6 +75,7 @@ class _Escalation:
     looked: str = ""
     needs: str = ""  # what a budget that is too small for any strategy should be
     stopped: bool = False
+    row: Amount = field(default_factory=Amount)  # what one costs, where that was tried
     # What a kind's first candidate took, for all items, and its relative cost.
     taken: dict[tuple[str, float], tuple[Amount, float]] = field(default_factory=dict)
 
@@ -92,7 +93,7 @@ class _Escalation:
         """The candidates as small as the budget demands: ensembles, else guidance, else the least of all."""
         problem, prior = self.request.problem, self.request.prior
         rows, left = self.request.num_samples * self.batch, self.spending.left()
-        row = price(problem, prior, left)
+        row = self.row = price(problem, prior, left)
 
         def fit(candidate: Candidate, share: float = 1.0) -> Candidate | None:
             return fitted(candidate, problem, prior, row, left * share, rows)
@@ -102,7 +103,7 @@ class _Escalation:
                 kept = [c for f in fallbacks if (c := fit(f, _KEPT_BACK))]
                 self.spending.kept_back = _KEPT_BACK if kept else 0.0
                 return [small, *tries[index + 1 :]], kept
-        if fallbacks and (guided := fit(fallbacks[0])):
+        if problem.linear and fallbacks and (guided := fit(fallbacks[0])):
             why = "No ensemble would end within the budget, so moment-matching guidance, an approximation here."
             return [replace(guided, why=why, is_fallback=False)], []
         least = shortest(tries[0])
@@ -136,8 +137,13 @@ class _Escalation:
         found = self.request.on(lost).run(candidate, number)
         nothing = torch.zeros(len(lost), dtype=torch.bool, device="cpu")
         self._attempt(candidate, found, nothing, "an approximation that was not tested")
-        self.best = best.updated(found, candidate, nothing, {}, lost, all_of_them=True)
-        whose = "the samples" if len(lost) == self.batch else f"the samples of {len(lost)} of {self.batch} items"
+        here = misfit(found, len(lost))
+        nearer = ~(here >= misfit(best.found, self.batch)[lost]) & here.isfinite()
+        if not bool(nearer.any()):
+            return
+        self.best = best.updated(found, candidate, nothing, {}, lost, better=nearer)
+        count = int(nearer.sum())
+        whose = "the samples" if count == self.batch else f"the samples of {count} of {self.batch} items"
         guess = f"{whose} are those of {short(candidate.strategy)}, an approximation that was not tested"
         self.missing = f"{self.missing}; {guess}"
 
@@ -181,6 +187,7 @@ class _Escalation:
 
     def _improve(self, candidate: Candidate, items: Tensor, number: int) -> Tensor:
         """Run a strategy on ``items``, and keep what is better; which of them it certified."""
+        candidate = lengthening(candidate) if self.strict else candidate
         found = self._run(candidate, items, number)
         passed, tests, wrong = _judged(candidate, found, len(items))
         if found.stopped and wrong:
@@ -199,10 +206,13 @@ class _Escalation:
         here = self.request if candidate.strategy.couples == "nothing" else replace(self.request, chunk=None)
         here = replace(here, **options) if options else here
 
-        def over(calls: int, power: Callable[[], float]) -> bool:
-            if self.spending.over(calls, lost=False):
+        ending = self.row * (len(items) * rows_at_the_end(candidate, here.num_samples))
+
+        def over(calls: int, power: Callable[[], float], ahead: Amount) -> bool:
+            ahead += ending
+            if self.spending.over(calls, lost=False, ahead=ahead):
                 return True
-            return self.spending.over(calls, lost=True) and power() < _LOST
+            return self.spending.over(calls, lost=True, ahead=ahead) and power() < _LOST
 
         found = here.on(items).run(candidate, number, over if self.strict else never)
         self.spending.evaluations += found.evaluations
@@ -243,10 +253,12 @@ def _judged(candidate: Candidate, found: StrategyOutput, batch: int) -> tuple[Te
         )
     info = found.info.mapped(lambda v: v.view(-1, batch)[0].double().cpu())
     passed, tests, wrong = judged(info)
+    if isinstance(candidate.strategy, SMC) and found.stopped:
+        nothing = torch.zeros_like(passed)
+        return nothing, {ERROR: nothing.double() + math.inf}, "the particles made the rest of the way in one step"
     if isinstance(candidate.strategy, SMC) and info.log_evidence is not None:
         # Particles that all miss the data, and of which nobody knows what they are worth, are draws of nothing.
-        chi2 = found.chi2.view(-1, batch).double().cpu().nanmedian(0).values
-        astray = info.log_evidence.isnan() & (chi2 > _ASTRAY)
+        astray = info.log_evidence.isnan() & (misfit(found, batch) > _ASTRAY)
         passed = passed & ~astray
         if bool(astray.any()):
             wrong = ", ".join(

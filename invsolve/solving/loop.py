@@ -26,15 +26,16 @@ from invsolve.problem import Problem
 from invsolve.progress import Progress, duration
 from invsolve.results.strategy_output import StrategyOutput
 from invsolve.solving.rows import RowGroup, in_order, tiled
+from invsolve.solving.spending import Amount
 from invsolve.strategies.base import Run, Strategy
 from invsolve.strategies.diagnostics import Diagnostics
 
 _LOOK_EVERY = 10  # steps between looks for NaN; a look at every step costs a third of a tight loop
 
-Over = Callable[[int, Callable[[], float]], bool]
+Over = Callable[[int, Callable[[], float], Amount], bool]
 
 
-def never(calls: int, power: Callable[[], float]) -> bool:
+def never(calls: int, power: Callable[[], float], ahead: Amount) -> bool:
     """What is begun is finished."""
     return False
 
@@ -95,8 +96,8 @@ class ChunkedRun:
     saved: Checkpoint | None
     identity: dict[str, str]
     progress: Progress
-    # Told the calls so far, and asked with the power of the likelihood, after every step: True ends the work, where the
-    # strategy has an answer by then.
+    # Told the calls so far and what comes before the next question, and asked with the power of the likelihood, after
+    # every step: True ends the work, where the strategy has an answer by then.
     over: Over = never
 
     def run(self) -> StrategyOutput:
@@ -200,6 +201,7 @@ class ChunkedRun:
             info = Diagnostics()
             diverged = torch.full((len(numbers),), -1, device=index.device)
             for i in range(first, steps):
+                began, called = time.perf_counter(), calls.total()
                 told = strategy.step(run, state, i)
                 if not (isinstance(told, tuple) and len(told) == 2 and isinstance(told[1], Mapping)):
                     expected = "a state and a mapping of names to tensors (rows,), {} for nothing"
@@ -211,13 +213,15 @@ class ChunkedRun:
                     # A sum a row sees every NaN and infinity; nothing is read back here.
                     bad = ~torch.isfinite(strategy.samples(run, state).flatten(1).sum(1))
                     diverged = torch.where(bad & (diverged < 0), i, diverged)
-                self.progress.step(position * steps + (i + 1) * count, self._places * steps)
+                share = strategy.share(run, state, i)
+                self.progress.step(round((position + share * count) * steps), self._places * steps)
                 if self.saved is not None and i + 1 < steps and self._due(done):
                     self._save(done, position, state, i + 1, calls, time.perf_counter() - started)
                 if strategy.finished(run, state):
                     break
-                power = partial(strategy.power, run, state)
-                if i + 1 < steps and self.over(done.calls.total() + calls.total(), power):
+                power, so_far = partial(strategy.power, run, state), calls.total()
+                step = Amount(seconds=time.perf_counter() - began, evaluations=so_far - called)
+                if i + 1 < steps and self.over(done.calls.total() + so_far, power, step * strategy.ahead):
                     answer = strategy.stopped(run, state)
                     if answer is not None:
                         state, done.stopped = answer[0], True

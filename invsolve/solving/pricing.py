@@ -13,8 +13,9 @@ from invsolve.core.counting import tally
 from invsolve.hyperparameters.request import Hierarchy
 from invsolve.operators.base import BlackBox
 from invsolve.priors.base import Prior
-from invsolve.priors.capabilities import HasTransport
+from invsolve.priors.capabilities import HasDensity, HasTransport, Learned
 from invsolve.problem import Problem
+from invsolve.results.certificate import MEAN_ERROR, STD_ERROR
 from invsolve.solving.spending import Amount
 from invsolve.strategies.base import Strategy
 from invsolve.strategies.choice.candidates import Candidate, candidates
@@ -32,8 +33,11 @@ _GRADIENTS, _VALUES, _VALUES_EACH, _VALUES_MOST = 700, 50, 5, 250
 _SHORT = 0.65
 _SMALL = 64  # chains below which there are 4 islands of 4 rounds
 _LEAST_CHAINS = 24
+_TARGET = min(MEAN_ERROR, STD_ERROR) / 2  # one standard error
+_MOST_MOVES = 10**5
 _LEAST_PARTICLES = 32  # on an island
-_PRODUCTS = 6  # of guidance at a level: linear solves
+_PRODUCTS = 6  # of guidance at a level, with a network, in which little is measured: linear solves
+_PRODUCTS_MOST = 30  # of them else: as many as there are data, up to here
 _LEAST_STEPS = 5
 _NODES = {1: 50, 2: 150, 3: 400}  # of a lattice over so many scalars, scan and draws included, about
 _NODES_OF_QUADRATURE = 1000  # rows of the operator, an item
@@ -103,8 +107,17 @@ def expected_rows(candidate: Candidate, problem: Problem, prior: Prior, rows: in
         return each * strategy.chains * items * (1 if isinstance(prior, HasTransport) else _FLOW)
     if isinstance(strategy, SMC):
         products = n + 1 if n <= DENSE_SIZE else _PRODUCTS
-        return _MOVES * strategy.num_steps * items * products * candidate.particles * candidate.islands
-    return strategy.num_steps * rows * _PRODUCTS
+        here = _MOVES if isinstance(prior, HasDensity) else 1.0  # without a density nothing moves
+        return here * strategy.num_steps * items * products * candidate.particles * candidate.islands
+    if isinstance(prior, Learned):
+        return strategy.num_steps * rows * _PRODUCTS
+    return strategy.num_steps * rows * (1 + min(n, prod(problem.operator.out_shape), _PRODUCTS_MOST))
+
+
+def rows_at_the_end(candidate: Candidate, num_samples: int) -> int:
+    """How many rows an item takes after the last step: chi^2 of its samples, the evidence by where its chains stand."""
+    strategy = candidate.strategy
+    return num_samples + (2 * strategy.chains if isinstance(strategy, NoiseMCMC) else 0)
 
 
 def fitted(
@@ -179,6 +192,16 @@ def smaller(candidate: Candidate, share: float, least: Candidate) -> Candidate |
         return None
     chains = int(strategy.chains * share) // strategy.islands * strategy.islands
     return _with(candidate, chains) if first.chains // 4 <= chains < strategy.chains else None
+
+
+def lengthening(candidate: Candidate) -> Candidate:
+    """Chains that go on, where that can certify them: what is left of a budget buys more of them at no more warm-up."""
+    strategy = candidate.strategy
+    if not isinstance(strategy, NoiseMCMC):
+        return candidate
+    return replace(
+        candidate, strategy=replace(strategy, target=_TARGET, num_steps=max(strategy.num_steps, _MOST_MOVES))
+    )
 
 
 def _with(candidate: Candidate, chains: int) -> Candidate:

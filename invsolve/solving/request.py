@@ -105,11 +105,15 @@ class SolveRequest:
     ) -> StrategyOutput:
         """Weighted particles also give the evidence by where they ended, which may be better than their weights.
 
-        Not within a budget where that takes a probability flow, of which a particle may cost more than it did so far.
+        Not within a budget where that takes a probability flow, of which a particle may cost more than it did so far;
+        and what particles that were stopped say of it is not known.
         """
         own, weights = found.info, found.log_weights
         if not isinstance(candidate.strategy, SMC) or weights is None:
             return found
+        if found.stopped:
+            unknown = torch.full_like(own["log_evidence"], math.nan)
+            return replace(found, info=replace(own, log_evidence=unknown, log_evidence_se=unknown))
         if over is not never and not isinstance(self.prior, (HasTransport, HasDensity)):
             return found
         assert own.log_evidence is not None and own.log_evidence_se is not None

@@ -25,6 +25,7 @@ from invsolve.problem import Problem
 from invsolve.progress import Progress, as_progress
 from invsolve.results.result import Result
 from invsolve.results.status import Status
+from invsolve.solving.change_of_variables import ChangeOfVariables
 from invsolve.solving.escalation import escalate
 from invsolve.solving.loop import DrawFactory
 from invsolve.solving.pricing import affordable, affords_quadrature
@@ -156,7 +157,8 @@ def solve(
     >>> iv.solve(A, torch.tensor([1.0, 0.0]), prior, noise=0.5, num_samples=8).status.name
     'SUCCESS'
     """
-    problem, prior = checked_model(A, y, prior, noise)
+    change = ChangeOfVariables.of(*checked_model(A, y, prior, noise))
+    problem, prior = change.problem, change.prior
     check_options(
         num_samples=num_samples,
         seed=seed,
@@ -200,10 +202,12 @@ def solve(
             warnings=warnings,
         )
         if spending is None:
-            return _returned(infer(inference, meter), throw)
-        within = replace(whole, over=lambda calls, power: spending.over(0, lost=False))
+            return _returned(change.back(infer(inference, meter)), throw)
+        within = replace(
+            whole, over=lambda calls, power, ahead: spending.over(0, lost=False, ahead=ahead.without_calls)
+        )
         limited = replace(inference, solver=within, over_after=lambda calls: spending.over(calls, lost=False))
-        return _returned(replace(infer(limited, meter), solver=whole), throw)
+        return _returned(change.back(replace(infer(limited, meter), solver=whole)), throw)
     if hierarchy is not None:
         raise invalid(
             "solve",
@@ -247,7 +251,7 @@ def solve(
         chunk = None  # rows that see each other run together, whatever the chunk is for others
     solver = StrategySolver(prior=prior, strategy=candidate.strategy, chunk=chunk, reproducible=reproducible)
     warnings += level_warnings(prior, candidate.strategy)
-    return _returned(solver.result(request, output, candidate.why, warnings, certificate), throw)
+    return _returned(change.back(solver.result(request, output, candidate.why, warnings, certificate)), throw)
 
 
 @in_defined_state

@@ -106,7 +106,10 @@ class StrategySolver:
     def check(self, result: Result, *, solves: bool | None = None) -> CheckReport:
         """See `Result.check`."""
         from invsolve.diagnostics.check_result import check_result
+        from invsolve.solving.check_inferred import check_inferred
 
+        if result.parameters:
+            return check_inferred(result)
         return check_result(result, self, solves=solves)
 
 

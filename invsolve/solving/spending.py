@@ -92,10 +92,13 @@ class Spending:
             evaluations=self.evaluations_left - (0.0 if count is None else kept_back * count),
         )
 
-    def over(self, calls: int, *, lost: bool) -> bool:
-        """Whether a strategy that has made so many calls has left the budget; ``lost``: it needs guidance by then."""
-        left = self.left(self.kept_back if lost else 0.0)
-        return left.seconds < 0 or calls > left.evaluations
+    def over(self, calls: int, *, lost: bool, ahead: Amount | None = None) -> bool:
+        """Whether a strategy that has made so many calls leaves the budget with what is ``ahead``.
+
+        ``lost``: it needs guidance by then.
+        """
+        left, ahead = self.left(self.kept_back if lost else 0.0), ahead or Amount()
+        return left.seconds < ahead.seconds or calls + ahead.evaluations > left.evaluations
 
     def refusal(self, amount: Amount, who: str) -> str:
         """Why what is expected to take ``amount`` is not begun; '' if it is."""
@@ -119,8 +122,16 @@ class Amount:
     seconds: float = 0.0
     evaluations: float = 0.0
 
+    def __add__(self, other: Amount) -> Amount:
+        return Amount(seconds=self.seconds + other.seconds, evaluations=self.evaluations + other.evaluations)
+
     def __mul__(self, times: float) -> Amount:
         return Amount(seconds=self.seconds * times, evaluations=self.evaluations * times)
+
+    @property
+    def without_calls(self) -> Amount:
+        """Its seconds alone."""
+        return Amount(seconds=self.seconds)
 
     def into(self, whole: Amount) -> float:
         """How often this fits into ``whole``; infinite where it costs nothing."""

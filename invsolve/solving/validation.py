@@ -8,6 +8,7 @@ from math import prod
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from invsolve import strategies
 from invsolve.core.arrays import as_tensor, widened
@@ -22,6 +23,7 @@ from invsolve.operators.base import BlackBox, LinearOperator, Operator
 from invsolve.priors.base import Prior
 from invsolve.priors.capabilities import Learned
 from invsolve.priors.compatibility import check_pair, not_a_prior
+from invsolve.priors.inferred import linear_part
 from invsolve.problem import Problem, checked_problem, signal_dims
 from invsolve.progress import as_progress
 from invsolve.solving.spending import Budget
@@ -30,6 +32,7 @@ from invsolve.strategies.choice.candidates import alternatives
 from invsolve.strategies.guidance.guided import Guidance, Guided
 
 _DOT_ERROR, _DOT_WARN = 1e-3, 3e-5  # adjoint gaps of a user's operator that are refused, mentioned
+_ZEROS = 5  # exact ones of continuous data, which are impossible
 _DERIVATIVE_WARN = 0.1  # relative error of a non-linear operator's derivative that is mentioned
 
 
@@ -191,7 +194,7 @@ def derivative_warning(problem: Problem, prior: Prior) -> tuple[str, ...]:
 def _derivative_warning(problem: Problem, prior: Prior) -> tuple[str, ...]:
     from invsolve.testing import derivative_gap, dot_test
 
-    A = problem.operator
+    A = linear_part(problem.operator)
     if prod(A.out_shape) == 0 or isinstance(A, BlackBox):
         return ()
     if not isinstance(A, LinearOperator):
@@ -215,9 +218,10 @@ def filler_warning(problem: Problem, prior: Prior) -> tuple[str, ...]:
     """Zeros in place of data that were never measured, which the likelihood would take for data.
 
     Under noise with a density no datum is exactly 0. Where all are whose clean value the signal has no part in (their
-    rows of the operator are 0), they are said to be suspicious; looked for only where there are zeros.
+    rows of the operator are 0), or many others, in data that are not rounded, they are said to be suspicious; looked
+    for only where there are zeros.
     """
-    A, zero = problem.operator, problem.data == 0
+    A, zero = linear_part(problem.operator), problem.data == 0
     observed = torch.ones_like(zero) if A.observed is None else A.observed.expand(zero.shape)
     atoms = (Poisson, PoissonTransmission, Quantised, Saturated)  # of these, 0 may be a datum like any other
     if isinstance(A, BlackBox) or isinstance(problem.noise, atoms) or not bool((zero & observed).any()):
@@ -227,16 +231,35 @@ def filler_warning(problem: Problem, prior: Prior) -> tuple[str, ...]:
     signals = torch.randn(2, *A.in_shape, generator=rng, dtype=problem.signal_dtype, device="cpu").to(like.device)
     with torch.no_grad():
         one, other = (A((prior.mean + prior.scale * z).expand(rows, *A.in_shape)) for z in signals)
-    silent = (one == other).expand(zero.shape) & observed
+    silent = ((one == other) & torch.isfinite(one)).expand(zero.shape) & observed
     filled = silent.flatten(1).any(1) & (zero | ~silent).flatten(1).all(1)
-    if not bool(filled.any()):
-        return ()
-    row = int(filled.int().argmax())
-    return (
-        f"{int(silent[row].sum())} of the {int(observed[row].sum())} data are exactly 0 where no signal has a part in "
-        "them: they look never measured, and count as data, in the evidence and in a noise level that is inferred. "
-        "If they are fillers, say what was measured: iv.operators.Mask(measured) @ A",
-    )
+    say = "If they are fillers, say what was measured: iv.operators.Mask(measured) @ A"
+    count = "they look never measured, and count as data, in the evidence and in a noise level that is inferred"
+    if bool(filled.any()):
+        row = int(filled.int().argmax())
+        return (
+            f"{int(silent[row].sum())} of the {int(observed[row].sum())} data are exactly 0 where no signal has a part "
+            f"in them: {count}. {say}",
+        )
+    return _zeros(zero & observed, observed, like, count, say)
+
+
+def _zeros(zero: Tensor, observed: Tensor, data: Tensor, count: str, say: str) -> tuple[str, ...]:
+    """The same of zeros anywhere, ``zero`` (items, *out_shape), if the other data of their item are all different."""
+    for row in range(len(zero)):
+        number, others = int(zero[row].sum()), data[row][observed[row] & ~zero[row]]
+        if number < _ZEROS or len(torch.unique(others)) < 0.9 * len(others):  # data that were rounded have zeros
+            continue
+        lines = []
+        for axis in range(zero[row].ndim if zero[row].ndim > 1 else 0):
+            empty, there = (v[row].movedim(axis, 0).flatten(1).sum(1) for v in (zero, observed))
+            whole = int(((empty == there) & (there > 0)).sum())
+            if 0 < whole < int((there > 0).sum()):
+                lines.append(f"all at {whole} position{'s' if whole > 1 else ''} along axis {axis}")
+        hint = ": is a mask along the wrong axis?" if len(lines) == 1 else ""
+        where = f" ({' and '.join(lines)}{hint})" if lines else ""
+        return (f"{number} of the {int(observed[row].sum())} data are exactly 0{where}: {count}. {say}",)
+    return ()
 
 
 def item_keys(item_ids: Any, batch: int) -> list[int]:

@@ -98,6 +98,9 @@ class Strategy(Defined, Owner, abc.ABC, Generic[StateT, BoundT]):
         on other items. "nothing" unless overridden.
     gives_evidence : bool
         Whether the last info holds "log_evidence" and "log_evidence_se". False unless overridden.
+    ahead : float
+        How much of a budget must be left for another step: what that step and an answer by `stopped` after it take, in
+        steps like the last one. 0 unless overridden: where steps are short.
     note : str
         What a reader of the samples must know: a sentence that goes into ``Result.why``.
 
@@ -109,6 +112,7 @@ class Strategy(Defined, Owner, abc.ABC, Generic[StateT, BoundT]):
 
     couples: ClassVar[Literal["nothing", "samples"]] = "nothing"  # "samples": all samples of an item stay in one chunk
     gives_evidence: ClassVar[bool] = False  # the last info holds "log_evidence" and "log_evidence_se"
+    ahead: ClassVar[float] = 0.0  # what one more step and `stopped` take, in the time of the last step
     note: ClassVar[str] = ""  # what who reads the samples must know; a sentence that goes into `Result.why`
     num_steps: int  # how often `step` is called
 
@@ -127,6 +131,10 @@ class Strategy(Defined, Owner, abc.ABC, Generic[StateT, BoundT]):
     def stopped(self, run: Run[BoundT], state: StateT) -> tuple[StateT, Info] | None:
         """The state and info to answer with if no further step is taken; None: there is no answer before the last."""
         return None
+
+    def share(self, run: Run[BoundT], state: StateT, i: int) -> float:
+        """How much of the work is done after step ``i``, about, from 0 to 1: what meters show."""
+        return (i + 1) / self.num_steps
 
     def samples(self, run: Run[BoundT], state: StateT) -> Tensor:
         """The signals of a state, ``(rows, *shape)``: its field ``x`` unless overridden."""

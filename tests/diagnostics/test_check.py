@@ -141,3 +141,10 @@ def test_what_cannot_be_checked_is_refused():
     result = iv.solve(A, measured(4), PRIOR, noise=STD, num_samples=2)
     with pytest.raises(iv.errors.UnsupportedError, match="does not hold the problem, the prior"):
         dataclasses.replace(result, problem=None).check()
+
+
+def test_the_first_line_tells_a_rough_prior_from_a_misfit():
+    rough = iv.solve(A, measured(3), prior(std=0.4), noise=STD, num_samples=8).check()
+    assert "which the samples fit: a rough prior" in rough.headline and "misfit" not in rough.headline
+    wrong = iv.solve(A, measured(1), PRIOR, noise=STD / 2, num_samples=8).check()
+    assert "misfit, the samples do not reproduce the data within the noise (noise level" in wrong.headline

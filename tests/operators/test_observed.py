@@ -255,13 +255,32 @@ def test_measured_zeros_are_not_named():
     measured = torch.where(mask, y, 0.1 * torch.randn(8, 8, generator=torch.Generator().manual_seed(3), dtype=F64))
     assert said(empty_rows(mask), measured, prior) == []  # rays that miss the object
     assert said(ops.Mask(mask), y, prior) == []  # not data at all
-    assert said(ops.Mask(torch.ones_like(mask)), y, prior) == []  # data that the signal has a part in
+    few = torch.where(torch.arange(64).view(8, 8) < 60, torch.where(mask, y, 0.1), 0.0)
+    assert said(ops.Mask(torch.ones_like(mask)), few, prior) == []  # four of them may be anything
+    rounded = (4 * torch.randn(8, 8, generator=torch.Generator().manual_seed(3), dtype=F64)).round() / 4
+    assert said(ops.Mask(torch.ones_like(mask)), torch.where(mask, rounded, 0.0), prior) == []  # rounded to 0
     one = measured.clone()
-    one[mask.logical_not().nonzero()[0].tolist()] = 0.0
+    one[tuple(mask.logical_not().nonzero()[0].tolist())] = 0.0
     assert said(empty_rows(mask), one, prior) == []  # the other readings there are none
     counts = torch.where(mask, torch.ones(8, 8, dtype=F64), 0.0)
     assert said(empty_rows(mask), counts, prior, iv.noise.PoissonTransmission(10.0)) == []  # no count is a reading
     assert said(empty_rows(mask), counts, prior, iv.noise.Quantised(std=0.3, step=1.0)) == []  # rounded to 0
+
+
+def test_a_mask_along_the_wrong_axis_is_named():
+    """Columns were measured, rows are said to be: of the data in these rows all in the other columns are exactly 0."""
+    _, prior, _ = setting()
+    columns = torch.arange(8) % 2 == 0
+    noise = torch.randn(8, 8, generator=torch.Generator().manual_seed(3), dtype=F64)
+    y = noise * columns
+    (words,) = said(ops.Mask(columns[:, None].expand(8, 8)), y, prior)
+    assert words.startswith(
+        "16 of the 32 data are exactly 0 (all at 4 positions along axis 1: is a mask along the wrong"
+    )
+    assert said(ops.Mask(columns[None].expand(8, 8)), y, prior) == []
+    scattered = torch.where(torch.rand(8, 8, generator=torch.Generator().manual_seed(5)) < 0.3, 0.0, noise + 1)
+    (words,) = said(ops.Mask(torch.ones(8, 8, dtype=torch.bool)), scattered, prior)
+    assert "exactly 0: they look never measured" in words and "axis" not in words
 
 
 def test_one_item_of_several_is_enough_and_black_boxes_are_not_run():

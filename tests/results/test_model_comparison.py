@@ -137,7 +137,12 @@ def test_probabilities_are_bayes_rule():
             for s in (1.0, 4.0)
         ]
     )
-    for weights, factor in ((None, [1.0, 1.0]), ([1.0, 3.0], [1.0, 3.0]), ({"wide": 3.0, "narrow": 1.0}, [1.0, 3.0])):
+    for weights, factor in (
+        (None, [1.0, 1.0]),
+        ([1.0, 3.0], [1.0, 3.0]),
+        (np.array([1, 3]), [1.0, 3.0]),
+        ({"wide": 3.0, "narrow": 1.0}, [1.0, 3.0]),
+    ):
         found = iv.compare({"narrow": narrow, "wide": wide}, weights=weights)
         want = np.exp(odds) * np.array(factor)[:, None]
         assert np.allclose(found.probability.numpy(), want / want.sum(0), rtol=1e-10)

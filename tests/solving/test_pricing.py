@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import invsolve as iv
+from invsolve.core.counting import tally
 from invsolve.operators import BlackBox, Operator
 from invsolve.results.warnings import shortfalls
 from invsolve.solving import spending as spendings
@@ -131,6 +132,39 @@ def test_solves_with_slow_operators_end_in_time(operator):
     assert any("the budget ended" in text for text in result.warnings)
     assert not any("do not fit" in text for text in result.warnings)  # they are not there yet
     assert result.samples.isfinite().all()
+
+
+def test_particles_end_within_a_budget_that_holds_half_of_their_way():
+    """At their least size they would take twice as much: they make the rest of the way in one step, and say so."""
+    prior = iv.priors.from_denoiser(lambda x, sigma: x / (1 + sigma**2), shape=(N,), mean=0.0, scale=1.0)
+    A = iv.operators.from_callable(lambda x: x + 0.3 * x.roll(1, -1) ** 2, (N,), (N,))
+    y, options = torch.tensor([0.5, -0.5, 1.0, 0.2]), {"noise": 0.3, "num_samples": 64}
+    whole, half = (iv.solve(A, y, prior, budget=Budget(evaluations=n), **options) for n in (10**6, 60_000))
+    assert whole.strategy == half.strategy == "SMC" and not half.certificate.reached
+    last = half.certificate.attempts[-1]
+    assert 0.7 * 60_000 < last.evaluations <= 60_000 < whole.certificate.attempts[0].evaluations
+    assert "the rest of the way in one step" in half.certificate.missing and half.log_evidence.isnan()
+    # The Gaussian step is not far off here: means agree as far as 64 samples of each can tell.
+    assert float(((half.mean - whole.mean) / whole.std).abs().max()) < 5 * (2 / 64) ** 0.5
+
+
+@pytest.mark.parametrize(("n", "m"), [(2, 1), (8, 4), (16, 16)])
+def test_guidance_takes_as_many_products_as_there_are_data(n, m):
+    """What is planned for a small problem and a prior without a law, beside what is done: at most, and not much less."""
+    rng = torch.Generator().manual_seed(0)
+    mixture = iv.priors.GaussianMixturePrior(
+        weights=torch.ones(3) / 3,
+        means=2 * torch.randn(3, n, generator=rng),
+        covariances=0.1 * torch.eye(n).expand(3, n, n),
+    )
+    prior = iv.priors.from_denoiser(mixture._denoise, shape=(n,), mean=mixture.mean, scale=mixture.scale, detail=0.1)
+    A = iv.operators.Matrix(matrix=torch.randn(m, n, generator=rng) / n**0.5)
+    at = iv.Problem(A, torch.zeros(1, m), noise=0.1)
+    with tally() as calls:
+        iv.solve(at, prior, strategy=MMPS(), num_samples=8)
+    row = price(at, prior, Amount(seconds=math.inf))
+    planned = (row * expected_rows(Candidate(strategy=MMPS(), why=""), at, prior, 8)).evaluations
+    assert 0.6 < calls.total() / planned < 1.05
 
 
 def test_chains_that_fit_are_right():

@@ -11,7 +11,7 @@ from torch import Tensor
 from invsolve.core.validation import Kind, Shape, check_number
 from invsolve.errors import invalid
 from invsolve.operators.algebra.delegate import Alike
-from invsolve.operators.base import LinearOperator, Operator, Pullback, _field_names
+from invsolve.operators.base import BlackBox, LinearOperator, Operator, Pullback, _field_names
 
 if TYPE_CHECKING:
     from invsolve.operators.spectrum import Spectrum
@@ -65,10 +65,17 @@ def _check_chain(outer: Operator, inner: Operator) -> None:
 
 
 def compose(outer: Operator, inner: Operator) -> Operator:
-    """``outer @ inner``: linear if both are."""
+    """``outer @ inner``: linear if both are, without derivatives if one is."""
     if isinstance(outer, LinearOperator) and isinstance(inner, LinearOperator):
         return ComposedLinear(outer=outer, inner=inner)
+    if isinstance(outer, BlackBox) or isinstance(inner, BlackBox):
+        return ComposedBlackBox(outer=outer, inner=inner)
     return Composed(outer=outer, inner=inner)
+
+
+def name_of(A: Operator) -> str:
+    """What an error message calls an operator: its class, or those of a chain."""
+    return f"{name_of(A.outer)} @ {name_of(A.inner)}" if isinstance(A, _Chain) else type(A).__name__
 
 
 class _Chain(_Wrapper):
@@ -124,6 +131,18 @@ class Composed(_Chain):
 
     def _jvp(self, x: Tensor, dx: Tensor) -> tuple[Tensor, Tensor]:
         return self.outer._jvp(*self.inner._jvp(x, dx))
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class ComposedBlackBox(_Chain, BlackBox):
+    """``x -> outer(inner(x))`` where one of the two has no derivatives."""
+
+    outer: Operator
+    inner: Operator
+
+    def __post_init__(self) -> None:
+        _check_chain(self.outer, self.inner)
 
 
 @final

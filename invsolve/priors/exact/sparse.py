@@ -47,7 +47,11 @@ class SparsePrior(Prior):
         The distribution of the coefficients; its parameters are numbers or tensors ``(*shape)``, in the units of the
         signal.
     transform : {"identity", "dct", "haar"}
-        T: none, the DCT-II, or Haar wavelets (axes that are powers of two).
+        T: none; the DCT-II; or the Haar wavelets of axes that are powers of two. They are orthonormal, with all
+        ``log2 n`` levels down to one mean; pairs ``(a + b, a - b) / sqrt(2)`` of neighbours need no rule for the
+        boundary. For several axes it is the product of the one-dimensional bases, each with all its levels: the
+        "standard" or anisotropic transform, not the square one of pyramids of images. Coefficients are in the order
+        mean, coarsest details, ..., finest.
     mean : float or Tensor, shape (*shape)
         Mean of the signal, finite; 0 by default.
     dtype : torch.dtype, optional
@@ -111,6 +115,17 @@ class SparsePrior(Prior):
             ("law", GaussianLaw(mean=mean, modes=modes, variances=variances)),
         ):
             object.__setattr__(self, name, value)
+
+    def __repr__(self) -> str:
+        own = ""
+        if self.transform == "haar":
+            levels = " x ".join(str(n.bit_length() - 1) for n in self.shape)
+            product = ", product of one-dimensional bases" if len(self.shape) > 1 else ""
+            own = f", haar: orthonormal, {levels} levels{product}"
+        elif self.transform == "dct":
+            own = ", dct: orthonormal DCT-II"
+        law = type(self.coefficients).__name__
+        return f"SparsePrior(shape={self.shape}, {self.kind}, {law}{own}, scale={self.scale:.4g})"
 
     @property
     def scale(self) -> float:  # type: ignore[override]

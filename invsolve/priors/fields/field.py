@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import Self, final
@@ -28,7 +29,9 @@ from invsolve.gaussian.transforms import Transform
 from invsolve.priors.base import Pullback
 from invsolve.priors.exact.gaussian import GaussianBase
 from invsolve.priors.fields.bases import BASES, Basis, grid_factor, laplace_eigenvalues, resize_modes
-from invsolve.priors.fields.spectra import FieldSpectrum
+from invsolve.priors.fields.padded import Crop
+from invsolve.priors.fields.spectra import FieldSpectrum, Matern
+from invsolve.priors.transformed import TransformedPrior
 from invsolve.separable.laws import EntryLaw, normal_entries
 
 _OWNER = "GaussianFieldPrior"
@@ -182,6 +185,41 @@ class GaussianFieldPrior(GaussianBase):
         return replace(
             self, shape=shape, mean=self._mean_on(shape), spectrum=resized(self.spectrum), noise_spectrum=noise
         )
+
+    def padded(self, margin: float | None = None) -> TransformedPrior:
+        """The middle of this field on a larger box: stationary up to its edges, with the std that is stated.
+
+        `solve` infers the larger field, with the operator on its middle. The field of one box is diagonal in its modes
+        and cheap in everything; this one is not, and problems of thousands of nodes are solved iteratively.
+
+        Parameters
+        ----------
+        margin : float, optional
+            How far the walls of the larger box are from the signal, > 0, in the unit of the extent: at least that,
+            rounded up to nodes. The ``length`` of a `Matern` unless given: the std is then right to 1 % an axis.
+
+        Returns
+        -------
+        TransformedPrior
+            Over signals of this shape, with this mean.
+        """
+        owner = f"{_OWNER}.padded"
+        if margin is None:
+            if not isinstance(self.spectrum, Matern):
+                raise invalid(owner, "margin", "given, for a spectrum that is no Matern", "None")
+            margin = self.spectrum.length
+        margin = check_positive(owner, "margin", margin)
+        if isinstance(self.spectrum, Tensor) or isinstance(self.noise_spectrum, Tensor):
+            raise invalid(owner, "spectrum", "a function, which knows the modes of every box", "a tensor")
+        assert self.extent is not None
+        count = [n + (self.basis == "dirichlet") for n in self.shape]
+        step = [length / n for length, n in zip(self.extent, count, strict=True)]
+        each = tuple(math.ceil(margin / h - 1e-9) for h in step)
+        shape = tuple(n + 2 * m for n, m in zip(self.shape, each, strict=True))
+        extent = tuple(h * (n + 2 * m) for h, n, m in zip(step, count, each, strict=True))
+        crop = Crop(in_shape=shape, margin=each, in_kind=self.kind)
+        around = crop.adjoint((self.law.mean - self.law.mean.mean())[None])[0] + self.law.mean.mean()
+        return TransformedPrior(base=replace(self, shape=shape, extent=extent, mean=around), function=crop)
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
         real = kind_dtype(dtype or self.law.variances.dtype, "real")

@@ -40,9 +40,13 @@ class Matern(FieldSpectrum):
     Parameters
     ----------
     std : float
-        Standard deviation, > 0, in the unit of the signal (complex: per real component): the root of the variance
-        averaged over the box and summed over *all* modes of the continuum. A is fixed by that alone, never by a grid,
-        so that a grid of n nodes holds the same field cut at its highest mode, with a little less variance.
+        Standard deviation, > 0, in the unit of the signal (complex: per real component), at the centre of the box, of
+        *all* modes of the continuum. A is fixed by that alone, never by a grid: a grid of n nodes holds the same field
+        cut at its highest mode, with a little less variance (3 % of the std for smoothness 1/2, length 0.1 and 64
+        nodes, 0.1 % for 3/2). It holds everywhere on a torus; else in the interior, to 1 % from one ``length`` away
+        from the walls (for smoothness 1/2 or more, and boxes of three lengths). At a Neumann wall the std is sqrt(2)
+        of it, 2 in the corner of two axes, sqrt(8) of three: its field is reflected there. At a Dirichlet wall it is
+        0. `GaussianFieldPrior.padded` has walls that are further away than the signal.
     length : float
         Correlation length, > 0, in the unit of the extent: where the correlation has fallen to about 0.14.
     smoothness : float
@@ -71,7 +75,7 @@ class Matern(FieldSpectrum):
     def variances(self, eigenvalues: Tensor, basis: Basis, extent: tuple[float, ...]) -> Tensor:
         kappa2 = 8 * self.smoothness / self.length**2
         alpha = self.smoothness + len(extent) / 2
-        log_sum = _log_mode_sum(basis, extent, kappa2, alpha)
+        log_sum = _log_centre_sum(basis, extent, kappa2, alpha)
         return torch.exp(2 * math.log(self.std) - log_sum - alpha * torch.log1p(eigenvalues / kappa2))
 
 
@@ -119,8 +123,8 @@ class Spectrum(FieldSpectrum):
 
 
 @lru_cache(maxsize=256)
-def _log_mode_sum(basis: Basis, extent: tuple[float, ...], kappa2: float, alpha: float) -> float:
-    """``log sum_k (1 + lambda_k / kappa^2)^-alpha`` over all modes of the box, alpha > d / 2, to about 1e-13.
+def _log_centre_sum(basis: Basis, extent: tuple[float, ...], kappa2: float, alpha: float) -> float:
+    """``log sum_k phi_k(c)^2 (1 + lambda_k / kappa^2)^-alpha``, c the centre, alpha > d / 2, to about 1e-13.
 
     From (1 + l)^-alpha = Gamma(alpha)^-1 int t^alpha e^(-t - l t) dt / t the sum over modes becomes a product over axes
     of theta functions. The trapezoid rule in ln t is exact to rounding at this step, as the integrand is analytic in
@@ -141,18 +145,22 @@ def _log_mode_sum(basis: Basis, extent: tuple[float, ...], kappa2: float, alpha:
 
 
 def _log_theta(basis: Basis, log_r: Tensor) -> Tensor:
-    """``log sum_k exp(-lambda_k t)`` of one axis, r = pi^2 t / L^2, which a rough field takes below the least float."""
-    log_r = log_r + math.log(4) if basis == "periodic" else log_r
+    """``log sum_k phi_k(c)^2 exp(-lambda_k t)`` of one axis, r = pi^2 t / L^2.
+
+    At the centre phi_k^2 is 2 for every other k: with cosines these are the modes of a torus, for which the sum is the
+    same at every place; with sines k = 1, 3, 5, ... A rough field takes r below the least float.
+    """
     r = log_r.exp()
     k = torch.arange(1, 9, dtype=torch.float64, device="cpu")[:, None]
-    # Jacobi: sum_Z exp(-k^2 r) = sqrt(pi / r) sum_Z exp(-(pi k)^2 / r); the eight terms of one of the two are enough.
-    tail = torch.exp(-(k**2) * r.clamp_min(1.0)).sum(0)  # sum over k >= 1, for r >= 1
-    log_dual = 0.5 * (math.log(math.pi) - log_r) + torch.log1p(2 * torch.exp(-((math.pi * k) ** 2) / r).sum(0))
-    inverse = torch.exp(-log_dual)
+    # Jacobi: sum_Z exp(-4 k^2 r) = sqrt(pi / 4 r) sum_Z exp(-(pi k)^2 / 4 r), with signs (-1)^k where the first sum is
+    # over k + 1/2; the eight terms of one of the two are enough.
+    sign = (-1) ** k if basis == "dirichlet" else torch.ones_like(k)
+    dual = torch.log1p(2 * (sign * torch.exp(-((math.pi * k) ** 2) / (4 * r))).sum(0))
+    log_dual = 0.5 * (math.log(math.pi / 4) - log_r) + dual
     if basis == "dirichlet":
         # For large r only k = 1 is left, and its logarithm stays finite.
-        far = torch.where(r > 50, -r, tail.clamp_min(1e-300).log())
-        return torch.where(r >= 1, far, log_dual + torch.log1p(-inverse.clamp_max(0.9)) - math.log(2))
-    if basis == "neumann":
-        return torch.where(r >= 1, torch.log1p(tail), log_dual + torch.log1p(inverse) - math.log(2))
-    return torch.where(r >= 1, torch.log1p(2 * tail), log_dual)
+        odd = 2 * k - 1
+        far = math.log(2) - r + torch.log(torch.exp(-(odd**2 - 1) * r).sum(0))
+        return torch.where(r >= 0.25, far, log_dual)
+    tail = torch.exp(-4 * k**2 * r.clamp_min(0.25)).sum(0)
+    return torch.where(r >= 0.25, torch.log1p(2 * tail), log_dual)

@@ -16,11 +16,13 @@ from invsolve.core.torch_state import in_defined_state
 from invsolve.errors import UnsupportedError, invalid
 from invsolve.noise import Gaussian
 from invsolve.noise.convert import noise_for_data
+from invsolve.operators.algebra.algebra import name_of
 from invsolve.operators.base import BlackBox, LinearOperator, Operator
 from invsolve.priors.base import Prior
 from invsolve.priors.capabilities import IsGaussian
 from invsolve.priors.compatibility import check_pair, not_a_prior
 from invsolve.priors.exact.sparse import SparsePrior
+from invsolve.priors.inferred import as_inferred
 from invsolve.problem import Problem, checked_problem
 from invsolve.strategies.base import Strategy
 from invsolve.strategies.choice.candidates import candidates
@@ -153,6 +155,7 @@ def advise(A: Operator | Problem, prior: Prior, noise: Any = None) -> Advice:
     if not isinstance(prior, Prior):
         raise not_a_prior("advise", prior)
     check_pair("advise", problem.operator, prior)
+    problem, prior, _ = as_inferred(problem, prior)
     kind, because = _kind(problem, prior)
     from invsolve.strategies.choice.catalogue import catalogue  # a dozen modules that most programs do not need
 
@@ -210,7 +213,7 @@ def _kind(problem: Problem, prior: Prior) -> tuple[str, str]:
     if isinstance(problem.operator, BlackBox):
         return "black box", "no derivative: nothing of this kind was measured"
     if not isinstance(problem.operator, LinearOperator):
-        return "curved", f"{type(problem.operator).__name__} is not linear"
+        return "curved", f"{name_of(problem.operator)} is not linear"
     if isinstance(prior, IsGaussian):
         variances = prior.law.variances
         if float(variances.max()) > _SMOOTH * float(variances.min()):

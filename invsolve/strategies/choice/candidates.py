@@ -78,9 +78,9 @@ def candidates(
 
 
 def _fallback(problem: Problem, prior: Prior, lacking: str) -> list[Candidate]:
-    """Guidance, where a linear operator and Gaussian noise make it a better answer than chains far from the data."""
+    """Guidance, for items whose chains stay far from the data: taken where its samples fit them better."""
     guided = MMPS()
-    if not_linear_gaussian(problem) or guided.missing(problem, prior):
+    if guided.missing(problem, prior):
         return []
     why = (
         f"No closed form ({lacking}), and the chains were not led to the data, so moment-matching guidance: "

@@ -10,11 +10,13 @@ from torch import Tensor
 from invsolve.strategies.diagnostics import Diagnostics
 
 
-def chain_statistics(first: Tensor, second: Tensor, square: Tensor, log_evidence: Tensor, rounds: int) -> Diagnostics:
+def chain_statistics(
+    first: Tensor, second: Tensor, square: Tensor, log_evidence: Tensor, early: Tensor, late: Tensor
+) -> Diagnostics:
     """Numbers per item, each ``(items,)`` float64, from sums over recorded rounds ``(items, chains, q)``.
 
-    ``first`` and ``second``: sums over the first ``rounds // 2`` rounds and the others; ``square``: of squares, over
-    all. The last two of the q quantities are functionals (energy, log likelihood), the others the signal.
+    ``first`` and ``second``: sums over the ``early`` and the ``late`` rounds, (items,) of them; ``square``: of squares,
+    over all. The last two of the q quantities are functionals (energy, log likelihood), the others the signal.
     ``log_evidence`` ``(items, islands)``; chains of an island stand together.
 
     - ``rhat``: split R-hat, the worst quantity (Vehtari et al. 2021, Bayesian Analysis 16, 667-718, without ranks). Few
@@ -29,20 +31,21 @@ def chain_statistics(first: Tensor, second: Tensor, square: Tensor, log_evidence
     """
     items, chains, _ = first.shape
     islands = log_evidence.shape[1]
-    half = rounds // 2, rounds - rounds // 2
-    means = first / half[0], second / half[1]
-    mean = (first + second) / rounds
+    rounds = (early + late)[:, None]
+    a, b = early[:, None, None], late[:, None, None]
+    means = first / a, second / b
+    mean = (first + second) / (a + b)
     around = square.sum(1) / (chains * rounds) - mean.mean(1).square()
     tiny = torch.finfo(around.dtype).tiny
     variance = around.clamp_min(tiny)
-    within = (square - half[0] * means[0].square() - half[1] * means[1].square()).mean(1) / max(1, rounds - 2)
+    within = (square - a * means[0].square() - b * means[1].square()).mean(1) / (rounds - 2).clamp_min(1)
     between = torch.cat(means, 1).var(1)
-    shorter = min(half)
+    shorter = torch.minimum(early, late)[:, None]
     rhat = (((shorter - 1) / shorter * within + between) / within.clamp_min(tiny)).sqrt()
     ess = (chains * variance / mean.var(1).clamp_min(tiny)).clamp_max(chains * rounds)
 
     on = mean.view(items, islands, -1, mean.shape[-1])
-    found = between_islands(on.mean(2), (square / rounds).view(on.shape).mean(2), log_evidence)
+    found = between_islands(on.mean(2), (square / (a + b)).view(on.shape).mean(2), log_evidence)
     # Islands that all lag behind agree with each other: what gives them away is that they are still moving.
     weights = torch.softmax(log_evidence, 1)[..., None]
     parts = (means[1] - means[0]).view(on.shape).mean(2)

@@ -19,6 +19,7 @@ from invsolve.problem import Problem
 from invsolve.strategies.mcmc.noise_map import NoiseMap
 from invsolve.strategies.mcmc.walls import Walls
 
+_ASTRAY = 1000.0  # energy, in nats
 DENSE = 512  # real unknowns up to which the metric is a dense covariance of the chains
 
 
@@ -240,6 +241,10 @@ def hamiltonian(
         return prior - heated(beta, state.log_likelihood)
 
     before, now = energy(chains, p), chains
+    # What a trajectory may reach with the best likelihood that any chain has; one that flies off beyond that is
+    # rejected, and a user's simulator does not see where to.
+    best = heated(beta, chains.log_likelihood).amax(1, keepdim=True).clamp_min(torch.finfo(torch.float64).min)
+    highest, lost = before + best + _ASTRAY, torch.zeros_like(before, dtype=torch.bool)
     for leap in range(int(leaps.max())):
         on = (leap < leaps)[:, None, None]  # items with fewer steps stand still
         half = p + 0.5 * size * force(now)
@@ -247,11 +252,14 @@ def hamiltonian(
             u = now.u + size * metric.times(half)
         else:
             u, half = target.walls.drift(now.u, half, step, metric.root)
+        lost |= ~(0.5 * u.double().square().sum(-1) < highest)
+        u = torch.where(lost[..., None], chains.u, u)
         value, grad = target.pullback(u)
         there = Chains(u=u, log_likelihood=value, grad=grad)
         p = torch.where(on, half + 0.5 * size * force(there), p)
         now = now.where(on[..., 0].expand(value.shape), there)
-    return metropolis(chains, now, before - energy(now, p), beta, normal)
+    gain = torch.where(lost, -math.inf, before - energy(now, p))
+    return metropolis(chains, now, gain, beta, normal)
 
 
 def autoregressive(

@@ -21,22 +21,17 @@ from invsolve.strategies.base import Info, Run, Strategy
 from invsolve.strategies.mcmc.bound import BoundChains
 from invsolve.strategies.mcmc.bridge import LARGEST
 from invsolve.strategies.mcmc.chain_evidence import chain_evidence
-from invsolve.strategies.mcmc.kernels import Chains, Metric, Normal, Target, autoregressive, hamiltonian
-from invsolve.strategies.mcmc.recording import recorded, summary
+from invsolve.strategies.mcmc.kernels import Metric, Target
+from invsolve.strategies.mcmc.moves import Kernel, moved
+from invsolve.strategies.mcmc.recording import lengthened, recorded, share, summary
 from invsolve.strategies.mcmc.reflection import flipped
-from invsolve.strategies.mcmc.spike_slab import Sites
 from invsolve.strategies.mcmc.state import NoiseMCMCState, only
-from invsolve.strategies.mcmc.tempering import autocorrelation, closed_in, late, measured, tempered
+from invsolve.strategies.mcmc.tempering import closed_in, late, measured, tempered
 
 _LEAST = {"islands": 2, "chains": 4, "rounds": 4, "patience": 1, "evaluations": 2, "num_steps": 1}
-_ACCEPT = {"hmc": 0.8, "mala": 0.6, "pcn": 0.3}  # acceptance that the step size is steered to
-_TRAJECTORY = 1.6  # length of an HMC trajectory in the coordinates of the metric: a quarter of an oscillation
-_LEAPS = 16  # steps of a trajectory at most
 _SETTLE = 3  # rounds at temperature 1 in which metric and step size still adapt
 _LOST = 30  # moves after which chains that all have likelihood zero are given up
 _VALUES = 2**19  # values of the chains that are moved at once: what a CPU's cache holds
-
-Kernel = Literal["hmc", "mala", "pcn"]
 
 
 @final
@@ -75,6 +70,9 @@ class NoiseMCMC(Strategy[NoiseMCMCState, BoundChains]):
         modes in the tails of the prior; tempering leads from there to the same posterior, in more rises.
     evaluations : int
         Of the probability flow where the prior has no transport, at least 2; 25 unless given.
+    target : float
+        The number of recorded rounds is doubled until ``mean_error`` and ``std_error`` are at most this, while 64 times
+        ``rounds`` can be expected to do; 0 unless given: never.
     num_steps : int
         Moves at most, tempering included; 1000 unless given.
     start : Strategy, optional
@@ -128,6 +126,7 @@ class NoiseMCMC(Strategy[NoiseMCMCState, BoundChains]):
     patience: int = 10
     spread: float = 1.0
     evaluations: int = 25
+    target: float = 0.0
     num_steps: int = 1000  # moves at most, tempering included
     start: Strategy | None = None
 
@@ -143,6 +142,8 @@ class NoiseMCMC(Strategy[NoiseMCMCState, BoundChains]):
         for name in ("keep", "forget"):
             if not 0 < check_number(owner, name, getattr(self, name)) < 1:
                 raise invalid(owner, name, "between 0 and 1", getattr(self, name))
+        if check_number(owner, "target", self.target) < 0:
+            raise invalid(owner, "target", "at least 0", self.target)
         if check_number(owner, "spread", self.spread) < 1:
             raise invalid(owner, "spread", "at least 1", self.spread)
         if self.start is not None:
@@ -206,6 +207,7 @@ class NoiseMCMC(Strategy[NoiseMCMCState, BoundChains]):
             rises=zeros,
             moves=zeros,
             done=torch.full_like(zeros, -_SETTLE),
+            rounds=torch.full_like(zeros, self.rounds),
             first=sums,
             second=sums.clone(),
             square=sums.clone(),
@@ -226,14 +228,16 @@ class NoiseMCMC(Strategy[NoiseMCMCState, BoundChains]):
         return only(warm, measured(hot, even, scores=self._gradients(run.problem)), state)
 
     def step(self, run: Run[BoundChains], state: NoiseMCMCState, i: int) -> tuple[NoiseMCMCState, Info]:
-        active = (state.done < self.rounds).nonzero()[:, 0]
+        active = (state.done < state.rounds).nonzero()[:, 0]
         state = state.copied()
         for group in self._groups(active, state.u.shape[-1]):
             self._round(run, state, group, i)
         self._lost(run, state)
+        if self.target:
+            state = lengthened(state, self.rounds, self.target)
         if i + 1 == self.num_steps:
             self._filled(run, state)
-        over = i + 1 == self.num_steps or bool((state.done == self.rounds).all())
+        over = i + 1 == self.num_steps or bool((state.done == state.rounds).all())
         return state, self._info(run, state) if over else {}
 
     def stopped(self, run: Run[BoundChains], state: NoiseMCMCState) -> tuple[NoiseMCMCState, Info]:
@@ -244,8 +248,11 @@ class NoiseMCMC(Strategy[NoiseMCMCState, BoundChains]):
     def power(self, run: Run[BoundChains], state: NoiseMCMCState) -> float:
         return float(state.beta.min())
 
+    def share(self, run: Run[BoundChains], state: NoiseMCMCState, i: int) -> float:
+        return max((i + 1) / self.num_steps, share(state, _SETTLE))
+
     def finished(self, run: Run[BoundChains], state: NoiseMCMCState) -> bool:
-        return bool((state.done == self.rounds).all())
+        return bool((state.done == state.rounds).all())
 
     # --- one round -----------------------------------------------------------------------------------------------
     def _round(self, run: Run[BoundChains], state: NoiseMCMCState, group: Tensor, i: int) -> None:
@@ -292,44 +299,10 @@ class NoiseMCMC(Strategy[NoiseMCMCState, BoundChains]):
             part, left=torch.where(event[:, None], 1.0, part.left), since=torch.where(event, 0, part.since) + 1
         )
         sites = run.bound.sites
-        part = self._moved(part, target, sites and sites.take(group), normal, i)
+        part = moved(self._kernel(run.problem), part, target, sites and sites.take(group), normal, i)
         for f in fields(state):
             if f.name != "x":
                 getattr(state, f.name)[group] = getattr(part, f.name)
-
-    def _moved(
-        self, part: NoiseMCMCState, target: Target, sites: Sites | None, normal: Normal, i: int
-    ) -> NoiseMCMCState:
-        kernel = self._kernel(target.problem)
-        kind = 0 if kernel == "pcn" else i % 2
-        metric, size = part.metrics[kind], part.log_step[:, kind].exp()
-        if kernel == "pcn":
-            chains, accept = autoregressive(target, part.chains, metric, part.beta, size, normal)
-        else:
-            leaps = torch.ones_like(size).long()
-            if kernel == "hmc":
-                full = (_TRAJECTORY / size).ceil().clamp(1, _LEAPS)
-                turn = torch.special.ndtr(normal(3, (1,))[:, 0].double())
-                leaps = (full * (0.5 + 0.5 * turn)).ceil().long()  # of random length: no trajectory closes on itself
-            chains, accept = hamiltonian(target, part.chains, metric, part.beta, size, leaps, normal)
-        if sites is not None:
-            u = sites.sweep(chains.u, part.beta, normal)
-            value, grad = target.pullback(u) if kernel != "pcn" else (target.log_likelihood(u), chains.grad)
-            chains = Chains(u=u, log_likelihood=value, grad=grad)
-        rate = accept.mean(1)
-        change = torch.where(part.done < 0, 0.7 * (rate - _ACCEPT[kernel]), 0.0)
-        log_step = part.log_step.clone()
-        log_step[:, kind] += change
-        return replace(
-            part,
-            u=chains.u,
-            log_likelihood=chains.log_likelihood,
-            grad=chains.grad,
-            accept=rate,
-            log_step=log_step,
-            left=part.left * autocorrelation(part.metrics[0], part.chains, chains),
-            moves=part.moves + 1,
-        )
 
     def _filled(self, run: Run[BoundChains], state: NoiseMCMCState) -> None:
         """Samples of items for which the rounds were too few: where the chains stand (`beta` in the info says so)."""
@@ -346,13 +319,13 @@ class NoiseMCMC(Strategy[NoiseMCMCState, BoundChains]):
 
         There is nothing to weight prior draws by.
         """
-        active = (state.done < self.rounds) & (state.moves >= _LOST) & (state.beta < 1) & (state.slack == 0)
+        active = (state.done < state.rounds) & (state.moves >= _LOST) & (state.beta < 1) & (state.slack == 0)
         lost = (active & ~torch.isfinite(state.log_likelihood).any(1)).nonzero()[:, 0]
         if len(lost):
             items = run.bound.batch
             rows = torch.arange(run.rows // items, device=lost.device)[:, None] * items + lost
             state.x[rows] = torch.nan
-            state.done[lost] = self.rounds
+            state.done[lost] = state.rounds[lost]
 
     def _info(self, run: Run[BoundChains], state: NoiseMCMCState) -> Info:
         repeats = run.rows // run.bound.batch

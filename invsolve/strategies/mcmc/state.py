@@ -35,7 +35,8 @@ class NoiseMCMCState:
     rises: Tensor  # (items,): of the temperature
     moves: Tensor  # (items,): in all
     done: Tensor  # (items,)
-    first: Tensor  # (items, chains, n + 2): sums over the first half of the recorded rounds
+    rounds: Tensor  # (items,): how many are to be recorded
+    first: Tensor  # (items, chains, n + 2): sums over the first half of the recorded rounds (`halves`)
     second: Tensor
     square: Tensor
 

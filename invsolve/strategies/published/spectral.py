@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from invsolve.noise import Gaussian
+from invsolve.operators.algebra.algebra import name_of
 from invsolve.operators.base import LinearOperator
 from invsolve.operators.spectrum import Spectrum, too_large
 from invsolve.priors.base import Prior
@@ -21,7 +22,7 @@ def needs_spectrum(problem: Problem, prior: Prior) -> str:
     """What a method in singular coordinates lacks; '' if nothing."""
     noise = problem.noise
     if not isinstance(problem.operator, LinearOperator):
-        return f"a linear operator ({type(problem.operator).__name__} is not)"
+        return f"a linear operator ({name_of(problem.operator)} is not)"
     if not isinstance(noise, Gaussian) or not isinstance(noise.std, (float, Tensor)):
         return "Gaussian noise of a known std"
     if isinstance(noise.std, Tensor) and (noise.std[0] if noise.per_item else noise.std).numel() > 1:

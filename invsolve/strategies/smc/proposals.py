@@ -85,7 +85,7 @@ class Ready:
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Level:
-    """The step from level a to b of a run, for all its rows."""
+    """The step from level a to b of a run, for all its rows; the ``last`` one, from any level, ends without noise."""
 
     run: Run
     setting: Setting
@@ -98,7 +98,7 @@ class Level:
 
     @classmethod
     def of(cls, run: Run, setting: Setting, density: HasDensity | None, i: int, *, last: bool) -> Self:
-        a, b = (setting.grid[..., j].to(run.problem.data.device) for j in (i, i + 1))
+        a, b = (setting.grid[..., j].to(run.problem.data.device) for j in (i, -1 if last else i + 1))
         return cls(
             run=run, setting=setting, density=density, i=i, a=a, b=b, last=last, z=to_real(run.normal(i)).double()
         )

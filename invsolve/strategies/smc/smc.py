@@ -69,6 +69,7 @@ class SMCState:
     tried: Tensor  # (rows,), of the item: moves so far
     accepted: Tensor  # (rows,), of the item: the sum of their acceptance rates
     undefined: Tensor  # (rows,), of the item: particles so far that were NaN, or had a weight that was
+    level: Tensor  # (rows,): of the grid, at which the particles are
 
 
 @final
@@ -146,6 +147,7 @@ class SMC(Strategy[SMCState, _Bound]):
 
     couples = "samples"
     gives_evidence = True
+    ahead = 2.0  # with its moves a step takes more than the last one did
     num_steps: int = 25
     resample_below: float = 0.5
     moves: int = 1
@@ -214,6 +216,7 @@ class SMC(Strategy[SMCState, _Bound]):
             tried=torch.zeros_like(number),
             accepted=zero,
             undefined=torch.zeros_like(number),
+            level=torch.zeros_like(number),
         )
 
     def step(self, run: Run[_Bound], state: SMCState, i: int) -> tuple[SMCState, Info]:
@@ -241,8 +244,18 @@ class SMC(Strategy[SMCState, _Bound]):
         ready = ready.put(fresh, level.ready(ready.x[fresh], fresh)) if len(fresh) else ready
         x = setting.coordinates.synthesis(ready.move)
         weights = state.log_weights + ready.increment - (0.0 if last else ready.target(state.exponent))
-        state = _buried(replace(state, x=x, log_weights=weights), setting.batch)
+        state = _buried(replace(state, x=x, log_weights=weights, level=state.level + 1), setting.batch)
         return state, self._info(run, state, setting.batch) if last else {}
+
+    def stopped(self, run: Run[_Bound], state: SMCState) -> tuple[SMCState, Info]:
+        """One step from where the particles are to no noise: draws from ``N(D_y, V_y)``, and their weights."""
+        setting = run.bound.setting
+        level = Level.of(run, setting, _density(run), int(state.level[0]), last=True)
+        ready = level.ready(state.x, torch.arange(run.rows, device=state.x.device))
+        weights = state.log_weights + ready.density + ready.twist + ready.increment
+        state = replace(state, x=setting.coordinates.synthesis(ready.move), log_weights=weights)
+        state = _buried(state, setting.batch)
+        return state, self._info(run, state, setting.batch)
 
     def log_weights(self, run: Run[_Bound], state: SMCState) -> Tensor:
         return state.log_evidence + state.log_weights

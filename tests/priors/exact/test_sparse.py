@@ -315,3 +315,24 @@ def test_a_map_of_levels_of_one_row_is_not_a_level_per_row():
     plain = SparsePrior(shape=(2,), coefficients=Laplace(scale=1.0), dtype=D)
     each = torch.stack([plain.denoise(x, 0.1)[:, 0], plain.denoise(x, 2.0)[:, 1]], dim=1)
     assert torch.equal(plain.denoise(x, levels), each)
+
+
+def test_which_haar_is_meant():
+    """Orthonormal, all levels, the product of one-dimensional bases: written out here by sums and differences."""
+
+    def haar(n):
+        rows = np.eye(n)
+        done = []
+        while len(rows) > 1:
+            even, odd = rows[::2], rows[1::2]
+            rows, details = (even + odd) / math.sqrt(2), (even - odd) / math.sqrt(2)
+            done.insert(0, details)
+        return np.concatenate([rows, *done])
+
+    prior = SparsePrior(shape=(4, 8), transform="haar", coefficients=Laplace(scale=1.0), dtype=torch.float64)
+    found = prior.law.modes.analysis(torch.eye(32, dtype=torch.float64).view(32, 4, 8)).flatten(1).mT
+    assert torch.allclose(found, torch.as_tensor(np.kron(haar(4), haar(8))), atol=1e-14)
+    assert "haar: orthonormal, 2 x 3 levels, product of one-dimensional bases" in repr(prior)
+    line = SparsePrior(shape=(8,), transform="haar", coefficients=Laplace(scale=1.0))
+    assert repr(line).startswith("SparsePrior(shape=(8,), real, Laplace, haar: orthonormal, 3 levels, scale=")
+    assert "dct: orthonormal DCT-II" in repr(SparsePrior((8,), Laplace(scale=1.0), transform="dct"))

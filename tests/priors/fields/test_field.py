@@ -598,12 +598,9 @@ def test_matern_correlation_on_a_long_line(basis, nu):
     unit[0, middle] = 1.0
     row = prior._covariance(unit)[0, middle : middle + 300].numpy()
     x = axis_nodes(basis, n, L)
-    # A wall mirrors the field: the mean variance has the integral of the correlation over L more, or less, than here.
-    integral = math.sqrt(math.pi) * gamma(nu + 0.5) / gamma(nu) / kappa
-    variance = 1 / (1 + {"neumann": 1, "dirichlet": -1, "periodic": 0}[basis] * integral / L)
-    want = variance * matern(nu, kappa * (x[middle : middle + 300] - x[middle]))
-    missing = 1 - float(prior.law.variances.sum()) / grid_factor(basis, (n,))
-    assert 0 <= missing < 0.02
+    want = matern(nu, kappa * (x[middle : middle + 300] - x[middle]))
+    missing = 1 - row[0]
+    assert -1e-10 <= missing < 0.02
     assert np.abs(row - want).max() < 2 * missing + 1e-10
 
 
@@ -631,9 +628,10 @@ def test_matern_sum_over_modes_is_the_closed_form(extent):
     """alpha = 1 on a line: hyperbolic cotangents."""
     (L,), nu, length, std = extent, 0.5, 0.7, 1.3
     a = math.sqrt(8 * nu) / length * L
-    coth = 1 / math.tanh(a), 1 / math.tanh(a / 2)
-    # sum over k >= 0 or >= 1 of 1 / (1 + (pi k / a)^2), and over all integers of 1 / (1 + (2 pi k / a)^2)
-    sums = {"neumann": (1 + a * coth[0]) / 2, "dirichlet": (a * coth[0] - 1) / 2, "periodic": a / 2 * coth[1]}
+    # At the centre of the box: sum over all integers of 1 / (1 + (2 pi k / a)^2), and over the odd ones of
+    # 1 / (1 + (pi k / a)^2).
+    every, odd = a / 2 / math.tanh(a / 2), a / 2 * math.tanh(a / 2)
+    sums = {"neumann": every, "dirichlet": odd, "periodic": every}
     for basis, total in sums.items():
         eigenvalues = laplace_eigenvalues(basis, (5,), extent)
         want = std**2 / total / (1 + eigenvalues * (L / a) ** 2)
@@ -643,30 +641,60 @@ def test_matern_sum_over_modes_is_the_closed_form(extent):
 
 @pytest.mark.parametrize("nu", [0.02, 0.1, 0.5, 3.0, 60.0])
 def test_matern_sum_of_rough_and_smooth_fields(nu):
-    """A line of many lengths: sums are integrals, up to exp(-2 kappa L), and half of the mode at 0."""
+    """A line of many lengths: at its centre sums are integrals, up to exp(-kappa L)."""
     L, length = 200.0, 1.0
     a = math.sqrt(8 * nu) / length * L
     integral = a / math.pi * math.sqrt(math.pi) / 2 * math.exp(math.lgamma(nu) - math.lgamma(nu + 0.5))
     zero = torch.zeros(1, dtype=F64)
-    for basis, total in {"neumann": integral + 0.5, "dirichlet": integral - 0.5, "periodic": integral}.items():
+    for basis in BASES:
         got = Matern(std=1.0, length=length, smoothness=nu).variances(zero, basis, (L,))
-        assert float(got) == pytest.approx(1 / total, rel=1e-10)
+        assert float(got) == pytest.approx(1 / integral, rel=1e-10)
+
+
+def std_of(prior):
+    return prior.law.modes.marginal_variances(prior.law.variances).sqrt()
 
 
 @pytest.mark.parametrize("extent", [(1.0, 0.4), (0.3, 2.0, 1.0), (0.02, 1.0)])
 @EVERY_BASIS
-def test_mean_variance_is_that_of_the_matern(basis, extent):
-    """Summed over the modes of a fine grid, smooth enough that those beyond do not count."""
-    shape = (300, 300) if len(extent) == 2 else (60, 60, 60)
+def test_std_at_the_centre_is_that_of_the_matern(basis, extent):
+    """On a grid with a node there, smooth enough that the modes beyond it do not count; on a torus it is so anywhere."""
+    shape = tuple(2 * round(15 * L / min(extent)) + 1 for L in extent)  # nodes of one spacing, about
     spectrum = Matern(std=1.5, length=0.9, smoothness=5.0)
-    total = float(spectrum.variances(laplace_eigenvalues(basis, shape, extent), basis, extent).sum())
-    assert total == pytest.approx(1.5**2, rel=1e-8)
-    assert (
-        mean_variance(
-            GaussianFieldPrior(shape=(32,) * len(extent), spectrum=spectrum, basis=basis, extent=extent, dtype=F64)
-        )
-        <= 1.5**2
-    )
+    std = std_of(GaussianFieldPrior(shape=shape, spectrum=spectrum, basis=basis, extent=extent, dtype=F64))
+    assert float(std[tuple(n // 2 for n in shape)]) == pytest.approx(1.5, rel=1e-8)
+    if basis == "periodic":
+        assert torch.allclose(std, torch.full_like(std, 1.5), rtol=1e-8, atol=0)
+
+
+@pytest.mark.parametrize("nu", [0.5, 1.5, 3.0])
+@pytest.mark.parametrize("dim", [1, 2])
+@EVERY_BASIS
+def test_std_in_the_interior_and_at_the_walls(basis, dim, nu):
+    """The reflected field of a wall at distance r has the correlation at 2 r: 1 % from one length on, all of it there.
+
+    Between them the modes that the grid lacks are allowed for: what is missing at the centre.
+    """
+    n, length = (1001, 0.1) if dim == 1 else (129, 0.3)
+    prior = GaussianFieldPrior((n,) * dim, Matern(std=1.5, length=length, smoothness=nu), basis=basis, dtype=F64)
+    std = std_of(prior)
+    missing = 1 - float(std[(n // 2,) * dim]) / 1.5
+    assert -1e-6 <= missing < 0.03
+    inner = std[(slice(math.ceil(length * n), -math.ceil(length * n)),) * dim]
+    assert float((inner / (1.5 * (1 - missing)) - 1).abs().max()) < 0.01 * dim
+    corner = {"neumann": 2 ** (dim / 2), "dirichlet": 0.0, "periodic": 1.0}[basis]
+    # The first node is half a cell from the wall (a whole one for Dirichlet), where rough fields fall off already.
+    kappa = math.sqrt(8 * nu) / length
+    reach = 1 if basis == "dirichlet" else 0.5
+    away = 1 - float(matern(nu, np.array(2 * reach * kappa / n)))
+    assert float(std[(0,) * dim]) / 1.5 == pytest.approx(corner, abs=0.05 + 2 * math.sqrt(away))
+
+
+def test_std_of_a_square_is_stated_at_its_centre():
+    """And not averaged over it, which is less in the middle."""
+    std = std_of(GaussianFieldPrior((65, 65), Matern(std=1.5, length=0.2), dtype=F64))
+    assert float(std[32, 32]) == pytest.approx(1.5, rel=1e-3)
+    assert float(std[32, 0]) == pytest.approx(1.5 * math.sqrt(2), rel=0.02)
 
 
 def test_units_of_length_do_not_matter():

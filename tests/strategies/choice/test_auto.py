@@ -65,10 +65,10 @@ BIG = iv.priors.from_denoiser(lambda x, s: x / (1 + s**2), shape=(4096,), scale=
         (BENT, prior(EYE), ["Exact"], "closed-form"),
         (Box(), mixture(EYE), ["Exact"], "closed-form"),
         (LINEAR, WAVELETS, ["NoiseMCMC"] * 4 + ["MMPS"], "with gradients"),
-        (BENT, prior(), ["NoiseMCMC"] * 4, "not a LinearOperator"),
+        (BENT, prior(), ["NoiseMCMC"] * 4 + ["MMPS"], "not a LinearOperator"),
         (Box(), prior(), ["NoiseMCMC"] * 4, "without a gradient"),
         (LINEAR, hidden(mixture()), ["SMC"] * 2 + ["NoiseMCMC"] * 4 + ["MMPS"], "weights correct"),
-        (BENT, mixture(), ["SMC"] * 2 + ["NoiseMCMC"] * 4, "weights correct"),
+        (BENT, mixture(), ["SMC"] * 2 + ["NoiseMCMC"] * 4 + ["MMPS"], "weights correct"),
         (Box(), mixture(), ["NoiseMCMC"] * 4, "without a gradient"),
     ],
 )
@@ -136,6 +136,26 @@ def test_of_a_batch_only_the_items_far_from_the_data_are_guided(tmp_path, monkey
     for _ in range(2):
         again = iv.solve(A, y, laplace, checkpoint=tmp_path / "c", **options)
         assert torch.equal(again.samples, result.samples)
+
+
+@pytest.mark.parametrize("guess", [iv.strategies.MMPS(), iv.strategies.Unconditional()])
+def test_guidance_is_taken_for_counts_where_it_fits_them_better(guess, monkeypatch):
+    """Chains that have seen a fraction of the likelihood: guidance that knows the noise fits, prior draws do not."""
+    prior = iv.priors.GaussianFieldPrior(mean=5.0, shape=(16, 16), spectrum=iv.priors.Matern(std=0.8, length=4.0))
+    A = iv.operators.GaussianBlur(std=1.0, in_shape=(16, 16))
+    x = prior.sample(1, seed=0)
+    y = torch.poisson(2000 * A(x).clamp_min(0), generator=torch.Generator().manual_seed(0))[0]
+    few = Candidate(strategy=iv.strategies.NoiseMCMC(chains=64, num_steps=10), why="few moves")
+    fallback = Candidate(strategy=guess, why="guidance", tested=False, is_fallback=True)
+    monkeypatch.setattr(sys.modules["invsolve.solving.solve"], "candidates", lambda *args, **kwargs: [few, fallback])
+    result = iv.solve(A, y, prior, noise=iv.noise.Poisson(counts_per_unit=2000.0), num_samples=8)
+    assert not result.certificate.reached and len(result.certificate.attempts) == 2
+    if guess.name == "MMPS":
+        # chi^2 per datum of samples that fit: 1, of 256 data to 5 standard errors of sqrt(2 / 256).
+        assert result.strategy == "MMPS" and abs(float(result.chi2.mean()) - 1) < 5 * (2 / 256) ** 0.5
+        assert float((result.mean - x[0]).abs().mean()) < 5 * float(result.std.mean())
+    else:
+        assert result.strategy == "NoiseMCMC" and "those of" not in result.certificate.missing
 
 
 def test_a_try_that_came_further_is_kept():

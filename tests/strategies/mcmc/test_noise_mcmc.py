@@ -342,15 +342,18 @@ def test_the_rise_keeps_what_it_should():
 
 def test_samples_are_taken_once_and_by_evidence():
     log_evidence = torch.log(torch.tensor([[1.0, 1.0, 2.0, 4.0]], dtype=D))
-    number, chain = plan(log_evidence, 64, 32, 8)
+    number, chain = plan(log_evidence, 64, 32, torch.tensor([8]))
     assert number.min() >= 1 and number.max() <= 8
     assert torch.bincount(chain[0] // 8, minlength=4).tolist() == [8, 8, 16, 32]
     assert len({(int(n), int(c)) for n, c in zip(number[0], chain[0], strict=True)}) == 64
-    few = plan(log_evidence, 3, 32, 8)[1]
+    few = plan(log_evidence, 3, 32, torch.tensor([8]))[1]
     assert len(set(few[0].tolist())) == 3
 
 
 # --- what is said of convergence -------------------------------------------------------------------------------------
+FOUR = 2 * (torch.tensor([4.0], dtype=D),)  # rounds in either sum
+
+
 def sums(values):
     """(items, chains, rounds, q) -> the sums that are kept."""
     half = values.shape[2] // 2
@@ -359,7 +362,7 @@ def sums(values):
 
 def test_independent_draws_have_all_their_size():
     values = normal(200, 64, 8, 3)
-    found = chain_statistics(*sums(values), torch.zeros(200, 8, dtype=D), 8)
+    found = chain_statistics(*sums(values), torch.zeros(200, 8, dtype=D), *2 * [torch.full((200,), 4.0, dtype=D)])
     # In posterior stds; the root mean square over items of one quantity's error would be 1 / sqrt(512).
     assert 1.1 < float(found["mean_error"].mean() / 512**-0.5) < 1.9  # the worst of three, times 1.2
     assert (found["island_error"] == 0).all() and (found["drift"] < 0.2).all()
@@ -369,12 +372,12 @@ def test_independent_draws_have_all_their_size():
 def test_islands_that_disagree_or_drift_are_seen():
     values = normal(1, 64, 8, 3)
     apart = values + 2 * torch.arange(8).repeat_interleave(8)[None, :, None, None]
-    assert chain_statistics(*sums(apart), torch.zeros(1, 8, dtype=D), 8)["mean_error"] > 0.2
+    assert chain_statistics(*sums(apart), torch.zeros(1, 8, dtype=D), *FOUR)["mean_error"] > 0.2
     moving = values + 0.5 * torch.arange(8)[None, None, :, None]
-    found = chain_statistics(*sums(moving), torch.zeros(1, 8, dtype=D), 8)
+    found = chain_statistics(*sums(moving), torch.zeros(1, 8, dtype=D), *FOUR)
     assert found["drift"] > 0.5 and found["mean_error"] >= found["drift"]
     evidence = torch.tensor([[0.0, 0, 0, 0, 0, 0, 0, 5.0]], dtype=D)
-    assert chain_statistics(*sums(values), evidence, 8)["island_error"] > 0.8
+    assert chain_statistics(*sums(values), evidence, *FOUR)["island_error"] > 0.8
 
 
 @pytest.mark.parametrize(

@@ -310,6 +310,7 @@ def test_the_exponent_is_the_largest_that_leaves_enough_particles() -> None:
         tried=none,
         accepted=zero,
         undefined=none,
+        level=none,
     )
     strategy = SMC(tempering=0.5)
     exponent = strategy._exponent(state, twist.flatten(), 2, 0, False).view(500, 2)
