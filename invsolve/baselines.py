@@ -14,12 +14,13 @@ from typing import Protocol, final
 import torch
 from torch import Tensor
 
+from invsolve.core.arrays import as_given
 from invsolve.core.conjugate_gradients import direction, expand
 from invsolve.core.torch_state import in_defined_state
 from invsolve.core.validation import check_finite, check_int, check_positive, check_shape, kind_dtype
 from invsolve.errors import invalid, invalid_type
 from invsolve.metrics import nrmse
-from invsolve.operators.base import LinearOperator
+from invsolve.operators.base import LinearOperator, Operator
 from invsolve.operators.optics.phase_retrieval import PhaseRetrieval
 
 
@@ -50,12 +51,12 @@ def zero_filled(A: LinearOperator, y: Tensor) -> Tensor:
     InputError
         If ``y`` has another shape or entries that are not finite.
     """
-    _check("zero_filled", A, y)
+    y = _checked("zero_filled", A, y)
     return A.adjoint(y)
 
 
 @in_defined_state
-def tikhonov(A: LinearOperator, y: Tensor, *, weight: float, rtol: float = 1e-6, max_iter: int = 200) -> Tensor:
+def tikhonov(A: LinearOperator, y: Tensor, weight: float, *, rtol: float = 1e-6, max_iter: int = 200) -> Tensor:
     """Tikhonov's ``argmin_x 1/2 ||A x - y||^2 + weight/2 ||x||^2``, by conjugate gradients on ``A^H A + weight``.
 
     With a multi-coil `MRI` this is CG-SENSE [1]_.
@@ -91,7 +92,7 @@ def tikhonov(A: LinearOperator, y: Tensor, *, weight: float, rtol: float = 1e-6,
     .. [1] Pruessmann et al. 2001, Advances in sensitivity encoding with arbitrary k-space trajectories, Magnetic
        Resonance in Medicine 46, 638.
     """
-    _check("tikhonov", A, y)
+    y = _checked("tikhonov", A, y)
     weight = check_positive("tikhonov", "weight", weight)
     rtol = check_positive("tikhonov", "rtol", rtol)
     max_iter = check_int("tikhonov", "max_iter", max_iter, minimum=1)
@@ -99,7 +100,7 @@ def tikhonov(A: LinearOperator, y: Tensor, *, weight: float, rtol: float = 1e-6,
 
 
 @in_defined_state
-def total_variation(A: LinearOperator, y: Tensor, *, weight: float, iterations: int = 200) -> Tensor:
+def total_variation(A: LinearOperator, y: Tensor, weight: float, *, iterations: int = 200) -> Tensor:
     """Total variation: ``argmin_x 1/2 ||A x - y||^2 + weight TV(x)`` for real or complex signals of 1 to 3 axes.
 
     ``TV(x) = sum_i sqrt(sum_d |x_(i + e_d) - x_i|^2)``: isotropic, forward differences, no difference across the border
@@ -140,7 +141,7 @@ def total_variation(A: LinearOperator, y: Tensor, *, weight: float, iterations: 
     .. [1] Loris & Verhoeven 2011, On a generalization of the iterative soft-thresholding algorithm for the case of
        non-separable penalty, Inverse Problems 27, 125007.
     """
-    _check("total_variation", A, y)
+    y = _checked("total_variation", A, y)
     weight = check_positive("total_variation", "weight", weight)
     iterations = check_int("total_variation", "iterations", iterations, minimum=1)
     axes = len(A.in_shape)
@@ -208,7 +209,7 @@ def amplitude_flow(A: PhaseRetrieval, y: Tensor, *, iterations: int = 500) -> Te
     """
     if not isinstance(A, PhaseRetrieval) or A.measure != "amplitude":
         raise invalid_type("amplitude_flow", "A", "an iv.operators.PhaseRetrieval with measure='amplitude'", A)
-    check_finite("amplitude_flow", "y", check_shape("amplitude_flow", "y", y, A.out_shape))
+    y = _data("amplitude_flow", A, y)
     iterations = check_int("amplitude_flow", "iterations", iterations, minimum=1)
     B = A.operator
     norm = B.norm(rtol=1e-3).to(y.device)
@@ -330,7 +331,12 @@ def tune_weight(
     return TunedWeight(weight=tried[best], weights=tried, errors=tuple(errors))
 
 
-def _check(owner: str, A: LinearOperator, y: Tensor) -> None:
+def _checked(owner: str, A: LinearOperator, y: Tensor) -> Tensor:
     if not isinstance(A, LinearOperator):
         raise invalid_type(owner, "A", "a LinearOperator", A)
-    check_finite(owner, "y", check_shape(owner, "y", y, A.out_shape))
+    return _data(owner, A, y)
+
+
+def _data(owner: str, A: Operator, y: Tensor) -> Tensor:
+    y = as_given(owner, "y", y, dtype=A.dtype, device=A.device)
+    return check_finite(owner, "y", check_shape(owner, "y", y, A.out_shape))

@@ -5,6 +5,9 @@ Every refusal names the argument, what was expected, what was given and, where o
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
 
 class InvsolveError(Exception):
     """Base of every exception that the package raises on purpose."""
@@ -42,6 +45,29 @@ class SolveError(InvsolveError, RuntimeError):
     """A solve ended without success and ``throw=True``. ``result`` holds what was obtained, good rows included."""
 
     result: object = None
+
+
+@contextmanager
+def on_interrupt(words: Callable[[], str], *, unless_said: bool = False) -> Iterator[None]:
+    """A Ctrl-C inside ends in one line that says what was saved and how to go on; it stays a KeyboardInterrupt.
+
+    Parameters
+    ----------
+    words : callable
+        Gives the line.
+    unless_said : bool
+        Leave a line that something inside has said; False by default.
+
+    Yields
+    ------
+    None
+    """
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        if not (error.args and unless_said):
+            error.args = (words(),)
+        raise
 
 
 def invalid(owner: str, name: str, expected: str, given: object, repair: str = "") -> InputError:

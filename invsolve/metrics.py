@@ -28,7 +28,7 @@ _SSIM_K1, _SSIM_K2 = 0.01, 0.03  # Wang et al. 2004, section III-C
 
 # --- images ---------------------------------------------------------------------------------------------------------
 @in_defined_state
-def psnr(x: Tensor, truth: Tensor, *, data_range: float) -> Tensor:
+def psnr(x: Tensor, truth: Tensor, data_range: float) -> Tensor:
     """Peak signal to noise ratio ``10 log10(data_range^2 / mean |x - truth|^2)`` in dB.
 
     Parameters
@@ -89,7 +89,7 @@ def nrmse(x: Tensor, truth: Tensor) -> Tensor:
 
 
 @in_defined_state
-def ssim(x: Tensor, truth: Tensor, *, data_range: float) -> Tensor:
+def ssim(x: Tensor, truth: Tensor, data_range: float) -> Tensor:
     """Mean structural similarity.
 
     Parameters
@@ -330,7 +330,7 @@ class Coverage:
 
 
 @in_defined_state
-def coverage(samples: Tensor, truth: Tensor, *, level: float, seed: int = 0) -> Coverage:
+def coverage(samples: Tensor, truth: Tensor, level: float, *, seed: int = 0) -> Coverage:
     """The fraction of entries whose truth lies inside the rank interval of the samples, and the exact nominal level.
 
     Truths equal to some samples are placed among them as in `rank`, so that atoms do not spoil the level.

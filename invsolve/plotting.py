@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from invsolve.core.arrays import as_tensor
 from invsolve.core.figures import SMALL_FONTS, Array, as_array, colour_limits, colour_top, show_image
 from invsolve.core.validation import check_choice, check_int
 from invsolve.errors import invalid, invalid_type
@@ -212,8 +213,7 @@ def central_image(value: Tensor) -> tuple[Tensor, str]:
 
 
 def _truth_of(result: Drawable, truth: object, item: int) -> Tensor:
-    if not isinstance(truth, Tensor):
-        raise invalid_type("plot", "truth", "a torch.Tensor", truth)
+    truth = as_tensor("plot", "truth", truth, dtype=result.samples.dtype, device=result.samples.device)
     if tuple(truth.shape) == result.shape:
         return truth.detach()
     if result.batched and tuple(truth.shape) == tuple(result.samples.shape[1:]):
@@ -383,9 +383,7 @@ def _region(within: object, reference: Array | None) -> Array:
 
 
 def _image(name: str, value: object) -> Array:
-    if not isinstance(value, Tensor):
-        raise invalid_type("comparison_figure", name, "a torch.Tensor", value)
-    image = value.squeeze()
+    image = as_tensor("comparison_figure", name, value, dtype=torch.float64, device=torch.device("cpu")).squeeze()
     if image.ndim != 2:
-        raise invalid("comparison_figure", name, "an image of two axes", tuple(value.shape))
+        raise invalid("comparison_figure", name, "an image of two axes", tuple(image.shape))
     return as_array(image)

@@ -15,7 +15,7 @@ import math
 import torch
 from torch import Tensor
 
-from invsolve.core.arrays import numbers
+from invsolve.core.arrays import numbers, several
 from invsolve.core.metric_arguments import finite_values, weighted_sets
 from invsolve.core.torch_state import in_defined_state
 from invsolve.core.validation import check_int, check_number
@@ -377,7 +377,7 @@ def _kernel(ratio: Tensor) -> Tensor:
 
 
 def _of_shape(owner: str, name: str, value: Tensor | float, shape: tuple[int, ...], like: Tensor) -> Tensor:
-    if not isinstance(value, Tensor):
+    if not several(value) and not isinstance(value, Tensor):
         value = torch.tensor(check_number(owner, name, value), dtype=torch.float64, device="cpu")
     checked = finite_values(owner, name, value, ordered=True).to(like.device)
     if checked.ndim and tuple(checked.shape) != shape:

@@ -32,10 +32,10 @@ class Problem(TextInNotebook, Defined):
     ----------
     operator : Operator
         The forward map A from the signal to the clean measurement.
-    data : Tensor, ndarray or DataArray, shape (batch, *operator.out_shape) or (*operator.out_shape)
+    data : Tensor, ndarray, DataArray, list or path, shape (batch, *operator.out_shape) or (*operator.out_shape)
         The measurement y, finite, and possible under the noise: counts are whole numbers. Without a batch axis it is
-        one measurement, and results have none either. numpy and xarray are converted to the operator's precision,
-        float32 without one.
+        one measurement, and results have none either. The operator is cast to the precision of a tensor; numpy, xarray,
+        lists and the path of a .npy file are converted to that of the operator, float32 without one.
     noise : Noise or float
         An `iv.noise` model or a positive number, the std of Gaussian noise in the units of the data; for complex data
         per real component.
@@ -66,7 +66,7 @@ class Problem(TextInNotebook, Defined):
 
     operator: Operator
     data: Tensor
-    noise: Noise = field(kw_only=True)
+    noise: Noise
     dims: tuple[str, ...] | None = field(default=None, kw_only=True)
     units: str = field(default="", kw_only=True)
     batched: bool = field(default=True, init=False)
@@ -77,8 +77,8 @@ class Problem(TextInNotebook, Defined):
             self,
             operator: Operator,
             data: Any,
-            *,
             noise: Noise | Tensor | float,
+            *,
             dims: Iterable[str] | None = None,
             units: str = "",
         ) -> None: ...
@@ -102,14 +102,9 @@ class Problem(TextInNotebook, Defined):
         batched = tuple(y.shape) != tuple(A.out_shape)
         y = y if batched else y[None]
         check_kind(owner, y_name, check_shape(owner, y_name, y, A.out_shape), A.out_kind)
-        if A.dtype is not None and A.dtype != kind_dtype(y.dtype, "real"):
-            raise invalid_type(
-                owner,
-                y_name,
-                f"of the operator's precision, {A.dtype}",
-                str(y.dtype),
-                f"Convert one of them: {y_name}.to(...), or {a}.to(dtype=...).",
-            )
+        if A.dtype is not None and A.dtype != (real := kind_dtype(y.dtype, "real")):
+            A = in_precision(A, real)
+            object.__setattr__(self, "operator", A)
         if A.device is not None and A.device != y.device:
             repair = f"Move it: {y_name}.to({a}.device)."
             raise invalid(owner, y_name, f"on the operator's device, {A.device}", y.device, repair)
@@ -256,6 +251,17 @@ class Problem(TextInNotebook, Defined):
                 "Use problem.gaussianised(clean), or problem.noise.residual(y, clean).",
             )
         return self.noise
+
+
+def in_precision(A: Operator, dtype: torch.dtype) -> Operator:
+    """The operator in the real precision ``dtype``: a kernel in double precision beside data in single, or a prior."""
+    if A.dtype is None or A.dtype == dtype:
+        return A
+    cast = A.to(dtype=dtype)
+    if cast.dtype not in (None, dtype):
+        name = type(A).__name__
+        raise invalid_type(name, "to(dtype)", f"able to cast it to {dtype}, the precision of the data", str(cast.dtype))
+    return cast
 
 
 def checked_problem(

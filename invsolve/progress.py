@@ -1,4 +1,4 @@
-"""Progress meters: what `solve` reports to while it runs. The default is silence.
+"""Progress meters: what `solve` reports to while it runs. The default is silence; ``progress=True`` shows a bar.
 
 A meter of your own subclasses `Progress`.
 """
@@ -10,10 +10,11 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import Any, TextIO, final
 
-from invsolve.core.validation import check_positive
-from invsolve.errors import UnsupportedError
+from invsolve.core.validation import check_positive, quoted
+from invsolve.errors import UnsupportedError, invalid_type
 
 
 class Progress(abc.ABC):
@@ -61,6 +62,34 @@ def metered(progress: Progress, total: int) -> Iterator[Callable[[int, int], Non
         yield progress.step
     finally:
         progress.close()
+
+
+def as_progress(owner: str, progress: object) -> Progress:
+    """A meter, from what `solve` takes for one.
+
+    Parameters
+    ----------
+    owner : str
+        Who asks, for the message.
+    progress : Progress, bool or None
+        A meter; True for the bar of tqdm, or lines of text where tqdm is not installed; False or None for silence.
+
+    Returns
+    -------
+    Progress
+
+    Raises
+    ------
+    InputTypeError
+        If it is none of these.
+    """
+    if isinstance(progress, Progress):
+        return progress
+    if progress is None or progress is False:
+        return NoProgress()
+    if progress is True:
+        return TextProgress() if find_spec("tqdm") is None else TqdmProgress()
+    raise invalid_type(owner, "progress", "True, False or an iv.progress meter", quoted(progress))
 
 
 @final

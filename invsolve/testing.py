@@ -12,6 +12,7 @@ from typing import final
 import torch
 from torch import Tensor
 
+from invsolve.core.arrays import parameter
 from invsolve.core.conjugate_gradients import inner
 from invsolve.core.notebook import TextInNotebook
 from invsolve.core.torch_state import in_defined_state
@@ -173,7 +174,7 @@ def derivative_gap(A: Operator, mean: Tensor, scale: float, *, seed: int = 0) ->
     float
         The largest relative difference of an item; 0 where the output does not change.
     """
-    rows = A.batch or 1
+    rows, mean = A.batch or 1, parameter("derivative_gap", "mean", mean, dtype=A.dtype)
     kind: Kind = "complex" if mean.is_complex() else "real"
     x = mean + scale * normal_rows(rows, A.in_shape, kind, mean.dtype, mean.device, seed) / max(
         1.0, mean.numel() ** 0.5

@@ -68,13 +68,9 @@ CASES: dict[str, tuple[Callable[[], object], str]] = {
         r"`y` must be finite, got 1 NaN or infinite values, the first at index \(0, 1\)",
     ),
     "y infinite": (lambda: go(data=torch.full((2, N), float("inf"))), "`y` must be finite, got 8 NaN"),
-    "y integer tensor": (
-        lambda: go(data=torch.ones(N, dtype=torch.int64)),
-        "`y` must be real floating point, got torch.int64",
-    ),
-    "y integer array": (
-        lambda: go(data=np.ones(N, dtype=np.uint8)),
-        "`y` must be floating point or complex, got uint8",
+    "y an array of words": (
+        lambda: go(data=np.array(["1"] * N)),
+        "`y` must be floating point or complex, or integers, got <U1",
     ),
     "y complex for a real operator": (
         lambda: go(data=torch.ones(N, dtype=torch.complex64)),
@@ -92,10 +88,9 @@ CASES: dict[str, tuple[Callable[[], object], str]] = {
         lambda: go(data=y(dtype=torch.float64)),
         "`y` must be of the prior's precision, torch.float32, got torch.float64",
     ),
-    "y a list": (
-        lambda: go(data=[1.0, 2.0, 3.0, 4.0]),
-        "`y` must be a torch.Tensor, numpy array or xarray.DataArray, got list",
-    ),
+    "y a ragged list": (lambda: go(data=[[1.0], [2.0, 3.0]]), "`y` must be numbers, in rows of one length, got list"),
+    "y a path": (lambda: go(data="y.npy"), "`y`: there is no file 'y.npy'"),
+    "y a word": (lambda: go(data="y"), "`y` must be .* the path of a .npy file, got 'y'"),
     "y missing": (lambda: iv.solve(mask(), None, prior(), noise=0.1), "`y` must be a torch.Tensor, .* got NoneType"),
     "y empty batch": (lambda: go(data=torch.ones(0, N)), "`y` must be of at least one row, got 0"),
     "y on another device": (lambda: go(data=torch.ones(N, device="meta")), "`y` must be on .*device"),
@@ -133,9 +128,9 @@ CASES: dict[str, tuple[Callable[[], object], str]] = {
     ),
     "A a matrix": (lambda: go(A=torch.eye(N)), "`A` must be an iv.operators.Operator or an iv.Problem, got Tensor"),
     "A with a wrong adjoint": (lambda: go(A=Flipped()), r"`A` \(Flipped\) must have the adjoint it states"),
-    "A in float64": (
-        lambda: go(A=ops.Matrix(matrix=torch.eye(N, dtype=torch.float64))),
-        "`A` must be of the prior's precision, torch.float32, got torch.float64",
+    "A in float32 only": (
+        lambda: go(A=ops.from_callable(torch.sin, (N,), (N,), dtype=torch.float32), law=prior(dtype=torch.float64)),
+        "this function works in torch.float32 only, and cannot be cast to torch.float64",
     ),
     "A with other items than y": (
         lambda: go(A=ops.Mask(mask=torch.ones(3, N, dtype=torch.bool), in_shape=(N,)), data=y(2, N)),
@@ -149,16 +144,11 @@ CASES: dict[str, tuple[Callable[[], object], str]] = {
         lambda: ops.Mask(mask=torch.ones(2, 2, dtype=torch.bool))(torch.ones(1, 3, 2, 2)),
         r"`x` must be of shape \(batch, 2, 2\)",
     ),
-    "x list": (lambda: mask()([[1.0] * N]), "`x` must be a torch.Tensor, got list"),
-    "x integer": (
-        lambda: mask()(torch.ones(1, N, dtype=torch.int64)),
-        "`x` must be real floating point, got torch.int64",
+    "x a word": (lambda: mask()("x"), "`x` must be a torch.Tensor, got x"),
+    "mask of floats": (
+        lambda: ops.Mask(mask=2 * torch.ones(N)),
+        "`mask` must be True and False, or 1 and 0, got 4 other",
     ),
-    "x float64 on a float32 matrix": (
-        lambda: ops.Matrix(matrix=torch.eye(N))(y(1, N, dtype=torch.float64)),
-        "`x` must be of precision torch.float32",
-    ),
-    "mask of floats": (lambda: ops.Mask(mask=torch.ones(N)), "`mask` must be a bool tensor, got torch.float32"),
     "mask of wrong shape": (
         lambda: ops.Mask(mask=torch.ones(3, dtype=torch.bool), in_shape=(N,)),
         r"`mask` must be of shape \(4,\)",
@@ -179,9 +169,9 @@ CASES: dict[str, tuple[Callable[[], object], str]] = {
     ),
     "negative factor": (lambda: ops.Downsample(factor=-2, in_shape=(N,)), "`factor"),
     "blur of another dimension": (lambda: ops.Blur(kernel=torch.ones(2, 3, 3), in_shape=(N,)), "`kernel`"),
-    "MRI maps real": (
-        lambda: ops.MRI(in_shape=(2, 2), mask=torch.ones(2, 2, dtype=torch.bool), maps=torch.ones(3, 2, 2)),
-        "`maps` must be a complex tensor",
+    "MRI maps a number": (
+        lambda: ops.MRI(in_shape=(2, 2), mask=torch.ones(2, 2, dtype=torch.bool), maps=3.0),
+        r"`maps` must be of shape \(coils, 2, 2\)",
     ),
     "pinv data of wrong shape": (lambda: mask().pinv(y(1, 3)), r"`y` must be of shape \(batch, 4\), got \(1, 3\)"),
     "tau of zero": (lambda: mask().solve_normal(y(1, N), tau=0.0), "`tau` must be positive, got 0.0"),

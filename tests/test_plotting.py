@@ -206,8 +206,8 @@ def test_refusals():
         result.plot(part="abs")
     with pytest.raises(InputError, match=r"plot: `truth` must be of shape \(5, 5\), got \(5,\)"):
         result.plot(truth=torch.ones(5))
-    with pytest.raises(InputTypeError, match="plot: `truth` must be a torch.Tensor, got ndarray"):
-        result.plot(truth=np.ones((5, 5)))
+    with pytest.raises(InputTypeError, match="plot: `truth` must be a torch.Tensor, a numpy array, .*, got dict"):
+        result.plot(truth={})
     with pytest.raises(InputError, match="plot: `item` must be an item with a sample that did not fail, got 0"):
         make(1, shape=(5, 5), bad=0).plot()
 
@@ -240,6 +240,18 @@ def test_comparison_without_truth_or_with_a_failed_or_zero_image():
     assert "|error|" in panels(comparison_figure({"any": truth}, truth=torch.zeros_like(truth)))
 
 
+def test_a_truth_may_be_an_array_a_list_or_a_file(tmp_path):
+    result, truth = make(4, shape=(5, 5)), np.arange(25).reshape(5, 5)
+    np.save(tmp_path / "truth.npy", truth)
+
+    def shown(value):
+        return next(axes for axes in result.plot(truth=value).axes if axes.get_title() == "truth").images[0].get_array()
+
+    for form in (truth, truth.tolist(), torch.tensor(truth), tmp_path / "truth.npy"):
+        assert np.array_equal(shown(form), truth)
+    comparison_figure({"a": truth, "b": truth.tolist()}, truth=truth + 1)
+
+
 def test_comparison_refusals():
     with pytest.raises(
         InputTypeError, match="comparison_figure: `images` must be a non-empty mapping of name to image"
@@ -247,8 +259,8 @@ def test_comparison_refusals():
         comparison_figure({})
     with pytest.raises(InputError, match=r"`images\['a'\]` must be an image of two axes, got \(3,\)"):
         comparison_figure({"a": torch.ones(3)})
-    with pytest.raises(InputTypeError, match=r"`images\['a'\]` must be a torch.Tensor, got ndarray"):
-        comparison_figure({"a": np.ones((3, 3))})
+    with pytest.raises(InputTypeError, match=r"`images\['a'\]` must be a torch.Tensor, a numpy array, .*, got dict"):
+        comparison_figure({"a": {}})
     with pytest.raises(InputError, match=r"`images\['a'\]` must be of the shape of truth, \(4, 4\), got \(3, 3\)"):
         comparison_figure({"a": torch.ones(3, 3)}, truth=torch.ones(4, 4))
 

@@ -195,7 +195,7 @@ def test_complex_sets_are_their_two_components():
 
 
 BAD = {
-    "list": (lambda: pm.mmd([1.0], Y), InputTypeError, "mmd: `samples` must be a torch.Tensor"),
+    "word": (lambda: pm.mmd("X", Y), InputTypeError, "mmd: `samples` must be numbers: a tensor, .*, got 'X'"),
     "nan": (lambda: pm.mmd(X * math.nan, Y), InputError, "mmd: `samples` must be finite"),
     "shape": (lambda: pm.mmd(X, Y[..., :3]), InputError, r"mmd: `reference` must be of shape \(m, batch, \*shape\)"),
     "axes": (lambda: pm.mmd(X[:, 0, 0], Y[:, 0, 0]), InputError, "`reference` must be of shape"),

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import types
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").rglob("*.md"))]
 # Pages that may hold blocks marked ```python no-run, and how many: those that need hardware, a file or a download.
 NO_RUN: dict[str, int] = {}
+NEEDS = {"needs-jax": "jax"}  # blocks that run where a package is installed that the suite does not bring
 SLOW = ("docs/extending.md",)  # pages that take ten seconds
 
 FENCE = re.compile(r"^```python(?P<mark>[^\n]*)\n(?P<code>.*?)^```\s*$", re.MULTILINE | re.DOTALL)
@@ -28,15 +30,17 @@ class Block:
     code: str
     line: int  # of the block's first line of code in its page, from 1
     runs: bool
+    mark: str = ""
 
 
 def blocks(text: str) -> list[Block]:
     found = []
     for match in FENCE.finditer(text):
         mark = match["mark"].strip()
-        assert mark in ("", "no-run"), f"unknown mark {mark!r} after ```python"
+        assert mark in ("", "no-run", *NEEDS), f"unknown mark {mark!r} after ```python"
         line = text.count("\n", 0, match.start("code")) + 1
-        found.append(Block(code=match["code"], line=line, runs=mark == ""))
+        runs = mark == "" or (mark in NEEDS and find_spec(NEEDS[mark]) is not None)
+        found.append(Block(code=match["code"], line=line, runs=runs, mark=mark))
     return found
 
 
@@ -74,7 +78,7 @@ def test_readme_runs_in_a_fresh_process(tmp_path):
 @pytest.mark.parametrize("path", PAGES, ids=name_of)
 def test_blocks_that_do_not_run_are_counted(path):
     assert README.name not in NO_RUN
-    assert sum(not block.runs for block in blocks(path.read_text())) == NO_RUN.get(name_of(path), 0)
+    assert sum(block.mark == "no-run" for block in blocks(path.read_text())) == NO_RUN.get(name_of(path), 0)
 
 
 @pytest.mark.parametrize("path", [*PAGES, *(ROOT / n for n in ("CONTRIBUTING.md", "datasets/README.md"))], ids=name_of)

@@ -22,15 +22,15 @@ from invsolve.core.fingerprint import fingerprint
 from invsolve.core.random import Draws
 from invsolve.core.torch_state import in_defined_state
 from invsolve.core.validation import check_int, kind_dtype
-from invsolve.errors import FileError, SolveError, invalid, invalid_type
+from invsolve.errors import FileError, SolveError, invalid, invalid_type, on_interrupt
 from invsolve.noise import Noise
 from invsolve.noise.convert import noise_for_data
 from invsolve.operators.base import LinearOperator, Operator
 from invsolve.priors.base import Prior
 from invsolve.priors.capabilities import HasPosterior
 from invsolve.priors.compatibility import check_pair, not_a_prior
-from invsolve.problem import checked_problem
-from invsolve.progress import NoProgress, Progress, metered
+from invsolve.problem import checked_problem, in_precision
+from invsolve.progress import Progress, as_progress, metered
 from invsolve.solving.solve import solve
 from invsolve.solving.spending import Budget
 from invsolve.solving.validation import check_budget
@@ -47,8 +47,8 @@ _PILOT = 64  # prior draws that references and units of TARP come from, fewer of
 def calibrate(
     A: Operator,
     prior: Prior,
-    *,
     noise: Any,
+    *,
     strategy: Strategy | str = "auto",
     budget: Budget | float | None = None,
     runs: int = 200,
@@ -57,7 +57,7 @@ def calibrate(
     seed: int = 0,
     checkpoint: str | os.PathLike[str] | None = None,
     batch: int | None = None,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
 ) -> Calibration:
     """Test ``strategy`` on data of this operator, noise and prior: simulation-based calibration, TARP, scores.
 
@@ -95,8 +95,8 @@ def calibrate(
         A file that is written after each batch; the same call goes on from it, also with more ``runs``.
     batch : int, optional
         Runs that are solved in one call (default: up to 64, and 2^22 values of samples).
-    progress : Progress, optional
-        A meter of `iv.progress`.
+    progress : bool or Progress, optional
+        True for a bar, or a meter of `iv.progress`; silence by default.
 
     Returns
     -------
@@ -141,8 +141,7 @@ def calibrate(
     seed = check_int("calibrate", "seed", seed)
     own = _functionals(functionals)
     limit = check_budget("calibrate", budget, strategy)
-    if progress is not None and not isinstance(progress, Progress):
-        raise invalid_type("calibrate", "progress", "an iv.progress meter", progress)
+    meter = as_progress("calibrate", progress)
     size = max(prod(A.in_shape) * (2 if prior.kind == "complex" else 1), prod(A.out_shape), 1)
     known = isinstance(prior, HasPosterior) and isinstance(A, LinearOperator)
     batch = _batch(batch, runs, num_samples, size, strategy, known)
@@ -166,7 +165,15 @@ def calibrate(
     )
     rows, sums, account = _load(saved, identity, runs)
     done = len(rows["good"]) if rows else 0
-    with metered(progress or NoProgress(), runs) as step:
+
+    def interrupted() -> str:
+        if saved is None:
+            return f"calibrate: interrupted, and nothing was saved of {done} runs. With checkpoint= it would go on."
+        if not done:
+            return f"calibrate: interrupted, and nothing was saved yet: {str(saved)!r} is written after {batch} runs."
+        return f"calibrate: interrupted. {str(saved)!r} holds {done} of {runs} runs: the same call goes on from there."
+
+    with on_interrupt(interrupted), metered(meter, runs) as step:
         while done < runs:
             started = time.perf_counter()
             numbers = list(range(done, min(done + batch, runs)))
@@ -262,6 +269,7 @@ def _checked(A: object, prior: object, noise: object) -> tuple[Operator, Noise]:
             "Wrap a function: iv.operators.from_callable(f, in_shape, out_shape).",
         )
     check_pair("calibrate", A, prior)
+    A = in_precision(A, prior.dtype)
     dtype = kind_dtype(prior.dtype, A.out_kind)
     shape, batch = tuple(A.out_shape), A.batch or 1
     return A, noise_for_data("calibrate", noise, out_shape=shape, batch=batch, dtype=dtype, device=prior.device)

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from invsolve.calibration.uniformity import location_scores, scale_scores
-from invsolve.core.arrays import to_real
+from invsolve.core.arrays import parameter, several, to_real
 from invsolve.core.ownership import call
 from invsolve.core.random import Draws
 from invsolve.core.validation import Shape
@@ -182,6 +182,8 @@ def _functionals(plan: Plan, problem: Problem, points: Tensor) -> tuple[Tensor, 
 
 def _own(name: str, function: Functional, x: Tensor) -> Tensor:
     value = call(function, x)
+    if several(value):
+        value = parameter("calibrate", f"functionals[{name!r}](x)", value, dtype=torch.float64)
     if not isinstance(value, Tensor) or value.is_complex():
         raise invalid_type("calibrate", f"functionals[{name!r}](x)", "a real tensor", value)
     if tuple(value.shape) != (len(x),):

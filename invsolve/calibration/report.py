@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, final
 from torch import Tensor
 
 from invsolve.calibration.uniformity import UniformBand
-from invsolve.core.files import atomic_write
+from invsolve.core.files import atomic_write, check_extension
 from invsolve.diagnostics.report import Check
 from invsolve.progress import duration
 
@@ -269,7 +269,8 @@ class Calibration:
         return plain
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write `to_dict` as JSON, atomically."""
+        """Write `to_dict` as JSON, atomically; a name that promises another format is refused."""
+        check_extension("Calibration.save", path, (".json",), "JSON")
         text = json.dumps(self.to_dict(), allow_nan=False, indent=1)
         atomic_write(path, lambda file: file.write(f"{text}\n".encode()), owner="Calibration.save")
 

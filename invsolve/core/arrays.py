@@ -1,48 +1,228 @@
-"""Turning what a user holds (torch, numpy, xarray) into tensors once, at the border; and complex rows into real ones.
+"""Turning what a user holds (torch, numpy, xarray, lists, numbers, files) into tensors, once, at the border.
 
-A tensor's dtype and device are the user's decision and stay; arrays take those of the operator or prior. Inside the
-package all values are tensors. Solvers that know real vectors only see complex entries as pairs (`to_real`).
+A floating or complex tensor that is data or a parameter keeps its dtype and device, which are the user's decision; what
+is given to a call of an operator or prior takes those of the operator or prior. All else has the precision that it is
+needed in; integers are numbers too. Inside the package all values are tensors.
+
+Solvers that know real vectors only see complex entries as pairs (`to_real`).
 """
 
 from __future__ import annotations
 
-import sys
-from typing import Any
+import functools
+import os
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from invsolve.core.validation import kind_dtype, quoted
-from invsolve.errors import invalid_type
+from invsolve.core.validation import Kind, kind_dtype, quoted, real_dtype
+from invsolve.errors import FileError, invalid, invalid_type
+
+R = TypeVar("R")
+
+_NUMBERS = "biufc"
+_KNOWN = "a torch.Tensor, a numpy array, an xarray.DataArray, numbers in a list, or the path of a .npy file"
+_CPU = torch.device("cpu")
 
 
 def as_tensor(owner: str, name: str, value: object, *, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """A tensor; numpy arrays and ``xarray.DataArray`` are converted to the precision ``dtype`` and the device.
+    """A tensor; what is none, and what holds integers, has the precision ``dtype``; what is none comes to the device.
 
-    Torch tensors are returned as they are: their dtype and device are the user's decision. Integers are refused. Masked
-    entries of a masked array become NaN, which the caller refuses with a word on missing data.
+    Floating and complex tensors are returned as they are. Masked entries of a masked array become NaN, which the caller
+    refuses with a word on missing data.
     """
     if isinstance(value, Tensor):
+        return _of_numbers(normal(value), dtype)
+    array = numbers_of(owner, name, value)
+    if array is None:
+        raise invalid_type(owner, name, _KNOWN, quoted(value))
+    wide = array.astype(np.complex128 if array.dtype.kind == "c" else np.float64)
+    return from_numpy(wide).to(device, kind_dtype(dtype, "complex" if array.dtype.kind == "c" else "real"))
+
+
+def as_given(
+    owner: str,
+    name: str,
+    value: Any,
+    *,
+    dtype: torch.dtype | None,
+    device: torch.device | None,
+    kind: Kind | None = None,
+) -> Any:
+    """What a call is given as a tensor of the precision of the object that is called, float32 where it has none.
+
+    With ``kind="complex"`` real numbers become complex ones. Single numbers stay as they are, and so does what is no
+    tensor: the caller refuses that.
+    """
+    if isinstance(value, Tensor):
+        fits = value.is_floating_point() and (dtype is None or value.dtype == dtype) and kind != "complex"
+        if fits and not value.is_inference():
+            return value  # nearly always: this is asked at every call
+        value = _of_numbers(normal(value), dtype or torch.float32)
+    else:
+        array = None if isinstance(value, (str, os.PathLike)) else numbers_of(owner, name, value)
+        if array is None or array.ndim == 0:
+            return value
+        value = as_tensor(owner, name, array, dtype=dtype or torch.float32, device=device or _CPU)
+    wanted = kind_dtype(dtype or value.dtype, "complex" if kind == "complex" or value.is_complex() else "real")
+    return value if value.dtype == wanted else value.to(wanted)
+
+
+def parameter(owner: str, name: str, value: Any, *, dtype: torch.dtype | None = None) -> Tensor:
+    """A floating or complex tensor of what an object is made of.
+
+    Tensors and arrays of such keep their precision; integers and lists have that of ``dtype``, float32 by default.
+    """
+    if isinstance(value, Tensor):
+        return _of_numbers(normal(value), dtype or torch.float32)
+    array = None if isinstance(value, (str, os.PathLike)) else numbers_of(owner, name, value)
+    if array is None:
+        raise invalid_type(owner, name, "numbers: a tensor, an array or a list", quoted(value))
+    if isinstance(value, np.ndarray) and array.dtype.kind in "fc":
+        return from_numpy(array)
+    return as_tensor(owner, name, array, dtype=dtype or torch.float32, device=_CPU)
+
+
+def real_parameter(owner: str, name: str, value: Any, *, dtype: torch.dtype | None = None) -> Tensor:
+    """`parameter` that is real."""
+    found = parameter(owner, name, value, dtype=dtype)
+    if found.is_complex():
+        raise invalid_type(owner, name, "real", str(found.dtype))
+    return found
+
+
+def taking_arrays(method: Callable[..., R], names: Sequence[str]) -> Callable[..., R]:
+    """A method whose first arguments, of these names, may be arrays or lists too: they come as tensors."""
+
+    @functools.wraps(method)
+    def taking(self: Any, *args: Any, **kwargs: Any) -> R:
+        if not all(isinstance(value, Tensor) for value in args[: len(names)]) or kwargs:
+            owner = type(self).__name__
+            taken = dict(zip(names, args, strict=False)) | {k: v for k, v in kwargs.items() if k in names}
+            found = {k: parameter(owner, k, v) if several(v) else v for k, v in taken.items()}
+            args = (*(found[k] for k in names[: len(args)]), *args[len(names) :])
+            kwargs = {k: found.get(k, v) for k, v in kwargs.items()}
+        return method(self, *args, **kwargs)
+
+    return taking
+
+
+def several(value: Any) -> bool:
+    """Whether a value is a tensor, an array or a list with axes, in the place of one number."""
+    return isinstance(value, (list, tuple)) or (hasattr(value, "__array__") and getattr(value, "ndim", 0) > 0)
+
+
+def parameters(owner: str, **values: Any) -> dict[str, Tensor]:
+    """`parameter` of each, all of the widest precision and, but for tensors, on the device of the tensors."""
+    held = [v for v in values.values() if isinstance(v, Tensor)]
+    kinds = [real_dtype(v.dtype) for v in held if v.is_floating_point() or v.is_complex()]
+    arrays = [v.dtype for v in values.values() if isinstance(v, np.ndarray) and v.dtype.kind in "fc"]
+    kinds += [torch.float64 if np.finfo(dtype).bits > 32 else torch.float32 for dtype in arrays]
+    widest = max(kinds, key=lambda dtype: torch.finfo(dtype).bits, default=torch.float32)
+    device = held[0].device if held else _CPU
+    made = {name: parameter(owner, name, value, dtype=widest) for name, value in values.items()}
+    return {
+        name: v.to(v.device if isinstance(values[name], Tensor) else device, _precise(v.dtype, widest))
+        for name, v in made.items()
+    }
+
+
+def as_mask(owner: str, name: str, value: Any) -> Tensor:
+    """A mask as a bool tensor: of True and False, or of 1 and 0 of any type."""
+    if not isinstance(value, Tensor):
+        array = None if isinstance(value, (str, np.ma.MaskedArray)) else numbers_of(owner, name, value)
+        if array is None:
+            expected = "a bool tensor, an array or a list of True and False"
+            repair = "Give masked.filled(False)." if isinstance(value, np.ma.MaskedArray) else ""
+            raise invalid_type(owner, name, expected, quoted(value), repair)
+        value = from_numpy(array)
+    if value.dtype == torch.bool:
         return normal(value)
-    xarray = sys.modules.get("xarray")  # an array of a module that was never imported cannot have been passed
-    if xarray is not None and isinstance(value, xarray.DataArray):
-        value = value.values
-    if not isinstance(value, np.ndarray):
-        raise invalid_type(owner, name, "a torch.Tensor, numpy array or xarray.DataArray", quoted(value))
-    if value.dtype.kind not in "fc":
-        hint = f"Convert it: {name}.astype(float)."
-        raise invalid_type(owner, name, "floating point or complex", str(value.dtype), hint)
-    wide = value.astype(np.complex128 if value.dtype.kind == "c" else np.float64)
-    return from_numpy(wide).to(device, kind_dtype(dtype, "complex" if value.dtype.kind == "c" else "real"))
+    bad = (value != 0) & (value != 1)
+    if bool(bad.any()):
+        given = f"{int(bad.sum())} other values, the first {value[bad][0].item():.6g}"
+        raise invalid(owner, name, "True and False, or 1 and 0", given, f"Write {name} > 0.5, or whatever you mean.")
+    mask: Tensor = value != 0
+    return mask
 
 
-def as_given(owner: str, name: str, value: Any, *, dtype: torch.dtype | None, device: torch.device | None) -> Any:
-    """`as_tensor` of a numpy or xarray array; all else as it is, also what is no tensor: the caller refuses that."""
-    if isinstance(value, Tensor) or not hasattr(value, "__array__") or getattr(value, "ndim", 0) == 0:
-        return value
-    return as_tensor(owner, name, value, dtype=dtype or torch.float32, device=device or torch.device("cpu"))
+def as_index(owner: str, name: str, value: Any) -> Tensor:
+    """Positions as an int64 tensor, of integers of any type."""
+    if not isinstance(value, Tensor):
+        array = None if isinstance(value, str) else numbers_of(owner, name, value)
+        if array is None:
+            raise invalid_type(owner, name, "integers: a tensor, an array or a list", quoted(value))
+        value = torch.zeros(array.shape, dtype=torch.int64, device="cpu") if array.size == 0 else from_numpy(array)
+    if value.dtype == torch.bool or value.is_floating_point() or value.is_complex():
+        repair = "The positions in a mask are mask.flatten().nonzero()." if value.dtype == torch.bool else ""
+        raise invalid_type(owner, name, "integers", str(value.dtype), repair)
+    return normal(value).to(torch.int64)
+
+
+def numbers_of(owner: str, name: str, value: Any) -> NDArray[Any] | None:
+    """The array of numbers that a value stands for; None if it stands for none, an error where it holds others."""
+    if isinstance(value, (str, os.PathLike)):
+        if not os.fspath(value).endswith(".npy"):
+            return None
+        value = _read(owner, name, value)
+    elif value is None or isinstance(value, (bytes, dict, set, type)) or callable(value):
+        return None
+    elif isinstance(value, (list, tuple)):
+        if value and all(isinstance(v, Tensor) for v in value) and len({v.shape for v in value}) == 1:
+            value = torch.stack([v.detach().cpu() for v in value]).numpy()
+        else:
+            value = _listed(owner, name, value)
+    elif not isinstance(value, np.ndarray):
+        if not (hasattr(value, "__array__") or isinstance(value, (bool, int, float, complex))):
+            return None
+        try:
+            value = np.asarray(value)
+        except (TypeError, ValueError):  # an xarray.Dataset: several arrays
+            return None
+    if value.dtype.kind not in _NUMBERS:
+        raise invalid_type(owner, name, "floating point or complex, or integers", str(value.dtype))
+    array: NDArray[Any] = value
+    return array
+
+
+def _listed(owner: str, name: str, value: Any) -> NDArray[Any]:
+    try:
+        array = np.asarray(value)
+    except (TypeError, ValueError, RuntimeError):
+        array = None
+    if array is None or array.dtype.kind not in _NUMBERS:
+        given = type(value).__name__ if array is None else f"a {type(value).__name__} of {array.dtype}"
+        raise invalid_type(owner, name, "numbers, in rows of one length", given)
+    return array
+
+
+def _read(owner: str, name: str, path: Any) -> NDArray[Any]:
+    shown = repr(os.fspath(path))
+    try:
+        return np.load(path, allow_pickle=False)  # type: ignore[no-any-return]
+    except FileNotFoundError:
+        raise FileError(f"{owner}: `{name}`: there is no file {shown}.") from None
+    except (OSError, ValueError, EOFError) as error:
+        raise FileError(f"{owner}: `{name}`: {shown} is no .npy file of numbers: {error}.") from error
+
+
+def _of_numbers(value: Tensor, dtype: torch.dtype) -> Tensor:
+    """Integers and bools in the precision ``dtype``."""
+    return value if value.is_floating_point() or value.is_complex() else value.to(real_dtype(dtype))
+
+
+def widened(value: Tensor, dtype: torch.dtype) -> Tensor:
+    """A floating or complex tensor in the precision of ``dtype``, if that is the wider one: nothing is rounded."""
+    wider = torch.finfo(real_dtype(dtype)).bits > torch.finfo(real_dtype(value.dtype)).bits
+    return value.to(_precise(value.dtype, dtype)) if wider else value
+
+
+def _precise(dtype: torch.dtype, precision: torch.dtype) -> torch.dtype:
+    return kind_dtype(precision, "complex" if dtype.is_complex else "real")
 
 
 def plain(value: Any) -> Any:
@@ -57,6 +237,8 @@ def numbers(value: Any, *, dtype: torch.dtype | None = None, device: torch.devic
     """
     if isinstance(value, Tensor):
         return value.to(device=device, dtype=dtype)
+    if hasattr(value, "__array__"):  # an xarray.DataArray too, which torch would take for a number
+        value = np.asarray(value)
     return torch.as_tensor(value, dtype=dtype, device=device or "cpu")
 
 

@@ -13,7 +13,7 @@ import os
 import secrets
 import stat
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -75,6 +75,32 @@ def check_target(owner: str, name: str, path: object, *, regular: bool = False) 
             raise PermissionError(errno.EACCES, "the file is read-only")
     except OSError as error:
         raise _unwritten(owner, path, error) from error
+
+
+# What files of these names hold, which nothing here writes.
+_OTHER = {
+    ".npz": "numpy.savez(path, samples=result.samples.cpu())",
+    ".npy": "numpy.save(path, result.samples.cpu())",
+    ".pt": "torch.save(result.samples, path)",
+    ".pth": "torch.save(result.samples, path)",
+    ".mat": "scipy.io.savemat(path, {'samples': result.samples.numpy()})",
+    ".csv": "numpy.savetxt(path, result.samples.flatten(1).cpu(), delimiter=',')",
+}
+_NAMES = (".nc", ".h5", ".hdf5", ".json", ".safetensors", ".zarr", ".pkl", ".pickle", ".ckpt", ".txt", ".tif", ".png")
+
+
+def check_extension(owner: str, path: object, own: Sequence[str], what: str) -> None:
+    """Refuse, for a caller ``owner`` who writes ``what``, a name that is known to promise another format.
+
+    ``own`` are the extensions that promise it; those that promise nothing are taken too.
+    """
+    if not isinstance(path, (str, os.PathLike)):
+        return  # `check_target` says so
+    extension = os.path.splitext(os.fspath(path))[1].lower()
+    if extension in own or extension not in (*_OTHER, *_NAMES):
+        return
+    repair = f"For that: {_OTHER[extension]}." if extension in _OTHER and owner == "Result.save" else ""
+    raise invalid(owner, "path", f"named {own[0]}, for it writes {what}", repr(os.fspath(path)), repair)
 
 
 def append_line(path: Path, line: str) -> None:

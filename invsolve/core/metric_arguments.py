@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
+from invsolve.core.arrays import parameter
 from invsolve.errors import invalid, invalid_type
 
 
-def finite_values(owner: str, name: str, value: Tensor, *, ordered: bool = False) -> Tensor:
-    """A finite floating or complex tensor, in float64; ``ordered`` refuses complex numbers."""
-    if not isinstance(value, Tensor):
-        raise invalid_type(owner, name, "a torch.Tensor", value, f"Convert it: torch.as_tensor({name}).")
-    if not (value.is_floating_point() or value.is_complex()):
-        raise invalid_type(owner, name, "floating point or complex", str(value.dtype), f"Convert it: {name}.float().")
+def finite_values(owner: str, name: str, value: Any, *, ordered: bool = False) -> Tensor:
+    """A finite tensor of a tensor, an array or a list, in float64; ``ordered`` refuses complex numbers."""
+    value = parameter(owner, name, value, dtype=torch.float64)
     if ordered and value.is_complex():
         raise invalid_type(owner, name, "real", str(value.dtype), "Score .abs(), .real and .imag one by one.")
     if value.numel() == 0:
@@ -23,7 +23,8 @@ def finite_values(owner: str, name: str, value: Tensor, *, ordered: bool = False
         raise invalid(
             owner, name, "finite", f"{int(bad.sum())} NaN or infinite values", "Leave failed samples and items out."
         )
-    return value.to(torch.complex128 if value.is_complex() else torch.float64)
+    wide: Tensor = value.to(torch.complex128 if value.is_complex() else torch.float64)
+    return wide
 
 
 def pair_of_signals(owner: str, x: Tensor, truth: Tensor, *, ordered: bool = False) -> tuple[Tensor, Tensor]:

@@ -134,18 +134,22 @@ def _spelt(annotation: Any) -> str:
 
 def _is_array(value: Any) -> bool:
     """Whether a tensor can be made of it; one with masked integers has no NaN for them."""
-    return isinstance(value, np.ndarray) and (value.dtype.kind in "fc" or not isinstance(value, np.ma.MaskedArray))
+    if not isinstance(value, np.ndarray):
+        return False
+    return value.dtype.kind in "fc" or value.dtype.kind in "biu" and not isinstance(value, np.ma.MaskedArray)
 
 
 def _take_fields(self: Any) -> None:
-    for field in dataclasses.fields(self) if dataclasses.is_dataclass(self) else ():
-        value = vars(self).get(field.name)
+    fields = dataclasses.fields(self) if dataclasses.is_dataclass(self) else ()
+    values = [vars(self).get(field.name) for field in fields]
+    device = next((value.device for value in values if isinstance(value, Tensor)), None)  # arrays come to the tensors
+    for field, value in zip(fields, values, strict=True):
         if isinstance(value, Tensor):
             object.__setattr__(self, field.name, normal(value))
         elif isinstance(value, np.generic) or isinstance(value, np.ndarray) and value.ndim == 0:
             object.__setattr__(self, field.name, value.item())
         elif self._takes_arrays and _is_array(value) and "Tensor" in _spelt(field.type):
-            object.__setattr__(self, field.name, from_numpy(value))
+            object.__setattr__(self, field.name, from_numpy(value).to(device))
 
 
 __all__ = ["Defined", "defined_closure", "defined_state", "for_new_weights", "in_defined_state"]

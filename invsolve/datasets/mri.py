@@ -9,11 +9,12 @@ from typing import Literal, final
 import torch
 from torch import Tensor
 
+from invsolve.core.arrays import parameter
 from invsolve.core.torch_state import Defined, in_defined_state
 from invsolve.core.validation import check_choice, check_finite, check_int, check_number, check_positive
 from invsolve.datasets.coils import coil_maps, smooth_phase
 from invsolve.datasets.continuum import check_plane, check_real_dtype, check_seed, normals, uniforms
-from invsolve.errors import invalid, invalid_type
+from invsolve.errors import invalid
 from invsolve.operators.mri.cartesian import MRI
 
 _PLANE = (-2, -1)
@@ -22,8 +23,8 @@ _PLANE = (-2, -1)
 @in_defined_state
 def cartesian_mask(
     shape: tuple[int, int],
-    *,
     acceleration: float,
+    *,
     center_fraction: float = 0.08,
     density: Literal["variable", "uniform"] = "variable",
     axis: int = -1,
@@ -184,8 +185,7 @@ def simulate_mri(
     seen on ``grid`` is therefore not the model of the reconstruction: maps are multiplied before, not after, the band
     limit, and detail beyond it leaks in through them.
     """
-    if not isinstance(image, Tensor):
-        raise invalid_type("simulate_mri", "image", "a torch.Tensor", image)
+    image = parameter("simulate_mri", "image", image)
     dtype = check_real_dtype("simulate_mri", "image.dtype", image.dtype)
     if image.ndim != 2:
         raise invalid("simulate_mri", "image", "of shape (H, W)", tuple(image.shape))

@@ -15,6 +15,7 @@ from typing import Self, final
 import torch
 from torch import Tensor
 
+from invsolve.core.arrays import as_given, numbers, parameter, parameters
 from invsolve.core.ownership import Owner, replaced
 from invsolve.core.torch_state import Defined
 from invsolve.core.validation import Kind, Shape, kind_dtype
@@ -87,6 +88,11 @@ class DenseModes(Modes):
     _: KW_ONLY
     scale: Tensor | None = None
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "matrix", parameter("DenseModes", "matrix", self.matrix))
+        if self.scale is not None:
+            object.__setattr__(self, "scale", parameter("DenseModes", "scale", self.scale, dtype=self.matrix.dtype))
+
     @property
     def mode_shape(self) -> Shape:  # type: ignore[override]
         """``(n,)``."""
@@ -145,6 +151,12 @@ class GaussianLaw(Defined, Owner):
     modes: Modes
     variances: Tensor
 
+    def __post_init__(self) -> None:
+        both = (self.mean, self.variances)
+        if not all(isinstance(v, Tensor) and (v.is_floating_point() or v.is_complex()) for v in both):
+            for name, value in parameters("GaussianLaw", mean=self.mean, variances=self.variances).items():
+                object.__setattr__(self, name, value)
+
     def posterior_variances(self, t: Tensor | float) -> Tensor:
         """Variances of the modes given the signal plus noise of level t > 0: ``l t^2 / (l + t^2)`` (Tweedie)."""
         t2 = t * t
@@ -152,6 +164,7 @@ class GaussianLaw(Defined, Owner):
 
     def denoise(self, x: Tensor, t: Tensor) -> Tensor:
         """The Wiener filter: E[x0 | x] for signals ``x`` ``(rows, *shape)`` with noise of levels ``t`` ``(rows,)``."""
+        x = as_given("GaussianLaw", "x", x, dtype=self.variances.dtype, device=self.mean.device)
         gain = self.variances / (self.variances + self._rows(t) ** 2)
         return self.mean + self.modes.synthesis(gain * self.modes.analysis(x - self.mean))
 
@@ -159,7 +172,8 @@ class GaussianLaw(Defined, Owner):
         """The rms of ``x0 - E[x0 | x]`` over the entries, per real component, for levels ``t`` ``(rows,)``."""
         return self.posterior_variances(self._rows(t)).flatten(1).mean(1).sqrt()
 
-    def _rows(self, t: Tensor) -> Tensor:
+    def _rows(self, t: Tensor | float) -> Tensor:
+        t = numbers(t, dtype=self.variances.dtype, device=self.variances.device)
         return t.to(self.variances.dtype).view(-1, *([1] * self.variances.ndim))
 
     def sample(self, z: Tensor, t: Tensor | float = 0.0) -> Tensor:

@@ -18,7 +18,7 @@ from dataclasses import replace
 import torch
 
 from invsolve.core.counting import tally
-from invsolve.errors import UnsupportedError
+from invsolve.errors import UnsupportedError, on_interrupt
 from invsolve.hyperparameters.closed_form import has_closed_form
 from invsolve.hyperparameters.gibbs import draw_by_gibbs
 from invsolve.hyperparameters.lattice import MAX_DIMS, NotResolved
@@ -32,6 +32,7 @@ from invsolve.strategies.diagnostics import Diagnostics
 from invsolve.strategies.exact import Exact
 
 
+@on_interrupt(lambda: "solve: interrupted, and nothing was saved: unknown scalars are inferred in one go.")
 def infer(request: HyperparameterRequest, progress: Progress) -> Result:
     """The joint posterior of signal and unknown scalars; `solve` calls it and raises what must be raised."""
     started = time.perf_counter()

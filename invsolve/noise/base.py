@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import abc
 import math
-from typing import ClassVar, Self
+from inspect import isfunction
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
 
+from invsolve.core.arrays import taking_arrays
 from invsolve.core.ownership import Owner
 from invsolve.core.random import DrawLike
 from invsolve.core.torch_state import Defined
 from invsolve.core.validation import Shape
 
+_OF_DATA = ("y", "clean")
+_VALUES = {  # the tensors that public methods take first
+    **dict.fromkeys(("log_prob", "log_prob_each", "grad", "residual", "expansion", "gaussian_at"), _OF_DATA),
+    "curvature": ("v", "clean"),
+    "whiten": ("r",),
+    "unwhiten_adjoint": ("r",),
+    "apply_covariance": ("r",),
+    "check_data": ("y",),
+}
 _LEAST = 1e-30  # information below which a datum says nothing: its Gaussian has a std of 1e15
 
 
@@ -37,6 +48,12 @@ class Noise(Defined, Owner, abc.ABC):
     )
 
     per_item: bool = False  # True if a parameter differs from row to row
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        for name, values in _VALUES.items():
+            if isfunction(method := vars(cls).get(name)):
+                setattr(cls, name, taking_arrays(method, values))
+        super().__init_subclass__(**options)
 
     @abc.abstractmethod
     def log_prob(self, y: Tensor, clean: Tensor, observed: Tensor | None = None) -> Tensor:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from inspect import signature
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from invsolve.core.arrays import from_numpy
+from invsolve.core.arrays import real_parameter, several
 from invsolve.core.validation import Shape, check_positive, quoted
 from invsolve.errors import invalid_type
 from invsolve.noise.base import Noise
@@ -22,7 +21,7 @@ def as_noise(owner: str, noise: object) -> Noise:
     ----------
     owner : str
         Who asks, for the message.
-    noise : Noise, float, Tensor or array
+    noise : Noise, float, Tensor, array or list
         A model, or a std > 0 in the units of the data (a tensor as for `Gaussian`).
 
     Returns
@@ -36,10 +35,8 @@ def as_noise(owner: str, noise: object) -> Noise:
     """
     if isinstance(noise, Noise):
         return noise
-    if isinstance(noise, np.ndarray) and noise.ndim > 0:
-        noise = from_numpy(noise)
-    if isinstance(noise, Tensor) and noise.ndim > 0:
-        return Gaussian(std=noise)
+    if several(noise):
+        return Gaussian(std=real_parameter(owner, "noise", noise))
     if isinstance(noise, (str, bool)) or noise is None:
         expected = "a positive number (the std of Gaussian noise) or an iv.noise model"
         raise invalid_type(owner, "noise", expected, quoted(noise))

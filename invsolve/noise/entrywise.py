@@ -11,6 +11,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from invsolve.core.arrays import real_parameter, several
 from invsolve.core.random import DrawLike
 from invsolve.core.validation import Shape, check_finite, check_number, check_positive
 from invsolve.errors import invalid, invalid_type
@@ -196,9 +197,9 @@ class Entrywise(Noise):
     def _checked(self, name: str, sign: str = "positive") -> None:
         """Refuse a parameter that is no finite number or real tensor: "positive", "non-negative" or of "any" sign."""
         owner, value = type(self).__name__, getattr(self, name)
-        if isinstance(value, Tensor) and value.ndim:
-            if not value.is_floating_point():
-                raise invalid_type(owner, name, "real floating point", str(value.dtype))
+        if several(value):
+            value = real_parameter(owner, name, value)
+            object.__setattr__(self, name, value)
             check_finite(owner, name, value)
             least = float(value.min()) if value.numel() else 1.0
             if least < 0 and sign != "any" or least == 0 and sign == "positive":

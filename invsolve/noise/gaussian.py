@@ -10,10 +10,11 @@ from typing import Self, final
 import torch
 from torch import Tensor
 
+from invsolve.core.arrays import real_parameter, several
 from invsolve.core.distributions import Distribution
 from invsolve.core.random import DrawLike
 from invsolve.core.validation import Shape, check_finite, check_positive, kind_dtype
-from invsolve.errors import UnsupportedError, invalid, invalid_type
+from invsolve.errors import UnsupportedError, invalid
 from invsolve.noise.base import Noise, spoken
 
 
@@ -24,12 +25,12 @@ class Gaussian(Noise):
 
     Parameters
     ----------
-    std : float, Distribution or Tensor, shape (*out_shape) or (items, *out_shape), optional
+    std : float, Distribution, Tensor, array or list, shape (*out_shape) or (items, *out_shape), optional
         > 0, in the units of the data: one for all; one per entry; or one per item, where the trailing axes may be 1.
         For complex data it is that of a real component: E|n|^2 = 2 std^2. One that is not known is a distribution,
         ``iv.LogNormal(median=0.1, factor=3)``: `solve` infers it for every item together with the signal
         (``result["noise.std"]``). Such a noise has no whitened residual and no density until `at` gives it a number.
-    covariance : Tensor, shape (m, m), optional
+    covariance : Tensor, array or list, shape (m, m), optional
         G, symmetric positive definite, over the m flattened data. For complex data it is the covariance of the real and
         of the imaginary part, which are independent.
 
@@ -54,9 +55,9 @@ class Gaussian(Noise):
         if (self.std is None) == (self.covariance is None):
             given = "neither" if self.std is None else "both"
             raise invalid("Gaussian", "std", "given, or `covariance`, not both", given)
+        if several(self.std):
+            object.__setattr__(self, "std", real_parameter("Gaussian", "std", self.std))
         if isinstance(self.std, Tensor):
-            if not self.std.is_floating_point():
-                raise invalid_type("Gaussian", "std", "real floating point", str(self.std.dtype))
             check_finite("Gaussian", "std", self.std)
             if bool((self.std <= 0).any()):
                 raise invalid("Gaussian", "std", "positive", float(self.std.min()))
@@ -69,7 +70,9 @@ class Gaussian(Noise):
         elif self.std is not None:
             object.__setattr__(self, "std", check_positive("Gaussian", "std", self.std))
         if self.covariance is not None:
-            object.__setattr__(self, "_chol", _cholesky(self.covariance))
+            covariance = real_parameter("Gaussian", "covariance", self.covariance)
+            object.__setattr__(self, "covariance", covariance)
+            object.__setattr__(self, "_chol", _cholesky(covariance))
 
     @property
     def unknown(self) -> bool:
@@ -206,9 +209,6 @@ class Gaussian(Noise):
 
 
 def _cholesky(covariance: Tensor) -> Tensor:
-    if not isinstance(covariance, Tensor) or not covariance.is_floating_point():
-        given = str(covariance.dtype) if isinstance(covariance, Tensor) else covariance
-        raise invalid_type("Gaussian", "covariance", "a real floating tensor", given)
     if covariance.ndim != 2 or covariance.shape[0] != covariance.shape[1]:
         raise invalid("Gaussian", "covariance", "a square matrix (m, m)", tuple(covariance.shape))
     check_finite("Gaussian", "covariance", covariance)

@@ -18,11 +18,10 @@ from torch import Tensor
 from invsolve.core.arrays import as_given, numbers, plain
 from invsolve.core.conjugate_gradients import conjugate_gradients
 from invsolve.core.counting import count
-from invsolve.core.derivatives import WHY, pullback
+from invsolve.core.derivatives import WHY, pullback, pushforward
 from invsolve.core.fingerprint import fingerprint
 from invsolve.core.ownership import Owner, replaced
 from invsolve.core.torch_state import Defined, defined_closure
-from invsolve.core.torch_workarounds import load_forward_mode
 from invsolve.core.validation import Kind, Shape, check_positive, kind_dtype
 from invsolve.errors import OperatorError, UnsupportedError, invalid
 from invsolve.operators.inputs import check_rows
@@ -183,15 +182,13 @@ class Operator(Defined, Owner, abc.ABC):
         return OperatorError(f"{type(self).__name__}: its function must be differentiable by torch, {WHY}")
 
     def _jvp(self, x: Tensor, dx: Tensor) -> tuple[Tensor, Tensor]:
-        load_forward_mode()
-        y, dy = torch.func.jvp(self._apply, (x,), (dx,))  # type: ignore[misc]  # a pair without has_aux
-        return y, dy
+        return pushforward(self._apply, x, dx, type(self).__name__)
 
     # --- plumbing ------------------------------------------------------------------------------------------------
     def _check(self, name: str, value: Tensor, shape: Shape, kind: Kind) -> Tensor:
         """Signals or data as the operator takes them, of an array too; refuses what does not fit."""
         owner, dtype, device, batch = type(self).__name__, self.dtype, self.device, self.batch
-        value = as_given(owner, name, value, dtype=dtype, device=device)
+        value = as_given(owner, name, value, dtype=dtype, device=device, kind=kind)
         check_rows(owner, name, value, shape, kind, dtype=dtype, device=device, batch=batch)
         return value
 

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, Self, final
+from typing import Any, Literal, Self, final
 
 import torch
 from torch import Tensor
 
-from invsolve.core.derivatives import pullback
-from invsolve.core.ownership import call
+from invsolve.core.arrays import as_tensor
+from invsolve.core.derivatives import difference, pullback, pushforward, with_pullback
+from invsolve.core.ownership import call, replaced
 from invsolve.core.validation import Kind, Shape, check_choice, check_dims, kind_dtype
-from invsolve.errors import OperatorError, invalid, invalid_type
+from invsolve.errors import InvsolveError, OperatorError, invalid, invalid_type
 from invsolve.operators.algebra.matched import matched
-from invsolve.operators.base import BlackBox, LinearOperator, Operator
+from invsolve.operators.base import BlackBox, LinearOperator, Operator, Pullback
 
 Map = Callable[[Tensor], Tensor]
+Product = Callable[[Tensor, Tensor], Tensor]
 
 
 def from_callable(
@@ -26,15 +28,18 @@ def from_callable(
     *,
     kind: Literal["nonlinear", "linear", "black box"] = "nonlinear",
     adjoint: Map | None = None,
+    vjp: Product | None = None,
+    jvp: Product | None = None,
     in_kind: Kind = "real",
     out_kind: Kind = "real",
     dtype: torch.dtype | None = None,
 ) -> Operator:
     """Make an operator of a function.
 
-    What ``f`` returns is checked at each call; run `invsolve.testing.check_operator` once to check the rest. ``f`` may
-    work in place and return the same buffer every time: it is handed a copy, and of its answer a copy is kept. Tensors
-    inside ``f`` are not moved by ``to``: move them yourself.
+    What ``f`` returns, a tensor or an array of numpy, is checked at each call and given the precision of its input; run
+    `invsolve.testing.check_operator` once to check the rest. ``f`` may work in place and return the same buffer every
+    time: it is handed a copy, and of its answer a copy is kept. Tensors inside ``f`` are not moved by ``to``: move them
+    yourself.
 
     Parameters
     ----------
@@ -47,10 +52,18 @@ def from_callable(
     adjoint : callable, optional
         For ``kind="linear"``: the exact adjoint in Re<u, v>, ``(batch, *out_shape)`` to ``(batch, *in_shape)``. With
         it ``f`` need not be differentiable by torch; without it torch derives it.
+    vjp : callable, optional
+        For ``kind="nonlinear"``, your own adjoint code: ``vjp(x, v)`` is ``J(x)^H v``, of a signal and ``v``
+        ``(batch, *out_shape)`` to ``(batch, *in_shape)``. With it ``f`` need not be differentiable by torch.
+    jvp : callable, optional
+        For ``kind="nonlinear"``: ``jvp(x, dx)`` is ``J(x) dx``, of two signals to ``(batch, *out_shape)``. By default
+        torch derives it; beside ``vjp``, and where torch cannot, it is a central difference of ``f``, which takes two
+        evaluations more and keeps two thirds of the digits.
     in_kind, out_kind : {'real', 'complex'}
         The kinds of signal and data; real by default.
     dtype : torch.dtype, optional
-        The one real precision that ``f`` works in; by default that of its input.
+        The one real precision that ``f`` works in; by default that of its input. Signals and data may be of a narrower
+        one (`to`, and `solve` with such a prior): they are converted around ``f``.
 
     Returns
     -------
@@ -60,11 +73,11 @@ def from_callable(
     Raises
     ------
     InputTypeError
-        If ``f`` or ``adjoint`` is no function, or ``dtype`` no real floating one.
+        If one of the functions is none, or ``dtype`` no real floating one.
     InputError
-        If a choice is not one of those above, or an adjoint is given for another kind than linear.
+        If a choice is not one of those above, or a product is given for another kind than its own.
     OperatorError
-        At a call, if ``f`` returns another shape, kind, precision or device than promised.
+        At a call, if ``f`` returns another shape, kind or device than promised.
 
     Examples
     --------
@@ -82,74 +95,97 @@ def from_callable(
     name = "from_callable"
     if not callable(f):
         raise invalid_type(name, "f", "a function", f)
-    if adjoint is not None and not callable(adjoint):
-        raise invalid_type(name, "adjoint", "a function", adjoint)
+    for what, product in (("adjoint", adjoint), ("vjp", vjp), ("jvp", jvp)):
+        if product is not None and not callable(product):
+            raise invalid_type(name, what, "a function", product)
     check_choice(name, "kind", kind, ("nonlinear", "linear", "black box"))
     check_choice(name, "in_kind", in_kind, ("real", "complex"))
     check_choice(name, "out_kind", out_kind, ("real", "complex"))
     if adjoint is not None and kind != "linear":
-        raise invalid(name, "adjoint", "given for kind='linear' only", f"one for kind={kind!r}")
+        repair = "Give vjp=, of the signal and of v." if kind == "nonlinear" else ""
+        raise invalid(name, "adjoint", "given for kind='linear' only", f"one for kind={kind!r}", repair)
+    for what, product in (("vjp", vjp), ("jvp", jvp)):
+        if product is not None and kind != "nonlinear":
+            repair = "Give adjoint=, of v alone." if kind == "linear" else ""
+            raise invalid(name, what, "given for kind='nonlinear' only", f"one for kind={kind!r}", repair)
     if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
         raise invalid_type(name, "dtype", "a real floating torch.dtype or None", str(dtype))
-    shapes = check_dims(name, "in_shape", in_shape), check_dims(name, "out_shape", out_shape)
+    options: dict[str, Any] = {
+        "f": f,
+        "in_shape": check_dims(name, "in_shape", in_shape),
+        "out_shape": check_dims(name, "out_shape", out_shape),
+        "in_kind": in_kind,
+        "out_kind": out_kind,
+        "precision": dtype,
+    }
     if kind == "linear":
-        return CallableLinear(
-            f=f,
-            transpose=adjoint,
-            in_shape=shapes[0],
-            out_shape=shapes[1],
-            in_kind=in_kind,
-            out_kind=out_kind,
-            precision=dtype,
-        )
-    cls = CallableOperator if kind == "nonlinear" else CallableBlackBox
-    return cls(f=f, in_shape=shapes[0], out_shape=shapes[1], in_kind=in_kind, out_kind=out_kind, precision=dtype)
+        return CallableLinear(transpose=adjoint, **options)
+    return CallableBlackBox(**options) if kind == "black box" else CallableOperator(pull=vjp, push=jvp, **options)
 
 
 class _Callable(Operator):
     f: Map
-    precision: torch.dtype | None
+    precision: torch.dtype | None  # that the function works in
+    outside: torch.dtype | None  # a narrower one, of signals and data
 
     @property
     def dtype(self) -> torch.dtype | None:
-        return self.precision
+        return self.outside or self.precision
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
-        if dtype is not None and self.precision is not None and kind_dtype(dtype, "real") != self.precision:
+        if dtype is None or self.precision is None:
+            return self
+        real = kind_dtype(dtype, "real")
+        if torch.finfo(real).bits > torch.finfo(self.precision).bits:
             raise OperatorError(
                 f"{type(self).__name__}: this function works in {self.precision} only, and cannot be cast "
                 f"to {dtype}. Build it again for {dtype}, or from_callable(..., dtype=None)."
             )
-        return self
+        return replaced(self, outside=None if real == self.precision else real)
 
-    def _run(self, name: str, f: Map, x: Tensor, shape: Shape, kind: Kind) -> Tensor:
-        """``f(x)``, refused unless it is a tensor of the promised shape, kind and precision."""
-        y = call(f, x)
-        where = f"{type(self).__name__}: `{name}` ({getattr(f, '__qualname__', type(f).__name__)})"
-        if not isinstance(y, Tensor):
-            raise OperatorError(f"{where} must return a torch.Tensor, got {type(y).__name__}.")
+    def _run(self, name: str, f: Callable[..., Tensor], x: Tensor, shape: Shape, kind: Kind, *more: Tensor) -> Tensor:
+        """``f(x, *more)``, refused unless it is a tensor of the promised shape, kind and precision."""
+        given = (x, *more)
+        if self.outside is not None and self.precision is not None:  # rounded outside of the function only
+            given = tuple(v.to(kind_dtype(self.precision, "complex" if v.is_complex() else "real")) for v in given)
+        y = call(f, *given)
+        where = self._named(name, f)
+        if not isinstance(y, Tensor):  # an array, of a simulator in numpy
+            try:
+                y = as_tensor(where, "its value", y, dtype=x.dtype, device=x.device)
+            except InvsolveError:
+                kind_of = type(y).__name__
+                raise OperatorError(f"{where} must return a torch.Tensor or an array, got {kind_of}.") from None
         if tuple(y.shape) != (len(x), *shape):
             raise OperatorError(
                 f"{where} must return shape {(len(x), *shape)} for an input of shape {tuple(x.shape)}, "
                 f"got {tuple(y.shape)}."
             )
-        if y.dtype != (want := kind_dtype(x.dtype, kind)):
+        want = kind_dtype(x.dtype, kind)
+        if y.is_complex() and not want.is_complex:
             raise OperatorError(
                 f"{where} must return {want} for an input of {x.dtype}, got {y.dtype}. "
-                "Use the dtype of the input inside, and say in_kind and out_kind."
+                "Say in_kind and out_kind, or return the part that is meant."
             )
+        y = y.to(want)  # a solver in another precision, counts in integers
         if y.device != x.device:
             raise OperatorError(f"{where} must return a tensor on {x.device}, the device of its input, got {y.device}.")
         return y
 
+    def _named(self, name: str, f: Callable[..., Tensor]) -> str:
+        return f"{type(self).__name__}: `{name}` ({getattr(f, '__qualname__', type(f).__name__)})"
+
     def _apply(self, x: Tensor) -> Tensor:
+        return self._evaluate(x)
+
+    def _evaluate(self, x: Tensor) -> Tensor:
         return self._run("f", self.f, x, self.out_shape, self.out_kind)
 
 
 @final
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class CallableOperator(_Callable):
-    """A function that torch differentiates; made by `from_callable`."""
+    """A function that torch differentiates, or that has its own derivatives; made by `from_callable`."""
 
     f: Map
     in_shape: Shape
@@ -157,6 +193,30 @@ class CallableOperator(_Callable):
     in_kind: Kind = "real"
     out_kind: Kind = "real"
     precision: torch.dtype | None = None
+    outside: torch.dtype | None = None
+    pull: Product | None = None
+    push: Product | None = None
+
+    def _apply(self, x: Tensor) -> Tensor:
+        if self.pull is None:
+            return self._evaluate(x)
+        return with_pullback(self._evaluate, x, self._back)
+
+    def _vjp(self, x: Tensor) -> tuple[Tensor, Pullback]:
+        if self.pull is None:
+            return super()._vjp(x)
+        return self._evaluate(x.detach()).detach(), lambda v: self._back(x, v)
+
+    def _jvp(self, x: Tensor, dx: Tensor) -> tuple[Tensor, Tensor]:
+        if self.push is not None:
+            dy = self._run("jvp", self.push, x.detach(), self.out_shape, self.out_kind, dx.detach())
+            return self._evaluate(x.detach()).detach(), dy.detach()
+        whose = self._named("f", self.f)
+        return (pushforward if self.pull is None else difference)(self._evaluate, x, dx, whose)
+
+    def _back(self, x: Tensor, v: Tensor) -> Tensor:
+        assert self.pull is not None  # the callers
+        return self._run("vjp", self.pull, x.detach(), self.in_shape, self.in_kind, v.detach()).detach()
 
 
 @final
@@ -170,6 +230,7 @@ class CallableBlackBox(_Callable, BlackBox):
     in_kind: Kind = "real"
     out_kind: Kind = "real"
     precision: torch.dtype | None = None
+    outside: torch.dtype | None = None
 
 
 @final
@@ -184,6 +245,7 @@ class CallableLinear(_Callable, LinearOperator):
     in_kind: Kind = "real"
     out_kind: Kind = "real"
     precision: torch.dtype | None = None
+    outside: torch.dtype | None = None
 
     def _apply(self, x: Tensor) -> Tensor:
         return self._forward(x) if self.transpose is None else matched(x, self._forward, self._backward)

@@ -8,8 +8,9 @@ from typing import final
 import torch
 from torch import Tensor
 
+from invsolve.core.arrays import as_index, as_mask
 from invsolve.core.validation import Kind, Shape, check_choice, check_dims
-from invsolve.errors import invalid, invalid_type
+from invsolve.errors import invalid
 from invsolve.operators.bases import Entries, from_basis
 from invsolve.operators.one_kind import OneKind
 from invsolve.operators.spectrum import Spectrum
@@ -24,8 +25,8 @@ class Mask(OneKind):
 
     Parameters
     ----------
-    mask : Tensor of bool, shape (*in_shape) or (items, *in_shape)
-        True where there is a datum.
+    mask : Tensor, array or list, shape (*in_shape) or (items, *in_shape)
+        True, or 1, where there is a datum; False, or 0, elsewhere.
     in_shape : tuple of int, optional
         The shape of the signal; by default that of ``mask``, which is one mask then.
     kind : {'real', 'complex'}
@@ -34,9 +35,9 @@ class Mask(OneKind):
     Raises
     ------
     InputTypeError
-        If ``mask`` is not a bool tensor.
+        If ``mask`` does not hold numbers.
     InputError
-        If its shape does not fit ``in_shape``.
+        If it holds others than 0 and 1, or its shape does not fit ``in_shape``.
     """
 
     mask: Tensor
@@ -47,9 +48,7 @@ class Mask(OneKind):
     entrywise = True
 
     def __post_init__(self) -> None:
-        if not isinstance(self.mask, Tensor) or self.mask.dtype != torch.bool:
-            given = str(self.mask.dtype) if isinstance(self.mask, Tensor) else self.mask
-            raise invalid_type("Mask", "mask", "a bool tensor", given, "Write torch.as_tensor(mask).bool().")
+        object.__setattr__(self, "mask", as_mask("Mask", "mask", self.mask))
         check_choice("Mask", "kind", self.kind, ("real", "complex"))
         shape = tuple(self.mask.shape) if self.in_shape is None else check_dims("Mask", "in_shape", self.in_shape)
         object.__setattr__(self, "in_shape", shape)
@@ -95,7 +94,7 @@ class Subsample(OneKind):
 
     Parameters
     ----------
-    index : Tensor of int64, shape (m,) or (items, m)
+    index : Tensor, array or list of int, shape (m,) or (items, m)
         Positions in the flattened signal, from 0; repeats are allowed.
     in_shape : tuple of int
         The shape of the signal.
@@ -105,7 +104,7 @@ class Subsample(OneKind):
     Raises
     ------
     InputTypeError
-        If ``index`` is not an int64 tensor.
+        If ``index`` does not hold integers.
     InputError
         If it has another number of axes or points outside the signal.
     """
@@ -119,9 +118,7 @@ class Subsample(OneKind):
         shape = check_dims("Subsample", "in_shape", self.in_shape)
         object.__setattr__(self, "in_shape", shape)
         check_choice("Subsample", "kind", self.kind, ("real", "complex"))
-        if not isinstance(self.index, Tensor) or self.index.dtype != torch.int64:
-            given = str(self.index.dtype) if isinstance(self.index, Tensor) else self.index
-            raise invalid_type("Subsample", "index", "an int64 tensor", given)
+        object.__setattr__(self, "index", as_index("Subsample", "index", self.index))
         if self.index.ndim not in (1, 2):
             raise invalid("Subsample", "index", "of shape (m,) or (items, m)", tuple(self.index.shape))
         size = torch.Size(shape).numel()

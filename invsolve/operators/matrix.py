@@ -8,8 +8,9 @@ from typing import final
 import torch
 from torch import Tensor
 
+from invsolve.core.arrays import parameter
 from invsolve.core.validation import Kind, Shape, check_choice, check_finite
-from invsolve.errors import invalid, invalid_type
+from invsolve.errors import invalid
 from invsolve.operators.base import LinearOperator
 
 
@@ -20,8 +21,8 @@ class Matrix(LinearOperator):
 
     Parameters
     ----------
-    matrix : Tensor, shape (m, n) or (items, m, n)
-        Floating or complex, finite.
+    matrix : Tensor, array or list, shape (m, n) or (items, m, n)
+        Real or complex, finite.
     in_kind : {'real', 'complex'}, optional
         The kind of the signal; that of the matrix by default. A complex matrix maps complex to complex; for a real
         signal seen through a complex matrix say ``in_kind="real"``.
@@ -29,7 +30,7 @@ class Matrix(LinearOperator):
     Raises
     ------
     InputTypeError
-        If ``matrix`` is not a floating or complex tensor.
+        If ``matrix`` does not hold numbers.
     InputError
         If it has another number of axes or entries that are not finite.
 
@@ -45,9 +46,7 @@ class Matrix(LinearOperator):
     in_kind: Kind = None  # type: ignore[assignment]  # default: the kind of the matrix
 
     def __post_init__(self) -> None:
-        if not isinstance(self.matrix, Tensor) or not (self.matrix.is_floating_point() or self.matrix.is_complex()):
-            given = str(self.matrix.dtype) if isinstance(self.matrix, Tensor) else self.matrix
-            raise invalid_type("Matrix", "matrix", "a floating or complex tensor", given)
+        object.__setattr__(self, "matrix", parameter("Matrix", "matrix", self.matrix))
         if self.matrix.ndim not in (2, 3):
             raise invalid("Matrix", "matrix", "of shape (m, n) or (items, m, n)", tuple(self.matrix.shape))
         check_finite("Matrix", "matrix", self.matrix)

@@ -11,8 +11,9 @@ from typing import final
 import torch
 from torch import Tensor
 
+from invsolve.core.arrays import as_index, parameter
 from invsolve.core.validation import Kind, Shape, check_choice, check_dims, check_finite
-from invsolve.errors import invalid, invalid_type
+from invsolve.errors import invalid
 from invsolve.operators.algebra.matched import matched
 from invsolve.operators.base import LinearOperator
 
@@ -34,12 +35,12 @@ class Sparse(LinearOperator):
 
     Parameters
     ----------
-    crow : Tensor of int32 or int64, shape (m + 1,)
+    crow : Tensor, array or list of int, shape (m + 1,)
         Where each row starts in ``col`` and ``values``: non-decreasing from 0 to nnz, the number of stored entries.
-    col : Tensor of int32 or int64, shape (nnz,)
+    col : Tensor, array or list of int, shape (nnz,)
         The columns of the stored entries.
-    values : Tensor, shape (nnz,)
-        The stored entries, floating or complex, finite.
+    values : Tensor, array or list, shape (nnz,)
+        The stored entries, real or complex, finite.
     in_shape, out_shape : tuple of int
         The shapes of signal and data, which are flattened in C order.
     in_kind : {'real', 'complex'}, optional
@@ -49,7 +50,7 @@ class Sparse(LinearOperator):
     Raises
     ------
     InputTypeError
-        If an index is not int32 or int64, or ``values`` neither floating nor complex.
+        If an index does not hold integers, or ``values`` no numbers.
     InputError
         If these arrays are not a matrix in compressed rows of the stated shapes.
     """
@@ -66,10 +67,9 @@ class Sparse(LinearOperator):
             object.__setattr__(self, name, check_dims("Sparse", name, getattr(self, name)))
         for name in ("crow", "col"):
             index = getattr(self, name)
-            if not isinstance(index, Tensor) or index.dtype not in (torch.int32, torch.int64):
-                raise invalid_type("Sparse", name, "an int32 or int64 tensor", _type_of(index))
-        if not isinstance(self.values, Tensor) or not (self.values.is_floating_point() or self.values.is_complex()):
-            raise invalid_type("Sparse", "values", "a floating or complex tensor", _type_of(self.values))
+            if not isinstance(index, Tensor) or index.dtype != torch.int32:  # which CSR products take as it is
+                object.__setattr__(self, name, as_index("Sparse", name, index))
+        object.__setattr__(self, "values", parameter("Sparse", "values", self.values))
         rows, columns = prod(self.out_shape), prod(self.in_shape)
         if tuple(self.crow.shape) != (rows + 1,):
             raise invalid(
@@ -135,7 +135,3 @@ def _multiply(csr: Tensor, x: Tensor) -> Tensor:
     # Contiguous columns-last is the layout in which the CSR kernels are fastest (measured: 1.5 times, batch 8).
     out: Tensor = torch.sparse.mm(csr, x.to(csr.dtype).mT.contiguous()).mT.contiguous()
     return out
-
-
-def _type_of(value: object) -> object:
-    return str(value.dtype) if isinstance(value, Tensor) else value

@@ -8,9 +8,10 @@ from typing import Self, final
 import torch
 from torch import Tensor
 
+from invsolve.core.arrays import as_given
 from invsolve.core.counting import count
 from invsolve.core.torch_state import Defined
-from invsolve.core.validation import Kind, Shape, check_kind, check_shape, kind_dtype
+from invsolve.core.validation import Kind, Shape, check_kind, check_shape
 from invsolve.errors import UnsupportedError, invalid, invalid_type
 from invsolve.operators.base import LinearOperator
 from invsolve.operators.dense import dense_matrix
@@ -116,10 +117,9 @@ class Spectrum(Defined):
         return f"Spectrum({self.signal_basis.in_shape} -> {self.shape}, {self.kind}, {self.values.dtype}{batch})"
 
     def _checked(self, name: str, value: Tensor, shape: Shape, kind: Kind) -> Tensor:
+        own, device = self.values.dtype, self.values.device
+        value = as_given("Spectrum", name, value, dtype=own, device=device, kind=kind)
         check_kind("Spectrum", name, check_shape("Spectrum", name, value, shape), kind)
-        if (given := kind_dtype(value.dtype, "real")) != self.values.dtype:
-            hint = f"Decompose in the precision of your tensors: A.svd(like={name}), or A.to(dtype={given}).svd()."
-            raise invalid_type("Spectrum", name, f"of precision {self.values.dtype}", str(value.dtype), hint)
         if self.batch is not None and len(value) != self.batch:
             raise invalid(
                 "Spectrum", name, f"of {self.batch} rows, one for each item", len(value), "Write spectrum.take(index)."

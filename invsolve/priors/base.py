@@ -12,7 +12,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from invsolve.core.arrays import as_given, as_tensor, from_real, to_real
+from invsolve.core.arrays import as_given, as_tensor, from_real, to_real, widened
 from invsolve.core.counting import count
 from invsolve.core.derivatives import WHY, pullback
 from invsolve.core.fingerprint import fingerprint
@@ -301,7 +301,8 @@ class Prior(Transformable, Defined, Owner, abc.ABC):
             repair = "Use iv.solve(..., strategy='auto')."
             raise UnsupportedError(f"{owner}: this prior has no closed-form posterior. {repair}")
         if y is not None and isinstance(A, Operator):
-            y = as_tensor(owner, "y", y, dtype=A.dtype or self.dtype, device=self.device)
+            y = as_tensor(owner, "y", y, dtype=self.dtype, device=self.device)
+            y = widened(y, self.dtype)
         problem = closed_form_problem(owner, A, y, noise)
         check_problem(owner, problem, self.shape, self.kind, self.dtype, self.device)
         return self._posterior(problem)
@@ -384,7 +385,8 @@ class Prior(Transformable, Defined, Owner, abc.ABC):
     # --- checks of what is given ------------------------------------------------------------------------------------
     def _taken(self, name: str, value: Tensor) -> Tensor:
         """What a caller gives: arrays as tensors, all else as it is."""
-        taken: Tensor = as_given(type(self).__name__, name, value, dtype=self.dtype, device=self.device)
+        owner, dtype, device = type(self).__name__, self.dtype, self.device
+        taken: Tensor = as_given(owner, name, value, dtype=dtype, device=device, kind=self.kind)
         return taken
 
     def _check_signal(self, name: str, x: Tensor) -> None:

@@ -9,7 +9,7 @@ from invsolve.priors.base import Prior
 
 
 def check_pair(owner: str, A: Operator, prior: Prior) -> None:
-    """Raise unless the prior is over the signals that the operator takes: shape, kind, precision."""
+    """Raise unless the prior is over the signals that the operator takes: shape and kind."""
     if tuple(prior.shape) != tuple(A.in_shape):
         raise invalid(
             owner, "prior", f"of the shape that {type(A).__name__} takes, {tuple(A.in_shape)}", tuple(prior.shape)
@@ -30,10 +30,6 @@ def check_pair(owner: str, A: Operator, prior: Prior) -> None:
             f"of the parameters of A, in their order: {', '.join(theirs.names)}",
             ", ".join(ours.names),
             "Give the simulator the prior's: iv.operators.from_simulator(f, prior.layout, out_shape).",
-        )
-    if A.dtype is not None and A.dtype != prior.dtype:
-        raise invalid_type(
-            owner, "A", f"of the prior's precision, {prior.dtype}", str(A.dtype), "Convert one: A.to(dtype=...)."
         )
 
 

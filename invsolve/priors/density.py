@@ -25,8 +25,8 @@ _Flow = Callable[[Tensor, float], tuple[Tensor, Tensor]]  # (x, s) -> (D, tr dD/
 def log_density(
     prior: Prior,
     x: Tensor,
-    *,
     sigma_min: float,
+    *,
     sigma_max: float | None = None,
     num_steps: int = 256,
     probes: int | None = None,

@@ -7,11 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import final
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from invsolve.core.arrays import from_numpy
+from invsolve.core.arrays import as_tensor, parameter, several
 from invsolve.core.derivatives import WHY
 from invsolve.core.ownership import call
 from invsolve.core.torch_state import in_defined_state
@@ -35,8 +34,8 @@ Denoiser = Callable[[Tensor, Tensor], Tensor]
 @in_defined_state
 def from_denoiser(
     function: Denoiser,
-    *,
     shape: Sequence[int],
+    *,
     mean: Tensor | float = 0.0,
     scale: float,
     detail: float | None = None,
@@ -99,8 +98,8 @@ def from_denoiser(
         raise invalid_type(owner, "function", "a function of (x, sigma)", function)
     dims = check_dims(owner, "shape", shape)
     check_choice(owner, "kind", kind, ("real", "complex"))
-    if isinstance(mean, np.ndarray):
-        mean = from_numpy(mean)
+    if several(mean):
+        mean = parameter(owner, "mean", mean, dtype=dtype)
     if dtype is None:
         dtype = kind_dtype(mean.dtype, "real") if isinstance(mean, Tensor) else torch.float32
     if dtype not in (torch.float32, torch.float64):
@@ -179,6 +178,8 @@ class FunctionPrior(Prior):
 
     def _denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
         y, name = call(self.function, x, sigma), self._name
+        if several(y) and not isinstance(y, Tensor):  # of code in numpy
+            y = as_tensor("from_denoiser", f"function ({name})", y, dtype=x.dtype, device=x.device)
         if not isinstance(y, Tensor):
             raise invalid_type("from_denoiser", f"function ({name})", "returning a torch.Tensor", y)
         if y.shape != x.shape or y.dtype != x.dtype or y.device != x.device:

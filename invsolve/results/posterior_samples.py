@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from invsolve.core.arrays import as_tensor, several
 from invsolve.core.validation import check_number, real_dtype
 from invsolve.errors import invalid, invalid_type
 from invsolve.gaussian.marginals import Marginals
@@ -163,6 +164,8 @@ class PosteriorSamples(ResultFields):
         if not bool(good.any()):
             raise invalid("map", "result", "one with a sample that did not fail", "none")
         value = function(self.samples[good])
+        if several(value) and not isinstance(value, Tensor):  # of code in numpy
+            value = as_tensor("map", "function(x)", value, dtype=self.samples.dtype, device=self.samples.device)
         rows = int(good.sum())
         if not isinstance(value, Tensor):
             raise invalid_type("map", "function(x)", "a torch.Tensor", value)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, final
 
 from torch import Tensor
 
-from invsolve.errors import UnsupportedError
+from invsolve.errors import UnsupportedError, on_interrupt
 from invsolve.results.posterior_samples import PosteriorSamples
 from invsolve.strategies.base import Strategy
 
@@ -141,10 +141,12 @@ class Result(PosteriorSamples):
         Parameters
         ----------
         path : str or path
-            A file that exists is replaced when the new one is complete.
+            Named .nc, or .h5. A file that exists is replaced when the new one is complete.
 
         Raises
         ------
+        InputError
+            If the name promises another format, such as .npz.
         InputTypeError
             If ``settings`` or another entry holds what JSON cannot.
         """
@@ -181,4 +183,5 @@ class Result(PosteriorSamples):
                 "Result.check: a loaded or derived result does not hold the problem, the prior and what solved it. "
                 "Call check() on what `solve` returned, before saving or mapping it."
             )
-        return self.solver.check(self, solves=solves)
+        with on_interrupt(lambda: "Result.check: interrupted; the result is as it was. solves=False takes less."):
+            return self.solver.check(self, solves=solves)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from invsolve.core.files import atomic_write
+from invsolve.core.files import atomic_write, check_extension
 from invsolve.errors import invalid_type
 from invsolve.gaussian.marginals import Marginals, MixtureMarginals, NormalMarginals
 from invsolve.results.names import axis_names, legal, printable
@@ -84,6 +84,7 @@ def to_xarray(result: PosteriorSamples) -> xarray.Dataset:
 
 def save_result(result: PosteriorSamples, path: str | os.PathLike[str]) -> None:
     """Write `to_xarray` as a NetCDF-4 file; an interrupted write leaves an old file as it was."""
+    check_extension("Result.save", path, (".nc", ".nc4", ".h5", ".hdf5"), "NetCDF-4, which is HDF5")
     data = to_xarray(result)
     # No fill value: a NaN of a failed row is a number like any other, and must come back with its bits.
     plain: dict[Any, dict[str, Any]] = {name: {"_FillValue": None} for name in data.variables}

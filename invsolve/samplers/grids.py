@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from invsolve.core.arrays import real_parameter, several
 from invsolve.core.validation import check_choice, check_finite, check_int, check_number, check_positive
 from invsolve.errors import invalid, invalid_type
 
@@ -234,8 +235,9 @@ def check_grid(owner: str, name: str, grid: object) -> Tensor:
     InputError, InputTypeError
         If it is no such tensor.
     """
-    if not isinstance(grid, Tensor):
-        raise invalid_type(owner, name, "a torch.Tensor", grid, "Build it with log_grid, karras_grid or custom_grid.")
+    if not several(grid):
+        expected = "levels in a tensor, an array or a list"
+        raise invalid_type(owner, name, expected, grid, "Build it with log_grid, karras_grid or custom_grid.")
     out = _tensor(owner, name, grid)
     if out.ndim not in (1, 2) or out.shape[-1] < 2:
         raise invalid(owner, name, "of shape (N + 1,) or (rows, N + 1), N at least 1", tuple(out.shape))
@@ -252,13 +254,7 @@ def check_grid(owner: str, name: str, grid: object) -> Tensor:
 
 
 def _tensor(owner: str, name: str, value: object) -> Tensor:
-    try:
-        out = value.detach() if isinstance(value, Tensor) else torch.as_tensor(value, dtype=torch.float64, device="cpu")
-    except (TypeError, ValueError, RuntimeError):
-        raise invalid_type(owner, name, "numbers or a tensor", value) from None
-    if out.dtype in (torch.bool, torch.complex64, torch.complex128):
-        raise invalid_type(owner, name, "real numbers", str(out.dtype))
-    return out.to("cpu", torch.float64, copy=True)
+    return real_parameter(owner, name, value, dtype=torch.float64).detach().to("cpu", torch.float64, copy=True)
 
 
 def _ends(owner: str, high: float | Tensor, low: float | Tensor, num_steps: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -19,10 +20,10 @@ from invsolve.core.files import write_or_warn
 from invsolve.core.ownership import version
 from invsolve.core.random import DrawLike
 from invsolve.core.torch_workarounds import keep_memory
-from invsolve.errors import invalid, invalid_type
+from invsolve.errors import invalid, invalid_type, on_interrupt
 from invsolve.priors.base import Prior
 from invsolve.problem import Problem
-from invsolve.progress import Progress
+from invsolve.progress import Progress, duration
 from invsolve.results.strategy_output import StrategyOutput
 from invsolve.solving.rows import RowGroup, in_order, tiled
 from invsolve.solving.spending import Amount
@@ -58,6 +59,7 @@ class FinishedRows:
     bound: Any = None  # what the strategy prepared, where that was once for all items
     saved_at: float = field(default_factory=time.monotonic)  # when a checkpoint was last written
     steps_since: int = 0  # steps of chunks run since then
+    kept: bool = False  # in a checkpoint
 
     def output(self, order: Sequence[int], seconds: float) -> StrategyOutput:
         """All of it after so many ``seconds`` in this process; ``order``: the rows as they were run."""
@@ -111,7 +113,7 @@ class ChunkedRun:
             done, position, resume = self._load()
             chunk = done.chunk
         self.progress.init(self._places * self.strategy.num_steps)
-        with torch.no_grad():  # what needs a derivative enables it itself
+        with torch.no_grad(), on_interrupt(lambda: self._interrupted(done)):  # what needs a derivative enables it
             self._run(done, chunk, position, resume)
         order = [row for group in self.groups for row in group.rows if row is not None]
         return done.output(order, time.perf_counter() - started)
@@ -253,6 +255,18 @@ class ChunkedRun:
             raise invalid(self.strategy.name, f"{method}(...)", expected, "data changed in place", repair)
 
     # --- checkpoints -----------------------------------------------------------------------------------------------
+    def _interrupted(self, done: FinishedRows) -> str:
+        """What is left of a run that the user ended, and how to go on."""
+        if self.saved is None:
+            return "solve: interrupted, and nothing was saved. With checkpoint='run.ckpt' the same call would go on."
+        path = os.fspath(self.saved.path)
+        if not done.kept:
+            each = ((self.saved.every_steps, "steps"), (self.saved.every_seconds, "s"))
+            often = " or ".join(f"{number:g} {unit}" for number, unit in each if number is not None)
+            return f"solve: interrupted, and nothing was saved yet: {path!r} is written every {often}."
+        ago = f"{duration(time.monotonic() - done.saved_at)} ago"
+        return f"solve: interrupted. {path!r} holds its state of {ago}: the same call goes on from there."
+
     def _due(self, done: FinishedRows) -> bool:
         assert self.saved is not None
         return self.saved.due(done.steps_since, time.monotonic() - done.saved_at)
@@ -280,6 +294,7 @@ class ChunkedRun:
         }
         path = self.saved.path
         failed = write_or_warn(partial(save_state, path, tensors, meta), "The solve goes on without this checkpoint.")
+        done.kept = failed is None or done.kept
         if failed is not None:
             done.warnings = tuple(dict.fromkeys((*done.warnings, failed.removesuffix("."))))
 
@@ -297,6 +312,7 @@ class ChunkedRun:
             chunk=meta["chunk"],
             warnings=tuple(meta["warnings"]),
             stopped=bool(meta.get("stopped", False)),
+            kept=True,
         )
         if not meta["mid"]:
             return found, meta["position"], None

@@ -13,7 +13,7 @@ import torch
 from invsolve.core.checkpoint import Checkpoint
 from invsolve.core.torch_state import in_defined_state
 from invsolve.core.validation import kind_dtype
-from invsolve.errors import OperatorError, SolveError, UnsupportedError, invalid
+from invsolve.errors import OperatorError, SolveError, UnsupportedError, invalid, on_interrupt
 from invsolve.hyperparameters.infer import infer
 from invsolve.hyperparameters.request import Hierarchy, HyperparameterRequest, choose, default_number
 from invsolve.hyperparameters.unknowns import Unknowns
@@ -22,7 +22,7 @@ from invsolve.operators.base import Operator
 from invsolve.priors.base import Prior
 from invsolve.priors.compatibility import not_a_prior
 from invsolve.problem import Problem
-from invsolve.progress import NoProgress, Progress
+from invsolve.progress import Progress, as_progress
 from invsolve.results.result import Result
 from invsolve.results.status import Status
 from invsolve.solving.change_of_variables import ChangeOfVariables
@@ -53,12 +53,13 @@ from invsolve.strategies.exact import Exact, by_quadrature
 
 
 @in_defined_state
+@on_interrupt(lambda: "solve: interrupted before there was anything to save.", unless_said=True)
 def solve(
     A: Operator | Problem,
     y: Any = None,
     prior: Prior | None = None,
-    *,
     noise: Any = None,
+    *,
     strategy: Strategy | str = "auto",
     budget: Budget | float | None = None,
     num_samples: int | None = None,
@@ -67,7 +68,7 @@ def solve(
     chunk: int | None = None,
     reproducible: bool = False,
     checkpoint: str | os.PathLike[str] | Checkpoint | None = None,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
     draws: DrawFactory | None = None,
     hierarchy: Hierarchy | None = None,
     weighted: bool = False,
@@ -82,9 +83,10 @@ def solve(
     ----------
     A : Operator or Problem
         The forward operator, `iv.operators`; or the whole measurement, and then ``y`` is the prior.
-    y : Tensor, numpy array or xarray.DataArray, shape (batch, *A.out_shape) or A.out_shape
-        The data, of the prior's precision and device (numpy and xarray are converted). Without a batch axis results
-        have none. NaN is refused: mark missing data with an operator such as `iv.operators.Mask`.
+    y : Tensor, numpy array, xarray.DataArray, list or path, shape (batch, *A.out_shape) or A.out_shape
+        The data, of the prior's precision and device; what is no tensor, such as counts in an array or a .npy file, is
+        converted, and so is ``A``. Without a batch axis results have none. NaN is refused: mark missing data with an
+        operator such as `iv.operators.Mask`.
     prior : Prior
         Over the signals that A takes: ``prior.shape == A.in_shape``. A prior of a family (`iv.priors.Family`) has its
         unknown scalars inferred.
@@ -120,8 +122,8 @@ def solve(
         Gibbs sweeps, and signals with them, may differ in their last bits.
     checkpoint : str, path or Checkpoint, optional
         A file to save to and resume from. With one, ensembles are not made smaller by the clock of a ``budget``.
-    progress : Progress, optional
-        A meter of `iv.progress`.
+    progress : bool or Progress, optional
+        True for a bar, or a meter of `iv.progress`; silence by default.
     draws : callable, optional
         ``(items, samples) -> source``, replaces the source of random numbers (for tests).
     hierarchy : Hierarchy, optional
@@ -179,7 +181,7 @@ def solve(
     strategy = checked_strategy(strategy, *typical)
     saved = checked_checkpoint(checkpoint)
     keys = item_keys(item_ids, len(problem.data))
-    meter = progress or NoProgress()
+    meter = as_progress("solve", progress)
     limit = check_budget("solve", budget, strategy)
     if unknowns is not None:
         for name, given in (("checkpoint", saved), ("draws", draws)):
@@ -271,13 +273,13 @@ def solve(
 @in_defined_state
 def sample(
     prior: Prior,
-    *,
     num_samples: int,
+    *,
     strategy: Strategy | None = None,
     seed: int = 0,
     chunk: int | None = None,
     reproducible: bool = False,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
     throw: bool = True,
 ) -> Result:
     """Draw from the prior itself by running its denoiser down the noise levels (`iv.strategies.Unconditional`).

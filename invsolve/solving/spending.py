@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from typing import final
 
 from invsolve.core.validation import check_int, check_positive
@@ -13,7 +13,7 @@ _USUAL = 60.0  # seconds
 
 
 @final
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Budget:
     """What ``strategy="auto"`` may spend.
 
@@ -36,6 +36,7 @@ class Budget:
     """
 
     seconds: float | None = None
+    _: KW_ONLY
     evaluations: int | None = None
 
     def __post_init__(self) -> None:

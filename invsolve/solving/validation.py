@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from invsolve import strategies
-from invsolve.core.arrays import as_tensor
+from invsolve.core.arrays import as_tensor, widened
 from invsolve.core.checkpoint import Checkpoint
 from invsolve.core.files import check_target
 from invsolve.core.random import item_key
@@ -25,7 +25,7 @@ from invsolve.priors.capabilities import Learned
 from invsolve.priors.compatibility import check_pair, not_a_prior
 from invsolve.priors.inferred import linear_part
 from invsolve.problem import Problem, checked_problem, signal_dims
-from invsolve.progress import Progress
+from invsolve.progress import as_progress
 from invsolve.solving.spending import Budget
 from invsolve.strategies.base import Strategy
 from invsolve.strategies.choice.candidates import alternatives
@@ -63,9 +63,11 @@ def checked_model(A: Any, y: Any, prior: Any, noise: Any) -> tuple[Problem, Prio
             )
         check_pair("solve", A, prior)
         dims = signal_dims(A, y)
-        y = as_tensor("solve", "y", y, dtype=A.dtype or prior.dtype, device=prior.device)
+        y = widened(as_tensor("solve", "y", y, dtype=prior.dtype, device=prior.device), prior.dtype)
         problem = checked_problem("solve", A, y, noise=noise, dims=dims)
     check_pair("solve", problem.operator, prior)
+    if widened(problem.data, prior.dtype) is not problem.data:
+        problem = problem.to(dtype=prior.dtype)
     real = kind_dtype(problem.data.dtype, "real")
     if real != prior.dtype:
         raise invalid_type(
@@ -104,10 +106,7 @@ def check_options(
     for name, value in (("reproducible", reproducible), ("throw", throw), ("weighted", weighted)):
         if not isinstance(value, bool):
             raise invalid_type("solve", name, "True or False", value)
-    if progress is not None and not isinstance(progress, Progress):
-        raise invalid_type(
-            "solve", "progress", "an iv.progress meter", progress, "For example iv.progress.TqdmProgress()."
-        )
+    as_progress("solve", progress)
     if draws is not None and not callable(draws):
         raise invalid_type("solve", "draws", "a function of (items, samples) that gives a source of numbers", draws)
 

@@ -7,10 +7,15 @@ import pytest
 import torch
 import xarray
 
-from invsolve.core.arrays import as_tensor, from_real, to_real
-from invsolve.errors import InputTypeError
+from invsolve.core.arrays import as_given, as_tensor, from_real, parameter, parameters, real_parameter, several, to_real
+from invsolve.errors import FileError, InputTypeError
 
-CPU = torch.device("cpu")
+try:
+    import pandas
+except ImportError:  # which xarray brings
+    pandas = None
+
+CPU, F32, F64 = torch.device("cpu"), torch.float32, torch.float64
 X = np.arange(6.0).reshape(2, 3)
 
 
@@ -18,10 +23,10 @@ def convert(value, dtype=torch.float32):
     return as_tensor("solve", "y", value, dtype=dtype, device=CPU)
 
 
-def test_tensors_are_returned_as_they_are():
+def test_tensors_of_numbers_with_a_point_are_returned_as_they_are():
     x = torch.ones(2, dtype=torch.float64)
     assert convert(x) is x
-    assert convert(torch.ones(2, dtype=torch.int64)).dtype == torch.int64
+    assert convert(torch.ones(2, dtype=torch.int64)).dtype == convert(torch.ones(2, dtype=torch.bool)).dtype == F32
 
 
 FORMS = {
@@ -35,6 +40,12 @@ FORMS = {
     "every second": np.repeat(X, 2, axis=1)[:, ::2],
     "xarray": xarray.DataArray(X, dims=("item", "x")),
     "nothing masked": np.ma.masked_array(X, mask=False),
+    "integers": X.astype(np.uint16),
+    "lists": X.tolist(),
+    "tuples of integers": ((0, 1, 2), (3, 4, 5)),
+    "a list of arrays": list(X),
+    "a list of tensors": list(torch.tensor(X)),
+    "a table": pandas.DataFrame(X) if pandas else X,
 }
 
 
@@ -71,21 +82,66 @@ def test_masked_entries_become_nan():
 @pytest.mark.parametrize(
     ("value", "words"),
     [
-        (None, r"solve: `y` must be a torch.Tensor, numpy array or xarray.DataArray, got NoneType\."),
-        ([1.0, 2.0], "xarray.DataArray, got list"),
-        ("y.npy", "xarray.DataArray, got 'y.npy'"),
-        (np.float64(1.0), "xarray.DataArray, got float64"),
-        (xarray.Dataset({"a": ("x", X[0])}), "xarray.DataArray, got Dataset"),
-        (np.arange(3), r"`y` must be floating point or complex, got int64. Convert it: y.astype\(float\)"),
-        (np.array([True]), "floating point or complex, got bool"),
-        (np.array(["a"]), "floating point or complex, got <U1"),
-        (np.array([None]), "floating point or complex, got object"),
+        (None, r"solve: `y` must be a torch.Tensor, a numpy array, .*, or the path of a .npy file, got NoneType\."),
+        ("y.txt", "the path of a .npy file, got 'y.txt'"),
+        (xarray.Dataset({"a": ("x", X[0])}), "a .npy file, got Dataset"),
+        (len, "a .npy file, got builtin_function_or_method"),
+        (np.array(["a"]), "floating point or complex, or integers, got <U1"),
+        (np.array([None]), "floating point or complex, or integers, got object"),
+        ([[1.0], [1.0, 2.0]], "numbers, in rows of one length, got list"),
+        ([torch.ones(1), torch.ones(2)], "numbers, in rows of one length, got list"),
+        ([1.0, "a"], "numbers, in rows of one length, got a list of <U32"),
     ],
     ids=str,
 )
 def test_refusals(value, words):
     with pytest.raises(InputTypeError, match=words):
         convert(value)
+
+
+def test_numbers():
+    assert float(convert(3)) == float(convert(np.float32(3))) == float(convert(np.int8(3))) == 3.0
+
+
+def test_files(tmp_path):
+    np.save(tmp_path / "y.npy", X)
+    assert torch.equal(convert(tmp_path / "y.npy"), torch.tensor(X).float())
+    assert torch.equal(convert(str(tmp_path / "y.npy"), F64), torch.tensor(X))
+    (tmp_path / "text.npy").write_text("1 2 3")
+    np.save(tmp_path / "objects.npy", np.array([None]), allow_pickle=True)
+    for name, words in (("no", "there is no file"), ("text", "no .npy file of numbers"), ("objects", "no .npy file")):
+        with pytest.raises(FileError, match=f"solve: `y`: {words}|solve: `y`: .*{words}"):
+            convert(tmp_path / f"{name}.npy")
+
+
+def test_what_a_call_is_given_takes_the_precision_of_the_object():
+    def given(value, dtype=F32, kind=None):
+        return as_given("A", "x", value, dtype=dtype, device=CPU, kind=kind)
+
+    for value in (X, X.tolist(), torch.tensor(X), torch.tensor(X).to(torch.int32)):
+        assert torch.equal(given(value), torch.tensor(X).float()) and given(value).dtype == F32
+        assert given(value, None).dtype == (F64 if isinstance(value, torch.Tensor) and value.dtype == F64 else F32)
+        assert given(value, F64, "complex").dtype == torch.complex128
+    assert given(2.0) == 2.0 and given("x") == "x" and given(None) is None  # the caller says what is wrong
+    assert given(torch.ones(1, dtype=torch.complex128)).dtype == torch.complex64
+
+
+def test_parameters_share_the_widest_precision():
+    """Whatever a list holds is not rounded on the way to it."""
+    assert parameter("Blur", "kernel", [1, 2]).dtype == parameter("Blur", "kernel", np.arange(2)).dtype == F32
+    assert parameter("Blur", "kernel", np.ones(2)).dtype == F64
+    found = parameters("G", mean=[0.1], covariance=np.eye(1), other=torch.eye(1))
+    assert {v.dtype for v in found.values()} == {F64} and float(found["mean"]) == 0.1
+    found = parameters("G", mean=[0.1], covariance=torch.eye(1))
+    assert {v.dtype for v in found.values()} == {F32}
+    assert parameters("G", mean=np.ones(1) + 0j, covariance=torch.eye(1))["mean"].dtype == torch.complex128
+    with pytest.raises(InputTypeError, match="G: `std` must be real, got torch.complex128"):
+        real_parameter("G", "std", np.ones(1) + 0j)
+
+
+def test_several():
+    assert all(several(v) for v in (X, torch.ones(1), [1.0], (1.0,), xarray.DataArray(X)))
+    assert not any(several(v) for v in (1.0, np.float32(1.0), torch.tensor(1.0), np.array(1.0), "abc", None))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.complex64, torch.complex128], ids=str)

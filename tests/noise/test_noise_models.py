@@ -529,10 +529,10 @@ REFUSED = {
         InputError,
         r"PoissonTransmission: `background` must be non-negative, got -2.0",
     ),
-    "integers": (
-        lambda: Rician(std=torch.ones(2, dtype=torch.int64)),
+    "complex": (
+        lambda: Rician(std=torch.ones(2) + 0j),
         InputTypeError,
-        r"Rician: `std` must be real floating point, got torch.int64",
+        r"Rician: `std` must be real, got torch.complex64",
     ),
     "nan": (lambda: Laplace(scale=torch.tensor([1.0, math.nan])), InputError, r"Laplace: `scale` must be finite"),
     "zero in a tensor": (

@@ -42,15 +42,18 @@ REFUSED = {
     "sum shapes": (lambda: ops.Matrix(matrix=EYE) + ops.Matrix(matrix=M23), r"`out_shape` must be \(3,\), got \(2,\)"),
     "factor infinite": (lambda: float("inf") * ops.Matrix(matrix=EYE), "`factor` must be finite"),
     "factor a string": (lambda: "2" * ops.Matrix(matrix=EYE), "`factor` must be a real number"),
-    "matrix integer": (
-        lambda: ops.Matrix(matrix=torch.ones(2, 2, dtype=torch.int64)),
-        "`matrix` must be a floating or complex tensor, got torch.int64",
+    "matrix a word": (
+        lambda: ops.Matrix(matrix="I"),
+        "`matrix` must be numbers: a tensor, an array or a list, got 'I'",
     ),
-    "matrix a list": (lambda: ops.Matrix(matrix=[[1.0]]), "`matrix` must be a floating or complex tensor, got list"),
+    "matrix ragged": (
+        lambda: ops.Matrix(matrix=[[1.0], [1.0, 2.0]]),
+        "`matrix` must be numbers, in rows of one length",
+    ),
     "mask kind": (lambda: ops.Mask(mask=seen(3), kind="both"), "`kind` must be one of 'real', 'complex'"),
     "index float": (
         lambda: ops.Subsample(index=torch.ones(2), in_shape=(3,)),
-        "`index` must be an int64 tensor, got torch.float32",
+        "`index` must be integers, got torch.float32",
     ),
     "index axes": (
         lambda: ops.Subsample(index=torch.ones(1, 1, 1, dtype=torch.int64), in_shape=(3,)),
@@ -62,8 +65,8 @@ REFUSED = {
     ),
     "blur axes": (lambda: ops.Blur(kernel=torch.ones(2), in_shape=(2, 2, 2, 2)), "`in_shape` must be of 1 to 3 axes"),
     "blur kernel": (
-        lambda: ops.Blur(kernel=[1.0], in_shape=(3,)),
-        "`kernel` must be a floating or complex tensor, got list",
+        lambda: ops.Blur(kernel=["a"], in_shape=(3,)),
+        "`kernel` must be numbers, in rows of one length, got a list of <U1",
     ),
     "blur complex kernel": (
         lambda: ops.Blur(kernel=torch.ones(2, dtype=torch.complex64), in_shape=(3,)),
@@ -97,9 +100,9 @@ REFUSED = {
     ),
     "downsample too coarse": (lambda: ops.Downsample(factor=5, in_shape=(4,)), "`factor` must be small enough"),
     "mri axes": (lambda: ops.MRI(in_shape=(4,), mask=seen(4)), r"`in_shape` must be \(H, W\) or \(D, H, W\)"),
-    "mri mask float": (
-        lambda: ops.MRI(in_shape=(2, 2), mask=torch.ones(2, 2)),
-        "`mask` must be a bool tensor, got torch.float32",
+    "mri mask of others": (
+        lambda: ops.MRI(in_shape=(2, 2), mask=torch.full((2, 2), 0.5)),
+        "`mask` must be True and False, or 1 and 0, got 4 other values, the first 0.5. Write mask > 0.5",
     ),
     "mri mask shape": (lambda: ops.MRI(in_shape=(2, 2), mask=seen(3, 2)), r"`mask` must be broadcastable to \(2, 2\)"),
     "mri maps shape": (
@@ -148,20 +151,20 @@ REFUSED = {
         "`dtype` must be a real floating torch.dtype or None",
     ),
     "callable cast": (
-        lambda: ops.from_callable(torch.sin, (2,), (2,), dtype=F64).to(dtype=torch.float32),
-        "works in torch.float64 only",
+        lambda: ops.from_callable(torch.sin, (2,), (2,), dtype=torch.float32).to(dtype=F64),
+        "works in torch.float32 only",
     ),
     "callable returns a list": (
-        lambda: ops.from_callable(lambda x: [x], (2,), (2,))(torch.ones(1, 2)),
-        "must return a torch.Tensor, got list",
+        lambda: ops.from_callable(lambda x: ["x"], (2,), (2,))(torch.ones(1, 2)),
+        "must return a torch.Tensor or an array, got list",
     ),
     "callable shape": (
         lambda: ops.from_callable(lambda x: x[:, :1], (2,), (2,))(torch.ones(1, 2)),
         r"must return shape \(1, 2\).*got \(1, 1\)",
     ),
-    "callable precision": (
-        lambda: ops.from_callable(lambda x: x.double(), (2,), (2,))(torch.ones(1, 2)),
-        "must return torch.float32 for an input of torch.float32",
+    "callable returns complex": (
+        lambda: ops.from_callable(lambda x: x + 0j, (2,), (2,))(torch.ones(1, 2)),
+        "must return torch.float32 for an input of torch.float32, got torch.complex64. Say in_kind and out_kind",
     ),
     "callable device": (
         lambda: ops.from_callable(lambda x: x.to("meta"), (2,), (2,))(torch.ones(1, 2)),
@@ -177,7 +180,13 @@ REFUSED = {
     ),
     "matrix axes": (lambda: ops.Matrix(matrix=torch.ones(2)), r"`matrix` must be of shape \(m, n\) or \(items, m, n\)"),
     "matrix kind": (lambda: ops.Matrix(matrix=EYE, in_kind="both"), "`in_kind` must be one of 'real', 'complex'"),
-    "mask float": (lambda: ops.Mask(mask=torch.ones(2)), "`mask` must be a bool tensor, got torch.float32"),
+    "mask of others": (
+        lambda: ops.Mask(mask=[0, 2]),
+        "`mask` must be True and False, or 1 and 0, got 1 other values, .* 2",
+    ),
+    "mask a word": (lambda: ops.Mask(mask="all"), "`mask` must be a bool tensor, an array or a list .*, got 'all'"),
+    "index a word": (lambda: ops.Subsample("all", (3,)), "`index` must be integers: a tensor, .*, got 'all'"),
+    "index a mask": (lambda: ops.Subsample(seen(3), (3,)), r"`index` must be integers, got torch.bool. .*nonzero\(\)"),
     "mask shape": (lambda: ops.Mask(mask=seen(3), in_shape=(2,)), r"`mask` must be of shape \(2,\) or \(items, 2\)"),
     "index range": (
         lambda: ops.Subsample(index=torch.tensor([0, 3]), in_shape=(3,)),
@@ -188,19 +197,19 @@ REFUSED = {
         lambda: ops.GaussianBlur(std=1.0, in_shape=(3,), dtype=torch.int32),
         "`dtype` must be a floating torch.dtype, got torch.int32",
     ),
-    "mri maps real": (
-        lambda: ops.MRI(in_shape=(2, 2), mask=seen(2, 2), maps=torch.ones(1, 2, 2)),
-        "`maps` must be a complex tensor, got torch.float32",
+    "mri maps a word": (
+        lambda: ops.MRI(in_shape=(2, 2), mask=seen(2, 2), maps="espirit"),
+        "`maps` must be numbers: a tensor, an array or a list, got 'espirit'",
     ),
     "mri devices": (
         lambda: ops.MRI(in_shape=(2, 2), mask=seen(2, 2), maps=torch.ones(1, 2, 2, dtype=COMPLEX, device="meta")),
         "`maps` must be on the device of `mask`, cpu, got meta",
     ),
-    "sparse crow": (lambda: sparse(crow=torch.ones(3)), "`crow` must be an int32 or int64 tensor, got torch.float32"),
-    "sparse col": (lambda: sparse(col=[0, 1]), "`col` must be an int32 or int64 tensor, got list"),
+    "sparse crow": (lambda: sparse(crow=torch.ones(3)), "`crow` must be integers, got torch.float32"),
+    "sparse col": (lambda: sparse(col=[0.0, 1.0]), "`col` must be integers, got torch.float64"),
     "sparse values": (
-        lambda: sparse(values=torch.ones(2, dtype=torch.int64)),
-        "`values` must be a floating or complex",
+        lambda: sparse(values=None),
+        "`values` must be numbers: a tensor, an array or a list, got NoneType",
     ),
     "sparse crow length": (lambda: sparse(crow=torch.tensor([0, 2])), r"`crow` must be of shape \(3,\)"),
     "sparse col length": (lambda: sparse(col=torch.tensor([0])), r"`col` must be of the shape of `values`, \(2,\)"),
@@ -209,9 +218,9 @@ REFUSED = {
     "sparse col range": (lambda: sparse(col=torch.tensor([0, 3])), "`col` must be between 0 and 2, got 0 to 3"),
     "sparse NaN": (lambda: sparse(values=torch.tensor([1.0, torch.nan])), "`values` must be finite"),
     "diffraction axes": (lambda: ops.Diffraction(in_shape=(2, 2, 2, 2)), "`in_shape` must be of 1 to 3 axes"),
-    "diffraction codes real": (
-        lambda: ops.Diffraction(in_shape=(2,), codes=torch.ones(1, 2)),
-        "`codes` must be a complex tensor, got torch.float32",
+    "diffraction codes a set": (
+        lambda: ops.Diffraction(in_shape=(2,), codes={1}),
+        "`codes` must be numbers: a tensor, an array or a list, got set",
     ),
     "diffraction codes shape": (
         lambda: ops.Diffraction(in_shape=(2, 3), codes=torch.ones(2, 3, dtype=COMPLEX)),

@@ -222,7 +222,6 @@ REFUSED = {
         lambda: ops.Blur(kernel=torch.ones(200, 3), in_shape=(500,), boundary="zero").svd(),
         r"got 500 unknowns and 500 data of 200 item\(s\)",
     ),
-    "precision": (lambda: HALF.to_spectrum(torch.ones(2, 3, dtype=F64)), r"`x` must be of precision torch.float32"),
     "rows": (lambda: HALF.data_to_spectrum(torch.ones(3, 3)), "`y` must be of 2 rows, one for each item, got 3"),
     "kind": (lambda: HALF.from_spectrum(torch.ones(2, 3, dtype=torch.complex64)), "`c` must be real"),
     "shape": (lambda: HALF.data_from_spectrum(torch.ones(2, 4)), r"`c` must be of shape \(batch, 3\)"),

@@ -29,11 +29,6 @@ Y = torch.ones(1, 3)
             InputError,
             "^f: `prior` must be complex, as Mask takes, got real",
         ),
-        (
-            iv.operators.Matrix(matrix=torch.eye(3, dtype=torch.float64)),
-            InputTypeError,
-            "^f: `A` must be of the prior's precision, torch.float32",
-        ),
     ],
 )
 def test_a_prior_of_other_signals(operator, kind, message):

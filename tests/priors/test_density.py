@@ -211,7 +211,7 @@ BAD = {
     ),
     "seed": (lambda: log_density(Mixture(), X, sigma_min=0.1, seed=0.5), TypeError, r"`seed` must be an integer"),
     "shape": (lambda: log_density(Mixture(), X[0], sigma_min=0.1), ValueError, r"`x` must be of shape \(batch, 1\)"),
-    "dtype": (lambda: log_density(Mixture(), X.float(), sigma_min=0.1), TypeError, r"`x` must be of precision"),
+    "dtype": (lambda: log_density(Mixture(), X + 0j, sigma_min=0.1), TypeError, r"`x` must be real floating"),
     "nan": (lambda: log_density(Mixture(), X * math.nan, sigma_min=0.1), ValueError, r"`x` must be finite"),
     "coloured": (
         lambda: log_density(Coloured(fitted="no"), X, sigma_min=0.1),

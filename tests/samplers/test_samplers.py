@@ -603,7 +603,7 @@ BAD = {
     "log text": (lambda: log_grid("1", 0.1, 2), TypeError, r"`high` must be a real number, got '1'"),
     "log axes": (lambda: log_grid(torch.ones(2, 2), 0.1, 2), ValueError, r"`high` must be .* \(rows,\), got \(2, 2\)"),
     "log rows": (lambda: log_grid(2 * torch.ones(2), torch.ones(3), 2), ValueError, r"`low` must be of shape \(2,\)"),
-    "log complex": (lambda: log_grid(ONES + 1j, 0.1, 2), TypeError, r"`high` must be real numbers"),
+    "log complex": (lambda: log_grid(ONES + 1j, 0.1, 2), TypeError, r"`high` must be real, got torch.complex128"),
     "karras rho": (
         lambda: karras_grid(1.0, 0.1, 2, rho=0.0),
         ValueError,
@@ -621,11 +621,15 @@ BAD = {
     "custom empty": (lambda: custom_grid([]), ValueError, r"not empty, got \(0,\)"),
     "custom axes": (lambda: custom_grid(torch.ones(1, 1, 1)), ValueError, r"of shape \(num_steps,\) or"),
     "custom only zero": (lambda: custom_grid([0.0]), ValueError, r"N at least 1, got \(1,\)"),
-    "custom text": (lambda: custom_grid("levels"), TypeError, r"`levels` must be numbers or a tensor, got levels"),
-    "check list": (
-        lambda: check_grid("Plan", "grid", [1.0, 0.0]),
+    "custom text": (
+        lambda: custom_grid("levels"),
         TypeError,
-        r"Plan: `grid` must be a torch.Tensor, got list",
+        r"`levels` must be numbers: a tensor, an array or a list, got 'levels'",
+    ),
+    "check list": (
+        lambda: check_grid("Plan", "grid", 1.0),
+        TypeError,
+        r"Plan: `grid` must be levels in a tensor, an array or a list, got float",
     ),
     "plan no zero": (
         lambda: Plan.make(Euler(), torch.tensor([2.0, 1.0])),

@@ -345,7 +345,7 @@ class Coupled(NoX):
     [
         ({"checkpoint": "no-such-folder/run.ckpt"}, "`checkpoint` must be in a folder that exists"),
         ({"checkpoint": 3}, "`checkpoint` must be a path or an iv.Checkpoint, got int"),
-        ({"progress": True}, "`progress` must be an iv.progress meter, got bool"),
+        ({"progress": 1}, "`progress` must be True, False or an iv.progress meter, got int"),
         ({"draws": 3}, r"`draws` must be a function of \(items, samples\)"),
         ({"reproducible": "no"}, "`reproducible` must be True or False"),
         ({"throw": "no"}, "`throw` must be True or False"),

@@ -32,7 +32,7 @@ def from_scipy(
     """Make an operator of a scipy sparse matrix, or of a ``scipy.sparse.linalg.LinearOperator``.
 
     A sparse matrix keeps its precision and runs in torch on any device. A scipy operator runs on the CPU in its own
-    precision, and its adjoint needs ``rmatvec``; gradients flow through both.
+    precision (``astra.OpTomo`` is one), and its adjoint needs ``rmatvec``; gradients flow through both.
 
     Parameters
     ----------
@@ -122,17 +122,21 @@ class ScipyLinear(LinearOperator):
         return matched(y, self._backward, self._forward)
 
     def _forward(self, x: Tensor) -> Tensor:
-        return self._call("matvec", self.operator.matmat, x, self.out_shape, self.out_kind)
+        return self._call("matvec", x, self.out_shape, self.out_kind)
 
     def _backward(self, y: Tensor) -> Tensor:
-        return self._call("rmatvec", self.operator.rmatmat, y, self.in_shape, self.in_kind)
+        return self._call("rmatvec", y, self.in_shape, self.in_kind)
 
-    def _call(self, name: str, product: Any, x: Tensor, shape: Shape, kind: Kind) -> Tensor:
+    def _call(self, name: str, x: Tensor, shape: Shape, kind: Kind) -> Tensor:
         dtype = np.dtype(self.operator.dtype)
-        columns = x.detach().resolve_conj().cpu().flatten(1).numpy().T
-        columns = np.array(columns, dtype=dtype, order="C")  # copies: the product may work in place
-        try:
-            out = product(columns)
+        rows = x.detach().resolve_conj().cpu().flatten(1).numpy()
+        together = name.replace("vec", "mat")
+        try:  # copies: the product may work in place
+            if _has_own(self.operator, together):
+                out = getattr(self.operator, together)(np.array(rows.T, dtype=dtype, order="C")).T
+            else:
+                product = getattr(self.operator, name)
+                out = np.stack([np.ravel(product(np.array(row, dtype=dtype))) for row in rows])
         except (NotImplementedError, TypeError) as error:
             if isinstance(error, TypeError) and "NoneType" not in str(error):
                 raise  # of the product itself; scipy calls a missing one as None, or raises the other
@@ -146,8 +150,25 @@ class ScipyLinear(LinearOperator):
                 "Give LinearOperator(..., dtype=complex)."
             )
         out = out.real if kind == "real" else out
-        result = from_array(np.array(out.T, order="C")).to(x.device, kind_dtype(x.dtype, kind))
+        result = from_array(np.array(out, order="C")).to(x.device, kind_dtype(x.dtype, kind))
         return result.view(len(x), *shape)
+
+
+def _has_own(operator: Any, name: str) -> bool:
+    """Whether ``matmat`` or ``rmatmat`` is more than a loop over vectors.
+
+    That loop of scipy's hands its vectors on as matrices of one column, which astra's OpTomo and many functions of
+    users do not take.
+    """
+    from scipy.sparse.linalg import LinearOperator as ScipyOperator
+
+    parts = [part for part in getattr(operator, "args", ()) if isinstance(part, ScipyOperator)]
+    if parts:  # a sum, a product, an adjoint
+        return all(_has_own(part, method) for part in parts for method in ("matmat", "rmatmat"))
+    if getattr(type(operator), f"_{name}") is getattr(ScipyOperator, f"_{name}"):
+        return False
+    given: Any = getattr(operator, f"_CustomLinearOperator__{name}_impl", operator)  # of LinearOperator(shape, matvec)
+    return given is not None
 
 
 def to_scipy(A: LinearOperator) -> Any:

@@ -9,9 +9,10 @@ from typing import final
 import torch
 from torch import Tensor
 
+from invsolve.core.arrays import as_mask, parameter
 from invsolve.core.counting import count
 from invsolve.core.validation import Kind, Shape, check_choice, check_dims, check_finite, kind_dtype
-from invsolve.errors import invalid, invalid_type
+from invsolve.errors import invalid
 from invsolve.operators.base import LinearOperator
 from invsolve.operators.bases import from_basis
 from invsolve.operators.fourier import mirrored, of_rows, shift_phases
@@ -29,11 +30,11 @@ class MRI(LinearOperator):
 
     Parameters
     ----------
-    mask : Tensor of bool, broadcastable to in_shape, or (items, ...) with as many axes more
-        What is sampled (``(1, W)``: whole columns); the origin of k-space is at index n // 2.
+    mask : Tensor or array, broadcastable to in_shape, or (items, ...) with as many axes more
+        What is sampled, True or 1 (``(1, W)``: whole columns); the origin of k-space is at index n // 2.
     in_shape : tuple of int
         ``(H, W)`` or ``(D, H, W)``; the transform is over all of its axes.
-    maps : Tensor, complex, shape (coils, *in_shape) or (items, coils, *in_shape), optional
+    maps : Tensor or array, shape (coils, *in_shape) or (items, coils, *in_shape), optional
         Coil sensitivities; data are ``(batch, coils, *in_shape)``. With sum_c |S_c|^2 <= 1, as usual, the norm of the
         operator is at most 1; that is not required. Without maps there is one coil, data are ``(batch, *in_shape)``,
         and the precision is that of the data.
@@ -43,9 +44,9 @@ class MRI(LinearOperator):
     Raises
     ------
     InputTypeError
-        If ``mask`` is not bool, or ``maps`` not complex.
+        If ``mask`` or ``maps`` do not hold numbers.
     InputError
-        If a shape, a device or the number of items does not fit.
+        If ``mask`` holds others than 0 and 1, or a shape, a device or the number of items does not fit.
 
     Notes
     -----
@@ -66,9 +67,7 @@ class MRI(LinearOperator):
         if len(shape) not in (2, 3):
             raise invalid("MRI", "in_shape", "(H, W) or (D, H, W)", shape)
         check_choice("MRI", "in_kind", self.in_kind, ("real", "complex"))
-        if not isinstance(self.mask, Tensor) or self.mask.dtype != torch.bool:
-            given = str(self.mask.dtype) if isinstance(self.mask, Tensor) else self.mask
-            raise invalid_type("MRI", "mask", "a bool tensor", given, "Write mask.bool(), or mask > 0.5.")
+        object.__setattr__(self, "mask", as_mask("MRI", "mask", self.mask))
         if self.mask.ndim < len(shape):
             object.__setattr__(self, "mask", self.mask.reshape(*[1] * (len(shape) - self.mask.ndim), *self.mask.shape))
         fits = all(a in (1, n) for a, n in zip(self.mask.shape[-len(shape) :], shape, strict=True))
@@ -80,12 +79,11 @@ class MRI(LinearOperator):
                 tuple(self.mask.shape),
             )
         if self.maps is not None:
-            self._check_maps(self.maps)
+            maps = parameter("MRI", "maps", self.maps)
+            object.__setattr__(self, "maps", maps.to(kind_dtype(maps.dtype, "complex")))
+            self._check_maps(maps)
 
     def _check_maps(self, maps: Tensor) -> None:
-        if not isinstance(maps, Tensor) or not maps.is_complex():
-            given = str(maps.dtype) if isinstance(maps, Tensor) else maps
-            raise invalid_type("MRI", "maps", "a complex tensor", given, "Convert them: torch.complex(maps, 0 * maps).")
         dim = len(self.in_shape)
         if maps.ndim not in (dim + 1, dim + 2) or tuple(maps.shape[-dim:]) != self.in_shape or 0 in maps.shape:
             want = ", ".join(map(str, ("coils", *self.in_shape)))

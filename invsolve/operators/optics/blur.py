@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from invsolve.core.arrays import parameter
 from invsolve.core.counting import count
 from invsolve.core.validation import Kind, Shape, check_choice, check_dims, check_finite, kind_dtype
 from invsolve.errors import invalid, invalid_type
@@ -26,7 +27,7 @@ class Blur(OneKind):
 
     Parameters
     ----------
-    kernel : Tensor, shape (k_1, ...) or (items, k_1, ...)
+    kernel : Tensor, array or list, shape (k_1, ...) or (items, k_1, ...)
         One axis for every axis of ``in_shape``, of length 1 where nothing is blurred. Real, or complex for
         ``kind="complex"``; finite.
     in_shape : tuple of int
@@ -45,7 +46,7 @@ class Blur(OneKind):
     Raises
     ------
     InputTypeError
-        If ``kernel`` is not a floating tensor, or is complex for ``kind="real"``.
+        If ``kernel`` does not hold numbers, or is complex for ``kind="real"``.
     InputError
         If it has another number of axes, is too long for the boundary, or is not finite.
 
@@ -68,9 +69,7 @@ class Blur(OneKind):
         dim = len(self.in_shape)
         if not 1 <= dim <= 3:
             raise invalid("Blur", "in_shape", "of 1 to 3 axes", self.in_shape)
-        if not isinstance(self.kernel, Tensor) or not (self.kernel.is_floating_point() or self.kernel.is_complex()):
-            given = str(self.kernel.dtype) if isinstance(self.kernel, Tensor) else self.kernel
-            raise invalid_type("Blur", "kernel", "a floating or complex tensor", given)
+        object.__setattr__(self, "kernel", parameter("Blur", "kernel", self.kernel))
         if self.kernel.is_complex() and self.kind == "real":
             raise invalid_type("Blur", "kernel", "real for kind='real'", str(self.kernel.dtype), "Say kind='complex'.")
         if self.kernel.ndim not in (dim, dim + 1) or 0 in self.kernel.shape:

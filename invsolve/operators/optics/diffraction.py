@@ -9,6 +9,7 @@ from typing import final
 import torch
 from torch import Tensor
 
+from invsolve.core.arrays import parameter
 from invsolve.core.counting import count
 from invsolve.core.torch_state import in_defined_state
 from invsolve.core.validation import (
@@ -82,12 +83,11 @@ class Diffraction(LinearOperator):
             raise invalid("Diffraction", "in_shape", "of 1 to 3 axes", shape)
         object.__setattr__(self, "oversampling", check_int("Diffraction", "oversampling", self.oversampling, minimum=1))
         check_choice("Diffraction", "in_kind", self.in_kind, ("real", "complex"))
-        codes = self.codes
-        if codes is None:
+        if self.codes is None:
             return
-        if not isinstance(codes, Tensor) or not codes.is_complex():
-            given = str(codes.dtype) if isinstance(codes, Tensor) else codes
-            raise invalid_type("Diffraction", "codes", "a complex tensor", given, "Convert: torch.complex(c, 0 * c).")
+        codes = parameter("Diffraction", "codes", self.codes)
+        codes = codes.to(kind_dtype(codes.dtype, "complex"))
+        object.__setattr__(self, "codes", codes)
         fits = tuple(codes.shape[-len(shape) :]) == shape and codes.ndim - len(shape) in (1, 2)
         if not fits or 0 in codes.shape:
             want = ", ".join(map(str, ("patterns", *shape)))

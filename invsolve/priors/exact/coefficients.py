@@ -14,11 +14,11 @@ from typing import final
 import torch
 from torch import Tensor
 
-from invsolve.core.arrays import numbers
+from invsolve.core.arrays import numbers, real_parameter, several
 from invsolve.core.ownership import Owner
 from invsolve.core.torch_state import Defined
 from invsolve.core.validation import Shape, check_finite, check_positive
-from invsolve.errors import UnsupportedError, invalid, invalid_type
+from invsolve.errors import UnsupportedError, invalid
 from invsolve.priors.exact.quantiles import (
     laplace_transport,
     spike_slab_inverse,
@@ -85,9 +85,8 @@ class ScalarLaw(Defined, Owner, abc.ABC):
 def check_parameters(owner: str, law: ScalarLaw, *, zero: tuple[str, ...] = ()) -> None:
     """Raise unless all parameters are positive (those in ``zero``: or 0); tensors become float64, numbers floats."""
     for name, value in vars(law).items():
-        if isinstance(value, Tensor) and value.ndim:
-            if not value.is_floating_point():
-                raise invalid_type(owner, name, "real floating point", str(value.dtype))
+        if several(value):
+            value = real_parameter(owner, name, value, dtype=torch.float64)
             check_finite(owner, name, value)
             if bool((value < 0).any()) or (name not in zero and bool((value == 0).any())):
                 raise invalid(owner, name, "non-negative" if name in zero else "positive", float(value.min()))

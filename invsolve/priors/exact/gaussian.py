@@ -10,6 +10,7 @@ from typing import final
 import torch
 from torch import Tensor
 
+from invsolve.core.arrays import parameters
 from invsolve.core.conjugate_gradients import conjugate_gradients
 from invsolve.core.random import DrawLike
 from invsolve.core.validation import Kind, Shape, check_finite, check_positive, kind_dtype
@@ -179,16 +180,11 @@ class GaussianPrior(GaussianBase):
     law: GaussianLaw = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        for name in ("mean", "covariance", "noise_scale"):
-            value = getattr(self, name)
-            if name == "noise_scale" and value is None:
-                continue
-            if not isinstance(value, Tensor):
-                raise invalid_type(_OWNER, name, "a torch.Tensor", value)
-            if not (value.is_floating_point() or (name == "mean" and value.is_complex())):
-                raise invalid_type(_OWNER, name, "floating point", str(value.dtype))
-            if kind_dtype(value.dtype, "real") != self.dtype:
-                raise invalid_type(_OWNER, name, f"of the precision of the mean, {self.mean.dtype}", str(value.dtype))
+        units = {} if self.noise_scale is None else {"noise_scale": self.noise_scale}
+        for name, value in parameters(_OWNER, mean=self.mean, covariance=self.covariance, **units).items():
+            object.__setattr__(self, name, value)
+            if name != "mean" and value.is_complex():
+                raise invalid_type(_OWNER, name, "real", str(value.dtype))
             if value.device != self.mean.device:
                 raise invalid(_OWNER, name, f"on the device of the mean, {self.mean.device}", value.device)
             check_finite(_OWNER, name, value)

@@ -9,6 +9,7 @@ from typing import final
 import torch
 from torch import Tensor
 
+from invsolve.core.arrays import parameters
 from invsolve.core.random import DrawLike
 from invsolve.core.validation import Shape, check_finite
 from invsolve.errors import invalid, invalid_type
@@ -65,17 +66,12 @@ class GaussianMixturePrior(Prior):
     _vectors: Tensor = field(init=False, repr=False)  # (K or 1, n, n)
 
     def __post_init__(self) -> None:
-        for name in ("weights", "means", "covariances"):
-            value = getattr(self, name)
-            if not isinstance(value, Tensor):
-                raise invalid_type(_OWNER, name, "a torch.Tensor", value)
-            if not value.is_floating_point():
-                raise invalid_type(_OWNER, name, "real floating point", str(value.dtype))
-        for name in ("weights", "covariances", "means"):
-            value = getattr(self, name)
-            if value.dtype != self.means.dtype:
-                raise invalid_type(_OWNER, name, f"of the precision of the means, {self.means.dtype}", str(value.dtype))
-            check_finite(_OWNER, name, value)
+        given = {name: getattr(self, name) for name in ("weights", "covariances", "means")}
+        for name, tensor in parameters(_OWNER, **given).items():
+            object.__setattr__(self, name, tensor)
+            if tensor.is_complex():
+                raise invalid_type(_OWNER, name, "real", str(tensor.dtype))
+            check_finite(_OWNER, name, tensor)
         if self.means.ndim < 2:
             raise invalid(_OWNER, "means", "of shape (K, *shape)", tuple(self.means.shape))
         count, n = len(self.means), self.means[0].numel()

@@ -12,6 +12,7 @@ from typing import Literal, Self, final
 import torch
 from torch import Tensor
 
+from invsolve.core.arrays import real_parameter, several
 from invsolve.core.counting import count
 from invsolve.core.random import DrawLike
 from invsolve.core.validation import Shape, check_choice, check_dims, check_finite, check_number
@@ -89,6 +90,8 @@ class SparsePrior(Prior):
                 raise invalid(
                     "SparsePrior", f"coefficients.{name}", f"a number or of shape {shape}", tuple(value.shape)
                 )
+        if several(self.mean):
+            object.__setattr__(self, "mean", real_parameter("SparsePrior", "mean", self.mean, dtype=self.dtype))
         dtype = self.dtype or (self.mean.dtype if isinstance(self.mean, Tensor) else torch.float32)
         if dtype not in (torch.float32, torch.float64):
             raise invalid_type("SparsePrior", "dtype", "torch.float32 or torch.float64", str(dtype))

@@ -10,6 +10,7 @@ from typing import Self, final
 import torch
 from torch import Tensor
 
+from invsolve.core.arrays import parameter, several
 from invsolve.core.conjugate_gradients import conjugate_gradients
 from invsolve.core.validation import (
     Kind,
@@ -102,6 +103,9 @@ class GaussianFieldPrior(GaussianBase):
         check_choice(_OWNER, "basis", self.basis, BASES)
         check_choice(_OWNER, "kind", self.kind, ("real", "complex"))
         extent = _extent(self.extent, shape)
+        for name in ("mean", "spectrum", "noise_spectrum"):
+            if several(value := getattr(self, name)):
+                object.__setattr__(self, name, parameter(_OWNER, name, value, dtype=self.dtype))
         dtype = _precision(self.dtype, self.mean)
         mean = _mean(self.mean, shape, kind_dtype(dtype, self.kind))
         for name, value in (("shape", shape), ("extent", extent), ("dtype", dtype), ("mean", mean)):
@@ -310,8 +314,6 @@ def _precision(dtype: object, mean: object) -> torch.dtype:
         dtype = own or torch.float32
     if dtype not in (torch.float32, torch.float64):
         raise invalid_type(_OWNER, "dtype", "torch.float32 or torch.float64", str(dtype))
-    if own is not None and own != dtype:
-        raise invalid_type(_OWNER, "mean", f"of precision {dtype}", str(own), "Convert it, or leave out dtype.")
     return dtype
 
 

@@ -12,6 +12,7 @@ from typing import final
 import torch
 from torch import Tensor
 
+from invsolve.core.arrays import parameter, several
 from invsolve.core.ownership import Owner, call
 from invsolve.core.torch_state import Defined
 from invsolve.core.validation import check_positive
@@ -110,6 +111,8 @@ class Spectrum(FieldSpectrum):
 
     def variances(self, eigenvalues: Tensor, basis: Basis, extent: tuple[float, ...]) -> Tensor:
         values = call(self.function, eigenvalues)
+        if several(values):
+            values = parameter("Spectrum", "function", values, dtype=torch.float64)
         if not isinstance(values, Tensor) or values.shape != eigenvalues.shape:
             given = tuple(values.shape) if isinstance(values, Tensor) else values
             want = f"a map to a tensor of the same shape, {tuple(eigenvalues.shape)}"

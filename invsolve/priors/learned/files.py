@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from invsolve.core.files import atomic_write
+from invsolve.core.files import atomic_write, check_extension
 from invsolve.core.torch_state import in_defined_state
 from invsolve.core.validation import check_choice, check_finite
 from invsolve.errors import FileError, InvsolveError, UnsupportedError, invalid, invalid_type
@@ -49,7 +49,8 @@ def save_prior(prior: NetworkPrior, path: str | os.PathLike[str], *, dtype: torc
         For networks, predictions and laws that the file cannot name: save their state yourself, and load it into your
         own module.
     InputTypeError, InputError
-        If ``prior`` is no NetworkPrior, ``dtype`` is not of floating point, or ``path`` is no path to a file.
+        If ``prior`` is no NetworkPrior, ``dtype`` is not of floating point, ``path`` is no path to a file, or its name
+        promises another format.
     WriteError
         If the file cannot be written.
     """
@@ -57,6 +58,7 @@ def save_prior(prior: NetworkPrior, path: str | os.PathLike[str], *, dtype: torc
 
     if not isinstance(prior, NetworkPrior):
         raise invalid_type("save_prior", "prior", "a NetworkPrior", prior)
+    check_extension("save_prior", path, (".safetensors",), "safetensors")
     if dtype is not None and not dtype.is_floating_point:
         raise invalid("save_prior", "dtype", "of floating point", str(dtype))
     if not isinstance(prior.network, UNet) or not isinstance(prior.prediction, (EDM, BesideLaw)):

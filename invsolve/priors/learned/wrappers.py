@@ -26,8 +26,8 @@ _SCALE, _DETAIL = 10.0, 0.02
 def from_network(
     network: nn.Module | Callable[[Tensor, Tensor], Tensor],
     prediction: Prediction,
-    *,
     shape: Sequence[int],
+    *,
     kind: Kind = "real",
     channels: str | None = None,
     offset: Tensor | float = 0.0,
@@ -133,8 +133,8 @@ def from_network(
 @in_defined_state
 def from_deepinv(
     denoiser: Any,
-    *,
     shape: Sequence[int],
+    *,
     kind: Kind = "real",
     channels: str | None = None,
     offset: Tensor | float = 0.0,

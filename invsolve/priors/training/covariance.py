@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from invsolve.core.arrays import parameter
 from invsolve.core.torch_state import in_defined_state
 from invsolve.core.validation import check_choice, check_finite, check_int, kind_dtype
 from invsolve.errors import invalid
@@ -26,7 +27,7 @@ def estimate_law(
 
     Parameters
     ----------
-    signals : Tensor, shape (n, *shape)
+    signals : Tensor or array, shape (n, *shape)
         At least two, not all the same, real or complex, in their units.
     form : {"stationary", "low rank"}
         ``"stationary"``: diagonal in the Fourier modes of the grid (all its axes), cosine and sine of a frequency
@@ -52,6 +53,7 @@ def estimate_law(
     Tipping & Bishop 1999, "Probabilistic principal component analysis" (doi 10.1111/1467-9868.00196).
     """
     check_choice("estimate_law", "form", form, ("stationary", "low rank"))
+    signals = parameter("estimate_law", "signals", signals)
     if signals.ndim < 2 or len(signals) < 2:
         raise invalid("estimate_law", "signals", "at least two, (n, *shape)", tuple(signals.shape))
     check_finite("estimate_law", "signals", signals)

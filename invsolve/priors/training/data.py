@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from invsolve.core.arrays import from_array
+from invsolve.core.arrays import as_tensor, from_array, several
 from invsolve.core.validation import Shape, check_finite, check_int
 from invsolve.errors import FileError, invalid, invalid_type
 
@@ -119,9 +119,7 @@ class Signals(Finite):
     values: Tensor
 
     def __post_init__(self) -> None:
-        if not isinstance(self.values, Tensor) or not (self.values.is_floating_point() or self.values.is_complex()):
-            given = str(self.values.dtype) if isinstance(self.values, Tensor) else self.values
-            raise invalid_type("train", "data", "a real or complex tensor, a function, a file or a Source", given)
+        object.__setattr__(self, "values", _signals(self.values))
         if self.values.ndim < 2 or not len(self.values):
             raise invalid("train", "data", "of shape (n, *shape) with n >= 1", tuple(self.values.shape))
         check_finite("train", "data", self.values)
@@ -177,6 +175,7 @@ class Made(Source):
 
     def __post_init__(self) -> None:
         first = self.function([3], 0)
+        first = _signals(first) if several(first) else first
         if not isinstance(first, Tensor) or first.ndim < 2 or len(first) != 1:
             given = tuple(first.shape) if isinstance(first, Tensor) else first
             raise invalid_type("train", "data", "a function (numbers, seed) -> (n, *shape)", f"{given} for one number")
@@ -213,7 +212,7 @@ class Made(Source):
             )
 
     def read(self, numbers: Sequence[int], seed: int) -> Tensor:
-        values = self.function(list(numbers), seed)
+        values = _signals(self.function(list(numbers), seed))
         if tuple(values.shape) != (len(numbers), *self.shape):
             want = f"returning shape {(len(numbers), *self.shape)}"
             raise invalid("train", "data", want, tuple(values.shape))
@@ -300,7 +299,7 @@ def _opened(path: str | os.PathLike[str]) -> Any:
         except ImportError as error:
             raise FileError(f"train: {name!r} needs the package zarr: pip install zarr.") from error
         return contextlib.nullcontext(zarr.open_group(name, mode="r"))
-    raise FileError(f"train: {name!r} must end in .h5, .hdf5, .nc or .zarr.")
+    raise FileError(f"train: {name!r} must end in .npy, .h5, .hdf5, .nc or .zarr.")
 
 
 def as_source(data: object) -> Source:
@@ -309,15 +308,19 @@ def as_source(data: object) -> Source:
         if not isinstance(data, Finite) and getattr(data, "size", None) is not None:
             raise invalid_type("train", "data", "a Finite source if it has a size", data, "It says `at`, not `read`.")
         return data
-    if isinstance(data, Tensor):
-        return Signals(data)
+    if several(data) or (isinstance(data, (str, os.PathLike)) and os.fspath(data).endswith(".npy")):
+        return Signals(_signals(data))
     if isinstance(data, (str, os.PathLike)):
         return Stored(data)
     if callable(data):
         return Made(data)
-    advice = "torch.from_numpy(data).float()" if isinstance(data, np.ndarray) else ""
-    given = "an array of numpy" if advice else data
-    raise invalid_type("train", "data", "a tensor (n, *shape), a function, a file or a Source", given, advice)
+    expected = "a tensor or array (n, *shape), a function, a file or a Source"
+    raise invalid_type("train", "data", expected, data)
+
+
+def _signals(data: object) -> Tensor:
+    """Signals as tensors; in single precision, as networks are trained, unless they are tensors of another."""
+    return as_tensor("train", "data", data, dtype=torch.float32, device=torch.device("cpu"))
 
 
 def sample_of(source: Source, n: int, seed: int) -> Tensor:

@@ -20,7 +20,7 @@ from invsolve.core.files import write_or_warn
 from invsolve.core.fingerprint import fingerprint
 from invsolve.core.torch_state import in_defined_state
 from invsolve.core.validation import check_int, check_positive
-from invsolve.errors import invalid, invalid_type
+from invsolve.errors import invalid, invalid_type, on_interrupt
 from invsolve.priors.learned.files import save_prior
 from invsolve.priors.learned.network import NetworkPrior
 from invsolve.priors.networks import UNet, UNetConfig
@@ -151,7 +151,8 @@ def train(
     )
     if folder is not None:
         state.resume(folder, training.identity)
-    return training.run(stop_after)
+    with on_interrupt(training.interrupted):
+        return training.run(stop_after)
 
 
 @final
@@ -210,6 +211,15 @@ class _Training:
             self._log(bins, progress, images / (now - since), state.before + now - started)
         self._save(state.before + time.perf_counter() - started)
         return self._finished()
+
+    def interrupted(self) -> str:
+        """What is left of a training that the user ended, and how to go on."""
+        said = f"train: interrupted at step {self.state.step}"
+        if self.folder is None:
+            return f"{said}, and nothing was saved. With out= the same call would go on."
+        if not (self.folder / "state.safetensors").exists():
+            return f"{said}, and nothing was saved yet: it is every {self.options.save_every:g} s."
+        return f"{said}. {str(self.folder)!r} holds what was last saved: the same call goes on from there."
 
     def _one(self, signals: Tensor, rate: float) -> tuple[Tensor, Tensor]:
         """One step; the levels and losses of this process."""

@@ -153,8 +153,8 @@ def test_sampling_the_prior_by_its_denoiser(make):
         ({"means": torch.full((2, 2), math.nan, dtype=D)}, "`means` must be finite"),
         ({"covariances": torch.ones(2, 3, 3, dtype=D)}, "`covariances`"),
         ({"covariances": torch.tensor([[1.0, 2], [2, 1]], dtype=D)}, "`covariances`"),
-        ({"weights": [0.5, 0.5]}, "`weights` must be"),
-        ({"means": torch.zeros(2, 2)}, "precision|dtype|`"),
+        ({"weights": "equal"}, "`weights` must be numbers"),
+        ({"means": torch.zeros(2, 2) + 0j}, "`means` must be real, got torch.complex128"),
     ],
 )
 def test_refused(change, message):

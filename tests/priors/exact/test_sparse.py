@@ -138,7 +138,7 @@ def test_rows_do_not_see_each_other_and_maps_of_levels():
     [
         (lambda: Laplace(scale=0.0), "Laplace: `scale` must be positive"),
         (lambda: Laplace(scale=torch.tensor([1.0, -1.0])), "Laplace: `scale` must be positive, got -1.0"),
-        (lambda: Laplace(scale=torch.tensor([1, 2])), "Laplace: `scale` must be real floating point, got torch.int64"),
+        (lambda: Laplace(scale=torch.tensor([1j, 2])), "Laplace: `scale` must be real, got torch.complex64"),
         (lambda: Laplace(scale=torch.tensor([1.0, math.nan])), "Laplace: `scale` must be finite"),
         (lambda: SpikeSlab(weight=1.0, slab=1.0), "`weight` must be below 1"),
         (lambda: SpikeSlab(weight=0.5, slab=1.0, spike=-0.1), "`spike` must be non-negative"),

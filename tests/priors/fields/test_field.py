@@ -832,16 +832,6 @@ REFUSED = {
         InputTypeError,
         "`dtype` must be torch.float32 or torch.float64",
     ),
-    "mean precision": (
-        lambda: build(mean=ONES, dtype=F64),
-        InputTypeError,
-        "`mean` must be of precision torch.float64",
-    ),
-    "mean integer": (
-        lambda: build(mean=ONES.long()),
-        InputTypeError,
-        "`mean` must be of single or double.*int64.*float()",
-    ),
     "mean half": (lambda: build(mean=ONES.half()), InputTypeError, "`mean` must be of single or double precision"),
     "mean complex": (lambda: build(mean=1j * ONES), InputTypeError, "`mean` must be real for kind='real'"),
     "mean a complex number": (lambda: build(mean=1j), InputTypeError, "`mean` must be a real number"),
@@ -938,11 +928,6 @@ REFUSED = {
     ),
     "to half": (lambda: build().to(dtype=torch.float16), InputTypeError, "must be of single or double precision"),
     "level": (lambda: build().denoise(torch.ones(1, 4), -1.0), InputError, "`sigma` must be positive"),
-    "precision": (
-        lambda: build().denoise(torch.ones(1, 4, dtype=F64), 1.0),
-        InputTypeError,
-        "`x` must be of precision",
-    ),
 }
 
 

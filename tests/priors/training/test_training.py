@@ -34,7 +34,7 @@ from invsolve.priors.training import (
     train,
 )
 from invsolve.priors.training.command import _compiles, command
-from invsolve.priors.training.data import _order, split
+from invsolve.priors.training.data import _order, as_source, split
 from invsolve.priors.training.ema import WIDTHS, Snapshot, combine, exponent, update
 from invsolve.priors.training.heads import Heads
 from invsolve.priors.training.loss import Uncertainty, denoising_loss
@@ -406,11 +406,28 @@ def test_files_that_cannot_be(tmp_path):
             Stored(tmp_path / "a.zarr")
 
 
+def test_arrays_lists_and_npy_files_are_signals_in_single_precision(tmp_path):
+    values = np.random.default_rng(0).integers(0, 9, (4, 3))
+    np.save(tmp_path / "signals.npy", values)
+    expected = torch.tensor(values).float()
+    forms = (values, values.astype(float), values.tolist(), torch.tensor(values), tmp_path / "signals.npy")
+    for form in forms:
+        assert torch.equal(as_source(form).read(range(4), 0), as_source(expected).read(range(4), 0))
+    assert as_source(torch.tensor(values).double()).read([0], 0).dtype == torch.float64
+
+    def made(numbers, seed):
+        return np.stack([np.random.default_rng([seed, n]).standard_normal(3) for n in numbers])
+
+    assert torch.equal(as_source(made).read([5], 1), torch.tensor(made([5], 1)).float())
+
+
 @pytest.mark.parametrize(
     ("data", "error", "message"),
     [
         (3, InputTypeError, "a tensor"),
-        (torch.zeros(3, dtype=torch.int64), InputTypeError, "a real or complex tensor"),
+        ("signals.txt", FileError, "no file"),
+        ("signals.npy", FileError, "there is no file 'signals.npy'"),
+        ([["a"]], InputTypeError, "`data` must be numbers, in rows of one length"),
         (torch.zeros(3), InputError, r"\(n, \*shape\)"),
         (torch.full((2, 3), math.nan), InputError, "finite|NaN"),
         (lambda numbers, seed: rows(numbers), InputError, "the same, or a number further"),
@@ -420,7 +437,6 @@ def test_files_that_cannot_be(tmp_path):
         (lambda numbers, seed: normal(len(numbers), 3, seed=9 * seed + numbers[0]), InputError, "from its own number"),
         (lambda numbers, seed: torch.rand(len(numbers), 3), InputError, "same signals for the same numbers and seed"),
         (lambda numbers, seed: torch.full((1, 3), math.nan), InputError, "finite|NaN"),
-        (np.zeros((3, 3)), InputTypeError, "torch.from_numpy"),
         (Sized(), InputTypeError, "a Finite source"),
         (lambda numbers, seed: 3, InputTypeError, "a function"),
         (lambda numbers, seed: torch.zeros(2, 3), InputTypeError, "for one number"),
