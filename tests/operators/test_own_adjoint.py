@@ -229,7 +229,7 @@ def test_given_products_inside_a_function_of_torch():
         (dict(jvp=push, kind="black box"), InputError, "`jvp` must be given for kind='nonlinear' only"),
         (dict(adjoint=pull), InputError, "`adjoint` must be given for kind='linear' only.*Give vjp="),
     ],
-    ids=str,
+    ids=["vjp 3", "jvp x", "vjp linear", "jvp box", "adjoint"],
 )
 def test_refusals(options, error, words):
     with pytest.raises(error, match=words):
