@@ -19,6 +19,7 @@ from invsolve.core.validation import Shape, check_finite, check_kind, check_shap
 from invsolve.errors import invalid, invalid_type
 from invsolve.noise import Gaussian, Noise
 from invsolve.noise.convert import noise_for_data, refuse_impossible_data
+from invsolve.noise.rounding import drowned
 from invsolve.operators.base import LinearOperator, Operator
 from invsolve.operators.family import Family
 
@@ -35,7 +36,8 @@ class Problem(TextInNotebook, Defined):
     data : Tensor, ndarray, DataArray, list or path, shape (batch, *operator.out_shape) or (*operator.out_shape)
         The measurement y, finite, and possible under the noise: counts are whole numbers. Without a batch axis it is
         one measurement, and results have none either. The operator is cast to the precision of a tensor; numpy, xarray,
-        lists and the path of a .npy file are converted to that of the operator, float32 without one.
+        lists and the path of a .npy file are converted to that of the operator, float32 without one, or float64 where
+        the noise is smaller than 16 spacings of such numbers.
     noise : Noise or float
         An `iv.noise` model or a positive number, the std of Gaussian noise in the units of the data; for complex data
         per real component.
@@ -98,7 +100,7 @@ class Problem(TextInNotebook, Defined):
             )
         A = self.operator
         device = A.device or torch.device("cpu")
-        y = as_tensor(owner, y_name, self.data, dtype=A.dtype or torch.float32, device=device)
+        y = precise(owner, y_name, self.data, self.noise, dtype=A.dtype or torch.float32, device=device)
         batched = tuple(y.shape) != tuple(A.out_shape)
         y = y if batched else y[None]
         check_kind(owner, y_name, check_shape(owner, y_name, y, A.out_shape), A.out_kind)
@@ -251,6 +253,16 @@ class Problem(TextInNotebook, Defined):
                 "Use problem.gaussianised(clean), or problem.noise.residual(y, clean).",
             )
         return self.noise
+
+
+def precise(owner: str, name: str, value: object, noise: object, *, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Data as a tensor: arrays in ``dtype``, or in double precision where its rounding would drown the noise."""
+    if isinstance(value, Tensor) or dtype == torch.float64:
+        return as_tensor(owner, name, value, dtype=dtype, device=device)
+    wide = as_tensor(owner, name, value, dtype=torch.float64, device=device)
+    if drowned(noise, wide, dtype) is not None:
+        return wide
+    return wide.to(kind_dtype(dtype, "complex" if wide.is_complex() else "real"))
 
 
 def in_precision(A: Operator, dtype: torch.dtype) -> Operator:

@@ -84,10 +84,6 @@ CASES: dict[str, tuple[Callable[[], object], str]] = {
         ),
         "`y` must be complex, got torch.float32",
     ),
-    "y float64 with a float32 prior": (
-        lambda: go(data=y(dtype=torch.float64)),
-        "`y` must be of the prior's precision, torch.float32, got torch.float64",
-    ),
     "y a ragged list": (lambda: go(data=[[1.0], [2.0, 3.0]]), "`y` must be numbers, in rows of one length, got list"),
     "y a path": (lambda: go(data="y.npy"), "`y`: there is no file 'y.npy'"),
     "y a word": (lambda: go(data="y"), "`y` must be .* the path of a .npy file, got 'y'"),

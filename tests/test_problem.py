@@ -281,7 +281,7 @@ REFUSED = {
         InputError,
         r"`data` must be finite, got 1 NaN",
     ),
-    "overflow": (lambda: Problem(Square(), np.full((1, 3), 1e300), noise=0.1), InputError, r"must be finite, got 3"),
+    "overflow": (lambda: Problem(Square(), np.full((1, 3), 1e300), noise=1e299), InputError, r"must be finite, got 3"),
     "noise none": (lambda: problem(noise=None), InputTypeError, r"Problem: `noise` must be a positive number"),
     "noise zero": (lambda: problem(noise=0), InputError, r"Problem: `noise` must be positive, got 0.0"),
     "noise of other data": (lambda: problem(noise=torch.ones(7)), InputError, r"`noise.std` must be a number, or a"),

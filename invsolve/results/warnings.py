@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
 from invsolve.core.resampling import effective, normalised
@@ -13,6 +14,7 @@ from invsolve.strategies.diagnostics import Diagnostics
 _MISFIT = 5.0  # median chi^2 per datum above which the samples are said not to fit
 _HOPELESS, _FEW = 100.0, 0.01  # chi^2 that no posterior sample has (as of counts that are impossible), and the share
 # of samples with it that is mentioned
+_SPACINGS, _FEWEST_SPREAD = 8.0, 4  # of the numbers, that the posterior std must be; samples that tell
 _RESIDUAL = 1e-2  # relative residual of a guidance's linear solve that is mentioned
 _THIN, _FEWEST = 0.1, 1.5  # share and number of effective samples below which weights are mentioned
 
@@ -25,6 +27,22 @@ def fit_warnings(chi2: Tensor, info: Mapping[str, Tensor], *, stopped: bool = Fa
     power = _power(info)
     reached = chi2 if power is None else chi2[power.view(chi2.shape).nan_to_num(nan=1.0) >= 1]
     return (*(misfit(reached) if reached.numel() else ()), *shortfalls(info, stopped=stopped))
+
+
+def coarse(samples: Tensor, failed: Tensor) -> tuple[str, ...]:
+    """Whether samples ``(samples, items, *shape)`` spread by no more than a few spacings of their own numbers."""
+    good = samples[:, ~failed.any(0)]
+    if len(good) < _FEWEST_SPREAD or not good.numel():
+        return ()
+    std, size = good.std(0), good.mean(0).abs()
+    spacings = (std / (torch.finfo(std.dtype).eps * size))[std > 0]
+    if not spacings.numel() or (typical := float(spacings.median())) >= _SPACINGS:
+        return ()
+    name = str(std.dtype).removeprefix("torch.")
+    return (
+        f"the posterior std is as small as {typical:.2g} spacings of {name} numbers, and rounding adds as much: take "
+        "prior and data in float64, or the signal without its offset",
+    )
 
 
 def _power(info: Mapping[str, Tensor]) -> Tensor | None:

@@ -41,8 +41,7 @@ from invsolve.solving.validation import (
     checked_hierarchy,
     checked_model,
     checked_strategy,
-    derivative_warning,
-    filler_warning,
+    data_warnings,
     item_keys,
     level_warnings,
 )
@@ -84,9 +83,10 @@ def solve(
     A : Operator or Problem
         The forward operator, `iv.operators`; or the whole measurement, and then ``y`` is the prior.
     y : Tensor, numpy array, xarray.DataArray, list or path, shape (batch, *A.out_shape) or A.out_shape
-        The data, of the prior's precision and device; what is no tensor, such as counts in an array or a .npy file, is
-        converted, and so is ``A``. Without a batch axis results have none. NaN is refused: mark missing data with an
-        operator such as `iv.operators.Mask`.
+        The data. A tensor keeps its precision, which prior and ``A`` follow where it is the wider one; what is no
+        tensor, such as counts in an array or a .npy file, takes the prior's, or float64 where the noise would drown in
+        its rounding. Without a batch axis results have none. NaN is refused: mark missing data with an operator such
+        as `iv.operators.Mask`.
     prior : Prior
         Over the signals that A takes: ``prior.shape == A.in_shape``. A prior of a family (`iv.priors.Family`) has its
         unknown scalars inferred.
@@ -196,7 +196,7 @@ def solve(
         if spending is not None:
             chosen = affordable(chosen, *typical, how, len(unknowns.names), spending.left(), num_samples or FEWEST)
         check_units(*typical)
-        warnings = derivative_warning(*typical) + filler_warning(*typical) + level_warnings(typical[1], chosen)
+        warnings = data_warnings(*typical) + level_warnings(typical[1], chosen)
         whole = StrategySolver(prior=typical[1], strategy=chosen, chunk=chunk, reproducible=reproducible)
         inference = HyperparameterRequest(
             unknowns=unknowns,
@@ -223,7 +223,7 @@ def solve(
             repr(hierarchy),
             "Give a distribution, e.g. iv.noise.Gaussian(std=iv.LogNormal(median=0.1, factor=3)).",
         )
-    warnings = derivative_warning(problem, prior) + filler_warning(problem, prior)
+    warnings = data_warnings(problem, prior)
     request = SolveRequest(
         problem=problem,
         prior=prior,

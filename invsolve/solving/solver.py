@@ -17,7 +17,7 @@ from invsolve.results.assembly import assemble, failed_rows
 from invsolve.results.certificate import Certificate
 from invsolve.results.result import Result
 from invsolve.results.strategy_output import StrategyOutput
-from invsolve.results.warnings import fit_warnings, thinned
+from invsolve.results.warnings import coarse, fit_warnings, thinned
 from invsolve.solving.loop import DrawFactory, Over, never
 from invsolve.solving.request import SolveRequest, equally_weighted
 from invsolve.solving.validation import checked_strategy
@@ -87,6 +87,8 @@ class StrategySolver:
         num_samples, batch, weights = request.num_samples, len(request.problem.data), output.log_weights
         failed = failed_rows(output.samples, weights, self.prior)
         warnings += fit_warnings(torch.where(failed, torch.nan, output.chi2), output.info, stopped=output.stopped)
+        lead = (num_samples, batch)
+        warnings += coarse(output.samples.view(*lead, *output.samples.shape[1:]), failed.view(lead))
         if weights is not None:
             warnings += thinned(weights.view(num_samples, batch), failed.view(num_samples, batch))
             if not request.weighted:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from invsolve import strategies
-from invsolve.core.arrays import as_tensor, widened
+from invsolve.core.arrays import widened
 from invsolve.core.checkpoint import Checkpoint
 from invsolve.core.files import check_target
 from invsolve.core.random import item_key
@@ -19,12 +19,13 @@ from invsolve.core.validation import check_int, kind_dtype
 from invsolve.errors import OperatorError, UnsupportedError, invalid, invalid_type
 from invsolve.hyperparameters.request import Hierarchy
 from invsolve.noise import Poisson, PoissonTransmission, Quantised, Saturated
+from invsolve.noise.rounding import drowned
 from invsolve.operators.base import BlackBox, LinearOperator, Operator
 from invsolve.priors.base import Prior
 from invsolve.priors.capabilities import Learned
 from invsolve.priors.compatibility import check_pair, not_a_prior
 from invsolve.priors.inferred import linear_part
-from invsolve.problem import Problem, checked_problem, signal_dims
+from invsolve.problem import Problem, checked_problem, precise, signal_dims
 from invsolve.progress import as_progress
 from invsolve.solving.spending import Budget
 from invsolve.strategies.base import Strategy
@@ -63,12 +64,14 @@ def checked_model(A: Any, y: Any, prior: Any, noise: Any) -> tuple[Problem, Prio
             )
         check_pair("solve", A, prior)
         dims = signal_dims(A, y)
-        y = widened(as_tensor("solve", "y", y, dtype=prior.dtype, device=prior.device), prior.dtype)
+        y = widened(precise("solve", "y", y, noise, dtype=prior.dtype, device=prior.device), prior.dtype)
         problem = checked_problem("solve", A, y, noise=noise, dims=dims)
     check_pair("solve", problem.operator, prior)
     if widened(problem.data, prior.dtype) is not problem.data:
         problem = problem.to(dtype=prior.dtype)
     real = kind_dtype(problem.data.dtype, "real")
+    if real != prior.dtype:  # the data are the more precise ones
+        prior = prior.to(dtype=real)
     if real != prior.dtype:
         raise invalid_type(
             "solve",
@@ -186,6 +189,11 @@ def level_warnings(prior: Prior, strategy: Strategy) -> tuple[str, ...]:
     )
 
 
+def data_warnings(problem: Problem, prior: Prior) -> tuple[str, ...]:
+    """What is suspicious about operator and data, before anything is run."""
+    return derivative_warning(problem, prior) + filler_warning(problem, prior) + rounding_warning(problem)
+
+
 def derivative_warning(problem: Problem, prior: Prior) -> tuple[str, ...]:
     """One cheap test of every operator: wrong derivatives give finite, plausible, wrong posteriors."""
     with torch.no_grad():
@@ -261,6 +269,18 @@ def _zeros(zero: Tensor, observed: Tensor, data: Tensor, count: str, say: str) -
         where = f" ({' and '.join(lines)}{hint})" if lines else ""
         return (f"{number} of the {int(observed[row].sum())} data are exactly 0{where}: {count}. {say}",)
     return ()
+
+
+def rounding_warning(problem: Problem) -> tuple[str, ...]:
+    """Data whose numbers are so far apart that they cannot show the noise."""
+    share = drowned(problem.noise, problem.data, problem.data.real.dtype)
+    if share is None:
+        return ()
+    name = str(problem.data.real.dtype).removeprefix("torch.")
+    return (
+        f"the noise is as small as {16 / float(share):.2g} spacings of {name} numbers as large as the data, whose "
+        "rounding is taken for signal: give the data in float64 or, where they are, without their offset",
+    )
 
 
 def item_keys(item_ids: Any, batch: int) -> list[int]:
