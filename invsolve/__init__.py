@@ -32,7 +32,7 @@ if TYPE_CHECKING:  # imported where they are first used: the package must not co
     from invsolve import baselines, datasets, plotting, posterior_metrics, testing
     from invsolve.priors.density import log_density
     from invsolve.priors.density import log_density as log_likelihood
-    from invsolve.results.reading import load_result
+    from invsolve.solving.loading import load_result
 
 __all__ = [
     "Budget",
@@ -77,7 +77,7 @@ __all__ = [
 
 warm_up_mkl()  # at import, so that it comes before the first computation of most programs
 
-_LATER = {"load_result": "results.reading", "log_density": "priors.density"}
+_LATER = {"load_result": "solving.loading", "log_density": "priors.density"}
 _ALIASES = {"log_likelihood": "log_density"}  # old names
 _MODULES = ("baselines", "datasets", "plotting", "posterior_metrics", "testing")
 

@@ -7,6 +7,7 @@ data simulated from the prior, and of the solver, which is run again on data of 
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import replace
 from math import prod
 
@@ -18,11 +19,12 @@ from invsolve.diagnostics.prior_data_conflict import evidence_tests
 from invsolve.diagnostics.repeated_values import repeats_test
 from invsolve.diagnostics.report import LEVEL, Check, CheckReport, Measured, judge
 from invsolve.diagnostics.residuals import LOOKED_AT, sample_tests, unweighted
-from invsolve.diagnostics.resolve import SolveAgain
+from invsolve.diagnostics.resolve import Drawn, SolveAgain
 from invsolve.errors import invalid_type
 from invsolve.noise import Gaussian
 from invsolve.priors.base import Prior
 from invsolve.problem import Problem
+from invsolve.progress import NoProgress, Progress
 from invsolve.results.result import Result
 from invsolve.results.solver import Solver
 from invsolve.strategies.base import Strategy
@@ -35,7 +37,9 @@ _PARTICLES = 4 * REPLICATES  # of strategies that give weights
 
 
 @torch.no_grad()  # an operator may hold a network
-def check_result(result: Result, solver: Solver, *, solves: bool | None = None) -> CheckReport:
+def check_result(
+    result: Result, solver: Solver, *, solves: bool | None = None, progress: Progress | None = None
+) -> CheckReport:
     """The report of `Result.check`, with ``solver`` for what is solved again."""
     problem, prior = result.problem, result.prior
     if solves is not None and not isinstance(solves, bool):
@@ -52,7 +56,8 @@ def check_result(result: Result, solver: Solver, *, solves: bool | None = None) 
         if isinstance(problem.noise, Gaussian):
             closed = evidence_tests(problem, prior, seed=result.seed)
             found += [*repeats_test(problem), *closed]
-        more, notes = _by_replicates(result, solver, problem, prior, samples, bool(closed), solves)
+        meter = progress or NoProgress()
+        more, notes = _by_replicates(result, solver, problem, prior, samples, bool(closed), solves, meter)
         found += more
     elif len(samples):
         found += sample_tests(problem, prior, samples)
@@ -100,14 +105,20 @@ def _lighter(strategy: Strategy) -> Strategy:
 
 
 def _by_replicates(
-    result: Result, solver: Solver, problem: Problem, prior: Prior, samples: Tensor, closed: bool, solves: bool | None
+    result: Result,
+    solver: Solver,
+    problem: Problem,
+    prior: Prior,
+    samples: Tensor,
+    closed: bool,
+    solves: bool | None,
+    progress: Progress,
 ) -> tuple[list[Measured], list[str]]:
     """The tests that simulate and solve again, and what to say about those left out."""
     from invsolve.diagnostics.data_fission import can_split
     from invsolve.diagnostics.held_out import FOLDS, held_out_test
-    from invsolve.diagnostics.posterior_sbc import replicated_data_test, sizes
+    from invsolve.diagnostics.posterior_sbc import sizes
     from invsolve.diagnostics.prior_predictive import prior_predictive_test
-    from invsolve.diagnostics.split_data import split_data_test
 
     strategy = solver.strategy
     items = min(len(problem.data), _ITEMS if solves or result.nfe == 0 else 1)
@@ -134,8 +145,20 @@ def _by_replicates(
         solver=solver.using(strategy=_lighter(strategy)),
         seed=result.seed,
         particles=max(_PARTICLES, result.num_samples) if strategy.weighs else 0,
+        drawn=Drawn(progress=progress, total=asked),
     )
-    found = [*([] if closed else prior_predictive_test(again)), *(held_out_test(again) if folds else [])]
+    with closing(again.drawn):
+        found = [*([] if closed else prior_predictive_test(again)), *(held_out_test(again) if folds else [])]
+        return _on_splits(again, found, notes, samples[:, chosen] if len(samples) else samples, splits, weighted)
+
+
+def _on_splits(
+    again: SolveAgain, found: list[Measured], notes: list[str], samples: Tensor, splits: bool, weighted: bool
+) -> tuple[list[Measured], list[str]]:
+    """The tests on data that were split in two, or simulated from ``samples``, beside those ``found``."""
+    from invsolve.diagnostics.posterior_sbc import replicated_data_test
+    from invsolve.diagnostics.split_data import split_data_test
+
     if not splits:
         notes.append("no split and no replicated data: this noise has no known split into two measurements")
         return found, notes
@@ -143,5 +166,5 @@ def _by_replicates(
     if weighted:
         notes.append("no replicated data: ranks among weighted samples have no exact distribution")
     elif len(samples):
-        found += replicated_data_test(again, samples[:, chosen])
+        found += replicated_data_test(again, samples)
     return found, notes

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import final
 
 import torch
@@ -13,8 +13,29 @@ from invsolve.diagnostics.residuals import unweighted
 from invsolve.noise import Gaussian
 from invsolve.priors.base import Prior
 from invsolve.problem import Problem
+from invsolve.progress import NoProgress, Progress
 from invsolve.results.result import Result
 from invsolve.results.solver import Solver
+
+
+@final
+@dataclass(kw_only=True, eq=False)
+class Drawn:
+    """How many of the samples that are to be drawn are there, on a meter."""
+
+    progress: Progress
+    total: int
+    count: int = 0
+
+    def __post_init__(self) -> None:
+        self.progress.init(self.total)
+
+    def more(self, number: int) -> None:
+        self.count += number
+        self.progress.step(min(self.count, self.total), self.total)
+
+    def close(self) -> None:
+        self.progress.close()
 
 
 @final
@@ -31,6 +52,7 @@ class SolveAgain:
     solver: Solver
     seed: int
     particles: int = 0
+    drawn: Drawn = field(default_factory=lambda: Drawn(progress=NoProgress(), total=0))
 
     def posterior(self, problem: Problem, number: int, purpose: str) -> Tensor:
         """``number`` equally weighted posterior samples of every item, ``(number, items, *shape)``; NaN if failed."""
@@ -39,6 +61,7 @@ class SolveAgain:
             num_samples=max(number, self.particles),
             seed=item_key(f"check {purpose} {self.seed}"),
         )
+        self.drawn.more(number * len(problem.data))
         lead = (result.num_samples, len(problem.data))  # data without a batch axis are one item here
         samples = result.samples.view(*lead, *result.shape)
         if result.log_weights is None:

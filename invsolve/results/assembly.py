@@ -90,8 +90,7 @@ def assemble(
             "dtype": str(problem.data.dtype),
             "units": problem.units,
             **({"prior notes": list(prior.notes)} if prior.notes else {}),
-            # What `compare` tells the same data by.
-            **({"data": data_fingerprint(problem)} if output.info.log_evidence is not None or parameters else {}),
+            "data": data_fingerprint(problem),  # what `compare` and `load_result` tell the same data by
         },
         versions={"invsolve": _version(), "torch": torch.__version__, "python": platform.python_version()},
         info={k: v.view(lead) for k, v in output.info.items()},

@@ -18,7 +18,7 @@ from invsolve.errors import invalid
 from invsolve.gaussian.marginals import Marginals
 from invsolve.results.certificate import NOT_TESTED, Certificate
 from invsolve.results.consistency import check_fields
-from invsolve.results.solver import Solver
+from invsolve.results.solver import Solver, Source
 from invsolve.results.status import Status
 
 
@@ -49,6 +49,7 @@ class ResultFields(Defined):
     problem: Any = None  # not saved
     prior: Any = None  # not saved
     solver: Solver | None = None  # not saved
+    source: Source | None = None  # what it was derived from; not saved
     warnings: tuple[str, ...] = ()
     certificate: Certificate | None = None  # of strategy="auto"
     marginals: Marginals | None = None  # of a closed form: statistics are then its, and not those of the samples

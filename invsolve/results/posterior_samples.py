@@ -20,6 +20,7 @@ from invsolve.gaussian.marginals import Marginals
 from invsolve.results.consistency import finite_rows, part_of
 from invsolve.results.fields import ResultFields
 from invsolve.results.order_statistics import Interval, OrderStatistics
+from invsolve.results.solver import Source
 from invsolve.results.status import Status
 
 
@@ -220,6 +221,7 @@ class PosteriorSamples(ResultFields):
             problem=None,
             prior=None,
             solver=None,
+            source=self.source or Source(self),
             marginals=None,
             dims=None,
             units="",

@@ -49,26 +49,8 @@ _RUN: dict[str, type | tuple[type, ...]] = {  # what the attribute "run" must ho
 
 
 @in_defined_state
-def load_result(path: str | os.PathLike[str]) -> Result:
-    """Read a file of ``Result.save``: bit for bit, but for ``problem``, ``prior`` and ``solver``, which are None.
-
-    Other programs open the same files with ``xarray.open_dataset(path, engine="h5netcdf")``.
-
-    Parameters
-    ----------
-    path : str or path
-        The file.
-
-    Returns
-    -------
-    Result
-
-    Raises
-    ------
-    FileError
-        For a file that is missing, cut short, foreign or not what it claims to be; it says which. Nothing in a file is
-        ever run.
-    """
+def read_result(path: str | os.PathLike[str]) -> Result:
+    """See `iv.load_result`; FileError says what is wrong with a file."""
     import h5py
 
     name = os.fspath(path)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, final
 from torch import Tensor
 
 from invsolve.errors import UnsupportedError, on_interrupt
+from invsolve.progress import Progress, as_progress
 from invsolve.results.posterior_samples import PosteriorSamples
 from invsolve.strategies.base import Strategy
 
@@ -60,8 +61,8 @@ class Result(PosteriorSamples):
         posterior of one, with ``result[name].mean``, ``.std`` and ``.interval(0.9)`` as for the signal.
     layout : Layout, optional
         The parts of a packed signal; ``result[name]`` is the posterior of one.
-    problem, prior, solver : optional
-        What was solved, and what solved it, for `check`; not saved.
+    problem, prior, solver, source : optional
+        What was solved, what solved it, and the result that it was derived from, for `check`; not saved.
     warnings : tuple of str
         What a reader of the samples must know although every number is finite.
     certificate : Certificate, optional
@@ -154,12 +155,14 @@ class Result(PosteriorSamples):
 
         save_result(self, path)
 
-    def check(self, *, solves: bool | None = None) -> Any:
+    def check(self, *, solves: bool | None = None, progress: Progress | bool | None = None) -> Any:
         """Is *this* posterior right for *this* data? Tests of samples, data and solver, each with its power.
 
         Each test states what it measured and what it can detect, and fails at its share of 2 % false alarms over the
         whole report. Deterministic in ``seed``. With noise that is not Gaussian, tests that need its exact
-        distribution are left out and named in ``notes``; counts are split by thinning.
+        distribution are left out and named in ``notes``; counts are split by thinning. Where scalars were inferred,
+        samples are tested with the model of their own scalars. Of a derived result (``map``, a part) the one is tested
+        that it was made from.
 
         Parameters
         ----------
@@ -167,6 +170,8 @@ class Result(PosteriorSamples):
             Whether to simulate data and to solve again with the result's strategy: some 700 posterior samples an item
             for Gaussian priors, 1,800 for others. None: only where that is cheap, that is for priors whose denoiser is
             a closed form and up to 4,096 values of signal and data.
+        progress : Progress or bool, optional
+            A meter of `iv.progress` over the samples that are drawn again; True for a bar.
 
         Returns
         -------
@@ -176,12 +181,21 @@ class Result(PosteriorSamples):
         Raises
         ------
         UnsupportedError
-            Without problem and prior (a loaded or derived result).
+            Without problem and prior: of a result that was loaded without them, or derived from one that is gone.
         """
+        if self.source is not None:
+            found = self.source()
+            if found is None:
+                raise UnsupportedError(
+                    "Result.check: the result that this one was derived from is gone, and with it what was solved. "
+                    "Keep it, or call check() on it."
+                )
+            return found.check(solves=solves, progress=progress)
         if self.solver is None or self.problem is None or self.prior is None:
             raise UnsupportedError(
-                "Result.check: a loaded or derived result does not hold the problem, the prior and what solved it. "
-                "Call check() on what `solve` returned, before saving or mapping it."
+                "Result.check: a loaded result does not hold problem and prior. Say what was solved: "
+                "iv.load_result(path, problem=iv.Problem(A, y, noise), prior=prior)."
             )
+        meter = as_progress("Result.check", progress)
         with on_interrupt(lambda: "Result.check: interrupted; the result is as it was. solves=False takes less."):
-            return self.solver.check(self, solves=solves)
+            return self.solver.check(self, solves=solves, progress=meter)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, final
 
 from invsolve.core.random import DrawLike
 from invsolve.priors.base import Prior
 from invsolve.problem import Problem
+from invsolve.progress import Progress
 from invsolve.strategies.base import Strategy
 
 
@@ -39,5 +41,20 @@ class Solver(Protocol):
         ``keys``: of the items, whose random numbers they name; ``draws`` makes those of (items, samples) otherwise.
         """
 
-    def check(self, result: Any, *, solves: bool | None) -> Any:
+    def check(self, result: Any, *, solves: bool | None, progress: Progress) -> Any:
         """The report of `Result.check`."""
+
+
+@final
+class Source:
+    """The result that another one was derived from, as long as it is there: it is not kept alive, nor copied."""
+
+    def __init__(self, result: Any) -> None:
+        self._found = None if result is None else weakref.ref(result)
+
+    def __call__(self) -> Any:
+        """That result; None if it is gone."""
+        return None if self._found is None else self._found()
+
+    def __reduce__(self) -> tuple[type[Source], tuple[None]]:
+        return Source, (None,)

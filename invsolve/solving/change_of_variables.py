@@ -17,6 +17,7 @@ from invsolve.operators.base import Operator
 from invsolve.priors.base import Prior
 from invsolve.priors.inferred import as_inferred, increasing
 from invsolve.problem import Problem
+from invsolve.progress import Progress
 from invsolve.results.result import Result
 from invsolve.results.solver import Solver
 from invsolve.solving.validation import check_units
@@ -63,6 +64,7 @@ class ChangeOfVariables:
             solver=None if found.solver is None else MappedSolver(change=self, inner=found.solver, found=found),
             settings={**found.settings, "operator": repr(problem.operator), "prior": repr(prior)},
             layout=getattr(prior, "layout", None),
+            source=None,
         )
 
 
@@ -105,7 +107,7 @@ class MappedSolver:
         found: Result = self.inner.draw(change.problem, num_samples=num_samples, seed=seed, keys=keys, draws=draws)
         return change.back(found)
 
-    def check(self, result: Result, *, solves: bool | None = None) -> Any:
+    def check(self, result: Result, *, solves: bool | None, progress: Progress) -> Any:
         """See `Result.check`: on the samples of u."""
         assert self.found is not None  # `using` makes a solver of other results, which are not checked
-        return self.inner.check(self.found, solves=solves)
+        return self.inner.check(self.found, solves=solves, progress=progress)

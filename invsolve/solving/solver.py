@@ -12,7 +12,7 @@ from invsolve.core.random import DrawLike, Draws
 from invsolve.gaussian.marginals import Marginals
 from invsolve.priors.base import Prior
 from invsolve.problem import Problem
-from invsolve.progress import NoProgress
+from invsolve.progress import NoProgress, Progress
 from invsolve.results.assembly import assemble, failed_rows
 from invsolve.results.certificate import Certificate
 from invsolve.results.result import Result
@@ -108,14 +108,14 @@ class StrategySolver:
             marginals=marginals,
         )
 
-    def check(self, result: Result, *, solves: bool | None = None) -> CheckReport:
+    def check(self, result: Result, *, solves: bool | None, progress: Progress) -> CheckReport:
         """See `Result.check`."""
         from invsolve.diagnostics.check_result import check_result
         from invsolve.solving.check_inferred import check_inferred
 
         if result.parameters:
             return check_inferred(result)
-        return check_result(result, self, solves=solves)
+        return check_result(result, self, solves=solves, progress=progress)
 
 
 def keyed(seed: int, keys: Sequence[int], device: torch.device) -> DrawFactory:
