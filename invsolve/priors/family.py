@@ -55,7 +55,7 @@ class Family(Prior):
     ...     return iv.priors.GaussianFieldPrior(shape=(32,), spectrum=iv.priors.Matern(std=1.0, length=length))
     >>> family = iv.priors.Family(field, length=iv.LogUniform(low=0.05, high=1.0))
     >>> family.at(length=0.2)
-    GaussianFieldPrior(shape=(32,), real, scale=2.574)
+    GaussianFieldPrior(shape=(32,), real, scale=2.718)
     """
 
     make: Callable[..., Prior]

@@ -154,7 +154,7 @@ def test_the_table_of_a_result_is_by_name(items):
         assert f"rate [1/s]{f', item {item}' if items else ''}: {words}" in text
         assert words in result._repr_html_()
     few = iv.solve(A, y, prior, noise=0.1, strategy=chains, num_samples=4).summary()
-    assert "rate [1/s]" in few and "interval" not in few
+    assert "rate [1/s]" in few and "90% interval" not in few
 
 
 def test_rows_that_failed_are_left_out_of_the_statistics_of_a_number():

@@ -16,10 +16,10 @@ def measured(items, seed=0):
 
 
 def test_right_models_pass():
-    """Twelve data sets of one item each: false alarms have a probability of 2 % each, three of them of 0.2 %."""
-    y = measured(12)
-    reports = [iv.solve(A, y[k], PRIOR, noise=NOISE, num_samples=8, seed=k).check() for k in range(12)]
-    assert sum(not report.passed for report in reports) <= 2
+    """Five data sets of one item each: false alarms have a probability of 2 % each, two of them of 0.4 %."""
+    y = measured(5)
+    reports = [iv.solve(A, y[k], PRIOR, noise=NOISE, num_samples=8, seed=k).check() for k in range(5)]
+    assert sum(not report.passed for report in reports) <= 1
     assert {c.name for c in reports[0].checks} >= {"noise level", "structure", "evidence", "sensors", "operator"}
     assert "noise.std vary from sample to sample" in str(reports[0])
 

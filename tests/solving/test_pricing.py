@@ -201,7 +201,9 @@ def test_a_checkpoint_is_found_again_beside_a_budget_of_seconds(tmp_path):
     options = {"noise": 0.3, "num_samples": 4, "budget": 0.3, "checkpoint": tmp_path / "c"}
     first, again = (iv.solve(A, torch.zeros(N, dtype=D), PRIOR, **options) for _ in range(2))
     assert torch.equal(first.samples, again.samples)
-    assert first.certificate.attempts[0].strategy == "NoiseMCMC(chains=4096)"  # the usual ones, that stop when it ends
+    assert first.certificate.attempts[0].strategy.startswith(
+        "NoiseMCMC(chains=4096,"
+    )  # the usual ones, that stop when it ends
 
 
 def test_what_only_one_of_two_strategies_says_is_no_shortfall():

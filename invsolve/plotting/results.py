@@ -1,4 +1,4 @@
-"""Figures of results: drawn on matplotlib's Figure objects, without pyplot and its global state."""
+"""Figures of signals: images, lines and single numbers, beside the truth where it is known."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from invsolve.core.arrays import as_tensor
 from invsolve.core.figures import SMALL_FONTS, Array, as_array, colour_limits, colour_top, show_image
 from invsolve.core.validation import check_choice, check_int
 from invsolve.errors import invalid, invalid_type
+from invsolve.plotting.parameters import few_numbers, plot_parameters
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -67,8 +68,8 @@ def plot_result(
     """Figure of one item of a result, beside the truth if it is given.
 
     Axes of length 1 are dropped. No axis left: a histogram. One: mean, rank interval, a few samples. Two: images of
-    mean, standard deviation, two samples, truth and error |mean - truth|, intensities on one scale and spread and error
-    on another. More: the central slice along the leading axes.
+    mean, two samples and truth on one scale, standard deviation and error |mean - truth| on scales of their own. More:
+    the central slice along the leading axes. Named numbers: `plot_parameters`.
 
     Parameters
     ----------
@@ -108,6 +109,8 @@ def plot_result(
 
     with matplotlib.rc_context(SMALL_FONTS):
         kept = sum(n > 1 for n in result.shape)
+        if panels is None and truth is None and few_numbers(result):
+            return plot_parameters(result, item=item)  # type: ignore[arg-type]
         if kept >= 2:
             return _plot_images(result, item, truth, good, panels, part)
         draw = _plot_line if kept == 1 else _plot_number
@@ -314,12 +317,8 @@ def _plot_images(
     scales = {
         "intensity": ("twilight" if phase else "gray", low, high),
         "std": ("magma", 0.0, colour_top(spread[0][1])),
-        "error": ("magma", 0.0, colour_top(*(image for _, image in spread))),
+        "error": ("magma", 0.0, colour_top(spread[-1][1])),
     }
-    if not phase:  # on one scale, error and std can be compared by eye; a phase in radians cannot
-        scales["std"] = scales["error"]
-    elif truth is not None:
-        scales["error"] = ("magma", 0.0, colour_top(spread[1][1]))
     named = {name: (image, "intensity") for name, image in intensity} | {"std": (spread[0][1], "std")}
     named |= {name: (image, "error") for name, image in spread[1:]}
     if panels is not None:
@@ -336,7 +335,7 @@ def _plot_images(
 def _new_image_figure(
     result: Drawable, item: int, named: Mapping[str, tuple[Array, str]], scales: Mapping[str, Scale], part: str
 ) -> Figure:
-    """Columns of intensities with one colour bar, then one column of spread with its own."""
+    """Columns of intensities with one colour bar, then a column of std and error with one each."""
     from invsolve.core.notebook_figure import NotebookFigure
 
     images = [name for name, (_, scale) in named.items() if scale == "intensity"]
@@ -355,13 +354,9 @@ def _new_image_figure(
         mesh = show_image(ax, named[name][0], name, *scales["intensity"])
     bar = figure.colorbar(mesh, ax=list(grid[:, :columns].flat), fraction=0.05, pad=0.01, aspect=25 * rows)
     bar.set_label("phase, rad" if part == "phase" else result.units)
-    shared = len({scales[named[name][1]] for name in spreads}) == 1
     for ax, name in zip(grid[:, columns], spreads, strict=True):
         mesh = show_image(ax, named[name][0], name, *scales[named[name][1]])
-        if not shared:
-            figure.colorbar(mesh, ax=ax, fraction=0.05, pad=0.03)
-    if shared:
-        figure.colorbar(mesh, ax=list(grid[:, columns]), fraction=0.05, pad=0.03, aspect=25 * rows)
+        figure.colorbar(mesh, ax=ax, fraction=0.05, pad=0.03)
     words = [result.strategy, part]
     if result.batched and result.samples.shape[1] > 1:
         words.append(f"item {item}")

@@ -1,0 +1,6 @@
+"""Figures of results: drawn on matplotlib's Figure objects, without pyplot and its global state."""
+
+from invsolve.plotting.parameters import plot_parameters
+from invsolve.plotting.results import central_image, comparison_figure, plot_result
+
+__all__ = ["central_image", "comparison_figure", "plot_parameters", "plot_result"]
