@@ -136,6 +136,22 @@ class Result(PosteriorSamples):
 
         return to_xarray(self).copy(deep=True)
 
+    def to_inferencedata(self) -> Any:
+        """The samples as an ``arviz.InferenceData``, for ArviZ's summaries and plots; it takes ``invsolve[diagnostics]``.
+
+        The group "posterior" has the named parts of the signal (or "x", its axes by name) and the inferred scalars,
+        with dims "chain" and "draw": one chain, because samples are draws that do not follow from each other, whatever
+        made them. What is said of convergence is in `info` and `certificate`, not in R-hat of this chain.
+
+        Raises
+        ------
+        UnsupportedError
+            Without ArviZ, or for samples with weights.
+        """
+        from invsolve.results.inferencedata import to_inferencedata
+
+        return to_inferencedata(self)
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a NetCDF file, atomically; `iv.load_result` reads it back bit for bit (not problem and prior).
 

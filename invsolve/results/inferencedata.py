@@ -1,0 +1,53 @@
+"""Samples for ArviZ: numbers and signals by name, with the dims chain and draw that its diagnostics expect."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from invsolve.errors import UnsupportedError
+from invsolve.results.names import axis_names
+from invsolve.results.posterior_samples import PosteriorSamples
+
+
+def to_inferencedata(result: PosteriorSamples) -> Any:
+    """See `Result.to_inferencedata`."""
+    try:
+        import arviz
+    except ImportError as error:
+        raise UnsupportedError(
+            "Result.to_inferencedata: it takes ArviZ, which is not installed: pip install 'invsolve[diagnostics]'."
+        ) from error
+    if result.log_weights is not None:
+        raise UnsupportedError(
+            "Result.to_inferencedata: ArviZ knows no weights. Solve without weighted=True, whose samples are draws."
+        )
+    variables, dims = variables_of(result)
+    return arviz.from_dict(posterior=variables, dims=dims, attrs={"strategy": result.strategy})
+
+
+def variables_of(result: PosteriorSamples) -> tuple[dict[str, Any], dict[str, list[str]]]:
+    """Arrays ``(chain, draw, [item,] ...)`` by name, and the names of what follows chain and draw.
+
+    Samples that failed for any item are left out.
+    """
+    good = ~(result.failed.any(1) if result.batched else result.failed)
+    lead = ["item"] if result.batched else []
+
+    def array(value: Tensor) -> Any:
+        return np.asarray(value[good].detach().cpu().resolve_conj().numpy())[None]
+
+    parts = [] if result.layout is None else [part.name for part in result.layout.parts]
+    signals = {name: result[name].samples for name in parts} or {"x": result.samples}
+    variables = {name: array(value) for name, value in signals.items()}
+    dims = {
+        name: [*lead, *(f"{name}_{i}" for i in range(value.ndim - 1 - len(lead)))] for name, value in signals.items()
+    }
+    if not parts:
+        own = result.dims or [f"axis_{i}" for i in range(len(result.shape))]
+        dims["x"] = [*lead, *axis_names(own, {"chain", "draw", "item", "x"})]
+    for name, value in result.parameters.items():
+        variables[name], dims[name] = array(value), list(lead)
+    return variables, dims
