@@ -42,9 +42,7 @@ def variables_of(result: PosteriorSamples) -> tuple[dict[str, Any], dict[str, li
     parts = [] if result.layout is None else [part.name for part in result.layout.parts]
     signals = {name: result[name].samples for name in parts} or {"x": result.samples}
     variables = {name: array(value) for name, value in signals.items()}
-    dims = {
-        name: [*lead, *(f"{name}_{i}" for i in range(value.ndim - 1 - len(lead)))] for name, value in signals.items()
-    }
+    dims = {n: [*lead, *(f"{n}_{i}" for i in range(v.ndim - 1 - len(lead)))] for n, v in signals.items()}
     if not parts:
         own = result.dims or [f"axis_{i}" for i in range(len(result.shape))]
         dims["x"] = [*lead, *axis_names(own, {"chain", "draw", "item", "x"})]

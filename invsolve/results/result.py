@@ -137,7 +137,7 @@ class Result(PosteriorSamples):
         return to_xarray(self).copy(deep=True)
 
     def to_inferencedata(self) -> Any:
-        """The samples as an ``arviz.InferenceData``, for ArviZ's summaries and plots; it takes ``invsolve[diagnostics]``.
+        """The samples as an ``arviz.InferenceData``; ArviZ comes with ``invsolve[diagnostics]``.
 
         The group "posterior" has the named parts of the signal (or "x", its axes by name) and the inferred scalars,
         with dims "chain" and "draw": one chain, because samples are draws that do not follow from each other, whatever
