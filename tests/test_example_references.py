@@ -146,3 +146,28 @@ def test_lotka_volterra():
     agrees(result.samples, *lotka_volterra_by_importance(example, result.samples))
     for i, name in enumerate(example.TRUTH):
         assert torch.equal(result[name].samples, result.samples[:, i])
+
+
+def test_heat():
+    """Against the dense formula: the solver's matrix is that of identity columns, the covariance that of the field."""
+    example = module("heat")
+    unit = torch.eye(example.N, dtype=F64)
+    H = example.readings(unit).mT
+    root = example.prior.transport(unit)[0] - example.prior.mean
+    C = root.mT @ root
+    gain = C @ H.mT @ torch.linalg.inv(H @ C @ H.mT + example.NOISE**2 * torch.eye(len(H), dtype=F64))
+    std = (C - gain @ H @ C).diagonal().sqrt()
+    result = iv.solve(example.A, example.y, example.prior, noise=example.NOISE, budget=60)
+    assert float(((result.mean - gain @ example.y) / std).abs().max()) < 1e-8
+    assert float((result.std / std - 1).abs().max()) < 1e-8
+
+
+def test_the_adjoint_of_darcy_is_that_of_its_solver():
+    """The derivative of the pressures along a direction, by differences of the solver alone, without torch."""
+    example = module("darcy")
+    rng = np.random.default_rng(0)
+    logs, along = 0.5 * rng.standard_normal((2, example.N, example.N))
+    weight = rng.standard_normal(len(example.WELLS))
+    step = 1e-5
+    slope = (example.pressure(logs + step * along) - example.pressure(logs - step * along)) @ weight / (2 * step)
+    assert float((example.adjoint(logs, weight) * along).sum()) == pytest.approx(slope, rel=1e-6)

@@ -20,8 +20,8 @@ def run(path: Path, *arguments: str, folder: Path) -> subprocess.CompletedProces
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
 
 
-def test_the_three_examples_are_there():
-    assert {"deblur_photo", "inpaint_field_xarray", "mri_slice"} <= {path.stem for path in EXAMPLES}
+def test_the_examples_are_there():
+    assert {"deblur_photo", "inpaint_field_xarray", "mri_slice", "darcy", "heat", "spectrum"} <= {path.stem for path in EXAMPLES}
 
 
 @pytest.mark.slow
