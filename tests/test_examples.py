@@ -21,7 +21,9 @@ def run(path: Path, *arguments: str, folder: Path) -> subprocess.CompletedProces
 
 
 def test_the_examples_are_there():
-    assert {"deblur_photo", "inpaint_field_xarray", "mri_slice", "darcy", "heat", "spectrum"} <= {path.stem for path in EXAMPLES}
+    assert {"deblur_photo", "inpaint_field_xarray", "mri_slice", "darcy", "heat", "spectrum"} <= {
+        path.stem for path in EXAMPLES
+    }
 
 
 @pytest.mark.slow

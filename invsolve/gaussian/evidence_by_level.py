@@ -35,8 +35,11 @@ from invsolve.problem import Problem
 
 _SIDE = 2304  # of a block: some seconds
 _ROWS = 256  # of products at once
+# Nothing is compared in the norm of K^T K, in which one strong mode (an offset that is not known) hides all others:
+# modes are compared without the prior's variances, matrices in units of their diagonals, products with the noise.
 _SAME = 1e-9  # relative: products in float64 that differ by less are equal
 _SAME_ROUNDED = 1e-6  # of priors whose variances were rounded to single precision
+_UNSEEN = 1e-3  # of the noise's variance: a difference of two matrices of data
 
 
 @final
@@ -51,6 +54,7 @@ class EvidenceByLevel:
     count: Tensor  # (items,) real data that exist
     ends: Tensor  # (items,) |G^-1/2 y| + |G^-1/2 A mean|
     spread: float  # of the prior: the largest variance of a mode times |G^-1/2 A S|^2
+    apart: float = 0.0  # how far (Frobenius norm) the matrix is from the one that was decomposed
 
     def at(self, s: float) -> Evidence:
         """Log p(y) ``(items,)``, and a bound of what rounding may change in it."""
@@ -69,18 +73,25 @@ class EvidenceByLevel:
             left=left.clamp_min(0).sqrt(),
             terms=peak.abs() + 2 * self.count + size + log_det.sum(),
         )
+        se = se + 0.5 * self.apart / s**2 * (len(ratio) ** 0.5 + left.clamp_min(0))
         return Evidence(peak - 0.5 * (size - shift) - 0.5 * log_det.sum(), se)
 
 
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Factors:
-    """``K^T K`` (or ``K K^T``) in its eigenbasis; ``image``: its product with a fixed probe, which tells it."""
+    """``K^T K`` (or ``K K^T``) in its eigenbasis.
+
+    ``image``: the product of ``B^T B`` (or ``K K^T``) with a fixed probe, which tells it, and ``variances`` (n,) of the
+    modes.
+    """
 
     image: Tensor
+    variances: Tensor
     values: Tensor  # (r,), those of the blocks one after the other
     blocks: tuple[tuple[Tensor, Tensor | None], ...]  # indices, and eigenvectors as columns; None: the modes themselves
     on_data: bool  # K K^T
+    apart: float = 0.0  # from the matrix whose eigenbasis it is: see `EvidenceByLevel`
 
     @property
     def numbers(self) -> int:
@@ -133,6 +144,10 @@ class _Gram:
         """``K^T K u`` for modes ``(rows, n)``."""
         return torch.cat([self.root * to_real(self.system.normal(self._modes(self.root * p))) for p in _parts(u)])
 
+    def unscaled(self, u: Tensor) -> Tensor:
+        """``B^T B u``: without the variances of the modes."""
+        return torch.cat([to_real(self.system.normal(self._modes(p))) for p in _parts(u)])
+
     def outer(self, w: Tensor) -> Tensor:
         """``K K^T w`` for data ``(rows, m)``."""
         parts = (self.system.forward(self._modes(self.root * self.back(p))) for p in _parts(w))
@@ -152,19 +167,21 @@ class _Gram:
         on_data = m < min(n, _SIDE)
         product, n = (self.outer, m) if on_data else (self.normal, n)
         probes = torch.randint(2, (2, n), generator=torch.Generator().manual_seed(0), device="cpu").to(self.root)
-        probes = 2 * probes - 1
-        image, every = product(probes), torch.arange(n, device=self.root.device)
+        probes, variances = 2 * probes - 1, self.root.square()
+        image = self.outer(probes) if on_data else self.unscaled(probes)
+        every = torch.arange(n, device=self.root.device)
         for other in like:
-            if other.on_data == on_data and (scale := _multiple(image, other.image)) is not None:
-                return replace(other, image=image, values=other.values * scale)
+            if other.on_data == on_data and (found := _multiple(image, variances, other)) is not None:
+                scale, apart = found
+                return replace(other, image=image, variances=variances, values=other.values * scale, apart=apart)
         if not on_data and _equal(image[0] * probes[0] * probes[1], image[1]):
-            values = (image[0] * probes[0]).clamp_min(0)
-            return Factors(image=image, values=values, blocks=((every, None),), on_data=False)
+            values = (variances * image[0] * probes[0]).clamp_min(0)
+            return Factors(image=image, variances=variances, values=values, blocks=((every, None),), on_data=False)
         parts = [every] if on_data else self._mirrored(probes[0])
         if max(len(part) for part in parts) > _SIDE:
             return None
         values_, blocks = _decomposed(parts, _matrices(product, n, parts), None if on_data else self._swap())
-        return Factors(image=image, values=values_.clamp_min(0), blocks=blocks, on_data=on_data)
+        return Factors(image=image, variances=variances, values=values_.clamp_min(0), blocks=blocks, on_data=on_data)
 
     def _mirrored(self, probe: Tensor) -> list[Tensor]:
         """The modes by their symmetry about the middle of every axis along which even and odd ones do not mix."""
@@ -173,7 +190,7 @@ class _Gram:
         for axis, of_modes in enumerate(odd):
             which = of_modes.flatten().to(label.device)
             which = which if self.signal_complex is None else which.repeat_interleave(2)
-            image = self.normal(torch.where(which, 0.0, probe)[None])[0]
+            image = self.unscaled(torch.where(which, 0.0, probe)[None])[0]
             if float(image[which].norm()) <= _SAME * float(image.norm()):
                 label += which.long() << axis
         return [(label == k).nonzero()[:, 0] for k in sorted(set(label.tolist()))]
@@ -203,6 +220,7 @@ class _Gram:
             count=problem.num_data.double(),
             ends=data.norm(dim=1) + (data - white).norm(dim=1),
             spread=float(self.law.variances.max()) * self.trace,
+            apart=factors.apart,
         )
 
 
@@ -214,10 +232,26 @@ def _equal(a: Tensor, b: Tensor, within: float = _SAME) -> bool:
     return float((a - b).norm()) <= within * float(b.norm())
 
 
-def _multiple(image: Tensor, other: Tensor) -> float | None:
-    """The number c > 0 with ``image = c other``."""
-    scale = float((image * other).sum() / other.square().sum().clamp_min(1e-300))
-    return scale if scale > 0 and _equal(scale * other, image, _SAME_ROUNDED) else None
+def _alike(a: Tensor, b: Tensor) -> bool:
+    """Whether two symmetric matrices are equal in units of their diagonals: no strong mode hides the others."""
+    size = b.diagonal()
+    root = torch.where(size > 0, size, 1.0).rsqrt()  # of a mode that is not there the row is zero, too
+    return _equal(root[:, None] * a * root, root[:, None] * b * root)
+
+
+def _multiple(image: Tensor, variances: Tensor, other: Factors) -> tuple[float, float] | None:
+    """The number c > 0 that makes the matrix of ``other`` this one, and how far they are apart; None if none does."""
+    scale = float((image * other.image).sum() / other.image.square().sum().clamp_min(1e-300))
+    if not scale > 0 or not _equal(scale * other.image, image, _SAME_ROUNDED):
+        return None
+    if other.on_data:
+        apart = float((image - scale * other.image).norm(dim=1).max())
+        return (scale, apart) if apart * image.shape[1] ** 0.5 <= _UNSEEN else None
+    # The same operator in the same modes: the variances decide, every one of them.
+    strongest = int(variances.argmax())
+    ratio = float(variances[strongest] / other.variances[strongest].clamp_min(1e-300))
+    gap = (variances - ratio * other.variances).abs()
+    return (scale * ratio, 0.0) if bool((gap <= _SAME_ROUNDED * variances).all()) else None
 
 
 def _matrices(product: Callable[[Tensor], Tensor], n: int, parts: list[Tensor]) -> list[Tensor]:
@@ -244,11 +278,11 @@ def _decomposed(
     for part, matrix in zip(parts, matrices, strict=True):
         order = matrix.diagonal().argsort(descending=True)
         part, matrix = part[order], matrix[order][:, order]
-        if _equal(torch.diag(matrix.diagonal()), matrix):
+        if _alike(torch.diag(matrix.diagonal()), matrix):
             values.append(matrix.diagonal())
             blocks.append((part, None))
             continue
-        known = next((d for d in done if d[0].shape == matrix.shape and _equal(d[0], matrix)), None)
+        known = next((d for d in done if d[0].shape == matrix.shape and _alike(d[0], matrix)), None)
         if known is None:
             known = (matrix, *_eigen(part, matrix, swap))
             done.append(known)
@@ -263,7 +297,7 @@ def _eigen(part: Tensor, matrix: Tensor, swap: Tensor | None) -> tuple[Tensor, T
         place = torch.zeros(len(swap), dtype=torch.int64, device=part.device)
         place[part] = torch.arange(len(part), device=part.device)
         other = place[swap[part]]
-        if _equal(matrix[other][:, other], matrix):
+        if _alike(matrix[other][:, other], matrix):
             own = torch.arange(len(part), device=part.device)
             a, b, fixed = own[own < other], other[own < other], own[own == other]
             same, crossed, side = matrix[a][:, a], matrix[a][:, b], math.sqrt(2) * matrix[a][:, fixed]

@@ -33,6 +33,7 @@ HIDDEN = "mass that a scan could not rule out, relative to what was found"
 RHAT_TEST = "split R-hat of the scalars"
 ESS = "effective sample size of the scalars, over sweeps"
 _HIDDEN = 0.05
+_FEW_CHAINS = 4  # that say nothing of how well scalars mix
 
 
 @final
@@ -133,6 +134,10 @@ def of_chains(trace: Sequence[Tensor], batch: int, slow: Sequence[str], strategy
     good, wrong = worst <= RHAT, []
     if not bool(good.all()):
         wrong.append(f"{RHAT_TEST} {tests[RHAT_TEST]:.3g} after {sweeps}, {RHAT:g} is asked: give a larger budget")
+    if not bool((error <= MEAN_ERROR).all()) or chains < _FEW_CHAINS:
+        good = good & (error <= MEAN_ERROR) & (chains >= _FEW_CHAINS)
+        known = f"mean of the scalars known to {float(error.max()):.2g} posterior std" if chains > 1 else "one chain"
+        wrong.append(f"{known} from {chains} chain{'s' if chains > 1 else ''}: raise num_samples")
     if slow:
         good = good & False
         wrong.append(f"scalars that move slowly after {sweeps}")

@@ -18,14 +18,14 @@ def drowned(noise: object, y: Tensor, dtype: torch.dtype) -> Tensor | None:
     """
     std = noise
     if isinstance(noise, Gaussian):
-        std = noise.std if noise.covariance is None else noise.covariance.diagonal().sqrt().view(y.shape[1:])
+        std = noise.std if noise.covariance is None else noise.covariance.diagonal().sqrt()
     if isinstance(std, Distribution):
         std = float(std.transport(torch.zeros(1, dtype=torch.float64, device="cpu")))
     if not isinstance(std, (int, float, Tensor)) or isinstance(std, bool):
         return None
     wide = torch.as_tensor(std, dtype=torch.float64, device=y.device)
-    if not bool((wide > 0).all()):
+    if not bool((wide > 0).all()) or not y.numel() or not wide.numel():
         return None  # refused elsewhere
-    share = (_SPACINGS * torch.finfo(dtype).eps * y.abs().double() / wide).nan_to_num(0.0)
-    worst = share.max() if share.numel() else share.sum()
+    # Data of any size and the smallest std: shapes are not looked at here, and are not known to fit yet.
+    worst = _SPACINGS * torch.finfo(dtype).eps * y.abs().double().nan_to_num(0.0, 0.0, 0.0).max() / wide.min()
     return worst if bool(worst > 1) else None

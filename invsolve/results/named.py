@@ -7,6 +7,7 @@ import torch
 from invsolve.results.posterior_samples import PosteriorSamples
 
 _LEVEL = 0.9
+_NEEDED = round(2 / (1 - _LEVEL))  # samples and one: 19 carry it
 _ITEMS = 8  # items whose rows are shown
 
 
@@ -25,7 +26,8 @@ def named_rows(result: PosteriorSamples) -> list[tuple[str, str]]:
         posterior = result[part.name]
         mean, std = posterior.mean.view(-1), posterior.std.view(-1)
         good = int((~posterior.failed).sum(0).min())
-        known = good + 1 >= 2 / (1 - _LEVEL) and bool((posterior.ess + 1 >= 2 / (1 - _LEVEL)).all())
+        known = good + 1 >= _NEEDED and bool((posterior.ess + 1 >= _NEEDED).all())
+        known = known or "quantile" in posterior.exact_statistics
         ends = [posterior.quantile(q).view(-1) for q in ((1 - _LEVEL) / 2, (1 + _LEVEL) / 2)] if known else []
         for item in range(min(items, _ITEMS)):
             name = part.name + (f" [{part.unit}]" if part.unit else "") + (f", item {item}" if items > 1 else "")

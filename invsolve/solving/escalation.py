@@ -15,19 +15,31 @@ from invsolve.results.certificate import Attempt, Certificate, judged
 from invsolve.results.strategy_output import StrategyOutput
 from invsolve.solving.best import ERROR, BestSoFar, misfit, power
 from invsolve.solving.loop import never
-from invsolve.solving.pricing import expected_rows, fitted, lengthening, price, rows_at_the_end, shortest, smaller
+from invsolve.solving.pricing import (
+    TRIAL_STEPS,
+    expected_rows,
+    fitted,
+    lengthening,
+    price,
+    rows_at_the_end,
+    shortest,
+    smaller,
+)
 from invsolve.solving.request import SolveRequest
 from invsolve.solving.spending import Amount, Budget, Spending
 from invsolve.solving.wider_start import DRAWS, Look, fewer
 from invsolve.strategies.base import Strategy
 from invsolve.strategies.choice.candidates import Candidate, wider
+from invsolve.strategies.choice.sample_size import FEWEST
 from invsolve.strategies.exact import Exact
+from invsolve.strategies.guidance.mmps import MMPS
 from invsolve.strategies.mcmc.noise_mcmc import NoiseMCMC
 from invsolve.strategies.smc.smc import SMC
 
 _LOST = 0.2  # power of the likelihood, at which data count with more than twice the std of their noise
 _USED = 0.8  # of what is left: expectations are rough
 _ASTRAY = 5.0  # median chi^2 per datum
+_SAMPLES = 0.05  # of a budget, for samples that nobody asked for
 _KEPT_BACK = 0.3  # of a budget, at most: for guidance
 
 
@@ -105,6 +117,9 @@ class _Escalation:
         problem, prior = self.request.problem, self.request.prior
         rows, left = self.request.num_samples * self.batch, self.spending.left()
         row = self.row = price(problem, prior, left)
+        if self.request.free and (row * rows).into(left * _SAMPLES) < 1:  # chi^2 takes a row for each
+            self.request = replace(self.request, num_samples=FEWEST)
+            rows = FEWEST * self.batch
 
         def fit(candidate: Candidate, share: float = 1.0) -> Candidate | None:
             return fitted(candidate, problem, prior, row, left * share, rows)
@@ -146,7 +161,7 @@ class _Escalation:
         lost = (~best.passed & (power(best.found, self.batch) < _LOST)).nonzero()[:, 0]
         if not len(lost):
             return
-        found = self.request.on(lost).run(candidate, number)
+        found = self._run(candidate, lost, number)
         nothing = torch.zeros(len(lost), dtype=torch.bool, device="cpu")
         self._attempt(candidate, found, nothing, "an approximation that was not tested")
         here = misfit(found, len(lost))
@@ -226,11 +241,35 @@ class _Escalation:
                 return True
             return self.spending.over(calls, lost=True, ahead=ahead) and power() < _LOST
 
-        found = here.on(items).run(candidate, number, over if self.strict else never)
+        own = here.on(items)
+        if self.sizes and not candidate.tested and isinstance(candidate.strategy, MMPS):
+            candidate, tried = self._timed(candidate, own, number)
+        else:
+            tried = None
+        found = tried or own.run(candidate, number, over if self.strict else never)
         self.spending.evaluations += found.evaluations
         took = Amount(seconds=found.seconds, evaluations=found.evaluations) * (self.batch / len(items))
         self.taken.setdefault(_kind(candidate.strategy), (took, candidate.cost))
         return found
+
+    def _timed(
+        self, candidate: Candidate, request: SolveRequest, number: int
+    ) -> tuple[Candidate, StrategyOutput | None]:
+        """Guidance of as many steps as what is left allows, and its answer if these are no more than a trial takes.
+
+        How many products its linear solves take is not known before.
+        """
+        strategy = candidate.strategy
+        assert isinstance(strategy, MMPS)
+        few = replace(candidate, strategy=replace(strategy, num_steps=min(strategy.num_steps, TRIAL_STEPS)))
+        found = replace(request, saved=None).run(few, number)
+        took = Amount(seconds=found.seconds, evaluations=found.evaluations)
+        self.spending.evaluations += found.evaluations
+        steps = int(TRIAL_STEPS * (took.into(self.spending.left() * _USED)))
+        if min(steps, strategy.num_steps) < 2 * TRIAL_STEPS:
+            self.spending.evaluations -= found.evaluations  # counted with the answer
+            return few, found
+        return replace(candidate, strategy=replace(strategy, num_steps=min(steps, strategy.num_steps))), None
 
     def _expected(self, candidate: Candidate, share: float) -> Amount:
         """What a strategy will take for a share of the items; of another kind than were run, what the last one took."""

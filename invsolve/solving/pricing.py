@@ -38,7 +38,7 @@ _MOST_MOVES = 10**5
 _LEAST_PARTICLES = 32  # on an island
 _PRODUCTS = 6  # of guidance at a level, with a network, in which little is measured: linear solves
 _PRODUCTS_MOST = 30  # of them else: as many as there are data, up to here
-_LEAST_STEPS = 5
+TRIAL_STEPS = 5
 _NODES = {1: 50, 2: 150, 3: 400}  # of a lattice over so many scalars, scan and draws included, about
 _SWEEPS = 30  # of Gibbs chains, about, until they have mixed
 _NODES_OF_QUADRATURE = 1000  # rows of the operator, an item
@@ -149,7 +149,7 @@ def fitted(
         return replace(candidate, particles=particles, cost=candidate.cost * particles / candidate.particles)
     if isinstance(strategy, MMPS):
         steps = int(strategy.num_steps * fits)
-        return replace(candidate, strategy=replace(strategy, num_steps=steps)) if steps >= _LEAST_STEPS else None
+        return replace(candidate, strategy=replace(strategy, num_steps=steps)) if steps >= TRIAL_STEPS else None
     return candidate
 
 
@@ -182,7 +182,7 @@ def shortest(candidate: Candidate) -> Candidate:
     if isinstance(strategy, SMC):
         return replace(candidate, particles=_LEAST_PARTICLES)
     if isinstance(strategy, MMPS):
-        return replace(candidate, strategy=replace(strategy, num_steps=_LEAST_STEPS))
+        return replace(candidate, strategy=replace(strategy, num_steps=TRIAL_STEPS))
     return candidate
 
 

@@ -56,6 +56,7 @@ class SolveRequest:
     reproducible: bool
     saved: Checkpoint | None
     progress: Progress
+    free: bool = False  # the caller did not say how many samples
     weighted: bool = True  # samples of a strategy that weighs keep their weights, and are no draws
 
     def on(self, items: Tensor) -> SolveRequest:
@@ -73,7 +74,8 @@ class SolveRequest:
 
     def sized(self, num_samples: int | None, candidates: Sequence[Candidate]) -> SolveRequest:
         """With so many samples, or as many as these strategies get where the caller does not say."""
-        return replace(self, num_samples=num_samples or default_samples(self.problem, self.prior, candidates))
+        number = num_samples or default_samples(self.problem, self.prior, candidates)
+        return replace(self, num_samples=number, free=num_samples is None)
 
     def run(self, candidate: Candidate, number: int = 0, over: Over = never) -> StrategyOutput:
         """Run one strategy.

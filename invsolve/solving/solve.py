@@ -261,6 +261,7 @@ def solve(
                 raise
             request = request.sized(num_samples, tries := in_order(False))
             output, candidate, certificate = escalate(request, tries, limit)
+    request = replace(request, num_samples=len(output.samples) // len(problem.data))  # fewer, where nobody asked
     if candidate.strategy.couples != "nothing":
         chunk = None  # rows that see each other run together, whatever the chunk is for others
     solver = StrategySolver(prior=prior, strategy=candidate.strategy, chunk=chunk, reproducible=reproducible)

@@ -184,3 +184,47 @@ def test_what_cannot_be_decomposed():
     large = field((80, 80), "periodic")
     zero = iv.operators.GaussianBlur(1.0, (80, 80), boundary="zero", dtype=D)
     assert evidence_by_level(large.law, iv.Problem(zero, random(1, 80, 80), noise=1.0)) is None
+
+
+@pytest.mark.parametrize(("big", "median", "factor"), [(300.0, 0.1, 1.3), (1000.0, 1.0, 1.2)])
+def test_a_strong_mode_hides_no_other(big, median, factor):
+    """An offset that is not known beside a field of unknown std: members agree to 1e-6 of their norm, and differ.
+
+    The offset once made them multiples of each other: "certified", and 36 posterior stds off.
+    """
+    n, noise = 24, median
+    law = iv.LogNormal(median=median, factor=factor)
+
+    def member(t):
+        covariance = big**2 * torch.ones(n, n, dtype=D) + t**2 * torch.eye(n, dtype=D)
+        return iv.priors.GaussianPrior(torch.zeros(n, dtype=D), covariance)
+
+    y = 0.3 * big + 1.4 * noise * torch.randn(n, generator=torch.Generator().manual_seed(0), dtype=D)
+    A = iv.operators.Matrix(torch.eye(n, dtype=D))
+    result = iv.solve(A, y, iv.priors.Family(member, t=law), noise=noise, num_samples=200)
+    z = torch.linspace(-5, 5, 401, dtype=D)
+    t = law.transport(z)
+    total = [big**2 * torch.ones(n, n, dtype=D) + (v**2 + noise**2) * torch.eye(n, dtype=D) for v in t.tolist()]
+    log = [torch.distributions.MultivariateNormal(torch.zeros(n, dtype=D), c).log_prob(y) for c in total]
+    weight = torch.softmax(torch.stack(log) - z**2 / 2, 0)
+    mean = (weight * t).sum()
+    std = (weight * (t - mean) ** 2).sum().sqrt()
+    assert abs(float(result["prior.t"].mean - mean)) < 5 * float(std) * 200**-0.5
+    assert abs(float(result["prior.t"].std / std) - 1) < 5 * 400**-0.5
+
+
+@pytest.mark.parametrize("strong", [1.0, 1e3, 1e5])
+def test_a_strong_entry_makes_nothing_diagonal(strong):
+    """Entries of stds (strong, 1, 1, ...) behind an operator that mixes the others: the dense evidence."""
+    n, noise = 12, 0.1
+    std = torch.ones(n, dtype=D)
+    std[0] = strong
+    M = 0.8 ** (torch.arange(n)[:, None] - torch.arange(n)).abs().to(D)
+    M[0, 1:] = M[1:, 0] = 0.0
+    prior = iv.priors.GaussianPrior(torch.zeros(n, dtype=D), torch.diag(std**2))
+    y = M @ (std * torch.randn(n, generator=torch.Generator().manual_seed(1), dtype=D))
+    problem = iv.Problem(iv.operators.Matrix(M), y[None], 1.0)
+    found = evidence_by_level(prior.law, problem)[0].at(noise)
+    covariance = M @ torch.diag(std**2) @ M.mT + noise**2 * torch.eye(n, dtype=D)
+    dense = torch.distributions.MultivariateNormal(torch.zeros(n, dtype=D), covariance).log_prob(y)
+    assert abs(float(found.log[0] - dense)) <= 1e-9 * abs(float(dense)) + float(found.se[0]) < 0.05

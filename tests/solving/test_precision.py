@@ -63,3 +63,14 @@ def test_what_states_no_std_is_left_alone():
     assert drowned(iv.noise.Poisson(counts_per_unit=1.0), y, torch.float32) is None
     assert drowned(-1.0, y, torch.float32) is None and drowned(None, y, torch.float32) is None
     assert drowned(STD, y[:, :0], torch.float32) is None
+
+
+def test_shapes_are_refused_in_words_and_not_by_the_rounding():
+    """One measurement without a batch axis; and noise of another shape than the data."""
+    full = iv.noise.Gaussian(covariance=0.01 * np.eye(N))
+    everything = iv.operators.Matrix(np.eye(N, dtype=np.float32))
+    centred = iv.priors.GaussianFieldPrior((N,), SPECTRUM)
+    one = iv.solve(everything, np.zeros(N), centred, noise=full, num_samples=2)
+    assert one.samples.shape == (2, N)
+    with pytest.raises(iv.errors.InputError, match="std"):
+        iv.solve(everything, np.zeros(N), centred, noise=iv.noise.Gaussian(std=np.ones(N + 1)))

@@ -210,3 +210,26 @@ def test_what_only_one_of_two_strategies_says_is_no_shortfall():
     """Particles count likelihoods that are not defined; items that chains were taken for have NaN there."""
     assert shortfalls({"undefined": torch.tensor([math.nan, 0.0])}) == ()
     assert "likelihood of 3 particles" in shortfalls({"undefined": torch.tensor([math.nan, 3.0])})[0]
+
+
+def test_samples_that_nobody_asked_for_take_little_of_a_budget():
+    """chi^2 of 199 samples would take 199 rows of 20 ms, twice the budget."""
+
+    class Slower(Slow):
+        seconds = 0.02
+
+    result = iv.solve(Slower(), torch.zeros(N, dtype=D), PRIOR, noise=0.3, budget=2.0)
+    assert result.num_samples == 19 and not result.certificate.reached
+    assert iv.solve(Slower(), torch.zeros(N, dtype=D), PRIOR, noise=0.3, budget=1.0, num_samples=24).num_samples == 24
+
+
+@pytest.mark.parametrize(("limit", "fewest", "most"), [(12_000, 5, 10), (60_000, 20, 50)])
+def test_guidance_is_as_long_as_a_trial_of_it_says(limit, fewest, most):
+    """Its linear solves take more than is known before: five steps are run, and then as many as there is room for."""
+    n = 160
+    prior = iv.priors.from_denoiser(lambda x, s: x / (1 + s**2), shape=(n,), scale=1.0)
+    A = iv.operators.Matrix(matrix=torch.randn(120, n, generator=torch.Generator().manual_seed(0)) / n**0.5)
+    result = iv.solve(A, torch.zeros(120), prior, noise=0.01, num_samples=8, budget=Budget(evaluations=limit))
+    (attempt,) = result.certificate.attempts
+    assert result.strategy == "MMPS" and attempt.evaluations <= 1.1 * limit
+    assert fewest <= result.strategy_object.num_steps <= most

@@ -252,7 +252,7 @@ def hamiltonian(
             u = now.u + size * metric.times(half)
         else:
             u, half = target.walls.drift(now.u, half, step, metric.root)
-        lost |= ~(0.5 * u.double().square().sum(-1) < highest)
+        lost |= on[..., 0] & ~(0.5 * u.double().square().sum(-1) < highest)
         u = torch.where(lost[..., None], chains.u, u)
         value, grad = target.pullback(u)
         there = Chains(u=u, log_likelihood=value, grad=grad)

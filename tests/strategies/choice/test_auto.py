@@ -267,7 +267,7 @@ class Scripted:
     def __init__(self, errors, powers=None):
         self.errors, self.powers, self.ran = list(errors), powers, []
         self.problem, self.prior = iv.Problem(LINEAR, torch.zeros(1, N, dtype=D), noise=0.1), prior()
-        self.num_samples, self.saved = 2, None
+        self.num_samples, self.saved, self.free = 2, None, False
 
     def on(self, items):
         return self

@@ -26,7 +26,7 @@ def test_cheap_ones_are_many():
     assert (FEWEST, MANY) == (19, 199)
     assert solved() == solved(strategy=iv.strategies.Exact()) == solved(y=torch.zeros(8, 2)) == 199
     chains = iv.strategies.NoiseMCMC(chains=16, islands=2, rounds=4)
-    assert solved(A=BENT, budget=iv.Budget(evaluations=2000)) == solved(A=BENT, strategy=chains) == 199
+    assert solved(A=BENT, budget=iv.Budget(evaluations=20_000)) == solved(A=BENT, strategy=chains) == 199
     hidden = iv.priors.from_denoiser(PRIOR._denoise, shape=(N,), mean=PRIOR.mean, scale=PRIOR.scale)
     assert solved(prior=hidden, noise=2.0, budget=iv.Budget(evaluations=20_000)) == 199  # of particles
     assert solved(noise=LEVEL) == 199
