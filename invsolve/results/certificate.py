@@ -170,7 +170,8 @@ class Certificate(TextInNotebook):
         if self.reached:
             return (
                 f"certified ({last.strategy}): mean within {float(self.mean_error.max()):.2f} posterior std and std "
-                f"within {float(self.std_error.max()):.0%} in every component (two standard errors)"
+                f"within {float(self.std_error.max()):.0%} in every component of the ensemble behind the samples (two "
+                "standard errors)"
             )
         return f"{self.word}: {self.missing}" + (f". {self.remedy}" if self.remedy else "")
 

@@ -70,7 +70,9 @@ def _statistics(result: PosteriorSamples) -> str:
     words = words if exact else []
     if sampled:
         least = float(result.ess.min())
-        error = f", whose mean is known to {least**-0.5:.2g} posterior std" if "mean" in sampled and least > 0 else ""
+        mean = [f"{least**-0.5:.2g} posterior std in the mean"] if "mean" in sampled and least > 0 else []
+        std = [f"{(2 * least) ** -0.5:.0%} in the std"] if "std" in sampled and least > 0 else []
+        error = f", whose number alone leaves {' and '.join(mean + std)}" if mean or std else ""
         words.append(f"{_joined(sampled)} of the samples{error}")
     return "; ".join(words)
 

@@ -139,7 +139,7 @@ def test_failed_rows_are_reported():
 
 def test_what_cannot_be_checked_is_refused():
     result = iv.solve(A, measured(4), PRIOR, noise=STD, num_samples=2)
-    with pytest.raises(iv.errors.UnsupportedError, match="does not hold the problem, the prior"):
+    with pytest.raises(iv.errors.UnsupportedError, match="does not hold problem and prior"):
         dataclasses.replace(result, problem=None).check()
 
 

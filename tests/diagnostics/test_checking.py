@@ -341,7 +341,7 @@ def test_a_report_is_the_same_twice_and_says_what_was_left_out():
     quick = result.check(solves=False)
     assert "not simulated or solved again; check(solves=True) would draw 2" in str(quick)
     assert not {"split data", "replicated data"} & {c.name for c in quick.checks}
-    with pytest.raises(UnsupportedError, match="loaded or derived"):
+    with pytest.raises(UnsupportedError, match="does not hold problem and prior"):
         dataclasses.replace(result, solver=None).check()
 
 

@@ -20,9 +20,9 @@ from invsolve.core.packing import Layout, Part
 from invsolve.errors import FileError, InputTypeError
 from invsolve.results import writing
 from invsolve.results.names import legal
-from invsolve.results.reading import load_result
 from invsolve.results.result import Result
 from invsolve.results.status import Status
+from invsolve.solving.loading import load_result
 
 
 def make(

@@ -506,13 +506,14 @@ def test_interval_is_a_named_tuple():
 
 def test_check_asks_the_solver():
     class Checks:
-        def check(self, result, *, solves):
+        def check(self, result, *, solves, progress):
             return "checked", result, solves
 
     result = make(draw(3, 2, 1), solver=Checks(), problem="one", prior="one")
     assert result.check() == ("checked", result, None)
-    with pytest.raises(UnsupportedError, match="loaded or derived"):
-        result.map(torch.abs).check()
+    assert result.map(torch.abs).check() == ("checked", result, None)  # what it was made from
+    with pytest.raises(UnsupportedError, match="a loaded result does not hold problem and prior"):
+        make(draw(3, 2, 1)).check()
 
 
 @pytest.mark.parametrize("status", Status)
