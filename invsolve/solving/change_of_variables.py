@@ -15,6 +15,7 @@ import torch
 from invsolve.core.random import DrawLike
 from invsolve.operators.base import Operator
 from invsolve.priors.base import Prior
+from invsolve.priors.fields.padded import Crop
 from invsolve.priors.inferred import as_inferred, increasing
 from invsolve.problem import Problem
 from invsolve.progress import Progress
@@ -54,8 +55,11 @@ class ChangeOfVariables:
             x = torch.cat([function._apply(rows) for rows in torch.split(u, max(1, _BLOCK // max(1, u[0].numel())))])
         moved = found._derive(x.view(*found.samples.shape[:lead], *x.shape[1:]), "the signal")  # without dims and units
         problem, prior = self.given
-        known = found.marginals if increasing(function) else None
-        marginals = None if known is None else known.through(function.to(dtype=torch.float64))
+        marginals = found.marginals
+        if isinstance(function, Crop):
+            marginals = None if marginals is None else marginals.selected(function.middle)
+        elif marginals is not None:
+            marginals = marginals.through(function.to(dtype=torch.float64)) if increasing(function) else None
         return replace(
             moved,
             marginals=marginals,

@@ -240,3 +240,18 @@ def test_advise_speaks_of_what_is_solved():
     assert advice.because == "Matrix @ Exponential is not linear"
     assert {"NoiseMCMC()", "auto"} & {s.name.strip("\"'") for s in advice}
     assert "Matrix @ Exponential is not a LinearOperator" in str(advice.refused)
+
+
+@pytest.mark.parametrize("batch", [False, True])
+def test_a_padded_field_keeps_its_closed_form(batch):
+    """Mean, std and quantiles of the middle of the larger box, not those of samples."""
+    field = iv.priors.GaussianFieldPrior((12, 10), iv.priors.Matern(std=1.0, length=0.3))
+    padded = field.padded(margin=0.4)
+    A = iv.operators.Mask(mask=torch.rand(12, 10, generator=torch.Generator().manual_seed(0)) < 0.4)
+    y = A(padded.sample(1, seed=1))
+    result = iv.solve(A, y if batch else y[0], padded, noise=0.1)
+    crop = padded.function
+    exact = padded.base.posterior(A @ crop, y, 0.1)
+    assert result.exact_statistics == ("mean", "std", "quantile", "interval")
+    torch.testing.assert_close(result.mean.view(12, 10), crop(exact.mean)[0], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(result.std.view(12, 10), crop(exact.std)[0], rtol=1e-4, atol=1e-5)

@@ -29,10 +29,12 @@ class Crop(LinearOperator):
     def out_kind(self) -> Kind:  # type: ignore[override]
         return self.in_kind
 
+    def middle(self, x: Tensor) -> Tensor:
+        """Of ``(..., *in_shape)``."""
+        return x[(..., *(slice(m, n - m) for n, m in zip(self.in_shape, self.margin, strict=True)))]
+
     def _apply(self, x: Tensor) -> Tensor:
-        for axis, (n, m) in enumerate(zip(self.in_shape, self.margin, strict=True), start=1):
-            x = x.narrow(axis, m, n - 2 * m)
-        return x
+        return self.middle(x)
 
     def _adjoint(self, y: Tensor) -> Tensor:
         return F.pad(y, [m for margin in reversed(self.margin) for m in (margin, margin)])
