@@ -37,7 +37,12 @@ def pullback(function: Map, x: Tensor, refusal: Callable[[], Exception]) -> tupl
     def graph() -> tuple[Tensor, Tensor]:
         with torch.enable_grad():
             leaf = normal(x).detach().requires_grad_()
-            y = function(leaf)
+            try:
+                y = function(leaf)
+            except RuntimeError as error:  # torch's, of x.numpy(): its advice, to detach, would make it wrong
+                if "numpy() on Tensor that requires grad" not in str(error):
+                    raise
+                raise refusal() from error
         if not y.requires_grad:
             raise refusal()
         return leaf, y

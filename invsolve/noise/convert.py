@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from invsolve.core.arrays import real_parameter, several
+from invsolve.core.distributions import Distribution
 from invsolve.core.validation import Shape, check_positive, quoted
 from invsolve.errors import invalid_type
 from invsolve.noise.base import Noise
@@ -21,8 +22,8 @@ def as_noise(owner: str, noise: object) -> Noise:
     ----------
     owner : str
         Who asks, for the message.
-    noise : Noise, float, Tensor, array or list
-        A model, or a std > 0 in the units of the data (a tensor as for `Gaussian`).
+    noise : Noise, float, Tensor, array, list or Distribution
+        A model, or a std > 0 in the units of the data (a tensor as for `Gaussian`); a distribution is that of the std.
 
     Returns
     -------
@@ -37,9 +38,12 @@ def as_noise(owner: str, noise: object) -> Noise:
         return noise
     if several(noise):
         return Gaussian(std=real_parameter(owner, "noise", noise))
+    if isinstance(noise, Distribution):
+        return Gaussian(std=noise)
     if isinstance(noise, (str, bool)) or noise is None:
         expected = "a positive number (the std of Gaussian noise) or an iv.noise model"
-        raise invalid_type(owner, "noise", expected, quoted(noise))
+        repair = "For example iv.noise.Poisson(counts_per_unit=1.0)." if isinstance(noise, str) else ""
+        raise invalid_type(owner, "noise", expected, quoted(noise), repair)
     return Gaussian(std=check_positive(owner, "noise", noise))
 
 

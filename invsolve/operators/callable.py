@@ -214,6 +214,12 @@ class CallableOperator(_Callable):
         whose = self._named("f", self.f)
         return (pushforward if self.pull is None else difference)(self._evaluate, x, dx, whose)
 
+    def _not_differentiable(self) -> Exception:
+        return OperatorError(
+            f"{super()._not_differentiable()} Code outside of torch needs its adjoint: from_callable(..., vjp=), or "
+            "kind='linear' with adjoint=; kind='black box' makes do without."
+        )
+
     def _back(self, x: Tensor, v: Tensor) -> Tensor:
         assert self.pull is not None  # the callers
         return self._run("vjp", self.pull, x.detach(), self.in_shape, self.in_kind, v.detach()).detach()

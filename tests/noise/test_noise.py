@@ -10,6 +10,7 @@ import pytest
 import torch
 from scipy.stats import multivariate_normal, norm
 
+import invsolve as iv
 from invsolve.core.random import Draws
 from invsolve.core.validation import kind_dtype
 from invsolve.errors import InputError, InputTypeError
@@ -328,3 +329,11 @@ def test_complex_data_are_whitened_part_by_part(conjugate):
     white = noise.whiten(y)
     assert torch.equal(white.real, y.real / noise.std)
     assert torch.equal(white.imag, y.imag / noise.std)
+
+
+def test_a_distribution_is_that_of_the_std():
+    prior, A = iv.priors.GaussianPrior(mean=torch.zeros(3), covariance=torch.eye(3)), iv.operators.Matrix(torch.eye(3))
+    result = iv.solve(A, torch.ones(3), prior, noise=iv.LogNormal(median=0.1, factor=2), num_samples=4)
+    assert "noise.std" in result.parameters
+    with pytest.raises(iv.errors.InputTypeError, match=r"got 'poisson'. For example iv.noise.Poisson"):
+        iv.solve(A, torch.ones(3), prior, noise="poisson")

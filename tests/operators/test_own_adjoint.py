@@ -291,3 +291,15 @@ def test_every_strategy_gives_the_samples_of_the_same_model_in_torch(name):
         given(vjp=pull, jvp=push),
     ):
         assert (samples(A) - expected).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("f", [lambda x: torch.tensor(x.numpy() ** 2), lambda x: torch.tensor(x.detach().numpy() ** 2)])
+def test_code_outside_of_torch_is_told_what_to_give(f):
+    """torch's own advice, to detach, would take the derivative away."""
+    A = iv.operators.from_callable(f, (3,), (3,))
+    prior = iv.priors.GaussianPrior(mean=torch.zeros(3), covariance=torch.eye(3))
+    words = (
+        r"must be differentiable by torch.*from_callable\(..., vjp=\), or kind='linear' with adjoint=; kind='black box'"
+    )
+    with pytest.raises(iv.errors.OperatorError, match=words):
+        iv.solve(A, torch.ones(3), prior, noise=0.1)

@@ -31,7 +31,9 @@ class Crop(LinearOperator):
 
     def middle(self, x: Tensor) -> Tensor:
         """Of ``(..., *in_shape)``."""
-        return x[(..., *(slice(m, n - m) for n, m in zip(self.in_shape, self.margin, strict=True)))]
+        for axis, (n, m) in enumerate(zip(self.in_shape, self.margin, strict=True), start=-len(self.in_shape)):
+            x = x.narrow(axis, m, n - 2 * m)
+        return x
 
     def _apply(self, x: Tensor) -> Tensor:
         return self.middle(x)
