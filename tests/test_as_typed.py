@@ -149,7 +149,7 @@ def test_interrupted_elsewhere(tmp_path, monkeypatch):
         KeyboardInterrupt, match="calibrate: .*nothing was saved yet: '.*d.ckpt' is written after 4 runs"
     ):
         iv.calibrate(A, PRIOR, 0.5, runs=8, num_samples=4, batch=4, checkpoint=tmp_path / "d.ckpt")
-    monkeypatch.setattr("invsolve.solving.solve.derivative_warning", press)
+    monkeypatch.setattr("invsolve.solving.solve.data_warnings", press)
     with pytest.raises(KeyboardInterrupt, match="solve: interrupted before there was anything to save"):
         iv.solve(A, Y, PRIOR, 0.5)
 

@@ -30,6 +30,7 @@ from invsolve.solving.spending import Amount
 from invsolve.strategies.base import Run, Strategy
 from invsolve.strategies.diagnostics import Diagnostics
 
+_PER_CENT = 100
 _LOOK_EVERY = 10  # steps between looks for NaN; a look at every step costs a third of a tight loop
 
 Over = Callable[[int, Callable[[], float], Amount], bool]
@@ -112,7 +113,7 @@ class ChunkedRun:
         if self.saved is not None and Path(self.saved.path).exists():
             done, position, resume = self._load()
             chunk = done.chunk
-        self.progress.init(self._places * self.strategy.num_steps)
+        self.progress.init(self._places * self._unit)
         with torch.no_grad(), on_interrupt(lambda: self._interrupted(done)):  # what needs a derivative enables it
             self._run(done, chunk, position, resume)
         order = [row for group in self.groups for row in group.rows if row is not None]
@@ -123,6 +124,11 @@ class ChunkedRun:
         """The rows in the order in which they run."""
         batch = len(self.problem.data)
         return in_order(batch, self.samples) if self.keys is None else tiled(self.keys, self.samples)
+
+    @property
+    def _unit(self) -> int:
+        """Of a row on the meter: its steps or, where these are a limit, per cent of the work."""
+        return _PER_CENT if type(self.strategy).share is not Strategy.share else self.strategy.num_steps
 
     @cached_property
     def _places(self) -> int:
@@ -202,6 +208,7 @@ class ChunkedRun:
                 calls.clear()
                 calls.update(before)
             info = Diagnostics()
+            share = 0.0
             diverged = torch.full((len(numbers),), -1, device=index.device)
             for i in range(first, steps):
                 began, called = time.perf_counter(), calls.total()
@@ -216,8 +223,8 @@ class ChunkedRun:
                     # A sum a row sees every NaN and infinity; nothing is read back here.
                     bad = ~torch.isfinite(strategy.samples(run, state).flatten(1).sum(1))
                     diverged = torch.where(bad & (diverged < 0), i, diverged)
-                share = strategy.share(run, state, i)
-                self.progress.step(round((position + share * count) * steps), self._places * steps)
+                share = max(share, strategy.share(run, state, i))  # chains that go on are not less far than before
+                self.progress.step(round((position + share * count) * self._unit), self._places * self._unit)
                 if self.saved is not None and i + 1 < steps and self._due(done):
                     self._save(done, position, state, i + 1, calls, time.perf_counter() - started)
                 if strategy.finished(run, state):
