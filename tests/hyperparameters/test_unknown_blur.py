@@ -62,13 +62,13 @@ def quadrature(module, family, y, prior, widths, stds):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("side", [16, 32, 64])
-def test_width_and_noise_within_a_minute(side):
-    """Of one core: a budget of seconds is a clock on the wall, which tests beside each other share."""
+def test_width_and_noise(side):
+    """Against the quadrature; it took 3, 8 and 45 s of one core, which is printed and depends on the machine."""
     module = example()
     family, y, prior, _ = module.experiment(side)
     started = time.process_time()
     result = iv.solve(family, y, prior, noise=module.UNKNOWN_NOISE, num_samples=2000 if side < 64 else 1000)
-    assert time.process_time() - started < 60
+    print(f"{side}: {time.process_time() - started:.1f} s of CPU")
     assert result.certificate.reached and result.warnings == ()
     drawn = {name: (float(result[name].mean), float(result[name].std)) for name in ("operator.width", "noise.std")}
     steps = torch.linspace(-5, 5, 21 if side < 64 else 13, dtype=D)
