@@ -31,7 +31,7 @@ def fit_warnings(chi2: Tensor, info: Mapping[str, Tensor], *, stopped: bool = Fa
 
 def coarse(samples: Tensor, failed: Tensor) -> tuple[str, ...]:
     """Whether samples ``(samples, items, *shape)`` spread by no more than a few spacings of their own numbers."""
-    good = samples[:, ~failed.any(0)]
+    good = samples[:, ~failed.any(0)] if bool(failed.any()) else samples  # which may be large
     if len(good) < _FEWEST_SPREAD or not good.numel():
         return ()
     std, size = good.std(0), good.mean(0).abs()
