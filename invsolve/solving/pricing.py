@@ -25,6 +25,7 @@ from invsolve.strategies.mcmc.noise_mcmc import NoiseMCMC
 from invsolve.strategies.smc.smc import DENSE_SIZE, SMC
 
 _USED = 0.8  # of what is left: expectations are rough
+_WARM_UP = 0.4  # of what is left, for chains up to their first rounds: what then is left they go on with
 _TRIAL = 0.01  # of the budget that a trial may take, one row apart
 _ROWS, _VALUES_AT_ONCE = 4096, 2**20  # of a trial at most
 # Evaluations that a chain takes from the prior to its last round, about: 100 moves and more with 7 gradients each, or
@@ -128,7 +129,7 @@ def fitted(
 
     ``row`` is the price of a row, ``rows`` how many a strategy without an ensemble has.
     """
-    have = left * _USED
+    have = left * (_WARM_UP if isinstance(candidate.strategy, NoiseMCMC) else _USED)
 
     def share(of: Candidate) -> float:
         return (row * expected_rows(of, problem, prior, rows)).into(have)

@@ -64,13 +64,13 @@ def test_without_a_clock_nothing_is_timed():
 def test_chains_are_as_many_as_fit(share, operator):
     whole = Candidate(strategy=NoiseMCMC(chains=1024), why="")
     row, at = Amount(evaluations=2.0), problem(operator)
-    left = row * (expected_rows(whole, at, PRIOR, 1) * share / 0.8)
+    left = row * (expected_rows(whole, at, PRIOR, 1) * share / 0.4)
     small = fitted(whole, at, PRIOR, row, left, 1)
     if share >= 1:
         assert small is whole
         return
     assert small.strategy.chains < 1024 and small.strategy.chains % small.strategy.islands == 0
-    assert (row * expected_rows(small, at, PRIOR, 1)).evaluations <= 0.8 * left.evaluations
+    assert (row * expected_rows(small, at, PRIOR, 1)).evaluations <= 0.4 * left.evaluations
     assert small.cost == pytest.approx(small.strategy.chains / 1024)
     assert (small.strategy.rounds == 4) == (small.strategy.chains <= 64)
 
