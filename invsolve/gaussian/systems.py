@@ -126,6 +126,7 @@ class IterativeSystem(System):
     level: Tensor  # () or (rows,): mean diagonal of B^H B, for the preconditioner
     precision: Tensor | float | None = None  # 1 / std^2 (a number, or a row's) where B^H B is S^H A^H A S times it
     tolerated: float = math.inf  # a row whose residual per mode ends above this becomes NaN: no answer, not a wrong one
+    rough: bool = False  # the residual that the iteration carries along is good enough
 
     def factor(self, variances: Tensor) -> Update:
         wide = kind_dtype(self.problem.data.dtype, "real")
@@ -153,6 +154,8 @@ class IterativeSystem(System):
             rhs = root * self.adjoint(w.to(kind_dtype(wide, "complex" if w.is_complex() else "real")))
             size = math.sqrt(prod(self.modes.mode_shape) * (2 if rhs.is_complex() else 1))
             u, _ = solve(rhs, self.tol * size)
+            if self.rough:
+                return (root * u).to(_kind_of(w.dtype, u))
             # The residual that the iteration carries along drifts from the true one: once more, from the true one.
             more, left = solve(rhs - apply(u), self.tol * size)
             u = torch.where(expand(left <= self.tolerated * size, u), u + more, torch.nan)
@@ -225,9 +228,13 @@ def _white_precision(problem: Problem) -> Tensor | float | None:
 
 
 def make_system(
-    problem: Problem, law: GaussianLaw, *, tol: float, max_iter: int, tolerated: float = math.inf
+    problem: Problem, law: GaussianLaw, *, tol: float, max_iter: int, tolerated: float = math.inf, rough: bool = False
 ) -> System:
-    """Dense where the operator and noise are shared by the rows and one side is small, else iterative."""
+    """Dense where the operator and noise are shared by the rows and one side is small, else iterative.
+
+    Iterations are in float64 where that can be, and look at the true residual at the end; ``rough`` ones, for a ``tol``
+    of 1e-2 and some ten products, need neither.
+    """
     linear = problem.operator
     assert isinstance(linear, LinearOperator)
     n = prod(law.modes.mode_shape) * (2 if law.mean.is_complex() else 1)
@@ -243,7 +250,7 @@ def make_system(
             gram=matrix.mT @ matrix if n < m else None,
         )
     modes = law.modes
-    if (wide := widened(problem, modes)) is not None:
+    if not rough and (wide := widened(problem, modes)) is not None:
         problem, modes = wide
         linear = problem.operator
         assert isinstance(linear, LinearOperator)
@@ -257,6 +264,7 @@ def make_system(
         level=level,
         precision=precision,
         tolerated=tolerated,
+        rough=rough,
     )
 
 

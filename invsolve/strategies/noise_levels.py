@@ -60,9 +60,17 @@ def _alike(problem: Problem) -> bool:
     return problem.shared and isinstance(problem.noise, Gaussian)
 
 
-def solver_grid(problem: Problem, prior: Prior, num_steps: int) -> Tensor:
-    """Log-spaced levels between `noise_levels`, then 0: ``(N + 1,)``, or ``(batch, N + 1)`` where items differ."""
+def solver_grid(problem: Problem, prior: Prior, num_steps: int, top: Tensor | None = None) -> Tensor:
+    """Log-spaced levels between `noise_levels`, then 0: ``(N + 1,)``, or ``(batch, N + 1)`` where items differ.
+
+    ``top``: a level, () or (batch,), above which there is nothing to do.
+    """
     high, low = noise_levels(problem, prior)
+    if top is not None:
+        least = 10 * torch.as_tensor(low, dtype=torch.float64, device="cpu")
+        top = torch.maximum(top.double().cpu(), least)
+        high = torch.minimum(top, torch.as_tensor(high, dtype=torch.float64, device="cpu"))
+        high, low = (high, low) if isinstance(low, Tensor) else (float(high), low)
     return log_grid(high, low, num_steps)
 
 

@@ -16,6 +16,7 @@ from invsolve.priors.base import Prior
 from invsolve.problem import Problem
 from invsolve.samplers import Plan, Sampler, SamplerState
 from invsolve.strategies.base import Info, Run, Strategy
+from invsolve.strategies.guidance.head_start import HeadStart
 from invsolve.strategies.noise_levels import first_signals, shared_grid, solver_grid
 
 
@@ -54,6 +55,10 @@ class Guidance(Defined, Owner, abc.ABC):
         """What the operator, noise or prior lacks, as a clause; '' if nothing."""
         return ""
 
+    def head_start(self, problem: Problem, prior: Prior) -> HeadStart | None:
+        """Where walks may begin below the highest level, and with what; None, unless overridden: they do not."""
+        return None
+
 
 def bound_guidance(guidance: Guidance, problem: Problem, prior: Prior) -> BoundGuidance:
     """``guidance.bind(problem, prior)``; a denoiser of others is handed copies of the tensors."""
@@ -82,9 +87,11 @@ class BoundGuided:
 
     denoise: BoundGuidance
     plan: Plan
+    head_start: HeadStart | None = None
 
     def take(self, index: Tensor) -> BoundGuided:
-        return BoundGuided(denoise=self.denoise.take(index), plan=self.plan.take(index))
+        head_start = None if self.head_start is None else self.head_start.take(index)
+        return BoundGuided(denoise=self.denoise.take(index), plan=self.plan.take(index), head_start=head_start)
 
 
 @dataclass(frozen=True)
@@ -143,15 +150,18 @@ class Guided(Strategy[SamplerState, BoundGuided]):
         return self.guidance.missing(problem, prior)
 
     def bind(self, problem: Problem, prior: Prior) -> BoundGuided:
-        grid = self.grid
+        grid, start = self.grid, None
         if grid is None:
-            grid = solver_grid(problem, prior, self.num_steps)
+            start = self.guidance.head_start(problem, prior)
+            grid = solver_grid(problem, prior, self.num_steps, None if start is None else start.level)
         plan = Plan.make(self.sampler.in_units(prior.scale), grid)
-        return BoundGuided(denoise=bound_guidance(self.guidance, problem, prior), plan=plan)
+        return BoundGuided(denoise=bound_guidance(self.guidance, problem, prior), plan=plan, head_start=start)
 
     def init(self, run: Run[BoundGuided]) -> SamplerState:
         bound = run.bound
-        return bound.plan.sampler.init(first_signals(run, bound.plan.grid[..., 0]))
+        top = bound.plan.grid[..., 0]
+        first = first_signals(run, top) if bound.head_start is None else bound.head_start.draw(run, top)
+        return bound.plan.sampler.init(first)
 
     def step(self, run: Run[BoundGuided], state: SamplerState, i: int) -> tuple[SamplerState, Info]:
         bound = run.bound

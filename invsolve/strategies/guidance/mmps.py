@@ -19,11 +19,15 @@ from invsolve.samplers import Sampler
 from invsolve.strategies.base import Info, needs_derivative
 from invsolve.strategies.diagnostics import Diagnostics
 from invsolve.strategies.guidance.guided import BoundGuidance, Guidance, Guided
+from invsolve.strategies.guidance.head_start import HeadStart
 from invsolve.strategies.guidance.preset import Preset, guided
+from invsolve.strategies.noise_levels import PerRow, noise_levels
 
-_DROWNED = 4.0  # noise, in rms of the signal, above which a learned prior's stated Gaussian replaces its Jacobian
-_DROWNED_ITER = 12  # products with the operator there: the walk forgets what is left
+_DROWNED = 2.0  # noise, in rms of the signal, above which a learned prior's stated Gaussian replaces its Jacobian
+_KNOWN = 5.0  # times the lowest level, half a posterior std of what is known best: below it the Gaussian will do, too
+_ROUGH_ITER = 12  # products with the operator in a solve with the Gaussian: the walk forgets what is left
 _TRUSTED = 3  # products with the Jacobian of a network that are taken whatever it is
+_PAID = 2  # products with it where the stated Gaussian answers for what they leave
 _LEARNED_RTOL = 1e-2
 
 
@@ -37,16 +41,17 @@ class MomentMatching(Guidance):
     covariance : {"auto", "law", "jacobian"}
         "jacobian": V by vector-Jacobian products of the denoiser. "law": V from the prior's stated Gaussian
         distribution, no derivative of the prior at all. "auto" (the default): the stated distribution where the prior
-        is that distribution; for learned priors the stated one at levels above four times the rms of the signal, where
-        the noise drowns what is not Gaussian (12 products with the operator), and the Jacobian below; of others that
-        state one, the stated one where products would differentiate a network; else the Jacobian.
+        is that distribution; for learned priors that state one, two products with the Jacobian, and the stated
+        distribution for what they leave of the residual, or for all of it at levels above twice the rms of the signal,
+        where the noise drowns what is not Gaussian, and below half of the smallest posterior std; of others that state
+        one, the stated one where products would differentiate a network; else the Jacobian.
     rtol : float, optional
         Relative residual to which conjugate gradients solve, > 0: `core.conjugate_gradients.default_rtol` unless given,
         1e-2 with Jacobians of networks. 1e-3 saves up to half of the products, and rows then agree between batches to
         that.
     max_iter : int
         Products with V at most, at least 1; 100 unless given. With a stated distribution at most four times as many
-        products with the operator.
+        products with the operator. Learned priors that state one take two, and 12 with the operator.
 
     Raises
     ------
@@ -85,6 +90,9 @@ class MomentMatching(Guidance):
             return f"a prior that states its covariance ({type(prior).__name__} has law=None)"
         return needs_derivative(problem)
 
+    def head_start(self, problem: Problem, prior: Prior) -> HeadStart | None:
+        return None if self.covariance == "jacobian" else HeadStart.find(problem, prior)
+
     def bind(self, problem: Problem, prior: Prior) -> BoundGuidance:
         bent = isinstance(prior, Learned) and self.covariance != "law"
         tolerance = self.rtol or (_LEARNED_RTOL if bent else default_rtol(problem.data.dtype))
@@ -94,13 +102,16 @@ class MomentMatching(Guidance):
         if self.covariance == "jacobian" or (self.covariance == "auto" and better) or not isinstance(prior, HasLaw):
             return jacobian
         both = self.covariance == "auto" and isinstance(prior, Learned) and not isinstance(prior, IsGaussian)
-        max_iter = _DROWNED_ITER if both else 4 * self.max_iter
+        max_iter = _ROUGH_ITER if both else 4 * self.max_iter
         fixed = problem.linear and isinstance(problem.noise, Gaussian)
-        system = make_system(problem, prior.law, tol=tolerance, max_iter=max_iter) if fixed else None
+        system = make_system(problem, prior.law, tol=tolerance, max_iter=max_iter, rough=both) if fixed else None
         law = _LawBound(problem=problem, prior=prior, tolerance=tolerance, max_iter=max_iter, system=system)
         if not both:
             return law
-        return _BothBound(law=law, jacobian=jacobian, above=_DROWNED * float(prior.law.variances.mean().sqrt()))
+        above = _DROWNED * prior.law.variances.mean().sqrt()
+        low = torch.as_tensor(noise_levels(problem, prior)[1]).to(above)
+        jacobian = replace(jacobian, max_iter=min(self.max_iter, _PAID), rest=law)
+        return _BothBound(law=law, jacobian=jacobian, above=float(above), below=PerRow.of(problem, _KNOWN * low))
 
 
 @final
@@ -113,13 +124,16 @@ class _LawBound:
     system: System | None  # None: the operator is linearised, or the noise made Gaussian, at every step
 
     def __call__(self, x: Tensor, t: float | Tensor) -> tuple[Tensor, Info]:
-        problem, law = self.problem, self.prior.law
         value = self.prior.denoise(x, t)
+        clean = self.problem.operator(value)
+        problem = self.problem.gaussianised(clean)
+        return value + self.answer(problem.whiten(problem.data - clean), t, value, problem), {}
+
+    def answer(self, white: Tensor, t: float | Tensor, value: Tensor, problem: Problem) -> Tensor:
+        """What a whitened residual ``white`` at ``value`` adds to it; ``problem`` has the noise as it is there."""
+        law, system = self.prior.law, self.system
         if isinstance(t, Tensor) and t.ndim:
             t = t.view(-1, *([1] * len(law.modes.mode_shape)))
-        variances = law.posterior_variances(t)
-        clean = problem.operator(value)
-        problem, system = problem.gaussianised(clean), self.system
         if system is None:
             system = IterativeSystem(
                 problem=problem,
@@ -129,8 +143,7 @@ class _LawBound:
                 max_iter=self.max_iter,
                 level=torch.zeros((), dtype=law.variances.dtype, device=law.variances.device),
             )
-        white = problem.whiten(problem.data - clean)
-        return value + law.modes.synthesis(system.factor(variances)(white)), {}
+        return law.modes.synthesis(system.factor(law.posterior_variances(t))(white))
 
     def take(self, index: Tensor) -> Self:
         problem = self.problem.take(index)
@@ -146,6 +159,7 @@ class _JacobianBound:
     prior: Prior
     tolerance: float
     max_iter: int
+    rest: _LawBound | None = None  # answers for what the products leave of the residual
 
     def __call__(self, x: Tensor, t: float | Tensor) -> tuple[Tensor, Info]:
         prior = self.prior
@@ -161,9 +175,10 @@ class _JacobianBound:
             seen = tweedie(w)
             return w + problem.whiten(operator(seen)), seen
 
+        white = problem.whiten(problem.data - clean)
         w, info = conjugate_gradients(
             product,
-            problem.whiten(problem.data - clean),
+            white,
             rtol=self.tolerance,
             max_iter=self.max_iter,
             trusted=_TRUSTED if isinstance(prior, Learned) else None,
@@ -172,33 +187,40 @@ class _JacobianBound:
             check_every=None if prior.cheap_pullback else 1,  # a product with a network costs more than a look
         )
         step = tweedie(w) if info.image is None else info.image  # a product with a network saved in every step
-        return value + step, Diagnostics(residuals={"cg_residual": info.residual})
+        if self.rest is None:
+            return value + step, Diagnostics(residuals={"cg_residual": info.residual})
+        left = white - w - problem.whiten(operator(step))
+        return value + step + self.rest.answer(left, t, value, problem), {}
 
     def take(self, index: Tensor) -> Self:
-        return replace(self, problem=self.problem.take(index))
+        rest = None if self.rest is None else self.rest.take(index)
+        return replace(self, problem=self.problem.take(index), rest=rest)
 
 
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _BothBound:
+    """The Jacobian at the levels where it pays, the stated Gaussian alone at the others."""
+
     law: _LawBound
     jacobian: _JacobianBound
-    above: float  # the level from which on the law is used
+    above: float  # the level from which on the noise drowns what is not Gaussian
+    below: PerRow  # the level below which the data say little more than the noisy signal
 
     def __call__(self, x: Tensor, t: float | Tensor) -> tuple[Tensor, Info]:
-        none = Diagnostics(residuals={"cg_residual": torch.zeros(len(x), dtype=x.real.dtype, device=x.device)})
-        if not isinstance(t, Tensor):  # one level for all: nothing to read back from a device
-            return (self.law(x, t)[0], none) if t > self.above else self.jacobian(x, t)
-        drowned = t.flatten().expand(len(x)) > self.above
-        if bool(drowned.all()):
-            return self.law(x, t)[0], none
+        if not isinstance(t, Tensor) and t > self.above:  # one level for all: nothing to read back from a device
+            return self.law(x, t)
+        level = torch.as_tensor(t, dtype=self.below.values.dtype, device=x.device).flatten().expand(len(x))
+        alone = (level > self.above) | (level < self.below.values)
+        if bool(alone.all()):
+            return self.law(x, t)
         value, info = self.jacobian(x, t)
-        if bool(drowned.any()):  # items have levels of their own, and a row must not depend on others
-            value = torch.where(expand(drowned, value), self.law(x, t)[0], value)
+        if bool(alone.any()):  # items have levels of their own, and a row must not depend on others
+            value = torch.where(expand(alone, value), self.law(x, t)[0], value)
         return value, info
 
     def take(self, index: Tensor) -> Self:
-        return replace(self, law=self.law.take(index), jacobian=self.jacobian.take(index))
+        return replace(self, law=self.law.take(index), jacobian=self.jacobian.take(index), below=self.below.take(index))
 
 
 @final

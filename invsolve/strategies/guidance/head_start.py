@@ -1,0 +1,85 @@
+"""Where a walk with a stated distribution may begin: the highest level at which the prior is more than its covariance.
+
+Above it ``p(x_t | y)`` is that of the stated Gaussian, whose posterior can be drawn. Two things must be drowned by the
+noise there: what is not Gaussian of an entry, and what the data leave open of any combination of entries.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Self, final
+
+import torch
+from torch import Tensor
+
+from invsolve.core.conjugate_gradients import direction, expand, inner
+from invsolve.core.validation import real_dtype
+from invsolve.gaussian.posterior import GaussianPosterior, not_linear_gaussian
+from invsolve.gaussian.systems import make_system
+from invsolve.noise import Gaussian
+from invsolve.priors.base import Prior
+from invsolve.priors.capabilities import HasLaw, IsGaussian, Learned
+from invsolve.problem import Problem
+from invsolve.strategies.base import Run
+
+_ENTRY = 6.0  # in rms of the signal
+_OPEN = 2.5  # in stds of the direction that the data know least of
+_TOL = 1e-2  # of the solves: a draw is blurred by the noise of the level next
+_ITERATIONS = 100
+_POWER = 4  # steps of power iteration, from a draw
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False)
+class HeadStart:
+    """The posterior under the stated distribution, and the level at which walks begin from its draws.
+
+    ``level``: (), or (rows,) where operators or noise differ.
+    """
+
+    posterior: GaussianPosterior
+    level: Tensor
+
+    @classmethod
+    def find(cls, problem: Problem, prior: Prior) -> HeadStart | None:
+        """None where the prior is known better than by a distribution that came with it, or the posterior is not."""
+        if not isinstance(prior, Learned) or not isinstance(prior, HasLaw) or isinstance(prior, IsGaussian):
+            return None
+        if not_linear_gaussian(problem):
+            return None
+        law = prior.law
+        system = make_system(problem, law, tol=_TOL, max_iter=_ITERATIONS, rough=True)
+        posterior = GaussianPosterior(problem=problem, law=law, system=system, update=system.factor(law.variances))
+        floor = _ENTRY * law.variances.mean().sqrt()
+        return cls(posterior=posterior, level=torch.maximum(floor, _OPEN * _widest(posterior)))
+
+    def draw(self, run: Run, top: Tensor) -> Tensor:
+        """Where the rows start, at the level ``top``, () or (rows,)."""
+        top = top.to(run.problem.data.device, real_dtype(run.prior.dtype))
+        return self.posterior.draw(run.draws) + expand(top.expand(run.rows), run.prior.mean[None]) * run.noise(-1, 2)
+
+    def take(self, index: Tensor) -> Self:
+        level = self.level[index.to(self.level.device)] if self.level.ndim else self.level
+        return replace(self, posterior=self.posterior.take(index), level=level)
+
+
+def _widest(posterior: GaussianPosterior) -> Tensor:
+    """The std of the direction that the data leave most open, about, () or (items,): power iteration."""
+    problem, law, system = posterior.problem, posterior.law, posterior.system
+    alike = problem.shared and isinstance(problem.noise, Gaussian)
+    rows = 1 if alike else len(problem.data)
+    if alike:
+        one = posterior.take(torch.zeros(1, dtype=torch.int64, device=problem.data.device))
+        system, update = one.system, one.update
+    else:
+        update = posterior.update
+    rng = torch.Generator().manual_seed(0)
+    u = torch.randn(1, *law.modes.mode_shape, generator=rng, dtype=problem.signal_dtype, device="cpu")
+    u = direction(u.to(problem.data.device) * law.variances.sqrt()).expand(rows, *law.modes.mode_shape)
+    found = torch.zeros(rows, dtype=law.variances.dtype, device=u.device)
+    for _ in range(_POWER):
+        wide = law.variances * u
+        wide = wide - update(system.forward(wide))
+        found = inner(u, wide).clamp_min(0)
+        u = direction(wide)
+    return found.sqrt()[0] if alike else found.sqrt()
