@@ -21,6 +21,8 @@ from invsolve.hyperparameters.request import Hierarchy
 from invsolve.noise import Poisson, PoissonTransmission, Quantised, Saturated
 from invsolve.noise.rounding import drowned
 from invsolve.operators.base import BlackBox, LinearOperator, Operator
+from invsolve.operators.identity import of_shape
+from invsolve.operators.inputs import not_an_operator
 from invsolve.priors.base import Prior
 from invsolve.priors.capabilities import Learned
 from invsolve.priors.compatibility import check_pair, not_a_prior
@@ -51,13 +53,8 @@ def checked_model(A: Any, y: Any, prior: Any, noise: Any) -> tuple[Problem, Prio
         if not isinstance(prior, Prior):
             raise not_a_prior("solve", prior)
         if not isinstance(A, Operator):
-            raise invalid_type(
-                "solve",
-                "A",
-                "an iv.operators.Operator or an iv.Problem",
-                A,
-                "Wrap a function: iv.operators.from_callable(f, in_shape, out_shape).",
-            )
+            raise not_an_operator("solve", "A", A, "an iv.operators.Operator or an iv.Problem")
+        A = of_shape(A, tuple(prior.shape), prior.kind)
         if noise is None:
             raise invalid(
                 "solve", "noise", "given: a positive number (the std of Gaussian noise) or an iv.noise model", None
