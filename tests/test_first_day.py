@@ -12,6 +12,8 @@ import torch
 import invsolve as iv
 from invsolve.errors import FileError, InputError, InputTypeError, InvsolveError, OperatorError
 from invsolve.priors.training import train
+from invsolve.results.warnings import shortfalls
+from invsolve.solving.validation import derivative_warning, level_warnings
 
 ops, pri, F64 = iv.operators, iv.priors, torch.float64
 FIELD = pri.GaussianFieldPrior((16, 8), pri.Matern(std=1.0, length=0.3))
@@ -289,3 +291,64 @@ def test_what_goes_wrong_inside_of_a_function_says_what_it_was_called_with():
     with pytest.raises(np.linalg.LinAlgError) as other:
         simulator(torch.ones(3, 2))
     assert "with a tensor (rows,) for each parameter" in other.value.__notes__[0]
+
+
+class Fixed(torch.nn.Module):
+    """A network that fixes a precision inside."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Conv1d(1, 1, 1)
+
+    def forward(self, x, time):
+        return self.layer(x.float())
+
+
+def test_a_network_of_a_fixed_precision_says_what_it_was_called_with():
+    prior = pri.NetworkPrior(Fixed(), shape=(8,), scale=1.0, sigma_range=(0.01, 50.0))
+    A, y = ops.Identity(), torch.zeros(8)
+    assert (
+        iv.solve(A, y, prior, noise=1.0, strategy=iv.strategies.DPS(num_steps=2), num_samples=1)
+        .samples.isfinite()
+        .all()
+    )
+    with pytest.raises(RuntimeError, match="should be the same") as caught:
+        iv.solve(A, y.double(), prior, noise=1.0, strategy=iv.strategies.DPS(num_steps=2), num_samples=1)
+    (note,) = caught.value.__notes__
+    assert "`network` (Fixed) was called with (1, 1, 8) and (1,) of torch.float64, the precision of the data" in note
+    assert "x.to(weight.dtype)" in note and "y.astype(np.float32)" in note
+    with pytest.raises(RuntimeError) as other:
+        pri.NetworkPrior(torch.nn.Bilinear(2, 2, 2), shape=(8,), scale=1.0, sigma_range=(0.01, 50.0)).denoise(
+            y[None], 0.5
+        )
+    assert other.value.__notes__[0].endswith("was called with (1, 1, 8) and (1,) of torch.float32.")
+
+
+class Leaning(ops.LinearOperator):
+    """An adjoint that is off by ``error``."""
+
+    in_shape = out_shape = (64,)
+
+    def __init__(self, error):
+        self.error = error
+
+    def _apply(self, x):
+        return x
+
+    def _adjoint(self, y):
+        return (1 + self.error) * y
+
+
+def test_warnings_say_what_follows_and_what_to_do():
+    off = derivative_warning(iv.Problem(Leaning(2e-3), torch.zeros(64), noise=1.0), UNIT)
+    assert len(off) == 1 and "the adjoint of Leaning is off by " in off[0] and "samples may be off by as much" in off[0]
+    assert "iv.testing.check_operator(A)" in off[0]
+    (text,) = shortfalls({"cg_residual": torch.tensor([0.02, 0.3])})
+    assert "a linear system, by which the guidance weighs data against prior" in text and "residual of 0.3 only" in text
+    assert "info['cg_residual']" in text and "result.check()" in text and "raise max_iter" in text
+    high = iv.strategies.MMPS(grid=torch.tensor([99.0, 1.0, 0.0]))
+    narrow = pri.from_denoiser(
+        lambda x, s: x / (1 + s**2), shape=(8,), mean=torch.zeros(8), scale=1.0, sigma_range=(0.1, 9)
+    )
+    (text,) = level_warnings(narrow, high)
+    assert "the grid goes from 99 to 1, the prior was made for 9 to 0.1" in text and "Leave grid out" in text
