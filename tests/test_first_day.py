@@ -340,7 +340,7 @@ class Leaning(ops.LinearOperator):
 
 
 def test_warnings_say_what_follows_and_what_to_do():
-    off = derivative_warning(iv.Problem(Leaning(2e-3), torch.zeros(64), noise=1.0), UNIT)
+    off = derivative_warning(iv.Problem(Leaning(1e-2), torch.zeros(64), noise=1.0), UNIT)
     assert len(off) == 1 and "the adjoint of Leaning is off by " in off[0] and "samples may be off by as much" in off[0]
     assert "iv.testing.check_operator(A)" in off[0]
     (text,) = shortfalls({"cg_residual": torch.tensor([0.02, 0.3])})

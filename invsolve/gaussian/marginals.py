@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import abc
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
 from typing import Self, final
 
 import torch
@@ -146,3 +146,12 @@ class MixtureMarginals(Marginals):
     def _mapped(self, signals: Callable[[Tensor], Tensor], weights: Callable[[Tensor], Tensor]) -> Self:
         parts = {name: signals(getattr(self, name)) for name in ("mean", "std", "means", "stds")}
         return type(self)(weights=weights(self.weights), **parts)
+
+
+def joined(parts: Sequence[Marginals], index: Sequence[int]) -> Marginals | None:
+    """The items ``index`` of all ``parts``, one after another, in this order; None of such that are no tensors alone."""
+    kind = type(parts[0])
+    if not issubclass(kind, (Moments, NormalMarginals, MixtureMarginals)):
+        return None
+    values = {field.name: [getattr(part, field.name) for part in parts] for field in fields(kind)}
+    return kind(**{n: None if any(v is None for v in of) else torch.cat(of)[list(index)] for n, of in values.items()})
