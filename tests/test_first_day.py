@@ -104,6 +104,21 @@ SAID = {
         InputError,
         r"`y` must be finite, .* iv.operators.Mask\(np.isfinite\(y\), in_shape=\(5,\)\) @ A takes y as it is",
     ),
+    "a picture": (
+        lambda: iv.solve(BLUR, "p.png", FIELD, noise=0.1),
+        InputTypeError,
+        r"`y` must be .*, got 'p.png'. Read it first; a picture by matplotlib.pyplot.imread\('p.png'\)",
+    ),
+    "a real prior of a complex image": (
+        lambda: iv.solve(ops.MRI(MASK, (16, 8)), MASK + 0j, FIELD, noise=0.1),
+        InputError,
+        r"`prior` must be complex, as MRI takes, got real. .* has kind='complex', .* build the operator with in_kind='real'",
+    ),
+    "a complex prior of a real image": (
+        lambda: iv.solve(BLUR, MASK, COMPLEX, noise=0.1),
+        InputError,
+        r"`prior` must be real, as GaussianBlur takes, got complex. .* build the operator with kind='complex'",
+    ),
     "a mask that is no file": (lambda: ops.Mask("m.npy"), FileError, "Mask: `mask`: there is no file 'm.npy'"),
     # --- distributions
     "a width that is not known": (

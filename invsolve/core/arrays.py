@@ -40,8 +40,9 @@ def as_tensor(owner: str, name: str, value: object, *, dtype: torch.dtype, devic
         return _of_numbers(normal(value), dtype)
     array = numbers_of(owner, name, value)
     if array is None:
-        path = isinstance(value, (str, os.PathLike)) and os.path.splitext(value)[1]
-        repair = f"Read it first; a picture by matplotlib.pyplot.imread({os.fspath(value)!r})." if path else ""
+        repair = ""
+        if isinstance(value, (str, os.PathLike)) and "." in (path := os.fspath(value)):
+            repair = f"Read it first; a picture by matplotlib.pyplot.imread({path!r})."
         raise invalid_type(owner, name, _KNOWN, quoted(value), repair)
     wide = array.astype(np.complex128 if array.dtype.kind == "c" else np.float64)
     return from_numpy(wide).to(device, kind_dtype(dtype, "complex" if array.dtype.kind == "c" else "real"))

@@ -6,7 +6,7 @@ import abc
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from typing import Self, final
+from typing import Any, Self, final
 
 import torch
 from torch import Tensor
@@ -149,9 +149,12 @@ class MixtureMarginals(Marginals):
 
 
 def joined(parts: Sequence[Marginals], index: Sequence[int]) -> Marginals | None:
-    """The items ``index`` of all ``parts``, one after another, in this order; None of such that are no tensors alone."""
+    """The items ``index`` of all ``parts``, one after another; None of such that hold more than tensors."""
     kind = type(parts[0])
     if not issubclass(kind, (Moments, NormalMarginals, MixtureMarginals)):
         return None
-    values = {field.name: [getattr(part, field.name) for part in parts] for field in fields(kind)}
-    return kind(**{n: None if any(v is None for v in of) else torch.cat(of)[list(index)] for n, of in values.items()})
+    values: dict[str, Any] = {}
+    for name in (field.name for field in fields(kind)):
+        each = [getattr(part, name) for part in parts]
+        values[name] = None if any(v is None for v in each) else torch.cat(each)[list(index)]
+    return kind(**values)
