@@ -300,8 +300,15 @@ def test_what_goes_wrong_inside_of_a_function_says_what_it_was_called_with():
     A = ops.from_callable(lambda x: torch.as_tensor(H) @ x, (8,), (5,), kind="linear")
     with pytest.raises(RuntimeError, match="cannot be multiplied") as caught:
         A(torch.ones(1, 8, dtype=F64))
-    assert "was called with (1, 8). It gets a batch (rows, *shape)" in caught.value.__notes__[0]
+    assert (
+        "was called with torch tensors (1, 8); code in numpy takes x.numpy(). It gets a batch (rows, *shape)"
+        in caught.value.__notes__[0]
+    )
     assert "batched=False" in caught.value.__notes__[0]
+    one = ops.from_callable(lambda x: np.linalg.inv(x), (8,), (8,), kind="black box", batched=False)
+    with pytest.raises(np.linalg.LinAlgError) as alone:
+        one(torch.ones(2, 8))
+    assert "was called with torch tensors (8,); code in numpy takes x.numpy()" in alone.value.__notes__[0]
     simulator = ops.from_simulator(lambda a, b: np.linalg.inv(a + b), ["a", "b"], (2,), kind="nonlinear")
     with pytest.raises(np.linalg.LinAlgError) as other:
         simulator(torch.ones(3, 2))

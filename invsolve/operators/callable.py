@@ -188,8 +188,9 @@ class _Callable(Operator):
         try:
             y = call(f, *given)
         except Exception as error:
-            if rows and not isinstance(error, InvsolveError):
-                error.add_note(f"{where} was called with {' and '.join(str(tuple(v.shape)) for v in given)}. {rows}")
+            if not isinstance(error, InvsolveError):
+                shapes = " and ".join(str(tuple(v.shape[0 if rows else 1 :])) for v in given)
+                error.add_note(f"{where} was called with torch tensors {shapes}; code in numpy takes x.numpy(). {rows}")
             raise
         if not isinstance(y, Tensor):  # an array, of a simulator in numpy
             try:
