@@ -81,12 +81,12 @@ SAID = {
         lambda: ops.GaussianBlur(2.0, (16, 8, 3)),
         InputError,
         r"`std` must be given for each axis of \(16, 8, 3\), of which axis 2 looks like channels, got 2.0 for all of "
-        r"them. \(2.0, 2.0, 0.0\) leaves the channels apart. .*in_shape=\(16, 8\), y=np.moveaxis\(photo, -1, 0\)",
+        r"them. .*in_shape=\(16, 8\), y=np.moveaxis\(photo, -1, 0\). Or .*: \(2.0, 2.0, 0.0\) leaves them apart",
     ),
     "blocks that mix colours": (
         lambda: ops.Downsample(2, (3, 16, 8)),
         InputError,
-        r"`factor` must be given for each axis of \(3, 16, 8\), of which axis 0 .* \(1, 2, 2\) leaves .*y=photo",
+        r"`factor` must be given for each axis of \(3, 16, 8\), of which axis 0 .*y=photo. Or .*: \(1, 2, 2\) leaves",
     ),
     "training signals with a last axis of 1": (
         lambda: train(np.zeros((20, 16, 8, 1)), steps=1),

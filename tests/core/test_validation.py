@@ -93,7 +93,7 @@ def test_no_hint_where_axes_are_not_the_matter(given, shape):
 def test_axes_of_channels():
     assert (channel_axis((16, 16, 3)), channel_axis((3, 16, 16))) == (2, 0)
     assert all(channel_axis(s) is None for s in ((16, 16), (16, 16, 1), (16, 3, 16), (4, 4, 3), (3, 16, 16, 3)))
-    words = r"`s` must be .* axis 0 looks like channels, got 2.0 .* \(0.0, 2.0, 2.0\) leaves .*y=photo\."
+    words = r"`s` must be .* axis 0 looks like channels, got 2.0 .* y=photo\. .*\(0.0, 2.0, 2.0\) leaves"
     with pytest.raises(InputError, match=words):
         check_spatial("F", "s", 2.0, (3, 16, 16), 0.0)
     check_spatial("F", "s", 2.0, (16, 16), 0.0)
