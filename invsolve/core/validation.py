@@ -84,7 +84,7 @@ def check_spatial(owner: str, name: str, value: object, shape: Shape, none: floa
         name,
         f"given for each axis of {shape}, of which axis {axis} looks like channels",
         f"{value} for all of them",
-        f"Take the channels for a batch: in_shape={space}, y={batch}. Or one for each axis: ({each}) leaves them apart.",
+        f"Take the channels for a batch: in_shape={space}, y={batch}. Or one an axis: ({each}) leaves them apart.",
     )
 
 
