@@ -339,4 +339,4 @@ def _checked(owner: str, A: LinearOperator, y: Tensor) -> Tensor:
 
 def _data(owner: str, A: Operator, y: Tensor) -> Tensor:
     y = as_given(owner, "y", y, dtype=A.dtype, device=A.device)
-    return check_finite(owner, "y", check_shape(owner, "y", y, A.out_shape))
+    return check_finite(owner, "y", check_shape(owner, "y", y, A.out_shape), "Fill what was not measured with 0.")

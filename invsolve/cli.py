@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from invsolve.errors import InputError, InvsolveError, invalid, invalid_type
+from invsolve.errors import InputError, InvsolveError, invalid
 
 # By extra of pyproject.toml; "" are the dependencies of the package itself that are imported only where they are used.
 PACKAGES = {
@@ -192,6 +192,7 @@ def _check(arguments: argparse.Namespace) -> int:
 def _load_operator(target: str) -> Any:
     """What ``MODULE:ATTRIBUTE`` names, called if it is not an operator itself."""
     from invsolve.operators.base import Operator
+    from invsolve.operators.inputs import not_an_operator
 
     module, colon, attribute = target.partition(":")
     if not (colon and module and attribute):
@@ -212,7 +213,7 @@ def _load_operator(target: str) -> Any:
                     f"check: {target}() raised {type(error).__name__}: {error}. It must be {wanted}."
                 ) from error
     if not isinstance(value, Operator):
-        raise invalid_type("check", target, wanted, value, "Wrap a function: iv.operators.from_callable.")
+        raise not_an_operator("check", target, value, wanted)
     return value
 
 

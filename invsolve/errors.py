@@ -120,6 +120,8 @@ def invalid_type(owner: str, name: str, expected: str, given: object, repair: st
     InputTypeError
     """
     shown = given if isinstance(given, str) else type(given).__name__
+    if callable(misplaced := getattr(given, "_misplaced", None)):  # a distribution, in the place of a number
+        repair = misplaced(owner, name) or repair
     return InputTypeError(_words(owner, name, expected, shown, repair))
 
 

@@ -22,6 +22,7 @@ from invsolve.noise.convert import noise_for_data, refuse_impossible_data
 from invsolve.noise.rounding import drowned
 from invsolve.operators.base import LinearOperator, Operator
 from invsolve.operators.family import Family
+from invsolve.operators.inputs import not_an_operator
 
 
 @final
@@ -91,13 +92,7 @@ class Problem(TextInNotebook, Defined):
     def _check(self, owner: str, a: str, y_name: str) -> None:
         """Check and convert the fields, for a caller ``owner`` who calls operator and data ``a`` and ``y_name``."""
         if not isinstance(self.operator, Operator):
-            raise invalid_type(
-                owner,
-                a,
-                "an iv.operators.Operator",
-                quoted(self.operator),
-                "Wrap a function: iv.operators.from_callable(f, in_shape, out_shape).",
-            )
+            raise not_an_operator(owner, a, self.operator)
         A = self.operator
         device = A.device or torch.device("cpu")
         y = precise(owner, y_name, self.data, self.noise, dtype=A.dtype or torch.float32, device=device)
@@ -114,7 +109,7 @@ class Problem(TextInNotebook, Defined):
             raise invalid(owner, y_name, f"of {A.batch} rows, one for each item of the operator", len(y))
         if len(y) == 0:
             raise invalid(owner, y_name, "of at least one row", 0)
-        check_finite(owner, y_name, y)
+        y = _measured(owner, y_name, y, A, a)
         if self.dims is None:
             object.__setattr__(self, "dims", signal_dims(A, self.data))
         if self.dims is not None:
@@ -263,6 +258,19 @@ def precise(owner: str, name: str, value: object, noise: object, *, dtype: torch
     if drowned(noise, wide, dtype) is not None:
         return wide
     return wide.to(kind_dtype(dtype, "complex" if wide.is_complex() else "real"))
+
+
+def _measured(owner: str, name: str, y: Tensor, A: Operator, a: str) -> Tensor:
+    """Data ``(batch, *out_shape)`` that are finite: 0 for what is not and was not measured, an error for the rest."""
+    bad = ~torch.isfinite(y)
+    if A.observed is not None and bool(bad.any()):
+        y = torch.where(bad & ~A.observed, torch.zeros_like(y), y)
+    kind = ", kind='complex'" if y.is_complex() else ""
+    repair = (
+        f"If they are missing, say so: iv.operators.Mask(np.isfinite({name}), in_shape={tuple(A.out_shape)}{kind})"
+        f" @ {a} takes {name} as it is."
+    )
+    return check_finite(owner, name, y, repair)
 
 
 def in_precision(A: Operator, dtype: torch.dtype) -> Operator:

@@ -17,9 +17,10 @@ from invsolve.core.conjugate_gradients import inner
 from invsolve.core.notebook import TextInNotebook
 from invsolve.core.torch_state import in_defined_state
 from invsolve.core.validation import Kind, check_int, check_positive, kind_dtype
-from invsolve.errors import OperatorError, invalid_type
+from invsolve.errors import OperatorError
 from invsolve.operators.base import LinearOperator, Operator
 from invsolve.operators.contract import Probe, Property, adjoint_gap, normal_rows, row_norm
+from invsolve.operators.inputs import not_an_operator
 
 __all__ = ["OperatorReport", "Property", "check_operator", "derivative_gap", "dot_test", "tolerance"]
 
@@ -107,13 +108,7 @@ def check_operator(A: Operator, *, seed: int = 0, tol: float | None = None, thro
         If ``A`` is no operator.
     """
     if not isinstance(A, Operator):
-        raise invalid_type(
-            "check_operator",
-            "A",
-            "an iv.operators.Operator",
-            A,
-            "Wrap a function: iv.operators.from_callable(f, in_shape, out_shape).",
-        )
+        raise not_an_operator("check_operator", "A", A)
     dtype = A.dtype or torch.float32
     tol = tolerance(dtype) if tol is None else check_positive("check_operator", "tol", tol)
     probe = Probe(A=A, seed=check_int("check_operator", "seed", seed), dtype=dtype, tol=tol)

@@ -275,7 +275,7 @@ def test_what_is_masked_is_not_taken_for_a_number():
     with pytest.raises(iv.errors.InputError, match="Matrix: `matrix` must be finite, got 1 NaN"):
         ops.Matrix(matrix)
     whole = np.ma.masked_array(np.ones(4, dtype=bool), mask=[True, False, False, False])
-    with pytest.raises(iv.errors.InputTypeError, match="Mask: `mask` must be a bool tensor"):
+    with pytest.raises(iv.errors.InputTypeError, match="Mask: `mask` must be True and False: a bool tensor.*filled"):
         ops.Mask(whole)
 
 

@@ -230,7 +230,7 @@ REFUSED = {
     "no operator": (
         lambda: problem(operator=torch.eye(3)),
         InputTypeError,
-        r"Problem: `operator` must be an iv.operators.Operator, got Tensor. Wrap a function",
+        r"Problem: `operator` must be an iv.operators.Operator, got Tensor. A matrix is iv.operators.Matrix",
     ),
     "a name": (lambda: problem(operator="A"), InputTypeError, r"`operator` must be an iv.operators.Operator, got 'A'"),
     "no data": (
@@ -274,7 +274,7 @@ REFUSED = {
     "nan": (
         lambda: problem(y=bad),
         InputError,
-        r"`data` must be finite, got 1 NaN or infinite values, the first at index \(1, 2\). Mark missing data",
+        r"`data` must be finite, got 1 NaN or infinite values, the first at index \(1, 2\). If they are missing, say so: iv.operators.Mask",
     ),
     "masked": (
         lambda: problem(y=np.ma.masked_array(Y.numpy(), mask=bad.isnan().numpy())),

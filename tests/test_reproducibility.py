@@ -112,6 +112,30 @@ def test_reproducible_is_bitwise_for_any_batch_position_and_neighbours(make, str
     assert torch.equal(run(other, [1, 9], 4)[:, 1], all_three[:, 2])
 
 
+@pytest.mark.parametrize("n", [9, 25, 64])
+@pytest.mark.parametrize("mixture", [False, True])
+def test_statistics_of_closed_forms_are_bitwise_too(n, mixture):
+    """Of any neighbours, in any order, alone too: products of matrices round differently with the rows beside."""
+    rng = torch.Generator().manual_seed(0)
+    root = torch.randn(n, n, generator=rng)
+    covariance = root @ root.mT + torch.eye(n)
+    prior = iv.priors.GaussianPrior(torch.zeros(n), covariance)
+    if mixture:
+        means = torch.randn(2, n, generator=rng)
+        prior = iv.priors.GaussianMixturePrior(torch.full((2,), 0.5), means, covariance.expand(2, n, n))
+    A = iv.operators.Matrix(torch.randn(n // 2, n, generator=rng))
+    y = torch.randn(11, n // 2, generator=rng)
+
+    def run(index):
+        options = {"item_ids": index, "num_samples": 1, "reproducible": True, "strategy": iv.strategies.Exact()}
+        result = iv.solve(A, y[index], prior, noise=0.3, **options)
+        return torch.stack([result.mean, result.std, result.quantile(0.3)], 1)
+
+    every = run(list(range(11)))
+    for index in ([0], [4], [10, 3], [9, 1, 8]):
+        assert torch.equal(run(index), every[index])
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_reproducible_is_bitwise_with_a_convolutional_prior(dtype):
     prior, A = Convolutional(dtype), blur(dtype)

@@ -26,6 +26,8 @@ from invsolve.errors import FileError, SolveError, invalid, invalid_type, on_int
 from invsolve.noise import Noise
 from invsolve.noise.convert import noise_for_data
 from invsolve.operators.base import LinearOperator, Operator
+from invsolve.operators.identity import of_shape
+from invsolve.operators.inputs import not_an_operator
 from invsolve.priors.base import Prior
 from invsolve.priors.capabilities import HasPosterior
 from invsolve.priors.compatibility import check_pair, not_a_prior
@@ -261,13 +263,8 @@ def _checked(A: object, prior: object, noise: object) -> tuple[Operator, Noise]:
     if not isinstance(prior, Prior):
         raise not_a_prior("calibrate", prior)
     if not isinstance(A, Operator):
-        raise invalid_type(
-            "calibrate",
-            "A",
-            "an iv.operators.Operator",
-            A,
-            "Wrap a function: iv.operators.from_callable(f, in_shape, out_shape).",
-        )
+        raise not_an_operator("calibrate", "A", A)
+    A = of_shape(A, tuple(prior.shape), prior.kind)
     check_pair("calibrate", A, prior)
     A = in_precision(A, prior.dtype)
     dtype = kind_dtype(prior.dtype, A.out_kind)

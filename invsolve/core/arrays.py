@@ -26,6 +26,7 @@ R = TypeVar("R")
 
 _NUMBERS = "biufc"
 _KNOWN = "a torch.Tensor, a numpy array, an xarray.DataArray, numbers in a list, or the path of a .npy file"
+_ARRAY = "a tensor, an array, a list, or the path of a .npy file"
 _CPU = torch.device("cpu")
 
 
@@ -39,7 +40,10 @@ def as_tensor(owner: str, name: str, value: object, *, dtype: torch.dtype, devic
         return _of_numbers(normal(value), dtype)
     array = numbers_of(owner, name, value)
     if array is None:
-        raise invalid_type(owner, name, _KNOWN, quoted(value))
+        repair = ""
+        if isinstance(value, (str, os.PathLike)) and "." in (path := os.fspath(value)):
+            repair = f"Read it first; a picture by matplotlib.pyplot.imread({path!r})."
+        raise invalid_type(owner, name, _KNOWN, quoted(value), repair)
     wide = array.astype(np.complex128 if array.dtype.kind == "c" else np.float64)
     return from_numpy(wide).to(device, kind_dtype(dtype, "complex" if array.dtype.kind == "c" else "real"))
 
@@ -75,14 +79,18 @@ def as_given(
 def parameter(owner: str, name: str, value: Any, *, dtype: torch.dtype | None = None) -> Tensor:
     """A floating or complex tensor of what an object is made of.
 
-    Tensors and arrays of such keep their precision; integers and lists have that of ``dtype``, float32 by default.
+    Tensors, arrays and files of such keep their precision; others have that of ``dtype``, float32 by default.
     """
-    if isinstance(value, Tensor):
+    if isinstance(value, Tensor) and value.layout == torch.strided:
         return _of_numbers(normal(value), dtype or torch.float32)
-    array = None if isinstance(value, (str, os.PathLike)) else numbers_of(owner, name, value)
+    if isinstance(value, Tensor) or hasattr(value, "tocsr"):
+        dense = "to_dense()" if isinstance(value, Tensor) else "toarray()"
+        repair = f"Write {name}.{dense}; as an operator, iv.operators.from_scipy takes a sparse matrix of scipy."
+        raise invalid_type(owner, name, "a dense array of numbers", f"a sparse one, {type(value).__name__}", repair)
+    array = numbers_of(owner, name, value)
     if array is None:
-        raise invalid_type(owner, name, "numbers: a tensor, an array or a list", quoted(value))
-    if isinstance(value, np.ndarray) and array.dtype.kind in "fc":
+        raise invalid_type(owner, name, f"numbers: {_ARRAY}", quoted(value))
+    if isinstance(value, (np.ndarray, str, os.PathLike)) and array.dtype.kind in "fc":
         return from_numpy(array)
     return as_tensor(owner, name, array, dtype=dtype or torch.float32, device=_CPU)
 
@@ -134,9 +142,9 @@ def parameters(owner: str, **values: Any) -> dict[str, Tensor]:
 def as_mask(owner: str, name: str, value: Any) -> Tensor:
     """A mask as a bool tensor: of True and False, or of 1 and 0 of any type."""
     if not isinstance(value, Tensor):
-        array = None if isinstance(value, (str, np.ma.MaskedArray)) else numbers_of(owner, name, value)
+        array = None if isinstance(value, np.ma.MaskedArray) else numbers_of(owner, name, value)
         if array is None:
-            expected = "a bool tensor, an array or a list of True and False"
+            expected = "True and False: a bool tensor, an array, a list, or the path of a .npy file"
             repair = "Give masked.filled(False)." if isinstance(value, np.ma.MaskedArray) else ""
             raise invalid_type(owner, name, expected, quoted(value), repair)
         value = from_numpy(array)
@@ -153,9 +161,9 @@ def as_mask(owner: str, name: str, value: Any) -> Tensor:
 def as_index(owner: str, name: str, value: Any) -> Tensor:
     """Positions as an int64 tensor, of integers of any type."""
     if not isinstance(value, Tensor):
-        array = None if isinstance(value, str) else numbers_of(owner, name, value)
+        array = numbers_of(owner, name, value)
         if array is None:
-            raise invalid_type(owner, name, "integers: a tensor, an array or a list", quoted(value))
+            raise invalid_type(owner, name, f"integers: {_ARRAY}", quoted(value))
         value = torch.zeros(array.shape, dtype=torch.int64, device="cpu") if array.size == 0 else from_numpy(array)
     if value.dtype == torch.bool or value.is_floating_point() or value.is_complex():
         repair = "The positions in a mask are mask.flatten().nonzero()." if value.dtype == torch.bool else ""

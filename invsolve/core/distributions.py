@@ -50,6 +50,16 @@ class Distribution(Defined, Owner, abc.ABC):
     def support(self) -> tuple[float, float]:
         """The interval that holds the values."""
 
+    def _misplaced(self, owner: str, name: str) -> str:
+        """What to do with a distribution that was given to a class in the place of a number."""
+        name = name.partition("[")[0]
+        if not owner[:1].isupper():
+            return ""
+        return (
+            f"A scalar that is to be inferred belongs to a family: iv.operators.Family(make, {name}=iv.{self}), where "
+            f"make({name}) returns the operator, made with {owner}({name}={name}, ...); of a prior, iv.priors.Family."
+        )
+
     def quantile(self, u: Tensor | float) -> Tensor:
         """The value below which a share ``u`` in (0, 1) of the mass lies, shape of ``u``."""
         level = numbers(u, dtype=torch.float64)
@@ -265,10 +275,11 @@ class LogUniform(Distribution):
         return self.low, self.high
 
 
-def check_distribution(owner: str, name: str, value: object) -> Distribution:
+def check_distribution(owner: str, name: str, value: object, repair: str = "") -> Distribution:
     """A `Distribution`, or InputTypeError."""
     if not isinstance(value, Distribution):
-        raise invalid_type(owner, name, "a distribution (iv.LogNormal, iv.LogUniform, iv.Uniform, iv.Normal)", value)
+        expected = "a distribution (iv.LogNormal, iv.LogUniform, iv.Uniform, iv.Normal)"
+        raise invalid_type(owner, name, expected, value, repair)
     return value
 
 

@@ -11,7 +11,7 @@ Words: ``kind`` is "real" or "complex"; a ``Shape`` is a tuple of integers witho
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -29,10 +29,63 @@ def check_shape(owner: str, name: str, value: Tensor, shape: Shape) -> Tensor:
     if not isinstance(value, Tensor):
         raise invalid_type(owner, name, "a torch.Tensor", value, f"Convert it: torch.as_tensor({name}).")
     if value.ndim != len(shape) + 1 or tuple(value.shape[1:]) != shape:
-        hint = f"Add a batch axis: {name}[None]." if tuple(value.shape) == shape else ""
         want = ", ".join(map(str, ("batch", *shape)))
-        raise invalid(owner, name, f"of shape ({want})", tuple(value.shape), hint)
+        raise invalid(owner, name, f"of shape ({want})", tuple(value.shape), axes_hint(name, value.shape, shape))
     return value
+
+
+def axes_hint(name: str, given: Sequence[int], shape: Shape) -> str:
+    """The line that makes an array of shape ``given`` one of ``shape``, or a batch of such, by its axes alone.
+
+    Empty where none does. Channels that come last, as in photographs and coil data, are the usual case.
+    """
+    given, size = tuple(given), math.prod(shape)
+    if given == shape:
+        return f"Add a batch axis: {name}[None]."
+    rows = math.prod(given) // size if size else 0
+    for target in (shape, (rows, *shape)):
+        if math.prod(given) == math.prod(target) > 0 and _long(given) == _long(target):
+            return f"Axes of length 1 are too many or too few: {name}.reshape{target} fits."
+    for axis in range(min(2, len(given) - 1)):
+        moved = (*given[:axis], given[-1], *given[axis:-1])
+        if shape in (moved, moved[1:]):
+            batch = f", a batch of {moved[0]}" if moved != shape else ""
+            line = f"np.moveaxis({name}, -1, {axis}), or {name}.movedim(-1, {axis}) of a tensor"
+            return f"With the last axis moved to the {'second' if axis else 'first'} place it fits{batch}: {line}."
+    return ""
+
+
+def _long(shape: Shape) -> Shape:
+    return tuple(n for n in shape if n != 1)
+
+
+def channel_axis(shape: Shape) -> int | None:
+    """The first or last of three axes, if it has 2 to 4 entries and both others have more: colours, not space."""
+    for axis in (-1, 0) if len(shape) == 3 else ():
+        others = shape[:-1] if axis else shape[1:]
+        if 2 <= shape[axis] <= 4 and min(others) > 4:
+            return axis % 3
+    return None
+
+
+def check_spatial(owner: str, name: str, value: object, shape: Shape, none: float) -> None:
+    """Refuse one number for all axes where one of them is an axis of channels, which it would mix.
+
+    ``none`` is the number that leaves an axis as it is.
+    """
+    axis = channel_axis(shape)
+    if axis is None:
+        return
+    each = ", ".join(str(none) if a == axis else str(value) for a in range(3))
+    space = tuple(n for a, n in enumerate(shape) if a != axis)
+    batch = "np.moveaxis(photo, -1, 0)" if axis else "photo"
+    raise invalid(
+        owner,
+        name,
+        f"given for each axis of {shape}, of which axis {axis} looks like channels",
+        f"{value} for all of them",
+        f"Take the channels for a batch: in_shape={space}, y={batch}. Or one an axis: ({each}) leaves them apart.",
+    )
 
 
 def check_kind(owner: str, name: str, value: Tensor, kind: Kind) -> Tensor:
@@ -47,7 +100,7 @@ def check_kind(owner: str, name: str, value: Tensor, kind: Kind) -> Tensor:
     return value
 
 
-def check_finite(owner: str, name: str, value: Tensor) -> Tensor:
+def check_finite(owner: str, name: str, value: Tensor, repair: str = "") -> Tensor:
     """Raise if ``value`` holds NaN or Inf, and say how many and where the first is."""
     bad = ~torch.isfinite(value)
     if bool(bad.any()):
@@ -57,7 +110,7 @@ def check_finite(owner: str, name: str, value: Tensor) -> Tensor:
             name,
             "finite",
             f"{int(bad.sum())} NaN or infinite values, the first at index {first}",
-            "Mark missing data with an operator such as Mask or Subsample; do not pass NaN.",
+            repair,
         )
     return value
 

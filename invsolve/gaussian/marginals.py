@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import abc
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Self, final
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Self, final
 
 import torch
 from torch import Tensor
@@ -146,3 +146,15 @@ class MixtureMarginals(Marginals):
     def _mapped(self, signals: Callable[[Tensor], Tensor], weights: Callable[[Tensor], Tensor]) -> Self:
         parts = {name: signals(getattr(self, name)) for name in ("mean", "std", "means", "stds")}
         return type(self)(weights=weights(self.weights), **parts)
+
+
+def joined(parts: Sequence[Marginals], index: Sequence[int]) -> Marginals | None:
+    """The items ``index`` of all ``parts``, one after another; None of such that hold more than tensors."""
+    kind = type(parts[0])
+    if not issubclass(kind, (Moments, NormalMarginals, MixtureMarginals)):
+        return None
+    values: dict[str, Any] = {}
+    for name in (field.name for field in fields(kind)):
+        each = [getattr(part, name) for part in parts]
+        values[name] = None if any(v is None for v in each) else torch.cat(each)[list(index)]
+    return kind(**values)

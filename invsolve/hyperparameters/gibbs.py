@@ -112,7 +112,11 @@ def _refuse(request: HyperparameterRequest) -> None:
         )
     for part in ("prior", "operator"):
         if len(unknowns.columns(part)) > MAX_DIMS:
-            raise UnsupportedError(f"solve: at most {MAX_DIMS} scalars of the {part} can be inferred together.")
+            raise UnsupportedError(
+                f"solve: at most {MAX_DIMS} scalars of the {part} can be inferred with a signal, and it has "
+                f"{len(unknowns.columns(part))}. Fix some of them; many scalars without a signal are named parameters, "
+                "iv.priors.independent."
+            )
     if unknowns.columns("prior"):
         member = unknowns.prior_at(unknowns.medians)
         if not isinstance(member, HasDensity):

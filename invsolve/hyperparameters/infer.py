@@ -42,7 +42,8 @@ def infer(request: HyperparameterRequest, progress: Progress) -> Result:
         request = replace(request, over=lambda: limit(calls.total()))
         lacking = _no_lattice(request)
         if request.hierarchy.method == "lattice" and lacking:
-            raise UnsupportedError(f"solve: no lattice over the unknown scalars, because {lacking}.")
+            repair = "Leave `method` of iv.Hierarchy out: scalars are then drawn in turns."
+            raise UnsupportedError(f"solve: no lattice over the unknown scalars, because {lacking}. {repair}")
         drawn = _drawn(request, progress, gibbs=bool(lacking) or request.hierarchy.method == "gibbs")
     typical = unknowns.prior_at(unknowns.medians)
     output = StrategyOutput(

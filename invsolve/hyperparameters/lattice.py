@@ -105,7 +105,7 @@ def explore(dims: int, spacing: float, tolerance: float = 0.02, widest: float | 
     if (count := (1 + 2 ** math.ceil(math.log2(8 / widest))) ** dims) > _MAX_NODES:
         raise UnsupportedError(
             f"solve: a scan of the unknown scalars {widest:g} prior std apart has {count} nodes, more than "
-            f"{_MAX_NODES}. Take a larger scan in iv.Hierarchy, or narrower distributions of the scalars."
+            f"{_MAX_NODES}. Give a larger one, hierarchy=iv.Hierarchy(scan=...), or narrower distributions of them."
         )
     lattice: Lattice | None = None
     try:
@@ -191,8 +191,9 @@ def _flood(
         members |= around
         if len(members) > _MAX_NODES:
             raise NotResolved(
-                f"solve: a lattice over the unknown scalars would need more than {_MAX_NODES} nodes; they are too many "
-                "or too dependent. Use iv.Hierarchy(method='gibbs')."
+                f"solve: a lattice over the {len(steps)} unknown scalars would need more than {_MAX_NODES} nodes: the "
+                "data say little of them, or of some given the others. Give narrower distributions, infer fewer at a "
+                "time, or draw them in turns: hierarchy=iv.Hierarchy(method='gibbs')."
             )
         if fresh := [n for n in sorted(around) if n not in values]:
             sent = yield fresh

@@ -60,8 +60,8 @@ def memory(names: Sequence[str], trace: Sequence[Tensor]) -> tuple[str, ...]:
     limit = max(_FORGOTTEN, 2.5 / math.sqrt(len(last)))
     return tuple(
         f"{name} moves slowly: over the chains its values correlate by {value:.2f} with those {len(trace) // 2} sweeps "
-        f"before, and their mean moved by {moved:.2g} std, so that its posterior may be off. Raise num_sweeps of "
-        "iv.Hierarchy"
+        f"before, and their mean moved by {moved:.2g} std, so that its posterior may be off. Give more sweeps: "
+        "hierarchy=iv.Hierarchy(num_sweeps=...)"
         for name, value, moved in zip(names, correlation, drift, strict=True)
         if value > limit or moved > math.sqrt(2) * limit
     )

@@ -87,13 +87,15 @@ def of_lattices(lattices: Sequence[Lattice], errors: Tensor, info: Mapping[str, 
     tests = {LATTICE: float(errors.nan_to_num(nan=math.inf).max()), HIDDEN: float(hidden.max())}
     good = (error <= MEAN_ERROR) & (hidden <= _HIDDEN)
     wrong = []
-    if not bool((error <= MEAN_ERROR).all()):
-        wrong.append(f"{LATTICE} {tests[LATTICE]:.2g}, {MEAN_ERROR if exact else MEAN_ERROR / 2:g} is asked")
+    asked = f"(asked: {MEAN_ERROR if exact else MEAN_ERROR / 2:g})"
+    if not bool((error <= MEAN_ERROR).all()) and not math.isinf(tests[HIDDEN]):
+        known = "not known" if math.isinf(tests[LATTICE]) else f"{tests[LATTICE]:.2g}"
+        wrong.append(f"{LATTICE} {known} {asked}")
     if not bool((hidden <= _HIDDEN).all()):
         wrong.append(
-            "the budget ended before the scalars were resolved"
+            "the budget ended before the scalars were located: give a larger one, or narrower distributions"
             if math.isinf(tests[HIDDEN])
-            else f"{HIDDEN} {tests[HIDDEN]:.2g}"
+            else f"{HIDDEN} {tests[HIDDEN]:.2g} (asked: {_HIDDEN:g})"
         )
     if not exact:
         told = Diagnostics.from_mapping(info)
@@ -104,13 +106,15 @@ def of_lattices(lattices: Sequence[Lattice], errors: Tensor, info: Mapping[str, 
         ):
             if value is None:
                 good = good & False
-                wrong.append(f"{strategy.name} says nothing of the {name} of the signals at a node")
+                wrong.append(f"{strategy.name} says nothing of the {name} of the signals given the scalars")
                 continue
             factor, worst = 2 if name != ISLANDS else 1, float(value.nan_to_num(math.inf).max())
             tests[name] = factor * worst
             if not worst <= limit:
                 good = good & False
-                wrong.append(f"{name} {factor * worst:.2g}, of the signals at a node")
+                wrong.append(
+                    f"{name} {factor * worst:.2g}, of the signals given the scalars (asked: {factor * limit:g})"
+                )
         if told.beta is not None:
             tests[POWER] = float(told.beta.min())
             if not tests[POWER] >= 1:
@@ -133,7 +137,7 @@ def of_chains(trace: Sequence[Tensor], batch: int, slow: Sequence[str], strategy
     sweeps = f"{len(trace)} sweep{'s' if len(trace) > 1 else ''}"
     good, wrong = worst <= RHAT, []
     if not bool(good.all()):
-        wrong.append(f"{RHAT_TEST} {tests[RHAT_TEST]:.3g} after {sweeps}, {RHAT:g} is asked: give a larger budget")
+        wrong.append(f"{RHAT_TEST} {tests[RHAT_TEST]:.3g} after {sweeps} (asked: {RHAT:g}): give a larger budget")
     if not bool((error <= MEAN_ERROR).all()) or chains < _FEW_CHAINS:
         good = good & (error <= MEAN_ERROR) & (chains >= _FEW_CHAINS)
         known = f"mean of the scalars known to {float(error.max()):.2g} posterior std" if chains > 1 else "one chain"

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from invsolve.core.arrays import real_parameter, several
+from invsolve.core.distributions import Distribution
 from invsolve.core.random import DrawLike
 from invsolve.core.validation import Shape, check_finite, check_number, check_positive
 from invsolve.errors import invalid, invalid_type
@@ -197,6 +198,12 @@ class Entrywise(Noise):
     def _checked(self, name: str, sign: str = "positive") -> None:
         """Refuse a parameter that is no finite number or real tensor: "positive", "non-negative" or of "any" sign."""
         owner, value = type(self).__name__, getattr(self, name)
+        if isinstance(value, Distribution):
+            repair = (
+                "Of noise, the std of iv.noise.Gaussian alone may be unknown; a gain that is unknown belongs to the "
+                f"operator: iv.operators.Family(lambda gain: gain * A, gain=iv.{value})."
+            )
+            raise invalid_type(owner, name, "a number", str(value), repair)
         if several(value):
             value = real_parameter(owner, name, value)
             object.__setattr__(self, name, value)

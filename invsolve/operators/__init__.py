@@ -6,6 +6,7 @@ from invsolve.operators.bridges.deepinv import from_deepinv, to_deepinv
 from invsolve.operators.bridges.scipy import from_scipy, to_scipy
 from invsolve.operators.callable import from_callable
 from invsolve.operators.family import Family
+from invsolve.operators.identity import Identity
 from invsolve.operators.mask import Mask, Subsample
 from invsolve.operators.matrix import Matrix
 from invsolve.operators.mri.cartesian import MRI
@@ -27,6 +28,7 @@ __all__ = [
     "Downsample",
     "Family",
     "GaussianBlur",
+    "Identity",
     "LinearOperator",
     "MRI",
     "Mask",

@@ -307,8 +307,8 @@ class LinearOperator(Operator):
     def svd(self, *, like: Tensor | None = None) -> Spectrum:
         """Return ``A = U S V^H`` as a `Spectrum`: in closed form where one is known, else by a dense decomposition.
 
-        Closed forms: `Mask`, `Subsample`, periodic `Blur`, `Downsample`, `Diffraction`, `MRI` of one coil, and
-        multiples of them.
+        Closed forms: `Identity`, `Mask`, `Subsample`, periodic `Blur`, `Downsample`, `Diffraction`, `MRI` of one coil,
+        and multiples of them.
 
         Parameters
         ----------

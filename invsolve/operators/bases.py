@@ -1,4 +1,4 @@
-"""Closed forms of `LinearOperator.svd`: the basis of single entries, and decompositions from a known basis."""
+"""Closed forms of `LinearOperator.svd`: decompositions from a known basis."""
 
 from __future__ import annotations
 
@@ -24,25 +24,6 @@ def from_basis(operator: LinearOperator, basis: LinearOperator, values: Tensor) 
     data_basis = scaling @ (basis @ operator.H)
     assert isinstance(data_basis, LinearOperator)  # a chain of linear maps
     return Spectrum(values=values, signal_basis=basis, data_basis=data_basis)
-
-
-@final
-@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class Entries(OneKind):
-    """The basis of single entries, ``y = x``; not a `Mask`, whose own decomposition is made of this."""
-
-    in_shape: Shape
-    kind: Kind = "real"
-
-    @property
-    def out_shape(self) -> Shape:  # type: ignore[override]
-        return self.in_shape
-
-    def _apply(self, x: Tensor) -> Tensor:
-        return x.resolve_conj().clone()  # a copy: nobody's signal is to change with its coordinates
-
-    def _adjoint(self, y: Tensor) -> Tensor:
-        return y.resolve_conj().clone()
 
 
 @final

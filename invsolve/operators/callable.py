@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Self, final
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,6 +19,7 @@ from invsolve.operators.algebra.matched import matched
 from invsolve.operators.base import BlackBox, LinearOperator, Operator, Pullback
 
 Map = Callable[[Tensor], Tensor]
+_ROWS = "It gets a batch (rows, *shape) and returns a row for each; for a function of one signal say batched=False."
 Product = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -33,6 +35,7 @@ def from_callable(
     in_kind: Kind = "real",
     out_kind: Kind = "real",
     dtype: torch.dtype | None = None,
+    batched: bool = True,
 ) -> Operator:
     """Make an operator of a function.
 
@@ -44,7 +47,8 @@ def from_callable(
     Parameters
     ----------
     f : callable
-        Maps ``(batch, *in_shape)`` to ``(batch, *out_shape)``, each row by itself.
+        Maps ``(batch, *in_shape)`` to ``(batch, *out_shape)``, each row by itself; with ``batched=False`` one signal
+        ``in_shape`` to its data ``out_shape``.
     in_shape, out_shape : sequence of int
         The shapes of signal and data, without the batch axis.
     kind : {'nonlinear', 'linear', 'black box'}
@@ -64,6 +68,9 @@ def from_callable(
     dtype : torch.dtype, optional
         The one real precision that ``f`` works in; by default that of its input. Signals and data may be of a narrower
         one (`to`, and `solve` with such a prior): they are converted around ``f``.
+    batched : bool
+        False for functions (``f``, ``adjoint``, ``vjp``, ``jvp``) of one signal without a batch axis: they are called
+        for one after another. True by default.
 
     Returns
     -------
@@ -110,10 +117,16 @@ def from_callable(
             raise invalid(name, what, "given for kind='nonlinear' only", f"one for kind={kind!r}", repair)
     if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
         raise invalid_type(name, "dtype", "a real floating torch.dtype or None", str(dtype))
+    if not isinstance(batched, bool):
+        raise invalid_type(name, "batched", "True or False", batched)
+    in_shape, out_shape = check_dims(name, "in_shape", in_shape), check_dims(name, "out_shape", out_shape)
+    if not batched:
+        f, jvp = OneByOne(f, out_shape, out_kind), jvp and OneByOne(jvp, out_shape, out_kind)
+        adjoint, vjp = (g and OneByOne(g, in_shape, in_kind) for g in (adjoint, vjp))
     options: dict[str, Any] = {
         "f": f,
-        "in_shape": check_dims(name, "in_shape", in_shape),
-        "out_shape": check_dims(name, "out_shape", out_shape),
+        "in_shape": in_shape,
+        "out_shape": out_shape,
         "in_kind": in_kind,
         "out_kind": out_kind,
         "precision": dtype,
@@ -121,6 +134,28 @@ def from_callable(
     if kind == "linear":
         return CallableLinear(transpose=adjoint, **options)
     return CallableBlackBox(**options) if kind == "black box" else CallableOperator(pull=vjp, push=jvp, **options)
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class OneByOne:
+    """A function of one signal, called for every row, whose values of ``shape`` become rows."""
+
+    f: Callable[..., Any]
+    shape: Shape
+    kind: Kind
+
+    def __call__(self, *rows: Tensor) -> Any:
+        if not len(rows[0]):
+            return rows[0].new_zeros(0, *self.shape, dtype=kind_dtype(rows[0].dtype, self.kind))
+        found = [call(self.f, *row) for row in zip(*rows, strict=True)]
+        if wrong := [shape for v in found if (shape := tuple(np.shape(v))) != self.shape]:
+            name = getattr(self.f, "__qualname__", type(self.f).__name__)
+            raise OperatorError(
+                f"from_callable(batched=False): {name} must return shape {self.shape} for one input of shape "
+                f"{tuple(rows[0].shape[1:])}, got {wrong[0]}."
+            )
+        return torch.stack(found) if isinstance(found[0], Tensor) else np.stack([np.asarray(v) for v in found])
 
 
 class _Callable(Operator):
@@ -148,8 +183,15 @@ class _Callable(Operator):
         given = (x, *more)
         if self.outside is not None and self.precision is not None:  # rounded outside of the function only
             given = tuple(v.to(kind_dtype(self.precision, "complex" if v.is_complex() else "real")) for v in given)
-        y = call(f, *given)
         where = self._named(name, f)
+        rows = "" if isinstance(f, OneByOne) else _ROWS
+        try:
+            y = call(f, *given)
+        except Exception as error:
+            if not isinstance(error, InvsolveError):
+                shapes = " and ".join(str(tuple(v.shape[0 if rows else 1 :])) for v in given)
+                error.add_note(f"{where} was called with torch tensors {shapes}; code in numpy takes x.numpy(). {rows}")
+            raise
         if not isinstance(y, Tensor):  # an array, of a simulator in numpy
             try:
                 y = as_tensor(where, "its value", y, dtype=x.dtype, device=x.device)
@@ -159,7 +201,7 @@ class _Callable(Operator):
         if tuple(y.shape) != (len(x), *shape):
             raise OperatorError(
                 f"{where} must return shape {(len(x), *shape)} for an input of shape {tuple(x.shape)}, "
-                f"got {tuple(y.shape)}."
+                f"got {tuple(y.shape)}. {rows}"
             )
         want = kind_dtype(x.dtype, kind)
         if y.is_complex() and not want.is_complex:
@@ -173,6 +215,7 @@ class _Callable(Operator):
         return y
 
     def _named(self, name: str, f: Callable[..., Tensor]) -> str:
+        f = f.f if isinstance(f, OneByOne) else f
         return f"{type(self).__name__}: `{name}` ({getattr(f, '__qualname__', type(f).__name__)})"
 
     def _apply(self, x: Tensor) -> Tensor:

@@ -10,7 +10,8 @@ from typing import Any, NoReturn, Self, final
 import torch
 from torch import Tensor
 
-from invsolve.core.distributions import Distribution, check_distribution
+from invsolve.core.distributions import Distribution
+from invsolve.core.named_arguments import family_scalars
 from invsolve.core.validation import Kind, Shape
 from invsolve.errors import UnsupportedError, invalid, invalid_type
 from invsolve.operators.base import Operator
@@ -31,6 +32,8 @@ class Family(Operator):
     make : callable
         Takes the scalars by name (floats) and returns an `Operator`, always of the same shapes, kinds, precision,
         items and observed data.
+    scalars : mapping of str to Distribution, optional
+        The unknown scalars, instead of or beside those given by name.
     **unknown : Distribution
         The prior distribution of each scalar, by its name: ``width=iv.LogNormal(...)``.
 
@@ -63,13 +66,13 @@ class Family(Operator):
     in_kind: Kind = field(init=False)
     out_kind: Kind = field(init=False)
 
-    def __init__(self, make: Callable[..., Operator], **unknown: Distribution) -> None:
-        if not callable(make):
-            raise invalid_type(_OWNER, "make", "a function of the unknown scalars that returns an operator", make)
-        if not unknown:
-            raise invalid(_OWNER, "unknown scalars", "given by name, e.g. width=iv.LogNormal(...)", "none")
-        for name, law in unknown.items():
-            check_distribution(_OWNER, name, law)
+    def __init__(
+        self,
+        make: Callable[..., Operator],
+        scalars: Mapping[str, Distribution] | Distribution | None = None,
+        **unknown: Distribution,
+    ) -> None:
+        unknown = family_scalars(_OWNER, make, "an operator", scalars, unknown)
         member = make(**{name: law.median for name, law in unknown.items()})
         if not isinstance(member, Operator) or isinstance(member, Family):
             raise invalid_type(_OWNER, "make(...)", "an iv.operators.Operator without unknowns", member)

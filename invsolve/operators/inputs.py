@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from invsolve.core.validation import Kind, Shape, check_kind, check_shape, kind_dtype
-from invsolve.errors import invalid, invalid_type
+from invsolve.errors import InputTypeError, invalid, invalid_type
 
 
 def check_rows(
@@ -31,3 +33,21 @@ def check_rows(
     if batch is not None and len(value) != batch:
         expected = f"of {batch} rows, one for each item of the parameters"
         raise invalid(owner, name, expected, len(value), "Take the items of the rows first: A.take(index).")
+
+
+def not_an_operator(owner: str, name: str, value: Any, expected: str = "an iv.operators.Operator") -> InputTypeError:
+    """The error of something else in the place of an operator, with the line that makes one of it."""
+    if isinstance(value, str):
+        value = repr(value)
+    if isinstance(value, type):
+        repair = f"Call it, with its parameters: {value.__name__}(...)."
+        value = f"the class {value.__name__}"
+    elif hasattr(value, "tocsr") or hasattr(value, "rmatvec"):
+        repair = "Wrap it: iv.operators.from_scipy(A)."
+    elif hasattr(value, "A_adjoint"):
+        repair = "Wrap it: iv.operators.from_deepinv(A, in_shape, out_shape)."
+    elif hasattr(value, "__array__") or isinstance(value, (list, tuple)):
+        repair = "A matrix is iv.operators.Matrix(A), for signals with one axis."
+    else:
+        repair = "Wrap a function: iv.operators.from_callable(f, in_shape, out_shape)."
+    return invalid_type(owner, name, expected, value, repair)

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from invsolve.core.arrays import as_index, as_mask
-from invsolve.core.validation import Kind, Shape, check_choice, check_dims
+from invsolve.core.validation import Kind, Shape, axes_hint, check_choice, check_dims
 from invsolve.errors import invalid
-from invsolve.operators.bases import Entries, from_basis
+from invsolve.operators.bases import from_basis
+from invsolve.operators.identity import Identity
 from invsolve.operators.one_kind import OneKind
 from invsolve.operators.spectrum import Spectrum
 
@@ -53,9 +54,8 @@ class Mask(OneKind):
         shape = tuple(self.mask.shape) if self.in_shape is None else check_dims("Mask", "in_shape", self.in_shape)
         object.__setattr__(self, "in_shape", shape)
         if tuple(self.mask.shape) != shape and tuple(self.mask.shape[1:]) != shape:
-            raise invalid(
-                "Mask", "mask", f"of shape {shape} or (items, {', '.join(map(str, shape))})", tuple(self.mask.shape)
-            )
+            expected, given = f"of shape {shape} or (items, {', '.join(map(str, shape))})", tuple(self.mask.shape)
+            raise invalid("Mask", "mask", expected, given, axes_hint("mask", given, shape))
 
     def _item_axes(self) -> dict[str, int]:
         return {"mask": len(self.in_shape)}
@@ -83,7 +83,7 @@ class Mask(OneKind):
         return x * self.mask
 
     def _svd(self, dtype: torch.dtype, device: torch.device) -> Spectrum:
-        entries = Entries(in_shape=self.in_shape, kind=self.kind)
+        entries = Identity(self.in_shape, kind=self.kind)
         return Spectrum(values=self.mask.to(dtype), signal_basis=entries, data_basis=self)
 
 
@@ -152,5 +152,5 @@ class Subsample(OneKind):
     def _svd(self, dtype: torch.dtype, device: torch.device) -> Spectrum:
         """The entries; an entry that is kept r times has the value sqrt(r)."""
         times = self._adjoint(torch.ones(self.batch or 1, *self.out_shape, dtype=dtype, device=device))
-        entries = Entries(in_shape=self.in_shape, kind=self.kind)
+        entries = Identity(self.in_shape, kind=self.kind)
         return from_basis(self, entries, (times if self.batch is not None else times[0]).sqrt())

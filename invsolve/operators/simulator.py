@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, final
@@ -11,14 +10,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from invsolve.core.named_arguments import check_names
 from invsolve.core.ownership import call, lent
 from invsolve.core.packing import Layout, Part
 from invsolve.core.torch_state import in_defined_state
 from invsolve.core.validation import Shape, check_choice, check_dims
-from invsolve.errors import OperatorError, invalid, invalid_type
+from invsolve.errors import OperatorError, invalid_type
 from invsolve.operators.base import BlackBox, Operator
 
 _OWNER = "from_simulator"
+_ROWS = (
+    "With kind='nonlinear' it is called with a tensor (rows,) for each parameter, and returns a row for each set of "
+    "them: torch.stack([...], dim=-1)."
+)
 
 
 @in_defined_state
@@ -72,7 +76,8 @@ def from_simulator(
         if isinstance(parameters, str) or not isinstance(parameters, Sequence):
             raise invalid_type(_OWNER, "parameters", "prior.layout, or a sequence of names", parameters)
         parameters = Layout(tuple(Part(name, ()) for name in parameters))
-    _check_names(f, parameters)
+    repair = "Arguments that are not inferred need a default, or functools.partial."
+    check_names(_OWNER, "f", f, parameters.names, "the parameters", repair)
     cls = BlackBoxSimulator if kind == "black box" else TorchSimulator
     return cls(f=f, parameters=parameters, out_shape=check_dims(_OWNER, "out_shape", out_shape))
 
@@ -89,9 +94,9 @@ class _Simulator(Operator):
         own = {name: lent(value) for name, value in values.items()}  # into which it may write
         return call(lambda: self.f(**own))
 
-    def _wrong(self, what: str, given: object) -> OperatorError:
+    def _wrong(self, what: str, given: object, repair: str = "") -> OperatorError:
         name = getattr(self.f, "__qualname__", type(self.f).__name__)
-        return OperatorError(f"from_simulator: `f` ({name}) must return {what}, got {given}.")
+        return OperatorError(f"from_simulator: `f` ({name}) must return {what}, got {given}.{repair}")
 
 
 @final
@@ -130,27 +135,12 @@ class TorchSimulator(_Simulator):
     out_shape: Shape
 
     def _apply(self, x: Tensor) -> Tensor:
-        y = self._call(self.parameters.split(x))
+        try:
+            y = self._call(self.parameters.split(x))
+        except Exception as error:
+            error.add_note(f"from_simulator: {_ROWS}")
+            raise
         if not isinstance(y, Tensor) or tuple(y.shape) != (len(x), *self.out_shape):
             given = tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__
-            raise self._wrong(f"a tensor of shape {(len(x), *self.out_shape)}, a row for each set of parameters", given)
+            raise self._wrong(f"a tensor of shape {(len(x), *self.out_shape)}", given, f" {_ROWS}")
         return y.to(x.dtype)
-
-
-def _check_names(f: Callable[..., Any], layout: Layout) -> None:
-    """Refuse parameters that ``f`` does not take, and required arguments that are none of them."""
-    try:
-        known = inspect.signature(f).parameters.values()
-    except (TypeError, ValueError):  # a function of C
-        return
-    names = [p.name for p in known if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-    any_name = any(p.kind is p.VAR_KEYWORD for p in known)
-    needed = {p.name for p in known if p.default is p.empty and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
-    if needed - set(layout.names) or (set(layout.names) - set(names) and not any_name):
-        raise invalid(
-            _OWNER,
-            "f",
-            f"a function with the arguments {', '.join(layout.names)}, the parameters",
-            f"one with {', '.join(names) or 'none'}",
-            "Arguments that are not inferred need a default, or functools.partial.",
-        )

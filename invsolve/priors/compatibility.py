@@ -15,13 +15,12 @@ def check_pair(owner: str, A: Operator, prior: Prior) -> None:
             owner, "prior", f"of the shape that {type(A).__name__} takes, {tuple(A.in_shape)}", tuple(prior.shape)
         )
     if prior.kind != A.in_kind:
-        raise invalid(
-            owner,
-            "prior",
-            f"{A.in_kind}, as {type(A).__name__} takes",
-            prior.kind,
-            "Build the operator or the prior for that kind: most take kind=, GaussianPrior takes it from its mean.",
+        option = "kind" if hasattr(A, "kind") else "in_kind"
+        repair = (
+            f"A prior of {A.in_kind} signals has kind={A.in_kind!r}, a GaussianPrior a {A.in_kind} mean; if the signal "
+            f"is {prior.kind}, build the operator with {option}={prior.kind!r}."
         )
+        raise invalid(owner, "prior", f"{A.in_kind}, as {type(A).__name__} takes", prior.kind, repair)
     ours, theirs = getattr(prior, "layout", None), getattr(A, "parameters", None)
     if isinstance(ours, Layout) and isinstance(theirs, Layout) and ours.names != theirs.names:
         raise invalid(

@@ -10,7 +10,8 @@ from typing import Any, Self, final
 import torch
 from torch import Tensor
 
-from invsolve.core.distributions import Distribution, check_distribution
+from invsolve.core.distributions import Distribution
+from invsolve.core.named_arguments import family_scalars
 from invsolve.core.random import DrawLike, Draws
 from invsolve.core.validation import Kind, Shape, check_int
 from invsolve.errors import InputError, UnsupportedError, invalid, invalid_type
@@ -35,6 +36,8 @@ class Family(Prior):
     ----------
     make : callable
         Takes the scalars by name (floats) and returns a `Prior`, always of the same shape, kind, precision and device.
+    scalars : mapping of str to Distribution, optional
+        The unknown scalars, instead of or beside those given by name.
     **unknown : Distribution
         The prior distribution of each scalar, by name.
 
@@ -67,13 +70,13 @@ class Family(Prior):
     scale: float = field(init=False)
     detail: float | None = field(init=False)
 
-    def __init__(self, make: Callable[..., Prior], **unknown: Distribution) -> None:
-        if not callable(make):
-            raise invalid_type(_OWNER, "make", "a function of the unknown scalars that returns a prior", make)
-        if not unknown:
-            raise invalid(_OWNER, "unknown scalars", "given by name, e.g. length=iv.LogUniform(...)", "none")
-        for name, law in unknown.items():
-            check_distribution(_OWNER, name, law)
+    def __init__(
+        self,
+        make: Callable[..., Prior],
+        scalars: Mapping[str, Distribution] | Distribution | None = None,
+        **unknown: Distribution,
+    ) -> None:
+        unknown = family_scalars(_OWNER, make, "a prior", scalars, unknown)
         object.__setattr__(self, "make", make)
         object.__setattr__(self, "unknown", dict(unknown))
         member = make(**{name: law.median for name, law in unknown.items()})

@@ -194,5 +194,5 @@ def _mismatch(name: str, x: Tensor, y: Tensor) -> InputError:
         f"function ({name})",
         f"returning what it is given, {want}",
         given,
-        "Cast or reshape inside the function.",
+        "Cast or reshape inside the function, y.to(x); it is called in the precision of the data.",
     )

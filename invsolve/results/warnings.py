@@ -108,8 +108,9 @@ def shortfalls(info: Mapping[str, Tensor], *, stopped: bool = False) -> tuple[st
         worst = float(value.nan_to_num(0).max()) if value.numel() else 0.0
         if worst > _RESIDUAL:
             found.append(
-                f"{name}: a linear solve of the guidance stopped at {worst:.2g} of its right side: raise max_iter or, "
-                "where the prior is learned and its derivative not symmetric enough for more, num_steps; whether it "
-                "mattered, result.chi2 and check() say"
+                "a linear system, by which the guidance weighs data against prior, was solved to a relative residual "
+                f"of {worst:.2g} only (info[{name!r}]), so that samples may fit the data too little. result.chi2 near "
+                "1 and result.check() say that it did not matter; else raise max_iter of the guidance or, where the "
+                "prior is a network whose derivative is not symmetric enough for more, num_steps"
             )
     return tuple(found)

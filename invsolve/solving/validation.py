@@ -21,6 +21,8 @@ from invsolve.hyperparameters.request import Hierarchy
 from invsolve.noise import Poisson, PoissonTransmission, Quantised, Saturated
 from invsolve.noise.rounding import drowned
 from invsolve.operators.base import BlackBox, LinearOperator, Operator
+from invsolve.operators.identity import of_shape
+from invsolve.operators.inputs import not_an_operator
 from invsolve.priors.base import Prior
 from invsolve.priors.capabilities import Learned
 from invsolve.priors.compatibility import check_pair, not_a_prior
@@ -51,13 +53,8 @@ def checked_model(A: Any, y: Any, prior: Any, noise: Any) -> tuple[Problem, Prio
         if not isinstance(prior, Prior):
             raise not_a_prior("solve", prior)
         if not isinstance(A, Operator):
-            raise invalid_type(
-                "solve",
-                "A",
-                "an iv.operators.Operator or an iv.Problem",
-                A,
-                "Wrap a function: iv.operators.from_callable(f, in_shape, out_shape).",
-            )
+            raise not_an_operator("solve", "A", A, "an iv.operators.Operator or an iv.Problem")
+        A = of_shape(A, tuple(prior.shape), prior.kind)
         if noise is None:
             raise invalid(
                 "solve", "noise", "given: a positive number (the std of Gaussian noise) or an iv.noise model", None
@@ -185,7 +182,7 @@ def level_warnings(prior: Prior, strategy: Strategy) -> tuple[str, ...]:
         return ()
     return (
         f"the grid goes from {high:.3g} to {low:.3g}, the prior was made for {ceiling:.3g} to {floor:.3g}: outside "
-        "of that its network is told the nearest level",
+        "of that its network is told the nearest level, for which it was not trained. Leave grid out, or end it there",
     )
 
 
@@ -209,7 +206,8 @@ def _derivative_warning(problem: Problem, prior: Prior) -> tuple[str, ...]:
     if not isinstance(A, LinearOperator):
         gap = derivative_gap(A, prior.mean, prior.scale)
         words = f"the derivative of {type(A).__name__} disagrees with finite differences by {gap:.2g} of its size"
-        return (f"{words}: see iv.testing.check_operator",) if not gap <= _DERIVATIVE_WARN else ()
+        said = f"{words}, and guidance and chains follow it: iv.testing.check_operator(A) says where it is wrong"
+        return (said,) if not gap <= _DERIVATIVE_WARN else ()
     gap = dot_test(A, like=problem.data)
     if not gap <= _DOT_ERROR:
         raise OperatorError(
@@ -217,7 +215,10 @@ def _derivative_warning(problem: Problem, prior: Prior) -> tuple[str, ...]:
             f"{gap:.2g} of their size (rounding is about 1e-7). Run iv.testing.check_operator(A)."
         )
     return (
-        (f"the adjoint of {type(A).__name__} is off by {gap:.1g}: see iv.testing.check_operator",)
+        (
+            f"the adjoint of {type(A).__name__} is off by {gap:.1g} of its size, where rounding explains 1e-7: samples "
+            "may be off by as much. iv.testing.check_operator(A) says where",
+        )
         if gap > _DOT_WARN
         else ()
     )

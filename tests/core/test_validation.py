@@ -11,6 +11,8 @@ import torch
 
 from invsolve.core.validation import (
     as_integer,
+    axes_hint,
+    channel_axis,
     check_choice,
     check_dims,
     check_finite,
@@ -19,6 +21,7 @@ from invsolve.core.validation import (
     check_number,
     check_positive,
     check_shape,
+    check_spatial,
     kind_dtype,
     quoted,
     real_dtype,
@@ -58,6 +61,44 @@ def test_integers(value):
     assert as_integer(value) == 3
 
 
+@pytest.mark.parametrize(
+    ("given", "shape", "line"),
+    [
+        ((3,), (3,), "x[None]"),
+        ((16, 15, 3), (16, 15), "np.moveaxis(x, -1, 0)"),  # a photograph: a batch of three
+        ((16, 15, 3), (3, 16, 15), "np.moveaxis(x, -1, 0)"),
+        ((2, 16, 15, 3), (3, 16, 15), "np.moveaxis(x, -1, 1)"),
+        ((5, 7), (5,), "np.moveaxis(x, -1, 0)"),  # signals in columns
+        ((16, 15, 1), (16, 15), "x.reshape(16, 15)"),
+        ((5, 16, 15, 1), (16, 15), "x.reshape(5, 16, 15)"),
+        ((5, 16, 15), (1, 16, 15), "x.reshape(5, 1, 16, 15)"),
+        ((16, 9), (9, 16), "np.moveaxis(x, -1, 0)"),
+    ],
+    ids=str,
+)
+def test_axes_that_only_have_to_be_moved(given, shape, line):
+    """The line in the message makes the array fit."""
+    assert line in axes_hint("x", given, shape)
+    found = eval(line, {"np": np, "x": np.zeros(given)}).shape
+    assert shape in (found, found[1:])
+
+
+@pytest.mark.parametrize(
+    ("given", "shape"), [((4,), (3,)), ((2, 4), (3,)), ((), (2,)), ((0, 2), (2, 1)), ((4, 5, 6), (4, 6))], ids=str
+)
+def test_no_hint_where_axes_are_not_the_matter(given, shape):
+    assert axes_hint("x", given, shape) == ""
+
+
+def test_axes_of_channels():
+    assert (channel_axis((16, 16, 3)), channel_axis((3, 16, 16))) == (2, 0)
+    assert all(channel_axis(s) is None for s in ((16, 16), (16, 16, 1), (16, 3, 16), (4, 4, 3), (3, 16, 16, 3)))
+    words = r"`s` must be .* axis 0 looks like channels, got 2.0 .* y=photo\. .*\(0.0, 2.0, 2.0\) leaves"
+    with pytest.raises(InputError, match=words):
+        check_spatial("F", "s", 2.0, (3, 16, 16), 0.0)
+    check_spatial("F", "s", 2.0, (16, 16), 0.0)
+
+
 def test_other_values():
     assert check_int("f", "x", -5) == -5
     assert check_int("f", "x", 2**80) == 2**80
@@ -88,7 +129,7 @@ REFUSED = {
         InputError,
         r"`x` must be of shape \(batch, 3\), got \(2, 4\)\.$",
     ),
-    "too many axes": (lambda: check_shape("f", "x", torch.zeros(2, 1, 3), (3,)), InputError, r"got \(2, 1, 3\)\.$"),
+    "too many axes": (lambda: check_shape("f", "x", torch.zeros(2, 1, 3), (3,)), InputError, r"got \(2, 1, 3\)\. Axes"),
     "real for complex": (
         lambda: check_kind("f", "x", x, "complex"),
         InputTypeError,
@@ -107,7 +148,7 @@ REFUSED = {
     "not finite": (
         lambda: check_finite("f", "x", bad),
         InputError,
-        r"`x` must be finite, got 2 NaN or infinite values, the first at index \(0, 1\). Mark missing",
+        r"`x` must be finite, got 2 NaN or infinite values, the first at index \(0, 1\)\.$",
     ),
     "not finite, complex": (
         lambda: check_finite("f", "x", torch.tensor([complex(0, math.nan)])),

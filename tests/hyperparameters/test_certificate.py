@@ -109,7 +109,7 @@ def test_chains_are_judged_by_r_hat():
     found = verdict.of_chains(trace, 1, (), iv.strategies.Exact())
     rhat = math.sqrt(1 + 0.25 * 16 / 15)  # the variance of chains' means over that within
     assert found.tests[verdict.RHAT_TEST] == pytest.approx(rhat, abs=0.02)
-    assert not bool(found.passed) and "1.05 is asked" in found.missing
+    assert not bool(found.passed) and "asked: 1.05" in found.missing
     assert float(found.error) == pytest.approx(2 * math.sqrt((1 - rhat**-2) / 32), abs=0.01)
     good = verdict.of_chains([row - apart for row in trace], 1, (), iv.strategies.Exact())
     assert bool(good.passed) and good.missing == "" and float(good.error) < 0.05
@@ -179,7 +179,7 @@ def test_ensembles_at_nodes_are_part_of_the_certificate():
     assert bool(good.passed) and not good.exact and good.missing == "" and float(good.error) == pytest.approx(0.04)
     assert good.tests[verdict.MEAN_TEST] == pytest.approx(0.1)
     for changes, message in (
-        ({"mean_error": torch.tensor([0.03, 0.1])}, "mean's error.*0.2, of the signals at a node"),
+        ({"mean_error": torch.tensor([0.03, 0.1])}, "mean's error.*0.2, of the signals given the scalars"),
         ({"std_error": torch.tensor([math.nan, 0.01])}, "std's relative error.*inf"),
         ({"beta": torch.tensor([1.0, 0.5])}, "power of the likelihood that was reached 0.5"),
     ):

@@ -260,7 +260,7 @@ REFUSED = {
     "no tensor": (
         lambda: Gaussian(covariance="white"),
         InputTypeError,
-        r"Gaussian: `covariance` must be numbers: a tensor, an array or a list, got 'white'",
+        r"Gaussian: `covariance` must be numbers: a tensor, an array, a list, or the path of a .npy file, got 'white'",
     ),
     "complex covariance": (
         lambda: Gaussian(covariance=torch.eye(2) + 0j),

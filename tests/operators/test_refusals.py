@@ -44,7 +44,7 @@ REFUSED = {
     "factor a string": (lambda: "2" * ops.Matrix(matrix=EYE), "`factor` must be a real number"),
     "matrix a word": (
         lambda: ops.Matrix(matrix="I"),
-        "`matrix` must be numbers: a tensor, an array or a list, got 'I'",
+        "`matrix` must be numbers: a tensor, an array, a list, or the path of a .npy file, got 'I'",
     ),
     "matrix ragged": (
         lambda: ops.Matrix(matrix=[[1.0], [1.0, 2.0]]),
@@ -184,7 +184,7 @@ REFUSED = {
         lambda: ops.Mask(mask=[0, 2]),
         "`mask` must be True and False, or 1 and 0, got 1 other values, .* 2",
     ),
-    "mask a word": (lambda: ops.Mask(mask="all"), "`mask` must be a bool tensor, an array or a list .*, got 'all'"),
+    "mask a word": (lambda: ops.Mask(mask="all"), "`mask` must be True and False: a bool tensor, .*, got 'all'"),
     "index a word": (lambda: ops.Subsample("all", (3,)), "`index` must be integers: a tensor, .*, got 'all'"),
     "index a mask": (lambda: ops.Subsample(seen(3), (3,)), r"`index` must be integers, got torch.bool. .*nonzero\(\)"),
     "mask shape": (lambda: ops.Mask(mask=seen(3), in_shape=(2,)), r"`mask` must be of shape \(2,\) or \(items, 2\)"),
@@ -199,7 +199,7 @@ REFUSED = {
     ),
     "mri maps a word": (
         lambda: ops.MRI(in_shape=(2, 2), mask=seen(2, 2), maps="espirit"),
-        "`maps` must be numbers: a tensor, an array or a list, got 'espirit'",
+        "`maps` must be numbers: a tensor, an array, a list, or the path of a .npy file, got 'espirit'",
     ),
     "mri devices": (
         lambda: ops.MRI(in_shape=(2, 2), mask=seen(2, 2), maps=torch.ones(1, 2, 2, dtype=COMPLEX, device="meta")),
@@ -209,7 +209,7 @@ REFUSED = {
     "sparse col": (lambda: sparse(col=[0.0, 1.0]), "`col` must be integers, got torch.float64"),
     "sparse values": (
         lambda: sparse(values=None),
-        "`values` must be numbers: a tensor, an array or a list, got NoneType",
+        "`values` must be numbers: a tensor, an array, a list, or the path of a .npy file, got NoneType",
     ),
     "sparse crow length": (lambda: sparse(crow=torch.tensor([0, 2])), r"`crow` must be of shape \(3,\)"),
     "sparse col length": (lambda: sparse(col=torch.tensor([0])), r"`col` must be of the shape of `values`, \(2,\)"),
@@ -220,7 +220,7 @@ REFUSED = {
     "diffraction axes": (lambda: ops.Diffraction(in_shape=(2, 2, 2, 2)), "`in_shape` must be of 1 to 3 axes"),
     "diffraction codes a set": (
         lambda: ops.Diffraction(in_shape=(2,), codes={1}),
-        "`codes` must be numbers: a tensor, an array or a list, got set",
+        "`codes` must be numbers: a tensor, an array, a list, or the path of a .npy file, got set",
     ),
     "diffraction codes shape": (
         lambda: ops.Diffraction(in_shape=(2, 3), codes=torch.ones(2, 3, dtype=COMPLEX)),

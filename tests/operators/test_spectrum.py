@@ -10,7 +10,7 @@ from torch import Tensor
 import invsolve as iv
 from invsolve.core.counting import tally
 from invsolve.core.validation import kind_dtype
-from invsolve.operators.bases import Diagonal, Entries
+from invsolve.operators.bases import Diagonal
 from invsolve.operators.dense import dense_matrix
 from invsolve.operators.harmonics import Harmonics
 from invsolve.operators.spectrum import RealMatrix, Spectrum
@@ -196,8 +196,6 @@ def test_the_parts_keep_the_contract():
         Harmonics(in_shape=(4, 5), phase=phase / phase.abs()),
         Harmonics(in_shape=(4, 5), phase=phase / phase.abs(), kind="complex"),
         ops.Downsample(factor=2, in_shape=(5, 4)).svd().signal_basis,
-        Entries(in_shape=(3, 2)),
-        Entries(in_shape=(3, 2), kind="complex"),
     ):
         assert iv.testing.check_operator(part).passed
 

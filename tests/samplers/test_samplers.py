@@ -624,7 +624,7 @@ BAD = {
     "custom text": (
         lambda: custom_grid("levels"),
         TypeError,
-        r"`levels` must be numbers: a tensor, an array or a list, got 'levels'",
+        r"`levels` must be numbers: a tensor, an array, a list, or the path of a .npy file, got 'levels'",
     ),
     "check list": (
         lambda: check_grid("Plan", "grid", 1.0),

@@ -63,6 +63,8 @@ def _cases(draw: Numbers) -> dict[str, iv.operators.LinearOperator]:
         "matrix complex": ops.Matrix(matrix=draw.randn(3, 5, dtype=COMPLEX)),
         "matrix complex of real": ops.Matrix(matrix=draw.randn(3, 5, dtype=COMPLEX), in_kind="real"),
         "matrix real of complex": ops.Matrix(matrix=draw.randn(3, 5), in_kind="complex"),
+        "identity": ops.Identity((4, 5)),
+        "identity complex": ops.Identity((3,), kind="complex"),
         "mask": ops.Mask(mask=draw.mask(4, 5)),
         "mask items complex": ops.Mask(mask=draw.mask(2, 4, 5), in_shape=(4, 5), kind="complex"),
         "subsample": ops.Subsample(index=torch.tensor([0, 7, 7, 19]), in_shape=(4, 5)),

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Self, final
 import torch
 from torch import Tensor
 
+from invsolve.core.distributions import Distribution
 from invsolve.core.validation import Kind, Shape, check_number
-from invsolve.errors import invalid
+from invsolve.errors import invalid, invalid_type
 from invsolve.operators.algebra.delegate import Alike
 from invsolve.operators.base import BlackBox, LinearOperator, Operator, Pullback, _field_names
 
@@ -178,6 +179,11 @@ class Scaled(_Same):
     factor: float
 
     def __post_init__(self) -> None:
+        if isinstance(self.factor, Distribution):
+            repair = (
+                f"A gain that is to be inferred: iv.operators.Family(lambda gain: gain * A, gain=iv.{self.factor})."
+            )
+            raise invalid_type("Scaled", "factor", "a real number", str(self.factor), repair)
         object.__setattr__(self, "factor", check_number("Scaled", "factor", self.factor))
 
     def _apply(self, x: Tensor) -> Tensor:

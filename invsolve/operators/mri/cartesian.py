@@ -11,7 +11,7 @@ from torch import Tensor
 
 from invsolve.core.arrays import as_mask, parameter
 from invsolve.core.counting import count
-from invsolve.core.validation import Kind, Shape, check_choice, check_dims, check_finite, kind_dtype
+from invsolve.core.validation import Kind, Shape, axes_hint, check_choice, check_dims, check_finite, kind_dtype
 from invsolve.errors import invalid
 from invsolve.operators.base import LinearOperator
 from invsolve.operators.bases import from_basis
@@ -72,12 +72,11 @@ class MRI(LinearOperator):
             object.__setattr__(self, "mask", self.mask.reshape(*[1] * (len(shape) - self.mask.ndim), *self.mask.shape))
         fits = all(a in (1, n) for a, n in zip(self.mask.shape[-len(shape) :], shape, strict=True))
         if self.mask.ndim > len(shape) + 1 or not fits:
-            raise invalid(
-                "MRI",
-                "mask",
-                f"broadcastable to {shape} or (items, {', '.join(map(str, shape))})",
-                tuple(self.mask.shape),
-            )
+            given, coils = tuple(self.mask.shape), ""
+            if len(shape) == 3 and {given, given[1:]} & {shape[1:], shape[:-1]}:
+                coils = "in_shape is that of the image alone, (H, W): coils come with maps=, first: (coils, H, W)."
+            expected = f"broadcastable to {shape} or (items, {', '.join(map(str, shape))})"
+            raise invalid("MRI", "mask", expected, given, coils or axes_hint("mask", given, shape))
         if self.maps is not None:
             maps = parameter("MRI", "maps", self.maps)
             object.__setattr__(self, "maps", maps.to(kind_dtype(maps.dtype, "complex")))
@@ -87,7 +86,9 @@ class MRI(LinearOperator):
         dim = len(self.in_shape)
         if maps.ndim not in (dim + 1, dim + 2) or tuple(maps.shape[-dim:]) != self.in_shape or 0 in maps.shape:
             want = ", ".join(map(str, ("coils", *self.in_shape)))
-            raise invalid("MRI", "maps", f"of shape ({want}) or (items, {want})", tuple(maps.shape))
+            moved = tuple(maps.shape[-1:] + maps.shape[:-1])
+            hint = axes_hint("maps", maps.shape, moved if moved[1:] == self.in_shape else self.in_shape)
+            raise invalid("MRI", "maps", f"of shape ({want}) or (items, {want})", tuple(maps.shape), hint)
         if maps.device != self.mask.device:
             raise invalid("MRI", "maps", f"on the device of `mask`, {self.mask.device}", maps.device)
         check_finite("MRI", "maps", maps)

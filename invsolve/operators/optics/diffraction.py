@@ -23,8 +23,9 @@ from invsolve.core.validation import (
 )
 from invsolve.errors import invalid, invalid_type
 from invsolve.operators.base import LinearOperator
-from invsolve.operators.bases import Entries, from_basis
+from invsolve.operators.bases import from_basis
 from invsolve.operators.fourier import of_rows
+from invsolve.operators.identity import Identity
 from invsolve.operators.spectrum import Spectrum
 
 
@@ -152,7 +153,7 @@ class Diffraction(LinearOperator):
 
     def _svd(self, dtype: torch.dtype, device: torch.device) -> Spectrum:
         values = self._power.to(device, dtype).sqrt()
-        entries = Entries(in_shape=self.in_shape, kind=self.in_kind)
+        entries = Identity(self.in_shape, kind=self.in_kind)
         return from_basis(self, entries, values.expand(*values.shape[: self._leading], *self.in_shape))
 
     @property

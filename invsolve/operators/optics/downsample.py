@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from invsolve.core.counting import count
-from invsolve.core.validation import Kind, Shape, check_choice, check_dims, check_int
+from invsolve.core.validation import Kind, Shape, check_choice, check_dims, check_int, check_spatial
 from invsolve.errors import invalid
 from invsolve.operators.base import LinearOperator
-from invsolve.operators.bases import Entries, from_basis
+from invsolve.operators.bases import from_basis
+from invsolve.operators.identity import Identity
 from invsolve.operators.one_kind import OneKind
 from invsolve.operators.spectrum import Spectrum
 
@@ -78,7 +79,10 @@ class Downsample(OneKind):
 
     def _per_axis(self, name: str, minimum: int) -> Shape:
         value = getattr(self, name)
-        values = tuple(value) if isinstance(value, (Sequence, np.ndarray)) else (value,) * len(self.in_shape)
+        several = isinstance(value, (Sequence, np.ndarray))
+        if name == "factor" and not several and value != 1:
+            check_spatial("Downsample", name, value, self.in_shape, 1)
+        values = tuple(value) if several else (value,) * len(self.in_shape)
         if len(values) != len(self.in_shape):
             raise invalid("Downsample", name, f"an integer, or {len(self.in_shape)} of them, one for each axis", values)
         return tuple(check_int("Downsample", f"{name}[{i}]", v, minimum=minimum) for i, v in enumerate(values))
@@ -134,7 +138,7 @@ class Downsample(OneKind):
     def _svd(self, dtype: torch.dtype, device: torch.device) -> Spectrum:
         """The entries, the first of each mean's block standing for it (see `_Blocks`)."""
         pick = self.method == "pick"
-        basis = Entries(in_shape=self.in_shape, kind=self.kind) if pick else _Blocks(blocks=self)
+        basis = Identity(self.in_shape, kind=self.kind) if pick else _Blocks(blocks=self)
         seen = torch.zeros(1, *self.in_shape, dtype=dtype, device=device)
         self._firsts(seen).fill_(self._gain**0.5)
         return from_basis(self, basis, seen[0])

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from invsolve.core.arrays import plain
-from invsolve.core.validation import Kind, check_dims, check_positive
+from invsolve.core.validation import Kind, check_dims, check_positive, check_spatial
 from invsolve.errors import invalid, invalid_type
 from invsolve.operators.optics.blur import Blur, Boundary
 
@@ -72,6 +72,8 @@ class GaussianBlur(Blur):
         shape = check_dims("GaussianBlur", "in_shape", in_shape)
         std = plain(std)
         stds = list(std) if isinstance(std, (Sequence, np.ndarray)) else [std] * len(shape)
+        if not isinstance(std, (Sequence, np.ndarray)) and std != 0:
+            check_spatial("GaussianBlur", "std", std, shape, 0.0)
         if len(stds) != len(shape):
             expected = f"a number, or {len(shape)} of them, one for each axis"
             raise invalid("GaussianBlur", "std", expected, f"{len(stds)}")

@@ -10,6 +10,7 @@ from invsolve.core.distributions import Distribution, check_distribution
 from invsolve.core.packing import Layout, Part
 from invsolve.core.torch_state import in_defined_state
 from invsolve.errors import invalid, invalid_type
+from invsolve.priors.base import Prior
 from invsolve.priors.entry_maps import ByDistribution
 from invsolve.priors.exact.gaussian import GaussianPrior
 from invsolve.priors.transformed import TransformedPrior
@@ -57,7 +58,16 @@ def independent(
     if not parameters:
         raise invalid(_OWNER, "parameters", "given by name, e.g. alpha=iv.LogNormal(median=1.0, factor=1.5)", "none")
     for name, law in parameters.items():
-        check_distribution(_OWNER, name, law)
+        if isinstance(law, Prior):
+            repair = (
+                "One prior holds scalars, or a signal. Scalars of the forward model beside a signal: solve with "
+                f"prior={name} and A=iv.operators.Family(make, alpha=iv.LogNormal(...)), where make(alpha) is the "
+                "operator; scalars of the prior itself: iv.priors.Family."
+            )
+            raise invalid_type(_OWNER, name, "a distribution of one number", f"a prior, {type(law).__name__}", repair)
+        check_distribution(
+            _OWNER, name, law, f"Leave what is known to the simulator: functools.partial(f, {name}=...)."
+        )
     if units is not None and not isinstance(units, Mapping):
         raise invalid_type(_OWNER, "units", "a mapping of names to units", units)
     if others := sorted(set(units or {}) - set(parameters)):

@@ -69,7 +69,11 @@ def _output(network: Network, z: Tensor, told: Tensor, *, doubled: bool = False)
 
     ``doubled``: it may have as many channels again, which are left out.
     """
-    out = network(lent(z), lent(told))  # its first layer may work in place
+    try:
+        out = network(lent(z), lent(told))  # its first layer may work in place
+    except Exception as error:
+        error.add_note(_called(network, z, told))
+        raise
     if not isinstance(out, Tensor):  # those of diffusers wrap it
         out = out[0] if isinstance(out, (tuple, list)) else getattr(out, "sample", None)
     if not isinstance(out, Tensor):
@@ -89,6 +93,20 @@ def _output(network: Network, z: Tensor, told: Tensor, *, doubled: bool = False)
         # The rest of the denoiser has a derivative, which alone would be taken for all of it.
         raise UnsupportedError(f"NetworkPrior: `network` must be differentiable by torch, {WHY}")
     return out[:, :channels].to(z.dtype)  # of what autocast made of a lower precision
+
+
+def _called(network: Network, z: Tensor, told: Tensor) -> str:
+    """What a network was called with, for an error inside of it."""
+    text = (
+        f"NetworkPrior: `network` ({type(network).__name__}) was called with {tuple(z.shape)} and {tuple(told.shape)}"
+    )
+    if z.dtype != torch.float64:
+        return f"{text} of {z.dtype}."
+    return (
+        f"{text} of torch.float64, the precision of the data, and its weights are in it too: a fixed precision in its "
+        "forward, such as x.float(), does not fit. Write x.to(weight.dtype) there, or give y in single precision: "
+        "y.float(), y.astype(np.float32)."
+    )
 
 
 def _column(v: Tensor, like: Tensor) -> Tensor:

@@ -303,7 +303,18 @@ def _opened(path: str | os.PathLike[str]) -> Any:
 
 
 def as_source(data: object) -> Source:
-    """A tensor, a function of (numbers, seed), a path or a `Source`, as a source."""
+    """A tensor, a function of (numbers, seed), a path or a `Source`, as a source of signals without channels last."""
+    source = _source(data)
+    shape, many = tuple(source.shape), isinstance(source, (Signals, Stored))
+    if len(shape) == 3 and shape[-1] <= 4 < min(shape[:2]):
+        name, axis = ("signals", 1) if many else ("signal", 0)
+        drop = f"{name}[..., 0]" if shape[-1] == 1 else f"np.moveaxis({name}, -1, {axis})"
+        given = f"signals {shape}, which would be {shape[0]} channels of {shape[1:]}"
+        raise invalid("train", "data", "of shape (n, H, W), or (n, channels, H, W)", given, f"Write {drop}.")
+    return source
+
+
+def _source(data: object) -> Source:
     if isinstance(data, Source):
         if not isinstance(data, Finite) and getattr(data, "size", None) is not None:
             raise invalid_type("train", "data", "a Finite source if it has a size", data, "It says `at`, not `read`.")

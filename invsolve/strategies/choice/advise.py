@@ -19,6 +19,7 @@ from invsolve.noise import Gaussian
 from invsolve.noise.convert import noise_for_data
 from invsolve.operators.algebra.algebra import name_of
 from invsolve.operators.base import BlackBox, LinearOperator, Operator
+from invsolve.operators.identity import of_shape
 from invsolve.priors.base import Prior
 from invsolve.priors.capabilities import IsGaussian
 from invsolve.priors.compatibility import check_pair, not_a_prior
@@ -198,6 +199,8 @@ def _cost(s: Advised) -> float:
 def _problem(A: object, prior: object, noise: object) -> Problem:
     if not isinstance(prior, Prior):
         raise not_a_prior("advise", prior)
+    if isinstance(A, Operator):
+        A = of_shape(A, tuple(prior.shape), prior.kind)
     shape = getattr(A, "out_shape", ())
     kind = getattr(A, "out_kind", "real")
     dtype = torch.promote_types(prior.dtype, torch.complex64) if kind == "complex" else prior.dtype

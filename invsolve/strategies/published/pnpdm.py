@@ -14,7 +14,7 @@ from invsolve.core.validation import check_choice, check_int, check_positive
 from invsolve.errors import invalid
 from invsolve.gaussian.posterior import not_linear_gaussian
 from invsolve.noise import Gaussian
-from invsolve.operators.mask import Mask
+from invsolve.operators.identity import Identity
 from invsolve.priors.base import Prior
 from invsolve.priors.capabilities import HasPosterior, IsGaussian
 from invsolve.problem import Problem
@@ -193,9 +193,9 @@ def _exact_draw(run: Run[PnPDMBound], z: Tensor, rho: Tensor, i: int) -> Tensor:
         level = rho.view(-1, *([1] * len(law.modes.mode_shape)))
         u = law.posterior_variances(level).sqrt() * run.normal(i, 2).reshape(len(z), *law.modes.mode_shape)
         return prior.denoise(z, rho) + law.modes.synthesis(u)
-    everything = torch.ones((), dtype=torch.bool, device=z.device).expand(prior.shape)
-    identity = Mask(mask=everything, kind=prior.kind)
-    noisy = Problem(identity, z, noise=Gaussian(std=rho.expand(-1, *([1] * len(prior.shape)))))
+    noisy = Problem(
+        Identity(prior.shape, kind=prior.kind), z, noise=Gaussian(std=rho.expand(-1, *([1] * len(prior.shape))))
+    )
     return prior.posterior(noisy).draw(_Later(run.draws, i + 1))
 
 

@@ -336,7 +336,7 @@ REFUSED = {
     "covariance left out": (
         lambda: gaussian(covariance=None),
         InputTypeError,
-        r"`covariance` must be numbers: a tensor, an array or a list, got NoneType",
+        r"`covariance` must be numbers: a tensor, an array, a list, or the path of a .npy file, got NoneType",
     ),
     "covariance complex": (
         lambda: gaussian(covariance=C3 + 0j),

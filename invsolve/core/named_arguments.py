@@ -1,0 +1,57 @@
+"""Functions that are called with named scalars: do they take those names, and no others."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from invsolve.core.distributions import Distribution, check_distribution
+from invsolve.errors import invalid, invalid_type
+
+
+def check_names(owner: str, argument: str, f: Callable[..., Any], given: Sequence[str], what: str, repair: str) -> None:
+    """Refuse names that ``f`` does not take, and required arguments of it that are none of them.
+
+    ``argument`` is what the caller calls ``f``, and ``what`` the names, as in "the parameters".
+    """
+    try:
+        known = inspect.signature(f).parameters.values()
+    except (TypeError, ValueError):  # a function of C
+        return
+    names = [p.name for p in known if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    any_name = any(p.kind is p.VAR_KEYWORD for p in known)
+    needed = {p.name for p in known if p.default is p.empty and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
+    if needed - set(given) or (set(given) - set(names) and not any_name):
+        expected = f"a function with the arguments {', '.join(given)}, {what}"
+        raise invalid(owner, argument, expected, f"one with {', '.join(names) or 'none'}", repair)
+
+
+def family_scalars(
+    owner: str, make: Any, what: str, mapping: Any, named: Mapping[str, Distribution]
+) -> dict[str, Distribution]:
+    """The unknown scalars of a family, given by name or in a mapping, which ``make`` takes; ``what`` it returns."""
+    if not callable(make):
+        raise invalid_type(owner, "make", f"a function of the unknown scalars that returns {what}", make)
+    if isinstance(mapping, Distribution):  # a scalar of that name
+        mapping = {"scalars": mapping}
+    if mapping is not None and not isinstance(mapping, Mapping):
+        raise invalid_type(
+            owner, "scalars", "a mapping of names to distributions", mapping, "Or by name: Family(make, width=...)."
+        )
+    unknown = {**(mapping or {}), **named}
+    if not unknown:
+        raise invalid(owner, "unknown scalars", "given by name, e.g. width=iv.LogNormal(...)", "none")
+    for name, law in unknown.items():
+        check_distribution(
+            owner, str(name), law, f"What is known is left to the function: functools.partial(make, {name}=...)."
+        )
+    check_names(
+        owner,
+        "make",
+        make,
+        list(unknown),
+        "the unknown scalars",
+        "What is known needs a default in it, or functools.partial.",
+    )
+    return unknown
