@@ -43,7 +43,7 @@ class Size:
     steps: int = 0
 
 
-FULL, QUICK = Size(grid=128, heads=16, tuning=3, steps=40), Size(grid=128, heads=8, tuning=2, steps=25)
+FULL, QUICK = Size(grid=128, heads=16, tuning=3, steps=16), Size(grid=128, heads=8, tuning=2, steps=12)
 
 
 def head_spectrum(number: int, *, seed: int = 0) -> Spectrum:

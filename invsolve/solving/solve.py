@@ -196,6 +196,7 @@ def solve(
         if spending is not None:
             chosen = affordable(chosen, *typical, how, len(unknowns.names), spending.left(), num_samples or FEWEST)
         check_units(*typical)
+        chosen = chosen.settled(*typical)
         warnings = data_warnings(*typical) + level_warnings(typical[1], chosen)
         whole = StrategySolver(prior=typical[1], strategy=chosen, chunk=chunk, reproducible=reproducible)
         inference = HyperparameterRequest(
@@ -239,7 +240,8 @@ def solve(
     )
     certificate = None
     if isinstance(strategy, Strategy):
-        candidate = Candidate(strategy=strategy, why=f"Chosen by the caller. {strategy.note}".strip())
+        chosen = strategy.settled(problem, prior)
+        candidate = Candidate(strategy=chosen, why=f"Chosen by the caller. {strategy.note}".strip())
         request = request.sized(num_samples, [candidate])
         if isinstance(strategy, Exact):
             output, candidate, certificate = escalate(request, [candidate], None)

@@ -160,6 +160,10 @@ class Strategy(Defined, Owner, abc.ABC, Generic[StateT, BoundT]):
         """What can be computed once for all rows: factorisations, grids. Must not mix items."""
         return None
 
+    def settled(self, problem: Problem, prior: Prior) -> Strategy:
+        """The options with what was left to the problem decided; itself unless overridden. `solve` asks once."""
+        return self
+
     def missing(self, problem: Problem, prior: Prior) -> str:
         """What the operator, noise or prior lacks for this strategy, as a clause; '' if nothing."""
         return ""

@@ -74,7 +74,7 @@ def candidates(
             f"{chains}; not MMPS, which needs {missing}."
         )
     why = f"No closed form ({lacking}), so moment-matching guidance: {_EXACTNESS}."
-    return [Candidate(strategy=guided, why=why, tested=False)]
+    return [Candidate(strategy=guided.settled(problem, prior), why=why, tested=False)]
 
 
 def _fallback(problem: Problem, prior: Prior, lacking: str) -> list[Candidate]:
@@ -86,7 +86,7 @@ def _fallback(problem: Problem, prior: Prior, lacking: str) -> list[Candidate]:
         f"No closed form ({lacking}), and the chains were not led to the data, so moment-matching guidance: "
         f"{_EXACTNESS}."
     )
-    return [Candidate(strategy=guided, why=why, tested=False, is_fallback=True)]
+    return [Candidate(strategy=guided.settled(problem, prior), why=why, tested=False, is_fallback=True)]
 
 
 def _particles(problem: Problem, prior: Prior, num_samples: int, lacking: str) -> list[Candidate]:

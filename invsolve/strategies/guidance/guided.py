@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import ClassVar, Protocol, Self, final
 
 from torch import Tensor
@@ -18,6 +18,9 @@ from invsolve.samplers import Plan, Sampler, SamplerState
 from invsolve.strategies.base import Info, Run, Strategy
 from invsolve.strategies.guidance.head_start import HeadStart
 from invsolve.strategies.noise_levels import first_signals, shared_grid, solver_grid
+
+_STEPS = 50
+_FEW = 16  # with a head start
 
 
 class BoundGuidance(Protocol):
@@ -55,9 +58,9 @@ class Guidance(Defined, Owner, abc.ABC):
         """What the operator, noise or prior lacks, as a clause; '' if nothing."""
         return ""
 
-    def head_start(self, problem: Problem, prior: Prior) -> HeadStart | None:
-        """Where walks may begin below the highest level, and with what; None, unless overridden: they do not."""
-        return None
+    def starts_ahead(self, problem: Problem, prior: Prior) -> bool:
+        """Whether walks begin below the highest level, from a `HeadStart`; not unless overridden."""
+        return False
 
 
 def bound_guidance(guidance: Guidance, problem: Problem, prior: Prior) -> BoundGuidance:
@@ -105,10 +108,10 @@ class Guided(Strategy[SamplerState, BoundGuided]):
         yours.
     sampler : Sampler
         How a step goes from one level to the next: `iv.samplers`.
-    num_steps : int
-        Steps on the solver's own grid, at least 2; 50 unless given. The grid is log-spaced from ten times the prior's
-        scale (clipped to its range) down to a tenth of the smallest posterior standard deviation that prior and data
-        allow, then 0.
+    num_steps : int, optional
+        Steps on the solver's own grid, at least 2; unless given 50, or 16 with the head start below. The grid is
+        log-spaced from ten times the prior's scale (clipped to its range) down to a tenth of the smallest posterior
+        standard deviation that prior and data allow, then 0.
     grid : Tensor, shape (N + 1,), optional
         Noise levels in the units of the signal, falling to 0, in place of the solver's own: `iv.samplers.karras_grid`,
         `log_grid`, `custom_grid`. ``num_steps`` is then N.
@@ -123,13 +126,16 @@ class Guided(Strategy[SamplerState, BoundGuided]):
     Notes
     -----
     The walk starts at ``mean + sqrt(C_fit + t^2) z`` where the prior states a covariance, else at ``mean + t z``.
+    With a learned prior that states one, linear data and Gaussian noise, moment matching has a head start: from draws
+    of the posterior under the stated distribution, at the level where noise drowns what is not Gaussian of the prior.
     """
 
     guidance: Guidance
     sampler: Sampler
     _: KW_ONLY
-    num_steps: int = 50
+    num_steps: int = None  # type: ignore[assignment]  # decided by `__post_init__` and `settled`
     grid: Tensor | None = None
+    unsized: bool = field(init=False, default=False, repr=False, compare=False)  # nobody said how many steps
 
     def __post_init__(self) -> None:
         if not isinstance(self.guidance, Guidance):
@@ -140,6 +146,9 @@ class Guided(Strategy[SamplerState, BoundGuided]):
             grid = shared_grid("Guided", self.grid)
             object.__setattr__(self, "grid", grid)
             object.__setattr__(self, "num_steps", len(grid) - 1)
+        elif self.num_steps is None:
+            object.__setattr__(self, "unsized", True)
+            object.__setattr__(self, "num_steps", _STEPS)
         check_int("Guided", "num_steps", self.num_steps, minimum=2)
 
     @property
@@ -149,10 +158,14 @@ class Guided(Strategy[SamplerState, BoundGuided]):
     def missing(self, problem: Problem, prior: Prior) -> str:
         return self.guidance.missing(problem, prior)
 
+    def settled(self, problem: Problem, prior: Prior) -> Guided:
+        few = self.unsized and self.guidance.starts_ahead(problem, prior)
+        return replace(self, num_steps=_FEW if few else self.num_steps) if self.unsized else self
+
     def bind(self, problem: Problem, prior: Prior) -> BoundGuided:
         grid, start = self.grid, None
         if grid is None:
-            start = self.guidance.head_start(problem, prior)
+            start = HeadStart.find(problem, prior) if self.guidance.starts_ahead(problem, prior) else None
             grid = solver_grid(problem, prior, self.num_steps, None if start is None else start.level)
         plan = Plan.make(self.sampler.in_units(prior.scale), grid)
         return BoundGuided(denoise=bound_guidance(self.guidance, problem, prior), plan=plan, head_start=start)

@@ -26,7 +26,7 @@ _ENTRY = 6.0  # in rms of the signal
 _OPEN = 2.5  # in stds of the direction that the data know least of
 _TOL = 1e-2  # of the solves: a draw is blurred by the noise of the level next
 _ITERATIONS = 100
-_POWER = 4  # steps of power iteration, from a draw
+_POWER = 6  # steps of power iteration
 
 
 @final
@@ -40,13 +40,16 @@ class HeadStart:
     posterior: GaussianPosterior
     level: Tensor
 
+    @staticmethod
+    def possible(problem: Problem, prior: Prior) -> bool:
+        """Whether the prior is more than the distribution it states, which has a posterior that can be drawn."""
+        more = isinstance(prior, Learned) and isinstance(prior, HasLaw) and not isinstance(prior, IsGaussian)
+        return more and not not_linear_gaussian(problem)
+
     @classmethod
-    def find(cls, problem: Problem, prior: Prior) -> HeadStart | None:
-        """None where the prior is known better than by a distribution that came with it, or the posterior is not."""
-        if not isinstance(prior, Learned) or not isinstance(prior, HasLaw) or isinstance(prior, IsGaussian):
-            return None
-        if not_linear_gaussian(problem):
-            return None
+    def find(cls, problem: Problem, prior: Prior) -> HeadStart:
+        """For `possible` ones."""
+        assert isinstance(prior, HasLaw)
         law = prior.law
         system = make_system(problem, law, tol=_TOL, max_iter=_ITERATIONS, rough=True)
         posterior = GaussianPosterior(problem=problem, law=law, system=system, update=system.factor(law.variances))

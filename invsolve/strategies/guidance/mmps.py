@@ -90,8 +90,8 @@ class MomentMatching(Guidance):
             return f"a prior that states its covariance ({type(prior).__name__} has law=None)"
         return needs_derivative(problem)
 
-    def head_start(self, problem: Problem, prior: Prior) -> HeadStart | None:
-        return None if self.covariance == "jacobian" else HeadStart.find(problem, prior)
+    def starts_ahead(self, problem: Problem, prior: Prior) -> bool:
+        return self.covariance != "jacobian" and HeadStart.possible(problem, prior)
 
     def bind(self, problem: Problem, prior: Prior) -> BoundGuidance:
         bent = isinstance(prior, Learned) and self.covariance != "law"
@@ -227,7 +227,8 @@ class _BothBound:
 class MMPS(Guided, metaclass=Preset):
     """Moment-matching posterior sampling: `MomentMatching` with a second-order stochastic sampler.
 
-    50 steps, each of one evaluation and its products with the Jacobian, unless given.
+    Unless given 50 steps, each of one evaluation and its products with the Jacobian; 16 with learned priors that state
+    their distribution, linear data and Gaussian noise.
 
     Parameters
     ----------
@@ -263,7 +264,7 @@ class MMPS(Guided, metaclass=Preset):
         rtol: float | None = None,
         max_iter: int = 100,
         sampler: Sampler | None = None,
-        num_steps: int = 50,
+        num_steps: int | None = None,
         grid: Tensor | None = None,
     ) -> Guided:
         return guided(MomentMatching(covariance=covariance, rtol=rtol, max_iter=max_iter), sampler, num_steps, grid)

@@ -27,9 +27,10 @@ class Preset(abc.ABCMeta):
         return guided or isinstance(value, cls.other_form)
 
 
-def guided(guidance: Guidance, sampler: Sampler | None, num_steps: int, grid: Tensor | None) -> Guided:
+def guided(guidance: Guidance, sampler: Sampler | None, num_steps: int | None, grid: Tensor | None) -> Guided:
     """The strategy of a guidance with the package's default sampler: second order and stochastic.
 
     Stochastic kernels forget the start and the errors of rough guidance (Karras et al. 2022, arXiv 2206.00364).
     """
-    return Guided(guidance=guidance, sampler=sampler or SDEDPMSolver2M(), num_steps=num_steps, grid=grid)
+    kernel = sampler or SDEDPMSolver2M()
+    return Guided(guidance=guidance, sampler=kernel, num_steps=num_steps, grid=grid)  # type: ignore[arg-type]

@@ -103,7 +103,7 @@ class TMPD(Guided, metaclass=Preset):
         cls,
         *,
         sampler: Sampler | None = None,
-        num_steps: int = 50,
+        num_steps: int | None = None,
         grid: Tensor | None = None,
     ) -> Guided:
         return guided(TweedieMoment(), sampler, num_steps, grid)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from invsolve.samplers import Sampler, UniPC
 from invsolve.strategies.guidance.guided import Guided, NoGuidance
-from invsolve.strategies.guidance.preset import Preset
+from invsolve.strategies.guidance.preset import Preset, guided
 
 
 @final
@@ -43,7 +43,7 @@ class Unconditional(Guided, metaclass=Preset):
         cls,
         *,
         sampler: Sampler | None = None,
-        num_steps: int = 50,
+        num_steps: int | None = None,
         grid: Tensor | None = None,
     ) -> Guided:
-        return Guided(guidance=NoGuidance(), sampler=sampler or UniPC(order=3), num_steps=num_steps, grid=grid)
+        return guided(NoGuidance(), sampler or UniPC(order=3), num_steps, grid)

@@ -9,6 +9,7 @@ import torch
 
 import invsolve as iv
 from invsolve.core.conjugate_gradients import conjugate_gradients
+from invsolve.core.counting import tally
 from invsolve.errors import InputError, InputTypeError
 from invsolve.priors import NetworkPrior
 from invsolve.priors.networks import UNet, UNetConfig
@@ -214,30 +215,6 @@ def beside_law(levels=(0.01, 500.0)):
     )
 
 
-def test_guidance_of_learned_priors_takes_the_law_in_much_noise_only():
-    """No product with the Jacobian above four times the rms of the signal, at least one a step below."""
-    made = beside_law()
-    A = iv.operators.Mask(mask=torch.rand(8, 12, generator=torch.Generator().manual_seed(0)) < 0.5)
-    y = A(torch.randn(1, 8, 12))
-    above, below = (
-        iv.solve(A, y, made, noise=0.3, num_samples=2, strategy=iv.strategies.MMPS(grid=torch.tensor(g)))
-        for g in ([300.0, 60.0, 10.0, 5.0, 0.0], [3.0, 1.0, 0.3, 0.1, 0.0])
-    )
-    assert above.vjps == 0 and below.vjps >= 8
-    law, jacobian = (
-        iv.solve(
-            A,
-            y,
-            made,
-            noise=0.3,
-            num_samples=2,
-            strategy=iv.strategies.MMPS(grid=torch.tensor([3.0, 1.0, 0.3, 0.1, 0.0]), covariance=c),
-        )
-        for c in ("law", "jacobian")
-    )
-    assert torch.equal(below.samples, jacobian.samples) and not torch.allclose(law.samples, jacobian.samples, atol=1e-4)
-
-
 def test_rows_with_levels_of_their_own_choose_for_themselves():
     made = beside_law()
     mask = torch.rand(2, 8, 12, generator=torch.Generator().manual_seed(0)) < 0.5
@@ -245,13 +222,16 @@ def test_rows_with_levels_of_their_own_choose_for_themselves():
     problem = iv.Problem(
         A, A(torch.randn(2, 8, 12)), noise=iv.noise.Gaussian(std=torch.tensor([0.01, 1.0]).view(2, 1, 1))
     )
-    x, t = torch.randn(2, 8, 12), torch.tensor([6.0, 2.0]).view(2, 1, 1)  # on either side of four times the rms
-    both, law, jacobian = (
-        iv.strategies.MMPS(covariance=c, max_iter=3).guidance.bind(problem, made)(x, t)[0]
-        for c in ("auto", "law", "jacobian")
-    )  # the law's solves have four times as many steps
-    assert torch.allclose(both[0], law[0], atol=1e-6) and torch.allclose(both[1], jacobian[1], atol=1e-6)
-    assert not torch.allclose(law[1], jacobian[1], atol=1e-2)
+    x, t = torch.randn(2, 8, 12), torch.tensor([6.0, 1.0]).view(2, 1, 1)  # on either side of twice the rms
+    guidance = iv.strategies.MMPS().guidance
+    both = guidance.bind(problem, made)(x, t)[0]
+    with tally() as calls:
+        alone = [
+            guidance.bind(problem.take(torch.tensor([b])), made)(x[b : b + 1], float(t[b]))[0][0] for b in range(2)
+        ]
+    assert torch.allclose(both, torch.stack(alone), atol=5e-3) and 1 <= calls["vjps"] <= 2
+    law = iv.strategies.MMPS(covariance="law").guidance.bind(problem, made)(x, t)[0]
+    assert not torch.allclose(law[1], both[1], atol=1e-2)
 
 
 @pytest.mark.parametrize(
