@@ -10,6 +10,7 @@ from torch import Tensor
 
 from invsolve.core.conjugate_gradients import conjugate_gradients, default_rtol, expand
 from invsolve.core.validation import check_choice, check_int, check_positive
+from invsolve.gaussian.law import GaussianLaw
 from invsolve.gaussian.systems import IterativeSystem, System, make_system
 from invsolve.noise import Gaussian
 from invsolve.priors.base import Prior
@@ -21,6 +22,7 @@ from invsolve.strategies.diagnostics import Diagnostics
 from invsolve.strategies.guidance.guided import BoundGuidance, Guidance, Guided
 from invsolve.strategies.guidance.head_start import HeadStart
 from invsolve.strategies.guidance.preset import Preset, guided
+from invsolve.strategies.guidance.sketched_law import sketched_law
 from invsolve.strategies.noise_levels import PerRow, noise_levels
 
 _DROWNED = 2.0  # noise, in rms of the signal, above which a learned prior's stated Gaussian replaces its Jacobian
@@ -44,7 +46,8 @@ class MomentMatching(Guidance):
         is that distribution; for learned priors that state one, two products with the Jacobian, and the stated
         distribution for what they leave of the residual, or for all of it at levels above twice the rms of the signal,
         where the noise drowns what is not Gaussian, and below half of the smallest posterior std; of others that state
-        one, the stated one where products would differentiate a network; else the Jacobian.
+        one, the stated one where products would differentiate a network; else the Jacobian, from a first guess
+        under the covariance that a small prior's denoiser has in much noise.
     rtol : float, optional
         Relative residual to which conjugate gradients solve, > 0: `core.conjugate_gradients.default_rtol` unless given,
         1e-2 with Jacobians of networks. 1e-3 saves up to half of the products, and rows then agree between batches to
@@ -99,13 +102,12 @@ class MomentMatching(Guidance):
         jacobian = _JacobianBound(problem=problem, prior=prior, tolerance=tolerance, max_iter=self.max_iter)
         # A Jacobian in closed form knows more than a law that is not exact.
         better = prior.cheap_pullback and not isinstance(prior, IsGaussian)
+        if self.covariance == "auto" and (sketch := sketched_law(prior)) is not None:
+            return replace(jacobian, guess=self._under(sketch, problem, prior, tolerance))
         if self.covariance == "jacobian" or (self.covariance == "auto" and better) or not isinstance(prior, HasLaw):
             return jacobian
         both = self.covariance == "auto" and isinstance(prior, Learned) and not isinstance(prior, IsGaussian)
-        max_iter = _ROUGH_ITER if both else 4 * self.max_iter
-        fixed = problem.linear and isinstance(problem.noise, Gaussian)
-        system = make_system(problem, prior.law, tol=tolerance, max_iter=max_iter, rough=both) if fixed else None
-        law = _LawBound(problem=problem, prior=prior, tolerance=tolerance, max_iter=max_iter, system=system)
+        law = self._under(prior.law, problem, prior, tolerance, rough=both)
         if not both:
             return law
         above = _DROWNED * prior.law.variances.mean().sqrt()
@@ -113,12 +115,21 @@ class MomentMatching(Guidance):
         jacobian = replace(jacobian, max_iter=min(self.max_iter, _PAID), rest=law)
         return _BothBound(law=law, jacobian=jacobian, above=float(above), below=PerRow.of(problem, _KNOWN * low))
 
+    def _under(
+        self, law: GaussianLaw, problem: Problem, prior: Prior, tolerance: float, rough: bool = False
+    ) -> _LawBound:
+        max_iter = _ROUGH_ITER if rough else 4 * self.max_iter
+        fixed = problem.linear and isinstance(problem.noise, Gaussian)
+        system = make_system(problem, law, tol=tolerance, max_iter=max_iter, rough=rough) if fixed else None
+        return _LawBound(problem=problem, prior=prior, law=law, tolerance=tolerance, max_iter=max_iter, system=system)
+
 
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _LawBound:
     problem: Problem
-    prior: HasLaw
+    prior: Prior
+    law: GaussianLaw
     tolerance: float
     max_iter: int
     system: System | None  # None: the operator is linearised, or the noise made Gaussian, at every step
@@ -131,7 +142,7 @@ class _LawBound:
 
     def answer(self, white: Tensor, t: float | Tensor, value: Tensor, problem: Problem) -> Tensor:
         """What a whitened residual ``white`` at ``value`` adds to it; ``problem`` has the noise as it is there."""
-        law, system = self.prior.law, self.system
+        law, system = self.law, self.system
         if isinstance(t, Tensor) and t.ndim:
             t = t.view(-1, *([1] * len(law.modes.mode_shape)))
         if system is None:
@@ -160,6 +171,7 @@ class _JacobianBound:
     tolerance: float
     max_iter: int
     rest: _LawBound | None = None  # answers for what the products leave of the residual
+    guess: _LawBound | None = None  # where the iteration starts: one product tells whether that was the solution
 
     def __call__(self, x: Tensor, t: float | Tensor) -> tuple[Tensor, Info]:
         prior = self.prior
@@ -176,9 +188,13 @@ class _JacobianBound:
             return w + problem.whiten(operator(seen)), seen
 
         white = problem.whiten(problem.data - clean)
+        start = None
+        if self.guess is not None:
+            start = white - problem.whiten(operator(self.guess.answer(white, t, value, problem)))
         w, info = conjugate_gradients(
             product,
             white,
+            start=start,
             rtol=self.tolerance,
             max_iter=self.max_iter,
             trusted=_TRUSTED if isinstance(prior, Learned) else None,
@@ -193,8 +209,8 @@ class _JacobianBound:
         return value + step + self.rest.answer(left, t, value, problem), {}
 
     def take(self, index: Tensor) -> Self:
-        rest = None if self.rest is None else self.rest.take(index)
-        return replace(self, problem=self.problem.take(index), rest=rest)
+        rest, guess = (None if bound is None else bound.take(index) for bound in (self.rest, self.guess))
+        return replace(self, problem=self.problem.take(index), rest=rest, guess=guess)
 
 
 @final

@@ -9,9 +9,11 @@ import torch
 from scipy import stats
 
 import invsolve as iv
+from invsolve.core.counting import tally
 from invsolve.priors import BesideLaw, NetworkPrior
 from invsolve.strategies import MMPS
 from invsolve.strategies.guidance.head_start import HeadStart, _widest
+from invsolve.strategies.guidance.sketched_law import sketched_law
 
 SHAPE, N = (6, 8), 48
 NOISE = 0.3
@@ -165,3 +167,65 @@ def test_steps_are_few_where_a_walk_has_a_head_start():
     assert MMPS().settled(counts, prior).num_steps == 50
     with pytest.raises(iv.errors.InputError, match="num_steps"):
         MMPS(num_steps=0)
+
+
+def field(kind: str = "real", mean: float = 0.0) -> iv.priors.GaussianFieldPrior:
+    return iv.priors.GaussianFieldPrior(
+        shape=SHAPE, spectrum=iv.priors.Matern(std=1.0, length=0.5), basis="periodic", mean=mean, kind=kind
+    )
+
+
+def denoiser_only(apart: float = 0.0, kind: str = "real", mean: float = 0.0) -> iv.priors.Prior:
+    """A Gaussian field, or two of them on either side of its mean, known by its denoiser only."""
+    known = field(kind, mean)
+    law, centre = known.law, apart * torch.ones(SHAPE) / N**0.5
+
+    def denoise(x, sigma):
+        level = sigma.reshape(-1).expand(len(x))
+        if not apart:
+            return law.denoise(x, level)
+        odd = law.modes.synthesis(
+            law.modes.analysis(centre.expand(x.shape)) / (law.variances + level.view(-1, 1, 1) ** 2)
+        )
+        share = torch.tanh((x * odd).flatten(1).sum(1)).view(-1, 1, 1)
+        return law.denoise(x - share * centre, level) + share * centre
+
+    return iv.priors.from_denoiser(denoise, shape=SHAPE, scale=known.scale, kind=kind, mean=known.mean)
+
+
+@pytest.mark.parametrize("kind", ["real", "complex"])
+def test_the_covariance_of_a_denoiser_is_found_in_much_noise(kind):
+    """That of a Gaussian, to what float32 leaves of gains of a hundredth."""
+    stated = field(kind, mean=1.0)
+    law = sketched_law(denoiser_only(kind=kind, mean=1.0))
+    unit = torch.eye(N, dtype=stated.mean.dtype).view(N, *SHAPE)
+
+    def covariance(law):
+        return law.modes.synthesis(law.variances * law.modes.adjoint(unit))
+
+    found, right = covariance(law), covariance(stated.law)
+    assert float((found - right).norm() / right.norm()) < 1e-3
+
+
+def test_no_covariance_is_read_off_where_it_is_stated_or_dear():
+    stated, large = learned(), iv.priors.from_denoiser(lambda x, s: x / (1 + s**2), shape=(33, 32), scale=1.0)
+    assert sketched_law(stated) is None and sketched_law(large) is None
+
+
+@pytest.mark.parametrize("apart", [0.0, 3.0])
+def test_a_first_guess_saves_products_and_changes_nothing(apart):
+    """Under the covariance in much noise solves start; where that is the right one, one product confirms it."""
+    prior, one = denoiser_only(apart), problem()
+    guidance = MMPS().guidance
+    bound = guidance.bind(one, prior)
+    plain = replace(bound, guess=None)
+    x = torch.randn(1, *SHAPE, generator=torch.Generator().manual_seed(0))
+    for t in (10.0, 0.5):
+        with tally() as few:
+            found = bound(x, t)[0]
+        with tally() as many:
+            right = plain(x, t)[0]
+        assert torch.allclose(found, right, atol=1e-4)
+        assert few["vjp"] <= many["vjp"]
+        if apart == 0:
+            assert few["vjp"] <= 2 < many["vjp"]
