@@ -78,6 +78,7 @@ def infer(request: HyperparameterRequest, progress: Progress) -> Result:
             evaluations=output.evaluations,
             how=drawn.how,
         ),
+        parameter_marginals=drawn.marginals,
         parameters={name: drawn.theta[:, i] for i, name in enumerate(unknowns.names)},
     )
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from invsolve.core.resampling import systematic
 from invsolve.gaussian.evidence import Evidence
+from invsolve.gaussian.marginals import LatticeMarginals
 from invsolve.hyperparameters.closed_form import ROUGH, ClosedForm
 from invsolve.hyperparameters.lattice import Evaluate, Lattice, explore, run
 from invsolve.hyperparameters.mode_search import WIDEST, WIDEST_SAMPLED, Node
@@ -110,6 +111,7 @@ def _drawn(
         how=f"{names}: by the evidence, on a lattice of {numbers} nodes, {how}",
         chunk=result.settings["chunk"],
         warnings=tuple(warnings),
+        marginals=_marginals(request, lattices),
         verdict=of_lattices(lattices, each["log_evidence_se"], told, request.strategy),
     )
 
@@ -256,6 +258,21 @@ class _Evidences:
         if len(items) == self.request.batch:
             return problem
         return problem.take(torch.tensor(items, device=problem.data.device))
+
+
+def _marginals(request: HyperparameterRequest, lattices: Sequence[Lattice]) -> dict[str, LatticeMarginals]:
+    """Of every scalar alone, all items: the samples have the values of so many nodes only."""
+    unknowns, device = request.unknowns, request.unknowns.problem.data.device
+    whole = [(unknowns.transport(lattice.points), lattice.points, lattice.weights) for lattice in lattices]
+    found = {}
+    for i, name in enumerate(unknowns.names):
+        points = []
+        for theta, z, weights in whole:
+            nodes, index = z[:, i].unique(return_inverse=True)
+            value = torch.empty_like(nodes).scatter_(0, index, theta[:, i])
+            points.append((value, torch.zeros_like(nodes).index_add_(0, index, weights)))
+        found[name] = LatticeMarginals.of(points, device)
+    return found
 
 
 def _uniform(request: HyperparameterRequest, rows: Sequence[int], index: int) -> Tensor:

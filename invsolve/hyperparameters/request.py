@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal, final
 
 from torch import Tensor
@@ -12,6 +12,7 @@ from invsolve.core.ownership import replaced
 from invsolve.core.random import Draws
 from invsolve.core.validation import check_choice, check_int, check_positive
 from invsolve.errors import invalid
+from invsolve.gaussian.marginals import Marginals
 from invsolve.hyperparameters.lattice import MAX_DIMS
 from invsolve.hyperparameters.unknowns import Unknowns
 from invsolve.hyperparameters.verdict import Verdict
@@ -161,6 +162,7 @@ class HyperparameterDraws:
     chunk: int  # rows that were run at once
     verdict: Verdict
     warnings: tuple[str, ...] = ()
+    marginals: Mapping[str, Marginals] = field(default_factory=dict)  # of the scalars, where they are known
 
 
 def choose(problem: Problem, prior: Prior, hierarchy: Hierarchy, scalars: int) -> tuple[Strategy, str]:

@@ -31,7 +31,7 @@ class PosteriorSamples(ResultFields):
     # --- statistics ---------------------------------------------------------------------------------------------------
     @cached_property
     def mean(self) -> Tensor:
-        """Posterior mean ``([batch,] *shape)``: of the closed form (`exact_statistics`), else ``m = sum_k w_k x_k``."""
+        """Posterior mean ``([batch,] *shape)``: what it is of `statistics` says; of samples ``m = sum_k w_k x_k``."""
         return self._sample_mean if self.marginals is None else self.marginals.mean
 
     @cached_property
@@ -47,7 +47,7 @@ class PosteriorSamples(ResultFields):
 
     @cached_property
     def std(self) -> Tensor:
-        """Posterior standard deviation ``([batch,] *shape)``, real: exact (`exact_statistics`), or of the samples.
+        """Posterior standard deviation ``([batch,] *shape)``, real: what it is of `statistics` says.
 
         Of samples ``s^2 = sum_k w_k |x_k - m|^2 / (1 - sum_k w_k^2)`` about their own mean. The divisor is the
         correction for reliability weights: with equal weights this is the usual n - 1 (ddof 1). For complex samples |.|
@@ -66,7 +66,7 @@ class PosteriorSamples(ResultFields):
         return (total / self._over_signal(divisor, lead=self.failed.ndim - 1)).sqrt()
 
     def quantile(self, q: float | Sequence[float] | Tensor | NDArray[Any]) -> Tensor:
-        """Quantiles, entry by entry: of the closed form at any level (`exact_statistics`), else of the samples.
+        """Quantiles, entry by entry: at any level where the distribution is known (`statistics`), else of the samples.
 
         The k-th smallest of n good samples sits at level k / (n + 1), its expectation for exact draws of any continuous
         distribution; between them linear interpolation. Weighted samples sit at
@@ -105,7 +105,7 @@ class PosteriorSamples(ResultFields):
         return out[0] if single else out
 
     def interval(self, level: float) -> Interval:
-        """The central interval: between quantiles of the closed form (`exact_statistics`), else between samples.
+        """The central interval: between quantiles where the distribution is known (`statistics`), else between samples.
 
         Those are the order statistics k and n + 1 - k, k = floor((n + 1)(1 - level) / 2). For n exact draws they cover
         with probability 1 - 2k / (n + 1), whatever the distribution: that is the third value, at least ``level`` (min
@@ -191,7 +191,9 @@ class PosteriorSamples(ResultFields):
         """
         if name in self.parameters:
             value = self.parameters[name].masked_fill(self.failed, math.nan)
-            return replace(self._derive(value, f"parameter {name!r}"), parameters={})
+            own = self._derive(value, f"parameter {name!r}")
+            known = self.parameter_marginals.get(name)
+            return replace(own, parameters={}, parameter_marginals={}, marginals=known)
         names = (*self.parameters, *(() if self.layout is None else self.layout.names))
         if not names:
             expected = "used on a packed signal, or on one with unknown scalars"
@@ -235,7 +237,7 @@ class PosteriorSamples(ResultFields):
 
     @property
     def _closed(self) -> Marginals | None:
-        """What knows quantiles in closed form."""
+        """What knows quantiles without the samples."""
         return self.marginals if self.marginals is not None and self.marginals.has_quantiles else None
 
     @property

@@ -45,7 +45,7 @@ from invsolve.solving.validation import (
     item_keys,
     level_warnings,
 )
-from invsolve.strategies.base import Strategy
+from invsolve.strategies.base import Strategy, itself
 from invsolve.strategies.choice.candidates import Candidate, candidates
 from invsolve.strategies.choice.sample_size import FEWEST
 from invsolve.strategies.exact import Exact, by_quadrature
@@ -235,6 +235,7 @@ def solve(
         reproducible=reproducible,
         saved=saved,
         progress=meter,
+        reported=itself if change.function is None else change.reported,
         weighted=weighted,
     )
     certificate = None
@@ -267,8 +268,10 @@ def solve(
     solver = StrategySolver(prior=prior, strategy=candidate.strategy, chunk=chunk, reproducible=reproducible)
     warnings += level_warnings(prior, candidate.strategy)
     output, marginals = with_marginals(request, candidate.strategy, output)
+    moments = output.moments  # of x, not of u
+    output = output if change.function is None else replace(output, moments=None)
     found = solver.result(request, output, candidate.why, warnings, certificate, marginals)
-    return _returned(change.back(found), throw)
+    return _returned(change.back(found, moments), throw)
 
 
 @in_defined_state
