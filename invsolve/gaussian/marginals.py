@@ -94,7 +94,8 @@ class LatticeMarginals(Marginals):
     std: Tensor
     values: Tensor
     levels: Tensor
-    known: Known = "lattice"
+
+    known = "lattice"
 
     @classmethod
     def of(cls, points: Sequence[tuple[Tensor, Tensor]], device: torch.device) -> Self:

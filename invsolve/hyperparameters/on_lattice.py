@@ -268,7 +268,8 @@ def _marginals(request: HyperparameterRequest, lattices: Sequence[Lattice]) -> d
     for i, name in enumerate(unknowns.names):
         points = []
         for theta, z, weights in whole:
-            nodes, index = z[:, i].unique(return_inverse=True)
+            nodes = torch.tensor(sorted(set(z[:, i].tolist())), dtype=z.dtype, device="cpu")
+            index = torch.searchsorted(nodes, z[:, i].contiguous())
             value = torch.empty_like(nodes).scatter_(0, index, theta[:, i])
             points.append((value, torch.zeros_like(nodes).index_add_(0, index, weights)))
         found[name] = LatticeMarginals.of(points, device)

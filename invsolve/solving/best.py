@@ -165,7 +165,7 @@ def _merged(old: Moments | None, found: Moments | None, batch: int, chosen: Tens
     def merged(a: Tensor | None, b: Tensor | None, like: Tensor | None) -> Tensor:
         assert like is not None
         out = like.new_full((batch, *like.shape[1:]), math.nan) if a is None else a.clone()
-        out[chosen.to(out.device)] = math.nan if b is None else b[better.to(b.device)].to(out.dtype)  # type: ignore[assignment]
+        out[chosen.to(out.device)] = math.nan if b is None else b[better.to(b.device)].to(out.dtype)
         return out
 
     return Moments(

@@ -240,8 +240,8 @@ def pooled(
 ) -> tuple[Tensor, Diagnostics, Moments]:
     """Independent weighted runs as one: the rows to take as equally weighted samples, and info and moments of all.
 
-    Errors and moments are ``of`` what is reported. ``info`` ``(items, islands)`` each, the evidence among them; rows are
-    particle k of item b on island i, number ``(k * items + b) * islands + i``. Rows that failed have no weight.
+    Errors and moments are ``of`` what is reported. ``info`` ``(items, islands)`` each, the evidence among them; rows
+    are particle k of item b on island i, number ``(k * items + b) * islands + i``. Rows that failed have no weight.
     """
     assert info.log_evidence is not None and info.log_evidence_se is not None  # strategies run on islands state it
     items, islands = info.log_evidence.shape
