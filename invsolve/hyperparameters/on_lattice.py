@@ -11,7 +11,7 @@ from torch import Tensor
 from invsolve.core.resampling import systematic
 from invsolve.gaussian.evidence import Evidence
 from invsolve.gaussian.marginals import LatticeMarginals
-from invsolve.hyperparameters.closed_form import ROUGH, ClosedForm
+from invsolve.hyperparameters.closed_form import ROUGH
 from invsolve.hyperparameters.lattice import Evaluate, Lattice, explore, run
 from invsolve.hyperparameters.mode_search import WIDEST, WIDEST_SAMPLED, Node
 from invsolve.hyperparameters.request import HyperparameterDraws, HyperparameterRequest
@@ -82,17 +82,18 @@ def _drawn(
         pieces.append((rows_, x, chi2, theta))
         # How well rows fit is said of those that are drawn, all together: other items may have no weight here, and
         # a noise level that few rows have may fit them badly, or be worth few particles.
-        of_all = fit_warnings(result.chi2, result.info)
+        of_all = fit_warnings(result.chi2, result.info, result.problem)
         if result.log_weights is not None:
             of_all += thinned(result.log_weights, result.failed)
         warnings |= dict.fromkeys(text for text in result.warnings if text not in of_all)
         for name, value in info.items():
             said.setdefault(name, []).append(value)
         step(searched + sum(len(p[0]) for p in pieces), searched + request.rows)
-    chi2 = torch.cat([p[2] for p in pieces])
-    told = {name: torch.cat(value) for name, value in said.items()}
-    warnings |= dict.fromkeys((*misfit(chi2), *shortfalls(told)))
     order = torch.tensor([r for rows_, *_ in pieces for r in rows_], device="cpu").argsort()
+    chi2 = torch.cat([p[2] for p in pieces])
+    chi2 = chi2[order.to(chi2.device)]
+    told = {name: torch.cat(value) for name, value in said.items()}
+    warnings |= dict.fromkeys((*misfit(chi2, request.unknowns.problem), *shortfalls(told)))
     found = [_marginal(lattice, evidences, b) for b, lattice in enumerate(lattices)]
     count = [len(lattice.nodes) for lattice in lattices]
     each = {
@@ -105,7 +106,7 @@ def _drawn(
     numbers = f"{min(count)}" if min(count) == max(count) else f"{min(count)} to {max(count)}"
     return HyperparameterDraws(
         samples=torch.cat([p[1] for p in pieces])[order.to(device)],
-        chi2=chi2[order.to(device)],
+        chi2=chi2,
         theta=torch.cat([p[3] for p in pieces])[order],
         info={name: value.to(device).repeat(request.num_samples) for name, value in each.items()},
         how=f"{names}: by the evidence, on a lattice of {numbers} nodes, {how}",
@@ -127,7 +128,7 @@ class _Evidences:
         self.asked = 0  # nodes
         self.left_out = 0  # nodes that the budget left no time for
         self._priors: dict[tuple[float, ...], Prior] = {}
-        self._free = ClosedForm(request.unknowns)
+        self._free = request.closed_form
         self._best = -math.inf  # evidence of a node
 
     def reporting(self, step: Callable[[int, int], None]) -> Evaluate:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal, final
 
 from torch import Tensor
@@ -13,6 +14,7 @@ from invsolve.core.random import Draws
 from invsolve.core.validation import check_choice, check_int, check_positive
 from invsolve.errors import invalid
 from invsolve.gaussian.marginals import Marginals
+from invsolve.hyperparameters.closed_form import ClosedForm
 from invsolve.hyperparameters.lattice import MAX_DIMS
 from invsolve.hyperparameters.unknowns import Unknowns
 from invsolve.hyperparameters.verdict import Verdict
@@ -101,6 +103,11 @@ class HyperparameterRequest:
     over_after: Callable[[int], bool] = _never
     over: Callable[[], bool] = lambda: False  # the same of the calls so far
     usual: float = 60.0  # seconds that sweeps may take for which there is none
+
+    @cached_property
+    def closed_form(self) -> ClosedForm:
+        """The evidence that comes for nothing, where it does; what was decomposed is kept."""
+        return ClosedForm(self.unknowns)
 
     @property
     def limited(self) -> bool:

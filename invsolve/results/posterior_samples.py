@@ -86,7 +86,8 @@ class PosteriorSamples(ResultFields):
         Raises
         ------
         InputError
-            For a level outside of [1/(n+1), n/(n+1)] (n_e for weights): of samples nothing is extrapolated.
+            For a level outside of [1/(n+1), n/(n+1)] (n_e for weights): of samples nothing is extrapolated. Where the
+            chains of every item were stopped before the data counted in full; of some items the answer is NaN.
         InputTypeError
             For complex samples.
 
@@ -100,7 +101,7 @@ class PosteriorSamples(ResultFields):
         for level in levels:
             if not 0 < level < 1:
                 raise invalid("quantile", "q", "between 0 and 1", level)
-        of = self._order_statistics.quantile if self._closed is None else self._closed.quantile
+        of = self._ranked("quantile").quantile if self._closed is None else self._closed.quantile
         out = torch.stack([of(level) for level in levels])
         return out[0] if single else out
 
@@ -125,7 +126,8 @@ class PosteriorSamples(ResultFields):
         Raises
         ------
         InputError
-            Of samples: when (n + 1)(1 - level) / 2 < 1, and for weighted ones.
+            Of samples: when (n + 1)(1 - level) / 2 < 1, for weighted ones, and as `quantile` of chains that were
+            stopped.
         InputTypeError
             For complex samples.
         """
@@ -135,7 +137,7 @@ class PosteriorSamples(ResultFields):
             raise invalid("interval", "level", "between 0 and 1", level)
         if (of := self._closed) is not None:
             return Interval(of.quantile((1 - level) / 2), of.quantile((1 + level) / 2), level)
-        return self._order_statistics.interval(level)
+        return self._ranked("interval").interval(level)
 
     # --- derived results ---------------------------------------------------------------------------------------------
     def map(self, function: Callable[[Tensor], Tensor]) -> Self:
@@ -264,7 +266,17 @@ class PosteriorSamples(ResultFields):
     @cached_property
     def _order_statistics(self) -> OrderStatistics:
         weights = None if self.log_weights is None else self.weights
-        return OrderStatistics(samples=self.samples, failed=self.failed, weights=weights, ess=self.ess)
+        failed = self.failed | self.unfinished  # samples of another distribution
+        return OrderStatistics(samples=self.samples, failed=failed, weights=weights, ess=self.ess)
+
+    def _ranked(self, owner: str) -> OrderStatistics:
+        if bool(self.unfinished.all()):
+            power = self._of_item("beta")
+            assert power is not None  # what says that they are unfinished
+            said = f"of chains that reached the power {float(power.max()):.2g} of the likelihood"
+            repair = "Give a larger budget, or raise num_steps."
+            raise invalid(owner, "samples", "of the posterior", said, repair)
+        return self._order_statistics
 
 
 def _levels(q: object) -> list[Any]:

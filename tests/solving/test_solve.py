@@ -255,10 +255,11 @@ def test_what_does_not_fit_is_said():
 
 
 def test_a_few_samples_that_no_datum_allows_are_said():
-    chi2 = torch.ones(200)
-    assert misfit(chi2) == ()
-    assert misfit(torch.where(torch.arange(200) < 1, 1e6, chi2)) == ()  # fewer than one in a hundred
-    (text,) = misfit(torch.where(torch.arange(200) < 20, 1e6, torch.where(torch.arange(200) > 100, torch.nan, chi2)))
+    chi2, problem = torch.ones(200), iv.Problem(A, Y[None], noise=0.1)
+    assert misfit(chi2, problem) == ()
+    assert misfit(torch.where(torch.arange(200) < 1, 1e6, chi2), problem) == ()  # fewer than one in a hundred
+    few = torch.where(torch.arange(200) < 20, 1e6, torch.where(torch.arange(200) > 100, torch.nan, chi2))
+    (text,) = misfit(few, problem)
     assert text.startswith("0.1 of the samples do not fit the data: chi^2 per datum above 100")
 
 
