@@ -4,28 +4,28 @@ python examples/darcy.py [--out permeability.png] [--budget 60]
 """
 
 import argparse
+import functools
 
 import numpy as np
 import torch
-from scipy.linalg import cho_solve_banded, cholesky_banded
+from scipy.linalg.lapack import dpbtrf, dpbtrs
 
 import invsolve as iv
 
 N, NOISE = 16, 0.02  # cells along a side; std of the pressure, whose largest values are about 1.5
 CELLS = np.arange(N * N).reshape(N, N)
 RIM = 2.0 * sum(np.isin(CELLS, edge) for edge in (CELLS[0], CELLS[-1], CELLS[:, 0], CELLS[:, -1]))
-WELLS = np.concatenate([CELLS[2::4, 2::4].ravel(), CELLS[::4, ::4].ravel()])
-SOURCE = np.full(N * N, 20.0 / N**2)
+WELLS = np.concatenate([CELLS[2::4, 2::4].ravel(), CELLS[::4, ::4].ravel()])  # 32 different cells
 
 
-def faces(logs):
-    """Permeabilities ``(rows, N, N)`` and their harmonic means at the faces, across and along."""
-    k = np.exp(logs)
-    return k, 2 / (1 / k[:, :, :-1] + 1 / k[:, :, 1:]), 2 / (1 / k[:, :-1] + 1 / k[:, 1:])
+@functools.lru_cache(maxsize=1)  # the derivative is asked for where the pressure was
+def state(bits):
+    """Permeabilities, their harmonic means at the faces, Cholesky factors of ``-div(k grad p) = 20``, p = 0 outside; p.
 
-
-def factors(k, across, along):
-    """Cholesky factors of ``-div(k grad p)``, p = 0 outside: a banded matrix for every row, all filled at once."""
+    Of the logarithms ``(rows, N, N)``, whose bytes are given; the banded matrices of all rows are filled at once.
+    """
+    k = np.exp(np.frombuffer(bits).reshape(-1, N, N))
+    across, along = 2 / (1 / k[:, :, :-1] + 1 / k[:, :, 1:]), 2 / (1 / k[:, :-1] + 1 / k[:, 1:])
     band = np.zeros((len(k), N + 1, N, N))
     band[:, 0] = RIM * k
     band[:, 0, :, :-1] += across
@@ -34,28 +34,27 @@ def factors(k, across, along):
     band[:, 0, 1:] += along
     band[:, 1, :, :-1] = -across
     band[:, N, :-1] = -along
-    return [cholesky_banded(one, lower=True, check_finite=False) for one in band.reshape(len(k), N + 1, N * N)]
+    factors = [dpbtrf(one, lower=True)[0] for one in band.reshape(len(k), N + 1, N * N)]
+    return k, across, along, factors, fields(factors, [np.full(N * N, 20.0 / N**2)] * len(k))
 
 
-def solve(factor, source):
-    """Fields of a source ``(rows, N * N)`` each."""
-    pairs = zip(factor, source, strict=True)
-    return np.stack([cho_solve_banded((one, True), s, check_finite=False) for one, s in pairs])
+def fields(factors, sources):
+    """The solution ``(rows, N, N)`` for a source of every row."""
+    each = [dpbtrs(one, source, lower=True)[0] for one, source in zip(factors, sources, strict=True)]
+    return np.stack(each).reshape(-1, N, N)
 
 
 def pressure(logs):
-    """At the wells, ``(rows, 32)``, of logarithms of the permeability ``(rows, N, N)``."""
-    factor = factors(*faces(logs))
-    return solve(factor, [SOURCE] * len(factor))[:, WELLS]
+    """At the wells, ``(rows, 32)``."""
+    return state(logs.tobytes())[-1].reshape(len(logs), -1)[:, WELLS]
 
 
 def adjoint(logs, v):
     """The derivative of ``v . pressure(logs)``, by one more solve of the same symmetric system."""
-    k, across, along = faces(logs)
-    factor = factors(k, across, along)
+    k, across, along, factors, p = state(logs.tobytes())
     source = np.zeros((len(k), N * N))
-    np.add.at(source, (slice(None), WELLS), v)
-    p, q = (solve(factor, s).reshape(-1, N, N) for s in ([SOURCE] * len(factor), source))
+    source[:, WELLS] = v
+    q = fields(factors, source)
     one = -np.diff(q, axis=2) * np.diff(p, axis=2) * across**2 / 2
     two = -np.diff(q, axis=1) * np.diff(p, axis=1) * along**2 / 2
     slope = -q * p * RIM * k

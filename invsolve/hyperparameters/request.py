@@ -24,7 +24,7 @@ from invsolve.results.result import Result
 from invsolve.results.solver import Solver
 from invsolve.strategies.base import Strategy
 from invsolve.strategies.choice.candidates import Candidate, candidates
-from invsolve.strategies.choice.sample_size import FEWEST, default_samples
+from invsolve.strategies.choice.sample_size import FEWEST, MANY, default_samples
 from invsolve.strategies.exact import Exact
 from invsolve.strategies.guidance.mmps import MMPS
 
@@ -189,4 +189,5 @@ def choose(problem: Problem, prior: Prior, hierarchy: Hierarchy, scalars: int) -
 def default_number(problem: Problem, prior: Prior, strategy: Strategy, hierarchy: Hierarchy, scalars: int) -> int:
     """How many samples an item gets where the caller does not say: as few as there can be where each is a chain."""
     chains = hierarchy.method == "gibbs" or scalars > MAX_DIMS or not problem.shared
-    return FEWEST if chains else default_samples(problem, prior, [Candidate(strategy=strategy, why="")])
+    most = default_samples(problem, prior, [Candidate(strategy=strategy, why="")])
+    return FEWEST if chains else min(most, MANY)  # of an ensemble at every node

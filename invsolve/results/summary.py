@@ -74,9 +74,7 @@ def _statistics(result: PosteriorSamples) -> str:
     if other := [name for name, of in known.items() if of == "lattice"]:
         words.append(f"{_joined(other)} by integration over a lattice")
     if other := [name for name, of in known.items() if of == "ensemble"]:
-        words.append(
-            f"{_joined(other)} of the whole ensemble that the samples were picked from{_ensemble_error(result)}"
-        )
+        words.append(f"{_joined(other)} of the whole ensemble behind the samples{_ensemble_error(result)}")
     if sampled:
         least = float(result.ess.min())
         mean = [f"{least**-0.5:.2g} posterior std in the mean"] if "mean" in sampled and least > 0 else []
