@@ -92,7 +92,8 @@ class NoiseMCMC(Strategy[NoiseMCMCState, BoundChains]):
 
     Notes
     -----
-    Exact for any likelihood, as the number of moves grows.
+    Exact for any likelihood, as the number of moves grows. Mean and std of the result are those of all chains and
+    recorded rounds, of which the samples are some.
 
     ``result.info``, the same for all samples of an item: ``log_evidence`` and ``log_evidence_se`` (nats; NaN below the
     full likelihood), by the rises or, up to 128 real unknowns, by where the chains ended; ``island_error``, the error
