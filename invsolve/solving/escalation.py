@@ -131,17 +131,22 @@ class _Escalation:
             if small := fit(candidate):
                 kept = [c for f in fallbacks if (c := fit(f, _KEPT_BACK))]
                 self.spending.kept_back = _KEPT_BACK if kept else 0.0
-                if self.request.free:
-                    number = min(self.request.num_samples, picked_from(small.strategy))
-                    self.request = replace(self.request, num_samples=number)
+                self._pick_no_more(small)
                 return [small, *tries[index + 1 :]], kept
         self.refused = True
         if problem.linear and fallbacks and (guided := fit(fallbacks[0])):
             why = "No ensemble would end within the budget, so moment-matching guidance, an approximation here."
             return [replace(guided, why=why, is_fallback=False)], []
         least = shortest(tries[0])
+        self._pick_no_more(least)
         self.needs = self.spending.budget.described(row * (expected_rows(least, problem, prior, rows) / _USED))
         return [least], []
+
+    def _pick_no_more(self, candidate: Candidate) -> None:
+        """Samples that nobody asked for are no more than an ensemble has."""
+        if self.request.free:
+            number = min(self.request.num_samples, picked_from(candidate.strategy))
+            self.request = replace(self.request, num_samples=number)
 
     def tried(self, candidate: Candidate, number: int) -> bool:
         """Run one more strategy on what is not certified yet; whether another one may follow."""
