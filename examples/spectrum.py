@@ -26,7 +26,7 @@ def main() -> None:
     """Run the example; the module says what it shows."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", help="picture to write")
-    result = iv.solve(A, counts, prior, noise=noise, budget=60, num_samples=1000)
+    result = iv.solve(A, counts, prior, noise=noise, budget=60)
     print(result, result.certificate, sep="\n")
     if out := parser.parse_args().out:
         result.plot(truth=truth).savefig(out)

@@ -40,7 +40,7 @@ def main(argv: list[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
 
     A, y, prior, truth = experiment(arguments.side)
-    result = iv.solve(A, y, prior, noise=UNKNOWN_NOISE, budget=60, num_samples=400, progress=iv.progress.TextProgress())
+    result = iv.solve(A, y, prior, noise=UNKNOWN_NOISE, budget=60, progress=iv.progress.TextProgress())
     print(result)
     print(result.certificate)
     for name, true in (("operator.width", WIDTH), ("noise.std", NOISE)):

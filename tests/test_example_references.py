@@ -25,10 +25,11 @@ def module(name: str) -> ModuleType:
     return found
 
 
-def agrees(samples: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -> None:
-    """Mean within 0.1 posterior standard deviations, std within 5 %, in every entry."""
-    off = ((samples.mean(0) - mean) / std).abs().max()
-    ratio = samples.std(0) / std
+def agrees(result: iv.Result, mean: torch.Tensor, std: torch.Tensor) -> None:
+    """Mean within 0.1 posterior standard deviations, std within 5 %, in every entry, of the ensemble."""
+    assert result.statistics["mean"] == result.statistics["std"] == "ensemble"
+    off = ((result.mean.double() - mean) / std).abs().max()
+    ratio = result.std.double() / std
     assert float(off) < 0.1, float(off)
     assert 0.95 < float(ratio.min()) and float(ratio.max()) < 1.05, ratio
 
@@ -93,11 +94,9 @@ def spectrum_by_hamiltonian_chains(example: ModuleType, chains=400, rounds=400) 
 @pytest.mark.slow
 def test_spectrum():
     example = module("spectrum")
-    result = iv.solve(
-        example.A, example.counts, example.prior, noise=example.noise, budget=60, num_samples=8000, seed=1
-    )
-    assert result.seconds < 60 and bool(result.certificate.passed.all())
-    agrees(result.samples.double(), *spectrum_by_hamiltonian_chains(example))
+    result = iv.solve(example.A, example.counts, example.prior, noise=example.noise, budget=60, seed=1)
+    assert bool(result.certificate.passed.all()) and result.num_samples in (199, 999)
+    agrees(result, *spectrum_by_hamiltonian_chains(example))
 
 
 def lotka_volterra_by_importance(example: ModuleType, rough: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -141,9 +140,10 @@ def lotka_volterra_by_importance(example: ModuleType, rough: torch.Tensor) -> tu
 @pytest.mark.slow
 def test_lotka_volterra():
     example = module("lotka_volterra")
-    result = iv.solve(example.A, example.y, example.prior, noise=example.NOISE, budget=60, num_samples=2000, seed=1)
-    assert result.seconds < 66 and bool(result.certificate.passed.all())
-    agrees(result.samples, *lotka_volterra_by_importance(example, result.samples))
+    budget = iv.Budget(evaluations=12_000)  # a minute at 5 ms a call
+    result = iv.solve(example.A, example.y, example.prior, noise=example.NOISE, budget=budget, seed=1)
+    assert bool(result.certificate.passed.all())
+    agrees(result, *lotka_volterra_by_importance(example, result.samples))
     for i, name in enumerate(example.TRUTH):
         assert torch.equal(result[name].samples, result.samples[:, i])
 
@@ -162,12 +162,30 @@ def test_heat():
     assert float((result.std / std - 1).abs().max()) < 1e-8
 
 
+@pytest.mark.slow
+def test_darcy():
+    """Against replica exchange (`benchmarks/darcy_reference.py`, known to 0.011 stds and 0.7 %).
+
+    The budget is as many rows as took 45 s of one core, so that what is found does not depend on what else runs there.
+    """
+    example = module("darcy")
+    budget = iv.Budget(evaluations=360_000)
+    result = iv.solve(example.A, example.y, example.prior, noise=example.NOISE, budget=budget)
+    table = torch.from_numpy(np.loadtxt(Path(__file__).parent / "references" / "darcy.csv", delimiter=","))
+    mean, std, mean_error, std_error = (column.view(example.N, example.N) for column in table.mT)
+    assert float(mean_error.max()) < 0.03 and float(std_error.max()) < 0.01
+    off, ratio = (result.mean - mean) / std, result.std / std
+    print(f"{float(off.abs().max()):.3f} std, {float(ratio.min()):.3f} to {float(ratio.max()):.3f}; {result}")
+    agrees(result, mean, std)
+
+
 def test_the_adjoint_of_darcy_is_that_of_its_solver():
     """The derivative of the pressures along a direction, by differences of the solver alone, without torch."""
     example = module("darcy")
     rng = np.random.default_rng(0)
-    logs, along = 0.5 * rng.standard_normal((2, example.N, example.N))
-    weight = rng.standard_normal(len(example.WELLS))
+    logs, along = 0.5 * rng.standard_normal((2, 3, example.N, example.N))
+    weight = rng.standard_normal((3, len(example.WELLS)))
     step = 1e-5
-    slope = (example.pressure(logs + step * along) - example.pressure(logs - step * along)) @ weight / (2 * step)
-    assert float((example.adjoint(logs, weight) * along).sum()) == pytest.approx(slope, rel=1e-6)
+    change = (example.pressure(logs + step * along) - example.pressure(logs - step * along)) / (2 * step)
+    slope = (example.adjoint(logs, weight) * along).sum((1, 2))
+    assert slope == pytest.approx((change * weight).sum(1), rel=1e-6)

@@ -1,17 +1,19 @@
-"""What a closed form says of every entry of the signal alone: mean, standard deviation and quantiles."""
+"""What is known of every entry of the signal without samples: mean, standard deviation and quantiles."""
 
 from __future__ import annotations
 
 import abc
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
-from typing import Any, Self, final
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal, Self, final
 
 import torch
 from torch import Tensor
 
 from invsolve.core.torch_state import Defined
+
+Known = Literal["closed form", "ensemble", "lattice"]
 
 LARGEST = 2**21  # values that a result may keep for its quantiles: 16 MiB
 _HALVINGS = 64  # of a bracket: more than double precision has digits
@@ -28,12 +30,15 @@ class Marginals(Defined, abc.ABC):
         Real; of a complex entry the square root of the mean of ``|x - mean|^2``. None where it is too large to form.
     has_quantiles : bool
         Whether quantiles are known too.
+    known : {"closed form", "ensemble", "lattice"}
+        By what: a formula; all draws of an ensemble, of which the samples are some; an integral over a lattice.
     """
 
     mean: Tensor
     std: Tensor | None
 
     has_quantiles: bool = True
+    known: Known = "closed form"
 
     @abc.abstractmethod
     def quantile(self, level: float) -> Tensor:
@@ -59,6 +64,7 @@ class Moments(Marginals):
 
     mean: Tensor
     std: Tensor | None
+    known: Known = "closed form"
 
     @property
     def has_quantiles(self) -> bool:  # type: ignore[override]
@@ -72,7 +78,58 @@ class Moments(Marginals):
         return self.selected(lambda v: v[0])
 
     def selected(self, choose: Callable[[Tensor], Tensor]) -> Self:
-        return type(self)(mean=choose(self.mean), std=None if self.std is None else choose(self.std))
+        return replace(self, mean=choose(self.mean), std=None if self.std is None else choose(self.std))
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LatticeMarginals(Marginals):
+    """A number whose distribution was integrated over a lattice.
+
+    ``values`` and ``levels`` ``([batch,] K)``: increasing values, and the probability of what lies below each; between
+    them a normal distribution.
+    """
+
+    mean: Tensor
+    std: Tensor
+    values: Tensor
+    levels: Tensor
+
+    known = "lattice"
+
+    @classmethod
+    def of(cls, points: Sequence[tuple[Tensor, Tensor]], device: torch.device) -> Self:
+        """By values at equally spaced coordinates and their probabilities, ``(K_b,)`` each of every item.
+
+        The integral up to a value is that of the trapezoid rule, corrected by the slope of the density there.
+        """
+        mean = torch.stack([weight @ value for value, weight in points])
+        var = torch.stack([weight @ (value - m).square() for (value, weight), m in zip(points, mean, strict=True)])
+        most = max(len(value) for value, _ in points)
+        values, levels = mean.new_empty(len(points), most), mean.new_ones(len(points), most)
+        for b, (value, weight) in enumerate(points):
+            padded = torch.nn.functional.pad(weight, (1, 1))
+            below = weight.cumsum(0) - weight / 2 - (padded[2:] - padded[:-2]) / 24
+            values[b], values[b, : len(value)] = value[-1], value
+            levels[b, : len(value)] = below.clamp(0, 1).cummax(0).values
+        return cls(
+            **{n: v.to(device) for n, v in dict(mean=mean, std=var.sqrt(), values=values, levels=levels).items()}
+        )
+
+    def quantile(self, level: float) -> Tensor:
+        z = torch.special.ndtri(self.levels.double())
+        wanted = torch.special.ndtri(torch.tensor(level, dtype=torch.float64, device=z.device))
+        high = (z < wanted).sum(-1, keepdim=True).clamp(max=z.shape[-1] - 1)
+        low = (high - 1).clamp(min=0)
+        (below, above), (a, b) = ([v.gather(-1, k)[..., 0] for k in (low, high)] for v in (z, self.values))
+        share = ((wanted - below) / (above - below)).nan_to_num(0.0).clamp(0, 1)  # an end is a finite value
+        return torch.where(share > 0, a + share * (b - a), a)
+
+    def only_item(self) -> Self:
+        return type(self)(**{n: getattr(self, n)[0] for n in ("mean", "std", "values", "levels")})
+
+    def selected(self, choose: Callable[[Tensor], Tensor]) -> Moments:
+        return Moments(mean=choose(self.mean), std=choose(self.std), known=self.known)
 
 
 @final

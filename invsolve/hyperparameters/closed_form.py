@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -22,6 +23,7 @@ from invsolve.priors.capabilities import IsGaussian
 ROUGH = 0.05  # nats of rounding above which the evidence is looked for elsewhere
 _KEPT = 2**24  # numbers of spectra that are kept, and of eigenvectors
 _SLOW = 256  # side of a block from which on members are interpolated
+_POINTS = 4, 12  # members that an interpolation takes, at least and at most
 _NEAR = 0.5  # prior stds between the two members next to it: a scan's widest cells are looked at, not interpolated
 _AGREE = 1e-3  # nats that interpolations of two degrees may differ by
 _BELOW, _AGREE_BELOW = 15.0, 1e-2  # the same of members so far below the highest that none of their mass counts
@@ -30,8 +32,8 @@ _BELOW, _AGREE_BELOW = 15.0, 1e-2  # the same of members so far below the highes
 class ClosedForm:
     """``log p(y | theta)`` for one set of scalars after another; what was decomposed is kept.
 
-    Where decompositions take long, members between others are interpolated (polynomials of degree 5 along one scalar,
-    through members that were decomposed) if that of degree 3 says the same.
+    Where decompositions take long, members between others are interpolated along one scalar, through the nearest of
+    those that were decomposed: by polynomials of growing degree, until two of them say the same.
     """
 
     def __init__(self, unknowns: Unknowns) -> None:
@@ -40,6 +42,7 @@ class ClosedForm:
         self.interpolated = False  # what was told last
         self._level = unknowns.names.index(NOISE) if NOISE in unknowns.names else None
         self._found: dict[Node, EvidenceByLevel | None] = {}
+        self._evidences: WeakKeyDictionary[EvidenceByLevel, dict[float, Evidence]] = WeakKeyDictionary()
         self._numbers = 0
         self._factors: list[Factors] = []
         self._best = torch.full((), -math.inf, dtype=torch.float64, device=unknowns.problem.data.device)  # or (items,)
@@ -62,6 +65,13 @@ class ClosedForm:
         found = spectrum.at(s)
         self._best = torch.maximum(self._best, found.log)
         return found
+
+    @property
+    def there(self) -> bool:
+        """Whether there is one at the medians of the scalars."""
+        unknowns = self.unknowns
+        with torch.no_grad():
+            return self.at((0.0,) * len(unknowns.names), unknowns.prior_at(unknowns.medians)) is not None
 
     @property
     def known(self) -> bool:
@@ -104,17 +114,29 @@ class ClosedForm:
                 for other, spectrum in self._found.items()
                 if spectrum is not None and other[:axis] + other[axis + 1 :] == key[:axis] + key[axis + 1 :]
             }
+            near = sorted(line, key=lambda v: abs(v - x))
             below, above = (
-                sorted((v for v in line if side * v > side * x), key=lambda v: abs(v - x)) for side in (-1, 1)
+                max((v for v in near if v < x), default=-math.inf),
+                min((v for v in near if v > x), default=math.inf),
             )
-            if min(len(below), len(above)) < 3 or above[0] - below[0] > _NEAR:
+            if above - below > _NEAR:
                 continue
-            values = {v: line[v].at(s) for v in (*below[:3], *above[:3])}
-            found, check = (_interpolated({v: values[v] for v in (*below[:k], *above[:k])}, x) for k in (3, 2))
-            apart = (found.log - check.log).abs()
-            if bool((apart <= _AGREE + _AGREE_BELOW * (self._best - found.log - _BELOW).clamp_min(0)).all()):
-                return Evidence(found.log, found.se + apart)
+            check: Evidence | None = None
+            for count in range(_POINTS[0], min(len(near), _POINTS[1]) + 1, 2):
+                found = _interpolated({v: self._at(line[v], s) for v in near[:count]}, x)
+                if check is not None:
+                    apart = (found.log - check.log).abs()
+                    if bool((apart <= _AGREE + _AGREE_BELOW * (self._best - found.log - _BELOW).clamp_min(0)).all()):
+                        return Evidence(found.log, found.se + apart)
+                check = found
         return None
+
+    def _at(self, member: EvidenceByLevel, s: float) -> Evidence:
+        """What many interpolations ask of one member."""
+        known = self._evidences.setdefault(member, {})
+        if s not in known:
+            known[s] = member.at(s)
+        return known[s]
 
 
 def _interpolated(values: Mapping[float, Evidence], x: float) -> Evidence:
@@ -124,9 +146,3 @@ def _interpolated(values: Mapping[float, Evidence], x: float) -> Evidence:
         log = log + evidence.log * math.prod((x - o) / (v - o) for o in values if o != v)
     assert isinstance(log, Tensor)
     return Evidence(log, torch.stack([e.se for e in values.values()]).amax(0))
-
-
-def has_closed_form(unknowns: Unknowns) -> bool:
-    """Whether it is there at the medians of the scalars."""
-    with torch.no_grad():
-        return ClosedForm(unknowns).at((0.0,) * len(unknowns.names), unknowns.prior_at(unknowns.medians)) is not None

@@ -19,7 +19,6 @@ import torch
 
 from invsolve.core.counting import tally
 from invsolve.errors import UnsupportedError, on_interrupt
-from invsolve.hyperparameters.closed_form import has_closed_form
 from invsolve.hyperparameters.gibbs import draw_by_gibbs
 from invsolve.hyperparameters.lattice import MAX_DIMS, NotResolved
 from invsolve.hyperparameters.on_lattice import draw_by_lattice
@@ -79,6 +78,7 @@ def infer(request: HyperparameterRequest, progress: Progress) -> Result:
             evaluations=output.evaluations,
             how=drawn.how,
         ),
+        parameter_marginals=drawn.marginals,
         parameters={name: drawn.theta[:, i] for i, name in enumerate(unknowns.names)},
     )
 
@@ -101,7 +101,7 @@ def _no_lattice(request: HyperparameterRequest) -> str:
     if len(request.unknowns.names) > MAX_DIMS:
         return f"there are {len(request.unknowns.names)} of them, more than {MAX_DIMS}"
     if isinstance(request.strategy, Exact):
-        if has_closed_form(request.unknowns):
+        if request.closed_form.there:
             return ""
         evidence = request.strategy.bind(*request.unknowns.at(request.unknowns.medians)).evidence
         return "" if evidence is not None else "the closed form is too large, or another for every item, to factorise"

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from invsolve.core.resampling import systematic
 from invsolve.gaussian.evidence import Evidence
-from invsolve.hyperparameters.closed_form import ROUGH, ClosedForm
+from invsolve.gaussian.marginals import LatticeMarginals
+from invsolve.hyperparameters.closed_form import ROUGH
 from invsolve.hyperparameters.lattice import Evaluate, Lattice, explore, run
 from invsolve.hyperparameters.mode_search import WIDEST, WIDEST_SAMPLED, Node
 from invsolve.hyperparameters.request import HyperparameterDraws, HyperparameterRequest
@@ -81,17 +82,18 @@ def _drawn(
         pieces.append((rows_, x, chi2, theta))
         # How well rows fit is said of those that are drawn, all together: other items may have no weight here, and
         # a noise level that few rows have may fit them badly, or be worth few particles.
-        of_all = fit_warnings(result.chi2, result.info)
+        of_all = fit_warnings(result.chi2, result.info, result.problem)
         if result.log_weights is not None:
             of_all += thinned(result.log_weights, result.failed)
         warnings |= dict.fromkeys(text for text in result.warnings if text not in of_all)
         for name, value in info.items():
             said.setdefault(name, []).append(value)
         step(searched + sum(len(p[0]) for p in pieces), searched + request.rows)
-    chi2 = torch.cat([p[2] for p in pieces])
-    told = {name: torch.cat(value) for name, value in said.items()}
-    warnings |= dict.fromkeys((*misfit(chi2), *shortfalls(told)))
     order = torch.tensor([r for rows_, *_ in pieces for r in rows_], device="cpu").argsort()
+    chi2 = torch.cat([p[2] for p in pieces])
+    chi2 = chi2[order.to(chi2.device)]
+    told = {name: torch.cat(value) for name, value in said.items()}
+    warnings |= dict.fromkeys((*misfit(chi2, request.unknowns.problem), *shortfalls(told)))
     found = [_marginal(lattice, evidences, b) for b, lattice in enumerate(lattices)]
     count = [len(lattice.nodes) for lattice in lattices]
     each = {
@@ -104,12 +106,13 @@ def _drawn(
     numbers = f"{min(count)}" if min(count) == max(count) else f"{min(count)} to {max(count)}"
     return HyperparameterDraws(
         samples=torch.cat([p[1] for p in pieces])[order.to(device)],
-        chi2=chi2[order.to(device)],
+        chi2=chi2,
         theta=torch.cat([p[3] for p in pieces])[order],
         info={name: value.to(device).repeat(request.num_samples) for name, value in each.items()},
         how=f"{names}: by the evidence, on a lattice of {numbers} nodes, {how}",
         chunk=result.settings["chunk"],
         warnings=tuple(warnings),
+        marginals=_marginals(request, lattices),
         verdict=of_lattices(lattices, each["log_evidence_se"], told, request.strategy),
     )
 
@@ -125,7 +128,7 @@ class _Evidences:
         self.asked = 0  # nodes
         self.left_out = 0  # nodes that the budget left no time for
         self._priors: dict[tuple[float, ...], Prior] = {}
-        self._free = ClosedForm(request.unknowns)
+        self._free = request.closed_form
         self._best = -math.inf  # evidence of a node
 
     def reporting(self, step: Callable[[int, int], None]) -> Evaluate:
@@ -256,6 +259,22 @@ class _Evidences:
         if len(items) == self.request.batch:
             return problem
         return problem.take(torch.tensor(items, device=problem.data.device))
+
+
+def _marginals(request: HyperparameterRequest, lattices: Sequence[Lattice]) -> dict[str, LatticeMarginals]:
+    """Of every scalar alone, all items: the samples have the values of so many nodes only."""
+    unknowns, device = request.unknowns, request.unknowns.problem.data.device
+    whole = [(unknowns.transport(lattice.points), lattice.points, lattice.weights) for lattice in lattices]
+    found = {}
+    for i, name in enumerate(unknowns.names):
+        points = []
+        for theta, z, weights in whole:
+            nodes = torch.tensor(sorted(set(z[:, i].tolist())), dtype=z.dtype, device="cpu")
+            index = torch.searchsorted(nodes, z[:, i].contiguous())
+            value = torch.empty_like(nodes).scatter_(0, index, theta[:, i])
+            points.append((value, torch.zeros_like(nodes).index_add_(0, index, weights)))
+        found[name] = LatticeMarginals.of(points, device)
+    return found
 
 
 def _uniform(request: HyperparameterRequest, rows: Sequence[int], index: int) -> Tensor:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal, final
 
 from torch import Tensor
@@ -12,6 +13,8 @@ from invsolve.core.ownership import replaced
 from invsolve.core.random import Draws
 from invsolve.core.validation import check_choice, check_int, check_positive
 from invsolve.errors import invalid
+from invsolve.gaussian.marginals import Marginals
+from invsolve.hyperparameters.closed_form import ClosedForm
 from invsolve.hyperparameters.lattice import MAX_DIMS
 from invsolve.hyperparameters.unknowns import Unknowns
 from invsolve.hyperparameters.verdict import Verdict
@@ -21,7 +24,7 @@ from invsolve.results.result import Result
 from invsolve.results.solver import Solver
 from invsolve.strategies.base import Strategy
 from invsolve.strategies.choice.candidates import Candidate, candidates
-from invsolve.strategies.choice.sample_size import FEWEST, default_samples
+from invsolve.strategies.choice.sample_size import FEWEST, MANY, default_samples
 from invsolve.strategies.exact import Exact
 from invsolve.strategies.guidance.mmps import MMPS
 
@@ -101,6 +104,11 @@ class HyperparameterRequest:
     over: Callable[[], bool] = lambda: False  # the same of the calls so far
     usual: float = 60.0  # seconds that sweeps may take for which there is none
 
+    @cached_property
+    def closed_form(self) -> ClosedForm:
+        """The evidence that comes for nothing, where it does; what was decomposed is kept."""
+        return ClosedForm(self.unknowns)
+
     @property
     def limited(self) -> bool:
         """Whether there is a budget."""
@@ -161,6 +169,7 @@ class HyperparameterDraws:
     chunk: int  # rows that were run at once
     verdict: Verdict
     warnings: tuple[str, ...] = ()
+    marginals: Mapping[str, Marginals] = field(default_factory=dict)  # of the scalars, where they are known
 
 
 def choose(problem: Problem, prior: Prior, hierarchy: Hierarchy, scalars: int) -> tuple[Strategy, str]:
@@ -180,4 +189,5 @@ def choose(problem: Problem, prior: Prior, hierarchy: Hierarchy, scalars: int) -
 def default_number(problem: Problem, prior: Prior, strategy: Strategy, hierarchy: Hierarchy, scalars: int) -> int:
     """How many samples an item gets where the caller does not say: as few as there can be where each is a chain."""
     chains = hierarchy.method == "gibbs" or scalars > MAX_DIMS or not problem.shared
-    return FEWEST if chains else default_samples(problem, prior, [Candidate(strategy=strategy, why="")])
+    most = default_samples(problem, prior, [Candidate(strategy=strategy, why="")])
+    return FEWEST if chains else min(most, MANY)  # of an ensemble at every node

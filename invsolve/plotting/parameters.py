@@ -41,6 +41,9 @@ class Numbered(Protocol):
     def layout(self) -> Layout | None: ...
     @property
     def parameters(self) -> Mapping[str, Tensor]: ...
+    @property
+    def mean(self) -> Tensor: ...
+    def __getitem__(self, name: str) -> Any: ...
 
 
 def plot_parameters(
@@ -98,14 +101,11 @@ class _Number:
     unit: str
     values: Array  # (draws,): of good samples
     weights: Array
+    mean: float  # the result's, which need not be that of the samples
 
     @property
     def label(self) -> str:
         return f"{self.name} [{self.unit}]" if self.unit else self.name
-
-    @property
-    def mean(self) -> float:
-        return float(np.average(self.values, weights=self.weights))
 
     def ends(self, level: float) -> tuple[float, float]:
         """Of the central interval: plotting positions (k - 1/2) / n of the weighted values."""
@@ -131,19 +131,28 @@ def _numbers(result: Numbered, item: int) -> list[_Number]:
     if not bool(good.any()):
         raise invalid("plot_parameters", "item", "an item with a sample that did not fail", item)
     samples, weights = of(result.samples)[good], as_array(of(result.weights)[good]).astype(float)
-    columns: dict[str, tuple[str, Tensor]] = {}
+    whole = result.mean[item] if result.batched else result.mean
+    columns: dict[str, tuple[str, Tensor, Tensor]] = {}  # unit, values, mean
     if few_numbers(result) and result.layout is not None:
-        parts = result.layout.split(samples)
-        columns = {p.name: (p.unit, parts[p.name]) for p in result.layout.parts}
+        parts, means = result.layout.split(samples), result.layout.split(whole[None])
+        columns = {p.name: (p.unit, parts[p.name], means[p.name]) for p in result.layout.parts}
     elif len(result.shape) == 1 and not samples.is_complex() and result.shape[0] <= _MOST and not result.parameters:
-        columns = {f"x[{i}]": ("", samples[:, i]) for i in range(result.shape[0])}
-    columns |= {name: ("", of(value)[good]) for name, value in result.parameters.items()}
+        columns = {f"x[{i}]": ("", samples[:, i], whole[i]) for i in range(result.shape[0])}
+    for name, value in result.parameters.items():
+        mean = result[name].mean
+        columns[name] = ("", of(value)[good], mean[item] if result.batched else mean)
     if not 0 < len(columns) <= _MOST:
         want = f"one with 1 to {_MOST} numbers: named parameters, inferred scalars or a short signal"
         raise invalid("plot_parameters", "result", want, f"{len(columns)} of them, a signal of shape {result.shape}")
     return [
-        _Number(name=name, unit=unit, values=as_array(v.double()).reshape(-1), weights=weights / weights.sum())
-        for name, (unit, v) in columns.items()
+        _Number(
+            name=name,
+            unit=unit,
+            values=as_array(v.double()).reshape(-1),
+            weights=weights / weights.sum(),
+            mean=float(mean),
+        )
+        for name, (unit, v, mean) in columns.items()
     ]
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from invsolve.gaussian.marginals import Marginals
+from invsolve.gaussian.marginals import Marginals, Moments
 from invsolve.priors.base import Prior
 from invsolve.problem import Problem, data_fingerprint
 from invsolve.results.certificate import Certificate
@@ -50,21 +51,27 @@ def assemble(
     certificate: Certificate | None = None,
     parameters: Mapping[str, Tensor] | None = None,
     marginals: Marginals | None = None,
+    parameter_marginals: Mapping[str, Marginals] | None = None,
 ) -> Result:
     """The result of ``num_samples`` rows for every item of ``problem``, of which some ``(rows,)`` ``failed``.
 
     ``settings`` are those of the run; what problem and prior say of themselves is added. ``parameters``: scalars
-    inferred with the signal, (rows,) each. ``marginals``: of the items in closed form, which are left out where all
-    rows of an item failed. That a certificate was not reached is a warning.
+    inferred with the signal, (rows,) each. ``marginals``, ``parameter_marginals``: of the items in closed form, which
+    are left out where all rows of an item failed. That a certificate was not reached is a warning.
     """
     lead = (num_samples, len(problem.data)) if problem.batched else (num_samples,)
     weights = output.log_weights
+    nothing = bool(failed.view(lead).all(0).any())
+
+    def told(known: Marginals) -> Marginals:
+        return known if problem.batched else known.only_item()
+
     if marginals is not None:
-        marginals = marginals if problem.batched else marginals.only_item()
-        marginals = None if bool(failed.view(lead).all(0).any()) else marginals
+        marginals = None if nothing else told(marginals)
     if certificate is not None and not certificate.reached:
         warnings = (certificate.sentence, *warnings)
-    return Result(
+    scalars = {} if nothing else {name: told(known) for name, known in (parameter_marginals or {}).items()}
+    found = Result(
         samples=blanked(output.samples, failed).view(*lead, *problem.shape),
         status=Status.from_failures(failed),
         failed=failed.view(lead),
@@ -101,7 +108,24 @@ def assemble(
         warnings=(*warnings, *output.warnings),
         certificate=certificate,
         marginals=marginals,
+        parameter_marginals=scalars,
     )
+    return found if output.moments is None else with_moments(found, output.moments)
+
+
+def with_moments(result: Result, moments: Moments) -> Result:
+    """A result with the moments ``(items, *shape)`` of the ensemble behind it; of items without, of their samples."""
+    known = moments if result.batched else moments.only_item()
+    assert known.std is not None
+    there = (known.mean.isfinite() & known.std.isfinite()).reshape(*result.failed.shape[1:], -1).all(-1)
+    if not bool(there.any()):
+        return result
+    lead = there.view(*there.shape, *([1] * len(result.shape)))
+    own = replace(result, marginals=None)
+    whole = Moments(
+        mean=torch.where(lead, known.mean, own.mean), std=torch.where(lead, known.std, own.std), known="ensemble"
+    )
+    return replace(result, marginals=whole)
 
 
 @cache  # read from a file each time: 4 ms, in every one of the many solves of a hierarchical one

@@ -25,6 +25,7 @@ def check_fields(
     log_weights: Tensor | None,
     rows: Mapping[str, Tensor],
     marginals: Marginals | None,
+    parameter_marginals: Mapping[str, Marginals],
 ) -> None:
     """Raise unless shapes, types, status and failed rows fit together; ``rows``: what else has a value for each."""
     x = samples
@@ -50,10 +51,13 @@ def check_fields(
         if bool(bad.any()):
             want = "below infinity and not NaN where `failed` is False"
             raise invalid("Result", "log_weights", want, log_weights[bad][0].item())
-    for name in ("mean", "std"):
-        known = getattr(marginals, name, None)
-        if known is not None and known.shape != x.shape[1:]:
-            raise invalid("Result", f"marginals.{name}", f"of shape {tuple(x.shape[1:])}", tuple(known.shape))
+    whole = {"marginals": (marginals, x.shape[1:])}
+    of_scalars = {f"parameter_marginals[{key!r}]": (v, failed.shape[1:]) for key, v in parameter_marginals.items()}
+    for of, (found, shape_) in (whole | of_scalars).items():
+        for name in ("mean", "std"):
+            known = getattr(found, name, None)
+            if known is not None and known.shape != shape_:
+                raise invalid("Result", f"{of}.{name}", f"of shape {tuple(shape_)}", tuple(known.shape))
 
 
 def finite_rows(value: Tensor, lead: int) -> Tensor:
@@ -67,7 +71,11 @@ def part_of(marginals: Marginals, layout: Layout, part: Part) -> Marginals:
         return marginals.selected(lambda v: layout.split(v)[part.name])
     std = marginals.std
     variance = None if std is None else torch.view_as_real(layout.split(std.square())[part.name]).sum(-1)
-    return Moments(mean=layout.split(marginals.mean)[part.name], std=None if variance is None else variance.sqrt())
+    return Moments(
+        mean=layout.split(marginals.mean)[part.name],
+        std=None if variance is None else variance.sqrt(),
+        known=marginals.known,
+    )
 
 
 def _type_of(value: object) -> object:

@@ -21,6 +21,8 @@ from invsolve.results.consistency import check_fields
 from invsolve.results.solver import Solver, Source
 from invsolve.results.status import Status
 
+_STATISTICS = ("mean", "std", "quantile", "interval")
+
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class ResultFields(Defined):
@@ -52,7 +54,8 @@ class ResultFields(Defined):
     source: Source | None = None  # what it was derived from; not saved
     warnings: tuple[str, ...] = ()
     certificate: Certificate | None = None  # of strategy="auto"
-    marginals: Marginals | None = None  # of a closed form: statistics are then its, and not those of the samples
+    marginals: Marginals | None = None  # statistics that are known without the samples: those of the result
+    parameter_marginals: Mapping[str, Marginals] = field(default_factory=dict)  # the same of `parameters`
     dims: tuple[str, ...] | None = None  # names of the signal's axes; taken from the problem when it has them
     units: str = ""  # of the signal; taken from the problem when it has them
 
@@ -71,6 +74,7 @@ class ResultFields(Defined):
                 **{f"parameters[{k!r}]": v for k, v in self.parameters.items()},
             },
             marginals=self.marginals,
+            parameter_marginals=self.parameter_marginals,
         )
         if self.dims is None and (dims := _dims_of(self.problem)) is not None and len(dims) == len(self.shape):
             object.__setattr__(self, "dims", dims)
@@ -144,10 +148,24 @@ class ResultFields(Defined):
         moderate size; of larger ones the mean alone, where a std would take more than about a second; of a result that
         was read from a file or picked from others, what can be; none of what `map` made, or with unknown scalars.
         """
-        if self.marginals is None:
-            return ()
-        rest = ("quantile", "interval") if self.marginals.has_quantiles else ()
-        return ("mean", *(("std",) if self.marginals.std is not None else ()), *rest)
+        return tuple(name for name, known in self.statistics.items() if known == "closed form")
+
+    @property
+    def statistics(self) -> Mapping[str, str]:
+        """What "mean", "std", "quantile" and "interval" of the result are those of, by name.
+
+        - "closed form": the distribution itself (`exact_statistics`);
+        - "ensemble": everything that chains or particles drew, of which the samples are some; what the certificate
+          says of means and stds holds for these. Items of which no ensemble was recorded have those of
+          their samples;
+        - "lattice": an unknown scalar's distribution, integrated numerically;
+        - "samples": the samples of the result, with the Monte Carlo error of their number.
+        """
+        found = self.marginals
+        if found is None:
+            return dict.fromkeys(_STATISTICS, "samples")
+        known = (True, found.std is not None, found.has_quantiles, found.has_quantiles)
+        return {name: found.known if here else "samples" for name, here in zip(_STATISTICS, known, strict=True)}
 
     @property
     def certified(self) -> str:

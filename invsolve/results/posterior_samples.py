@@ -31,7 +31,7 @@ class PosteriorSamples(ResultFields):
     # --- statistics ---------------------------------------------------------------------------------------------------
     @cached_property
     def mean(self) -> Tensor:
-        """Posterior mean ``([batch,] *shape)``: of the closed form (`exact_statistics`), else ``m = sum_k w_k x_k``."""
+        """Posterior mean ``([batch,] *shape)``: what it is of `statistics` says; of samples ``m = sum_k w_k x_k``."""
         return self._sample_mean if self.marginals is None else self.marginals.mean
 
     @cached_property
@@ -47,7 +47,7 @@ class PosteriorSamples(ResultFields):
 
     @cached_property
     def std(self) -> Tensor:
-        """Posterior standard deviation ``([batch,] *shape)``, real: exact (`exact_statistics`), or of the samples.
+        """Posterior standard deviation ``([batch,] *shape)``, real: what it is of `statistics` says.
 
         Of samples ``s^2 = sum_k w_k |x_k - m|^2 / (1 - sum_k w_k^2)`` about their own mean. The divisor is the
         correction for reliability weights: with equal weights this is the usual n - 1 (ddof 1). For complex samples |.|
@@ -66,7 +66,7 @@ class PosteriorSamples(ResultFields):
         return (total / self._over_signal(divisor, lead=self.failed.ndim - 1)).sqrt()
 
     def quantile(self, q: float | Sequence[float] | Tensor | NDArray[Any]) -> Tensor:
-        """Quantiles, entry by entry: of the closed form at any level (`exact_statistics`), else of the samples.
+        """Quantiles, entry by entry: at any level where the distribution is known (`statistics`), else of the samples.
 
         The k-th smallest of n good samples sits at level k / (n + 1), its expectation for exact draws of any continuous
         distribution; between them linear interpolation. Weighted samples sit at
@@ -86,7 +86,8 @@ class PosteriorSamples(ResultFields):
         Raises
         ------
         InputError
-            For a level outside of [1/(n+1), n/(n+1)] (n_e for weights): of samples nothing is extrapolated.
+            For a level outside of [1/(n+1), n/(n+1)] (n_e for weights): of samples nothing is extrapolated. Where the
+            chains of every item were stopped before the data counted in full; of some items the answer is NaN.
         InputTypeError
             For complex samples.
 
@@ -100,12 +101,12 @@ class PosteriorSamples(ResultFields):
         for level in levels:
             if not 0 < level < 1:
                 raise invalid("quantile", "q", "between 0 and 1", level)
-        of = self._order_statistics.quantile if self._closed is None else self._closed.quantile
+        of = self._ranked("quantile").quantile if self._closed is None else self._closed.quantile
         out = torch.stack([of(level) for level in levels])
         return out[0] if single else out
 
     def interval(self, level: float) -> Interval:
-        """The central interval: between quantiles of the closed form (`exact_statistics`), else between samples.
+        """The central interval: between quantiles where the distribution is known (`statistics`), else between samples.
 
         Those are the order statistics k and n + 1 - k, k = floor((n + 1)(1 - level) / 2). For n exact draws they cover
         with probability 1 - 2k / (n + 1), whatever the distribution: that is the third value, at least ``level`` (min
@@ -125,7 +126,8 @@ class PosteriorSamples(ResultFields):
         Raises
         ------
         InputError
-            Of samples: when (n + 1)(1 - level) / 2 < 1, and for weighted ones.
+            Of samples: when (n + 1)(1 - level) / 2 < 1, for weighted ones, and as `quantile` of chains that were
+            stopped.
         InputTypeError
             For complex samples.
         """
@@ -135,7 +137,7 @@ class PosteriorSamples(ResultFields):
             raise invalid("interval", "level", "between 0 and 1", level)
         if (of := self._closed) is not None:
             return Interval(of.quantile((1 - level) / 2), of.quantile((1 + level) / 2), level)
-        return self._order_statistics.interval(level)
+        return self._ranked("interval").interval(level)
 
     # --- derived results ---------------------------------------------------------------------------------------------
     def map(self, function: Callable[[Tensor], Tensor]) -> Self:
@@ -191,7 +193,9 @@ class PosteriorSamples(ResultFields):
         """
         if name in self.parameters:
             value = self.parameters[name].masked_fill(self.failed, math.nan)
-            return replace(self._derive(value, f"parameter {name!r}"), parameters={})
+            own = self._derive(value, f"parameter {name!r}")
+            known = self.parameter_marginals.get(name)
+            return replace(own, parameters={}, parameter_marginals={}, marginals=known)
         names = (*self.parameters, *(() if self.layout is None else self.layout.names))
         if not names:
             expected = "used on a packed signal, or on one with unknown scalars"
@@ -235,7 +239,7 @@ class PosteriorSamples(ResultFields):
 
     @property
     def _closed(self) -> Marginals | None:
-        """What knows quantiles in closed form."""
+        """What knows quantiles without the samples."""
         return self.marginals if self.marginals is not None and self.marginals.has_quantiles else None
 
     @property
@@ -262,7 +266,17 @@ class PosteriorSamples(ResultFields):
     @cached_property
     def _order_statistics(self) -> OrderStatistics:
         weights = None if self.log_weights is None else self.weights
-        return OrderStatistics(samples=self.samples, failed=self.failed, weights=weights, ess=self.ess)
+        failed = self.failed | self.unfinished  # samples of another distribution
+        return OrderStatistics(samples=self.samples, failed=failed, weights=weights, ess=self.ess)
+
+    def _ranked(self, owner: str) -> OrderStatistics:
+        if bool(self.unfinished.all()):
+            power = self._of_item("beta")
+            assert power is not None  # what says that they are unfinished
+            said = f"of chains that reached the power {float(power.max()):.2g} of the likelihood"
+            repair = "Give a larger budget, or raise num_steps."
+            raise invalid(owner, "samples", "of the posterior", said, repair)
+        return self._order_statistics
 
 
 def _levels(q: object) -> list[Any]:

@@ -15,12 +15,12 @@ from invsolve.core.arrays import from_array
 from invsolve.core.packing import Layout, Part
 from invsolve.core.torch_state import in_defined_state
 from invsolve.errors import FileError, InvsolveError
-from invsolve.gaussian.marginals import Marginals, MixtureMarginals, Moments, NormalMarginals
+from invsolve.gaussian.marginals import LatticeMarginals, Marginals, MixtureMarginals, Moments, NormalMarginals
 from invsolve.results.certificate import Certificate
 from invsolve.results.names import legal
 from invsolve.results.result import Result
 from invsolve.results.status import Status
-from invsolve.results.writing import MARK, VERSION
+from invsolve.results.writing import LATTICE, MARK, VERSION
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _NUMBERS = ("float32", "float64", "complex64", "complex128")
@@ -45,6 +45,7 @@ _RUN: dict[str, type | tuple[type, ...]] = {  # what the attribute "run" must ho
     "certificate": (dict, type(None)),
     "marginals": (str, type(None)),
     "exact_statistics": list,
+    "lattices": list,
 }
 
 
@@ -90,13 +91,14 @@ def _read(file: Any, refuse: Callable[[str], FileError]) -> Result:
         "certificate": None,
         "marginals": None,
         "exact_statistics": [],
+        "lattices": [],
     } | run  # files of releases that had none
     for key, kind in _RUN.items():
         if not isinstance(run.get(key), kind) or (isinstance(run[key], bool) and kind is not bool):
             raise refuse(f"has no valid entry {key!r} in its attribute 'run'")
     if run["status"] not in Status.__members__:
         raise refuse(f"has an unknown status {run['status']!r}")
-    for key in ("info", "parameters", "warnings", "dims", "exact_statistics"):
+    for key in ("info", "parameters", "warnings", "dims", "exact_statistics", "lattices"):
         texts = run[key].values() if isinstance(run[key], dict) else run[key] or ()
         if not all(isinstance(entry, str) for entry in texts):
             raise refuse(f"has no valid entry {key!r} in its attribute 'run'")
@@ -130,6 +132,10 @@ def _read(file: Any, refuse: Callable[[str], FileError]) -> Result:
         dims=None if run["dims"] is None else tuple(run["dims"]),
         units=run["units"],
         marginals=_marginals(run["marginals"], run["exact_statistics"], variable, refuse),
+        parameter_marginals={
+            key: LatticeMarginals(**{part: variable(f"lattice_{part}_{legal(key)}", "float64") for part in LATTICE})
+            for key in run["lattices"]
+        },
         certificate=None if run["certificate"] is None else Certificate.from_dict(run["certificate"]),
     )
 
@@ -140,15 +146,17 @@ def _marginals(
     """Of a closed form, what a file can hold of it."""
     if kind is None:
         return None
-    if kind not in ("normal", "mixture", "moments"):
+    if kind not in ("normal", "mixture", "moments", "ensemble"):
         raise refuse(f"has unknown marginals {kind!r}")
     mean = variable("mean", *_NUMBERS)
-    std = variable("std", *_NUMBERS[:2]) if "std" in exact else None
+    std = variable("std", *_NUMBERS[:2]) if "std" in exact or kind == "ensemble" else None
     if kind == "mixture":
         if std is None:
             raise refuse("has a mixture without its std")
         parts = {n: variable(f"marginal_{n}", *_NUMBERS[:2]) for n in ("weights", "means", "stds")}
         return MixtureMarginals(mean=mean, std=std, **parts)
+    if kind == "ensemble":
+        return Moments(mean=mean, std=std, known="ensemble")
     return (NormalMarginals if kind == "normal" else Moments)(mean=mean, std=std)
 
 

@@ -68,7 +68,10 @@ class Result(PosteriorSamples):
     certificate : Certificate, optional
         Of ``strategy="auto"``, and of `Exact`: what was tested.
     marginals : Marginals, optional
-        Mean, std and quantiles of every entry in closed form: statistics are then these (`exact_statistics`).
+        Mean, std and quantiles of every entry, as far as they are known without the samples: in closed form or of the
+        ensemble behind them. The result's statistics are then these (`statistics`).
+    parameter_marginals : mapping of str to Marginals
+        The same of ``parameters``: of ``result[name]``.
     dims : tuple of str, optional
         Names of the signal's axes; taken from the problem when it has them.
     units : str
@@ -91,6 +94,7 @@ class Result(PosteriorSamples):
         name = str(self.samples.dtype).removeprefix("torch.")
         exact = [statistic for statistic in self.exact_statistics if statistic in ("mean", "std")]
         closed = f", exact {' and '.join(exact)}" if exact else ""
+        closed = ", mean and std of the ensemble" if self.statistics["mean"] == "ensemble" else closed
         said = f", {len(self.warnings)} in `warnings`" if self.warnings else ""
         return (
             f"Result({self.certified_word}, samples={tuple(self.samples.shape)} {name}{closed}{failed}, "
@@ -121,8 +125,8 @@ class Result(PosteriorSamples):
     def to_xarray(self) -> xarray.Dataset:
         """Samples, statistics and account as an xarray.Dataset with dims 'sample', 'item' and the signal's.
 
-        ``mean`` and ``std`` are those of the result: the closed form's where ``exact_statistics`` says so (an attribute
-        "statistics" of the variables, too), which ``dataset.samples.mean("sample")`` is not.
+        ``mean`` and ``std`` are those of the result: of what `statistics` says (an attribute "statistics" of the
+        variables, too), which ``dataset.samples.mean("sample")`` need not be.
 
         Returns
         -------

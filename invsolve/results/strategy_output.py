@@ -8,6 +8,7 @@ from typing import Any, final
 
 from torch import Tensor
 
+from invsolve.gaussian.marginals import Moments
 from invsolve.strategies.diagnostics import Diagnostics
 
 
@@ -26,6 +27,7 @@ class StrategyOutput:
     chunk: int  # rows that were run at once
     warnings: tuple[str, ...] = ()
     stopped: bool = False  # before its last step
+    moments: Moments | None = None  # (items, ...) of the ensemble behind the samples; NaN: of some items there is none
     bound: Any = None  # what the strategy prepared for all items, where that was once
 
     @property

@@ -15,6 +15,7 @@ from invsolve.results.named import named_rows
 from invsolve.results.posterior_samples import PosteriorSamples
 
 _THUMBNAILS = 4  # items shown
+_ORDERED = ("quantile", "interval")  # statistics of real numbers
 _COLOURS = {"certified": "green", "not certified": "red", "not tested": "darkorange"}
 
 
@@ -24,11 +25,13 @@ def summary(result: PosteriorSamples) -> str:
 
 
 def _heading(result: PosteriorSamples) -> str:
-    items = f" for each of {result.samples.shape[1]} items" if result.batched else ""
+    count = result.samples.shape[1] if result.batched else 0
+    items = f" for each of {count} items" if count > 1 else ""
+    whole = ", in a batch of one" if count == 1 else ""
     kind = "complex" if result.samples.is_complex() else "real"
     shape = " x ".join(map(str, result.shape)) or "one number"
     name = str(result.samples.dtype).removeprefix("torch.")
-    return f"Posterior: {result.num_samples} samples{items} of a {kind} signal, {shape} ({name})"
+    return f"Posterior: {result.num_samples} samples{items} of a {kind} signal, {shape} ({name}){whole}"
 
 
 def _rows(result: PosteriorSamples) -> list[tuple[str, str]]:
@@ -63,11 +66,15 @@ def _rows(result: PosteriorSamples) -> list[tuple[str, str]]:
 
 def _statistics(result: PosteriorSamples) -> str:
     """What mean, std and quantiles are of."""
-    exact = result.exact_statistics
-    names = ("mean", "std", "quantile", "interval")
-    sampled = [name for name in names if name not in exact and not (result.samples.is_complex() and name in names[2:])]
+    known = {n: of for n, of in result.statistics.items() if not (result.samples.is_complex() and n in _ORDERED)}
+    exact = [name for name, of in known.items() if of == "closed form"]
+    sampled = [name for name, of in known.items() if of == "samples"]
     words = [f"{' and '.join(exact[:2])}{', quantiles and intervals' * (len(exact) > 2)} exact, of the closed form"]
     words = words if exact else []
+    if other := [name for name, of in known.items() if of == "lattice"]:
+        words.append(f"{_joined(other)} by integration over a lattice")
+    if other := [name for name, of in known.items() if of == "ensemble"]:
+        words.append(f"{_joined(other)} of the whole ensemble behind the samples{_ensemble_error(result)}")
     if sampled:
         least = float(result.ess.min())
         mean = [f"{least**-0.5:.2g} posterior std in the mean"] if "mean" in sampled and least > 0 else []
@@ -75,6 +82,15 @@ def _statistics(result: PosteriorSamples) -> str:
         error = f", whose number alone leaves {' and '.join(mean + std)}" if mean or std else ""
         words.append(f"{_joined(sampled)} of the samples{error}")
     return "; ".join(words)
+
+
+def _ensemble_error(result: PosteriorSamples) -> str:
+    """What the ensemble says of its own moments, one standard error."""
+    errors = [result.info[name] for name in ("mean_error", "std_error") if name in result.info]
+    if len(errors) < 2 or not all(bool(e.isfinite().all()) for e in errors):
+        return ""
+    mean, std = (float(e.max()) for e in errors)
+    return f", known to {mean:.2g} posterior std and {std:.1%}"
 
 
 def _joined(names: list[str]) -> str:

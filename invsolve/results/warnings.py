@@ -6,12 +6,16 @@ import math
 from collections.abc import Mapping
 
 import torch
+from scipy.special import chdtri
 from torch import Tensor
 
 from invsolve.core.resampling import effective, normalised
+from invsolve.noise import Gaussian
+from invsolve.problem import Problem
 from invsolve.strategies.diagnostics import Diagnostics
 
-_MISFIT = 5.0  # median chi^2 per datum above which the samples are said not to fit
+_MISFIT = 5.0  # median chi^2 per datum above which samples are said not to fit, of noise that is not Gaussian
+_ALARM, _ROOM = 1e-5, 1.25  # false alarms of Gaussian noise; for a model that is nearly right: a std 12 % too small
 _HOPELESS, _FEW = 100.0, 0.01  # chi^2 that no posterior sample has (as of counts that are impossible), and the share
 # of samples with it that is mentioned
 _SPACINGS, _FEWEST_SPREAD = 8.0, 4  # of the numbers, that the posterior std must be; samples that tell
@@ -19,14 +23,17 @@ _RESIDUAL = 1e-2  # relative residual of a guidance's linear solve that is menti
 _THIN, _FEWEST = 0.1, 1.5  # share and number of effective samples below which weights are mentioned
 
 
-def fit_warnings(chi2: Tensor, info: Mapping[str, Tensor], *, stopped: bool = False) -> tuple[str, ...]:
+def fit_warnings(
+    chi2: Tensor, info: Mapping[str, Tensor], problem: Problem, *, stopped: bool = False
+) -> tuple[str, ...]:
     """Of the rows of a solve: their chi^2 per datum (NaN where a row failed), and what the strategy said of them.
 
     ``stopped``: the budget ended it. Rows of chains that are not there yet do not fit for that reason.
     """
     power = _power(info)
-    reached = chi2 if power is None else chi2[power.view(chi2.shape).nan_to_num(nan=1.0) >= 1]
-    return (*(misfit(reached) if reached.numel() else ()), *shortfalls(info, stopped=stopped))
+    if power is not None:
+        chi2 = torch.where(power.view(chi2.shape).nan_to_num(nan=1.0) >= 1, chi2, torch.nan)
+    return (*misfit(chi2, problem), *shortfalls(info, stopped=stopped))
 
 
 def coarse(samples: Tensor, failed: Tensor) -> tuple[str, ...]:
@@ -49,17 +56,43 @@ def _power(info: Mapping[str, Tensor]) -> Tensor | None:
     return Diagnostics.from_mapping(info).beta
 
 
-def misfit(chi2: Tensor) -> tuple[str, ...]:
-    """Whether the samples fit the data, by their chi^2 per datum, any shape."""
-    median, lost = float(chi2.nanmedian()), float((chi2 > _HOPELESS).double().mean())
-    if not median > _MISFIT:
-        if lost < _FEW:
-            return ()
-        return (f"{lost:.2g} of the samples do not fit the data: chi^2 per datum above {_HOPELESS:g}, expected 1",)
-    return (
-        f"the samples do not fit the data: chi^2 per datum {median:.3g}, expected 1. Operator, noise level, "
-        "prior or the number of steps is wrong for these data; see result.check()",
-    )
+def impossible(problem: Problem) -> Tensor:
+    """The median chi^2 per datum of posterior samples that a right model does not give, ``(items,)`` float64.
+
+    A sample fits data of a right model as the truth does: with m data of Gaussian noise, chi^2_m over m (15 for one
+    datum, 1.4 for a thousand). The median exceeds a level at most twice as often as a sample does.
+    """
+    count = problem.num_data.double().clamp_min(1)
+    if not isinstance(problem.noise, Gaussian):  # few counts, and other noise, have wider tails
+        return torch.full_like(count, _MISFIT)
+    each = {m: _ROOM * float(chdtri(m, _ALARM / 2)) / m for m in set(count.tolist())}
+    return torch.tensor([each[m] for m in count.tolist()], dtype=torch.float64, device=count.device)
+
+
+def misfit(chi2: Tensor, problem: Problem) -> tuple[str, ...]:
+    """Whether the samples fit the data, item by item, by their chi^2 per datum: rows of samples of the items."""
+    chi2 = chi2.reshape(-1, len(problem.data)).double()
+    known, median = ~chi2.isnan(), chi2.nanmedian(0).values
+    if not bool(known.any()):
+        return ()
+    off = median > impossible(problem)
+    lost = float((chi2[:, ~off] > _HOPELESS).double().sum() / chi2.numel())
+    found = []
+    if bool(off.any()):
+        items = int(known.any(0).sum())
+        whose = "the samples" if int(off.sum()) == items else f"the samples of {int(off.sum())} of {items} items"
+        curved = (
+            ""
+            if problem.linear
+            else ", or these data lie further from everything that the operator gives than noise puts them"
+        )
+        found.append(
+            f"{whose} do not fit the data: chi^2 per datum {float(median[off].max()):.3g}, expected 1. Operator, noise "
+            f"level, prior or the number of steps is wrong for these data{curved}; see result.check()"
+        )
+    if lost >= _FEW:
+        found.append(f"{lost:.2g} of the samples do not fit the data: chi^2 per datum above {_HOPELESS:g}, expected 1")
+    return tuple(found)
 
 
 def thinned(log_weights: Tensor, failed: Tensor) -> tuple[str, ...]:

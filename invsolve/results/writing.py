@@ -14,7 +14,7 @@ from torch import Tensor
 
 from invsolve.core.files import atomic_write, check_extension
 from invsolve.errors import invalid_type
-from invsolve.gaussian.marginals import Marginals, MixtureMarginals, NormalMarginals
+from invsolve.gaussian.marginals import LatticeMarginals, Marginals, MixtureMarginals, NormalMarginals
 from invsolve.results.names import axis_names, legal, printable
 from invsolve.results.posterior_samples import PosteriorSamples
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 VERSION = 1
 MARK = "invsolve_result"  # attribute: the version of this format
 _KINDS: dict[type[Marginals], str] = {NormalMarginals: "normal", MixtureMarginals: "mixture"}  # others: mean and std
+LATTICE = ("mean", "std", "values", "levels")  # variables of an unknown scalar
 # Variables of a mixture, and whether they have the signal's axes.
 _COMPONENTS = {"marginal_weights": False, "marginal_means": True, "marginal_stds": True}
 
@@ -39,7 +40,7 @@ def to_xarray(result: PosteriorSamples) -> xarray.Dataset:
     dims = result.dims or tuple(f"axis_{i}" for i in range(len(result.shape)))
     signal = axis_names(dims, {*taken, *info.values(), *parameters.values()})
     units = {"units": printable(result.units)} if result.units else {}
-    whose = {name: "closed form" if name in result.exact_statistics else "samples" for name in ("mean", "std")}
+    whose = result.statistics
     variables: dict[str, tuple[Any, ...]] = {
         "samples": (("sample", *item, *signal), _numpy(result.samples), units),
         "mean": ((*item, *signal), _numpy(result.mean), {**units, "statistics": whose["mean"]}),
@@ -56,6 +57,11 @@ def to_xarray(result: PosteriorSamples) -> xarray.Dataset:
         for name, axes in _COMPONENTS.items():
             value = getattr(marginals, name.removeprefix("marginal_"))
             variables[name] = ((*item, "component", *(signal if axes else ())), _numpy(value))
+    lattices = {k: v for k, v in result.parameter_marginals.items() if isinstance(v, LatticeMarginals)}
+    for key, found in lattices.items():
+        for part in LATTICE:
+            points = (f"point_{legal(key)}",) if part in ("values", "levels") else ()
+            variables[f"lattice_{part}_{legal(key)}"] = ((*item, *points), _numpy(getattr(found, part)))
     layout = None if result.layout is None else [dataclasses.asdict(part) for part in result.layout.parts]
     run = {
         "status": result.status.name,
@@ -74,12 +80,18 @@ def to_xarray(result: PosteriorSamples) -> xarray.Dataset:
         "dims": result.dims,
         "units": result.units,
         "layout": layout,
-        "marginals": None if marginals is None else _KINDS.get(type(marginals), "moments"),
+        "marginals": None if marginals is None else _kind(marginals),
         "exact_statistics": list(result.exact_statistics[:2]),
+        "lattices": list(lattices),
         "certificate": None if result.certificate is None else result.certificate.to_dict(),
     }
     attrs = {MARK: VERSION, "settings": _json("settings", dict(result.settings)), "run": _json("run", run)}
     return xarray.Dataset(variables, attrs=attrs)
+
+
+def _kind(marginals: Marginals) -> str:
+    """What a file calls them; of an ensemble, and of other closed forms, it holds mean and std."""
+    return "ensemble" if marginals.known == "ensemble" else _KINDS.get(type(marginals), "moments")
 
 
 def save_result(result: PosteriorSamples, path: str | os.PathLike[str]) -> None:

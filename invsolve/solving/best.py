@@ -9,6 +9,7 @@ from typing import final
 import torch
 from torch import Tensor
 
+from invsolve.gaussian.marginals import Moments
 from invsolve.results.certificate import MEAN_TEST, STD_TEST, Attempt, Certificate, worst
 from invsolve.results.strategy_output import StrategyOutput
 from invsolve.strategies.choice.candidates import Candidate
@@ -96,6 +97,7 @@ class BestSoFar:
             samples=merged(old.samples, found.samples),
             chi2=merged(old.chi2, found.chi2),
             info=Diagnostics.from_mapping(info),
+            moments=_merged(old.moments, found.moments, batch, chosen, better),
             calls=old.calls + found.calls,
             seconds=old.seconds + found.seconds,
             chunk=found.chunk,
@@ -152,3 +154,22 @@ class BestSoFar:
             remedy="" if reached else remedy,
             tests={k: worst(k, v[~v.isnan()]) for k, v in self.tests.items() if k != ERROR and not v.isnan().all()},
         )
+
+
+def _merged(old: Moments | None, found: Moments | None, batch: int, chosen: Tensor, better: Tensor) -> Moments | None:
+    """Of the items ``chosen`` those that were ``found`` of the ones that are ``better``; NaN where there are none."""
+    some = old or found
+    if some is None:
+        return None
+
+    def merged(a: Tensor | None, b: Tensor | None, like: Tensor | None) -> Tensor:
+        assert like is not None
+        out = like.new_full((batch, *like.shape[1:]), math.nan) if a is None else a.clone()
+        out[chosen.to(out.device)] = math.nan if b is None else b[better.to(b.device)].to(out.dtype)
+        return out
+
+    return Moments(
+        mean=merged(old and old.mean, found and found.mean, some.mean),
+        std=merged(old and old.std, found and found.std, some.std),
+        known="ensemble",
+    )

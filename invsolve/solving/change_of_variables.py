@@ -11,14 +11,17 @@ from dataclasses import dataclass, replace
 from typing import Any, final
 
 import torch
+from torch import Tensor
 
 from invsolve.core.random import DrawLike
+from invsolve.gaussian.marginals import Moments
 from invsolve.operators.base import Operator
 from invsolve.priors.base import Prior
 from invsolve.priors.fields.padded import Crop
 from invsolve.priors.inferred import as_inferred, increasing
 from invsolve.problem import Problem
 from invsolve.progress import Progress
+from invsolve.results.assembly import with_moments
 from invsolve.results.result import Result
 from invsolve.results.solver import Solver
 from invsolve.solving.validation import check_units
@@ -45,8 +48,12 @@ class ChangeOfVariables:
             check_units(inner, base)
         return cls(problem=inner, prior=base, given=(problem, prior), function=function)
 
-    def back(self, found: Result) -> Result:
-        """The result about x, of one about u."""
+    def reported(self, u: Tensor) -> Tensor:
+        """X of u, any number of them."""
+        return u if self.function is None else self.function._apply(u)
+
+    def back(self, found: Result, moments: Moments | None = None) -> Result:
+        """The result about x, of one about u; ``moments``: of x, of the ensemble behind it (`reported`)."""
         if self.function is None:
             return found
         lead, function = found.failed.ndim, self.function
@@ -60,7 +67,7 @@ class ChangeOfVariables:
             marginals = None if marginals is None else marginals.selected(function.middle)
         elif marginals is not None:
             marginals = marginals.through(function.to(dtype=torch.float64)) if increasing(function) else None
-        return replace(
+        whole = replace(
             moved,
             marginals=marginals,
             problem=problem,
@@ -70,6 +77,7 @@ class ChangeOfVariables:
             layout=getattr(prior, "layout", None),
             source=None,
         )
+        return whole if moments is None else with_moments(whole, moments)
 
 
 @final

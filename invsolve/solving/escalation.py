@@ -30,7 +30,7 @@ from invsolve.solving.spending import Amount, Budget, Spending
 from invsolve.solving.wider_start import DRAWS, Look, fewer
 from invsolve.strategies.base import Strategy
 from invsolve.strategies.choice.candidates import Candidate, wider
-from invsolve.strategies.choice.sample_size import FEWEST
+from invsolve.strategies.choice.sample_size import FEWEST, MANY, picked_from
 from invsolve.strategies.exact import Exact
 from invsolve.strategies.guidance.mmps import MMPS
 from invsolve.strategies.mcmc.noise_mcmc import NoiseMCMC
@@ -117,9 +117,12 @@ class _Escalation:
         problem, prior = self.request.problem, self.request.prior
         rows, left = self.request.num_samples * self.batch, self.spending.left()
         row = self.row = price(problem, prior, left)
-        if self.request.free and (row * rows).into(left * _SAMPLES) < 1:  # chi^2 takes a row for each
-            self.request = replace(self.request, num_samples=FEWEST)
-            rows = FEWEST * self.batch
+        if self.request.free:  # chi^2 takes a row for each
+            sizes = [n for n in (self.request.num_samples, MANY) if n <= self.request.num_samples]
+            affordable = (n for n in sizes if (row * (n * self.batch)).into(left * _SAMPLES) >= 1)
+            number = next(affordable, FEWEST)
+            self.request = replace(self.request, num_samples=number)
+            rows = number * self.batch
 
         def fit(candidate: Candidate, share: float = 1.0) -> Candidate | None:
             return fitted(candidate, problem, prior, row, left * share, rows)
@@ -128,14 +131,22 @@ class _Escalation:
             if small := fit(candidate):
                 kept = [c for f in fallbacks if (c := fit(f, _KEPT_BACK))]
                 self.spending.kept_back = _KEPT_BACK if kept else 0.0
+                self._pick_no_more(small)
                 return [small, *tries[index + 1 :]], kept
         self.refused = True
         if problem.linear and fallbacks and (guided := fit(fallbacks[0])):
             why = "No ensemble would end within the budget, so moment-matching guidance, an approximation here."
             return [replace(guided, why=why, is_fallback=False)], []
         least = shortest(tries[0])
+        self._pick_no_more(least)
         self.needs = self.spending.budget.described(row * (expected_rows(least, problem, prior, rows) / _USED))
         return [least], []
+
+    def _pick_no_more(self, candidate: Candidate) -> None:
+        """Samples that nobody asked for are no more than an ensemble has."""
+        if self.request.free:
+            number = min(self.request.num_samples, picked_from(candidate.strategy))
+            self.request = replace(self.request, num_samples=number)
 
     def tried(self, candidate: Candidate, number: int) -> bool:
         """Run one more strategy on what is not certified yet; whether another one may follow."""

@@ -21,13 +21,14 @@ from invsolve.core.ownership import version
 from invsolve.core.random import DrawLike
 from invsolve.core.torch_workarounds import keep_memory
 from invsolve.errors import invalid, invalid_type, on_interrupt
+from invsolve.gaussian.marginals import Moments
 from invsolve.priors.base import Prior
 from invsolve.problem import Problem
 from invsolve.progress import Progress, duration
 from invsolve.results.strategy_output import StrategyOutput
 from invsolve.solving.rows import RowGroup, in_order, tiled
 from invsolve.solving.spending import Amount
-from invsolve.strategies.base import Run, Strategy
+from invsolve.strategies.base import Run, Strategy, itself
 from invsolve.strategies.diagnostics import Diagnostics
 
 _PER_CENT = 100
@@ -57,6 +58,7 @@ class FinishedRows:
     chunk: int = 0
     warnings: tuple[str, ...] = ()
     stopped: bool = False  # before the last step, by `ChunkedRun.over`
+    moments: Moments | None = None  # of the items, where they are of more than the rows
     bound: Any = None  # what the strategy prepared, where that was once for all items
     saved_at: float = field(default_factory=time.monotonic)  # when a checkpoint was last written
     steps_since: int = 0  # steps of chunks run since then
@@ -81,6 +83,7 @@ class FinishedRows:
             chunk=self.chunk,
             warnings=self.warnings,
             stopped=self.stopped,
+            moments=self.moments,
             bound=self.bound,
         )
 
@@ -102,6 +105,7 @@ class ChunkedRun:
     # Told the calls so far and what comes before the next question, and asked with the power of the likelihood, after
     # every step: True ends the work, where the strategy has an answer by then.
     over: Over = never
+    reported: Callable[[Tensor], Tensor] = itself  # see `strategies.base.Run`
 
     def run(self) -> StrategyOutput:
         """All rows, from the checkpoint on if there is one."""
@@ -197,6 +201,7 @@ class ChunkedRun:
             prior=self.prior,
             draws=self.draws(items, samples),
             bound=None if bound is None else bound.take(index),
+            reported=self.reported,
         )
         given = version(run.problem.data)
         with tally() as calls:
@@ -239,6 +244,7 @@ class ChunkedRun:
                         break
             x = strategy.samples(run, state)
             weights = strategy.log_weights(run, state)
+            done.moments = strategy.moments(run, state) if count == self._places else None
         self._unchanged("step", run.problem.data, given)
         if tuple(x.shape) != (count, *self.problem.shape):
             raise invalid(strategy.name, "samples(state)", f"of shape {(count, *self.problem.shape)}", tuple(x.shape))
@@ -283,6 +289,8 @@ class ChunkedRun:
     ) -> None:
         assert self.saved is not None
         tensors = {f"done.{name}": torch.cat(chunks) for name, chunks in done.rows.items()}
+        if done.moments is not None and done.moments.std is not None:
+            tensors |= {"moments.mean": done.moments.mean, "moments.std": done.moments.std}
         if state is not None:
             tensors |= flatten_state(state, "state")
         done.saved_at, done.steps_since = time.monotonic(), 0
@@ -321,6 +329,8 @@ class ChunkedRun:
             stopped=bool(meta.get("stopped", False)),
             kept=True,
         )
+        if "moments.mean" in tensors:
+            found.moments = Moments(mean=tensors["moments.mean"], std=tensors["moments.std"], known="ensemble")
         if not meta["mid"]:
             return found, meta["position"], None
         state = {k: v for k, v in tensors.items() if k.startswith("state")}

@@ -28,9 +28,10 @@ _USED = 0.8  # of what is left: expectations are rough
 _WARM_UP = 0.4  # of what is left, for chains up to their first rounds: what then is left they go on with
 _TRIAL = 0.01  # of the budget that a trial may take, one row apart
 _ROWS, _VALUES_AT_ONCE = 4096, 2**20  # of a trial at most
-# Evaluations that a chain takes from the prior to its last round, about: 100 moves and more with 7 gradients each, or
-# moves without a gradient, the more the more unknowns; and the share of them with half of the rounds.
-_GRADIENTS, _VALUES, _VALUES_EACH, _VALUES_MOST = 700, 50, 5, 250
+# Evaluations that a chain takes from the prior to its last round, about, the more the more unknowns: gradients (280 of
+# 64 unknowns, 1,100 of 256) or moves without one; and the share of them with half of the rounds.
+_GRADIENTS, _GRADIENTS_EACH, _GRADIENTS_MOST = 300, 3, 1500
+_VALUES, _VALUES_EACH, _VALUES_MOST = 50, 5, 250
 _SHORT = 0.65
 _SMALL = 64  # chains below which there are 4 islands of 4 rounds
 _LEAST_CHAINS = 24
@@ -102,10 +103,10 @@ def expected_rows(candidate: Candidate, problem: Problem, prior: Prior, rows: in
     strategy, items = candidate.strategy, len(problem.data)
     n = prod(problem.shape) * (2 if problem.signal_dtype.is_complex else 1)
     if isinstance(strategy, NoiseMCMC):
+        blind = isinstance(problem.operator, BlackBox)
         moves = min(_VALUES + _VALUES_EACH * n, _VALUES_MOST)
-        each = (moves if isinstance(problem.operator, BlackBox) else _GRADIENTS) * (
-            _SHORT if strategy.rounds < 8 else 1
-        )
+        gradients = min(_GRADIENTS + _GRADIENTS_EACH * n, _GRADIENTS_MOST)
+        each = (moves if blind else gradients) * (_SHORT if strategy.rounds < 8 else 1)
         return each * strategy.chains * items * (1 if isinstance(prior, HasTransport) else _FLOW)
     if isinstance(strategy, SMC):
         products = n + 1 if n <= DENSE_SIZE else _PRODUCTS

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from typing import final
@@ -20,6 +20,7 @@ from invsolve.core.random import DrawLike
 from invsolve.core.resampling import effective, in_place, normalised, systematic
 from invsolve.errors import invalid
 from invsolve.gaussian.evidence import Evidence
+from invsolve.gaussian.marginals import Moments
 from invsolve.priors.base import Prior
 from invsolve.priors.capabilities import HasDensity, HasTransport
 from invsolve.problem import Problem
@@ -28,10 +29,12 @@ from invsolve.results.strategy_output import StrategyOutput
 from invsolve.solving.loop import ChunkedRun, DrawFactory, Over, never
 from invsolve.solving.particle_evidence import particle_evidence
 from invsolve.solving.rows import TILE
+from invsolve.strategies.base import itself
 from invsolve.strategies.choice.candidates import Candidate
 from invsolve.strategies.choice.sample_size import default_samples
 from invsolve.strategies.diagnostics import Diagnostics
 from invsolve.strategies.mcmc.convergence import between_islands
+from invsolve.strategies.reported import Reported
 from invsolve.strategies.smc.smc import SMC
 
 _RESAMPLING = 10**6  # a step that no strategy asks numbers for
@@ -57,6 +60,7 @@ class SolveRequest:
     saved: Checkpoint | None
     progress: Progress
     free: bool = False  # the caller did not say how many samples
+    reported: Callable[[Tensor], Tensor] = itself  # of the signal: what mean, std and certificate are of
     weighted: bool = True  # samples of a strategy that weighs keep their weights, and are no draws
 
     def on(self, items: Tensor) -> SolveRequest:
@@ -97,8 +101,9 @@ class SolveRequest:
         each = self._chunked(candidate, self.problem.take(index), candidate.particles, draws, number, over)
         assert each.log_weights is not None
         told = each.info.mapped(lambda v: v.view(candidate.particles, batch, islands)[0])
-        chosen, info = pooled(each.samples, each.chi2, each.log_weights, told, self.num_samples)
-        each = self._with_evidence(candidate, replace(each, info=info), over, islands)
+        of = Reported.of(self.reported, self.problem, self.prior)
+        chosen, info, moments = pooled(each.samples, each.chi2, each.log_weights, told, self.num_samples, of)
+        each = self._with_evidence(candidate, replace(each, info=info, moments=moments), over, islands)
         return replace(
             each,
             samples=each.samples[chosen],
@@ -166,6 +171,7 @@ class SolveRequest:
             identity=self._identity(candidate, chunk),
             progress=self.progress,
             over=over,
+            reported=self.reported,
         ).run()
 
     def _identity(self, candidate: Candidate, chunk: int) -> dict[str, str]:
@@ -230,12 +236,12 @@ def equally_weighted(
 
 
 def pooled(
-    samples: Tensor, chi2: Tensor, log_weights: Tensor, info: Diagnostics, num_samples: int
-) -> tuple[Tensor, Diagnostics]:
-    """Independent weighted runs as one: the rows to take as equally weighted samples, and the info of the whole.
+    samples: Tensor, chi2: Tensor, log_weights: Tensor, info: Diagnostics, num_samples: int, of: Reported
+) -> tuple[Tensor, Diagnostics, Moments]:
+    """Independent weighted runs as one: the rows to take as equally weighted samples, and info and moments of all.
 
-    ``info`` ``(items, islands)`` each, the evidence among them; rows are particle k of item b on island i, number
-    ``(k * items + b) * islands + i``. Rows that failed have no weight.
+    Errors and moments are ``of`` what is reported. ``info`` ``(items, islands)`` each, the evidence among them; rows
+    are particle k of item b on island i, number ``(k * items + b) * islands + i``. Rows that failed have no weight.
     """
     assert info.log_evidence is not None and info.log_evidence_se is not None  # strategies run on islands state it
     items, islands = info.log_evidence.shape
@@ -245,7 +251,7 @@ def pooled(
     own = torch.softmax(logs, 0).nan_to_num(0.0)
     evidence = info.log_evidence.double().nan_to_num(nan=-math.inf)
     share = torch.softmax(evidence, 1).nan_to_num(1 / islands)
-    real = torch.where(dead[:, None], 0.0, to_real(samples).double())
+    real = torch.where(dead[:, None], 0.0, of.values(samples))
     values = torch.cat((real, real.square().sum(1, keepdim=True), chi2.double().nan_to_num(0.0)[:, None]), 1)
     values = values.view(count, items, islands, -1)
     each = (own[..., None] * values).sum(0)
@@ -259,4 +265,8 @@ def pooled(
     # Where an island does not know its own evidence, others that agree with it do not either.
     sure = torch.isfinite(info.log_evidence_se).all(1)
     found["log_evidence_se"] = torch.where(sure, found["island_error"], math.inf)
-    return rows, Diagnostics.from_mapping(found).mapped(lambda v: v.repeat(num_samples))
+    mean = (share[..., None] * each[..., :-2]).sum(1)
+    around = square[..., :-2] - 2 * mean[:, None] * each[..., :-2] + mean[:, None].square()
+    variance = (share[..., None] * around).sum(1).clamp_min(0)
+    moments = of.moments(mean, variance / (1 - 1 / found["ess"][:, None].clamp_min(2)))
+    return rows, Diagnostics.from_mapping(found).mapped(lambda v: v.repeat(num_samples)), moments

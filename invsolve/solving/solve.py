@@ -45,7 +45,7 @@ from invsolve.solving.validation import (
     item_keys,
     level_warnings,
 )
-from invsolve.strategies.base import Strategy
+from invsolve.strategies.base import Strategy, itself
 from invsolve.strategies.choice.candidates import Candidate, candidates
 from invsolve.strategies.choice.sample_size import FEWEST
 from invsolve.strategies.exact import Exact, by_quadrature
@@ -104,12 +104,13 @@ def solve(
         as it takes, and chains that are still over it stop where they are; without one, a try that was begun is
         finished. Part of what is left when chains are certified goes into a look for modes that they missed.
     num_samples : int, optional
-        Draws for every item. Unless given 199 where they are cheap (from a closed form, or picked from particles and
-        chains that are run anyway; at most 2^18 values in all), else 19, whose smallest and largest are a 90 %
-        interval. Draw k of item b depends on ``seed``, b (or ``item_ids[b]``) and k only (particles and chains: and on
-        ``num_samples``; with "auto" and a budget also on the ensembles that it had room for, which shrink with the
-        batch): not on the batch or on ``chunk``, up to the last bits of torch's kernels. Whatever their number, mean
-        and std of a closed form are exact (``result.exact_statistics``).
+        Draws for every item. Unless given 199 of a closed form, 999 where they are picked from particles and chains
+        that are run anyway (199 where those values, of all items, are more than 2^18, or 999 draws a twentieth of the
+        budget), else 19, whose smallest and largest are a 90 % interval. Draw k of item b depends on ``seed``, b (or
+        ``item_ids[b]``) and k only (particles and chains: and on ``num_samples``; with "auto" and a budget also on the
+        ensembles that it had room for, which shrink with the batch): not on the batch or on ``chunk``, up to the last
+        bits of torch's kernels. Whatever their number, mean and std of a closed form are exact, and of chains and
+        particles those of all that was drawn (``result.statistics``).
     seed : int
         What every random number is made from; no global generator is touched.
     item_ids : sequence of int or str, optional
@@ -236,6 +237,7 @@ def solve(
         reproducible=reproducible,
         saved=saved,
         progress=meter,
+        reported=itself if change.function is None else change.reported,
         weighted=weighted,
     )
     certificate = None
@@ -269,8 +271,10 @@ def solve(
     solver = StrategySolver(prior=prior, strategy=candidate.strategy, chunk=chunk, reproducible=reproducible)
     warnings += level_warnings(prior, candidate.strategy)
     output, marginals = with_marginals(request, candidate.strategy, output)
+    moments = output.moments  # of x, not of u
+    output = output if change.function is None else replace(output, moments=None)
     found = solver.result(request, output, candidate.why, warnings, certificate, marginals)
-    return _returned(change.back(found), throw)
+    return _returned(change.back(found, moments), throw)
 
 
 @in_defined_state

@@ -86,7 +86,9 @@ class StrategySolver:
         """What this solver found for a request, with the warnings that its rows deserve."""
         num_samples, batch, weights = request.num_samples, len(request.problem.data), output.log_weights
         failed = failed_rows(output.samples, weights, self.prior)
-        warnings += fit_warnings(torch.where(failed, torch.nan, output.chi2), output.info, stopped=output.stopped)
+        warnings += fit_warnings(
+            torch.where(failed, torch.nan, output.chi2), output.info, request.problem, stopped=output.stopped
+        )
         lead = (num_samples, batch)
         warnings += coarse(output.samples.view(*lead, *output.samples.shape[1:]), failed.view(lead))
         if weights is not None:

@@ -8,7 +8,7 @@ row is sample k of item b; everything a strategy computes for a row depends on t
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, Self, final
 
@@ -19,6 +19,7 @@ from invsolve.core.ownership import Owner
 from invsolve.core.random import DrawLike
 from invsolve.core.torch_state import Defined
 from invsolve.errors import UnsupportedError, invalid_type
+from invsolve.gaussian.marginals import Moments
 from invsolve.operators.base import BlackBox
 from invsolve.priors.base import Prior
 from invsolve.problem import Problem
@@ -32,6 +33,12 @@ else:
     from typing import TypeVar
 
     StateT, BoundT = TypeVar("StateT"), TypeVar("BoundT")
+
+
+def itself(x: Tensor) -> Tensor:
+    """The signal, of which mean and std are asked."""
+    return x
+
 
 Info = Mapping[str, Tensor]  # what is only looked at, each (rows,): `strategies.diagnostics.Diagnostics`, or yours
 
@@ -59,12 +66,16 @@ class Run(Generic[BoundT]):
         The keyed random numbers of the rows: a row draws the same in any chunk.
     bound : Bound or None
         What `Strategy.bind` prepared, for these rows; None where it prepared nothing. ``Run[X]`` says that it is an X.
+    reported : callable
+        Takes signals ``(n, *shape)`` to what the caller asked about: x of a prior of ``x = f(u)``, else the signal.
+        `Strategy.moments` are of it.
     """
 
     problem: Problem
     prior: Prior
     draws: DrawLike
     bound: BoundT = None  # type: ignore[assignment]  # where nothing was bound its type is None
+    reported: Callable[[Tensor], Tensor] = itself
 
     @property
     def rows(self) -> int:
@@ -149,6 +160,14 @@ class Strategy(Defined, Owner, abc.ABC, Generic[StateT, BoundT]):
 
     def log_weights(self, run: Run[BoundT], state: StateT) -> Tensor | None:
         """Unnormalised log weights of the rows, (rows,), or None where all count the same."""
+        return None
+
+    def moments(self, run: Run[BoundT], state: StateT) -> Moments | None:
+        """Mean and std of every item, ``(items, *shape)`` of what is `Run.reported`, of all that was drawn; or None.
+
+        Of strategies that ``couples = "samples"`` and draw more than they have rows: the result's mean and std. NaN for
+        items of which the rows are all there is. Asked once, at the end.
+        """
         return None
 
     @property

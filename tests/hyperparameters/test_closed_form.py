@@ -58,6 +58,8 @@ def agrees(result, truth):
     n = result.num_samples
     for name in ("operator.width", "noise.std"):
         mean, std = truth[name]
+        known = result[name]
+        assert abs(float((known.mean - mean) / std)) < 0.01 and abs(float(known.std / std) - 1) < 0.01, name
         drawn = result.parameters[name]
         assert abs(float((drawn.mean(0) - mean) / std)) < 5 / math.sqrt(n), name
         assert abs(float(drawn.std(0) / std) - 1) < 5 / math.sqrt(2 * n), name

@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 
 import invsolve as iv
 from invsolve.results.status import blanked
-from invsolve.results.warnings import misfit, thinned
+from invsolve.results.warnings import impossible, misfit, thinned
 
 N = 6
 
@@ -255,11 +256,49 @@ def test_what_does_not_fit_is_said():
 
 
 def test_a_few_samples_that_no_datum_allows_are_said():
-    chi2 = torch.ones(200)
-    assert misfit(chi2) == ()
-    assert misfit(torch.where(torch.arange(200) < 1, 1e6, chi2)) == ()  # fewer than one in a hundred
-    (text,) = misfit(torch.where(torch.arange(200) < 20, 1e6, torch.where(torch.arange(200) > 100, torch.nan, chi2)))
+    chi2, problem = torch.ones(200), iv.Problem(A, Y[None], noise=0.1)
+    assert misfit(chi2, problem) == ()
+    assert misfit(torch.where(torch.arange(200) < 1, 1e6, chi2), problem) == ()  # fewer than one in a hundred
+    few = torch.where(torch.arange(200) < 20, 1e6, torch.where(torch.arange(200) > 100, torch.nan, chi2))
+    (text,) = misfit(few, problem)
     assert text.startswith("0.1 of the samples do not fit the data: chi^2 per datum above 100")
+
+
+@pytest.mark.parametrize(("count", "limit"), [(1, 27), (4, 9.36), (100, 2.2), (1000, 1.51), (4096, 1.38)])
+def test_misfit_is_what_the_number_of_data_makes_impossible(count, limit):
+    """A median chi^2 of a right model: never 1e-5 of the time, and a noise std that is 10 % off is no alarm."""
+    A = iv.operators.Mask(mask=torch.ones(count, dtype=torch.bool))
+    problem = iv.Problem(A, torch.zeros(3, count), noise=1.0)
+    most = impossible(problem)
+    assert most.shape == (3,) and float(most[0]) == pytest.approx(limit, rel=0.05)
+    alarms = 2 * stats.chi2(count).sf(count * float(most[0]) / 1.25)
+    assert alarms == pytest.approx(1e-5, rel=1e-3)
+    chi2 = torch.ones(7, 3, dtype=torch.float64)
+    assert misfit(chi2, problem) == misfit(0.99 * float(most[0]) * chi2, problem) == ()
+    (text,) = misfit(torch.stack([chi2[:, 0], chi2[:, 1], 1.01 * most[0] * chi2[:, 2]], 1), problem)
+    assert text.startswith(
+        f"the samples of 1 of 3 items do not fit the data: chi^2 per datum {1.01 * float(most[0]):.3g}"
+    )
+    counts = iv.Problem(A, torch.ones(3, count), noise=iv.noise.Poisson(1.0))
+    assert (impossible(counts) == 5).all()
+
+
+def test_noise_that_is_stated_too_small_is_seen_in_many_data():
+    """Half as large again: chi^2 is 2.25, which many data make impossible and a few do not."""
+    for n, said in ((1024, True), (3, False)):
+        prior = iv.priors.GaussianPrior(torch.zeros(n), torch.eye(n) * 1e-4)
+        A = iv.operators.Mask(mask=torch.ones(n, dtype=torch.bool))
+        y = 0.15 * torch.randn(n, generator=torch.Generator().manual_seed(1))
+        right, wrong = (iv.solve(A, y, prior, noise=s, num_samples=19).warnings for s in (0.15, 0.1))
+        assert right == () and any("do not fit the data" in text for text in wrong) == said
+
+
+def test_data_beyond_all_that_a_curved_operator_gives():
+    square = iv.operators.from_callable(lambda x: x**2, (1,), (1,))
+    prior = iv.priors.GaussianPrior(torch.zeros(1), torch.eye(1))
+    chains = iv.strategies.NoiseMCMC(chains=32, islands=2, rounds=4)
+    result = iv.solve(square, torch.tensor([-3.0]), prior, noise=0.3, strategy=chains)
+    assert any("further from everything that the operator gives than noise puts them" in w for w in result.warnings)
 
 
 def test_weights_that_leave_few_samples_are_said():

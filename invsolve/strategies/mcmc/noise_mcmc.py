@@ -13,6 +13,7 @@ from torch import Tensor
 from invsolve.core.random import DrawLike
 from invsolve.core.validation import check_choice, check_int, check_number
 from invsolve.errors import invalid, invalid_type
+from invsolve.gaussian.marginals import Moments
 from invsolve.operators.base import BlackBox
 from invsolve.priors.base import Prior
 from invsolve.priors.capabilities import HasTransport
@@ -21,12 +22,14 @@ from invsolve.strategies.base import Info, Run, Strategy
 from invsolve.strategies.mcmc.bound import BoundChains
 from invsolve.strategies.mcmc.bridge import LARGEST
 from invsolve.strategies.mcmc.chain_evidence import chain_evidence
+from invsolve.strategies.mcmc.ensemble import moments
 from invsolve.strategies.mcmc.kernels import Metric, Target
 from invsolve.strategies.mcmc.moves import Kernel, moved
 from invsolve.strategies.mcmc.recording import lengthened, recorded, share, summary
 from invsolve.strategies.mcmc.reflection import flipped
 from invsolve.strategies.mcmc.state import NoiseMCMCState, only
 from invsolve.strategies.mcmc.tempering import closed_in, late, measured, tempered
+from invsolve.strategies.reported import Reported
 
 _LEAST = {"islands": 2, "chains": 4, "rounds": 4, "patience": 1, "evaluations": 2, "num_steps": 1}
 _SETTLE = 3  # rounds at temperature 1 in which metric and step size still adapt
@@ -89,7 +92,8 @@ class NoiseMCMC(Strategy[NoiseMCMCState, BoundChains]):
 
     Notes
     -----
-    Exact for any likelihood, as the number of moves grows.
+    Exact for any likelihood, as the number of moves grows. Mean and std of the result are those of all chains and
+    recorded rounds, of which the samples are some.
 
     ``result.info``, the same for all samples of an item: ``log_evidence`` and ``log_evidence_se`` (nats; NaN below the
     full likelihood), by the rises or, up to 128 real unknowns, by where the chains ended; ``island_error``, the error
@@ -184,7 +188,7 @@ class NoiseMCMC(Strategy[NoiseMCMCState, BoundChains]):
         else:
             u, warm = bound.warm_start.noise(run, bound.map, items, chains)
         zeros = like.new_zeros(items, dtype=torch.float64)  # one number an item
-        sums = zeros[:, None, None].repeat(1, chains, n + 2)
+        sums = zeros[:, None, None].repeat(1, chains, _reported(run).size + 2)
         x = torch.zeros(run.rows, *run.problem.shape, dtype=run.problem.signal_dtype, device=like.device)
         metric = Metric.identity(u)
         state = NoiseMCMCState(
@@ -248,6 +252,9 @@ class NoiseMCMC(Strategy[NoiseMCMCState, BoundChains]):
     def power(self, run: Run[BoundChains], state: NoiseMCMCState) -> float:
         return float(state.beta.min())
 
+    def moments(self, run: Run[BoundChains], state: NoiseMCMCState) -> Moments:
+        return moments(state, self.rounds, _reported(run))
+
     def share(self, run: Run[BoundChains], state: NoiseMCMCState, i: int) -> float:
         return max((i + 1) / self.num_steps, share(state, _SETTLE))
 
@@ -293,7 +300,8 @@ class NoiseMCMC(Strategy[NoiseMCMCState, BoundChains]):
         target = self._target(run, group, part.slack, blind=bool((part.beta == 0).all()))
         recording = event & ~out & ~hot & ~settling & (part.done >= 0)
         if bool(recording.any()):
-            new = recorded(state.x, part, recording, target, group, run.bound.batch, self.rounds)
+            of = _reported(run)
+            new = recorded(state.x, part, recording, target, group, run.bound.batch, self.rounds, of)
             part = only(recording, new, part)
         part = replace(
             part, left=torch.where(event[:, None], 1.0, part.left), since=torch.where(event, 0, part.since) + 1
@@ -370,3 +378,7 @@ class NoiseMCMC(Strategy[NoiseMCMCState, BoundChains]):
 def _first(run: Run[BoundChains]) -> DrawLike:
     """The streams of the items: those of their first samples."""
     return run.draws.take(torch.arange(run.bound.batch, device="cpu"))
+
+
+def _reported(run: Run[BoundChains]) -> Reported:
+    return Reported.of(run.reported, run.problem, run.prior)

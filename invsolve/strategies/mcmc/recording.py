@@ -7,13 +7,13 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from invsolve.core.arrays import to_real
 from invsolve.core.resampling import systematic
 from invsolve.gaussian.evidence import Evidence
 from invsolve.strategies.diagnostics import Diagnostics
 from invsolve.strategies.mcmc.convergence import chain_statistics
 from invsolve.strategies.mcmc.kernels import Target
 from invsolve.strategies.mcmc.state import NoiseMCMCState
+from invsolve.strategies.reported import Reported
 
 _FEW_RISES = 10.0  # while nothing is known
 _SLOWEST, _FASTEST = 1.05, 1e3  # growth of the power in a rise
@@ -21,16 +21,24 @@ _LONGEST = 64  # times the rounds that were asked for: what chains are lengthene
 
 
 def recorded(
-    x: Tensor, part: NoiseMCMCState, recording: Tensor, target: Target, group: Tensor, items: int, least: int
+    x: Tensor,
+    part: NoiseMCMCState,
+    recording: Tensor,
+    target: Target,
+    group: Tensor,
+    items: int,
+    least: int,
+    of: Reported,
 ) -> NoiseMCMCState:
     """One round of the items ``group`` recorded where ``recording`` (items,); their samples are written into ``x``.
 
     ``x`` ``(rows, *shape)``: sample k of item b is row ``k * items + b``; ``part`` holds the items of the group. Where
     more than the ``least`` number of rounds are to be recorded, both halves of those before are the first half now.
+    Sums are kept ``of`` what is reported, its energy and the log likelihood.
     """
     chains = part.u.shape[1]
     found = target.signals(part.u)
-    real = to_real(found).double().view(*part.u.shape[:2], -1)
+    real = of.values(found).view(*part.u.shape[:2], -1)
     energy = real.square().sum(-1, keepdim=True)
     values = torch.cat((real, energy, part.log_likelihood[..., None]), -1)
     done, half = part.done + 1, part.rounds // 2

@@ -17,6 +17,7 @@ from invsolve.solving.escalation import escalate
 from invsolve.solving.request import pooled
 from invsolve.strategies.choice.candidates import Candidate, candidates
 from invsolve.strategies.diagnostics import Diagnostics
+from invsolve.strategies.reported import Reported
 
 D = torch.float64
 N = 4
@@ -337,7 +338,9 @@ def test_pooling_counts_islands_by_their_evidence_and_drops_what_failed():
     evidence[0, 0] = 2.0
     logs = evidence.expand(count, items, islands).clone()
     samples[0, 1, 2] = math.nan
-    rows, info = pooled(
+    prior = iv.priors.GaussianPrior(torch.full((1,), 3.0, dtype=D), torch.eye(1, dtype=D))
+    problem = iv.Problem(iv.operators.Matrix(torch.eye(1, dtype=D)), torch.zeros(items, 1, dtype=D), noise=1.0)
+    rows, info, moments = pooled(
         samples.view(-1, 1),
         torch.ones(count * items * islands, dtype=D),
         logs.reshape(-1),
@@ -345,6 +348,7 @@ def test_pooling_counts_islands_by_their_evidence_and_drops_what_failed():
             log_evidence=evidence, log_evidence_se=torch.tensor([[0.1] * 4, [0.1, 0.1, math.inf, 0.1]], dtype=D)
         ),
         1000,
+        Reported.of(lambda x: 2 * x, problem, prior),
     )
     chosen = samples.view(-1, 1)[rows].view(1000, items)
     share = math.exp(2) / (math.exp(2) + 3)
@@ -352,6 +356,14 @@ def test_pooling_counts_islands_by_their_evidence_and_drops_what_failed():
     assert torch.isfinite(chosen).all()
     assert info["mean_error"][0] > 0.25 > info["mean_error"][1]
     assert info["log_evidence"][0] == pytest.approx(math.log((math.exp(2) + 3) / 4))
+    weights = evidence.softmax(1)[0].repeat(count)[:, None] / count  # of item 0, all particles
+    values = 2 * samples[:, 0].reshape(-1, 1)  # what is reported
+    mean = (weights * values).sum()
+    var = (weights * (values - mean).square()).sum() / (1 - weights.square().sum())
+    assert float(moments.mean[0]) == pytest.approx(float(mean), rel=1e-12) and moments.known == "ensemble"
+    assert float(moments.std[0]) == pytest.approx(float(var.sqrt()), rel=1e-12)
+    alive = 2 * samples[:, 1][torch.isfinite(samples[:, 1])]
+    assert float(moments.mean[1]) == pytest.approx(float(alive.mean()), abs=0.01)  # 49 count as 50 of the others
     assert info["island_error"][0] > 0.5 and info["island_error"][1] == 0
     # An island that does not know its own evidence agrees with the others by what all of them share.
     assert info["log_evidence_se"].view(1000, items)[0].tolist() == [float(info["island_error"][0]), math.inf]

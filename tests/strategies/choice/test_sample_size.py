@@ -1,4 +1,4 @@
-"""How many samples there are by default: 19 at least, 199 where they are cheap, whatever the clock."""
+"""How many samples there are by default: 19 at least, 199 or 999 where they are cheap, whatever the clock."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 
 import invsolve as iv
 from invsolve.strategies.choice.candidates import Candidate
-from invsolve.strategies.choice.sample_size import FEWEST, MANY, default_samples
+from invsolve.strategies.choice.sample_size import FEWEST, MANY, PICKED, default_samples
 
 D = torch.float64
 N = 4
@@ -23,10 +23,12 @@ def solved(**options):
 
 
 def test_cheap_ones_are_many():
-    assert (FEWEST, MANY) == (19, 199)
+    assert (FEWEST, MANY, PICKED) == (19, 199, 999)
     assert solved() == solved(strategy=iv.strategies.Exact()) == solved(y=torch.zeros(8, 2)) == 199
     chains = iv.strategies.NoiseMCMC(chains=16, islands=2, rounds=4)
-    assert solved(A=BENT, budget=iv.Budget(evaluations=20_000)) == solved(A=BENT, strategy=chains) == 199
+    assert solved(A=BENT, budget=iv.Budget(evaluations=20_000)) == solved(A=BENT, strategy=chains) == 199  # of 64
+    more = iv.strategies.NoiseMCMC(chains=256, islands=2, rounds=4)
+    assert solved(A=BENT, budget=iv.Budget(evaluations=100_000)) == solved(A=BENT, strategy=more) == 999
     hidden = iv.priors.from_denoiser(PRIOR._denoise, shape=(N,), mean=PRIOR.mean, scale=PRIOR.scale)
     assert solved(prior=hidden, noise=2.0, budget=iv.Budget(evaluations=20_000)) == 199  # of particles
     assert solved(noise=LEVEL) == 199
@@ -60,8 +62,8 @@ def test_few_with_a_network_that_may_be_guided():
     chains = Candidate(strategy=iv.strategies.NoiseMCMC(), why="")
     guided = Candidate(strategy=iv.strategies.MMPS(), why="", tested=False, is_fallback=True)
     network = iv.priors.NetworkPrior.__new__(iv.priors.NetworkPrior) if hasattr(iv.priors, "NetworkPrior") else PRIOR
-    assert default_samples(problem, PRIOR, [chains, guided]) == 199
-    assert default_samples(problem, network, [chains]) == 199
+    assert default_samples(problem, PRIOR, [chains, guided]) == 999
+    assert default_samples(problem, network, [chains]) == 999
     assert default_samples(problem, network, [chains, guided]) == 19
 
 
