@@ -29,8 +29,7 @@ def modulated(x: Tensor, gain: Tensor, shift: Tensor, *, spare: bool = False) ->
     """
     graph = torch.is_grad_enabled()
     trained = graph and (gain.requires_grad or shift.requires_grad)
-    traced = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
-    if trained or traced or not x.dtype == gain.dtype == shift.dtype:
+    if trained or _traced() or not x.dtype == gain.dtype == shift.dtype:
         return _plain(x, gain, shift)
     if graph and x.requires_grad:
         out: Tensor = _Modulated.apply(x, gain, shift)
@@ -38,6 +37,12 @@ def modulated(x: Tensor, gain: Tensor, shift: Tensor, *, spare: bool = False) ->
     size = _inverse_rms(x)
     u = _affine(x.mul_(size) if spare else x * size, gain, shift)
     return u.mul_(torch.sigmoid(u))  # not `silu`, whose last bit differs: with a derivative the value is the same
+
+
+def _traced() -> bool:
+    """Whether torch compiles, or transforms what it runs (`torch.func`, forward mode): for that, plain expressions."""
+    transformed = torch._C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0
+    return torch.compiler.is_compiling() or transformed
 
 
 def _plain(x: Tensor, gain: Tensor, shift: Tensor) -> Tensor:
