@@ -42,7 +42,7 @@ def modulated(x: Tensor, gain: Tensor, shift: Tensor, *, spare: bool = False) ->
 def _traced() -> bool:
     """Whether torch compiles, or transforms what it runs (`torch.func`, forward mode): for that, plain expressions."""
     transformed = torch._C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0
-    return torch.compiler.is_compiling() or transformed
+    return bool(torch.compiler.is_compiling() or transformed)
 
 
 def _plain(x: Tensor, gain: Tensor, shift: Tensor) -> Tensor:
