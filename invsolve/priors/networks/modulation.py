@@ -42,7 +42,7 @@ def modulated(x: Tensor, gain: Tensor, shift: Tensor, *, spare: bool = False) ->
 def _traced() -> bool:
     """Whether torch compiles, or transforms what it runs (`torch.func`, forward mode): for that, plain expressions."""
     transformed = torch._C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0
-    return bool(torch.compiler.is_compiling() or transformed)
+    return torch.compiler.is_compiling() or transformed
 
 
 def _plain(x: Tensor, gain: Tensor, shift: Tensor) -> Tensor:
@@ -51,7 +51,7 @@ def _plain(x: Tensor, gain: Tensor, shift: Tensor) -> Tensor:
 
 def _inverse_rms(x: Tensor) -> Tensor:
     """`inverse_rms` in one pass, without a graph."""
-    square = torch.linalg.vector_norm(x, dim=1, keepdim=True).square_()
+    square: Tensor = torch.linalg.vector_norm(x, dim=1, keepdim=True).square_()
     return square.div_(x.shape[1]).add_(FLOOR).rsqrt_()
 
 
