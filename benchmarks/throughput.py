@@ -2,6 +2,7 @@
 
     python benchmarks/throughput.py --out docs        # half an hour on two cores; writes throughput.md and .csv
     python benchmarks/throughput.py --sizes small     # prints only
+    python benchmarks/throughput.py --tasks sampling  # without training
 
 Rounds of all methods are interleaved, and the best of each counts: other work on the machine only ever adds time.
 """
@@ -32,6 +33,7 @@ SIDE, CHANNELS = 64, 2
 ROUNDS = 5
 STEPS = 8  # of one sampling run
 LAST = torch.channels_last
+SIZES = {"small": (40, "ADMUNet", 8), "large": (280, "DiffUNet", 2)}  # our width, deepinv's network, batch
 
 
 @final
@@ -40,6 +42,7 @@ class Row:
     """``rate``: images per second in training, evaluations of one image per second in sampling."""
 
     task: str
+    threads: int
     parameters: int
     method: str
     batch: int
@@ -156,10 +159,11 @@ def sampling(name: str, module: nn.Module, batch: int, *, compiled: bool = False
     return Method(name=name, run=run, count=batch * STEPS)
 
 
-def solving(name: str, module: nn.Module, batch: int, *, compiled: bool = False) -> Method:
+def solving(name: str, module: nn.Module, batch: int) -> Method:
     """`iv.solve` without data: everything that a step of the package does beyond the network."""
-    module = torch.compile(module.eval()) if compiled else module.eval()  # type: ignore[assignment]
-    prior = NetworkPrior(network=module, shape=(SIDE, SIDE), kind="complex", scale=10.0, sigma_range=(2e-3, 200.0))
+    prior = NetworkPrior(
+        network=module.eval(), shape=(SIDE, SIDE), kind="complex", scale=10.0, sigma_range=(2e-3, 200.0)
+    )
     nothing = iv.operators.Mask(mask=torch.zeros(SIDE, SIDE, dtype=torch.bool), kind="complex")
     data = torch.zeros(1, SIDE, SIDE, dtype=torch.complex64)
     strategy = iv.strategies.Unconditional(sampler=iv.samplers.UniPC(order=1), num_steps=STEPS)
@@ -183,40 +187,60 @@ def timed(methods: list[Method]) -> list[float]:
     return [m.count / s for m, s in zip(methods, best, strict=True)]
 
 
-def rows(size: str) -> list[Row]:
-    width, kind, batch = (40, "ADMUNet", 8) if size == "small" else (280, "DiffUNet", 2)
-    theirs = Inner(kind)
-    plain, large = f"deepinv {kind}", size == "large"
-    trained = [
+def trained(size: str, compiled: bool) -> list[Method]:
+    width, kind, batch = SIZES[size]
+    plain = f"deepinv {kind}"
+    methods = [
         training("invsolve UNet", ours(width), batch),
         training("invsolve UNet, channels_last", ours(width), batch, last=True),
-        training(plain, theirs, batch),
+        training(plain, Inner(kind), batch),
         training(f"{plain}, channels_last", Inner(kind), batch, last=True),
     ]
-    sampled = [
-        sampling("invsolve UNet", ours(width), batch),
-        sampling("invsolve UNet, channels_last", ours(width), batch, last=True),
-        sampling(plain, Inner(kind), batch),
-        solving("invsolve UNet, iv.solve", ours(width), batch),
-    ]
-    if not large:
-        trained += [
+    if size == "small":
+        methods.append(package(width, batch, compiled=False))
+    if compiled:
+        methods += [
             training("invsolve UNet, channels_last, compiled", ours(width), batch, last=True, compiled=True),
-            package(width, batch, compiled=False),
             package(width, batch, compiled=True),
         ]
-        sampled += [
-            sampling("invsolve UNet, channels_last, compiled", ours(width), batch, last=True, compiled=True),
-            sampling(f"{plain}, channels_last", Inner(kind), batch, last=True),
-            solving("invsolve UNet, iv.solve, compiled", ours(width), batch, compiled=True),
+    return methods
+
+
+def sampled(size: str, compiled: bool) -> list[Method]:
+    width, kind, batch = SIZES[size]
+    plain = f"deepinv {kind}"
+    methods = [
+        sampling("invsolve UNet", ours(width), batch),
+        sampling(plain, Inner(kind), batch),
+        sampling(f"{plain}, channels_last", Inner(kind), batch, last=True),
+        solving("invsolve UNet, iv.solve", ours(width), batch),
+    ]
+    if compiled:
+        methods += [
+            sampling("invsolve UNet, compiled", ours(width), batch, last=True, compiled=True),
+            sampling(f"{plain}, channels_last, compiled", Inner(kind), batch, last=True, compiled=True),
         ]
+    return methods
+
+
+def rows(size: str, tasks: list[str], compiled: bool) -> list[Row]:
+    width, kind, batch = SIZES[size]
+    cores = torch.get_num_threads()
+    sizes = {"invsolve": numbers(ours(width)), "deepinv": numbers(Inner(kind))}
     made = []
-    sizes = {"invsolve": numbers(ours(width)), "deepinv": numbers(theirs)}
-    for task, methods in (("training", trained), ("sampling", sampled)):
+    for task, threads in [(t, n) for t in tasks for n in (sorted({1, cores}) if t == "sampling" else [cores])]:
+        torch.set_num_threads(threads)
+        methods = (
+            trained(size, compiled and size == "small")
+            if task == "training"
+            else sampled(size, compiled and size == "small" and threads == cores)
+        )
         for method, rate in zip(methods, timed(methods), strict=True):
             parameters = sizes["deepinv" if method.name.startswith("deepinv") else "invsolve"]
-            made.append(Row(task=task, parameters=parameters, method=method.name, batch=batch, rate=rate))
-            print(made[-1], flush=True)
+            row = Row(task=task, threads=threads, parameters=parameters, method=method.name, batch=batch, rate=rate)
+            made.append(row)
+            print(row, flush=True)
+    torch.set_num_threads(cores)
     return made
 
 
@@ -225,28 +249,30 @@ LEGEND = f"""# Throughput of learned priors
 Written by `python benchmarks/throughput.py`. Complex images of {SIDE} x {SIDE}, float32. *training*: images per
 second, in a loop of loss, gradient and Adam written by hand, or by `invsolve.train` with its averages, uncertainty and
 keyed data; *sampling*: evaluations of one image per second, in {STEPS} steps of Euler's method written by hand, or by
-`iv.solve`. Best of {ROUNDS} interleaved rounds. DiffUNet comes in one size, 93.6 million parameters: ours is widened to
-it; ADMUNet (the same kind of network) is made as small as ours. *ratio*: to the first row of its block.
+`iv.solve`, with one thread and with all. Best of {ROUNDS} interleaved rounds; compiling, which takes minutes, is not
+counted. DiffUNet comes in one size, 93.6 million parameters: ours is widened to it; ADMUNet (the same kind of network) is
+made as small as ours. *ratio*: to the first row of its block.
 """
 
 
 def table(found: list[Row]) -> str:
-    lines = [["task", "parameters", "method", "batch", "per second", "ratio"]]
+    lines = [["task", "threads", "parameters", "method", "batch", "per second", "ratio"]]
     first: dict[Any, float] = {}
     for r in found:
-        base = first.setdefault((r.task, r.batch), r.rate)
-        lines.append(
-            [r.task, f"{r.parameters / 1e6:.1f} M", r.method, str(r.batch), f"{r.rate:.3g}", f"{r.rate / base:.2f}"]
-        )
+        base = first.setdefault((r.task, r.threads, r.batch), r.rate)
+        size, rate, ratio = f"{r.parameters / 1e6:.1f} M", f"{r.rate:.3g}", f"{r.rate / base:.2f}"
+        lines.append([r.task, str(r.threads), size, r.method, str(r.batch), rate, ratio])
     return ruled(lines)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sizes", nargs="+", choices=["small", "large"], default=["small", "large"])
+    parser.add_argument("--sizes", nargs="+", choices=[*SIZES], default=[*SIZES])
+    parser.add_argument("--tasks", nargs="+", choices=["training", "sampling"], default=["training", "sampling"])
+    parser.add_argument("--eager", action="store_true", help="without torch.compile, which takes minutes a method")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    found = [row for size in options.sizes for row in rows(size)]
+    found = [row for size in options.sizes for row in rows(size, options.tasks, not options.eager)]
     print(table(found))
     if options.out:
         here = f"{torch.get_num_threads()} threads, {os.cpu_count()} cores, {platform.machine()}, {torch.__version__}"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
-from functools import cached_property
-from typing import final
+from functools import cached_property, reduce
+from math import prod
+from typing import NamedTuple, final
 
 import torch
 from torch import Tensor
@@ -19,6 +21,8 @@ from invsolve.operators.fourier import mirrored, of_rows, shift_phases
 from invsolve.operators.harmonics import Harmonics
 from invsolve.operators.mask import Mask
 from invsolve.operators.spectrum import Spectrum
+
+_CACHED = 2**20  # bytes of images of coils that are worked on at once on a CPU: they stay in the cache of a core
 
 
 @final
@@ -120,17 +124,29 @@ class MRI(LinearOperator):
         return before.to(self.mask.device), after.to(self.mask.device)
 
     @cached_property
-    def _encode(self) -> dict[torch.dtype, tuple[Tensor, Tensor]]:
+    def _encode(self) -> dict[torch.dtype, _Encoding]:
         return {}
 
-    def _encoding(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """``p S`` ``([items,] coils, *in_shape)``, ``M q`` ``([items, 1,] *in_shape)``, as precise as ``dtype``."""
+    def _encoding(self, dtype: torch.dtype) -> _Encoding:
+        """What A is made of, as precise as ``dtype``."""
         real = kind_dtype(dtype, "real")
         if real not in self._encode:
             before, after = (_cast(phase, real) for phase in self._phases)
             maps = before.unsqueeze(0) if self.maps is None else before * self.maps
-            mask = self.mask.unsqueeze(1) if "mask" in self._items() else self.mask
-            self._encode[real] = (maps, mask * after)
+            items = self._items()
+            maps = maps if "maps" in items else maps.unsqueeze(0)
+            mask = narrow = (self.mask if "mask" in items else self.mask.unsqueeze(0)).unsqueeze(1)
+            for a in self._dims:
+                narrow = narrow if a in self._varying else narrow.narrow(a, 0, 1)
+            mask = mask * after
+            # Written out: a conjugate that is only marked as one is computed again at every product.
+            self._encode[real] = _Encoding(
+                maps=maps,
+                conjugate=maps.conj().resolve_conj(),
+                mask=mask,
+                back=mask.conj().resolve_conj(),
+                sampled=narrow.to(real),
+            )
         return self._encode[real]
 
     @cached_property
@@ -140,35 +156,50 @@ class MRI(LinearOperator):
 
     # --- the operator -------------------------------------------------------------------------------------------------
     def _apply(self, x: Tensor) -> Tensor:
-        maps, mask = self._encoding(x.dtype)
-        k = of_rows(torch.fft.fftn, x.unsqueeze(1) * maps, dim=self._dims, norm="ortho")
-        k = k.mul_(mask)  # in place: a temporary of this size costs more than the product
+        plan = self._encoding(x.dtype)
+        k = of_rows(torch.fft.fftn, x.unsqueeze(1) * plan.maps, dim=self._dims, norm="ortho")
+        k = k.mul_(plan.mask)  # in place: a temporary of this size costs more than the product
         return k.squeeze(1) if self.maps is None else k
 
     def _adjoint(self, y: Tensor) -> Tensor:
-        maps, mask = self._encoding(y.dtype)
-        k = (y.unsqueeze(1) if self.maps is None else y) * mask.conj()
-        return self._combine(of_rows(torch.fft.ifftn, k, dim=self._dims, norm="ortho"), maps)
+        plan = self._encoding(y.dtype)
+        y = y.unsqueeze(1) if self.maps is None else y
+
+        def images(rows: slice, coils: slice) -> Tensor:
+            k = y[rows, coils] * _part(plan.back, rows)
+            return of_rows(torch.fft.ifftn, k, dim=self._dims, norm="ortho")
+
+        return self._combined(images, plan.conjugate, len(y))
 
     def _normal(self, x: Tensor) -> Tensor:
         """``sum_c conj(S_c) F^-1 M F S_c x``: the phases q cancel, and so do transforms where M does not change."""
-        maps, _ = self._encoding(x.dtype)
-        coils = x.unsqueeze(1) * maps
-        mask = self.mask
-        for a in self._dims:
-            mask = mask if a in self._varying else mask.narrow(a, 0, 1)
-        mask = mask.unsqueeze(1) if "mask" in self._items() else mask
-        if self._varying:
-            k = of_rows(torch.fft.fftn, coils, dim=self._varying, norm="ortho").mul_(mask)
-            coils = of_rows(torch.fft.ifftn, k, dim=self._varying, norm="ortho")
-        else:
-            coils = torch.complex(coils, torch.zeros_like(coils)) if not coils.is_complex() else coils
-            coils = coils * mask
-        return self._combine(coils, maps)
+        plan = self._encoding(x.dtype)
 
-    def _combine(self, coils: Tensor, maps: Tensor) -> Tensor:
-        """``sum_c conj(p S_c) coils_c``; ``coils`` is a fresh tensor and is overwritten."""
-        x = coils.mul_(maps.conj()).sum(1)
+        def images(rows: slice, coils: slice) -> Tensor:
+            seen = x[rows].unsqueeze(1) * _part(plan.maps, rows, coils)
+            seen = seen if seen.is_complex() else torch.complex(seen, torch.zeros_like(seen))
+            if not self._varying:
+                return seen.mul_(_part(plan.sampled, rows))
+            k = of_rows(torch.fft.fftn, seen, dim=self._varying, norm="ortho").mul_(_part(plan.sampled, rows))
+            return of_rows(torch.fft.ifftn, k, dim=self._varying, norm="ortho")
+
+        return self._combined(images, plan.conjugate, len(x))
+
+    def _combined(self, images: Callable[[slice, slice], Tensor], conjugate: Tensor, rows: int) -> Tensor:
+        """``sum_c conj(p S_c) images_c`` of so many rows, of some rows and coils at a time on a CPU.
+
+        What ``images`` makes of them is overwritten.
+        """
+        coils, pixels = conjugate.shape[1], prod(self.in_shape)
+        whole = conjugate.device.type != "cpu"
+        entries = coils * pixels * rows if whole else _CACHED // (2 * conjugate.real.element_size())
+        row_step, coil_step = max(1, entries // (coils * pixels)), min(coils, max(1, entries // pixels))
+        sums = []
+        for first in range(0, max(1, rows), row_step):
+            here = slice(first, first + row_step)
+            several = (slice(c, c + coil_step) for c in range(0, coils, coil_step))
+            sums.append(reduce(torch.add, (images(here, c).mul_(_part(conjugate, here, c)).sum(1) for c in several)))
+        x = sums[0] if len(sums) == 1 else torch.cat(sums)
         return x.real.contiguous() if self.in_kind == "real" else x
 
     # --- closed forms for one coil ------------------------------------------------------------------------------------
@@ -223,6 +254,22 @@ class MRI(LinearOperator):
         count("operator", len(rhs))
         count("adjoint", len(rhs))
         return self._filter(rhs, 1 / (self._multiplier(weight * self.observed.to(rhs.real.dtype)) + tau))
+
+
+class _Encoding(NamedTuple):
+    """What A is made of; the first two axes are (items or 1, coils or 1)."""
+
+    maps: Tensor  # p S
+    conjugate: Tensor
+    mask: Tensor  # M q
+    back: Tensor  # its conjugate
+    sampled: Tensor  # M, of length 1 along the axes along which it does not change
+
+
+def _part(t: Tensor, rows: slice, coils: slice = slice(None)) -> Tensor:
+    """Some rows and coils of what may be the same for all of them."""
+    t = t if len(t) == 1 else t[rows]
+    return t if t.shape[1] == 1 else t[:, coils]
 
 
 def _cast(phase: Tensor, real: torch.dtype) -> Tensor:
