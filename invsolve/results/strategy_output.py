@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, final
 
 from torch import Tensor
 
 from invsolve.strategies.diagnostics import Diagnostics
+
+
+def none(count: int) -> Tensor | None:
+    """Of an ensemble that is not kept, or none."""
+    return None
 
 
 @final
@@ -27,6 +33,7 @@ class StrategyOutput:
     warnings: tuple[str, ...] = ()
     stopped: bool = False  # before its last step
     bound: Any = None  # what the strategy prepared for all items, where that was once
+    ensemble: Callable[[int], Tensor | None] = none  # so many of every item, (items, number, *shape), where there are
 
     @property
     def evaluations(self) -> int:

@@ -24,7 +24,7 @@ from invsolve.errors import invalid, invalid_type, on_interrupt
 from invsolve.priors.base import Prior
 from invsolve.problem import Problem
 from invsolve.progress import Progress, duration
-from invsolve.results.strategy_output import StrategyOutput
+from invsolve.results.strategy_output import StrategyOutput, none
 from invsolve.solving.rows import RowGroup, in_order, tiled
 from invsolve.solving.spending import Amount
 from invsolve.strategies.base import Run, Strategy
@@ -61,6 +61,7 @@ class FinishedRows:
     saved_at: float = field(default_factory=time.monotonic)  # when a checkpoint was last written
     steps_since: int = 0  # steps of chunks run since then
     kept: bool = False  # in a checkpoint
+    ensemble: Callable[[int], Tensor | None] = none  # of rows that ran together
 
     def output(self, order: Sequence[int], seconds: float) -> StrategyOutput:
         """All of it after so many ``seconds`` in this process; ``order``: the rows as they were run."""
@@ -82,6 +83,7 @@ class FinishedRows:
             warnings=self.warnings,
             stopped=self.stopped,
             bound=self.bound,
+            ensemble=self.ensemble,
         )
 
 
@@ -239,6 +241,8 @@ class ChunkedRun:
                         break
             x = strategy.samples(run, state)
             weights = strategy.log_weights(run, state)
+        if count == self._places:
+            done.ensemble = partial(strategy.ensemble, run, state)
         self._unchanged("step", run.problem.data, given)
         if tuple(x.shape) != (count, *self.problem.shape):
             raise invalid(strategy.name, "samples(state)", f"of shape {(count, *self.problem.shape)}", tuple(x.shape))
