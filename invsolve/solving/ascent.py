@@ -32,6 +32,14 @@ class Ends:
     def take(self, rows: Tensor) -> Ends:
         return Ends(u=self.u[rows], log=self.log[rows], covariance=self.covariance[rows], item=self.item[rows])
 
+    def joined(self, more: Ends) -> Ends:
+        return Ends(
+            u=torch.cat((self.u, more.u)),
+            log=torch.cat((self.log, more.log)),
+            covariance=torch.cat((self.covariance, more.covariance)),
+            item=torch.cat((self.item, more.item)),
+        )
+
 
 def ascended(density: NoiseDensity, u: Tensor, item: Tensor, steps: int) -> Ends:
     """From ``u`` ``(rows, n)`` in at most so many gradients a row (Broyden, Fletcher, Goldfarb & Shanno 1970).

@@ -232,11 +232,12 @@ class _Escalation:
             unseen = "" if self.looked.startswith(_WIDE) else "a mode that none of them met is not seen, and none was looked for: "
             self.looked = f"{unseen}{before}{why}"
             return
-        judged = self.unmet.judge(found, rows, items[rows], evaluations)
+        seconds = SHARE_OF_BUDGET * self.spending.seconds_left
+        judged = self.unmet.judge(found, rows, items[rows], evaluations, long=self.sizes, seconds=seconds)
         self.spending.evaluations += sum(judged.calls.values())
         best = self.best = best.charged(judged.calls, judged.seconds)
         e, cost = judged.effort, f"{judged.seconds:.1f} s, {sum(judged.calls.values()):,} evaluations"
-        how = f"optimisation from the best of {e.points:,} points that lie as wide as the prior and wider"
+        how = f"optimisation from the best of {e.points * e.rounds:,} points that lie as wide as the prior and wider"
         if not bool(judged.lacking.any()):
             known = all(v.known for v in judged.verdicts)
             what = "no mode that they have not met" if known else "modes of which it is not known how much is in them"

@@ -56,7 +56,7 @@ def modes(density: NoiseDensity, ends: Ends, normal: Normal, *, most: int, draws
 
     Each is weighed by so many ``draws``, three times over.
     """
-    ends = _distinct(_sharpened(density, _distinct(ends, most)), most)
+    ends = distinct(_sharpened(density, distinct(ends, most)), most)
     centre, root, item = ends.u.clone(), torch.linalg.cholesky(ends.covariance), ends.item
     numbers = _numbers(item)
     x = log = drawn = torch.empty(0, device="cpu")
@@ -91,7 +91,7 @@ def laplace(ends: Ends) -> Tensor:
     return ends.log + 0.5 * ends.u.shape[1] * math.log(2 * math.pi) + log_det.nan_to_num(nan=-math.inf)
 
 
-def _distinct(ends: Ends, most: int) -> Ends:
+def distinct(ends: Ends, most: int) -> Ends:
     """Of every item those that are not the same seen from one another, the largest first; such with hardly any mass go."""
     mass, n, kept = laplace(ends), ends.u.shape[1], []
     for b in ends.item.unique():

@@ -8,7 +8,7 @@ from torch import Tensor
 
 _WIDTHS = 3  # stds of the prior, the widest: 1, 2, 3 in turn
 _NEIGHBOURS = 10  # a point is a start where none of so many is better: chance makes that of 1 in 1,024 on a slope
-_NEAR = 8  # numbers of a signal up to which neighbours are near
+NEAR = 8  # numbers of a signal up to which neighbours are near
 
 
 def points(z: Tensor) -> Tensor:
@@ -27,7 +27,7 @@ def starts(u: Tensor, log: Tensor, count: int) -> Tensor:
     possible = log.isfinite().nonzero()[:, 0]
     if len(possible) <= count:
         return possible
-    if u.shape[1] > _NEAR:
+    if u.shape[1] > NEAR:
         groups = possible[: len(possible) // (count // 2) * (count // 2)].view(-1, max(1, count // 2))
         best = groups.gather(0, log[groups].argmax(0, keepdim=True))[0]
         others = possible[~torch.isin(possible, best)]

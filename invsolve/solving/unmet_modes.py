@@ -58,26 +58,29 @@ class UnmetModes:
         density = self._density(torch.zeros(1, dtype=torch.int64, device="cpu"))
         if density.size > LARGEST:
             return f"a search for modes is made in at most {LARGEST} numbers"
-        if self.effort is None and Effort.of(density, evaluations) is None:
+        if self.effort is None and Effort.of(density, evaluations, long=False) is None:
             return f"a search for modes takes more than {evaluations:,.0f} evaluations"
         return ""
 
-    def judge(self, found: StrategyOutput, rows: Tensor, items: Tensor, evaluations: float) -> Judged:
+    def judge(
+        self, found: StrategyOutput, rows: Tensor, items: Tensor, evaluations: float, *, long: bool, seconds: float
+    ) -> Judged:
         """Whether what was ``found`` lacks modes of ``items``, which are the ``rows`` of the items it is of.
 
-        Each is searched with so many evaluations, unless it was before.
+        Each is searched with so many evaluations, unless it was before; where that is a ``long`` search, for about so
+        many ``seconds`` in all.
         """
         batch = len(found.chi2) // self.request.num_samples
         members = _members(found, batch)[rows.to(found.samples.device)]
         new = torch.tensor([b not in self.modes for b in items.tolist()], dtype=torch.bool, device="cpu")
-        calls, seconds = Counter[str](), 0.0
+        calls, took = Counter[str](), 0.0
         if bool(new.any()):
             density, keys = self._density(items[new]), [self.request.keys[b] for b in items[new].tolist()]
-            self.effort = self.effort or Effort.of(density, evaluations)
-            assert self.effort is not None  # `refusal` has looked
-            run = Search.run(density, self.effort, members[new.to(members.device)], self._draws(keys))
+            effort = self.effort or Effort.of(density, evaluations, long=long)
+            assert effort is not None  # `refusal` has looked
+            run = Search.run(density, effort, members[new.to(members.device)], self._draws(keys), seconds)
             self.modes |= dict(zip(items[new].tolist(), run.of, strict=True))
-            calls, seconds = run.calls, run.seconds
+            self.effort, calls, took = run.effort, run.calls, run.seconds
         assert self.effort is not None
         evidence = [_of(found.info.log_evidence, batch, math.nan), _of(found.info.log_evidence_se, batch, math.inf)]
         verdicts = [
@@ -85,7 +88,7 @@ class UnmetModes:
             for b, k, x in zip(items.tolist(), rows.tolist(), members, strict=True)
         ]
         return Judged(
-            items=items, members=members, verdicts=verdicts, effort=self.effort, calls=calls, seconds=seconds
+            items=items, members=members, verdicts=verdicts, effort=self.effort, calls=calls, seconds=took
         )
 
     def sampled(self, judged: Judged, evaluations: float) -> StrategyOutput | None:
