@@ -32,6 +32,9 @@ class Ends:
     def take(self, rows: Tensor) -> Ends:
         return Ends(u=self.u[rows], log=self.log[rows], covariance=self.covariance[rows], item=self.item[rows])
 
+    def of(self, item: int) -> Ends:
+        return self.take((self.item == item).nonzero()[:, 0])
+
     def joined(self, more: Ends) -> Ends:
         return Ends(
             u=torch.cat((self.u, more.u)),

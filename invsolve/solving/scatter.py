@@ -2,47 +2,45 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
-from scipy.spatial import cKDTree
 from torch import Tensor
 
-_WIDTHS = 3  # stds of the prior, the widest: 1, 2, 3 in turn
-_NEIGHBOURS = 10  # a point is a start where none of so many is better: chance makes that of 1 in 1,024 on a slope
-NEAR = 8  # numbers of a signal up to which neighbours are near
+from invsolve.solving.ascent import Ends
+
+_WIDTHS = (1.0, 1.0, 2.0, 3.0)  # stds of the prior, in turn
+_MARGIN, _MARGIN_EACH = 3.0, 0.5  # nats above what modes explain, and for every number of a signal
 
 
 def points(z: Tensor) -> Tensor:
-    """From standard normal numbers ``(items, count, n)``, one, two and three times as wide in turn."""
-    width = 1 + torch.arange(z.shape[1], dtype=z.dtype, device=z.device) % _WIDTHS
-    return z * width[:, None]
+    """From standard normal numbers ``(items, count, n)``, half as wide as the prior and half wider."""
+    width = torch.tensor(_WIDTHS, dtype=z.dtype, device=z.device).repeat(-(-z.shape[1] // len(_WIDTHS)))
+    return z * width[: z.shape[1], None]
 
 
-def starts(u: Tensor, log: Tensor, count: int) -> Tensor:
-    """The places ``(count or fewer,)`` of one item's points ``(points, n)`` from which to go up.
+def unexplained(u: Tensor, log: Tensor, modes: Ends) -> Tensor:
+    """Which of one item's points ``(count, n)`` lie higher than the parabolas of all its ``modes``: others are near."""
+    model = torch.full_like(log, -math.inf)
+    for centre, top, covariance in zip(modes.u, modes.log, modes.covariance, strict=True):
+        found = torch.linalg.cholesky_ex(covariance)
+        if not int(found.info):
+            white = torch.linalg.solve_triangular(found.L, (u - centre).mT, upper=False)
+            model = torch.maximum(model, top - 0.5 * white.square().sum(0))
+    return log.isfinite() & (log > model + _MARGIN + _MARGIN_EACH * u.shape[1])
 
-    Of short signals those that are better than their neighbours, the best half first and others from all the rest
-    (Rinnooy Kan & Timmer 1987, Math. Program. 39, 27-56, start where nothing better is near); of longer ones, in which
-    nothing is near, half are the best of equal groups, and half are any.
+
+def starts(log: Tensor, other: Tensor, fresh: Tensor, count: int) -> Tensor:
+    """The places ``(count or fewer,)`` of one item's points from which to go up, of those that are ``fresh``.
+
+    Half are the highest of ``other`` ones, which no mode explains, half the highest of equal groups of all.
     """
-    possible = log.isfinite().nonzero()[:, 0]
-    if len(possible) <= count:
-        return possible
-    if u.shape[1] > NEAR:
-        groups = possible[: len(possible) // (count // 2) * (count // 2)].view(-1, max(1, count // 2))
-        best = groups.gather(0, log[groups].argmax(0, keepdim=True))[0]
-        others = possible[~torch.isin(possible, best)]
-        return torch.cat((best, _spread(others, count - len(best))))
-    here, height = u[possible].cpu().numpy(), log[possible]
-    near = cKDTree(here).query(here, k=min(_NEIGHBOURS + 1, len(here)))[1][:, 1:]
-    peak = height > height[torch.as_tensor(near, device=height.device)].amax(1)
-    peaks = possible[peak]
-    peaks = peaks[log[peaks].argsort(descending=True)]
-    half = count // 2
-    return torch.cat((peaks[:half], _spread(peaks[half:], count - half)))
-
-
-def _spread(places: Tensor, count: int) -> Tensor:
-    """So many of them, evenly."""
-    if len(places) <= count:
-        return places
-    return places[torch.arange(count, device=places.device) * len(places) // count]
+    fresh = fresh & log.isfinite()
+    height = torch.where(fresh & other, log, -math.inf)
+    first = height.topk(min(len(log), count - count // 2)).indices
+    first = first[height[first].isfinite()]
+    left = torch.where(fresh, log, -math.inf).index_fill(0, first, -math.inf)
+    groups = max(1, min(len(log), count // 2))
+    size = len(log) // groups
+    place = torch.arange(groups, device=log.device) * size + left[: groups * size].view(groups, size).argmax(1)
+    return torch.cat((first, place[left[place].isfinite()]))

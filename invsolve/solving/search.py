@@ -21,16 +21,16 @@ from invsolve.core.random import DrawLike
 from invsolve.solving.ascent import ascended
 from invsolve.solving.modes import MOST, ROUNDS, Modes, distinct, modes
 from invsolve.solving.noise_density import NoiseDensity
-from invsolve.solving.scatter import NEAR, points, starts
+from invsolve.solving.scatter import points, starts, unexplained
 from invsolve.strategies.mcmc.bridge import LARGEST
 
 SHARE = 0.5  # of the evaluations that an ensemble took, for the search
 SHARE_OF_BUDGET = 0.05  # of what is left of one, if that is more
 MEMBERS = 512  # of an ensemble, that are looked at
-_SCATTERED, _IMPROVED = 0.4, 0.3  # of the evaluations; the rest weighs modes
-_POINTS, _STARTS = (64, 2**15), (8, 512)  # of a round, at least and at most
-_CROWDED, _FEWER = 4, 2**12  # numbers of a signal beyond which neighbours are dear: half the points for each, to so many
-_ROUNDS = 64  # at most
+_SCATTERED, _IMPROVED = 0.6, 0.2  # of the evaluations; the rest weighs modes
+_POINTS, _STARTS = (64, 2**16), (8, 512)  # of a round, at least and at most
+_EXPLAINED = 2**25  # points times the square of their size, that modes are compared with
+_ROUNDS, _PASSES = 64, 4  # at most; passes over the points of a round
 _STEPS = 60  # of an optimisation at most, half of which are taken, about
 _DRAWS = (128, 1024)  # around a mode
 _MATRICES = 2**18  # numbers of the matrices of all optimisations of an item
@@ -61,7 +61,7 @@ class Effort:
             return None
         scattered = int(_SCATTERED * evaluations / value)
         improved = int(_IMPROVED * evaluations / (_STEPS / 2 * gradient))
-        most = max(_FEWER, _POINTS[1] >> max(0, n - _CROWDED)) if n <= NEAR else _POINTS[1]
+        most = min(_POINTS[1], max(_POINTS[0], _EXPLAINED // n**2))
         matrices = min(_STARTS[1], max(_STARTS[0], _MATRICES // n**2))
         # Curvature is seen twice, by 2 n gradients.
         weighing = max(0.0, (1 - _SCATTERED - _IMPROVED) * evaluations)
@@ -133,10 +133,17 @@ def _searched(
     while made < effort.rounds and (made == 0 or time.perf_counter() < until):
         u = points(normal((effort.points, density.size), ROUNDS + made))
         log = density.value(u.flatten(0, 1), index.repeat_interleave(effort.points))[0].view(items, -1)
-        begin = [starts(u[b], log[b], effort.starts) for b in range(items)]
-        whose = torch.cat([index[b].expand(len(k)) for b, k in enumerate(begin)])
-        first = torch.cat([u[b, k] for b, k in enumerate(begin)])
-        ends = distinct(ends.joined(ascended(density, first, whose, _STEPS)), 2 * effort.modes)
+        fresh = torch.ones_like(log, dtype=torch.bool)
+        for k in range(_PASSES):
+            other = torch.stack([unexplained(u[b], log[b], ends.of(b)) for b in range(items)]) & fresh
+            if k and not bool(other.any()):
+                break
+            begin = [starts(log[b], other[b], fresh[b], effort.starts // _PASSES) for b in range(items)]
+            for b, chosen in enumerate(begin):
+                fresh[b, chosen] = False
+            whose = torch.cat([index[b].expand(len(chosen)) for b, chosen in enumerate(begin)])
+            first = torch.cat([u[b, chosen] for b, chosen in enumerate(begin)])
+            ends = distinct(ends.joined(ascended(density, first, whose, _STEPS)), 2 * effort.modes)
         made += 1
     found = modes(density, ends, normal, most=effort.modes, draws=effort.draws)
     return made, [found.take((found.item == b).nonzero()[:, 0]) for b in range(items)]
