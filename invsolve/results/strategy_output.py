@@ -11,6 +11,8 @@ from torch import Tensor
 
 from invsolve.strategies.diagnostics import Diagnostics
 
+MEMBERS = 512  # of an ensemble, that are looked at
+
 
 def none(count: int) -> Tensor | None:
     """Of an ensemble that is not kept, or none."""

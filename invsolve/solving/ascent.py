@@ -71,9 +71,7 @@ def ascended(density: NoiseDensity, u: Tensor, item: Tensor, steps: int) -> Ends
         best = 0.5 * t.square() * slope / (f + t * slope - new).clamp_min(_TINY)
         share[on] = torch.where(good, 1.0, best.nan_to_num(0.0).clamp(0.1 * t, 0.5 * t))
         at = on[good]
-        inverse[at], fresh[at] = _updated(
-            inverse[at], there[good] - x[good], g[good] - new_grad[good], fresh[at], eye
-        )
+        inverse[at], fresh[at] = _updated(inverse[at], there[good] - x[good], g[good] - new_grad[good], fresh[at], eye)
         u[at], log[at], grad[at] = there[good], new[good], new_grad[good]
         promised = 0.5 * (grad[on] * (inverse[on] @ grad[on][..., None])[..., 0]).sum(1)
         going[on] = ((promised > _ENOUGH) | fresh[on]) & (share[on] > _SHORTEST) & (slope > 0)

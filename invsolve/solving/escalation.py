@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from invsolve.core.random import DrawLike, Draws
-from invsolve.results.certificate import Attempt, Certificate, judged
+from invsolve.results.certificate import Attempt, Certificate
 from invsolve.results.strategy_output import StrategyOutput
-from invsolve.solving.best import ERROR, BestSoFar, misfit, power
+from invsolve.solving.best import BestSoFar, misfit, power
+from invsolve.solving.judging import by_islands, judged_by_its_kind
 from invsolve.solving.loop import never
 from invsolve.solving.pricing import (
     TRIAL_STEPS,
@@ -36,11 +37,9 @@ from invsolve.strategies.choice.sample_size import FEWEST
 from invsolve.strategies.exact import Exact
 from invsolve.strategies.guidance.mmps import MMPS
 from invsolve.strategies.mcmc.noise_mcmc import NoiseMCMC
-from invsolve.strategies.smc.smc import SMC
 
 _LOST = 0.2  # power of the likelihood, at which data count with more than twice the std of their noise
 _USED = 0.8  # of what is left: expectations are rough
-_ASTRAY = 5.0  # median chi^2 per datum
 _SAMPLES = 0.05  # of a budget, for samples that nobody asked for
 _WIDE = "a wider start"
 _KEPT_BACK = 0.3  # of a budget, at most: for guidance
@@ -52,9 +51,10 @@ def escalate(
     """Run the strategies in order until every item is certified, or the next one would leave the budget.
 
     Each runs on the items that are not certified yet. Of every item the best is kept; the candidate is the last one
-    that an item was taken from. What chains certified is looked at again from a wider start (`wider_start`), and modes that
-    an ensemble has not met are searched for by optimisation (`unmet_modes`), where that fits into what is left. Items of which chains saw less than a fifth of the likelihood's power are left to guidance,
-    if that is among the candidates and fits the data better: samples that hardly know them are no answer.
+    that an item was taken from. What chains certified is looked at again from a wider start (`wider_start`), and modes
+    that an ensemble has not met are searched for by optimisation (`unmet_modes`), where that fits into what is left.
+    Items of which chains saw less than a fifth of the likelihood's power are left to guidance, if that is among the
+    candidates and fits the data better: samples that hardly know them are no answer.
 
     Without a budget the default one decides what is begun, and what was begun is finished: the answer then does not
     depend on the speed of the machine unless it takes a second try. With one the ensembles are made as small as it
@@ -222,14 +222,18 @@ class _Escalation:
             return
         evaluations = found.evaluations / len(items) * SHARE
         rate = self.row if self.row.evaluations else Amount(seconds=found.seconds, evaluations=found.evaluations)
-        rate = rate * (len(rows) / rate.evaluations)  # of an evaluation of every item
+        rate = rate * (len(rows) / max(1.0, rate.evaluations))  # of an evaluation of every item
         if self.sizes:
             have = rate.into(self.spending.left())
             evaluations = min(max(evaluations, SHARE_OF_BUDGET * have), _USED * have)
         why = self.unmet.refusal(evaluations) or self.spending.refusal(rate * evaluations, "a search for modes")
         before = f"{self.looked}; " if self.looked else ""
         if why:
-            unseen = "" if self.looked.startswith(_WIDE) else "a mode that none of them met is not seen, and none was looked for: "
+            unseen = (
+                ""
+                if self.looked.startswith(_WIDE)
+                else "a mode that none of them met is not seen, and none was looked for: "
+            )
             self.looked = f"{unseen}{before}{why}"
             return
         seconds = SHARE_OF_BUDGET * self.spending.seconds_left
@@ -254,7 +258,7 @@ class _Escalation:
         """Draws from a mixture that holds modes which were lacking, in place of what lacked them."""
         assert self.best is not None
         self.spending.evaluations += drawn.evaluations
-        passed, tests, wrong = judged_by_islands(drawn, len(items))
+        passed, tests, wrong = by_islands(drawn, len(items))
         name, text = "importance sampling with these modes", wrong or "every test passed"
         self._attempt(candidate, drawn, passed, text, name=name)
         why = f"{candidate.why.removesuffix('.')}, and {name}, which they had missed."
@@ -266,7 +270,7 @@ class _Escalation:
         """Run a strategy on ``items``, and keep what is better; what it found, and which of them it certified."""
         candidate = lengthening(candidate) if self.strict else candidate
         found = self._run(candidate, items, number)
-        passed, tests, wrong = _judged(candidate, found, len(items))
+        passed, tests, wrong = judged_by_its_kind(candidate, found, len(items))
         if found.stopped and wrong:
             more = f" ({self.needs} would do for the smallest ensemble)" if self.needs else ""
             wrong = f"stopped when the budget was spent{more}: {wrong}"
@@ -330,9 +334,7 @@ class _Escalation:
         took, cost = self.taken.get(kind) or (alike or [(v, candidate.cost) for v, _ in self.taken.values()])[-1]
         return took * (share * candidate.cost / cost)
 
-    def _attempt(
-        self, candidate: Candidate, found: StrategyOutput, passed: Tensor, text: str, name: str = ""
-    ) -> None:
+    def _attempt(self, candidate: Candidate, found: StrategyOutput, passed: Tensor, text: str, name: str = "") -> None:
         self.attempts.append(
             Attempt(
                 strategy=name or short(candidate.strategy),
@@ -344,39 +346,6 @@ class _Escalation:
                 tested=candidate.tested,
             )
         )
-
-
-def _judged(candidate: Candidate, found: StrategyOutput, batch: int) -> tuple[Tensor, dict[str, Tensor], str]:
-    if isinstance(candidate.strategy, Exact):
-        return torch.ones(batch, dtype=torch.bool, device="cpu"), {}, ""
-    if not candidate.tested:
-        return (
-            torch.zeros(batch, dtype=torch.bool, device="cpu"),
-            {},
-            f"{candidate.strategy.name} is an approximation that was not tested",
-        )
-    passed, tests, wrong = judged_by_islands(found, batch)
-    info = found.info.mapped(lambda v: v.view(-1, batch)[0].double().cpu())
-    if isinstance(candidate.strategy, SMC) and found.stopped:
-        nothing = torch.zeros_like(passed)
-        return nothing, {ERROR: nothing.double() + math.inf}, "the particles made the rest of the way in one step"
-    if isinstance(candidate.strategy, SMC) and info.log_evidence is not None:
-        # Particles that all miss the data, and of which nobody knows what they are worth, are draws of nothing.
-        astray = info.log_evidence.isnan() & (misfit(found, batch) > _ASTRAY)
-        passed = passed & ~astray
-        if bool(astray.any()):
-            wrong = ", ".join(
-                filter(None, (wrong, "the particles do not meet the data, and their evidence is not known"))
-            )
-    return passed, tests, wrong
-
-
-def judged_by_islands(found: StrategyOutput, batch: int) -> tuple[Tensor, dict[str, Tensor], str]:
-    """What an ensemble says of itself: which items pass, the tests, and what failed."""
-    info = found.info.mapped(lambda v: v.view(-1, batch)[0].double().cpu())
-    passed, tests, wrong = judged(info)
-    assert info.mean_error is not None and info.std_error is not None  # `judged` has looked at them
-    return passed, tests | {ERROR: info.mean_error + info.std_error}, wrong
 
 
 def _kind(strategy: Strategy) -> tuple[str, float]:

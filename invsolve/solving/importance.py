@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from typing import final
 from dataclasses import dataclass
+from typing import final
 
 import torch
 from torch import Tensor
@@ -78,9 +78,7 @@ def weighed(
     count = int(min(_DRAWS[1], max(_DRAWS[0], evaluations / (ISLANDS * density.value_cost))))
     with tally() as calls:
         z = normal((ISLANDS, count, n + 1))
-        drawn = [
-            (u, q.log_prob(u)) for q, each in zip(proposal.mixture, z, strict=True) for u in map(q.draw, each)
-        ]
+        drawn = [(u, q.log_prob(u)) for q, each in zip(proposal.mixture, z, strict=True) for u in map(q.draw, each)]
         u = torch.stack([v for v, _ in drawn]).view(items, ISLANDS, count, n)
         log_proposal = torch.stack([v for _, v in drawn]).view(items, ISLANDS, count)
         whose = torch.arange(items, device=u.device).repeat_interleave(ISLANDS * count)

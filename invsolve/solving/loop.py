@@ -24,7 +24,7 @@ from invsolve.errors import invalid, invalid_type, on_interrupt
 from invsolve.priors.base import Prior
 from invsolve.problem import Problem
 from invsolve.progress import Progress, duration
-from invsolve.results.strategy_output import StrategyOutput, none
+from invsolve.results.strategy_output import MEMBERS, StrategyOutput, none
 from invsolve.solving.rows import RowGroup, in_order, tiled
 from invsolve.solving.spending import Amount
 from invsolve.strategies.base import Run, Strategy
@@ -289,6 +289,8 @@ class ChunkedRun:
         tensors = {f"done.{name}": torch.cat(chunks) for name, chunks in done.rows.items()}
         if state is not None:
             tensors |= flatten_state(state, "state")
+        if position == self._places and (members := done.ensemble(MEMBERS)) is not None:
+            tensors["ensemble"] = members
         done.saved_at, done.steps_since = time.monotonic(), 0
         meta = {
             "identity": self.identity,
@@ -325,10 +327,16 @@ class ChunkedRun:
             stopped=bool(meta.get("stopped", False)),
             kept=True,
         )
+        if "ensemble" in tensors:
+            found.ensemble = partial(_first, tensors["ensemble"])
         if not meta["mid"]:
             return found, meta["position"], None
         state = {k: v for k, v in tensors.items() if k.startswith("state")}
         return found, meta["position"], (meta["step"], state, Counter(meta["calls_now"]))
+
+
+def _first(members: Tensor, count: int) -> Tensor:
+    return members[:, :count]
 
 
 def out_of_memory(error: BaseException) -> bool:

@@ -62,7 +62,9 @@ def modes(density: NoiseDensity, ends: Ends, normal: Normal, *, most: int, draws
     x = log = drawn = torch.empty(0, device="cpu")
     for number in range(ROUNDS):
         z = normal((most, draws, centre.shape[1] + 1), number)[item, numbers]
-        around = [NormalMixture(log_weights=z.new_zeros(1), means=m[None], roots=r[None]) for m, r in _pairs(centre, root)]
+        around = [
+            NormalMixture(log_weights=z.new_zeros(1), means=m[None], roots=r[None]) for m, r in _pairs(centre, root)
+        ]
         u = torch.stack([q.draw(v) for q, v in zip(around, z, strict=True)])
         drawn = torch.stack([q.log_prob(v) for q, v in zip(around, u, strict=True)])
         log, x = (
@@ -92,9 +94,9 @@ def laplace(ends: Ends) -> Tensor:
 
 
 def distinct(ends: Ends, most: int) -> Ends:
-    """Of every item those that are not the same seen from one another, the largest first; such with hardly any mass go."""
+    """Of every item those that differ seen from one another, the largest first; such with hardly any mass go."""
     mass, n, kept = laplace(ends), ends.u.shape[1], []
-    for b in ends.item.unique():
+    for b in torch.unique(ends.item):
         mine = ((ends.item == b) & mass.isfinite()).nonzero()[:, 0]
         mine = mine[mass[mine].argsort(descending=True, stable=True)]
         mine = mine[mass[mine] > mass[mine[:1]] - _NOTHING] if len(mine) else mine

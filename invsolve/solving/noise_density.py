@@ -74,7 +74,7 @@ class NoiseDensity:
     # --- one piece ------------------------------------------------------------------------------------------------
     def _parts(self, u: Tensor, item: Tensor) -> list[tuple[Tensor, Tensor]]:
         size = max(1, _AT_ONCE // max(self.size, prod(self.problem.operator.out_shape)))
-        return list(zip(u.split(size), item.split(size), strict=True))
+        return list(zip(torch.split(u, size), torch.split(item, size), strict=True))
 
     def _value(self, u: Tensor, item: Tensor) -> tuple[Tensor, Tensor]:
         problem, dtype = self.problem.take(item), self.problem.signal_dtype

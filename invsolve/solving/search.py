@@ -1,4 +1,4 @@
-"""A search for modes that an ensemble has not met: many points as wide as the prior and wider, the best of them improved.
+"""A search for modes that an ensemble has not met: many points as wide as the prior and wider, the best improved.
 
 Tempered chains and particles follow the mass of a likelihood that is cooled by degrees; a mode that is narrow, and has
 its mass at the end only, is left on the way. Optimisation does not mind how narrow a mode is.
@@ -26,7 +26,6 @@ from invsolve.strategies.mcmc.bridge import LARGEST
 
 SHARE = 0.5  # of the evaluations that an ensemble took, for the search
 SHARE_OF_BUDGET = 0.05  # of what is left of one, if that is more
-MEMBERS = 512  # of an ensemble, that are looked at
 _SCATTERED, _IMPROVED = 0.6, 0.2  # of the evaluations; the rest weighs modes
 _POINTS, _STARTS = (64, 2**16), (8, 512)  # of a round, at least and at most
 _EXPLAINED = 2**25  # points times the square of their size, that modes are compared with
@@ -106,7 +105,7 @@ class Search:
         found: list[Modes] = []
         rounds = effort.rounds
         with tally() as calls:
-            for group in torch.arange(items, device=members.device).split(max(1, _NUMBERS // each)):
+            for group in torch.split(torch.arange(items, device=members.device), max(1, _NUMBERS // each)):
                 here = NoiseDensity(problem=density.problem.take(group), prior=density.prior)
                 until = began + seconds * (int(group[-1]) + 1) / items
                 made, own = _searched(here, effort, members[group], draws(group.tolist()), until)

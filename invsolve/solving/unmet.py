@@ -49,7 +49,8 @@ def verdict(modes: Modes, x: Tensor, log_evidence: float, se: float) -> Verdict:
     if not scales:
         return Verdict(lacking=False, which=[], share=0.0, known=False)
     scale = max(scales)
-    which, lacking = [], []
+    which: list[int] = []
+    lacking: list[float] = []
     for k, f in enumerate(inside):
         if bool(rough[k]) or k in seen and len(seen) == 1:
             continue

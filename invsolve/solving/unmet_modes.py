@@ -13,12 +13,12 @@ from torch import Tensor
 
 from invsolve.core.arrays import to_real
 from invsolve.core.random import DrawLike, Draws
-from invsolve.results.strategy_output import StrategyOutput
+from invsolve.results.strategy_output import MEMBERS, StrategyOutput
 from invsolve.solving.importance import Proposal, weighed
 from invsolve.solving.modes import Modes
 from invsolve.solving.noise_density import NoiseDensity
 from invsolve.solving.request import SolveRequest
-from invsolve.solving.search import MEMBERS, Effort, Search
+from invsolve.solving.search import Effort, Search
 from invsolve.solving.unmet import Verdict, verdict
 from invsolve.strategies.mcmc.bridge import LARGEST
 
@@ -40,7 +40,7 @@ class Judged:
 
     @property
     def lacking(self) -> Tensor:
-        """(items,)"""
+        """Which of them, ``(items,)``."""
         return torch.tensor([v.lacking for v in self.verdicts], dtype=torch.bool, device="cpu")
 
 
@@ -87,9 +87,7 @@ class UnmetModes:
             verdict(self.modes[b], to_real(x).double(), *(float(v[k]) for v in evidence))
             for b, k, x in zip(items.tolist(), rows.tolist(), members, strict=True)
         ]
-        return Judged(
-            items=items, members=members, verdicts=verdicts, effort=self.effort, calls=calls, seconds=took
-        )
+        return Judged(items=items, members=members, verdicts=verdicts, effort=self.effort, calls=calls, seconds=took)
 
     def sampled(self, judged: Judged, evaluations: float) -> StrategyOutput | None:
         """Draws of the items that lack modes, from a mixture that holds them; None where none can be fitted."""
@@ -128,7 +126,9 @@ class UnmetModes:
 
     def _draws(self, keys: list[int]) -> Callable[[list[int]], DrawLike]:
         device, seed = self.request.problem.data.device, self.request.seed
-        return lambda chosen: Draws.for_rows(seed, [keys[k] for k in chosen], [0] * len(chosen), device, purpose="search")
+        return lambda chosen: Draws.for_rows(
+            seed, [keys[k] for k in chosen], [0] * len(chosen), device, purpose="search"
+        )
 
 
 def _members(found: StrategyOutput, batch: int) -> Tensor:
