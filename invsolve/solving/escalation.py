@@ -27,7 +27,7 @@ from invsolve.solving.pricing import (
     smaller,
 )
 from invsolve.solving.request import SolveRequest
-from invsolve.solving.search import SHARE, SHARE_OF_BUDGET
+from invsolve.solving.search import SHARE_OF_BUDGET, affordable
 from invsolve.solving.spending import Amount, Budget, Spending
 from invsolve.solving.unmet_modes import UnmetModes
 from invsolve.solving.wider_start import DRAWS, Look, fewer
@@ -220,13 +220,15 @@ class _Escalation:
         rows = best.passed[items].nonzero()[:, 0]
         if not len(rows):
             return
-        evaluations = found.evaluations / len(items) * SHARE
+        evaluations = affordable(candidate, self.request.problem, self.request.prior)
         rate = self.row if self.row.evaluations else Amount(seconds=found.seconds, evaluations=found.evaluations)
         rate = rate * (len(rows) / max(1.0, rate.evaluations))  # of an evaluation of every item
         if self.sizes:
             have = rate.into(self.spending.left())
             evaluations = min(max(evaluations, SHARE_OF_BUDGET * have), _USED * have)
-        why = self.unmet.refusal(evaluations) or self.spending.refusal(rate * evaluations, "a search for modes")
+        why = self.unmet.refusal(items[rows], evaluations) or self.spending.refusal(
+            rate * evaluations, "a search for modes"
+        )
         before = f"{self.looked}; " if self.looked else ""
         if why:
             unseen = (

@@ -36,6 +36,8 @@ def starts(log: Tensor, other: Tensor, fresh: Tensor, count: int) -> Tensor:
     Half are the highest of ``other`` ones, which no mode explains, half the highest of equal groups of all.
     """
     fresh = fresh & log.isfinite()
+    if count == 0:
+        return fresh.nonzero()[:0, 0]
     height = torch.where(fresh & other, log, -math.inf)
     first = height.topk(min(len(log), count - count // 2)).indices
     first = first[height[first].isfinite()]

@@ -18,14 +18,17 @@ from torch import Tensor
 
 from invsolve.core.counting import tally
 from invsolve.core.random import DrawLike
+from invsolve.priors.base import Prior
+from invsolve.problem import Problem
 from invsolve.solving.ascent import ascended
 from invsolve.solving.modes import MOST, ROUNDS, Modes, distinct, modes
 from invsolve.solving.noise_density import NoiseDensity
+from invsolve.solving.pricing import expected_rows
 from invsolve.solving.scatter import points, starts, unexplained
+from invsolve.strategies.choice.candidates import Candidate
 from invsolve.strategies.mcmc.bridge import LARGEST
 
-SHARE = 0.5  # of the evaluations that an ensemble took, for the search
-SHARE_OF_BUDGET = 0.05  # of what is left of one, if that is more
+SHARE_OF_BUDGET = 0.05  # of what is left of one that was given, for a search
 _SCATTERED, _IMPROVED = 0.6, 0.2  # of the evaluations; the rest weighs modes
 _POINTS, _STARTS = (64, 2**16), (8, 512)  # of a round, at least and at most
 _EXPLAINED = 2**25  # points times the square of their size, that modes are compared with
@@ -35,7 +38,15 @@ _DRAWS = (128, 1024)  # around a mode
 _MATRICES = 2**18  # numbers of the matrices of all optimisations of an item
 _NUMBERS = 2**21  # of the points and matrices of the items that are searched at once
 _KNOWN = 16  # optimisations that begin in the ensemble, so that its own mode is among those found
+# Of the rows that an ensemble is expected to take: chains are over much sooner where the posterior is simple.
+_SHARES = {"NoiseMCMC": 0.03, "SMC": 1.0}
 _STEP = 2 * 10**7  # of the random numbers; no strategy takes so many steps
+
+
+def affordable(candidate: Candidate, problem: Problem, prior: Prior) -> float:
+    """Evaluations of a search of one item, where no budget says more: known before anything was run, for every item."""
+    one = problem.take(torch.zeros(1, dtype=torch.int64, device=problem.data.device))
+    return _SHARES.get(candidate.strategy.name, 0.0) * expected_rows(candidate, one, prior, 0)
 
 
 @final
@@ -137,7 +148,8 @@ def _searched(
             other = torch.stack([unexplained(u[b], log[b], ends.of(b)) for b in range(items)]) & fresh
             if k and not bool(other.any()):
                 break
-            begin = [starts(log[b], other[b], fresh[b], effort.starts // _PASSES) for b in range(items)]
+            number = [effort.starts // _PASSES if k == 0 or bool(other[b].any()) else 0 for b in range(items)]
+            begin = [starts(log[b], other[b], fresh[b], number[b]) for b in range(items)]
             for b, chosen in enumerate(begin):
                 fresh[b, chosen] = False
             whose = torch.cat([index[b].expand(len(chosen)) for b, chosen in enumerate(begin)])

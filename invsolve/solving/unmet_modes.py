@@ -51,14 +51,16 @@ class UnmetModes:
 
     request: SolveRequest
     modes: dict[int, Modes] = field(default_factory=dict)
-    effort: Effort | None = None
+    effort: Effort | None = None  # of the last search
 
-    def refusal(self, evaluations: float) -> str:
-        """Why an item is not searched with so many evaluations; '' if it is."""
-        density = self._density(torch.zeros(1, dtype=torch.int64, device="cpu"))
+    def refusal(self, items: Tensor, evaluations: float) -> str:
+        """Why ``items`` are not searched with so many evaluations each; '' if they are, or were."""
+        if all(b in self.modes for b in items.tolist()):
+            return ""
+        density = self._density(items[:1])
         if density.size > LARGEST:
             return f"a search for modes is made in at most {LARGEST} numbers"
-        if self.effort is None and Effort.of(density, evaluations, long=False) is None:
+        if Effort.of(density, evaluations, long=False) is None:
             return f"a search for modes takes more than {evaluations:,.0f} evaluations"
         return ""
 
@@ -76,7 +78,7 @@ class UnmetModes:
         calls, took = Counter[str](), 0.0
         if bool(new.any()):
             density, keys = self._density(items[new]), [self.request.keys[b] for b in items[new].tolist()]
-            effort = self.effort or Effort.of(density, evaluations, long=long)
+            effort = Effort.of(density, evaluations, long=long)
             assert effort is not None  # `refusal` has looked
             run = Search.run(density, effort, members[new.to(members.device)], self._draws(keys), seconds)
             self.modes |= dict(zip(items[new].tolist(), run.of, strict=True))
