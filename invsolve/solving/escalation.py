@@ -37,6 +37,7 @@ from invsolve.strategies.choice.sample_size import FEWEST
 from invsolve.strategies.exact import Exact
 from invsolve.strategies.guidance.mmps import MMPS
 from invsolve.strategies.mcmc.noise_mcmc import NoiseMCMC
+from invsolve.strategies.smc.smc import SMC
 
 _LOST = 0.2  # power of the likelihood, at which data count with more than twice the std of their noise
 _USED = 0.8  # of what is left: expectations are rough
@@ -157,7 +158,8 @@ class _Escalation:
         assert self.best is not None
         if bool(passed.any()) and not self.stopped and not isinstance(candidate.strategy, Exact):
             self._look(candidate, items[passed])
-            self._search(candidate, found, items)
+            if isinstance(candidate.strategy, (NoiseMCMC, SMC)):
+                self._search(candidate, found, items)
         return not bool(self.best.passed.all()) and not self.stopped
 
     def guided(self, candidate: Candidate, number: int) -> None:

@@ -59,7 +59,7 @@ def modes(density: NoiseDensity, ends: Ends, normal: Normal, *, most: int, draws
     ends = distinct(_sharpened(density, distinct(ends, most)), most)
     centre, root, item = ends.u.clone(), torch.linalg.cholesky(ends.covariance), ends.item
     numbers = _numbers(item)
-    x = log = drawn = torch.empty(0, device="cpu")
+    x = log = drawn = ends.u.new_empty(0)
     for number in range(ROUNDS):
         z = normal((most, draws, centre.shape[1] + 1), number)[item, numbers]
         around = [

@@ -46,7 +46,7 @@ _STEP = 2 * 10**7  # of the random numbers; no strategy takes so many steps
 def affordable(candidate: Candidate, problem: Problem, prior: Prior) -> float:
     """Evaluations of a search of one item, where no budget says more: known before anything was run, for every item."""
     one = problem.take(torch.zeros(1, dtype=torch.int64, device=problem.data.device))
-    return _SHARES.get(candidate.strategy.name, 0.0) * expected_rows(candidate, one, prior, 0)
+    return _SHARES[candidate.strategy.name] * expected_rows(candidate, one, prior, 0)
 
 
 @final
@@ -135,7 +135,7 @@ def _searched(
         return draws.normal(shape, torch.float64, step=_STEP, index=index).to(members.device)
 
     index = torch.arange(items, device=members.device)
-    known = members[:, torch.linspace(0, members.shape[1] - 1, _KNOWN, device="cpu").long()]
+    known = members[:, torch.arange(_KNOWN, device=members.device) * members.shape[1] // _KNOWN]
     inside = density.noise(known.flatten(0, 1))
     good = inside.isfinite().all(1)
     ends = ascended(density, inside[good], index.repeat_interleave(_KNOWN)[good], _STEPS)
