@@ -42,7 +42,7 @@ from invsolve.strategies.smc.smc import SMC
 _LOST = 0.2  # power of the likelihood, at which data count with more than twice the std of their noise
 _USED = 0.8  # of what is left: expectations are rough
 _SAMPLES = 0.05  # of a budget, for samples that nobody asked for
-_WIDE = "a wider start"
+_WIDE = "a wider start, which meets modes"
 _KEPT_BACK = 0.3  # of a budget, at most: for guidance
 
 
@@ -234,9 +234,7 @@ class _Escalation:
         before = f"{self.looked}; " if self.looked else ""
         if why:
             unseen = (
-                ""
-                if self.looked.startswith(_WIDE)
-                else "a mode that none of them met is not seen, and none was looked for: "
+                "" if _WIDE in self.looked else "a mode that none of them met is not seen, and none was looked for: "
             )
             self.looked = f"{unseen}{before}{why}"
             return

@@ -33,8 +33,8 @@ _SCATTERED, _IMPROVED = 0.6, 0.2  # of the evaluations; the rest weighs modes
 _POINTS, _STARTS = (64, 2**16), (8, 512)  # of a round, at least and at most
 _EXPLAINED = 2**25  # points times the square of their size, that modes are compared with
 _ROUNDS, _PASSES = 64, 4  # at most; passes over the points of a round
-_STEPS = 60  # of an optimisation at most, half of which are taken, about
-_DRAWS = (128, 1024)  # around a mode
+_STEPS, _STEPS_MOST = 30, 90  # of an optimisation at most, and one more for every number; half are taken, about
+_DRAWS = (96, 1024)  # around a mode
 _MATRICES = 2**18  # numbers of the matrices of all optimisations of an item
 _NUMBERS = 2**21  # of the points and matrices of the items that are searched at once
 _KNOWN = 16  # optimisations that begin in the ensemble, so that its own mode is among those found
@@ -47,6 +47,10 @@ def affordable(candidate: Candidate, problem: Problem, prior: Prior) -> float:
     """Evaluations of a search of one item, where no budget says more: known before anything was run, for every item."""
     one = problem.take(torch.zeros(1, dtype=torch.int64, device=problem.data.device))
     return _SHARES[candidate.strategy.name] * expected_rows(candidate, one, prior, 0)
+
+
+def _steps(n: int) -> int:
+    return min(_STEPS_MOST, _STEPS + n)
 
 
 @final
@@ -70,7 +74,7 @@ class Effort:
         if n > LARGEST:
             return None
         scattered = int(_SCATTERED * evaluations / value)
-        improved = int(_IMPROVED * evaluations / (_STEPS / 2 * gradient))
+        improved = int(_IMPROVED * evaluations / (_steps(n) / 2 * gradient))
         most = min(_POINTS[1], max(_POINTS[0], _EXPLAINED // n**2))
         matrices = min(_STARTS[1], max(_STARTS[0], _MATRICES // n**2))
         # Curvature is seen twice, by 2 n gradients.
@@ -129,7 +133,7 @@ def _searched(
     density: NoiseDensity, effort: Effort, members: Tensor, draws: DrawLike, until: float
 ) -> tuple[int, list[Modes]]:
     """The rounds that were made, and the modes of every item."""
-    items = len(members)
+    items, steps = len(members), _steps(density.size)
 
     def normal(shape: tuple[int, ...], index: int) -> Tensor:
         return draws.normal(shape, torch.float64, step=_STEP, index=index).to(members.device)
@@ -138,7 +142,7 @@ def _searched(
     known = members[:, torch.arange(_KNOWN, device=members.device) * members.shape[1] // _KNOWN]
     inside = density.noise(known.flatten(0, 1))
     good = inside.isfinite().all(1)
-    ends = ascended(density, inside[good], index.repeat_interleave(_KNOWN)[good], _STEPS)
+    ends = ascended(density, inside[good], index.repeat_interleave(_KNOWN)[good], steps)
     made = 0
     while made < effort.rounds and (made == 0 or time.perf_counter() < until):
         u = points(normal((effort.points, density.size), ROUNDS + made))
@@ -154,7 +158,7 @@ def _searched(
                 fresh[b, chosen] = False
             whose = torch.cat([index[b].expand(len(chosen)) for b, chosen in enumerate(begin)])
             first = torch.cat([u[b, chosen] for b, chosen in enumerate(begin)])
-            ends = distinct(ends.joined(ascended(density, first, whose, _STEPS)), 2 * effort.modes)
+            ends = distinct(ends.joined(ascended(density, first, whose, steps)), 2 * effort.modes)
         made += 1
     found = modes(density, ends, normal, most=effort.modes, draws=effort.draws)
     return made, [found.take((found.item == b).nonzero()[:, 0]) for b in range(items)]
