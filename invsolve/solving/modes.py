@@ -57,6 +57,8 @@ def modes(density: NoiseDensity, ends: Ends, normal: Normal, *, most: int, draws
     Each is weighed by so many ``draws``, three times over.
     """
     ends = distinct(_sharpened(density, distinct(ends, most)), most)
+    if not len(ends.item):
+        return _nothing(ends)
     centre, root, item = ends.u.clone(), torch.linalg.cholesky(ends.covariance), ends.item
     numbers = _numbers(item)
     x = log = drawn = ends.u.new_empty(0)
@@ -74,6 +76,23 @@ def modes(density: NoiseDensity, ends: Ends, normal: Normal, *, most: int, draws
         if number + 1 < ROUNDS:
             centre, root = _moments(u, log - drawn, centre, root)
     return _regions(ends, centre, root, density.value(ends.u, item)[1], x, log - drawn)
+
+
+def _nothing(ends: Ends) -> Modes:
+    """Of points that all have density 0."""
+    u, one = ends.u, ends.log
+    return Modes(
+        item=ends.item,
+        centre=u,
+        root=ends.covariance,
+        log_mass=one,
+        error=one,
+        peak=u,
+        middle=u,
+        variance=u,
+        axes=ends.covariance,
+        radius=one,
+    )
 
 
 def _pairs(centre: Tensor, root: Tensor) -> list[tuple[Tensor, Tensor]]:

@@ -179,6 +179,13 @@ def test_an_ascent_ends_at_the_maximum_and_knows_its_curvature():
     assert near.item.tolist() == [0, 1]
 
 
+def test_where_nothing_is_possible_there_are_no_modes():
+    problem = iv.Problem(iv.operators.from_callable(lambda x: x * math.nan, (3,), (3,)), torch.zeros(2, 3), noise=1.0)
+    density = NoiseDensity(problem=problem, prior=iv.priors.GaussianPrior(torch.zeros(3), torch.eye(3)))
+    found = modes(density, ends(density), drawn(2), most=4, draws=128)
+    assert not len(found.item) and not verdict(found, torch.zeros(8, 3, dtype=D), -1.0, 0.1).lacking
+
+
 def test_a_mode_is_weighed():
     """Its region holds nine tenths of it by the draws; exact draws say how much of the evidence that is."""
     density, (mean, covariance) = linear(), posterior()
