@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, final
 
@@ -10,6 +11,13 @@ from torch import Tensor
 
 from invsolve.gaussian.marginals import Moments
 from invsolve.strategies.diagnostics import Diagnostics
+
+MEMBERS = 512  # of an ensemble, that are looked at
+
+
+def none(count: int) -> Tensor | None:
+    """Of an ensemble that is not kept, or none."""
+    return None
 
 
 @final
@@ -29,6 +37,7 @@ class StrategyOutput:
     stopped: bool = False  # before its last step
     moments: Moments | None = None  # (items, ...) of the ensemble behind the samples; NaN: of some items there is none
     bound: Any = None  # what the strategy prepared for all items, where that was once
+    ensemble: Callable[[int], Tensor | None] = none  # so many of every item, (items, number, *shape), where there are
 
     @property
     def evaluations(self) -> int:

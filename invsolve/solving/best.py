@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass, replace
 from typing import final
 
@@ -109,10 +110,10 @@ class BestSoFar:
         last = candidate if len(chosen) else self.candidate
         return replace(self, found=whole, candidate=last, passed=mark, doubt=doubt, tests=per_item(self.tests, tests))
 
-    def charged(self, look: StrategyOutput) -> BestSoFar:
+    def charged(self, calls: Counter[str], seconds: float) -> BestSoFar:
         """With the cost of what was run for comparison."""
-        calls, seconds = self.found.calls + look.calls, self.found.seconds + look.seconds
-        return replace(self, found=replace(self.found, calls=calls, seconds=seconds))
+        found = replace(self.found, calls=self.found.calls + calls, seconds=self.found.seconds + seconds)
+        return replace(self, found=found)
 
     def doubted(self, items: Tensor) -> BestSoFar:
         """With ``items`` no longer certified, without an evidence, and anything better than what was found of them."""

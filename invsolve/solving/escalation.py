@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from invsolve.core.random import DrawLike, Draws
-from invsolve.results.certificate import Attempt, Certificate, judged
+from invsolve.results.certificate import Attempt, Certificate
 from invsolve.results.strategy_output import StrategyOutput
-from invsolve.solving.best import ERROR, BestSoFar, misfit, power
+from invsolve.solving.best import BestSoFar, misfit, power
+from invsolve.solving.judging import by_islands, judged_by_its_kind
 from invsolve.solving.loop import never
 from invsolve.solving.pricing import (
     TRIAL_STEPS,
@@ -26,7 +27,9 @@ from invsolve.solving.pricing import (
     smaller,
 )
 from invsolve.solving.request import SolveRequest
+from invsolve.solving.search import SHARE_OF_BUDGET, affordable
 from invsolve.solving.spending import Amount, Budget, Spending
+from invsolve.solving.unmet_modes import UnmetModes
 from invsolve.solving.wider_start import DRAWS, Look, fewer
 from invsolve.strategies.base import Strategy
 from invsolve.strategies.choice.candidates import Candidate, wider
@@ -38,8 +41,8 @@ from invsolve.strategies.smc.smc import SMC
 
 _LOST = 0.2  # power of the likelihood, at which data count with more than twice the std of their noise
 _USED = 0.8  # of what is left: expectations are rough
-_ASTRAY = 5.0  # median chi^2 per datum
 _SAMPLES = 0.05  # of a budget, for samples that nobody asked for
+_WIDE = "a wider start, which meets modes"
 _KEPT_BACK = 0.3  # of a budget, at most: for guidance
 
 
@@ -49,15 +52,17 @@ def escalate(
     """Run the strategies in order until every item is certified, or the next one would leave the budget.
 
     Each runs on the items that are not certified yet. Of every item the best is kept; the candidate is the last one
-    that an item was taken from. What chains certified is looked at again from a wider start (`wider_start`), where that
-    fits into what is left. Items of which chains saw less than a fifth of the likelihood's power are left to guidance,
-    if that is among the candidates and fits the data better: samples that hardly know them are no answer.
+    that an item was taken from. What chains certified is looked at again from a wider start (`wider_start`), and modes
+    that an ensemble has not met are searched for by optimisation (`unmet_modes`), where that fits into what is left.
+    Items of which chains saw less than a fifth of the likelihood's power are left to guidance, if that is among the
+    candidates and fits the data better: samples that hardly know them are no answer.
 
     Without a budget the default one decides what is begun, and what was begun is finished: the answer then does not
     depend on the speed of the machine unless it takes a second try. With one the ensembles are made as small as it
     takes to end within it (`pricing`).
     """
-    run = _Escalation(request=request, spending=Spending(budget=budget or Budget()), strict=budget is not None)
+    spending = Spending(budget=budget or Budget())
+    run = _Escalation(request=request, spending=spending, strict=budget is not None, unmet=UnmetModes(request=request))
     tries = [c for c in candidates if not c.is_fallback]
     fallbacks = [c for c in candidates if c.is_fallback]
     if run.sizes and not isinstance(tries[0].strategy, Exact):
@@ -81,6 +86,7 @@ class _Escalation:
     request: SolveRequest
     spending: Spending
     strict: bool  # a budget was given
+    unmet: UnmetModes
     attempts: list[Attempt] = field(default_factory=list)
     best: BestSoFar | None = None
     missing: str = ""
@@ -159,10 +165,12 @@ class _Escalation:
                     self.missing, self.refused = f"{self.missing}; {refusal}", True
                     return False
                 candidate = fits
-        passed = self._improve(candidate, items, number)
+        found, passed = self._improve(candidate, items, number)
         assert self.best is not None
-        if bool(passed.any()) and not self.stopped:
+        if bool(passed.any()) and not self.stopped and not isinstance(candidate.strategy, Exact):
             self._look(candidate, items[passed])
+            if isinstance(candidate.strategy, (NoiseMCMC, SMC)):
+                self._search(candidate, found, items)
         return not bool(self.best.passed.all()) and not self.stopped
 
     def guided(self, candidate: Candidate, number: int) -> None:
@@ -192,14 +200,9 @@ class _Escalation:
         if wide is None:
             if isinstance(candidate.strategy, NoiseMCMC) and candidate.strategy.spread != 1:
                 self.looked = self.looked or "they had a wider start, which meets modes in the tails of the prior"
-            elif not isinstance(candidate.strategy, Exact):
-                self.looked = (
-                    f"a mode that none of them met is not seen, and none was looked for: {candidate.strategy.name} has "
-                    "no wider start here"
-                )
             return
         if refusal := self.spending.refusal(self._expected(wide, len(items) / self.batch), "a look from a wider start"):
-            self.looked = f"a mode that none of them met is not seen, and none was looked for: {refusal}"
+            self.looked = refusal
             return
         look = fewer(wide)
         # Not saved: it is run again where a finished checkpoint is read.
@@ -210,9 +213,9 @@ class _Escalation:
             return Draws.for_rows(self.request.seed, chosen, samples, problem.data.device, purpose="look")
 
         found = self._run(look, items, 0, num_samples=DRAWS, saved=None, draws=draws)
-        best = self.best = best.charged(found)
+        best = self.best = best.charged(found.calls, found.seconds)
         if found.stopped:
-            self.looked = "a mode that none of them met is not seen: a look from a wider start had no time to end"
+            self.looked = "a look from a wider start had no time to end"
             return
         cost = f"{short(look.strategy)}, {found.seconds:.1f} s, {found.evaluations:,} evaluations"
         missed = Look.at(best.found, found, items, self.batch).missed
@@ -223,11 +226,64 @@ class _Escalation:
         self.looked = self.missing = f"a wider start found mass{whose} that the first chains had missed ({cost})"
         self.best = best.doubted(items[missed])
 
-    def _improve(self, candidate: Candidate, items: Tensor, number: int) -> Tensor:
-        """Run a strategy on ``items``, and keep what is better; which of them it certified."""
+    def _search(self, candidate: Candidate, found: StrategyOutput, items: Tensor) -> None:
+        """Whether optimisation finds modes that what was ``found`` of ``items`` lacks, and draws that have them."""
+        best = self.best
+        assert best is not None
+        rows = best.passed[items].nonzero()[:, 0]
+        if not len(rows):
+            return
+        evaluations = affordable(candidate, self.request.problem, self.request.prior)
+        rate = self.row if self.row.evaluations else Amount(seconds=found.seconds, evaluations=found.evaluations)
+        rate = rate * (len(rows) / max(1.0, rate.evaluations))  # of an evaluation of every item
+        if self.sizes:
+            have = rate.into(self.spending.left())
+            evaluations = min(max(evaluations, SHARE_OF_BUDGET * have), _USED * have)
+        why = self.unmet.refusal(items[rows], evaluations) or self.spending.refusal(
+            rate * evaluations, "a search for modes"
+        )
+        before = f"{self.looked}; " if self.looked else ""
+        if why:
+            unseen = (
+                "" if _WIDE in self.looked else "a mode that none of them met is not seen, and none was looked for: "
+            )
+            self.looked = f"{unseen}{before}{why}"
+            return
+        seconds = SHARE_OF_BUDGET * self.spending.seconds_left
+        judged = self.unmet.judge(found, rows, items[rows], evaluations, long=self.sizes, seconds=seconds)
+        self.spending.evaluations += sum(judged.calls.values())
+        best = self.best = best.charged(judged.calls, judged.seconds)
+        e, cost = judged.effort, f"{judged.seconds:.1f} s, {sum(judged.calls.values()):,} evaluations"
+        how = f"optimisation from the best of {e.points * e.rounds:,} points that lie as wide as the prior and wider"
+        if not bool(judged.lacking.any()):
+            known = all(v.known for v in judged.verdicts)
+            what = "no mode that they have not met" if known else "modes of which it is not known how much is in them"
+            self.looked = f"{before}{how} finds {what} ({cost})"
+            return
+        where = self.unmet.where(judged)
+        self.looked = self.missing = f"{how} found {where}, which the ensemble had not met ({cost})"
+        lacking = items[rows][judged.lacking]
+        self.best = best.doubted(lacking)
+        if drawn := self.unmet.sampled(judged, evaluations):
+            self._drawn(candidate, drawn, lacking)
+
+    def _drawn(self, candidate: Candidate, drawn: StrategyOutput, items: Tensor) -> None:
+        """Draws from a mixture that holds modes which were lacking, in place of what lacked them."""
+        assert self.best is not None
+        self.spending.evaluations += drawn.evaluations
+        passed, tests, wrong = by_islands(drawn, len(items))
+        name, text = "importance sampling with these modes", wrong or "every test passed"
+        self._attempt(candidate, drawn, passed, text, name=name)
+        why = f"{candidate.why.removesuffix('.')}, and {name}, which they had missed."
+        self.best = self.best.updated(drawn, replace(candidate, why=why), passed, tests, items)
+        if not bool(passed.all()):
+            self.missing = f"{self.missing}; {name}: {wrong}"
+
+    def _improve(self, candidate: Candidate, items: Tensor, number: int) -> tuple[StrategyOutput, Tensor]:
+        """Run a strategy on ``items``, and keep what is better; what it found, and which of them it certified."""
         candidate = lengthening(candidate) if self.strict else candidate
         found = self._run(candidate, items, number)
-        passed, tests, wrong = _judged(candidate, found, len(items))
+        passed, tests, wrong = judged_by_its_kind(candidate, found, len(items))
         if found.stopped and wrong:
             more = f" ({self.needs} would do for the smallest ensemble)" if self.needs else ""
             wrong = f"stopped when the budget was spent{more}: {wrong}"
@@ -237,7 +293,7 @@ class _Escalation:
         else:
             self.best = self.best.updated(found, candidate, passed, tests, items)
         self.missing, self.stopped = wrong, found.stopped
-        return passed
+        return found, passed
 
     def _run(self, candidate: Candidate, items: Tensor, number: int, **options: Any) -> StrategyOutput:
         # Rows that see each other run together, whatever the caller's chunk is for others.
@@ -291,10 +347,10 @@ class _Escalation:
         took, cost = self.taken.get(kind) or (alike or [(v, candidate.cost) for v, _ in self.taken.values()])[-1]
         return took * (share * candidate.cost / cost)
 
-    def _attempt(self, candidate: Candidate, found: StrategyOutput, passed: Tensor, text: str) -> None:
+    def _attempt(self, candidate: Candidate, found: StrategyOutput, passed: Tensor, text: str, name: str = "") -> None:
         self.attempts.append(
             Attempt(
-                strategy=short(candidate.strategy),
+                strategy=name or short(candidate.strategy),
                 items=len(passed),
                 reached=int(passed.sum()),
                 seconds=found.seconds,
@@ -303,32 +359,6 @@ class _Escalation:
                 tested=candidate.tested,
             )
         )
-
-
-def _judged(candidate: Candidate, found: StrategyOutput, batch: int) -> tuple[Tensor, dict[str, Tensor], str]:
-    if isinstance(candidate.strategy, Exact):
-        return torch.ones(batch, dtype=torch.bool, device="cpu"), {}, ""
-    if not candidate.tested:
-        return (
-            torch.zeros(batch, dtype=torch.bool, device="cpu"),
-            {},
-            f"{candidate.strategy.name} is an approximation that was not tested",
-        )
-    info = found.info.mapped(lambda v: v.view(-1, batch)[0].double().cpu())
-    passed, tests, wrong = judged(info)
-    if isinstance(candidate.strategy, SMC) and found.stopped:
-        nothing = torch.zeros_like(passed)
-        return nothing, {ERROR: nothing.double() + math.inf}, "the particles made the rest of the way in one step"
-    if isinstance(candidate.strategy, SMC) and info.log_evidence is not None:
-        # Particles that all miss the data, and of which nobody knows what they are worth, are draws of nothing.
-        astray = info.log_evidence.isnan() & (misfit(found, batch) > _ASTRAY)
-        passed = passed & ~astray
-        if bool(astray.any()):
-            wrong = ", ".join(
-                filter(None, (wrong, "the particles do not meet the data, and their evidence is not known"))
-            )
-    assert info.mean_error is not None and info.std_error is not None  # `judged` has looked at them
-    return passed, tests | {ERROR: info.mean_error + info.std_error}, wrong
 
 
 def _kind(strategy: Strategy) -> tuple[str, float]:

@@ -25,7 +25,7 @@ from invsolve.gaussian.marginals import Moments
 from invsolve.priors.base import Prior
 from invsolve.problem import Problem
 from invsolve.progress import Progress, duration
-from invsolve.results.strategy_output import StrategyOutput
+from invsolve.results.strategy_output import MEMBERS, StrategyOutput, none
 from invsolve.solving.rows import RowGroup, in_order, tiled
 from invsolve.solving.spending import Amount
 from invsolve.strategies.base import Run, Strategy, itself
@@ -63,6 +63,7 @@ class FinishedRows:
     saved_at: float = field(default_factory=time.monotonic)  # when a checkpoint was last written
     steps_since: int = 0  # steps of chunks run since then
     kept: bool = False  # in a checkpoint
+    ensemble: Callable[[int], Tensor | None] = none  # of rows that ran together
 
     def output(self, order: Sequence[int], seconds: float) -> StrategyOutput:
         """All of it after so many ``seconds`` in this process; ``order``: the rows as they were run."""
@@ -85,6 +86,7 @@ class FinishedRows:
             stopped=self.stopped,
             moments=self.moments,
             bound=self.bound,
+            ensemble=self.ensemble,
         )
 
 
@@ -245,6 +247,8 @@ class ChunkedRun:
             x = strategy.samples(run, state)
             weights = strategy.log_weights(run, state)
             done.moments = strategy.moments(run, state) if count == self._places else None
+        if count == self._places:
+            done.ensemble = partial(strategy.ensemble, run, state)
         self._unchanged("step", run.problem.data, given)
         if tuple(x.shape) != (count, *self.problem.shape):
             raise invalid(strategy.name, "samples(state)", f"of shape {(count, *self.problem.shape)}", tuple(x.shape))
@@ -293,6 +297,8 @@ class ChunkedRun:
             tensors |= {"moments.mean": done.moments.mean, "moments.std": done.moments.std}
         if state is not None:
             tensors |= flatten_state(state, "state")
+        if position == self._places and (members := done.ensemble(MEMBERS)) is not None:
+            tensors["ensemble"] = members
         done.saved_at, done.steps_since = time.monotonic(), 0
         meta = {
             "identity": self.identity,
@@ -331,10 +337,16 @@ class ChunkedRun:
         )
         if "moments.mean" in tensors:
             found.moments = Moments(mean=tensors["moments.mean"], std=tensors["moments.std"], known="ensemble")
+        if "ensemble" in tensors:
+            found.ensemble = partial(_first, tensors["ensemble"])
         if not meta["mid"]:
             return found, meta["position"], None
         state = {k: v for k, v in tensors.items() if k.startswith("state")}
         return found, meta["position"], (meta["step"], state, Counter(meta["calls_now"]))
+
+
+def _first(members: Tensor, count: int) -> Tensor:
+    return members[:, :count]
 
 
 def out_of_memory(error: BaseException) -> bool:

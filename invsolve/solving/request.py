@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from math import prod
 from typing import final
 
@@ -110,6 +111,7 @@ class SolveRequest:
             chi2=each.chi2[chosen],
             log_weights=None,
             processed=self.num_samples * batch,
+            ensemble=partial(_members, each, told, batch),
         )
 
     def _with_evidence(
@@ -205,6 +207,13 @@ class SolveRequest:
         numbers = max(prod(self.problem.shape), prod(self.problem.operator.out_shape), 1)
         most = _CHUNK_NUMBERS.get(self.problem.data.device.type, _CHUNK_NUMBERS_ELSEWHERE)
         return min(rows, chunk or max(1, most // numbers))
+
+
+def _members(each: StrategyOutput, told: Diagnostics, batch: int, count: int) -> Tensor:
+    """So many particles of every item ``(batch, count, *shape)`` as equally weighted ones, of all islands."""
+    assert each.log_weights is not None
+    rows, _ = pooled(each.samples, each.chi2, each.log_weights, told, count)
+    return each.samples[rows].view(count, batch, *each.samples.shape[1:]).transpose(0, 1)
 
 
 def equally_weighted(

@@ -154,6 +154,13 @@ class Strategy(Defined, Owner, abc.ABC, Generic[StateT, BoundT]):
             raise invalid_type(self.name, "state.x", "a tensor (rows, *shape), or `samples` overridden", x)
         return x
 
+    def ensemble(self, run: Run[BoundT], state: StateT, count: int) -> Tensor | None:
+        """So many members of the ensemble of every item, or as many as there are, ``(items, members, *shape)``.
+
+        They are draws as the samples are, but independent of how many samples were asked for. None unless overridden.
+        """
+        return None
+
     def power(self, run: Run[BoundT], state: StateT) -> float:
         """The power of the likelihood that the item furthest from it has reached: below 1 where chains are tempered."""
         return 1.0

@@ -25,7 +25,7 @@ from invsolve.strategies.mcmc.chain_evidence import chain_evidence
 from invsolve.strategies.mcmc.ensemble import moments
 from invsolve.strategies.mcmc.kernels import Metric, Target
 from invsolve.strategies.mcmc.moves import Kernel, moved
-from invsolve.strategies.mcmc.recording import lengthened, recorded, share, summary
+from invsolve.strategies.mcmc.recording import lengthened, plan, recorded, share, summary
 from invsolve.strategies.mcmc.reflection import flipped
 from invsolve.strategies.mcmc.state import NoiseMCMCState, only
 from invsolve.strategies.mcmc.tempering import closed_in, late, measured, tempered
@@ -248,6 +248,13 @@ class NoiseMCMC(Strategy[NoiseMCMCState, BoundChains]):
         state = state.copied()
         self._filled(run, state)
         return state, self._info(run, state)
+
+    def ensemble(self, run: Run[BoundChains], state: NoiseMCMCState, count: int) -> Tensor:
+        items, number = run.bound.batch, min(count, self.chains)
+        _, chain = plan(state.log_evidence, number, self.chains, state.rounds.long())
+        u = state.u.gather(1, chain[..., None].expand(-1, -1, state.u.shape[-1]))
+        target = self._target(run, torch.arange(items, device=u.device))
+        return target.signals(u).view(items, number, *run.problem.shape)
 
     def power(self, run: Run[BoundChains], state: NoiseMCMCState) -> float:
         return float(state.beta.min())

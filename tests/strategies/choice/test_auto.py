@@ -12,7 +12,7 @@ import invsolve as iv
 from invsolve.operators import BlackBox
 from invsolve.results import certificate as certificates
 from invsolve.results.strategy_output import StrategyOutput
-from invsolve.solving import escalation
+from invsolve.solving import escalation, judging
 from invsolve.solving.escalation import escalate
 from invsolve.solving.request import pooled
 from invsolve.strategies.choice.candidates import Candidate, candidates
@@ -373,7 +373,7 @@ def test_only_items_that_are_not_certified_go_on(monkeypatch):
     """The second of three fails at first: the others keep what the first candidate found, bit for bit."""
     y = torch.randn(3, N, generator=torch.Generator().manual_seed(0), dtype=D)
     first = iv.solve(BENT, y, prior(), noise=0.1, num_samples=64, strategy=iv.strategies.NoiseMCMC(chains=4096))
-    honest = escalation.judged
+    honest = judging.judged
 
     def strict(info):
         passed, tests, wrong = honest(info)
@@ -384,7 +384,7 @@ def test_only_items_that_are_not_certified_go_on(monkeypatch):
             else (passed, tests, wrong)
         )
 
-    monkeypatch.setattr(escalation, "judged", strict)
+    monkeypatch.setattr(judging, "judged", strict)
     result = iv.solve(BENT, y, prior(), noise=0.1, num_samples=64, budget=1e6)
     attempts = result.certificate.attempts
     assert [(a.items, a.reached) for a in attempts] == [(3, 2), (1, 1)] and result.certificate.reached
