@@ -39,7 +39,7 @@ def infer(request: HyperparameterRequest, progress: Progress) -> Result:
     unknowns = request.unknowns
     with torch.no_grad(), tally() as calls:
         limit = request.over_after
-        request = replace(request, over=lambda: limit(calls.total()))
+        request = replace(request, over=lambda: limit(calls.total()), calls=calls.total)
         lacking = _no_lattice(request)
         if request.hierarchy.method == "lattice" and lacking:
             raise UnsupportedError(f"solve: no lattice over the unknown scalars, because {lacking}.")

@@ -10,6 +10,7 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
+from invsolve.core.counting import tally
 from invsolve.core.random import DrawLike, Draws
 from invsolve.results.certificate import Attempt, Certificate, judged
 from invsolve.results.strategy_output import StrategyOutput
@@ -24,6 +25,7 @@ from invsolve.solving.pricing import (
     rows_at_the_end,
     shortest,
     smaller,
+    stopped_at_once,
 )
 from invsolve.solving.request import SolveRequest
 from invsolve.solving.spending import Amount, Budget, Spending
@@ -116,7 +118,9 @@ class _Escalation:
         """The candidates as small as the budget demands: ensembles, else guidance, else the least of all."""
         problem, prior = self.request.problem, self.request.prior
         rows, left = self.request.num_samples * self.batch, self.spending.left()
-        row = self.row = price(problem, prior, left)
+        with tally() as calls:
+            row = self.row = price(problem, prior, left)
+        self.spending.evaluations += calls.total()
         if self.request.free and (row * rows).into(left * _SAMPLES) < 1:  # chi^2 takes a row for each
             self.request = replace(self.request, num_samples=FEWEST)
             rows = FEWEST * self.batch
@@ -135,7 +139,7 @@ class _Escalation:
             return [replace(guided, why=why, is_fallback=False)], []
         least = shortest(tries[0])
         self.needs = self.spending.budget.described(row * (expected_rows(least, problem, prior, rows) / _USED))
-        return [least], []
+        return [stopped_at_once(least, problem, prior, row, self.spending.left())], []
 
     def tried(self, candidate: Candidate, number: int) -> bool:
         """Run one more strategy on what is not certified yet; whether another one may follow."""

@@ -12,7 +12,7 @@ from invsolve.core.counting import tally
 from invsolve.operators import BlackBox, Operator
 from invsolve.results.warnings import shortfalls
 from invsolve.solving import spending as spendings
-from invsolve.solving.pricing import affords_quadrature, expected_rows, fitted, price, shortest, smaller
+from invsolve.solving.pricing import affords_quadrature, expected_rows, fitted, price, shortest, smaller, stopped_at_once
 from invsolve.solving.spending import Amount, Budget, Spending
 from invsolve.strategies import MMPS, SMC, NoiseMCMC
 from invsolve.strategies.choice.candidates import Candidate
@@ -233,3 +233,56 @@ def test_guidance_is_as_long_as_a_trial_of_it_says(limit, fewest, most):
     (attempt,) = result.certificate.attempts
     assert result.strategy == "MMPS" and attempt.evaluations <= 1.1 * limit
     assert fewest <= result.strategy_object.num_steps <= most
+
+
+BENDING = iv.operators.from_callable(lambda x: x + 0.3 * x.roll(1, -1) ** 2, (N,), (N,))
+GAUSSIAN = iv.priors.GaussianPrior(mean=torch.zeros(N), covariance=torch.eye(N))
+BY_DENOISER = iv.priors.from_denoiser(lambda x, sigma: x / (1 + sigma**2), shape=(N,), mean=0.0, scale=1.0)
+
+
+class Box(BlackBox):
+    in_shape = out_shape = (N,)
+
+    def _apply(self, x):
+        return BENDING(x)
+
+    def fingerprint(self):
+        return "box"
+
+
+@pytest.mark.parametrize("limit", [300, 1000, 3000])
+@pytest.mark.parametrize("samples", [None, 64])
+@pytest.mark.parametrize(
+    ("operator", "prior"),
+    [
+        (BENDING, BY_DENOISER),
+        (iv.operators.Matrix(matrix=torch.eye(N)), BY_DENOISER),
+        (BENDING, GAUSSIAN),
+        (Box(), GAUSSIAN),
+    ],
+    ids=["particles", "linear particles", "chains", "chains of a black box"],
+)
+def test_budgets_of_a_few_evaluations_are_kept(operator, prior, samples, limit):
+    """To 10 %, trials included: a few particles or chains, stopped, which say what would be enough."""
+    with tally() as calls:
+        result = iv.solve(
+            operator, torch.ones(N), prior, noise=0.3, num_samples=samples, budget=Budget(evaluations=limit)
+        )
+    assert calls.total() <= 1.1 * limit and result.samples.isfinite().all()
+    assert not result.certificate.reached
+    if result.strategy != "MMPS":
+        assert "evaluations would do for the smallest ensemble" in result.certificate.missing
+
+
+def test_a_budget_of_less_than_the_least_takes_that():
+    """Four particles of one step, eight chains of one move: and no more."""
+    small = Amount(evaluations=1.0)
+    for candidate, operator, count in (
+        (Candidate(strategy=SMC(), why="", islands=8, particles=32), BENDING, (2, 2)),
+        (Candidate(strategy=NoiseMCMC(chains=24, islands=4), why=""), BENDING, (1, 8)),
+    ):
+        least = stopped_at_once(candidate, problem(operator), PRIOR, Amount(evaluations=3.0), small)
+        rows = least.particles or least.strategy.chains
+        assert (least.islands, rows) == count
+    guided = Candidate(strategy=MMPS(), why="")
+    assert stopped_at_once(guided, problem(BENDING), PRIOR, small, small) is guided
