@@ -46,7 +46,10 @@ _KEPT_BACK = 0.3  # of a budget, at most: for guidance
 
 
 def escalate(
-    request: SolveRequest, candidates: Sequence[Candidate], budget: Budget | None
+    request: SolveRequest,
+    candidates: Sequence[Candidate],
+    budget: Budget | None,
+    spending: Spending | None = None,
 ) -> tuple[StrategyOutput, Candidate, Certificate]:
     """Run the strategies in order until every item is certified, or the next one would leave the budget.
 
@@ -57,12 +60,13 @@ def escalate(
 
     Without a budget the default one decides what is begun, and what was begun is finished: the answer then does not
     depend on the speed of the machine unless it takes a second try. With one the ensembles are made as small as it
-    takes to end within it (`pricing`).
+    takes to end within it (`pricing`). ``spending``: what went of it before.
     """
-    run = _Escalation(request=request, spending=Spending(budget=budget or Budget()), strict=budget is not None)
+    spending = spending or Spending(budget=budget or Budget())
+    run = _Escalation(request=request, spending=spending, strict=budget is not None)
     tries = [c for c in candidates if not c.is_fallback]
     fallbacks = [c for c in candidates if c.is_fallback]
-    if run.sizes and not isinstance(tries[0].strategy, Exact):
+    if run.strict and not isinstance(tries[0].strategy, Exact):
         tries, fallbacks = run.fitted(tries, fallbacks)
     for number, candidate in enumerate(tries):
         if not run.tried(candidate, number):
@@ -108,18 +112,16 @@ class _Escalation:
             return "Give a larger budget"
         return "No strategy is left to try: look at result.check(), and at a narrower prior or parameters on one scale"
 
-    @property
-    def sizes(self) -> bool:
-        """Whether ensembles are made to fit: not by the clock where a checkpoint must find the same ones again."""
-        by_clock = math.isfinite(self.spending.budget.limit)
-        return self.strict and (self.request.saved is None or not by_clock)
+    def left(self) -> Amount:
+        """What is left for a decision, the same one when a run goes on from its checkpoint."""
+        return self.request.decisions.amount(self.spending.left)
 
     def fitted(self, tries: list[Candidate], fallbacks: list[Candidate]) -> tuple[list[Candidate], list[Candidate]]:
         """The candidates as small as the budget demands: ensembles, else guidance, else the least of all."""
         problem, prior = self.request.problem, self.request.prior
-        rows, left = self.request.num_samples * self.batch, self.spending.left()
+        rows, left = self.request.num_samples * self.batch, self.left()
         with tally() as calls:
-            row = self.row = price(problem, prior, left)
+            row = self.row = self.request.decisions.amount(lambda: price(problem, prior, left))
         self.spending.evaluations += calls.total()
         if self.request.free and (row * rows).into(left * _SAMPLES) < 1:  # chi^2 takes a row for each
             self.request = replace(self.request, num_samples=FEWEST)
@@ -139,16 +141,16 @@ class _Escalation:
             return [replace(guided, why=why, is_fallback=False)], []
         least = shortest(tries[0])
         self.needs = self.spending.budget.described(row * (expected_rows(least, problem, prior, rows) / _USED))
-        return [stopped_at_once(least, problem, prior, row, self.spending.left())], []
+        return [stopped_at_once(least, problem, prior, row, left)], []
 
     def tried(self, candidate: Candidate, number: int) -> bool:
         """Run one more strategy on what is not certified yet; whether another one may follow."""
         items = torch.arange(self.batch, device="cpu") if self.best is None else (~self.best.passed).nonzero()[:, 0]
         if self.best is not None:
-            expected = self._expected(candidate, len(items) / self.batch)
-            if refusal := self.spending.refusal(expected, short(candidate.strategy)):
-                fits = smaller(candidate, _USED * expected.into(self.spending.left()), self.best.candidate)
-                if not self.sizes or fits is None:
+            expected, left = self._expected(candidate, len(items) / self.batch), self.left()
+            if refusal := self.spending.refusal(expected, short(candidate.strategy), left):
+                fits = smaller(candidate, _USED * expected.into(left), self.best.candidate)
+                if not self.strict or fits is None:
                     self.missing, self.refused = f"{self.missing}; {refusal}", True
                     return False
                 candidate = fits
@@ -191,7 +193,8 @@ class _Escalation:
                     "no wider start here"
                 )
             return
-        if refusal := self.spending.refusal(self._expected(wide, len(items) / self.batch), "a look from a wider start"):
+        expected, left = self._expected(wide, len(items) / self.batch), self.left()
+        if refusal := self.spending.refusal(expected, "a look from a wider start", left):
             self.looked = f"a mode that none of them met is not seen, and none was looked for: {refusal}"
             return
         look = fewer(wide)
@@ -246,11 +249,14 @@ class _Escalation:
             return self.spending.over(calls, lost=True, ahead=ahead) and power() < _LOST
 
         own = here.on(items)
-        if self.sizes and not candidate.tested and isinstance(candidate.strategy, MMPS):
+        if self.strict and not candidate.tested and isinstance(candidate.strategy, MMPS):
             candidate, tried = self._timed(candidate, own, number)
         else:
             tried = None
+        began = self.spending.elapsed
         found = tried or own.run(candidate, number, over if self.strict else never)
+        if own.saved is not None and tried is None:
+            self.spending.earlier += max(0.0, found.seconds - (self.spending.elapsed - began))
         self.spending.evaluations += found.evaluations
         took = Amount(seconds=found.seconds, evaluations=found.evaluations) * (self.batch / len(items))
         self.taken.setdefault(_kind(candidate.strategy), (took, candidate.cost))
@@ -266,13 +272,20 @@ class _Escalation:
         strategy = candidate.strategy
         assert isinstance(strategy, MMPS)
         few = replace(candidate, strategy=replace(strategy, num_steps=min(strategy.num_steps, TRIAL_STEPS)))
-        found = replace(request, saved=None).run(few, number)
-        took = Amount(seconds=found.seconds, evaluations=found.evaluations)
-        self.spending.evaluations += found.evaluations
-        steps = int(TRIAL_STEPS * (took.into(self.spending.left() * _USED)))
+        trials = list[StrategyOutput]()
+
+        def trial() -> Amount:
+            trials.append(found := replace(request, saved=None).run(few, number))
+            self.spending.evaluations += found.evaluations
+            return Amount(seconds=found.seconds, evaluations=found.evaluations)
+
+        took = request.decisions.amount(trial)
+        steps = int(TRIAL_STEPS * (took.into(self.left() * _USED)))
         if min(steps, strategy.num_steps) < 2 * TRIAL_STEPS:
-            self.spending.evaluations -= found.evaluations  # counted with the answer
-            return few, found
+            if not trials:
+                trial()
+            self.spending.evaluations -= trials[0].evaluations  # counted with the answer
+            return few, trials[0]
         return replace(candidate, strategy=replace(strategy, num_steps=min(steps, strategy.num_steps))), None
 
     def _expected(self, candidate: Candidate, share: float) -> Amount:
@@ -282,7 +295,7 @@ class _Escalation:
         if not self.taken:
             return Amount()
         took, cost = self.taken.get(kind) or (alike or [(v, candidate.cost) for v, _ in self.taken.values()])[-1]
-        return took * (share * candidate.cost / cost)
+        return self.request.decisions.amount(lambda: took * (share * candidate.cost / cost))
 
     def _attempt(self, candidate: Candidate, found: StrategyOutput, passed: Tensor, text: str) -> None:
         self.attempts.append(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import prod
 from typing import final
 
@@ -25,6 +25,7 @@ from invsolve.priors.capabilities import HasDensity, HasTransport
 from invsolve.problem import Problem
 from invsolve.progress import Progress
 from invsolve.results.strategy_output import StrategyOutput
+from invsolve.solving.decisions import Decisions
 from invsolve.solving.loop import ChunkedRun, DrawFactory, Over, never
 from invsolve.solving.particle_evidence import particle_evidence
 from invsolve.solving.rows import TILE
@@ -56,6 +57,7 @@ class SolveRequest:
     reproducible: bool
     saved: Checkpoint | None
     progress: Progress
+    decisions: Decisions = field(default_factory=Decisions)  # what sizes were decided by
     free: bool = False  # the caller did not say how many samples
     weighted: bool = True  # samples of a strategy that weighs keep their weights, and are no draws
 
@@ -166,6 +168,7 @@ class SolveRequest:
             identity=self._identity(candidate, chunk),
             progress=self.progress,
             over=over,
+            decisions=self.decisions.known,
         ).run()
 
     def _identity(self, candidate: Candidate, chunk: int) -> dict[str, str]:

@@ -8,11 +8,21 @@ import pytest
 import torch
 
 import invsolve as iv
+from invsolve.core.checkpoint import load_state, save_state
 from invsolve.core.counting import tally
 from invsolve.operators import BlackBox, Operator
 from invsolve.results.warnings import shortfalls
+from invsolve.solving import escalation
 from invsolve.solving import spending as spendings
-from invsolve.solving.pricing import affords_quadrature, expected_rows, fitted, price, shortest, smaller, stopped_at_once
+from invsolve.solving.pricing import (
+    affords_quadrature,
+    expected_rows,
+    fitted,
+    price,
+    shortest,
+    smaller,
+    stopped_at_once,
+)
 from invsolve.solving.spending import Amount, Budget, Spending
 from invsolve.strategies import MMPS, SMC, NoiseMCMC
 from invsolve.strategies.choice.candidates import Candidate
@@ -195,15 +205,50 @@ def test_quadrature_of_a_slow_simulator_is_not_begun():
     assert affords_quadrature(problem(Slow()), PRIOR, Amount(seconds=0.1))  # which takes none: its entries mix
 
 
-def test_a_checkpoint_is_found_again_beside_a_budget_of_seconds(tmp_path):
-    """Sizes by the clock would be others in the next process, and the file that of another run."""
-    A = iv.operators.from_callable(lambda x: x + 0.1 * x**3 + 1e-6 * x.roll(1, -1), (N,), (N,))
-    options = {"noise": 0.3, "num_samples": 4, "budget": 0.3, "checkpoint": tmp_path / "c"}
-    first, again = (iv.solve(A, torch.zeros(N, dtype=D), PRIOR, **options) for _ in range(2))
-    assert torch.equal(first.samples, again.samples)
-    assert first.certificate.attempts[0].strategy.startswith(
-        "NoiseMCMC(chains=4096,"
-    )  # the usual ones, that stop when it ends
+class Interrupted(Slow):
+    """Without the sleep; interrupted in so many calls from now."""
+
+    def __init__(self, at):
+        self.left = [at]
+
+    def _apply(self, x):
+        self.left[0] -= 1
+        if self.left[0] == 0:
+            raise KeyboardInterrupt
+        return x + 0.1 * x**3 + 1e-6 * x.roll(1, -1)
+
+
+def test_a_checkpoint_is_found_again_beside_a_budget_of_seconds(tmp_path, monkeypatch):
+    """What the clock decided is kept with it: on a machine a hundred times as slow the run goes on with its sizes."""
+
+    def go(name, seconds):
+        monkeypatch.setattr(escalation, "price", lambda *arguments: Amount(seconds=seconds, evaluations=1.0))
+        saved = iv.Checkpoint(tmp_path / name, every_steps=1)
+        return iv.solve(A, torch.zeros(N, dtype=D), PRIOR, noise=0.3, num_samples=4, budget=30.0, checkpoint=saved)
+
+    A = Interrupted(40)
+    with pytest.raises(KeyboardInterrupt):
+        go("c", 3e-4)
+    again, whole = go("c", 1e-2), go("other", 3e-4)
+    size = again.certificate.attempts[0].strategy
+    assert size == whole.certificate.attempts[0].strategy and "NoiseMCMC(chains=80," in size
+    assert torch.equal(again.samples, whole.samples)
+    assert "NoiseMCMC(chains=24," in go("slow", 1e-2).certificate.attempts[0].strategy
+
+
+def test_the_seconds_of_an_earlier_process_are_spent(tmp_path):
+    """A file of a run that has used up the budget: it ends at the next step, and its seconds are those of both."""
+    A, file = Interrupted(40), tmp_path / "c"
+    saved = iv.Checkpoint(file, every_steps=1)
+    options = {"noise": 0.3, "num_samples": 4, "budget": 100.0, "checkpoint": saved}
+    with pytest.raises(KeyboardInterrupt):
+        iv.solve(A, torch.zeros(N, dtype=D), PRIOR, **options)
+    tensors, meta = load_state(file)
+    assert meta["mid"] and len(meta["decisions"]) > 1 and load_state(file, meta_only=True) == ({}, meta)
+    save_state(file, tensors, meta | {"seconds": 101.0})
+    result = iv.solve(A, torch.zeros(N, dtype=D), PRIOR, **options)
+    assert "stopped when the budget was spent" in result.certificate.missing and result.seconds > 101
+    assert len(result.certificate.attempts) == 1 and float(result.info["moves"].max()) == meta["step"] + 1
 
 
 def test_what_only_one_of_two_strategies_says_is_no_shortfall():

@@ -13,6 +13,7 @@ from invsolve.operators import BlackBox
 from invsolve.results import certificate as certificates
 from invsolve.results.strategy_output import StrategyOutput
 from invsolve.solving import escalation
+from invsolve.solving.decisions import Decisions
 from invsolve.solving.escalation import escalate
 from invsolve.solving.request import pooled
 from invsolve.strategies.choice.candidates import Candidate, candidates
@@ -268,6 +269,7 @@ class Scripted:
         self.errors, self.powers, self.ran = list(errors), powers, []
         self.problem, self.prior = iv.Problem(LINEAR, torch.zeros(1, N, dtype=D), noise=0.1), prior()
         self.num_samples, self.saved, self.free = 2, None, False
+        self.decisions = Decisions()
 
     def on(self, items):
         return self
