@@ -193,7 +193,7 @@ class NoiseMCMC(Strategy[NoiseMCMCState, BoundChains]):
             log_likelihood=zeros[:, None].repeat(1, chains),
             grad=torch.zeros_like(u),
             beta=zeros,
-            slack=torch.full_like(zeros, 0.0 if bound.walls is None else math.inf),
+            slack=bound.slack,
             log_evidence=zeros[:, None].repeat(1, self.islands),
             mark=zeros[:, None].repeat(1, 2),
             lag=zeros,
@@ -213,7 +213,7 @@ class NoiseMCMC(Strategy[NoiseMCMCState, BoundChains]):
             square=sums.clone(),
         )
         for group in self._groups(torch.arange(items, device=like.device), n):
-            target = self._target(run, group)
+            target = self._target(run, group, state.slack[group])
             if self._kernel(run.problem) == "pcn":
                 value, grad = target.log_likelihood(u[group]), state.grad[group]
             else:
@@ -275,13 +275,14 @@ class NoiseMCMC(Strategy[NoiseMCMCState, BoundChains]):
             part = only(turning, new, part)
         uniform = torch.special.ndtr(normal(2, (self.islands,)).double())
         out = event & (part.slack > 0)
-        if run.bound.walls is not None and bool(out.any()):
-            heights = run.bound.walls.take(group).heights(part.u)
+        if bool(out.any()):
+            heights = self._target(run, group).heights(part.u)
             part = only(out, closed_in(part, heights, uniform, self.keep, scores=scores), part)
         hot = event & ~out & (part.beta < 1)
         blind = hot & (part.moves > 0) & (part.beta == 0)
         if bool(blind.any()):  # walls came first, and the likelihood begins to count
-            value, grad = self._target(run, group).pullback(part.u)
+            seen = self._target(run, group)
+            value, grad = seen.pullback(part.u) if scores else (seen.log_likelihood(part.u), part.grad)
             part = only(blind, replace(part, log_likelihood=value, grad=grad), part)
         if bool(hot.any()):
             part = only(hot, tempered(part, uniform, self.keep, scores=scores), part)
@@ -356,6 +357,7 @@ class NoiseMCMC(Strategy[NoiseMCMCState, BoundChains]):
     ) -> Target:
         problem, bound = run.problem.take(group.repeat_interleave(self.chains)), run.bound
         walls = None if bound.walls is None else bound.walls.take(group)
+        limits = None if bound.limits is None else bound.limits.take(group)
         return Target(
             problem=problem,
             noise_map=bound.map,
@@ -363,6 +365,7 @@ class NoiseMCMC(Strategy[NoiseMCMCState, BoundChains]):
             chains=self.chains,
             spread=self.spread,
             walls=walls if walls is None or slack is None else walls.moved(slack),
+            limits=limits if limits is None or slack is None else limits.moved(slack),
             blind=blind,
         )
 
