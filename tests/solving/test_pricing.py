@@ -231,7 +231,7 @@ def test_a_checkpoint_is_found_again_beside_a_budget_of_seconds(tmp_path, monkey
         go("c", 3e-4)
     again, whole = go("c", 1e-2), go("other", 3e-4)
     size = again.certificate.attempts[0].strategy
-    assert size == whole.certificate.attempts[0].strategy and "NoiseMCMC(chains=80," in size
+    assert size == whole.certificate.attempts[0].strategy and "NoiseMCMC(chains=64," in size
     assert torch.equal(again.samples, whole.samples)
     assert "NoiseMCMC(chains=24," in go("slow", 1e-2).certificate.attempts[0].strategy
 
