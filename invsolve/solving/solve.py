@@ -250,8 +250,8 @@ def solve(
         else:
             output = request.run(candidate)
     else:
-        spending = Spending(budget=limit or Budget())
-        closed = limit is None or request.decisions.truth(lambda: affords_quadrature(problem, prior, spending.left()))
+        spent = Spending(budget=limit or Budget())
+        closed = limit is None or request.decisions.truth(lambda: affords_quadrature(problem, prior, spent.left()))
 
         def in_order(quadrature: bool) -> list[Candidate]:
             number = num_samples or FEWEST
@@ -264,19 +264,19 @@ def solve(
         with tally() as calls:
 
             def over() -> bool:
-                return limit is not None and others() and spending.used(running(calls), QUADRATURE)
+                return limit is not None and others() and spent.used(running(calls), QUADRATURE)
 
             try:
                 request = request.sized(num_samples, tries := in_order(closed))
                 with ended_by(over):
-                    output, candidate, certificate = escalate(request, tries, limit, spending)
+                    output, candidate, certificate = escalate(request, tries, limit, spent)
             except (OperatorError, OutOfTime):  # entries meet where the posterior lies, and only there
                 if not others():
                     raise
-                spending.evaluations = calls.total()
+                spent.evaluations = calls.total()
                 request.decisions.known[:1] = [False] * (limit is not None)  # that quadrature ends in time
                 request = request.sized(num_samples, tries := in_order(False))
-                output, candidate, certificate = escalate(request, tries, limit, spending)
+                output, candidate, certificate = escalate(request, tries, limit, spent)
     request = replace(request, num_samples=len(output.samples) // len(problem.data))  # fewer, where nobody asked
     if candidate.strategy.couples != "nothing":
         chunk = None  # rows that see each other run together, whatever the chunk is for others

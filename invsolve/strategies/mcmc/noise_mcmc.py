@@ -102,7 +102,8 @@ class NoiseMCMC(Strategy[NoiseMCMCState, BoundChains]):
 
     Where measurements below a limit are impossible (expected counts below 0), with a Gaussian prior and a linear
     operator, trajectories bounce from these walls, which move in from outside of all chains before the likelihood
-    counts. Where u and -u are equally likely (magnitudes of signals of either sign) chains change their sign at random.
+    counts. With other priors and operators trajectories that find themselves behind a wall are reflected, and moves
+    without gradients that end there are refused. Where u and -u are equally likely (magnitudes of signals of either sign) chains change their sign at random.
 
     Samples of an item depend on each other, not on other items. An item whose likelihood is zero wherever its chains
     went fails: its samples are NaN.
@@ -112,7 +113,8 @@ class NoiseMCMC(Strategy[NoiseMCMCState, BoundChains]):
     Cotter et al. 2013, MCMC Methods for Functions, arXiv 1202.0709, doi 10.1214/13-STS421; Neal 2011, MCMC Using
     Hamiltonian Dynamics, arXiv 1206.1901; Del Moral, Doucet & Jasra 2006, Sequential Monte Carlo Samplers, J. R. Stat.
     Soc. B 68, 411-436, doi 10.1111/j.1467-9868.2006.00553.x; Margossian et al. 2022, Nested R-hat, arXiv 2110.13017;
-    Mohasel Afshar & Domke 2015, Reflection, Refraction, and Hamiltonian Monte Carlo, NeurIPS 28 (bounces).
+    Mohasel Afshar & Domke 2015, Reflection, Refraction, and Hamiltonian Monte Carlo, NeurIPS 28 (bounces); Betancourt
+    2011, Nested Sampling with Constrained Hamiltonian Monte Carlo, AIP Conf. Proc. 1305, 165-172 (reflections).
     """
 
     couples = "samples"
