@@ -20,7 +20,7 @@ from invsolve.core.random import Draws
 from invsolve.problem import Problem
 from invsolve.strategies.mcmc.noise_map import NoiseMap
 
-_LOOKS = 32  # prior draws that tell the size of measurements, and whether any is impossible
+_LOOKS = 16  # prior draws that tell the size of measurements, and whether any is impossible
 
 
 @final
