@@ -26,7 +26,7 @@ from invsolve.strategies.mcmc.moves import Kernel, moved
 from invsolve.strategies.mcmc.recording import lengthened, recorded, share, summary
 from invsolve.strategies.mcmc.reflection import flipped
 from invsolve.strategies.mcmc.state import NoiseMCMCState, only
-from invsolve.strategies.mcmc.tempering import closed_in, late, measured, tempered
+from invsolve.strategies.mcmc.tempering import IN_PLACE, closed_in, late, measured, tempered
 
 _LEAST = {"islands": 2, "chains": 4, "rounds": 4, "patience": 1, "evaluations": 2, "num_steps": 1}
 _SETTLE = 3  # rounds at temperature 1 in which metric and step size still adapt
@@ -276,7 +276,7 @@ class NoiseMCMC(Strategy[NoiseMCMCState, BoundChains]):
             new = replace(part, u=turned.u, log_likelihood=turned.log_likelihood, grad=turned.grad)
             part = only(turning, new, part)
         uniform = torch.special.ndtr(normal(2, (self.islands,)).double())
-        out = event & (part.slack > 0)
+        out = event & (part.slack > IN_PLACE)
         if bool(out.any()):
             heights = self._target(run, group).heights(part.u)
             part = only(out, closed_in(part, heights, uniform, self.keep, scores=scores), part)
@@ -287,6 +287,7 @@ class NoiseMCMC(Strategy[NoiseMCMCState, BoundChains]):
             value, grad = seen.pullback(part.u) if scores else (seen.log_likelihood(part.u), part.grad)
             part = only(blind, replace(part, log_likelihood=value, grad=grad), part)
         if bool(hot.any()):
+            part = replace(part, slack=torch.where(hot, 0.0, part.slack))
             part = only(hot, tempered(part, uniform, self.keep, scores=scores), part)
         settling = event & ~out & ~hot & (part.done < 0)
         if bool(settling.any()):
