@@ -69,7 +69,8 @@ def hashes(
     found, possible, count = data, torch.zeros_like(data), len(data)
     own = torch.arange(count, device=data.device)
     step = max(1, _AT_ONCE // count)
-    tried = torch.linspace(0, len(points) - 1, min(_TRIED, len(points)), device=data.device).long()
+    few = min(_TRIED, len(points))
+    tried = torch.arange(few, device=data.device) * (len(points) - 1) // max(1, few - 1)
     for chosen in (points[tried], points):
         for z in torch.split(chosen, step):
             rows = z[:, None].expand(len(z), count).contiguous()

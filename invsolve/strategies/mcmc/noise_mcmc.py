@@ -103,7 +103,8 @@ class NoiseMCMC(Strategy[NoiseMCMCState, BoundChains]):
     Where measurements below a limit are impossible (expected counts below 0), with a Gaussian prior and a linear
     operator, trajectories bounce from these walls, which move in from outside of all chains before the likelihood
     counts. With other priors and operators trajectories that find themselves behind a wall are reflected, and moves
-    without gradients that end there are refused. Where u and -u are equally likely (magnitudes of signals of either sign) chains change their sign at random.
+    without gradients that end there are refused. Where u and -u are equally likely (magnitudes of signals of either
+    sign) chains change their sign at random.
 
     Samples of an item depend on each other, not on other items. An item whose likelihood is zero wherever its chains
     went fails: its samples are NaN.
