@@ -103,8 +103,8 @@ def save_state(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], meta
     atomic_write(path, lambda file: file.write(save(plain, metadata=header)), owner="checkpoint")
 
 
-def load_state(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors (on the CPU) and meta of a file of `save_state`.
+def load_state(path: str | os.PathLike[str], *, meta_only: bool = False) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors (on the CPU; none where they are not wanted) and meta of a file of `save_state`.
 
     Raises FileError, which says what is wrong, for any other file, and for one of an earlier format.
     """
@@ -129,11 +129,11 @@ def load_state(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[st
                     f"invsolve (format {header.get('format')!r}, expected {_FORMAT!r})."
                 )
             # Copies: the tensors of an open file are views of a mapping that would fault if the file shrank.
-            tensors = {key: file.get_tensor(key).clone() for key in file.keys()}
+            tensors = {} if meta_only else {key: file.get_tensor(key).clone() for key in file.keys()}
         meta, complex_names = json.loads(header["meta"]), json.loads(header["complex"])
         if not isinstance(meta, dict):
             raise ValueError("its meta is not a mapping")
-        for key, dtype in complex_names.items():
+        for key, dtype in ({} if meta_only else complex_names).items():
             tensors[key] = torch.view_as_complex(tensors[key]).to(_COMPLEX[dtype])
     except FileError:
         raise

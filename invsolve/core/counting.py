@@ -12,13 +12,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-_current: ContextVar[Counter[str] | None] = ContextVar("invsolve_tally", default=None)
+_open: ContextVar[tuple[Counter[str], ...]] = ContextVar("invsolve_tally", default=())  # the innermost last
 
 
 def count(what: str, rows: int) -> None:
     """Add ``rows`` to the running tally, if there is one."""
-    if (counter := _current.get()) is not None:
-        counter[what] += rows
+    if tallies := _open.get():
+        tallies[-1][what] += rows
 
 
 @contextmanager
@@ -31,11 +31,18 @@ def tally() -> Iterator[Counter[str]]:
     4
     """
     counter: Counter[str] = Counter()
-    outer = _current.get()
-    token = _current.set(counter)
+    outer = _open.get()
+    token = _open.set((*outer, counter))
     try:
         yield counter
     finally:
-        _current.reset(token)
-        if outer is not None:
-            outer.update(counter)
+        _open.reset(token)
+        if outer:
+            outer[-1].update(counter)
+
+
+def running(counter: Counter[str]) -> int:
+    """All calls since a tally that is still open began, those of nested ones that are open among them."""
+    tallies = _open.get()
+    first = next(k for k, other in enumerate(tallies) if other is counter)
+    return sum(other.total() for other in tallies[first:])

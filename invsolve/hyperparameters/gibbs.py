@@ -17,8 +17,8 @@ smallest posterior std): the data cannot tell the two apart.
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Sequence
+from math import prod
 from typing import Any
 
 import torch
@@ -34,7 +34,8 @@ from invsolve.hyperparameters.request import HyperparameterDraws, Hyperparameter
 from invsolve.hyperparameters.unknowns import NOISE
 from invsolve.hyperparameters.verdict import of_chains
 from invsolve.noise import Gaussian
-from invsolve.priors.capabilities import HasDensity
+from invsolve.operators.base import BlackBox
+from invsolve.priors.capabilities import HasDensity, Learned
 from invsolve.progress import Progress, metered
 from invsolve.results.result import Result
 from invsolve.strategies.noise_levels import noise_levels
@@ -50,6 +51,9 @@ _NUGGET = 2.0  # of the lowest noise level of the walk
 _FEWEST = 10  # sweeps after which chains are looked at for the first time, unless their number was given
 _GROWTH = 1.5  # of their number, until they have mixed
 _MOST = 5_000
+# Without a budget, about a minute's work of one core: an evaluation takes as long as _EACH numbers and its own, and of
+# networks and simulators so many times as long.
+_MOST_WORK, _EACH, _SLOW = 1.5e9, 512, 100.0
 
 
 def draw_by_gibbs(request: HyperparameterRequest, progress: Progress) -> HyperparameterDraws:
@@ -63,7 +67,7 @@ def draw_by_gibbs(request: HyperparameterRequest, progress: Progress) -> Hyperpa
         z[:, column] = 1 + z[:, column].abs()
     nugget = _nugget(request) if unknowns.columns("prior") else None
     trace = list[Tensor]()
-    sweeps, started = request.hierarchy.num_sweeps or _FEWEST, time.perf_counter()
+    sweeps = request.hierarchy.num_sweeps or _FEWEST
     with metered(progress, (sweeps + 1) * request.rows) as step:
 
         def report(sweep: int, rows: int) -> None:  # the last step is told when no more sweeps are needed
@@ -75,7 +79,7 @@ def draw_by_gibbs(request: HyperparameterRequest, progress: Progress) -> Hyperpa
             z = _scalars(request, z, x, nugget, draws, len(trace) + 1, lambda: report(len(trace) + 1, 0))
             x, chi2, result = _signals(request, z, (x, result), len(trace) + 1, report)
             trace.append(z)
-            if len(trace) == sweeps and request.hierarchy.num_sweeps is None and _goes_on(request, trace, started):
+            if len(trace) == sweeps and request.hierarchy.num_sweeps is None and _goes_on(request, trace):
                 sweeps = math.ceil(_GROWTH * sweeps)
         step((len(trace) + 1) * request.rows, (len(trace) + 1) * request.rows)
     slow = memory(unknowns.names, trace)
@@ -96,11 +100,22 @@ def draw_by_gibbs(request: HyperparameterRequest, progress: Progress) -> Hyperpa
     )
 
 
-def _goes_on(request: HyperparameterRequest, trace: list[Tensor], started: float) -> bool:
-    """Whether sweeps that nobody counted go on: until the chains have mixed, while there is time."""
+def _goes_on(request: HyperparameterRequest, trace: list[Tensor]) -> bool:
+    """Whether sweeps that nobody counted go on: until the chains have mixed, within the budget.
+
+    Without one the work is counted, and no clock is looked at: the answer does not depend on the speed of the machine.
+    """
     if mixed(trace, request.batch, request.unknowns.names) or len(trace) >= _MOST:
         return False
-    return request.limited or _GROWTH * (time.perf_counter() - started) <= request.usual
+    return request.limited or _GROWTH * _work(request) <= _MOST_WORK
+
+
+def _work(request: HyperparameterRequest) -> float:
+    """What was evaluated so far, in numbers that went through operator or denoiser."""
+    problem, prior = request.unknowns.at(request.unknowns.medians)
+    size = max(prod(problem.shape), prod(problem.operator.out_shape))
+    slow = isinstance(prior, Learned) or isinstance(problem.operator, BlackBox)
+    return request.calls() * (size + _EACH) * (_SLOW if slow else 1.0)
 
 
 def _refuse(request: HyperparameterRequest) -> None:

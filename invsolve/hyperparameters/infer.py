@@ -38,7 +38,7 @@ def infer(request: HyperparameterRequest, progress: Progress) -> Result:
     unknowns = request.unknowns
     with torch.no_grad(), tally() as calls:
         limit = request.over_after
-        request = replace(request, over=lambda: limit(calls.total()))
+        request = replace(request, over=lambda: limit(calls.total()), calls=calls.total)
         lacking = _no_lattice(request)
         if request.hierarchy.method == "lattice" and lacking:
             repair = "Leave `method` of iv.Hierarchy out: scalars are then drawn in turns."

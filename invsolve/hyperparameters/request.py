@@ -58,8 +58,9 @@ class Hierarchy:
         may have narrow peaks, as of a frequency or a shift.
     num_sweeps : int, optional
         Of Gibbs: how often the scalars of a chain are drawn; the signal is drawn once more than that. Unless given, ten
-        and half as many again until split R-hat over the chains is at most 1.05, within the budget; without one, as
-        long as the next ones are expected to end within a minute. ``result.certificate`` says what R-hat was reached.
+        and half as many again until split R-hat over the chains is at most 1.05, within the budget; without one, up to
+        about a minute's work, counted in evaluations and not by the clock. ``result.certificate`` says what R-hat was
+        reached.
 
     Raises
     ------
@@ -102,7 +103,7 @@ class HyperparameterRequest:
     # Whether so many calls are more than the budget: what was not begun is then left out.
     over_after: Callable[[int], bool] = _never
     over: Callable[[], bool] = lambda: False  # the same of the calls so far
-    usual: float = 60.0  # seconds that sweeps may take for which there is none
+    calls: Callable[[], int] = lambda: 0  # so far, of operator and denoiser
 
     @cached_property
     def closed_form(self) -> ClosedForm:

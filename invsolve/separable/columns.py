@@ -10,12 +10,18 @@ from torch import Tensor
 _AT_ONCE = 2**22  # entries that are evaluated at once
 
 
-def of_columns(f: Callable[[Tensor], Tensor], column: Tensor, z: Tensor, count: int) -> Tensor:
-    """``f`` of ``z`` ``(k, q)``; f takes and gives tables ``(rows, count)``, and row i of z is in ``column[i]``."""
+def ranks(column: Tensor) -> Tensor:
+    """How many places before have the same number, ``(k,)``."""
     order = torch.argsort(column, stable=True)
     ordered = column[order]
     rank = torch.empty_like(column)
     rank[order] = torch.arange(len(order), device=order.device) - torch.searchsorted(ordered, ordered)
+    return rank
+
+
+def of_columns(f: Callable[[Tensor], Tensor], column: Tensor, z: Tensor, count: int) -> Tensor:
+    """``f`` of ``z`` ``(k, q)``; f takes and gives tables ``(rows, count)``, and row i of z is in ``column[i]``."""
+    rank = ranks(column)
     out, width = torch.empty_like(z), z.shape[1]
     step = max(1, _AT_ONCE // (count * width))
     for first in range(0, int(rank.max()) + 1, step):

@@ -19,6 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from invsolve.core.stopping import ask
+
 _NODES = 16
 _RANGE = 6.0  # nats over an interval: its exponential is a polynomial to 1e-10 of its largest value
 _SMOOTH = 1e-10  # nats: the last coefficients of a polynomial that has converged,
@@ -85,6 +87,23 @@ class Densities:
             out[part] = self.centre[place] + self.half[place] * _inverse(density, inside)
         return out
 
+    def node(self, owner: Tensor, uniform: Tensor, shares: Tensor) -> tuple[Tensor, Tensor]:
+        """Some node in the interval of a quantile, and the logarithm of the density there; `shares`, made once."""
+        rule, (first, _, below) = _rule(self.centre.device), self._table
+        z, log = torch.full_like(uniform, math.nan), torch.full_like(uniform, math.nan)
+        part = torch.isfinite(self.log_total)[owner].nonzero()[:, 0]
+        if not len(part):
+            return z, log
+        own = owner[part]
+        level = uniform[part, None] * below[own, -1:]
+        rank = torch.searchsorted(below[own], level, right=True).clamp_max(below.shape[1] - 1)
+        place = first[own] + rank[:, 0]
+        at = (shares[place].cumsum(1) < uniform[part, None] % 1.0 * shares[place].sum(1, keepdim=True)).sum(1)
+        at = at.clamp_max(shares.shape[1] - 1)
+        z[part] = self.centre[place] + self.half[place] * rule.nodes[at]
+        log[part] = self.log[place, at]
+        return z, log
+
     @cached_property
     def _table(self) -> tuple[Tensor, Tensor, Tensor]:
         """Of every density the number of its first interval; the shares of its intervals in order, and their sums."""
@@ -97,7 +116,10 @@ class Densities:
 
 
 def resolve(log_density: LogDensity, count: int, device: torch.device) -> Densities:
-    """``count`` densities, not normalised, that fade away like a standard normal one or sooner, with any modes."""
+    """``count`` densities, not normalised, that fade away like a standard normal one or sooner, with any modes.
+
+    Raises `OutOfTime` where a budget says so.
+    """
     cells = _Cells.first(count, device)
     best = torch.full((count,), -math.inf, dtype=torch.float64, device=device)  # the largest value that was seen
     total, error = best.clone(), best.clone()  # logarithms
@@ -105,6 +127,7 @@ def resolve(log_density: LogDensity, count: int, device: torch.device) -> Densit
     for _ in range(_LEVELS):
         if not len(cells.owner):
             break
+        ask()
         log = log_density(cells.owner, cells.nodes)
         log = torch.where((log > _NEVER) & (log < math.inf), log, -math.inf)  # NaN is never accepted
         mass, bound, rough, wrong, spread = _looked_at(log, cells)
@@ -139,6 +162,11 @@ def resolve(log_density: LogDensity, count: int, device: torch.device) -> Densit
         log_total=total,
         error=(error - total).nan_to_num(nan=0.0).exp(),
     )
+
+
+def first_nodes(device: torch.device) -> Tensor:
+    """Where every density is looked at first, ``(k,)``."""
+    return _Cells.first(1, device).nodes.flatten()
 
 
 @final

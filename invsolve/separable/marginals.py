@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from math import prod
 from typing import Self, final
 
 import torch
@@ -19,7 +20,7 @@ from invsolve.separable.laws import EntryLaw
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
 class EntryMarginals(Marginals):
-    """Entries ``x(z)``, monotone in z, of which `Densities` are known: those of the first item, of the second, ...
+    """Entries ``x(z)``, monotone in z, of which `Densities` are known.
 
     Mean and std are as exact as these; quantiles to about 1e-6 std, as draws are: within an interval the density is a
     polynomial there.
@@ -31,6 +32,7 @@ class EntryMarginals(Marginals):
     law: EntryLaw
     densities: Densities
     owner: Tensor  # (batch * n,): whose density an entry has
+    column: Tensor  # (densities,): an entry of the signal that has it
 
     def quantile(self, level: float) -> Tensor:
         one = torch.ones(1, *self.shape, dtype=torch.float64, device=self.owner.device)
@@ -48,7 +50,7 @@ class EntryMarginals(Marginals):
         def transport(z: Tensor) -> Tensor:
             return law.transport(z.view(-1, *self.shape)).reshape(z.shape)
 
-        x, share = of_columns(transport, own.owner, own.nodes, own.count), own.shares
+        x, share = of_columns(transport, self.column[own.owner], own.nodes, prod(self.shape)), own.shares
         zeros = torch.zeros(own.count, dtype=torch.float64, device=x.device)
         mean = zeros.index_add(0, own.owner, torch.where(share > 0, share * x, 0).sum(1))
         square = (x - mean[own.owner, None]).square()

@@ -12,7 +12,9 @@ from typing import Self, final
 import torch
 from torch import Tensor
 
+from invsolve.core.arrays import to_real
 from invsolve.core.random import DrawLike, Draws
+from invsolve.core.stopping import ask
 from invsolve.errors import OperatorError
 from invsolve.gaussian.evidence import Evidence
 from invsolve.gaussian.marginals import LARGEST as LARGEST_KEPT
@@ -20,7 +22,8 @@ from invsolve.gaussian.marginals import Marginals, Moments
 from invsolve.gaussian.posterior import Posterior
 from invsolve.problem import Problem
 from invsolve.separable.columns import of_columns
-from invsolve.separable.density import Densities, resolve
+from invsolve.separable.density import Densities, first_nodes, resolve
+from invsolve.separable.kinds import Kinds, hashes, mixed
 from invsolve.separable.laws import EntryLaw
 from invsolve.separable.marginals import EntryMarginals
 from invsolve.separable.structure import datum_entries
@@ -62,8 +65,14 @@ class _Part:
     """One law of the mixture, and what the data make of it."""
 
     law: EntryLaw
-    densities: Densities  # of z: of the entries of the first item, of the second, ...
+    densities: Densities  # of z
+    owner: Tensor  # (items, n): whose density an entry has
+    column: Tensor  # (densities,): an entry of the signal that has it
     log_weight: Tensor  # (items,): of the mixture of posteriors, normalised
+
+    def over_entries(self, value: Tensor) -> Tensor:
+        """The sum over entries of a number of every density, ``(items,)``."""
+        return value[self.owner].sum(1)
 
 
 @final
@@ -95,16 +104,15 @@ class SeparablePosterior(Posterior):
         parts, logs, wrong = [], [], []
         for law in laws:
             likelihood = _Likelihood(problem=double, law=law, entry=entry)
-            densities = resolve(likelihood.density, items * n, device)
-            likelihood.check_entrywise(densities)
-            logs.append(law.log_weight + densities.log_total.view(items, n).sum(1) + likelihood.constant)
-            wrong.append(densities.error.view(items, n).sum(1))
-            parts.append(_Part(law=law, densities=densities, log_weight=logs[-1]))
+            part, constant = likelihood.resolved()
+            logs.append(law.log_weight + part.over_entries(part.densities.log_total) + constant)
+            wrong.append(part.over_entries(part.densities.error))
+            parts.append(replace(part, log_weight=logs[-1]))
         log = torch.stack(logs)
         total = torch.logsumexp(log, 0)
         shares = (log - total).nan_to_num(nan=-math.inf)
         rounding = torch.finfo(torch.float64).eps * (
-            n + total.abs() + sum(p.densities.log_total.abs().view(items, n).sum(1) for p in parts)
+            n + total.abs() + sum(p.over_entries(p.densities.log_total.abs()) for p in parts)
         )
         return cls(
             problem=problem,
@@ -115,7 +123,6 @@ class SeparablePosterior(Posterior):
 
     def draw(self, draws: DrawLike) -> Tensor:
         rows, shape = len(self.items), self.problem.shape
-        n = prod(shape)
         uniform = torch.special.ndtr(draws.normal(shape, torch.float64, step=0, index=0)).flatten(1)
         which = torch.zeros(rows, dtype=torch.int64, device=uniform.device)
         if len(self.parts) > 1:
@@ -126,8 +133,7 @@ class SeparablePosterior(Posterior):
         for k, part in enumerate(self.parts):
             own = (which == k).nonzero()[:, 0]
             if len(own):
-                owner = self.items[own, None] * n + torch.arange(n, device=own.device)
-                z = part.densities.draw(owner.flatten(), uniform[own].flatten())
+                z = part.densities.draw(part.owner[self.items[own]].flatten(), uniform[own].flatten())
                 x[own] = part.law.transport(z.view(-1, *shape)).flatten(1)
         return x.to(self.problem.data.dtype).view(rows, *shape)
 
@@ -151,36 +157,39 @@ class SeparablePosterior(Posterior):
         """Quantiles for a single law, whose densities are not too many to keep."""
         if not bool(torch.isfinite(self.known.log[self.items]).all()):  # data that no signal of the prior explains
             return None
-        densities = self.parts[0].densities
-        if len(self.parts) > 1 or densities.log.numel() > LARGEST_KEPT:
+        part = self.parts[0]
+        if len(self.parts) > 1 or part.densities.log.numel() > LARGEST_KEPT:
             return Moments(mean=self.mean, std=self.std)
-        n = prod(self.problem.shape)
         return EntryMarginals(
             mean=self.mean,
             std=self.std,
             shape=self.problem.shape,
-            law=self.parts[0].law,
-            densities=densities,
-            owner=(self.items[:, None] * n + torch.arange(n, device=self.items.device)).flatten(),
+            law=part.law,
+            densities=part.densities,
+            owner=part.owner[self.items].flatten(),
+            column=part.column,
         )
 
     @cached_property
     def _moments(self) -> tuple[Tensor, Tensor]:
         shape, n = self.problem.shape, prod(self.problem.shape)
-        parts = []
+        means, variances, weights = [], [], []
         for part in self.parts:
             own = part.densities
 
             def transport(z: Tensor, law: EntryLaw = part.law) -> Tensor:
                 return law.transport(z.view(-1, *shape)).reshape(z.shape)
 
-            x, share = of_columns(transport, own.owner, own.nodes, own.count), own.shares
-            weight = part.log_weight.exp().repeat_interleave(n)
-            parts.append((own.owner, x, share * weight[own.owner, None]))
-        owner, x, share = (torch.cat(values) for values in zip(*parts, strict=True))
-        zeros = torch.zeros(self.parts[0].densities.count, dtype=torch.float64, device=x.device)
-        mean = zeros.index_add(0, owner, (share * x).sum(1))
-        variance = zeros.index_add(0, owner, (share * (x - mean[owner, None]).square()).sum(1))
+            x, share = of_columns(transport, part.column[own.owner], own.nodes, n), own.shares
+            zeros = torch.zeros(own.count, dtype=torch.float64, device=x.device)
+            each = zeros.index_add(0, own.owner, (share * x).sum(1))
+            around = zeros.index_add(0, own.owner, (share * (x - each[own.owner, None]).square()).sum(1))
+            means.append(each[part.owner])
+            variances.append(around[part.owner])
+            weights.append(part.log_weight.exp()[:, None])
+        mean = torch.stack([w * m for w, m in zip(weights, means, strict=True)]).sum(0)
+        between = [v + (m - mean).square() for m, v in zip(means, variances, strict=True)]
+        variance = torch.stack([w * v for w, v in zip(weights, between, strict=True)]).sum(0)
         mean, std = (v.view(-1, *shape)[self.items].to(self.problem.data.dtype) for v in (mean, variance.sqrt()))
         return mean, std
 
@@ -194,35 +203,88 @@ class _Likelihood:
     law: EntryLaw
     entry: Tensor  # (items, m): which entry moves a datum; n: none
 
+    def resolved(self) -> tuple[_Part, Tensor]:
+        """The densities of all entries, those that are alike once, and what data that nothing moves add, ``(items,)``.
+
+        Raises OperatorError unless the posterior's signals have the same likelihoods in other company.
+        """
+        keys = hashes(self, self._signals, self._data_keys, first_nodes(self.entry.device))
+        one, which = self._distinct(keys)
+        of_item = keys.view(len(self.entry), -1)[one]
+        # Entries stand in for others of their own item only: a solve of an item does not depend on others.
+        number = mixed(torch.arange(len(one), device=keys.device) + 1)[:, None]
+        device, n = keys.device, of_item.shape[1]
+        own = replace(self, problem=self.problem.take(one), entry=self.entry[one])
+        for kinds in (Kinds.of(mixed(of_item + number).flatten()), Kinds.apart(len(one) * n, device)):
+
+            def density(kind: Tensor, z: Tensor, kinds: Kinds = kinds) -> Tensor:
+                return own.density(kinds.places(kind), z)
+
+            densities = resolve(density, kinds.count, device)
+            # Entries that meet after all may have spoilt each other.
+            whole = kinds.count == len(kinds.kind) or bool(torch.isfinite(densities.log_total).all())
+            if whole and own.agrees(densities, kinds.kind):
+                break
+        else:
+            raise OperatorError(
+                f"{type(self.problem.operator).__name__}: it acts on every entry of the signal alone for draws from "
+                "the prior, but not for draws from the posterior. Use strategy=iv.strategies.NoiseMCMC()."
+            )
+        constant = own.constant[which]
+        part = _Part(
+            law=self.law,
+            densities=densities,
+            owner=kinds.kind.view(len(one), n)[which],
+            column=kinds.example % n,
+            log_weight=torch.zeros_like(constant),
+        )
+        return part, constant
+
+    def _distinct(self, keys: Tensor) -> tuple[Tensor, Tensor]:
+        """The items that are no copies of one before, and which of them every item is."""
+        seen: dict[bytes, int] = {}
+        data = self.problem.data.detach().flatten(1).cpu().contiguous()
+        rows = zip(keys.view(len(data), -1).cpu().numpy(), data.numpy(), strict=True)
+        which = [seen.setdefault(key.tobytes() + y.tobytes(), len(seen)) for key, y in rows]
+        one = [which.index(k) for k in range(len(seen))]
+        return torch.tensor(one, device=keys.device), torch.tensor(which, device=keys.device)
+
+    @property
+    def _data_keys(self) -> Tensor:
+        """The data of every entry, ``(items * n,)``: sums over those that it moves."""
+        items, n = len(self.entry), prod(self.problem.shape)
+        bits = mixed(to_real(self.problem.data).double().contiguous().view(torch.int64).view(*self.entry.shape, -1))
+        found = torch.zeros(items, n + 1, dtype=torch.int64, device=bits.device)
+        return found.scatter_add(1, self.entry, mixed(bits.cumsum(2)[..., -1]))[:, :-1].flatten()
+
+    def _signals(self, z: Tensor) -> Tensor:
+        return self.law.transport(z.view(-1, *self.problem.shape)).reshape(z.shape)
+
     @property
     def constant(self) -> Tensor:
         """What data that nothing moves add to the evidence, ``(items,)``."""
         items, n = len(self.entry), prod(self.problem.shape)
         return self._each(torch.zeros(1, items * n, dtype=torch.float64, device=self.entry.device))[0, :, n]
 
-    def density(self, owner: Tensor, z: Tensor) -> Tensor:
-        """For `resolve`: ``owner`` counts the entries of the first item, of the second, ..."""
-        return (
-            of_columns(self, owner, z, self.entry.shape[0] * prod(self.problem.shape)) - z.square() / 2 - _LOG_SQRT_2PI
-        )
+    def density(self, entry: Tensor, z: Tensor) -> Tensor:
+        """Of entries ``(k,)``, counted through the items, at ``z`` ``(k, nodes)``."""
+        count = self.entry.shape[0] * prod(self.problem.shape)
+        return of_columns(self, entry, z, count) - z.square() / 2 - _LOG_SQRT_2PI
 
     def __call__(self, z: Tensor) -> Tensor:
         """Log likelihoods of ``z`` ``(k, items * n)``, entry by entry."""
         return self._each(z)[..., :-1].reshape(z.shape)
 
-    def check_entrywise(self, densities: Densities) -> None:
-        """Raise unless draws from the posterior have the same likelihoods in other company."""
-        owner = torch.arange(densities.count, device=self.entry.device)
-        turn = torch.arange(_COMPANY, device=owner.device)[:, None]
-        levels = ((turn.double() + 0.5) / _COMPANY + _GOLDEN * owner) % 1.0
-        z = torch.stack([densities.draw(owner, u) for u in levels])
-        other = (turn + owner) % _COMPANY
-        a, b = self(z).gather(0, other), self(z.gather(0, other))
-        if bool(((a - b).abs() > _FORGIVEN * (1 + a.abs())).any()):
-            raise OperatorError(
-                f"{type(self.problem.operator).__name__}: it acts on every entry of the signal alone for draws from "
-                "the prior, but not for draws from the posterior. Use strategy=iv.strategies.NoiseMCMC()."
-            )
+    def agrees(self, densities: Densities, owner: Tensor) -> bool:
+        """Whether all entries have these densities where the posterior is, and in the company of its signals."""
+        shares, entry = densities.shares, torch.arange(len(owner), device=owner.device)
+        for turn in range(_COMPANY):
+            ask()
+            z, log = densities.node(owner, ((turn + 0.5) / _COMPANY + _GOLDEN * entry.double()) % 1.0, shares)
+            here = self(z[None])[0] - z.square() / 2 - _LOG_SQRT_2PI
+            if bool(((here - log).abs() > _FORGIVEN * (1 + log.abs())).any()):
+                return False
+        return True
 
     def _each(self, z: Tensor) -> Tensor:
         """``(k, items, n + 1)``: the last sums data that no entry moves."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, final
@@ -10,6 +9,7 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
+from invsolve.core.counting import tally
 from invsolve.core.random import DrawLike, Draws
 from invsolve.results.certificate import Attempt, Certificate
 from invsolve.results.strategy_output import StrategyOutput
@@ -25,6 +25,7 @@ from invsolve.solving.pricing import (
     rows_at_the_end,
     shortest,
     smaller,
+    stopped_at_once,
 )
 from invsolve.solving.request import SolveRequest
 from invsolve.solving.search import SHARE_OF_BUDGET, affordable
@@ -47,7 +48,10 @@ _KEPT_BACK = 0.3  # of a budget, at most: for guidance
 
 
 def escalate(
-    request: SolveRequest, candidates: Sequence[Candidate], budget: Budget | None
+    request: SolveRequest,
+    candidates: Sequence[Candidate],
+    budget: Budget | None,
+    spending: Spending | None = None,
 ) -> tuple[StrategyOutput, Candidate, Certificate]:
     """Run the strategies in order until every item is certified, or the next one would leave the budget.
 
@@ -59,13 +63,13 @@ def escalate(
 
     Without a budget the default one decides what is begun, and what was begun is finished: the answer then does not
     depend on the speed of the machine unless it takes a second try. With one the ensembles are made as small as it
-    takes to end within it (`pricing`).
+    takes to end within it (`pricing`). ``spending``: what went of it before.
     """
-    spending = Spending(budget=budget or Budget())
+    spending = spending or Spending(budget=budget or Budget())
     run = _Escalation(request=request, spending=spending, strict=budget is not None, unmet=UnmetModes(request=request))
     tries = [c for c in candidates if not c.is_fallback]
     fallbacks = [c for c in candidates if c.is_fallback]
-    if run.sizes and not isinstance(tries[0].strategy, Exact):
+    if run.strict and not isinstance(tries[0].strategy, Exact):
         tries, fallbacks = run.fitted(tries, fallbacks)
     for number, candidate in enumerate(tries):
         if not run.tried(candidate, number):
@@ -112,21 +116,21 @@ class _Escalation:
             return "Give a larger budget"
         return "No strategy is left to try: look at result.check(), and at a narrower prior or parameters on one scale"
 
-    @property
-    def sizes(self) -> bool:
-        """Whether ensembles are made to fit: not by the clock where a checkpoint must find the same ones again."""
-        by_clock = math.isfinite(self.spending.budget.limit)
-        return self.strict and (self.request.saved is None or not by_clock)
+    def left(self) -> Amount:
+        """What is left for a decision, the same one when a run goes on from its checkpoint."""
+        return self.request.decisions.amount(self.spending.left)
 
     def fitted(self, tries: list[Candidate], fallbacks: list[Candidate]) -> tuple[list[Candidate], list[Candidate]]:
         """The candidates as small as the budget demands: ensembles, else guidance, else the least of all."""
         problem, prior = self.request.problem, self.request.prior
-        rows, left = self.request.num_samples * self.batch, self.spending.left()
-        row = self.row = price(problem, prior, left)
+        rows, left = self.request.num_samples * self.batch, self.left()
+        with tally() as calls:
+            row = self.row = self.request.decisions.amount(lambda: price(problem, prior, left))
+        self.spending.evaluations += calls.total()
         if self.request.free:  # chi^2 takes a row for each
             sizes = [n for n in (self.request.num_samples, MANY) if n <= self.request.num_samples]
-            affordable = (n for n in sizes if (row * (n * self.batch)).into(left * _SAMPLES) >= 1)
-            number = next(affordable, FEWEST)
+            within = (n for n in sizes if (row * (n * self.batch)).into(left * _SAMPLES) >= 1)
+            number = next(within, FEWEST)
             self.request = replace(self.request, num_samples=number)
             rows = number * self.batch
 
@@ -146,7 +150,7 @@ class _Escalation:
         least = shortest(tries[0])
         self._pick_no_more(least)
         self.needs = self.spending.budget.described(row * (expected_rows(least, problem, prior, rows) / _USED))
-        return [least], []
+        return [stopped_at_once(least, problem, prior, row, left)], []
 
     def _pick_no_more(self, candidate: Candidate) -> None:
         """Samples that nobody asked for are no more than an ensemble has."""
@@ -158,10 +162,10 @@ class _Escalation:
         """Run one more strategy on what is not certified yet; whether another one may follow."""
         items = torch.arange(self.batch, device="cpu") if self.best is None else (~self.best.passed).nonzero()[:, 0]
         if self.best is not None:
-            expected = self._expected(candidate, len(items) / self.batch)
-            if refusal := self.spending.refusal(expected, short(candidate.strategy)):
-                fits = smaller(candidate, _USED * expected.into(self.spending.left()), self.best.candidate)
-                if not self.sizes or fits is None:
+            expected, left = self._expected(candidate, len(items) / self.batch), self.left()
+            if refusal := self.spending.refusal(expected, short(candidate.strategy), left):
+                fits = smaller(candidate, _USED * expected.into(left), self.best.candidate)
+                if not self.strict or fits is None:
                     self.missing, self.refused = f"{self.missing}; {refusal}", True
                     return False
                 candidate = fits
@@ -201,7 +205,8 @@ class _Escalation:
             if isinstance(candidate.strategy, NoiseMCMC) and candidate.strategy.spread != 1:
                 self.looked = self.looked or "they had a wider start, which meets modes in the tails of the prior"
             return
-        if refusal := self.spending.refusal(self._expected(wide, len(items) / self.batch), "a look from a wider start"):
+        expected, left = self._expected(wide, len(items) / self.batch), self.left()
+        if refusal := self.spending.refusal(expected, "a look from a wider start", left):
             self.looked = refusal
             return
         look = fewer(wide)
@@ -236,8 +241,8 @@ class _Escalation:
         evaluations = affordable(candidate, self.request.problem, self.request.prior)
         rate = self.row if self.row.evaluations else Amount(seconds=found.seconds, evaluations=found.evaluations)
         rate = rate * (len(rows) / max(1.0, rate.evaluations))  # of an evaluation of every item
-        if self.sizes:
-            have = rate.into(self.spending.left())
+        if self.strict:
+            have = rate.into(self.left())
             evaluations = min(max(evaluations, SHARE_OF_BUDGET * have), _USED * have)
         why = self.unmet.refusal(items[rows], evaluations) or self.spending.refusal(
             rate * evaluations, "a search for modes"
@@ -250,7 +255,7 @@ class _Escalation:
             self.looked = f"{unseen}{before}{why}"
             return
         seconds = SHARE_OF_BUDGET * self.spending.seconds_left
-        judged = self.unmet.judge(found, rows, items[rows], evaluations, long=self.sizes, seconds=seconds)
+        judged = self.unmet.judge(found, rows, items[rows], evaluations, long=self.strict, seconds=seconds)
         self.spending.evaluations += sum(judged.calls.values())
         best = self.best = best.charged(judged.calls, judged.seconds)
         e, cost = judged.effort, f"{judged.seconds:.1f} s, {sum(judged.calls.values()):,} evaluations"
@@ -309,11 +314,14 @@ class _Escalation:
             return self.spending.over(calls, lost=True, ahead=ahead) and power() < _LOST
 
         own = here.on(items)
-        if self.sizes and not candidate.tested and isinstance(candidate.strategy, MMPS):
+        if self.strict and not candidate.tested and isinstance(candidate.strategy, MMPS):
             candidate, tried = self._timed(candidate, own, number)
         else:
             tried = None
+        began = self.spending.elapsed
         found = tried or own.run(candidate, number, over if self.strict else never)
+        if own.saved is not None and tried is None:
+            self.spending.earlier += max(0.0, found.seconds - (self.spending.elapsed - began))
         self.spending.evaluations += found.evaluations
         took = Amount(seconds=found.seconds, evaluations=found.evaluations) * (self.batch / len(items))
         self.taken.setdefault(_kind(candidate.strategy), (took, candidate.cost))
@@ -329,13 +337,20 @@ class _Escalation:
         strategy = candidate.strategy
         assert isinstance(strategy, MMPS)
         few = replace(candidate, strategy=replace(strategy, num_steps=min(strategy.num_steps, TRIAL_STEPS)))
-        found = replace(request, saved=None).run(few, number)
-        took = Amount(seconds=found.seconds, evaluations=found.evaluations)
-        self.spending.evaluations += found.evaluations
-        steps = int(TRIAL_STEPS * (took.into(self.spending.left() * _USED)))
+        trials = list[StrategyOutput]()
+
+        def trial() -> Amount:
+            trials.append(found := replace(request, saved=None).run(few, number))
+            self.spending.evaluations += found.evaluations
+            return Amount(seconds=found.seconds, evaluations=found.evaluations)
+
+        took = request.decisions.amount(trial)
+        steps = int(TRIAL_STEPS * (took.into(self.left() * _USED)))
         if min(steps, strategy.num_steps) < 2 * TRIAL_STEPS:
-            self.spending.evaluations -= found.evaluations  # counted with the answer
-            return few, found
+            if not trials:
+                trial()
+            self.spending.evaluations -= trials[0].evaluations  # counted with the answer
+            return few, trials[0]
         return replace(candidate, strategy=replace(strategy, num_steps=min(steps, strategy.num_steps))), None
 
     def _expected(self, candidate: Candidate, share: float) -> Amount:
@@ -345,7 +360,7 @@ class _Escalation:
         if not self.taken:
             return Amount()
         took, cost = self.taken.get(kind) or (alike or [(v, candidate.cost) for v, _ in self.taken.values()])[-1]
-        return took * (share * candidate.cost / cost)
+        return self.request.decisions.amount(lambda: took * (share * candidate.cost / cost))
 
     def _attempt(self, candidate: Candidate, found: StrategyOutput, passed: Tensor, text: str, name: str = "") -> None:
         self.attempts.append(

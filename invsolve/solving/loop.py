@@ -108,6 +108,7 @@ class ChunkedRun:
     # every step: True ends the work, where the strategy has an answer by then.
     over: Over = never
     reported: Callable[[Tensor], Tensor] = itself  # see `strategies.base.Run`
+    decisions: Sequence[Any] = ()  # what sizes were decided by, to be kept in the checkpoint
 
     def run(self) -> StrategyOutput:
         """All rows, from the checkpoint on if there is one."""
@@ -238,7 +239,8 @@ class ChunkedRun:
                     break
                 power, so_far = partial(strategy.power, run, state), calls.total()
                 step = Amount(seconds=time.perf_counter() - began, evaluations=so_far - called)
-                if i + 1 < steps and self.over(done.calls.total() + so_far, power, step * strategy.ahead):
+                ahead = step * strategy.ahead + Amount(seconds=done.seconds)  # of which no clock of today knows
+                if i + 1 < steps and self.over(done.calls.total() + so_far, power, ahead):
                     answer = strategy.stopped(run, state)
                     if answer is not None:
                         state, done.stopped = answer[0], True
@@ -312,6 +314,7 @@ class ChunkedRun:
             "seconds": done.seconds + seconds,
             "warnings": list(done.warnings),
             "stopped": done.stopped,
+            "decisions": list(self.decisions),
         }
         path = self.saved.path
         failed = write_or_warn(partial(save_state, path, tensors, meta), "The solve goes on without this checkpoint.")

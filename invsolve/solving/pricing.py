@@ -38,6 +38,9 @@ _LEAST_CHAINS = 24
 _TARGET = min(MEAN_ERROR, STD_ERROR) / 2  # one standard error
 _MOST_MOVES = 10**5
 _LEAST_PARTICLES = 32  # on an island
+_LEAST_ON_ISLAND, _LEAST_ISLANDS = 2, 2  # particles that are stopped after one step
+_CHAINS_STOPPED = 8  # after one move
+_ROWS_OF_MOVE = 6  # with those that chains start at
 _PRODUCTS = 6  # of guidance at a level, with a network, in which little is measured: linear solves
 _PRODUCTS_MOST = 30  # of them else: as many as there are data, up to here
 TRIAL_STEPS = 5
@@ -120,6 +123,8 @@ def expected_rows(candidate: Candidate, problem: Problem, prior: Prior, rows: in
 def rows_at_the_end(candidate: Candidate, num_samples: int) -> int:
     """How many rows an item takes after the last step: chi^2 of its samples, the evidence by where its chains stand."""
     strategy = candidate.strategy
+    if isinstance(strategy, SMC):
+        return max(num_samples, candidate.islands * candidate.particles)
     return num_samples + (2 * strategy.chains if isinstance(strategy, NoiseMCMC) else 0)
 
 
@@ -185,6 +190,27 @@ def shortest(candidate: Candidate) -> Candidate:
         return replace(candidate, particles=_LEAST_PARTICLES)
     if isinstance(strategy, MMPS):
         return replace(candidate, strategy=replace(strategy, num_steps=TRIAL_STEPS))
+    return candidate
+
+
+def stopped_at_once(candidate: Candidate, problem: Problem, prior: Prior, row: Amount, left: Amount) -> Candidate:
+    """What is left of the `shortest` where its first step alone would be more than is ``left``: as many rows as fit.
+
+    Such an ensemble ends after one step. It is at least a few rows, which a budget may not hold.
+    """
+    strategy, items, have = candidate.strategy, len(problem.data), left * _USED
+    if isinstance(strategy, SMC):
+        n = prod(problem.shape) * (2 if problem.signal_dtype.is_complex else 1)
+        level = n + 2 if problem.linear else 2 * n + 20  # evaluations, of which a row is about three
+        each = (level if n <= DENSE_SIZE else _PRODUCTS) * items
+        rows = int(min((row * each).into(have), candidate.islands * candidate.particles))
+        islands = max(_LEAST_ISLANDS, min(candidate.islands, rows // _LEAST_ON_ISLAND))
+        return replace(candidate, islands=islands, particles=max(_LEAST_ON_ISLAND, rows // islands))
+    if isinstance(strategy, NoiseMCMC):
+        moves = 1 + (1 if isinstance(problem.operator, BlackBox) else _ROWS_OF_MOVE)
+        each = moves * items * (1 if isinstance(prior, HasTransport) else _FLOW)
+        chains = min(strategy.chains, max(_CHAINS_STOPPED, int(min((row * each).into(have), strategy.chains)) // 8 * 8))
+        return _with(candidate, chains)
     return candidate
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from math import prod
 from typing import final
@@ -27,6 +27,7 @@ from invsolve.priors.capabilities import HasDensity, HasTransport
 from invsolve.problem import Problem
 from invsolve.progress import Progress
 from invsolve.results.strategy_output import StrategyOutput
+from invsolve.solving.decisions import Decisions
 from invsolve.solving.loop import ChunkedRun, DrawFactory, Over, never
 from invsolve.solving.particle_evidence import particle_evidence
 from invsolve.solving.rows import TILE
@@ -60,6 +61,7 @@ class SolveRequest:
     reproducible: bool
     saved: Checkpoint | None
     progress: Progress
+    decisions: Decisions = field(default_factory=Decisions)  # what sizes were decided by
     free: bool = False  # the caller did not say how many samples
     reported: Callable[[Tensor], Tensor] = itself  # of the signal: what mean, std and certificate are of
     weighted: bool = True  # samples of a strategy that weighs keep their weights, and are no draws
@@ -111,7 +113,7 @@ class SolveRequest:
             chi2=each.chi2[chosen],
             log_weights=None,
             processed=self.num_samples * batch,
-            ensemble=partial(_members, each, told, batch),
+            ensemble=partial(_members, each, told, batch, of),
         )
 
     def _with_evidence(
@@ -174,6 +176,7 @@ class SolveRequest:
             progress=self.progress,
             over=over,
             reported=self.reported,
+            decisions=self.decisions.known,
         ).run()
 
     def _identity(self, candidate: Candidate, chunk: int) -> dict[str, str]:
@@ -209,10 +212,10 @@ class SolveRequest:
         return min(rows, chunk or max(1, most // numbers))
 
 
-def _members(each: StrategyOutput, told: Diagnostics, batch: int, count: int) -> Tensor:
+def _members(each: StrategyOutput, told: Diagnostics, batch: int, of: Reported, count: int) -> Tensor:
     """So many particles of every item ``(batch, count, *shape)`` as equally weighted ones, of all islands."""
     assert each.log_weights is not None
-    rows, _ = pooled(each.samples, each.chi2, each.log_weights, told, count)
+    rows, _, _ = pooled(each.samples, each.chi2, each.log_weights, told, count, of)
     return each.samples[rows].view(count, batch, *each.samples.shape[1:]).transpose(0, 1)
 
 

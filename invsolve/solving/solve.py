@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import torch
 
 from invsolve.core.checkpoint import Checkpoint
+from invsolve.core.counting import running, tally
+from invsolve.core.stopping import OutOfTime, ended_by
 from invsolve.core.torch_state import in_defined_state
 from invsolve.core.validation import kind_dtype
 from invsolve.errors import OperatorError, SolveError, UnsupportedError, invalid, on_interrupt
@@ -27,12 +29,13 @@ from invsolve.results.result import Result
 from invsolve.results.status import Status
 from invsolve.solving.change_of_variables import ChangeOfVariables
 from invsolve.solving.closed_form import with_marginals
+from invsolve.solving.decisions import Decisions
 from invsolve.solving.escalation import escalate
 from invsolve.solving.loop import DrawFactory
 from invsolve.solving.pricing import affordable, affords_quadrature
 from invsolve.solving.request import SolveRequest
 from invsolve.solving.solver import StrategySolver, keyed
-from invsolve.solving.spending import Budget, Spending
+from invsolve.solving.spending import QUADRATURE, Budget, Spending
 from invsolve.solving.validation import (
     check_budget,
     check_options,
@@ -239,6 +242,7 @@ def solve(
         progress=meter,
         reported=itself if change.function is None else change.reported,
         weighted=weighted,
+        decisions=Decisions.of(saved),
     )
     certificate = None
     if isinstance(strategy, Strategy):
@@ -250,21 +254,33 @@ def solve(
         else:
             output = request.run(candidate)
     else:
-        timed = limit is not None and not (saved and math.isfinite(limit.limit))
-        closed = not timed or affords_quadrature(problem, prior, Spending(budget=limit or Budget()).left())
+        spent = Spending(budget=limit or Budget())
+        closed = limit is None or request.decisions.truth(lambda: affords_quadrature(problem, prior, spent.left()))
 
         def in_order(quadrature: bool) -> list[Candidate]:
             number = num_samples or FEWEST
             return candidates(problem, prior, number, rows_alone=reproducible, quadrature=quadrature)
 
-        try:
-            request = request.sized(num_samples, tries := in_order(closed))
-            output, candidate, certificate = escalate(request, tries, limit)
-        except OperatorError:  # entries meet where the posterior lies, and only there
-            if not closed or not by_quadrature(problem, prior) or isinstance(in_order(False)[0].strategy, Exact):
-                raise
-            request = request.sized(num_samples, tries := in_order(False))
-            output, candidate, certificate = escalate(request, tries, limit)
+        @cache
+        def others() -> bool:  # than quadrature
+            return closed and by_quadrature(problem, prior) and not isinstance(in_order(False)[0].strategy, Exact)
+
+        with tally() as calls:
+
+            def over() -> bool:
+                return limit is not None and others() and spent.used(running(calls), QUADRATURE)
+
+            try:
+                request = request.sized(num_samples, tries := in_order(closed))
+                with ended_by(over):
+                    output, candidate, certificate = escalate(request, tries, limit, spent)
+            except (OperatorError, OutOfTime):  # entries meet where the posterior lies, and only there
+                if not others():
+                    raise
+                spent.evaluations = calls.total()
+                request.decisions.known[:1] = [False] * (limit is not None)  # that quadrature ends in time
+                request = request.sized(num_samples, tries := in_order(False))
+                output, candidate, certificate = escalate(request, tries, limit, spent)
     request = replace(request, num_samples=len(output.samples) // len(problem.data))  # fewer, where nobody asked
     if candidate.strategy.couples != "nothing":
         chunk = None  # rows that see each other run together, whatever the chunk is for others

@@ -10,6 +10,7 @@ from typing import final
 from invsolve.core.validation import check_int, check_positive
 
 _USUAL = 60.0  # seconds
+QUADRATURE = 0.7  # of a budget, after which it is ended
 
 
 @final
@@ -68,11 +69,12 @@ class Spending:
     started: float = field(default_factory=lambda: time.perf_counter())
     evaluations: int = 0
     kept_back: float = 0.0
+    earlier: float = 0.0  # seconds of earlier processes, of which a checkpoint knows
 
     @property
     def elapsed(self) -> float:
         """Seconds since the start."""
-        return time.perf_counter() - self.started
+        return time.perf_counter() - self.started + self.earlier
 
     @property
     def seconds_left(self) -> float:
@@ -92,6 +94,11 @@ class Spending:
             evaluations=self.evaluations_left - (0.0 if count is None else kept_back * count),
         )
 
+    def used(self, calls: int, share: float) -> bool:
+        """Whether more than this share of the whole is gone with so many calls."""
+        whole = Amount(seconds=self.budget.limit, evaluations=self.budget.evaluations or math.inf)
+        return self.over(calls, lost=False, ahead=whole * (1 - share))
+
     def over(self, calls: int, *, lost: bool, ahead: Amount | None = None) -> bool:
         """Whether a strategy that has made so many calls leaves the budget with what is ``ahead``.
 
@@ -100,9 +107,9 @@ class Spending:
         left, ahead = self.left(self.kept_back if lost else 0.0), ahead or Amount()
         return left.seconds < ahead.seconds or calls + ahead.evaluations > left.evaluations
 
-    def refusal(self, amount: Amount, who: str) -> str:
-        """Why what is expected to take ``amount`` is not begun; '' if it is."""
-        left = self.left()
+    def refusal(self, amount: Amount, who: str, left: Amount | None = None) -> str:
+        """Why what is expected to take ``amount`` is not begun; '' if it is. ``left``: now, unless given."""
+        left = left or self.left()
         if amount.seconds > left.seconds or left.seconds <= 0:
             expected = f"about {amount.seconds:.0f} s" if amount.seconds else "an unknown time"
             return (

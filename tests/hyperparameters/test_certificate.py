@@ -14,6 +14,7 @@ import torch
 import invsolve as iv
 from invsolve.hyperparameters import gibbs, lattice, verdict
 from invsolve.hyperparameters.mixing import mixing
+from invsolve.operators import BlackBox
 
 D = torch.float64
 N = 4
@@ -82,12 +83,34 @@ def test_sweeps_go_on_until_r_hat_says_so(monkeypatch):
     asked.clear()
     given = iv.solve(A, Y, PRIOR, noise=LEVEL, num_samples=8, hierarchy=iv.Hierarchy(method="gibbs", num_sweeps=3))
     assert asked == [] and "by 3 Gibbs sweeps" in given.why
-    # Without a budget sweeps that would end after a minute are not begun.
+
+
+def test_sweeps_without_a_budget_are_counted_and_not_timed(monkeypatch):
+    """As many as a number of evaluations allows, on any machine; of what is slow a hundredth."""
     monkeypatch.setattr(gibbs, "mixed", lambda *arguments: False)
-    clock = iter(40.0 * k for k in range(1000))
-    monkeypatch.setattr(gibbs, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
-    slow = iv.solve(A, Y, PRIOR, noise=LEVEL, num_samples=8, hierarchy=GIBBS)
-    assert "by 15 Gibbs sweeps" in slow.why  # after 40 s half as many again, after 80 s no more
+    options = {"noise": LEVEL, "num_samples": 8, "hierarchy": GIBBS}
+
+    given = iv.solve(A, Y, PRIOR, **(options | {"hierarchy": iv.Hierarchy(method="gibbs", num_sweeps=15)}))
+    work = given.certificate.attempts[0].evaluations * (Y.numel() + 512)
+    monkeypatch.setattr(gibbs, "_MOST_WORK", 1.5 * work * 0.999)
+    assert "by 15 Gibbs sweeps" in iv.solve(A, Y, PRIOR, **options).why  # half as many again would be too many
+    monkeypatch.setattr(gibbs, "_MOST_WORK", 1.5 * work * 1.001)
+    assert "by 23 Gibbs sweeps" in iv.solve(A, Y, PRIOR, **options).why
+
+    class Box(BlackBox):
+        in_shape, out_shape = A.in_shape, A.out_shape
+
+        def _apply(self, x):
+            return A(x)
+
+        def fingerprint(self):
+            return "box"
+
+    request = SimpleNamespace(calls=lambda: 7, unknowns=SimpleNamespace(medians=None, at=lambda theta: at))
+    at = iv.Problem(A, Y, noise=0.1), PRIOR
+    plain = gibbs._work(request)
+    at = iv.Problem(Box(), Y, noise=0.1), PRIOR
+    assert gibbs._work(request) == 100 * plain > 0
 
 
 def test_chains_that_have_not_mixed_are_not_certified():

@@ -8,11 +8,21 @@ import pytest
 import torch
 
 import invsolve as iv
+from invsolve.core.checkpoint import load_state, save_state
 from invsolve.core.counting import tally
 from invsolve.operators import BlackBox, Operator
 from invsolve.results.warnings import shortfalls
+from invsolve.solving import escalation
 from invsolve.solving import spending as spendings
-from invsolve.solving.pricing import affords_quadrature, expected_rows, fitted, price, shortest, smaller
+from invsolve.solving.pricing import (
+    affords_quadrature,
+    expected_rows,
+    fitted,
+    price,
+    shortest,
+    smaller,
+    stopped_at_once,
+)
 from invsolve.solving.spending import Amount, Budget, Spending
 from invsolve.strategies import MMPS, SMC, NoiseMCMC
 from invsolve.strategies.choice.candidates import Candidate
@@ -195,15 +205,50 @@ def test_quadrature_of_a_slow_simulator_is_not_begun():
     assert affords_quadrature(problem(Slow()), PRIOR, Amount(seconds=0.1))  # which takes none: its entries mix
 
 
-def test_a_checkpoint_is_found_again_beside_a_budget_of_seconds(tmp_path):
-    """Sizes by the clock would be others in the next process, and the file that of another run."""
-    A = iv.operators.from_callable(lambda x: x + 0.1 * x**3 + 1e-6 * x.roll(1, -1), (N,), (N,))
-    options = {"noise": 0.3, "num_samples": 4, "budget": 0.3, "checkpoint": tmp_path / "c"}
-    first, again = (iv.solve(A, torch.zeros(N, dtype=D), PRIOR, **options) for _ in range(2))
-    assert torch.equal(first.samples, again.samples)
-    assert first.certificate.attempts[0].strategy.startswith(
-        "NoiseMCMC(chains=4096,"
-    )  # the usual ones, that stop when it ends
+class Interrupted(Slow):
+    """Without the sleep; interrupted in so many calls from now."""
+
+    def __init__(self, at):
+        self.left = [at]
+
+    def _apply(self, x):
+        self.left[0] -= 1
+        if self.left[0] == 0:
+            raise KeyboardInterrupt
+        return x + 0.1 * x**3 + 1e-6 * x.roll(1, -1)
+
+
+def test_a_checkpoint_is_found_again_beside_a_budget_of_seconds(tmp_path, monkeypatch):
+    """What the clock decided is kept with it: on a machine a hundred times as slow the run goes on with its sizes."""
+
+    def go(name, seconds):
+        monkeypatch.setattr(escalation, "price", lambda *arguments: Amount(seconds=seconds, evaluations=1.0))
+        saved = iv.Checkpoint(tmp_path / name, every_steps=1)
+        return iv.solve(A, torch.zeros(N, dtype=D), PRIOR, noise=0.3, num_samples=4, budget=30.0, checkpoint=saved)
+
+    A = Interrupted(40)
+    with pytest.raises(KeyboardInterrupt):
+        go("c", 3e-4)
+    again, whole = go("c", 1e-2), go("other", 3e-4)
+    size = again.certificate.attempts[0].strategy
+    assert size == whole.certificate.attempts[0].strategy and "NoiseMCMC(chains=64," in size
+    assert torch.equal(again.samples, whole.samples)
+    assert "NoiseMCMC(chains=24," in go("slow", 1e-2).certificate.attempts[0].strategy
+
+
+def test_the_seconds_of_an_earlier_process_are_spent(tmp_path):
+    """A file of a run that has used up the budget: it ends at the next step, and its seconds are those of both."""
+    A, file = Interrupted(40), tmp_path / "c"
+    saved = iv.Checkpoint(file, every_steps=1)
+    options = {"noise": 0.3, "num_samples": 4, "budget": 100.0, "checkpoint": saved}
+    with pytest.raises(KeyboardInterrupt):
+        iv.solve(A, torch.zeros(N, dtype=D), PRIOR, **options)
+    tensors, meta = load_state(file)
+    assert meta["mid"] and len(meta["decisions"]) > 1 and load_state(file, meta_only=True) == ({}, meta)
+    save_state(file, tensors, meta | {"seconds": 101.0})
+    result = iv.solve(A, torch.zeros(N, dtype=D), PRIOR, **options)
+    assert "stopped when the budget was spent" in result.certificate.missing and result.seconds > 101
+    assert len(result.certificate.attempts) == 1 and float(result.info["moves"].max()) == meta["step"] + 1
 
 
 def test_what_only_one_of_two_strategies_says_is_no_shortfall():
@@ -233,3 +278,56 @@ def test_guidance_is_as_long_as_a_trial_of_it_says(limit, fewest, most):
     (attempt,) = result.certificate.attempts
     assert result.strategy == "MMPS" and attempt.evaluations <= 1.1 * limit
     assert fewest <= result.strategy_object.num_steps <= most
+
+
+BENDING = iv.operators.from_callable(lambda x: x + 0.3 * x.roll(1, -1) ** 2, (N,), (N,))
+GAUSSIAN = iv.priors.GaussianPrior(mean=torch.zeros(N), covariance=torch.eye(N))
+BY_DENOISER = iv.priors.from_denoiser(lambda x, sigma: x / (1 + sigma**2), shape=(N,), mean=0.0, scale=1.0)
+
+
+class Box(BlackBox):
+    in_shape = out_shape = (N,)
+
+    def _apply(self, x):
+        return BENDING(x)
+
+    def fingerprint(self):
+        return "box"
+
+
+@pytest.mark.parametrize("limit", [300, 1000, 3000])
+@pytest.mark.parametrize("samples", [None, 64])
+@pytest.mark.parametrize(
+    ("operator", "prior"),
+    [
+        (BENDING, BY_DENOISER),
+        (iv.operators.Matrix(matrix=torch.eye(N)), BY_DENOISER),
+        (BENDING, GAUSSIAN),
+        (Box(), GAUSSIAN),
+    ],
+    ids=["particles", "linear particles", "chains", "chains of a black box"],
+)
+def test_budgets_of_a_few_evaluations_are_kept(operator, prior, samples, limit):
+    """To 10 %, trials included: a few particles or chains, stopped, which say what would be enough."""
+    with tally() as calls:
+        result = iv.solve(
+            operator, torch.ones(N), prior, noise=0.3, num_samples=samples, budget=Budget(evaluations=limit)
+        )
+    assert calls.total() <= 1.1 * limit and result.samples.isfinite().all()
+    assert not result.certificate.reached
+    if result.strategy != "MMPS":
+        assert "evaluations would do for the smallest ensemble" in result.certificate.missing
+
+
+def test_a_budget_of_less_than_the_least_takes_that():
+    """Four particles of one step, eight chains of one move: and no more."""
+    small = Amount(evaluations=1.0)
+    for candidate, operator, count in (
+        (Candidate(strategy=SMC(), why="", islands=8, particles=32), BENDING, (2, 2)),
+        (Candidate(strategy=NoiseMCMC(chains=24, islands=4), why=""), BENDING, (1, 8)),
+    ):
+        least = stopped_at_once(candidate, problem(operator), PRIOR, Amount(evaluations=3.0), small)
+        rows = least.particles or least.strategy.chains
+        assert (least.islands, rows) == count
+    guided = Candidate(strategy=MMPS(), why="")
+    assert stopped_at_once(guided, problem(BENDING), PRIOR, small, small) is guided

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from invsolve.core.arrays import from_real, to_real
 from invsolve.problem import Problem
+from invsolve.strategies.mcmc.limits import Limits
 from invsolve.strategies.mcmc.noise_map import NoiseMap
 from invsolve.strategies.mcmc.walls import Walls
 
@@ -38,35 +39,60 @@ class Target:
     chains: int
     spread: float = 1.0
     walls: Walls | None = None  # that trajectories bounce from
+    limits: Limits | None = None  # walls that are no planes
     blind: bool = False  # the likelihood does not count yet, and is not looked at: 0
 
     def signals(self, u: Tensor) -> Tensor:
         """``(items * chains, *shape)``."""
         return self.noise_map(self._noise(u))
 
+    def heights(self, u: Tensor) -> Tensor:
+        """How far inside of the nearest wall chains are, ``(items, chains)``."""
+        if self.walls is not None:
+            return self.walls.heights(u)
+        assert self.limits is not None
+        return self.limits.heights(self.problem.operator(self.signals(u)))
+
     def log_likelihood(self, u: Tensor) -> Tensor:
         """``(items, chains)``, float64; minus infinity where it is NaN or infinite."""
-        if self.blind:
+        if self.blind and self.limits is None:
             return u.new_zeros(u.shape[:2], dtype=torch.float64)
         problem = self.problem
-        value = problem.noise.log_prob(problem.data, problem.operator(self.signals(u)), problem.operator.observed)
-        return self._weighted(_never_nan(value).view(-1, self.chains), u)
+        clean = problem.operator(self.signals(u))
+        value = problem.noise.log_prob(problem.data, clean, problem.operator.observed)
+        return self._walled(self._weighted(_never_nan(value).view(-1, self.chains), u), clean)
 
     def pullback(self, u: Tensor) -> tuple[Tensor, Tensor]:
-        """The log likelihood and its gradient in u ``(items, chains, n)``, zero where that is not finite."""
-        if self.blind:
+        """The log likelihood and its gradient in u ``(items, chains, n)``, zero where that is not finite.
+
+        Behind walls that are no planes it is instead the direction out of them.
+        """
+        if self.blind and self.limits is None:
             return self.log_likelihood(u), torch.zeros_like(u)
-        problem = self.problem
+        problem, limits = self.problem, self.limits
         x, to_noise = self.noise_map.pullback(self._noise(u))
         clean, to_signal = problem.operator.vjp(x)
         observed = problem.operator.observed
-        value = _never_nan(problem.noise.log_prob(problem.data, clean, observed))
-        grad = to_real(to_noise(to_signal(-problem.noise.grad(problem.data, clean, observed)))).view(u.shape)
+        value = _never_nan(problem.noise.log_prob(problem.data, clean, observed)).view(u.shape[:2])
+        value = self._walled(self._weighted(value, u), clean)
+        slope, inside = -problem.noise.grad(problem.data, clean, observed), torch.isfinite(value)
+        if limits is not None:
+            free = inside & (limits.slack[:, None] > 0)
+            rows = (slice(None), *[None] * (clean.ndim - 1))
+            slope = torch.where(free.flatten()[rows], 0.0, slope)
+            slope = torch.where(inside.flatten()[rows], slope, limits.outwards(clean))
+            known = ~free
+        else:
+            known = inside
+        grad = to_real(to_noise(to_signal(slope))).view(u.shape)
         if self.spread != 1:
-            grad = self.spread * grad - (self.spread**2 - 1) * u
+            grad = self.spread * grad - (known & inside)[..., None] * (self.spread**2 - 1) * u
         # Where the likelihood ends a chain must still be able to come back: it drifts freely there.
-        good = torch.isfinite(grad).all(-1) & torch.isfinite(value).view(u.shape[:2])
-        return self._weighted(value.view(-1, self.chains), u), torch.where(good[..., None], grad, 0.0)
+        good = torch.isfinite(grad).all(-1) & known
+        return value, torch.where(good[..., None], grad, 0.0)
+
+    def _walled(self, value: Tensor, clean: Tensor) -> Tensor:
+        return value if self.limits is None else self.limits.walled(value, clean)
 
     def _weighted(self, value: Tensor, u: Tensor) -> Tensor:
         if self.spread == 1:
@@ -234,7 +260,10 @@ def hamiltonian(
     heat = beta.to(p.dtype)[:, None, None]
 
     def force(state: Chains) -> Tensor:
-        return metric.transposed(heat * state.grad - state.u)
+        grad = state.grad
+        if target.limits is not None:
+            grad = torch.where((state.log_likelihood > -math.inf)[..., None], grad, 0.0)
+        return metric.transposed(heat * grad - state.u)
 
     def energy(state: Chains, p: Tensor) -> Tensor:
         prior = 0.5 * (state.u.double().square().sum(-1) + p.double().square().sum(-1))
@@ -257,9 +286,21 @@ def hamiltonian(
         value, grad = target.pullback(u)
         there = Chains(u=u, log_likelihood=value, grad=grad)
         p = torch.where(on, half + 0.5 * size * force(there), p)
+        if target.limits is not None:
+            turning = on[..., 0] & (leap + 1 < leaps)[:, None] & (value == -math.inf)
+            p = _reflected(p, metric.transposed(grad), turning)
         now = now.where(on[..., 0].expand(value.shape), there)
+    if target.limits is not None:
+        lost = lost | target.limits.refused(now.log_likelihood)
     gain = torch.where(lost, -math.inf, before - energy(now, p))
     return metropolis(chains, now, gain, beta, normal)
+
+
+def _reflected(p: Tensor, direction: Tensor, turning: Tensor) -> Tensor:
+    """Momenta mirrored at the plane across a direction, where there is one, of the chains ``turning``."""
+    square = direction.square().sum(-1, keepdim=True)
+    push = 2 * (p * direction).sum(-1, keepdim=True) / torch.where(square > 0, square, 1.0)
+    return torch.where(turning[..., None] & (square > 0), p - push * direction, p)
 
 
 def autoregressive(
@@ -286,7 +327,10 @@ def autoregressive(
         gap = 0.5 * (white.double().square().sum(-1) - state.u.double().square().sum(-1))
         return heated(beta, state.log_likelihood) + gap
 
-    return metropolis(chains, there, log_ratio(there, moved) - log_ratio(chains, white), beta, normal)
+    gain = log_ratio(there, moved) - log_ratio(chains, white)
+    if target.limits is not None:
+        gain = torch.where(target.limits.refused(there.log_likelihood), -math.inf, gain)
+    return metropolis(chains, there, gain, beta, normal)
 
 
 def metropolis(

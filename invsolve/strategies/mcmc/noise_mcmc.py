@@ -28,7 +28,7 @@ from invsolve.strategies.mcmc.moves import Kernel, moved
 from invsolve.strategies.mcmc.recording import lengthened, plan, recorded, share, summary
 from invsolve.strategies.mcmc.reflection import flipped
 from invsolve.strategies.mcmc.state import NoiseMCMCState, only
-from invsolve.strategies.mcmc.tempering import closed_in, late, measured, tempered
+from invsolve.strategies.mcmc.tempering import IN_PLACE, closed_in, late, measured, tempered
 from invsolve.strategies.reported import Reported
 
 _LEAST = {"islands": 2, "chains": 4, "rounds": 4, "patience": 1, "evaluations": 2, "num_steps": 1}
@@ -106,7 +106,9 @@ class NoiseMCMC(Strategy[NoiseMCMCState, BoundChains]):
 
     Where measurements below a limit are impossible (expected counts below 0), with a Gaussian prior and a linear
     operator, trajectories bounce from these walls, which move in from outside of all chains before the likelihood
-    counts. Where u and -u are equally likely (magnitudes of signals of either sign) chains change their sign at random.
+    counts. With other priors and operators trajectories that find themselves behind a wall are reflected, and moves
+    without gradients that end there are refused. Where u and -u are equally likely (magnitudes of signals of either
+    sign) chains change their sign at random.
 
     Samples of an item depend on each other, not on other items. An item whose likelihood is zero wherever its chains
     went fails: its samples are NaN.
@@ -116,7 +118,8 @@ class NoiseMCMC(Strategy[NoiseMCMCState, BoundChains]):
     Cotter et al. 2013, MCMC Methods for Functions, arXiv 1202.0709, doi 10.1214/13-STS421; Neal 2011, MCMC Using
     Hamiltonian Dynamics, arXiv 1206.1901; Del Moral, Doucet & Jasra 2006, Sequential Monte Carlo Samplers, J. R. Stat.
     Soc. B 68, 411-436, doi 10.1111/j.1467-9868.2006.00553.x; Margossian et al. 2022, Nested R-hat, arXiv 2110.13017;
-    Mohasel Afshar & Domke 2015, Reflection, Refraction, and Hamiltonian Monte Carlo, NeurIPS 28 (bounces).
+    Mohasel Afshar & Domke 2015, Reflection, Refraction, and Hamiltonian Monte Carlo, NeurIPS 28 (bounces); Betancourt
+    2011, Nested Sampling with Constrained Hamiltonian Monte Carlo, AIP Conf. Proc. 1305, 165-172 (reflections).
     """
 
     couples = "samples"
@@ -197,7 +200,7 @@ class NoiseMCMC(Strategy[NoiseMCMCState, BoundChains]):
             log_likelihood=zeros[:, None].repeat(1, chains),
             grad=torch.zeros_like(u),
             beta=zeros,
-            slack=torch.full_like(zeros, 0.0 if bound.walls is None else math.inf),
+            slack=bound.slack,
             log_evidence=zeros[:, None].repeat(1, self.islands),
             mark=zeros[:, None].repeat(1, 2),
             lag=zeros,
@@ -217,7 +220,7 @@ class NoiseMCMC(Strategy[NoiseMCMCState, BoundChains]):
             square=sums.clone(),
         )
         for group in self._groups(torch.arange(items, device=like.device), n):
-            target = self._target(run, group)
+            target = self._target(run, group, state.slack[group])
             if self._kernel(run.problem) == "pcn":
                 value, grad = target.log_likelihood(u[group]), state.grad[group]
             else:
@@ -288,16 +291,18 @@ class NoiseMCMC(Strategy[NoiseMCMCState, BoundChains]):
             new = replace(part, u=turned.u, log_likelihood=turned.log_likelihood, grad=turned.grad)
             part = only(turning, new, part)
         uniform = torch.special.ndtr(normal(2, (self.islands,)).double())
-        out = event & (part.slack > 0)
-        if run.bound.walls is not None and bool(out.any()):
-            heights = run.bound.walls.take(group).heights(part.u)
+        out = event & (part.slack > IN_PLACE)
+        if bool(out.any()):
+            heights = self._target(run, group).heights(part.u)
             part = only(out, closed_in(part, heights, uniform, self.keep, scores=scores), part)
         hot = event & ~out & (part.beta < 1)
         blind = hot & (part.moves > 0) & (part.beta == 0)
         if bool(blind.any()):  # walls came first, and the likelihood begins to count
-            value, grad = self._target(run, group).pullback(part.u)
+            seen = self._target(run, group)
+            value, grad = seen.pullback(part.u) if scores else (seen.log_likelihood(part.u), part.grad)
             part = only(blind, replace(part, log_likelihood=value, grad=grad), part)
         if bool(hot.any()):
+            part = replace(part, slack=torch.where(hot, 0.0, part.slack))
             part = only(hot, tempered(part, uniform, self.keep, scores=scores), part)
         settling = event & ~out & ~hot & (part.done < 0)
         if bool(settling.any()):
@@ -371,6 +376,7 @@ class NoiseMCMC(Strategy[NoiseMCMCState, BoundChains]):
     ) -> Target:
         problem, bound = run.problem.take(group.repeat_interleave(self.chains)), run.bound
         walls = None if bound.walls is None else bound.walls.take(group)
+        limits = None if bound.limits is None else bound.limits.take(group)
         return Target(
             problem=problem,
             noise_map=bound.map,
@@ -378,6 +384,7 @@ class NoiseMCMC(Strategy[NoiseMCMCState, BoundChains]):
             chains=self.chains,
             spread=self.spread,
             walls=walls if walls is None or slack is None else walls.moved(slack),
+            limits=limits if limits is None or slack is None else limits.moved(slack),
             blind=blind,
         )
 

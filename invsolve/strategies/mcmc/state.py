@@ -21,7 +21,7 @@ class NoiseMCMCState:
     log_likelihood: Tensor  # (items, chains)
     grad: Tensor  # (items, chains, n)
     beta: Tensor  # (items,): the power of the likelihood
-    slack: Tensor  # (items,): how far out hard walls still are; the power is 0 until they are in place
+    slack: Tensor  # (items,): how far out hard walls still are; 0 once the likelihood counts
     log_evidence: Tensor  # (items, islands)
     mark: Tensor  # (items, 2): the last rise, and the mean log likelihood right after it
     lag: Tensor  # (items,): nats of the evidence by which the chains were seen to be late

@@ -12,6 +12,7 @@ from invsolve.core.resampling import systematic
 from invsolve.strategies.mcmc.kernels import Chains, Metric
 from invsolve.strategies.mcmc.state import NoiseMCMCState
 
+IN_PLACE = 1e-200  # slack of hard walls that are in place, while the likelihood does not count yet
 _FORGOTTEN = 0.05  # least share of the past that moves are taken to forget
 
 
@@ -30,7 +31,7 @@ def closed_in(part: NoiseMCMCState, heights: Tensor, uniform: Tensor, keep: floa
     """Hard walls moved inwards so far that a share ``keep`` of the chains is left, at ``heights`` (items, chains)."""
     # Heights are infinite where nothing is measured.
     finite = heights.double().clamp_max(torch.finfo(torch.float64).max)
-    slack = torch.minimum(part.slack, -finite.quantile(1 - keep, dim=1)).clamp_min(0)
+    slack = torch.minimum(part.slack, -finite.quantile(1 - keep, dim=1)).clamp_min(IN_PLACE)
     log_w = torch.zeros_like(heights, dtype=torch.float64).masked_fill(heights.double() < -slack[:, None], -math.inf)
     return _resampled(replace(part, slack=slack), log_w, uniform, scores=scores)
 

@@ -94,31 +94,36 @@ class Walls:
         normals = seen.flatten(0, 1)
         halves = (items * 2, chains // 2, -1)
         metric = torch.arange(items * 2, device=u.device).repeat_interleave(chains // 2)
-        left = time.to(u.dtype).repeat_interleave(chains)
         c = self._distances(u).flatten(0, 1)
         p = p.flatten(0, 1).clone()
-        q = torch.zeros_like(p)
         speed = (p.view(halves) @ normals.mT).flatten(0, 1)
-        active = torch.arange(items * chains, device=u.device)
+        left = time.to(u.dtype).repeat_interleave(chains)
+        end, q_end = torch.full_like(p, math.nan), torch.zeros_like(p)
+        active, q = torch.arange(items * chains, device=u.device), torch.zeros_like(p)
         for _ in range(_BOUNCES * (m + 1)):
-            c_, speed_ = c[active], speed[active]
-            when = torch.where(speed_ < 0, c_.clamp_min(0) / -speed_, math.inf)
+            # Of those that are on their way, and fewer and fewer: distances, speeds, momenta, and where they came.
+            when = torch.where(speed < 0, c.clamp_min(0) / -speed, math.inf)
             first, wall = when.min(1)
-            hit = first < left[active]
-            active, wall, first = active[hit], wall[hit], first[hit]
+            hit = first < left
+            if not bool(hit.all()):
+                there = ~hit
+                q_end[active[there]] = q[there] + left[there, None] * p[there]
+                end[active[there]] = p[there]
+                active, metric, wall, first, left, c, speed, p, q = (
+                    v[hit] for v in (active, metric, wall, first, left, c, speed, p, q)
+                )
             if not len(active):
                 break
-            c_, speed_, which = c_[hit], speed_[hit], metric[active]
-            q[active] += first[:, None] * p[active]
-            left[active] -= first
-            c_ = c_ + first[:, None] * speed_
-            row = gram[which, wall]
-            push = 2 * speed_.gather(1, wall[:, None]) / row.gather(1, wall[:, None])
-            p[active] -= push * normals[which, wall]
-            speed[active] = speed_ - push * row
-            c[active] = c_.scatter(1, wall[:, None], 0.0)
-        p[active] = math.nan
-        q = q + left[:, None] * p
+            q += first[:, None] * p
+            left -= first
+            c += first[:, None] * speed
+            row = gram[metric, wall]
+            push = 2 * speed.gather(1, wall[:, None]) / row.gather(1, wall[:, None])
+            p -= push * normals[metric, wall]
+            speed -= push * row
+            c.scatter_(1, wall[:, None], 0.0)
+        q_end[active] = math.nan
+        p, q = end, q_end
         q = q.view(items, 2, chains // 2, n)
         step = q * root[:, :, None] if root.ndim == 3 else q @ root.mT
         return u + step.flatten(1, 2), p.view(items, chains, n)

@@ -13,6 +13,7 @@ from invsolve.operators import BlackBox
 from invsolve.results import certificate as certificates
 from invsolve.results.strategy_output import StrategyOutput
 from invsolve.solving import escalation, judging
+from invsolve.solving.decisions import Decisions
 from invsolve.solving.escalation import escalate
 from invsolve.solving.request import pooled
 from invsolve.strategies.choice.candidates import Candidate, candidates
@@ -269,6 +270,7 @@ class Scripted:
         self.errors, self.powers, self.ran = list(errors), powers, []
         self.problem, self.prior = iv.Problem(LINEAR, torch.zeros(1, N, dtype=D), noise=0.1), prior()
         self.num_samples, self.saved, self.free = 2, None, False
+        self.decisions = Decisions()
 
     def on(self, items):
         return self
@@ -322,7 +324,7 @@ def test_a_candidate_that_would_not_end_in_time_is_not_begun():
     assert certificate.remedy == "Give a larger budget"
     call = Scripted([0.5, 0.01])
     _, _, certificate = escalate(call, tries(1, 8), iv.Budget(evaluations=5000))
-    assert call.ran == [0] and "would take about 8,000 evaluations, 4,000 are left" in certificate.missing
+    assert call.ran == [0] and "would take about 8,000 evaluations, 3,996 are left" in certificate.missing
 
 
 def test_nan_is_no_certificate():
@@ -435,7 +437,7 @@ def test_a_kind_that_was_not_run_yet_is_not_free():
     call = Scripted([0.5, 0.01])
     others = [*tries(1), Candidate(strategy=iv.strategies.NoiseMCMC(), why="another kind")]
     _, _, certificate = escalate(call, others, iv.Budget(evaluations=1500))
-    assert call.ran == [0] and "would take about 1,000 evaluations, 500 are left" in certificate.missing
+    assert call.ran == [0] and "would take about 1,000 evaluations, 496 are left" in certificate.missing
 
 
 def test_a_finished_checkpoint_keeps_its_seconds(tmp_path):
