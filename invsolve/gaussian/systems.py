@@ -190,6 +190,11 @@ class IterativeSystem(System):
         return replace(self, problem=problem, operator=problem.operator, level=level, precision=precision)
 
 
+def taken(system: System, index: Tensor) -> System:
+    """The system of the rows ``index``; a dense one is that of all."""
+    return system.take(index) if isinstance(system, IterativeSystem) else system
+
+
 def _kind_of(dtype: torch.dtype, like: Tensor) -> torch.dtype:
     """The precision of ``dtype`` and the kind of ``like``."""
     return kind_dtype(dtype, "complex" if like.is_complex() else "real")

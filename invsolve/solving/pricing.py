@@ -21,6 +21,7 @@ from invsolve.strategies.base import Strategy
 from invsolve.strategies.choice.candidates import Candidate, candidates
 from invsolve.strategies.exact import Exact, by_quadrature
 from invsolve.strategies.guidance.mmps import MMPS
+from invsolve.strategies.guidance.sketched_law import can_be_sketched
 from invsolve.strategies.mcmc.noise_mcmc import NoiseMCMC
 from invsolve.strategies.smc.smc import DENSE_SIZE, SMC
 
@@ -117,7 +118,8 @@ def expected_rows(candidate: Candidate, problem: Problem, prior: Prior, rows: in
         return here * strategy.num_steps * items * products * candidate.particles * candidate.islands
     if isinstance(prior, Learned):
         return strategy.num_steps * rows * _PRODUCTS
-    return strategy.num_steps * rows * (1 + min(n, prod(problem.operator.out_shape), _PRODUCTS_MOST))
+    first = 2 if can_be_sketched(prior) else 1  # a guess is looked at
+    return strategy.num_steps * rows * (first + min(n, prod(problem.operator.out_shape), _PRODUCTS_MOST))
 
 
 def rows_at_the_end(candidate: Candidate, num_samples: int) -> int:

@@ -174,7 +174,7 @@ def test_guidance_takes_as_many_products_as_there_are_data(n, m):
         iv.solve(at, prior, strategy=MMPS(), num_samples=8)
     row = price(at, prior, Amount(seconds=math.inf))
     planned = (row * expected_rows(Candidate(strategy=MMPS(), why=""), at, prior, 8)).evaluations
-    assert 0.6 < calls.total() / planned < 1.05
+    assert 0.5 < calls.total() / planned < 1.05  # a first guess saves some
 
 
 def test_chains_that_fit_are_right():
@@ -231,7 +231,7 @@ def test_a_checkpoint_is_found_again_beside_a_budget_of_seconds(tmp_path, monkey
         go("c", 3e-4)
     again, whole = go("c", 1e-2), go("other", 3e-4)
     size = again.certificate.attempts[0].strategy
-    assert size == whole.certificate.attempts[0].strategy and "NoiseMCMC(chains=64," in size
+    assert size == whole.certificate.attempts[0].strategy and "NoiseMCMC(chains=128," in size
     assert torch.equal(again.samples, whole.samples)
     assert "NoiseMCMC(chains=24," in go("slow", 1e-2).certificate.attempts[0].strategy
 

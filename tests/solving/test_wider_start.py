@@ -8,7 +8,6 @@ import torch
 
 import invsolve as iv
 from invsolve.results.strategy_output import StrategyOutput
-from invsolve.solving import escalation
 from invsolve.solving.wider_start import Look
 from invsolve.strategies import NoiseMCMC
 from invsolve.strategies.diagnostics import Diagnostics
@@ -80,7 +79,7 @@ def test_a_look_that_finds_nothing_says_what_it_took(tmp_path):
 
 
 def test_where_no_time_is_left_for_a_look_the_certificate_says_so(monkeypatch):
-    monkeypatch.setattr(escalation, "Budget", lambda: iv.Budget(seconds=1e-6))
+    monkeypatch.setattr("invsolve.solving.solve.Budget", lambda: iv.Budget(seconds=1e-6))
     A = iv.operators.from_callable(lambda x: x + 0.1 * x**3 + 1e-6 * x.roll(1, -1), (N,), (N,))
     certificate = iv.solve(A, torch.zeros(N, dtype=D), PRIOR, noise=0.3, num_samples=8).certificate
     assert certificate.reached and "none was looked for: a look from a wider start would take" in str(certificate)

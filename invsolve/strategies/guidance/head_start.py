@@ -14,8 +14,9 @@ from torch import Tensor
 
 from invsolve.core.conjugate_gradients import direction, expand, inner
 from invsolve.core.validation import real_dtype
+from invsolve.gaussian.law import GaussianLaw
 from invsolve.gaussian.posterior import GaussianPosterior, not_linear_gaussian
-from invsolve.gaussian.systems import make_system
+from invsolve.gaussian.systems import System, make_system, taken
 from invsolve.noise import Gaussian
 from invsolve.priors.base import Prior
 from invsolve.priors.capabilities import HasLaw, IsGaussian, Learned
@@ -34,10 +35,12 @@ _POWER = 6  # steps of power iteration
 class HeadStart:
     """The posterior under the stated distribution, and the level at which walks begin from its draws.
 
-    ``level``: (), or (rows,) where operators or noise differ.
+    ``level``: (), or (items,) where operators or noise differ; of rows once taken.
     """
 
-    posterior: GaussianPosterior
+    problem: Problem
+    law: GaussianLaw
+    system: System
     level: Tensor
 
     @staticmethod
@@ -52,30 +55,28 @@ class HeadStart:
         assert isinstance(prior, HasLaw)
         law = prior.law
         system = make_system(problem, law, tol=_TOL, max_iter=_ITERATIONS, rough=True)
-        posterior = GaussianPosterior(problem=problem, law=law, system=system, update=system.factor(law.variances))
-        floor = _ENTRY * law.variances.mean().sqrt()
-        return cls(posterior=posterior, level=torch.maximum(floor, _OPEN * _widest(posterior)))
+        level = _OPEN * _widest(problem, law, system)
+        return cls(problem=problem, law=law, system=system, level=level.clamp_min(_ENTRY * law.variances.mean().sqrt()))
 
     def draw(self, run: Run, top: Tensor) -> Tensor:
         """Where the rows start, at the level ``top``, () or (rows,)."""
-        top = top.to(run.problem.data.device, real_dtype(run.prior.dtype))
-        return self.posterior.draw(run.draws) + expand(top.expand(run.rows), run.prior.mean[None]) * run.noise(-1, 2)
+        law, system = self.law, self.system
+        under = GaussianPosterior(problem=self.problem, law=law, system=system, update=system.factor(law.variances))
+        top = top.to(run.problem.data.device, real_dtype(run.prior.dtype)).expand(run.rows)
+        return under.draw(run.draws) + expand(top, run.prior.mean[None]) * run.noise(-1, 2)
 
     def take(self, index: Tensor) -> Self:
         level = self.level[index.to(self.level.device)] if self.level.ndim else self.level
-        return replace(self, posterior=self.posterior.take(index), level=level)
+        return replace(self, problem=self.problem.take(index), system=taken(self.system, index), level=level)
 
 
-def _widest(posterior: GaussianPosterior) -> Tensor:
+def _widest(problem: Problem, law: GaussianLaw, system: System) -> Tensor:
     """The std of the direction that the data leave most open, about, () or (items,): power iteration."""
-    problem, law, system = posterior.problem, posterior.law, posterior.system
     alike = problem.shared and isinstance(problem.noise, Gaussian)
     rows = 1 if alike else len(problem.data)
     if alike:
-        one = posterior.take(torch.zeros(1, dtype=torch.int64, device=problem.data.device))
-        system, update = one.system, one.update
-    else:
-        update = posterior.update
+        system = taken(system, torch.zeros(1, dtype=torch.int64, device=problem.data.device))
+    update = system.factor(law.variances)
     rng = torch.Generator().manual_seed(0)
     u = torch.randn(1, *law.modes.mode_shape, generator=rng, dtype=problem.signal_dtype, device="cpu")
     u = direction(u.to(problem.data.device) * law.variances.sqrt()).expand(rows, *law.modes.mode_shape)

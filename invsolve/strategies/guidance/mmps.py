@@ -11,7 +11,7 @@ from torch import Tensor
 from invsolve.core.conjugate_gradients import conjugate_gradients, default_rtol, expand
 from invsolve.core.validation import check_choice, check_int, check_positive
 from invsolve.gaussian.law import GaussianLaw
-from invsolve.gaussian.systems import IterativeSystem, System, make_system
+from invsolve.gaussian.systems import IterativeSystem, System, make_system, taken
 from invsolve.noise import Gaussian
 from invsolve.priors.base import Prior
 from invsolve.priors.capabilities import HasLaw, IsGaussian, Learned
@@ -157,10 +157,8 @@ class _LawBound:
         return law.modes.synthesis(system.factor(law.posterior_variances(t))(white))
 
     def take(self, index: Tensor) -> Self:
-        problem = self.problem.take(index)
-        if isinstance(self.system, IterativeSystem):
-            return replace(self, problem=problem, system=self.system.take(index))
-        return replace(self, problem=problem)
+        system = None if self.system is None else taken(self.system, index)
+        return replace(self, problem=self.problem.take(index), system=system)
 
 
 @final
@@ -228,10 +226,11 @@ class _BothBound:
             return self.law(x, t)
         level = torch.as_tensor(t, dtype=self.below.values.dtype, device=x.device).flatten().expand(len(x))
         alone = (level > self.above) | (level < self.below.values)
-        if bool(alone.all()):
+        count = int(alone.sum())
+        if count == len(x):
             return self.law(x, t)
         value, info = self.jacobian(x, t)
-        if bool(alone.any()):  # items have levels of their own, and a row must not depend on others
+        if count:  # items have levels of their own, and a row must not depend on others
             value = torch.where(expand(alone, value), self.law(x, t)[0], value)
         return value, info
 

@@ -15,6 +15,12 @@ _AT_ONCE = 256
 _LEVEL = 10.0  # in units of the prior's scale
 
 
+def can_be_sketched(prior: Prior) -> bool:
+    """Whether `sketched_law` has a way: no covariance is stated, and products are cheap and few."""
+    dear = isinstance(prior, HasLaw) or isinstance(prior, Learned) or prior.cheap_pullback
+    return not dear and prior.white_noise and prod(prior.shape) <= _LARGEST
+
+
 def sketched_law(prior: Prior) -> GaussianLaw | None:
     """The Gaussian of the prior's mean and covariance ``C``, by all columns of ``J = C / (C + t^2)`` in much noise.
 
@@ -22,11 +28,9 @@ def sketched_law(prior: Prior) -> GaussianLaw | None:
     network (its products are the price), is large or has coloured noise. Complex priors are taken to be circular with
     real covariances.
     """
+    if not can_be_sketched(prior):
+        return None
     n = prod(prior.shape)
-    if isinstance(prior, HasLaw) or isinstance(prior, Learned) or prior.cheap_pullback or n > _LARGEST:
-        return None
-    if not prior.white_noise:
-        return None
     t = min(_LEVEL * prior.scale, prior.sigma_range[1])
     columns = []
     for first in range(0, n, _AT_ONCE):
@@ -36,6 +40,8 @@ def sketched_law(prior: Prior) -> GaussianLaw | None:
         _, pull = prior.pullback(prior.mean.expand(rows, *prior.shape), t)
         columns.append(pull(unit.view(rows, *prior.shape)).flatten(1).real.double())
     J = torch.cat(columns)
+    if not bool(J.isfinite().all()):
+        return None
     gains, modes = torch.linalg.eigh((J + J.mT) / 2)
     gains = gains.clamp(0.0, 1 - 1e-6)
     dtype = prior.mean.real.dtype

@@ -90,8 +90,8 @@ def test_the_level_of_the_start_drowns_what_the_data_leave_open():
     rms = float(prior.law.variances.mean()) ** 0.5
     start = HeadStart.find(one, prior)
     widest = float(torch.linalg.eigvalsh(dense(one, prior)[1]).max()) ** 0.5
-    assert 0.85 * widest <= float(_widest(start.posterior)) <= widest * (1 + 1e-3)
-    assert float(start.level) == pytest.approx(max(6 * rms, 2.5 * float(_widest(start.posterior))))
+    assert 0.85 * widest <= float(_widest(one, prior.law, start.system)) <= widest * (1 + 1e-3)
+    assert float(start.level) == pytest.approx(max(6 * rms, 2.5 * float(_widest(one, prior.law, start.system))))
     blind = iv.Problem(one.operator, one.data, noise=iv.noise.Gaussian(std=1e4))
     mode = float(prior.law.variances.max()) ** 0.5
     assert 6 * rms < 0.85 * 2.5 * mode <= float(HeadStart.find(blind, prior).level) <= 2.5 * mode * (1 + 1e-3)
