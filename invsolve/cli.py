@@ -123,6 +123,7 @@ def _demo(arguments: argparse.Namespace) -> int:
         acceleration=arguments.acceleration,
         samples=arguments.samples,
         seed=arguments.seed,
+        progress=True,
     )
     return 0
 

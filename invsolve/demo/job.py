@@ -19,17 +19,20 @@ from invsolve.core.validation import check_int
 from invsolve.datasets import MRIScan, simulate_mri, t1_slice
 from invsolve.demo.page import page
 from invsolve.demo.phantoms import FULL, Size, head_spectrum, phantom_scan, tune_baselines, tv_solver
-from invsolve.demo.report import assumed, coverage_line, draw, verdict
+from invsolve.demo.report import assumed, coverage_line, draw, draw_first, verdict
 from invsolve.demo.scores import FIELD, LEARNED, Row, score, table
 from invsolve.diagnostics.report import CheckReport
 from invsolve.errors import invalid_type
 from invsolve.noise import Gaussian
 from invsolve.priors import GaussianFieldPrior, load
 from invsolve.problem import Problem
+from invsolve.progress import Progress
 from invsolve.results.result import Result
 from invsolve.solving.solve import solve
 from invsolve.strategies import MMPS
 
+_NEXT = """What next: open {page}; read the samples with iv.load_result("{result}");
+solve a problem of your own by docs/tasks.md: photo, MRI, spectrum, simulator, a few lines each."""
 _ROWS = 4  # samples of a network at once: 128 x 128 pixels of them fill a CPU's cache
 
 
@@ -76,11 +79,12 @@ def run(
     samples: int = 19,
     seed: int = 0,
     say: Callable[[str], object] = print,
+    progress: Progress | bool | None = None,
 ) -> Demo:
-    """Scan the slice, reconstruct it in five ways, score them; write four files.
+    """Scan the slice, reconstruct it in five ways, score them; write five files.
 
     The files: ``demo.html`` (the report with pictures, one file), ``demo.md``, ``demo.png``, ``posterior.nc`` (the last
-    posterior; `invsolve.load_result` reads it).
+    posterior; `invsolve.load_result` reads it), and, before the others, ``first.png`` (its first sample).
 
     Parameters
     ----------
@@ -95,7 +99,9 @@ def run(
     seed : int
         Keys coils, phase, mask and noise of the scan, the phantoms and the samples.
     say : callable
-        Is given the report.
+        Is given what there is to say: where the first sample is, the report.
+    progress : Progress or bool, optional
+        A meter of the samples, as `solve` takes one.
 
     Returns
     -------
@@ -115,6 +121,15 @@ def run(
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     y, A, images, seconds = scan.kspace[None], scan.operator, {}, {}
+    problem = Problem(A, scan.kspace, noise=Gaussian(std=scan.noise_std), dims=("row", "column"))
+    early = []
+    if size.steps:
+        learned, strategy = load("head-mr-128").on(problem), MMPS(num_steps=size.steps)
+        sample = solve(problem, learned, strategy=strategy, num_samples=1, seed=seed).samples[0]
+        early.append(folder / "first.png")
+        first = draw_first(scan, zero_filled(A, y)[0], sample)
+        atomic_write(early[0], lambda file: first.savefig(file, format="png", dpi=150))
+        say(f"The first of {samples} samples, after {time.perf_counter() - started:.0f} s: {early[0]}")
 
     def timed(name: str, reconstruct: Callable[[], Tensor]) -> None:
         begun = time.perf_counter()
@@ -129,13 +144,12 @@ def run(
         timed("TV", lambda: tv_solver(scan.noise_std)(A, y, weight=tv.weight))
         spectrum = head_spectrum(size.heads, seed=seed)
         prior = GaussianFieldPrior(shape=(size.grid, size.grid), spectrum=spectrum, basis="periodic", kind="complex")
-        problem = Problem(A, scan.kspace, noise=Gaussian(std=scan.noise_std), dims=("row", "column"))
         # One sample at a time: 8 coils of one image stay in the processor's cache, those of 19 do not (twice as slow).
         results = {FIELD: solve(problem, prior, num_samples=samples, seed=seed, chunk=1)}
     if size.steps:
-        learned = load("head-mr-128").on(problem)
-        strategy = MMPS(num_steps=size.steps)
-        results[LEARNED] = solve(problem, learned, strategy=strategy, num_samples=samples, seed=seed, chunk=_ROWS)
+        results[LEARNED] = solve(
+            problem, learned, strategy=strategy, num_samples=samples, seed=seed, chunk=_ROWS, progress=progress
+        )
     name, result = list(results.items())[-1]
     with _one_thread():
         check = result.check()
@@ -161,14 +175,15 @@ def run(
             *verdict(rows, check),
         ]
     )
-    files = tuple(folder / name for name in ("demo.html", "demo.md", "demo.png", "posterior.nc"))
+    files = tuple(folder / name for name in ("demo.html", "demo.md", "demo.png", "posterior.nc")) + tuple(early)
     title = "Demo: an undersampled MRI slice"
     figure = draw(scan, images, result)
     atomic_write(files[0], lambda file: file.write(page(title, text, figure, result).encode()))
     atomic_write(files[1], lambda file: file.write(f"# {title}\n\n{text}\n".encode()))
     atomic_write(files[2], lambda file: figure.savefig(file, format="png", dpi=150))
     result.save(files[3])
-    say(f"{text}\n\n{time.perf_counter() - started:.1f} s in all. Written: {', '.join(map(str, files))}")
+    took = f"{time.perf_counter() - started:.1f} s in all. Written: {', '.join(map(str, files))}"
+    say(f"{text}\n\n{took}\n\n{_NEXT.format(page=files[0], result=files[3])}")
     return Demo(
         scan=scan, results=results, check=check, images=images, rows=rows, nominal=nominal, text=text, files=files
     )

@@ -115,3 +115,10 @@ def draw(scan: MRIScan, images: Mapping[str, Tensor], result: Result) -> Figure:
     bar = figure.colorbar(mesh, ax=empty, fraction=0.046, pad=0.03, location="left")
     bar.ax.tick_params(labelsize=7)
     return figure
+
+
+def draw_first(scan: MRIScan, zero_filled: Tensor, sample: Tensor) -> Figure:
+    """What the scan alone shows, the first sample, and the truth."""
+    from invsolve.plotting import comparison_figure
+
+    return comparison_figure({"zero-filled": zero_filled, "one sample": sample}, truth=scan.truth, within=in_head(scan))

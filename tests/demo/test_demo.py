@@ -30,11 +30,12 @@ def done(tmp_path_factory):
 @pytest.mark.slow
 def test_it_writes_a_report_a_picture_and_a_result(done):
     found, said = done
-    assert [path.name for path in found.files] == ["demo.html", "demo.md", "demo.png", "posterior.nc"]
+    assert [path.name for path in found.files] == ["demo.html", "demo.md", "demo.png", "posterior.nc", "first.png"]
     assert sorted(found.files[0].parent.iterdir()) == sorted(found.files)  # and nothing else
     markdown = found.files[1].read_text()
     assert markdown == f"# Demo: an undersampled MRI slice\n\n{found.text}\n"
-    assert said.startswith(found.text) and all(str(path) in said for path in found.files)
+    assert said.startswith("The first of 5 samples, after ") and said.index("first.png") < said.index(found.text)
+    assert all(str(path) in said for path in found.files) and "What next: open " in said
     from matplotlib.image import imread
 
     picture = imread(found.files[2])
