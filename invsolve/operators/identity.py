@@ -59,7 +59,13 @@ class Identity(OneKind):
         """The shape of the signal."""
         if self.shape is None:
             repair = "Write Identity(prior.shape), or Identity(y.shape) for one y without a batch axis."
-            raise invalid("Identity", "in_shape", "given where there is no prior to take it from", None, repair)
+            raise invalid(
+                "Identity",
+                "in_shape",
+                "given inside of other operators, and outside of solve, calibrate and advise",
+                None,
+                repair,
+            )
         return self.shape
 
     @property

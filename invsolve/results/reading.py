@@ -15,7 +15,7 @@ from invsolve.core.arrays import from_array
 from invsolve.core.packing import Layout, Part
 from invsolve.core.torch_state import in_defined_state
 from invsolve.errors import FileError, InvsolveError
-from invsolve.gaussian.marginals import LatticeMarginals, Marginals, MixtureMarginals, Moments, NormalMarginals
+from invsolve.gaussian.marginals import Known, LatticeMarginals, Marginals, MixtureMarginals, Moments, NormalMarginals
 from invsolve.results.certificate import Certificate
 from invsolve.results.names import legal
 from invsolve.results.result import Result
@@ -146,17 +146,20 @@ def _marginals(
     """Of a closed form, what a file can hold of it."""
     if kind is None:
         return None
-    if kind not in ("normal", "mixture", "moments", "ensemble"):
+    if kind == "lattice":
+        return LatticeMarginals(**{part: variable(f"lattice_{part}", *_NUMBERS[:2]) for part in LATTICE})
+    of: dict[str, Known] = {"moments, ensemble": "ensemble", "moments, lattice": "lattice"}
+    if kind not in ("normal", "mixture", "moments", *of):
         raise refuse(f"has unknown marginals {kind!r}")
     mean = variable("mean", *_NUMBERS)
-    std = variable("std", *_NUMBERS[:2]) if "std" in exact or kind == "ensemble" else None
+    std = variable("std", *_NUMBERS[:2]) if "std" in exact or kind in of else None
     if kind == "mixture":
         if std is None:
             raise refuse("has a mixture without its std")
         parts = {n: variable(f"marginal_{n}", *_NUMBERS[:2]) for n in ("weights", "means", "stds")}
         return MixtureMarginals(mean=mean, std=std, **parts)
-    if kind == "ensemble":
-        return Moments(mean=mean, std=std, known="ensemble")
+    if kind in of:
+        return Moments(mean=mean, std=std, known=of[kind])
     return (NormalMarginals if kind == "normal" else Moments)(mean=mean, std=std)
 
 

@@ -23,7 +23,11 @@ if TYPE_CHECKING:
 
 VERSION = 1
 MARK = "invsolve_result"  # attribute: the version of this format
-_KINDS: dict[type[Marginals], str] = {NormalMarginals: "normal", MixtureMarginals: "mixture"}  # others: mean and std
+_KINDS: dict[type[Marginals], str] = {  # others: mean and std
+    NormalMarginals: "normal",
+    MixtureMarginals: "mixture",
+    LatticeMarginals: "lattice",
+}
 LATTICE = ("mean", "std", "values", "levels")  # variables of an unknown scalar
 # Variables of a mixture, and whether they have the signal's axes.
 _COMPONENTS = {"marginal_weights": False, "marginal_means": True, "marginal_stds": True}
@@ -57,6 +61,10 @@ def to_xarray(result: PosteriorSamples) -> xarray.Dataset:
         for name, axes in _COMPONENTS.items():
             value = getattr(marginals, name.removeprefix("marginal_"))
             variables[name] = ((*item, "component", *(signal if axes else ())), _numpy(value))
+    if isinstance(marginals, LatticeMarginals):
+        for part in LATTICE:
+            points = ("point",) if part in ("values", "levels") else ()
+            variables[f"lattice_{part}"] = ((*item, *points), _numpy(getattr(marginals, part)))
     lattices = {k: v for k, v in result.parameter_marginals.items() if isinstance(v, LatticeMarginals)}
     for key, found in lattices.items():
         for part in LATTICE:
@@ -91,7 +99,7 @@ def to_xarray(result: PosteriorSamples) -> xarray.Dataset:
 
 def _kind(marginals: Marginals) -> str:
     """What a file calls them; of an ensemble, and of other closed forms, it holds mean and std."""
-    return "ensemble" if marginals.known == "ensemble" else _KINDS.get(type(marginals), "moments")
+    return _KINDS.get(type(marginals), "moments" if marginals.known == "closed form" else f"moments, {marginals.known}")
 
 
 def save_result(result: PosteriorSamples, path: str | os.PathLike[str]) -> None:

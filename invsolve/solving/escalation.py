@@ -43,6 +43,7 @@ from invsolve.strategies.smc.smc import SMC
 _LOST = 0.2  # power of the likelihood, at which data count with more than twice the std of their noise
 _USED = 0.8  # of what is left: expectations are rough
 _SAMPLES = 0.05  # of a budget, for samples that nobody asked for
+_MANY_NUMBERS = 8  # beyond which points lie too thinly to meet narrow modes
 _WIDE = "a wider start, which meets modes"
 _KEPT_BACK = 0.3  # of a budget, at most: for guidance
 
@@ -71,6 +72,7 @@ def escalate(
     fallbacks = [c for c in candidates if c.is_fallback]
     if run.strict and not isinstance(tries[0].strategy, Exact):
         tries, fallbacks = run.fitted(tries, fallbacks)
+        run.unmet = UnmetModes(request=run.request)  # of as many samples as the budget leaves
     for number, candidate in enumerate(tries):
         if not run.tried(candidate, number):
             break
@@ -245,7 +247,7 @@ class _Escalation:
             have = rate.into(self.left())
             evaluations = min(max(evaluations, SHARE_OF_BUDGET * have), _USED * have)
         why = self.unmet.refusal(items[rows], evaluations) or self.spending.refusal(
-            rate * evaluations, "a search for modes"
+            rate * evaluations, "a search for modes", self.left()
         )
         before = f"{self.looked}; " if self.looked else ""
         if why:
@@ -254,12 +256,14 @@ class _Escalation:
             )
             self.looked = f"{unseen}{before}{why}"
             return
-        seconds = SHARE_OF_BUDGET * self.spending.seconds_left
+        seconds = SHARE_OF_BUDGET * self.left().seconds
         judged = self.unmet.judge(found, rows, items[rows], evaluations, long=self.strict, seconds=seconds)
         self.spending.evaluations += sum(judged.calls.values())
         best = self.best = best.charged(judged.calls, judged.seconds)
         e, cost = judged.effort, f"{judged.seconds:.1f} s, {sum(judged.calls.values()):,} evaluations"
         how = f"optimisation from the best of {e.points * e.rounds:,} points that lie as wide as the prior and wider"
+        if self.unmet.size > _MANY_NUMBERS:
+            how += f" (in {self.unmet.size} numbers they meet a mode much narrower than the others by chance only)"
         if not bool(judged.lacking.any()):
             known = all(v.known for v in judged.verdicts)
             what = "no mode that they have not met" if known else "modes of which it is not known how much is in them"
@@ -280,7 +284,9 @@ class _Escalation:
         name, text = "importance sampling with these modes", wrong or "every test passed"
         self._attempt(candidate, drawn, passed, text, name=name)
         why = f"{candidate.why.removesuffix('.')}, and {name}, which they had missed."
-        self.best = self.best.updated(drawn, replace(candidate, why=why), passed, tests, items)
+        assert drawn.info.mean_error is not None
+        known = drawn.info.mean_error.view(-1, len(items))[0].isfinite().cpu()  # else too few of the draws count
+        self.best = self.best.updated(drawn, replace(candidate, why=why), passed, tests, items, better=known)
         if not bool(passed.all()):
             self.missing = f"{self.missing}; {name}: {wrong}"
 

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from invsolve.solving.rows import RowGroup, in_order, tiled
 from invsolve.solving.spending import Amount
 from invsolve.strategies.base import Run, Strategy, itself
 from invsolve.strategies.diagnostics import Diagnostics
+from invsolve.strategies.mcmc.bridge import LARGEST
 
 _PER_CENT = 100
 _LOOK_EVERY = 10  # steps between looks for NaN; a look at every step costs a third of a tight loop
@@ -299,7 +301,8 @@ class ChunkedRun:
             tensors |= {"moments.mean": done.moments.mean, "moments.std": done.moments.std}
         if state is not None:
             tensors |= flatten_state(state, "state")
-        if position == self._places and (members := done.ensemble(MEMBERS)) is not None:
+        searched = prod(self.problem.shape) <= LARGEST  # only these are asked for again
+        if position == self._places and searched and (members := done.ensemble(MEMBERS)) is not None:
             tensors["ensemble"] = members
         done.saved_at, done.steps_since = time.monotonic(), 0
         meta = {

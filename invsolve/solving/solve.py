@@ -125,7 +125,7 @@ def solve(
         tiles of 8, each at a place that its item's id (or position) and its number decide. Scalars that are inferred by
         Gibbs sweeps, and signals with them, may differ in their last bits.
     checkpoint : str, path or Checkpoint, optional
-        A file to save to and resume from. With one, ensembles are not made smaller by the clock of a ``budget``.
+        A file to save to and resume from. Sizes that the clock of a ``budget`` decided are kept in it.
     progress : bool or Progress, optional
         True for a bar, or a meter of `iv.progress`; silence by default.
     draws : callable, optional

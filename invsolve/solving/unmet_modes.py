@@ -54,6 +54,11 @@ class UnmetModes:
     modes: dict[int, Modes] = field(default_factory=dict)
     effort: Effort | None = None  # of the last search
 
+    @property
+    def size(self) -> int:
+        """Real numbers of a signal."""
+        return NoiseDensity(problem=self.request.problem, prior=self.request.prior).size
+
     def refusal(self, items: Tensor, evaluations: float) -> str:
         """Why ``items`` are not searched with so many evaluations each; '' if they are, or were."""
         if all(b in self.modes for b in items.tolist()):

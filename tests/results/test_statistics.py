@@ -190,3 +190,19 @@ def test_chains_that_were_stopped_have_no_intervals(chains):
 def test_words_for_a_batch_of_one():
     result = iv.solve(A, Y[:1], LAW, noise=0.5, num_samples=2)
     assert result.summary().splitlines()[0] == "Posterior: 2 samples of a real signal, 3 (float64), in a batch of one"
+
+
+def test_a_file_of_an_unknown_scalar_alone_keeps_its_lattice(tmp_path):
+    """Mean, std and quantiles of the lattice, and the words for it; it came back as samples under a wrong name."""
+    dtype = torch.float64
+    prior = iv.priors.GaussianPrior(torch.zeros(4, dtype=dtype), torch.eye(4, dtype=dtype))
+    y = torch.randn(3, 4, generator=torch.Generator().manual_seed(0), dtype=dtype)
+    noise = iv.noise.Gaussian(std=iv.LogNormal(median=0.5, factor=2.0))
+    std = iv.solve(iv.operators.Identity(), y, prior, noise=noise, num_samples=50)["noise.std"]
+    for found in (std, std.map(lambda x: x)):
+        found.save(tmp_path / "s.nc")
+        loaded = iv.load_result(tmp_path / "s.nc")
+        assert dict(loaded.statistics) == dict(found.statistics) and loaded.exact_statistics == found.exact_statistics
+        assert torch.equal(loaded.mean, found.mean) and torch.equal(loaded.std, found.std)
+        assert torch.allclose(loaded.quantile(0.95), found.quantile(0.95))
+    assert std.statistics["std"] == "lattice"

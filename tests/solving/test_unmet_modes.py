@@ -318,3 +318,27 @@ def asked(problem, prior):
         saved=None,
         progress=NoProgress(),
     )
+
+
+@pytest.mark.slow
+def test_a_search_goes_with_the_samples_that_a_budget_leaves():
+    """Nobody said how many samples, and the budget leaves fewer than the default: 999 or 199 before."""
+    A = iv.operators.from_callable(lambda x: x + 0.05 * x * x[:, :1], (2,), (2,))
+    searched = []
+    for evaluations in (90_000, 95_000, 100_000):
+        found = iv.solve(
+            A, torch.tensor([0.5, 0.5], dtype=D), normal_prior(2), noise=1.0, budget=iv.Budget(evaluations=evaluations)
+        )
+        assert len(found.samples) < 999
+        searched.append("optimisation" in found.certificate.looked)
+    assert any(searched)
+
+
+@pytest.mark.slow
+def test_draws_of_which_too_few_count_replace_nothing(monkeypatch):
+    """The ensemble that lacks a mode is a better answer than a few draws over and over; it stays uncertified."""
+    A = bumps(*NEEDLE)[0]
+    monkeypatch.setattr("invsolve.solving.importance._EFFECTIVE", 1e9)
+    found = iv.solve(A, Y, normal_prior(4), noise=1.0, num_samples=400, budget=iv.Budget(evaluations=10**6))
+    assert not found.certificate.reached and "a mode near" in str(found.certificate)
+    assert len(found.samples.unique(dim=0)) > 390
