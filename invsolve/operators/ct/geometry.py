@@ -116,6 +116,12 @@ class Lines:
             start=across - at * slope, slope=slope, length=1 / main.abs(), rows=rows, in_shape=geometry.in_shape
         )
 
+    def take(self, order: Tensor) -> Lines:
+        """Some of the rays, or all of them in another order."""
+        parts = (v[order] for v in (self.start, self.slope, self.length, self.rows))
+        start, slope, length, rows = parts
+        return Lines(start=start, slope=slope, length=length, rows=rows, in_shape=self.in_shape)
+
     @cached_property
     def _steps(self) -> tuple[Tensor, Tensor]:
         """The first grid line that each ray meets in the image or less than a pixel beside it, and how many; int64."""

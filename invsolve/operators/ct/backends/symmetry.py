@@ -1,12 +1,13 @@
-"""Views that see flipped and turned images: of a full scan a quarter or an eighth of the weights is enough.
+"""Rays that see flipped and turned images: of a full scan a quarter or an eighth of the weights is enough.
 
-A view along ``e = g e'``, with g a flip or a swap of the axes that maps the grid of pixels onto itself, sees of an image f
-what the view along ``e'`` sees of ``f(g .)``. With e' between 0 and 45 degrees there are eight such g. A fan that is
-mirrored runs through its bins the other way.
+With g a flip, a swap of the axes or both, which map the grid of pixels onto itself, a ray sees of an image f what the ray
+that g carries it to sees of ``f(g .)``. Eight such g bring all directions between 0 and 45 degrees; half a turn carries
+the rays on one side of the axis of rotation to the other side. A fan that is mirrored runs through its bins backwards.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import final
 
@@ -16,103 +17,114 @@ from torch import Tensor
 from invsolve.operators.ct.geometry import Geometry, Lines
 
 _SAME = 1e-11  # radians: angles that are one
+_WASTE = 1.5  # columns of images that no ray needs are computed too: so many more at most
 
 
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Symmetry:
-    """``geometry`` holds the views that are needed; view i is its view ``view[i]`` of the image ``kinds[kind[i]]``.
+    """Ray i of a scan is ray ``ray[i]`` of ``geometry``, of the image of the kind ``kinds[kind[i]]``.
 
-    A kind is ``(swap, flip x, flip y)``; ``mirrored`` are the views whose bins run backwards.
+    A kind is ``(swap, flip x, flip y)``.
     """
 
     geometry: Geometry
     kinds: tuple[tuple[bool, bool, bool], ...]
-    view: Tensor
+    ray: Tensor
     kind: Tensor
-    mirrored: Tensor
 
-    def images(self, x: Tensor) -> Tensor:
-        """``(batch, H, W)`` -> ``(H W, kinds batch)``."""
-        return torch.stack([_moved(x, *kind) for kind in self.kinds], -1).permute(1, 2, 3, 0).flatten(2).flatten(0, 1)
+    @property
+    def needed(self) -> Tensor:
+        """The rays of ``geometry`` that are used, sorted."""
+        return self.ray.unique()
 
-    def image(self, columns: Tensor) -> Tensor:
-        """``(H W, kinds batch)`` -> ``(batch, H, W)``: the transpose of `images`."""
+    def pixels(self) -> Tensor:
+        """Which pixel of an image each pixel of the image of every kind shows, ``(kinds, H W)``."""
         H, W = self.geometry.in_shape
-        parts = columns.view(H, W, len(self.kinds), -1).permute(2, 3, 0, 1)
-        total = _moved_back(parts[0], *self.kinds[0])
-        for part, kind in zip(parts[1:], self.kinds[1:], strict=True):
-            total = total + _moved_back(part, *kind)
-        return total.contiguous()
-
-    def data(self, columns: Tensor) -> Tensor:
-        """``(needed views x bins, kinds batch)`` -> ``(batch, views, bins)``."""
-        bins = self.geometry.bins
-        seen = columns.view(-1, bins, len(self.kinds), columns.shape[1] // len(self.kinds))
-        out = seen[self.view, :, self.kind].permute(2, 0, 1).contiguous()
-        return self._mirror(out)
-
-    def columns(self, y: Tensor) -> Tensor:
-        """``(batch, views, bins)`` -> ``(needed views x bins, kinds batch)``: the transpose of `data`."""
-        needed, bins, kinds = len(self.geometry.angles), self.geometry.bins, len(self.kinds)
-        if kinds == 1:
-            return y.flatten(1).mT.contiguous()
-        out = y.new_zeros(needed * kinds, bins, len(y))
-        out.index_add_(0, self.view * kinds + self.kind, self._mirror(y).permute(1, 2, 0))
-        return out.view(needed, kinds, bins, len(y)).transpose(1, 2).reshape(needed * bins, kinds * len(y))
-
-    def _mirror(self, y: Tensor) -> Tensor:
-        return torch.where(self.mirrored[:, None], y.flip(-1), y) if bool(self.mirrored.any()) else y
+        index = torch.arange(H * W, device=self.ray.device).view(H, W)
+        return torch.stack([_moved(index, *kind).flatten() for kind in self.kinds])
 
 
 def symmetry(geometry: Geometry) -> Symmetry:
-    """The symmetry of a scan that saves the most; none if there is none that does."""
-    angles = geometry.angles
-    fan = geometry.source_to_center is not None
-    none = Symmetry(
-        geometry=geometry,
-        kinds=((False, False, False),),
-        view=torch.arange(len(angles), device=angles.device),
-        kind=torch.zeros(len(angles), dtype=torch.int64, device=angles.device),
-        mirrored=torch.zeros(len(angles), dtype=torch.bool, device=angles.device),
-    )
-    if any(geometry.center) or (fan and geometry.detector_offset):
-        return none
-    (height, width), (H, W) = geometry.pixel_size, geometry.in_shape
-    c, s = angles.cos(), angles.sin()
+    """The symmetry of a scan that needs the fewest rays."""
+    rays = len(geometry.angles) * geometry.bins
+    best = _plain(geometry)
+    for found in _candidates(geometry):
+        needed = len(found.needed)
+        if needed < len(best.needed) and needed * len(found.kinds) <= _WASTE * rays:
+            best = found
+    return best
+
+
+def _candidates(geometry: Geometry) -> Iterator[Symmetry]:
+    fan, centred = geometry.source_to_center is not None, geometry.detector_offset == 0
+    if any(geometry.center):
+        return
+    c, s = geometry.angles.cos(), geometry.angles.sin()
     tiny = torch.finfo(torch.float64).eps * 8
     flip_x, flip_y = c < -tiny, s < -tiny
+    (height, width), (H, W) = geometry.pixel_size, geometry.in_shape
     swap = (s.abs() > c.abs() * (1 + 1e-12)) & (H == W and height == width)
-    mirrored = (flip_x ^ flip_y ^ swap) & fan
-    flip_x, flip_y = flip_x ^ mirrored, flip_y ^ mirrored
-    needed = torch.atan2(torch.where(swap, c, s).abs(), torch.where(swap, s, c).abs())
-    order = needed.argsort(stable=True)
-    new = torch.cat([torch.ones(1, dtype=torch.bool, device=angles.device), needed[order].diff() > _SAME])
+    order, view = _grouped(torch.atan2(torch.where(swap, c, s).abs(), torch.where(swap, s, c).abs()))
+    if not fan:
+        yield _found(geometry, order, view, (swap, flip_x, flip_y), both_sides=centred)
+        if centred:
+            none = torch.zeros_like(swap)
+            every = torch.arange(len(view), device=view.device)
+            yield _found(geometry, geometry.angles, every, (none, none, none), both_sides=True)
+    elif centred:
+        # The detector's direction and that of its rays turn with it: a mirror image has one of them reversed.
+        mirrored = flip_x ^ flip_y ^ swap
+        kind = (swap, flip_x ^ mirrored, flip_y ^ mirrored)
+        found = _found(geometry, order, view, kind, mirrored=mirrored)
+        lines = Lines.of(found.geometry, 0, len(order))
+        if not (bool(swap.any()) and bool(((lines.slope.abs() - 1).abs() < 1e-9).any())):  # a tie, seen along both axes
+            yield found
+
+
+def _grouped(angles: Tensor) -> tuple[Tensor, Tensor]:
+    """The different angles, sorted, and which of them each is."""
+    order = angles.argsort(stable=True)
+    new = torch.cat([torch.ones_like(order[:1], dtype=torch.bool), angles[order].diff() > _SAME])
     view = torch.empty_like(order)
     view[order] = new.cumsum(0) - 1
-    code, kind = torch.unique(4 * swap.long() + 2 * flip_x.long() + flip_y.long(), return_inverse=True)
-    found = replace(geometry, angles=needed[order][new])
-    if len(found.angles) * len(code) > 1.5 * len(angles):
-        return none
-    if fan and bool(swap.any()) and bool(_tied(Lines.of(found, 0, len(found.angles))).any()):
-        return none
-    kinds = tuple((bool(n & 4), bool(n & 2), bool(n & 1)) for n in code.tolist())
-    return Symmetry(geometry=found, kinds=kinds, view=view, kind=kind, mirrored=mirrored)
+    return angles[order][new], view
 
 
-def _tied(lines: Lines) -> Tensor:
-    """Rays at 45 degrees, which swapped axes would see along the other one."""
-    return (lines.slope.abs() - 1).abs() < 1e-9
+def _found(
+    geometry: Geometry,
+    angles: Tensor,
+    view: Tensor,
+    kind: tuple[Tensor, Tensor, Tensor],
+    *,
+    mirrored: Tensor | None = None,
+    both_sides: bool = False,
+) -> Symmetry:
+    """View i as view ``view[i]`` of ``angles``; of ``both_sides`` the rays with u < 0 are those with -u, turned half."""
+    bin_ = torch.arange(geometry.bins, device=view.device).expand(len(view), -1)
+    back = (2 * bin_ < geometry.bins - 1) & both_sides
+    away = back if mirrored is None else mirrored[:, None]
+    bin_ = torch.where(away, geometry.bins - 1 - bin_, bin_)
+    swap, flip_x, flip_y = (v[:, None] for v in kind)
+    code = 4 * swap.long() + 2 * (flip_x ^ back).long() + (flip_y ^ back).long()
+    codes, which = torch.unique(code, return_inverse=True)
+    return Symmetry(
+        geometry=replace(geometry, angles=angles),
+        kinds=tuple((bool(n & 4), bool(n & 2), bool(n & 1)) for n in codes.tolist()),
+        ray=(view[:, None] * geometry.bins + bin_).flatten(),
+        kind=which.flatten(),
+    )
+
+
+def _plain(geometry: Geometry) -> Symmetry:
+    ray = torch.arange(len(geometry.angles) * geometry.bins, device=geometry.angles.device)
+    return Symmetry(geometry=geometry, kinds=((False, False, False),), ray=ray, kind=torch.zeros_like(ray))
 
 
 def _moved(x: Tensor, swap: bool, flip_x: bool, flip_y: bool) -> Tensor:
     """The image ``f(g .)``: first flipped, then swapped about the diagonal that x = y is."""
-    axes = [-1] * flip_x + [-2] * flip_y
-    x = x.flip(axes) if axes else x
+    if flip_x:
+        x = x.flip(-1)
+    if flip_y:
+        x = x.flip(-2)
     return x.flip(-1, -2).mT if swap else x
-
-
-def _moved_back(x: Tensor, swap: bool, flip_x: bool, flip_y: bool) -> Tensor:
-    axes = [-1] * flip_x + [-2] * flip_y
-    x = x.mT.flip(-1, -2) if swap else x
-    return x.flip(axes) if axes else x
