@@ -23,7 +23,7 @@ ROOMS = """
     strategies.choice
     posterior_metrics results diagnostics hyperparameters solving calibration demo
 """.split()
-FILES = ["__init__", "__main__", "baselines", "cli", "errors", "metrics", "posterior_metrics", "problem"]
+FILES = ["__init__", "__main__", "cli", "errors", "metrics", "posterior_metrics", "problem"]
 FILES += ["progress", "testing"]
 # The one circle.
 KERNEL = {"base", "dense", "spectrum", "algebra.algebra", "algebra.delegate", "algebra.linearized"}
