@@ -63,7 +63,9 @@ def fbp(A: LinearOperator, y: Tensor, *, window: Window = "ram-lak") -> Tensor:
     y = checked("fbp", A, y)
     check_choice("fbp", "window", window, _WINDOWS)
     if A.batch is not None:
-        raise invalid("fbp", "A", "of one set of angles", f"{A.batch} items", "Take one: A.take([i]), or build it anew.")
+        raise invalid(
+            "fbp", "A", "of one set of angles", f"{A.batch} items", "Take one: A.take([i]), or build it anew."
+        )
     g = A.geometry
     if g.source_to_center is None or g.source_to_detector is None:
         share = _angles_between(g.angles, math.pi)[:, None]
@@ -143,7 +145,12 @@ def _angles_between(angles: Tensor, turn: float) -> Tensor:
     if len(angles) == 1:
         return torch.full_like(angles, turn)
     order = angles.remainder(turn).argsort()
-    gap = torch.cat([angles.remainder(turn)[order].diff(), turn - (angles.remainder(turn)[order[-1:]] - angles.remainder(turn)[order[:1]])])
+    gap = torch.cat(
+        [
+            angles.remainder(turn)[order].diff(),
+            turn - (angles.remainder(turn)[order[-1:]] - angles.remainder(turn)[order[:1]]),
+        ]
+    )
     usual = gap[gap > 1e-9].median()
     gap = torch.where(gap > 2 * usual, usual, gap)
     out = torch.empty_like(angles)
@@ -167,7 +174,9 @@ def _redundancy(g: Geometry, slant: Tensor) -> Tensor:
     seen = math.asin(min(1.0, radius(g.in_shape, g.pixel_size, g.center) / g.source_to_center))
     fan = min(float(slant.abs().max()), seen)
     if span < math.pi + 2 * fan - float(usual):
-        expected = f"over a whole turn, or {math.degrees(math.pi + 2 * fan):.1f} degrees at least, half a turn and the fan"
+        expected = (
+            f"over a whole turn, or {math.degrees(math.pi + 2 * fan):.1f} degrees at least, half a turn and the fan"
+        )
         raise invalid("fbp", "A", expected, f"{math.degrees(span):.1f} degrees", "Use sirt, cgls, or iv.solve.")
     half = max((span - math.pi) / 2, 1e-9)
     beta = (turned - begin).remainder(2 * math.pi)[:, None]

@@ -129,7 +129,9 @@ class Lines:
         count, limit = torch.where(self.rows, H, W), torch.where(self.rows, W, H)
         slope = torch.where(self.slope.abs() < 1e-12, 1e-12, self.slope)
         ends = torch.stack([(-1 - self.start) / slope, (limit - self.start) / slope])  # -1 < start + k slope < limit
-        first, last = ((v.clamp_min(0).minimum(count.double())).long() for v in (ends.amin(0).floor() + 1, ends.amax(0).ceil()))
+        first, last = (
+            (v.clamp_min(0).minimum(count.double())).long() for v in (ends.amin(0).floor() + 1, ends.amax(0).ceil())
+        )
         return first, (last - first).clamp_min(0)
 
     @property

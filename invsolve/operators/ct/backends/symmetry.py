@@ -77,8 +77,9 @@ def _candidates(geometry: Geometry) -> Iterator[Symmetry]:
         mirrored = flip_x ^ flip_y ^ swap
         kind = (swap, flip_x ^ mirrored, flip_y ^ mirrored)
         found = _found(geometry, order, view, kind, mirrored=mirrored)
-        lines = Lines.of(found.geometry, 0, len(order))
-        if not (bool(swap.any()) and bool(((lines.slope.abs() - 1).abs() < 1e-9).any())):  # a tie, seen along both axes
+        # Not where the axes are swapped for rays at 45 degrees, which march along the rows by decree.
+        tied = (Lines.of(found.geometry, 0, len(order)).slope.abs() - 1).abs() < 1e-9
+        if not bool(tied[found.ray[swap.repeat_interleave(geometry.bins)]].any()):
             yield found
 
 
