@@ -1,4 +1,4 @@
-"""The reconstructions that everybody knows, to be beaten: zero-filled, Tikhonov (CG-SENSE), total variation, those of CT.
+"""The reconstructions that everybody knows, to be beaten: zero-filled, Tikhonov, total variation, those of CT.
 
 Each takes a linear operator ``A`` (`amplitude_flow`: the modulus of one) and data ``y`` ``(batch, *A.out_shape)``, and
 returns ``(batch, *A.in_shape)``; rows do not see each other. Weights are in the units of the objective that is stated,

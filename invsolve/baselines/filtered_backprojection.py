@@ -48,10 +48,10 @@ def fbp(A: LinearOperator, y: Tensor, *, window: Window = "ram-lak") -> Tensor:
 
     Notes
     -----
-    The ramp is the band-limited one, sampled in space [1]_, so that means are right; pixels take filtered data by linear
-    interpolation. Views count by the angle between their neighbours. A line that a fan measures twice counts half each
-    time; in a short scan by Parker's weights [2]_. Views over less than half a turn of parallel rays are taken as they
-    are, each for the angle between two views: what is missing stays missing.
+    The ramp is the band-limited one, sampled in space [1]_, so that means are right; pixels take filtered data by
+    linear interpolation. Views count by the angle between their neighbours. A line that a fan measures twice counts
+    half each time; in a short scan by Parker's weights [2]_. Views over less than half a turn of parallel rays are
+    taken as they are, each for the angle between two views: what is missing stays missing.
 
     References
     ----------
@@ -98,14 +98,14 @@ def _ramp(y: Tensor, spacing: float, window: Window, *, curved: float) -> Tensor
         "hamming": 0.54 + 0.46 * torch.cos(2 * torch.pi * f),
         "hann": 0.5 + 0.5 * torch.cos(2 * torch.pi * f),
     }[window]
-    filtered = _along(y, (transfer * gain).to(y.real.dtype), n)
-    return filtered[..., :bins]
+    return _along(y, (transfer * gain).to(y.real.dtype), n)[..., :bins]
 
 
 def _along(y: Tensor, transfer: Tensor, n: int) -> Tensor:
     if y.is_complex():
         return torch.complex(_along(y.real, transfer, n), _along(y.imag, transfer, n))
-    return torch.fft.irfft(torch.fft.rfft(y, n) * transfer, n)
+    filtered: Tensor = torch.fft.irfft(torch.fft.rfft(y, n) * transfer, n)
+    return filtered
 
 
 def _backproject(g: Geometry, q: Tensor) -> Tensor:

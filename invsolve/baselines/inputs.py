@@ -11,11 +11,13 @@ from invsolve.operators.base import LinearOperator, Operator
 
 
 def checked(owner: str, A: LinearOperator, y: Tensor) -> Tensor:
+    """The data of a linear operator."""
     if not isinstance(A, LinearOperator):
         raise invalid_type(owner, "A", "a LinearOperator", A)
     return checked_data(owner, A, y)
 
 
 def checked_data(owner: str, A: Operator, y: Tensor) -> Tensor:
+    """Finite data of an operator's shape."""
     y = as_given(owner, "y", y, dtype=A.dtype, device=A.device)
     return check_finite(owner, "y", check_shape(owner, "y", y, A.out_shape), "Fill what was not measured with 0.")

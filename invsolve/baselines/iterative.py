@@ -119,8 +119,8 @@ def cgls(
 
     References
     ----------
-    .. [1] Hestenes & Stiefel 1952, Methods of conjugate gradients for solving linear systems, Journal of Research of the
-       National Bureau of Standards 49, 409.
+    .. [1] Hestenes & Stiefel 1952, Methods of conjugate gradients for solving linear systems, Journal of Research of
+       the National Bureau of Standards 49, 409.
     """
     y = checked("cgls", A, y)
     iterations = check_int("cgls", "iterations", iterations, minimum=1)

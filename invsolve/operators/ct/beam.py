@@ -1,4 +1,4 @@
-"""What all scans in a plane share: the checks of their numbers, the choice of a back end, one or many sets of angles."""
+"""What all scans in a plane share: checks of their numbers, the choice of a back end, one or many sets of angles."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Beam(LinearOperator):
 
     def __post_init__(self) -> None:
         owner = type(self).__name__
-        angles = real_parameter(owner, "angles", self.angles, dtype=torch.float64).double()
+        angles = real_parameter(owner, "angles", self.angles, dtype=torch.float64).detach().double()
         if angles.ndim not in (1, 2) or not angles.numel():
             raise invalid(owner, "angles", "of shape (views,) or (items, views), in radians", tuple(angles.shape))
         self._set(angles=check_finite(owner, "angles", angles))
@@ -186,7 +186,7 @@ class Beam(LinearOperator):
         return self._by_item(y, self.in_shape, forward=False)
 
     def _by_item(self, value: Tensor, shape: Shape, *, forward: bool) -> Tensor:
-        """Rows of one set of angles together. Row r belongs to item r modulo their number: there may be several rounds."""
+        """Rows of one set of angles together; row r belongs to item r modulo their number, for several rounds."""
         real = value.real.dtype if value.is_complex() else value.dtype
         if not len(value):
             return value.new_zeros(0, *shape)

@@ -89,7 +89,7 @@ class Geometry:
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Lines:
-    """Rays in units of the grid, ``(rays,)`` each: the k-th grid line of the steeper axis is met at ``start + k slope``.
+    """Rays in units of the grid, ``(rays,)`` each: grid line k across the steeper axis is met at ``start + k slope``.
 
     Joseph's weights (1982): on every grid line across the steeper axis (of rows where ``rows`` is True) the image is
     interpolated linearly between two pixels, and counts for ``length``, the mm between two grid lines. Ties go to rows.
@@ -156,20 +156,20 @@ class Lines:
         k = torch.arange(total, dtype=torch.int32, device=start.device)
         k += each((begin - steps.cumsum(0) + steps).to(torch.int32))
         at = torch.addcmul(each(start), each(slope), k.to(start.dtype))
-        last = each(torch.where(rows, W - 1, self.in_shape[0] - 1).to(torch.int32))
+        edge = each(torch.where(rows, W - 1, self.in_shape[0] - 1).to(torch.int32))
         # Clamped: rounding may lead a hair beyond.
-        lower = torch.minimum(at.floor().to(torch.int32).clamp_min_(-1), last)
+        lower = torch.minimum(at.floor().to(torch.int32).clamp_min_(-1), edge)
         share = at.sub_(lower).to(dtype)
         upper = lower + 1
         weight = torch.empty(total, 2, dtype=dtype, device=start.device)
         length = each(self.length[some].to(dtype))
         share *= length
         torch.mul(length - share, lower >= 0, out=weight[:, 0])
-        torch.mul(share, upper <= last, out=weight[:, 1])
+        torch.mul(share, upper <= edge, out=weight[:, 1])
         # A step along the grid lines, and across them, in the flattened image.
         across = each(torch.where(rows, 1, W).to(torch.int32))
         k *= each(torch.where(rows, W, 1).to(torch.int32))
         pixel = torch.empty(total, 2, dtype=torch.int32, device=start.device)
         torch.addcmul(k, lower.clamp_min_(0), across, out=pixel[:, 0])
-        torch.addcmul(k, torch.minimum(upper, last, out=upper), across, out=pixel[:, 1])
+        torch.addcmul(k, torch.minimum(upper, edge, out=upper), across, out=pixel[:, 1])
         return pixel.view(-1), weight.view(-1)

@@ -1,7 +1,7 @@
 """Line integrals by a stored sparse matrix and its stored transpose, many images at once.
 
-Rows and columns are ordered in tiles (of neighbouring bins and views, of neighbouring pixels), so that what a tile needs
-of all images stays in the cache: half the time of the natural order.
+Rows and columns are ordered in tiles (of neighbouring bins and views, of neighbouring pixels), so that what a tile
+needs of all images stays in the cache: half the time of the natural order.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class StoredMatrix:
             pixel=pixel.mT.flatten(),
             unmade=(pixel.argsort(-1) * kinds + torch.arange(kinds, device=pixel.device)[:, None]).mT.contiguous(),
             ray=ray,
-            once=len(ray.unique()) == len(ray),
+            once=len(torch.unique(ray)) == len(ray),
             kinds=kinds,
             geometry=geometry,
         )
@@ -75,7 +75,8 @@ class StoredMatrix:
     def _forward(self, x: Tensor) -> Tensor:
         """``(batch, pixels)`` -> ``(views bins, batch)``."""
         columns = x.mT.contiguous().index_select(0, self.pixel).view(self.weights.shape[1], -1)
-        return torch.sparse.mm(self.weights, columns).view(-1, len(x)).index_select(0, self.ray)
+        data: Tensor = torch.sparse.mm(self.weights, columns).view(-1, len(x)).index_select(0, self.ray)
+        return data
 
     def _adjoint(self, y: Tensor) -> Tensor:
         """``(batch, views bins)`` -> ``(pixels, batch)``."""
@@ -83,10 +84,11 @@ class StoredMatrix:
         rows = data.new_zeros(self.weights.shape[0] * self.kinds, len(y))
         rows = rows.index_copy_(0, self.ray, data) if self.once else rows.index_add_(0, self.ray, data)
         columns = torch.sparse.mm(self.transposed, rows.view(self.weights.shape[0], -1)).view(-1, len(y))
-        return functional.embedding_bag(self.unmade, columns, mode="sum")
+        image: Tensor = functional.embedding_bag(self.unmade, columns, mode="sum")
+        return image
 
     def _pieces(self, value: Tensor) -> Iterator[Tensor]:
-        yield from value.flatten(1).split(max(1, _COLUMNS // self.kinds))
+        yield from torch.split(value.flatten(1), max(1, _COLUMNS // self.kinds))
 
 
 def _matrices(lines: Lines, place: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

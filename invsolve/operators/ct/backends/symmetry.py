@@ -1,8 +1,9 @@
 """Rays that see flipped and turned images: of a full scan a quarter or an eighth of the weights is enough.
 
-With g a flip, a swap of the axes or both, which map the grid of pixels onto itself, a ray sees of an image f what the ray
-that g carries it to sees of ``f(g .)``. Eight such g bring all directions between 0 and 45 degrees; half a turn carries
-the rays on one side of the axis of rotation to the other side. A fan that is mirrored runs through its bins backwards.
+With g a flip, a swap of the axes or both, which map the grid of pixels onto itself, a ray sees of an image f what the
+ray that g carries to it sees of ``f(g .)``. Eight such g bring all directions between 0 and 45 degrees; half a turn
+carries the rays on one side of the axis of rotation to the other side. A fan that is mirrored runs through its bins
+backwards.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ class Symmetry:
     @property
     def needed(self) -> Tensor:
         """The rays of ``geometry`` that are used, sorted."""
-        return self.ray.unique()
+        rays: Tensor = torch.unique(self.ray)
+        return rays
 
     def pixels(self) -> Tensor:
         """Which pixel of an image each pixel of the image of every kind shows, ``(kinds, H W)``."""
@@ -101,7 +103,7 @@ def _found(
     mirrored: Tensor | None = None,
     both_sides: bool = False,
 ) -> Symmetry:
-    """View i as view ``view[i]`` of ``angles``; of ``both_sides`` the rays with u < 0 are those with -u, turned half."""
+    """View i as view ``view[i]`` of ``angles``; with ``both_sides`` rays of u < 0 as those of -u, half a turn away."""
     bin_ = torch.arange(geometry.bins, device=view.device).expand(len(view), -1)
     back = (2 * bin_ < geometry.bins - 1) & both_sides
     away = back if mirrored is None else mirrored[:, None]
