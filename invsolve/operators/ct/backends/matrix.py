@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import final
 
 import numpy as np
-import scipy.sparse
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -96,6 +95,8 @@ class StoredMatrix:
 
 def _matrices(lines: Lines, place: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """The weights of rays, with pixel i in the column ``place[i]``, and their transpose, as sparse CSR."""
+    from scipy.sparse import csr_matrix
+
     device, shape = place.device, (len(lines.start), len(place))
     place = place.to(torch.int32)
     crow = torch.zeros(shape[0] + 1, dtype=torch.int64, device=device)
@@ -110,7 +111,7 @@ def _matrices(lines: Lines, place: Tensor, dtype: torch.dtype) -> tuple[Tensor, 
         pixel, values[some] = lines.taps(first, last, dtype)
         column[some] = place[pixel]
     crow = crow.to(index)
-    turned = scipy.sparse.csr_matrix(tuple(v.cpu().numpy() for v in (values, column, crow)), shape=shape).tocsc()
+    turned = csr_matrix(tuple(v.cpu().numpy() for v in (values, column, crow)), shape=shape).tocsc()
     back = [from_array(v).to(device) for v in (turned.indptr, turned.indices, turned.data)]
     return csr_tensor(crow, column, values, shape), csr_tensor(back[0], back[1], back[2], shape[::-1])
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import final
 
-import scipy.sparse
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -40,6 +39,8 @@ class OnTheFly:
         return torch.cat(parts).mT.reshape(len(x), -1, self.geometry.bins)
 
     def adjoint(self, y: Tensor) -> Tensor:
+        from scipy.sparse import csr_matrix
+
         H, W = self.geometry.in_shape
         columns = y.flatten(1).mT.contiguous()
         out = columns.new_zeros(H * W, len(y))
@@ -48,7 +49,7 @@ class OnTheFly:
             if out.device.type == "cpu":
                 starts = torch.cat([count.new_zeros(1), count.cumsum(0)]).to(torch.int32)
                 parts = (weight.numpy(), pixel.numpy(), starts.numpy())
-                block = scipy.sparse.csr_matrix(parts, shape=(last - first, H * W))
+                block = csr_matrix(parts, shape=(last - first, H * W))
                 out += from_array(block.T @ columns[first:last].numpy())
             else:
                 out.index_add_(0, pixel, columns[first:last].repeat_interleave(count, 0) * weight[:, None])
