@@ -180,7 +180,7 @@ def rows(geometry: str, batch: int) -> list[Row]:
 LEGEND = f"""# How fast the operators are
 
 Written by `python benchmarks/operators.py`. {SIZE} x {SIZE} pixels, {VIEWS} views, float32: parallel beams on 367 bins
-at equal steps over half a turn, and at the golden angle, where hardly any symmetry saves weights; a fan on 512 bins over
+at equal steps over half a turn, and at the golden angle, where symmetry saves half of the weights only; a fan on 512 bins over
 a whole turn. CPU milliseconds of an image, the least of {ROUNDS} interleaved rounds. **ratio**: how many times faster
 than astra in the same rounds; below 1: slower. **build**: CPU seconds until the first image is projected. **MiB**: the
 most that building, one forward and one adjoint take.
