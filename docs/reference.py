@@ -6,6 +6,7 @@ python docs/reference.py            # a test fails when the page is not what thi
 from __future__ import annotations
 
 import inspect
+from operator import attrgetter
 from pathlib import Path
 from types import ModuleType
 
@@ -13,6 +14,7 @@ import invsolve as iv
 
 PAGES = (
     "operators",
+    "operators.ct",
     "priors",
     "strategies",
     "samplers",
@@ -64,7 +66,7 @@ def text() -> str:
     top = [entry("iv.", n, getattr(iv, n)) for n in public(iv)]
     lines += [line for line in top if line]
     for page in PAGES:
-        module = getattr(iv, page)
+        module = attrgetter(page)(iv)
         found = [entry(f"iv.{page}.", n, getattr(module, n)) for n in public(module)]
         lines += ["", f"## iv.{page}", "", " ".join((module.__doc__ or "").split("\n\n")[0].split()), ""]
         lines += [line for line in found if line]

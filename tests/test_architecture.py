@@ -16,14 +16,14 @@ ROOT = Path(invsolve.__file__).parent
 # re-exports) stands beside the last of the room's own rooms; the package's own comes after all of them, then `cli`.
 ROOMS = """
     errors core progress metrics plotting
-    operators operators.bridges operators.optics operators.mri
+    operators operators.bridges operators.optics operators.mri operators.ct
     noise samplers problem testing baselines datasets gaussian separable
     priors priors.networks priors.exact priors.fields priors.learned priors.formats priors.trained priors.training
     strategies strategies.guidance strategies.published strategies.integrators strategies.smc strategies.mcmc
     strategies.choice
     posterior_metrics results diagnostics hyperparameters solving calibration demo
 """.split()
-FILES = ["__init__", "__main__", "baselines", "cli", "errors", "metrics", "posterior_metrics", "problem"]
+FILES = ["__init__", "__main__", "cli", "errors", "metrics", "posterior_metrics", "problem"]
 FILES += ["progress", "testing"]
 # The one circle.
 KERNEL = {"base", "dense", "spectrum", "algebra.algebra", "algebra.delegate", "algebra.linearized"}
@@ -118,7 +118,7 @@ def f():
     assert targets(source) == {"errors", "operators", "__init__", "priors.base", "core.random"}
     arrows = {"a": {"b"}, "b": {"a", "c"}, "c": {"d"}, "d": {"c", "e"}, "e": set()}
     assert sorted(map(sorted, circles(arrows))) == [["a", "b"], ["c", "d"]]
-    assert height("errors") < height("operators.base") < height("operators.mri.cartesian") == height("operators")
+    assert height("errors") < height("operators.base") < height("operators.ct.parallel") == height("operators")
     assert height("operators") < height("noise.base") < height("__init__") < height("cli")
 
 

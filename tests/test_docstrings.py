@@ -6,6 +6,7 @@ import dataclasses
 import importlib.util
 import inspect
 import re
+from operator import attrgetter
 from pathlib import Path
 from types import ModuleType
 
@@ -20,7 +21,7 @@ assert _SPEC is not None and _SPEC.loader is not None
 reference = importlib.util.module_from_spec(_SPEC)
 _SPEC.loader.exec_module(reference)
 
-PAGES: dict[str, ModuleType] = {"": iv, **{f"{page}.": getattr(iv, page) for page in reference.PAGES}}
+PAGES: dict[str, ModuleType] = {"": iv, **{f"{page}.": attrgetter(page)(iv) for page in reference.PAGES}}
 PUBLIC = {
     f"iv.{prefix}{name}": getattr(page, name)
     for prefix, page in PAGES.items()

@@ -5,6 +5,8 @@ from invsolve.operators.base import BlackBox, LinearOperator, Operator
 from invsolve.operators.bridges.deepinv import from_deepinv, to_deepinv
 from invsolve.operators.bridges.scipy import from_scipy, to_scipy
 from invsolve.operators.callable import from_callable
+from invsolve.operators.ct.fan import FanBeam
+from invsolve.operators.ct.parallel import ParallelBeam
 from invsolve.operators.family import Family
 from invsolve.operators.identity import Identity
 from invsolve.operators.mask import Mask, Subsample
@@ -27,6 +29,7 @@ __all__ = [
     "Diffraction",
     "Downsample",
     "Family",
+    "FanBeam",
     "GaussianBlur",
     "Identity",
     "LinearOperator",
@@ -36,6 +39,7 @@ __all__ = [
     "NonlinearBlur",
     "NonlinearStack",
     "Operator",
+    "ParallelBeam",
     "PhaseRetrieval",
     "Saturation",
     "Sparse",

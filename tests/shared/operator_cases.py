@@ -43,6 +43,12 @@ class Numbers:
         return self.randn(rows, *A.out_shape, dtype=KINDS[A.out_kind])
 
 
+def turn(*shape: int) -> Tensor:
+    """Angles that are spread evenly over half a turn."""
+    n = torch.Size(shape).numel()
+    return torch.pi * torch.arange(n, dtype=F64).view(shape) / n
+
+
 def pinv_error(matrix: Tensor) -> float:
     """What rounding allows the normal equations: eps times the square of the condition number, with a factor of 10."""
     values = torch.linalg.svdvals(matrix)
@@ -99,6 +105,13 @@ def _cases(draw: Numbers) -> dict[str, iv.operators.LinearOperator]:
             in_kind="real",
         ),
         "blur by a number": ops.Blur(kernel=draw.randn(1, 1), in_shape=(3, 4), boundary="zero"),
+        "parallel beam": ops.ParallelBeam(turn(4), (5, 5), bin_size=0.8, detector_offset=0.1),
+        "parallel beam items": ops.ParallelBeam(turn(2, 3), (3, 4), bins=5, pixel_size=(0.7, 1.1), center=(0.2, -0.3)),
+        "parallel beam complex": ops.ParallelBeam(turn(3), (1, 4), kind="complex", backend="on the fly"),
+        "fan beam": ops.FanBeam(2 * turn(8), (4, 4), source_to_center=9.0, source_to_detector=15.0),
+        "fan beam curved": ops.FanBeam(
+            turn(3), (4, 3), bins=6, source_to_center=8.0, source_to_detector=12.0, detector="curved"
+        ),
         "stack items": ops.Stack(
             operators=(
                 ops.MRI(in_shape=(3, 4), mask=draw.mask(2, 3, 4), in_kind="real"),

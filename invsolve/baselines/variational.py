@@ -1,9 +1,4 @@
-"""The reconstructions that everybody knows, to be beaten: zero-filled, Tikhonov (CG-SENSE), total variation.
-
-Each takes a linear operator ``A`` (`amplitude_flow`: the modulus of one) and data ``y`` ``(batch, *A.out_shape)``, and
-returns ``(batch, *A.in_shape)``; rows do not see each other. Weights are in the units of the objective that is stated,
-and `tune_weight` chooses them on examples with a known truth, which must not be the data that are judged.
-"""
+"""The reconstructions that everybody knows: zero-filled, Tikhonov (CG-SENSE), total variation; and their weights."""
 
 from __future__ import annotations
 
@@ -14,13 +9,13 @@ from typing import Protocol, final
 import torch
 from torch import Tensor
 
-from invsolve.core.arrays import as_given
+from invsolve.baselines.inputs import checked, checked_data
 from invsolve.core.conjugate_gradients import direction, expand
 from invsolve.core.torch_state import in_defined_state
-from invsolve.core.validation import check_finite, check_int, check_positive, check_shape, kind_dtype
+from invsolve.core.validation import check_int, check_positive, kind_dtype
 from invsolve.errors import invalid, invalid_type
 from invsolve.metrics import nrmse
-from invsolve.operators.base import LinearOperator, Operator
+from invsolve.operators.base import LinearOperator
 from invsolve.operators.optics.phase_retrieval import PhaseRetrieval
 
 
@@ -51,7 +46,7 @@ def zero_filled(A: LinearOperator, y: Tensor) -> Tensor:
     InputError
         If ``y`` has another shape or entries that are not finite.
     """
-    y = _checked("zero_filled", A, y)
+    y = checked("zero_filled", A, y)
     return A.adjoint(y)
 
 
@@ -92,7 +87,7 @@ def tikhonov(A: LinearOperator, y: Tensor, weight: float, *, rtol: float = 1e-6,
     .. [1] Pruessmann et al. 2001, Advances in sensitivity encoding with arbitrary k-space trajectories, Magnetic
        Resonance in Medicine 46, 638.
     """
-    y = _checked("tikhonov", A, y)
+    y = checked("tikhonov", A, y)
     weight = check_positive("tikhonov", "weight", weight)
     rtol = check_positive("tikhonov", "rtol", rtol)
     max_iter = check_int("tikhonov", "max_iter", max_iter, minimum=1)
@@ -141,7 +136,7 @@ def total_variation(A: LinearOperator, y: Tensor, weight: float, *, iterations: 
     .. [1] Loris & Verhoeven 2011, On a generalization of the iterative soft-thresholding algorithm for the case of
        non-separable penalty, Inverse Problems 27, 125007.
     """
-    y = _checked("total_variation", A, y)
+    y = checked("total_variation", A, y)
     weight = check_positive("total_variation", "weight", weight)
     iterations = check_int("total_variation", "iterations", iterations, minimum=1)
     axes = len(A.in_shape)
@@ -209,7 +204,7 @@ def amplitude_flow(A: PhaseRetrieval, y: Tensor, *, iterations: int = 500) -> Te
     """
     if not isinstance(A, PhaseRetrieval) or A.measure != "amplitude":
         raise invalid_type("amplitude_flow", "A", "an iv.operators.PhaseRetrieval with measure='amplitude'", A)
-    y = _data("amplitude_flow", A, y)
+    y = checked_data("amplitude_flow", A, y)
     iterations = check_int("amplitude_flow", "iterations", iterations, minimum=1)
     B = A.operator
     norm = B.norm(rtol=1e-3).to(y.device)
@@ -329,14 +324,3 @@ def tune_weight(
         errors.append(float(torch.cat(scores).mean()))
     best = min(range(len(tried)), key=errors.__getitem__)
     return TunedWeight(weight=tried[best], weights=tried, errors=tuple(errors))
-
-
-def _checked(owner: str, A: LinearOperator, y: Tensor) -> Tensor:
-    if not isinstance(A, LinearOperator):
-        raise invalid_type(owner, "A", "a LinearOperator", A)
-    return _data(owner, A, y)
-
-
-def _data(owner: str, A: Operator, y: Tensor) -> Tensor:
-    y = as_given(owner, "y", y, dtype=A.dtype, device=A.device)
-    return check_finite(owner, "y", check_shape(owner, "y", y, A.out_shape), "Fill what was not measured with 0.")

@@ -1,0 +1,31 @@
+"""The reconstructions that everybody knows, to be beaten: zero-filled, Tikhonov, total variation, those of CT.
+
+Each takes a linear operator ``A`` (`amplitude_flow`: the modulus of one) and data ``y`` ``(batch, *A.out_shape)``, and
+returns ``(batch, *A.in_shape)``; rows do not see each other. Weights are in the units of the objective that is stated,
+and `tune_weight` chooses them on examples with a known truth, which must not be the data that are judged.
+"""
+
+from invsolve.baselines.filtered_backprojection import fbp
+from invsolve.baselines.iterative import cgls, sirt
+from invsolve.baselines.variational import (
+    TunedWeight,
+    WeightedSolver,
+    amplitude_flow,
+    tikhonov,
+    total_variation,
+    tune_weight,
+    zero_filled,
+)
+
+__all__ = [
+    "TunedWeight",
+    "WeightedSolver",
+    "amplitude_flow",
+    "cgls",
+    "fbp",
+    "sirt",
+    "tikhonov",
+    "total_variation",
+    "tune_weight",
+    "zero_filled",
+]

@@ -1,0 +1,6 @@
+"""Computed tomography: scans by parallel and by fan beams, Hounsfield units."""
+
+from invsolve.operators.ct.geometry import Geometry
+from invsolve.operators.ct.hounsfield import from_hounsfield, to_hounsfield
+
+__all__ = ["Geometry", "from_hounsfield", "to_hounsfield"]

@@ -1,0 +1,216 @@
+"""What all scans in a plane share: checks of their numbers, the choice of a back end, one or many sets of angles."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
+from functools import cached_property
+from typing import Literal, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from invsolve.core.arrays import plain, real_parameter
+from invsolve.core.validation import (
+    Kind,
+    Shape,
+    check_choice,
+    check_dims,
+    check_finite,
+    check_int,
+    check_number,
+    check_positive,
+)
+from invsolve.errors import invalid
+from invsolve.operators.algebra.matched import matched
+from invsolve.operators.base import LinearOperator
+from invsolve.operators.ct.backends.base import Projector, of_parts
+from invsolve.operators.ct.backends.matrix import StoredMatrix
+from invsolve.operators.ct.backends.on_the_fly import OnTheFly
+from invsolve.operators.ct.geometry import Geometry, radius
+
+Backend = Literal["auto", "matrix", "on the fly"]
+LARGEST = 2**30  # bytes: a matrix and its transpose that are stored, by default
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Beam(LinearOperator):
+    """Base of `ParallelBeam` and `FanBeam`, which say what the fields mean."""
+
+    angles: Tensor
+    in_shape: Shape
+    _: KW_ONLY
+    bins: int | None = None
+    pixel_size: float | tuple[float, float] = 1.0
+    bin_size: float | None = None
+    detector_offset: float = 0.0
+    center: tuple[float, float] = (0.0, 0.0)
+    kind: Kind = "real"
+    backend: Backend = "auto"
+
+    def __post_init__(self) -> None:
+        owner = type(self).__name__
+        angles = real_parameter(owner, "angles", self.angles, dtype=torch.float64).detach().double()
+        if angles.ndim not in (1, 2) or not angles.numel():
+            raise invalid(owner, "angles", "of shape (views,) or (items, views), in radians", tuple(angles.shape))
+        self._set(angles=check_finite(owner, "angles", angles))
+        shape = check_dims(owner, "in_shape", self.in_shape)
+        if len(shape) != 2:
+            repair = "The slices of a volume are a batch: in_shape=(H, W)." if len(shape) == 3 else ""
+            raise invalid(owner, "in_shape", "(H, W)", shape, repair)
+        check_choice(owner, "kind", self.kind, ("real", "complex"))
+        check_choice(owner, "backend", self.backend, ("auto", "matrix", "on the fly"))
+        size = _pair(owner, "pixel_size", self.pixel_size)
+        pixel = tuple(check_positive(owner, "pixel_size", v) for v in size)
+        center = tuple(check_number(owner, "center", v) for v in _pair(owner, "center", self.center))
+        offset = check_number(owner, "detector_offset", self.detector_offset)
+        self._set(in_shape=shape, pixel_size=pixel, center=center, detector_offset=offset)
+        self._check_distances()
+        given = None if self.bin_size is None else check_positive(owner, "bin_size", self.bin_size)
+        self._set(bin_size=given or min(pixel) * self._magnification)
+        if self.bins is None:
+            assert self.bin_size is not None
+            self._set(bins=max(1, math.ceil(2 * self._reach(self._radius) / self.bin_size)))
+        self._set(bins=check_int(owner, "bins", self.bins, minimum=1))
+
+    # --- what a kind of beam says ---------------------------------------------------------------------------------
+    def _check_distances(self) -> None:
+        """Check the fields that only this kind has."""
+
+    @property
+    def _magnification(self) -> float:
+        """How much larger an object on the axis of rotation is on the detector."""
+        return 1.0
+
+    def _reach(self, radius: float) -> float:
+        """Half the length of a detector that sees a circle about the axis of rotation, mm."""
+        return radius
+
+    @property
+    def _radius(self) -> float:
+        return radius(self.in_shape, _pair("", "", self.pixel_size), self.center)
+
+    def _geometry(self, angles: Tensor) -> Geometry:
+        height, width = _pair("", "", self.pixel_size)
+        x, y = self.center
+        assert self.bin_size is not None
+        return Geometry(
+            angles=angles,
+            in_shape=self.in_shape,
+            pixel_size=(height, width),
+            center=(x, y),
+            bins=self.bins or 1,
+            bin_size=self.bin_size,
+            detector_offset=self.detector_offset,
+        )
+
+    # --- what the base asks for -----------------------------------------------------------------------------------
+    @property
+    def in_kind(self) -> Kind:  # type: ignore[override]
+        """The kind of images and data: ``kind``."""
+        return self.kind
+
+    @property
+    def out_kind(self) -> Kind:  # type: ignore[override]
+        """The kind of images and data: ``kind``."""
+        return self.kind
+
+    @property
+    def out_shape(self) -> Shape:  # type: ignore[override]
+        """The shape of the data, ``(views, bins)``."""
+        return (self.angles.shape[-1], self.bins or 1)
+
+    @property
+    def dtype(self) -> None:
+        """None: the weights have the precision of what they act on; angles are kept in float64."""
+        return None
+
+    def _item_axes(self) -> dict[str, int]:
+        return {"angles": 1}
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
+        """The same operator elsewhere; it has no precision of its own."""
+        return self._replace({"angles": self.angles.to(device)})
+
+    def take(self, index: Tensor) -> Self:
+        taken = super().take(index)
+        if taken is not self:  # which uses the weights that are there, and leaves its own
+            vars(taken)["_made"] = self._made
+        return taken
+
+    @property
+    def geometry(self) -> Geometry:
+        """Where the rays run; of an operator with items that of the first."""
+        return self._geometry(self.angles if self.angles.ndim == 1 else self.angles[0])
+
+    def __repr__(self) -> str:
+        how = f"stored matrix, {self._bytes / 2**20:.0f} MiB" if self._stored else "weights on the fly"
+        return f"{super().__repr__()[:-1]}, {how})"
+
+    # --- back ends ------------------------------------------------------------------------------------------------
+    @cached_property
+    def _bytes(self) -> int:
+        """Of a stored matrix and its transpose in single precision, at most: without what symmetry saves."""
+        return 16 * int(self.geometry.lines.taps_per_ray.sum()) * (self.batch or 1)
+
+    @property
+    def _stored(self) -> bool:
+        if self.backend == "auto":
+            return self.angles.device.type == "cpu" and self._bytes <= LARGEST
+        return self.backend == "matrix"
+
+    @cached_property
+    def _made(self) -> dict[object, Projector]:
+        return {}
+
+    def _projector(self, angles: Tensor, dtype: torch.dtype) -> Projector:
+        key = (tuple(angles.tolist()), dtype, angles.device)
+        if key not in self._made:
+            geometry = self._geometry(angles)
+            self._made[key] = StoredMatrix.of(geometry, dtype) if self._stored else OnTheFly(geometry=geometry)
+        return self._made[key]
+
+    # --- the operator ---------------------------------------------------------------------------------------------
+    def _apply(self, x: Tensor) -> Tensor:
+        return matched(x, self._forward, self._backward)
+
+    def _adjoint(self, y: Tensor) -> Tensor:
+        return matched(y, self._backward, self._forward)
+
+    def _forward(self, x: Tensor) -> Tensor:
+        return self._by_item(x, self.out_shape, forward=True)
+
+    def _backward(self, y: Tensor) -> Tensor:
+        return self._by_item(y, self.in_shape, forward=False)
+
+    def _by_item(self, value: Tensor, shape: Shape, *, forward: bool) -> Tensor:
+        """Rows of one set of angles together; row r belongs to item r modulo their number, for several rounds."""
+        real = value.real.dtype if value.is_complex() else value.dtype
+        if not len(value):
+            return value.new_zeros(0, *shape)
+        if self.angles.ndim == 1:
+            return of_parts(self._projector(self.angles, real), forward, value)
+        out = value.new_empty(len(value), *shape)
+        sets, which = torch.unique(self.angles, dim=0, return_inverse=True)
+        which = which.repeat(len(value) // len(which))
+        for i, angles in enumerate(sets):
+            rows = (which == i).nonzero()[:, 0]
+            out[rows] = of_parts(self._projector(angles, real), forward, value[rows])
+        return out
+
+    def _set(self, **values: object) -> None:
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+
+
+def _pair(owner: str, name: str, value: object) -> tuple[float, float]:
+    """Two numbers, or one for both."""
+    value = plain(value)
+    if isinstance(value, (Sequence, np.ndarray, Tensor)) and not isinstance(value, str):
+        if len(value) != 2:
+            raise invalid(owner, name, "a number, or two of them", f"{len(value)} of them")
+        first, second = value
+        return first, second
+    return value, value  # type: ignore[return-value]  # the caller checks both
