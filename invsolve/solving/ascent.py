@@ -9,6 +9,7 @@ from typing import final
 import torch
 from torch import Tensor
 
+from invsolve.core.stopping import ask
 from invsolve.solving.noise_density import NoiseDensity
 
 _ENOUGH = 1e-3  # nats that a step promises, below which a row has arrived
@@ -57,6 +58,7 @@ def ascended(density: NoiseDensity, u: Tensor, item: Tensor, steps: int) -> Ends
     share = torch.ones(rows, dtype=u.dtype, device=u.device)
     u, going = u.clone(), log.isfinite()
     for _ in range(steps - 1):
+        ask()
         on = going.nonzero()[:, 0]
         if not len(on):
             break

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass, replace
-from typing import Any, final
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar, final
 
 import torch
 from torch import Tensor
 
 from invsolve.core.counting import tally
 from invsolve.core.random import DrawLike, Draws
+from invsolve.core.stopping import OutOfTime, ask, ended_by
 from invsolve.results.certificate import Attempt, Certificate
 from invsolve.results.strategy_output import StrategyOutput
 from invsolve.solving.best import BestSoFar, misfit, power
 from invsolve.solving.judging import by_islands, judged_by_its_kind
 from invsolve.solving.loop import never
 from invsolve.solving.pricing import (
-    TRIAL_STEPS,
     expected_rows,
     fitted,
     lengthening,
@@ -30,8 +30,10 @@ from invsolve.solving.pricing import (
 from invsolve.solving.request import SolveRequest
 from invsolve.solving.search import SHARE_OF_BUDGET, affordable
 from invsolve.solving.spending import Amount, Budget, Spending
+from invsolve.solving.trial import timed
 from invsolve.solving.unmet_modes import UnmetModes
 from invsolve.solving.wider_start import DRAWS, Look, fewer
+from invsolve.solving.wording import short
 from invsolve.strategies.base import Strategy
 from invsolve.strategies.choice.candidates import Candidate, wider
 from invsolve.strategies.choice.sample_size import FEWEST, MANY, picked_from
@@ -43,6 +45,7 @@ from invsolve.strategies.smc.smc import SMC
 _LOST = 0.2  # power of the likelihood, at which data count with more than twice the std of their noise
 _USED = 0.8  # of what is left: expectations are rough
 _SAMPLES = 0.05  # of a budget, for samples that nobody asked for
+_Found = TypeVar("_Found")
 _MANY_NUMBERS = 8  # beyond which points lie too thinly to meet narrow modes
 _WIDE = "a wider start, which meets modes"
 _KEPT_BACK = 0.3  # of a budget, at most: for guidance
@@ -186,12 +189,17 @@ class _Escalation:
         lost = (~best.passed & (power(best.found, self.batch) < _LOST)).nonzero()[:, 0]
         if not len(lost):
             return
-        found = self._run(candidate, lost, number)
+        found = self._within_budget(lambda: self._run(candidate, lost, number))
+        if found is None:
+            self.missing = f"{self.missing}; {short(candidate.strategy)} in their place had no time to end"
+            return
         nothing = torch.zeros(len(lost), dtype=torch.bool, device="cpu")
         self._attempt(candidate, found, nothing, "an approximation that was not tested")
         here = misfit(found, len(lost))
         nearer = ~(here >= misfit(best.found, self.batch)[lost]) & here.isfinite()
         if not bool(nearer.any()):
+            self.best = best.charged(found.calls, found.seconds)
+            self.missing = f"{self.missing}; {short(candidate.strategy)} does not fit the data better"
             return
         self.best = best.updated(found, candidate, nothing, {}, lost, better=nearer)
         count = int(nearer.sum())
@@ -257,7 +265,14 @@ class _Escalation:
             self.looked = f"{unseen}{before}{why}"
             return
         seconds = SHARE_OF_BUDGET * self.left().seconds
-        judged = self.unmet.judge(found, rows, items[rows], evaluations, long=self.strict, seconds=seconds)
+        judged = self._within_budget(
+            lambda: self.unmet.judge(found, rows, items[rows], evaluations, long=self.strict, seconds=seconds)
+        )
+        if judged is None:
+            self.looked = f"{before}a search for modes had no time to end"
+            return
+        best = self.best
+        assert best is not None
         self.spending.evaluations += sum(judged.calls.values())
         best = self.best = best.charged(judged.calls, judged.seconds)
         e, cost = judged.effort, f"{judged.seconds:.1f} s, {sum(judged.calls.values()):,} evaluations"
@@ -273,8 +288,21 @@ class _Escalation:
         self.looked = self.missing = f"{how} found {where}, which the ensemble had not met ({cost})"
         lacking = items[rows][judged.lacking]
         self.best = best.doubted(lacking)
-        if drawn := self.unmet.sampled(judged, evaluations):
+        if drawn := self._within_budget(lambda: self.unmet.sampled(judged, evaluations)):
             self._drawn(candidate, drawn, lacking)
+
+    def _within_budget(self, work: Callable[[], _Found]) -> _Found | None:
+        """What some ``work`` beside an answer that there is gives; None where the budget ends it, which is charged."""
+        began = self.spending.elapsed
+        try:
+            with tally() as calls, ended_by(lambda: self.strict and self.spending.over(0, lost=False)):
+                ask()
+                return work()
+        except OutOfTime:
+            assert self.best is not None
+            self.spending.evaluations += calls.total()
+            self.best = self.best.charged(calls, self.spending.elapsed - began)
+            return None
 
     def _drawn(self, candidate: Candidate, drawn: StrategyOutput, items: Tensor) -> None:
         """Draws from a mixture that holds modes which were lacking, in place of what lacked them."""
@@ -314,6 +342,7 @@ class _Escalation:
         ending = self.row * (len(items) * rows_at_the_end(candidate, here.num_samples))
 
         def over(calls: int, power: Callable[[], float], ahead: Amount) -> bool:
+            ask()  # work beside an answer that there is may be given up
             ahead += ending
             if self.spending.over(calls, lost=False, ahead=ahead):
                 return True
@@ -321,7 +350,7 @@ class _Escalation:
 
         own = here.on(items)
         if self.strict and not candidate.tested and isinstance(candidate.strategy, MMPS):
-            candidate, tried = self._timed(candidate, own, number)
+            candidate, tried = timed(candidate, own, number, self.spending)
         else:
             tried = None
         began = self.spending.elapsed
@@ -332,32 +361,6 @@ class _Escalation:
         took = Amount(seconds=found.seconds, evaluations=found.evaluations) * (self.batch / len(items))
         self.taken.setdefault(_kind(candidate.strategy), (took, candidate.cost))
         return found
-
-    def _timed(
-        self, candidate: Candidate, request: SolveRequest, number: int
-    ) -> tuple[Candidate, StrategyOutput | None]:
-        """Guidance of as many steps as what is left allows, and its answer if these are no more than a trial takes.
-
-        How many products its linear solves take is not known before.
-        """
-        strategy = candidate.strategy
-        assert isinstance(strategy, MMPS)
-        few = replace(candidate, strategy=replace(strategy, num_steps=min(strategy.num_steps, TRIAL_STEPS)))
-        trials = list[StrategyOutput]()
-
-        def trial() -> Amount:
-            trials.append(found := replace(request, saved=None).run(few, number))
-            self.spending.evaluations += found.evaluations
-            return Amount(seconds=found.seconds, evaluations=found.evaluations)
-
-        took = request.decisions.amount(trial)
-        steps = int(TRIAL_STEPS * (took.into(self.left() * _USED)))
-        if min(steps, strategy.num_steps) < 2 * TRIAL_STEPS:
-            if not trials:
-                trial()
-            self.spending.evaluations -= trials[0].evaluations  # counted with the answer
-            return few, trials[0]
-        return replace(candidate, strategy=replace(strategy, num_steps=min(steps, strategy.num_steps))), None
 
     def _expected(self, candidate: Candidate, share: float) -> Amount:
         """What a strategy will take for a share of the items; of another kind than were run, what the last one took."""
@@ -385,12 +388,3 @@ class _Escalation:
 def _kind(strategy: Strategy) -> tuple[str, float]:
     """What strategies share whose costs are known from each other: the name, and where chains start."""
     return strategy.name, getattr(strategy, "spread", 1.0)
-
-
-def short(strategy: Strategy) -> str:
-    """A strategy by its name and the options that are not the default."""
-    if not is_dataclass(strategy) or strategy.name != type(strategy).__name__:
-        return f"{strategy.name}()"
-    options = ((f.name, getattr(strategy, f.name), f.default) for f in fields(strategy) if f.init)
-    given = [f"{name}={value!r}" for name, value, default in options if value is not default and value != default]
-    return f"{strategy.name}({', '.join(given)})"

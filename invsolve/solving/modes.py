@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from invsolve.core.normal_mixture import NormalMixture
+from invsolve.core.stopping import ask
 from invsolve.solving.ascent import Ends
 from invsolve.solving.noise_density import NoiseDensity
 
@@ -63,6 +64,7 @@ def modes(density: NoiseDensity, ends: Ends, normal: Normal, *, most: int, draws
     numbers = _numbers(item)
     x = log = drawn = ends.u.new_empty(0)
     for number in range(ROUNDS):
+        ask()
         z = normal((most, draws, centre.shape[1] + 1), number)[item, numbers]
         around = [
             NormalMixture(log_weights=z.new_zeros(1), means=m[None], roots=r[None]) for m, r in _pairs(centre, root)

@@ -16,6 +16,7 @@ from invsolve.solving import escalation, judging
 from invsolve.solving.decisions import Decisions
 from invsolve.solving.escalation import escalate
 from invsolve.solving.request import pooled
+from invsolve.solving.spending import Spending
 from invsolve.strategies.choice.candidates import Candidate, candidates
 from invsolve.strategies.diagnostics import Diagnostics
 from invsolve.strategies.reported import Reported
@@ -521,3 +522,14 @@ def test_chains_that_were_stopped_are_so_from_their_checkpoint_too(tmp_path):
     first, again = go(), go()
     assert torch.equal(first.samples, again.samples)
     assert len(again.certificate.attempts) == 1 and "stopped when the budget was spent" in again.certificate.missing
+
+
+def test_guidance_that_would_leave_the_budget_is_given_up(monkeypatch):
+    """Chains that hardly meet the data and a budget that they have used up: the answer is theirs, and that is said."""
+    A = iv.operators.from_callable(lambda x: x**3 + x.roll(1, -1), (4,), (4,))
+    prior = iv.priors.GaussianPrior(torch.zeros(4), torch.eye(4))
+    monkeypatch.setattr(Spending, "over", lambda self, calls, *, lost, ahead=None: True)
+    result = iv.solve(A, torch.ones(1, 4), prior, noise=1e-4, num_samples=8, budget=iv.Budget(evaluations=20_000))
+    text = str(result.certificate)
+    assert not result.certificate.reached and "MMPS() in their place had no time to end" in text
+    assert [a.strategy[:4] for a in result.certificate.attempts] == ["Nois"] and result.strategy == "NoiseMCMC"
