@@ -3,8 +3,7 @@
 A vector's sign, and the basis where values are equal, are a matter of the library. Where random numbers are coordinates
 along these vectors, other vectors are other samples of the same law: a seed would give other ones on a GPU. What is
 decomposed before a solve is therefore decomposed on the CPU, by LAPACK. Where nothing depends on the choice, as in
-`V f(s) V^T`,
-torch's own are called where the matrix is.
+`V f(s) V^T`, torch's own are called where the matrix is.
 """
 
 from __future__ import annotations

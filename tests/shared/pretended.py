@@ -9,7 +9,7 @@ indices; results of arithmetic differ in their last digits, and singular vectors
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -76,9 +76,11 @@ class Rounding:
         real = value.real if value.is_complex() else value
         share = torch.randint(-1, 2, real.shape, generator=self.rng).to(real.dtype)
         moved = value * (1 + 2 * torch.finfo(real.dtype).eps * share)  # to two units in the last place
-        exact = value == (torch.view_as_real(value).round() if value.is_complex() else value.round()).view_as(value) if (
-            not value.is_complex()
-        ) else torch.view_as_real(value).eq(torch.view_as_real(value).round()).all(-1)
+        exact = (
+            value == (torch.view_as_real(value).round() if value.is_complex() else value.round()).view_as(value)
+            if (not value.is_complex())
+            else torch.view_as_real(value).eq(torch.view_as_real(value).round()).all(-1)
+        )
         return torch.where(exact, value, moved)
 
     def __call__(self, func: Any, out: Any) -> Any:
@@ -121,7 +123,9 @@ class _Dispatch(TorchDispatchMode):
         if there and name not in MOVES:
             host = [t for t in given if not isinstance(t, Elsewhere) and t.ndim]
             if host and not (name in TAKE_HOST_INDICES and all(t.dtype in (torch.int64, torch.bool) for t in host)):
-                raise RuntimeError(f"{name}: Expected all tensors to be on the same device, {host[0].shape} is on the CPU")
+                raise RuntimeError(
+                    f"{name}: Expected all tensors to be on the same device, {host[0].shape} is on the CPU"
+                )
         if target is not None:
             kwargs["device"] = CPU
         stays = there and (target is None or made)
@@ -133,7 +137,11 @@ class _Dispatch(TorchDispatchMode):
         if self.rounding is not None and stays:
             out = self.rounding(func, out)
         if not (stays or made):
-            return out.clone() if isinstance(out, Tensor) and any(out is t.inside for t in given if isinstance(t, Elsewhere)) else out
+            return (
+                out.clone()
+                if isinstance(out, Tensor) and any(out is t.inside for t in given if isinstance(t, Elsewhere))
+                else out
+            )
         wrapped = tree_map(lambda t: Elsewhere(t) if isinstance(t, Tensor) else t, out)
         return return_and_correct_aliasing(func, args, kwargs, wrapped) if there else wrapped
 

@@ -111,7 +111,7 @@ class MomentMatching(Guidance):
         if not both:
             return law
         above = _DROWNED * prior.law.variances.mean().sqrt()
-        low = torch.as_tensor(noise_levels(problem, prior)[1]).to(above)
+        low = torch.as_tensor(noise_levels(problem, prior)[1], dtype=above.dtype, device=above.device)
         jacobian = replace(jacobian, max_iter=min(self.max_iter, _PAID), rest=law)
         return _BothBound(law=law, jacobian=jacobian, above=float(above), below=PerRow.of(problem, _KNOWN * low))
 
