@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
@@ -42,6 +43,7 @@ class Elsewhere(Tensor):
 
     @staticmethod
     def __new__(cls, inside: Tensor) -> Elsewhere:
+        inside = inside.resolve_conj().resolve_neg()  # what torch has put off is not seen through a wrapper
         out: Elsewhere = torch.Tensor._make_wrapper_subclass(
             cls,
             inside.shape,
@@ -143,6 +145,8 @@ class _Dispatch(TorchDispatchMode):
                 else out
             )
         wrapped = tree_map(lambda t: Elsewhere(t) if isinstance(t, Tensor) else t, out)
+        if name in ("_conj", "_neg_view"):  # not a view here
+            return wrapped
         return return_and_correct_aliasing(func, args, kwargs, wrapped) if there else wrapped
 
 
@@ -171,7 +175,12 @@ class _Function(TorchFunctionMode):
 def pretended(seed: int | None = 0, signs: bool = True) -> Iterator[Counter[str]]:
     """Inside it tensors may be moved to `DEVICE`; ``seed``: of its rounding, None for that of the CPU."""
     calls: Counter[str] = Counter()
-    with _Function(), _Dispatch(None if seed is None else Rounding(seed, signs), calls):
+    autocast = torch.autocast
+
+    def of_the_cpu(device_type: str, *args: Any, **kwargs: Any) -> Any:
+        return autocast("cpu" if device_type == DEVICE.type else device_type, *args, **kwargs)
+
+    with patch.object(torch, "autocast", of_the_cpu), _Function(), _Dispatch(None if seed is None else Rounding(seed, signs), calls):
         yield calls
 
 
