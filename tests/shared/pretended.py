@@ -180,7 +180,11 @@ def pretended(seed: int | None = 0, signs: bool = True) -> Iterator[Counter[str]
     def of_the_cpu(device_type: str, *args: Any, **kwargs: Any) -> Any:
         return autocast("cpu" if device_type == DEVICE.type else device_type, *args, **kwargs)
 
-    with patch.object(torch, "autocast", of_the_cpu), _Function(), _Dispatch(None if seed is None else Rounding(seed, signs), calls):
+    with (
+        patch.object(torch, "autocast", of_the_cpu),
+        _Function(),
+        _Dispatch(None if seed is None else Rounding(seed, signs), calls),
+    ):
         yield calls
 
 
