@@ -274,7 +274,8 @@ def test_unknown_scalars(method, machine):
         unknown = iv.noise.Gaussian(std=iv.LogNormal(median=0.4, factor=2.0))
         operator, y = ops.Matrix(A).to(device, dtype), Y.to(device, dtype)
         result = iv.solve(operator, y, PRIORS_LAW.to(device, dtype), noise=unknown, hierarchy=how, num_samples=4)
-        return [result.samples, result["noise.std"].samples]
+        scalar = result["noise.std"]
+        return [result.samples, scalar.samples, scalar.mean, scalar.std, *scalar.interval(0.5)[:2], result.mean, result.std]
 
     agree(case, machine)
 
