@@ -164,6 +164,10 @@ class _Function(TorchFunctionMode):
                 return func(*args, **kwargs | {"device": CPU}).to(DEVICE)
         if func is Tensor.new_tensor and isinstance(args[0], Elsewhere):
             return torch.tensor(*args[1:], **{"dtype": args[0].dtype} | kwargs).to(DEVICE)
+        if func in (Tensor.__getitem__, Tensor.__setitem__) and isinstance(args[0], Elsewhere):  # lists of rows
+            index = args[1] if isinstance(args[1], tuple) else (args[1],)
+            index = tuple(torch.tensor(i) if isinstance(i, list) else i for i in index)
+            return func(args[0], index if isinstance(args[1], tuple) else index[0], *args[2:])
         if func in (Tensor.numpy, Tensor.__array__) and isinstance(args[0], Elsewhere):
             raise TypeError("can't convert a tensor of another device to numpy. Use Tensor.cpu() first")
         if func is Tensor.tolist and isinstance(args[0], Elsewhere):
