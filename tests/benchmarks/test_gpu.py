@@ -10,6 +10,7 @@ import pytest
 import torch
 
 
+@pytest.mark.slow
 def test_the_script_runs_to_the_end_on_a_cpu(tmp_path):
     assert gpu.main(["--device", "cpu", "--quick", "--out", str(tmp_path)]) == 0
     rows = list(csv.DictReader((tmp_path / "gpu.csv").read_text().splitlines()))
