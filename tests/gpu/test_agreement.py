@@ -93,6 +93,8 @@ def finite(a: Tensor) -> Tensor:
 
 
 def agree(case: Case, machine: Machine, dtypes: tuple[torch.dtype, ...] = (F32, F64)) -> None:
+    if machine.device == pretended.DEVICE:
+        dtypes = dtypes[-1:]  # the tighter one: half the time
     for dtype in dtypes:
         expected = host()(case, dtype)
         assert expected
@@ -128,7 +130,8 @@ def test_linear_operators(name, machine):
         u, du, v = (cast(t, dtype, device) for t in (x, dx, y))
         value, pull = B.vjp(u)
         found = [B(u), B.adjoint(v), B.normal(u), value, pull(v), *B.jvp(u, du), B.norm()]
-        found += [B.solve_normal(u, tau=0.5, max_iter=5), B.pinv(v, max_iter=2), B.svd(like=v.real).values]
+        # Two steps: where conjugate gradients have converged, a rounding decides whether they take one more.
+        found += [B.solve_normal(u, tau=0.5, max_iter=2), B.pinv(v, max_iter=2), B.svd(like=v.real).values]
         return [*found, B.linearize(u)(du)]
 
     agree(case, machine)
