@@ -278,7 +278,15 @@ def test_unknown_scalars(method, machine):
         operator, y = ops.Matrix(A).to(device, dtype), Y.to(device, dtype)
         result = iv.solve(operator, y, PRIORS_LAW.to(device, dtype), noise=unknown, hierarchy=how, num_samples=4)
         scalar = result["noise.std"]
-        return [result.samples, scalar.samples, scalar.mean, scalar.std, *scalar.interval(0.5)[:2], result.mean, result.std]
+        return [
+            result.samples,
+            scalar.samples,
+            scalar.mean,
+            scalar.std,
+            *scalar.interval(0.5)[:2],
+            result.mean,
+            result.std,
+        ]
 
     agree(case, machine)
 

@@ -68,8 +68,7 @@ class Elsewhere(Tensor):
 class Rounding:
     """Last digits of results, and signs of vectors, as another device may have them."""
 
-    def __init__(self, seed: int, signs: bool = True) -> None:
-        self.signs = signs
+    def __init__(self, seed: int) -> None:
         self.rng = torch.Generator().manual_seed(seed)
 
     def _off(self, value: Any) -> Any:
@@ -78,20 +77,17 @@ class Rounding:
         real = value.real if value.is_complex() else value
         share = torch.randint(-1, 2, real.shape, generator=self.rng).to(real.dtype)
         moved = value * (1 + 2 * torch.finfo(real.dtype).eps * share)  # to two units in the last place
-        exact = (
-            value == (torch.view_as_real(value).round() if value.is_complex() else value.round()).view_as(value)
-            if (not value.is_complex())
-            else torch.view_as_real(value).eq(torch.view_as_real(value).round()).all(-1)
-        )
+        parts = torch.view_as_real(value) if value.is_complex() else value[..., None]
+        exact = (parts == parts.round()).all(-1)
         return torch.where(exact, value, moved)
 
     def __call__(self, func: Any, out: Any) -> Any:
         name = func._schema.name.removeprefix("aten::")
-        if self.signs and name in ("_linalg_eigh", "linalg_eigh"):
+        if name in ("_linalg_eigh", "linalg_eigh"):
             values, vectors = out[0], out[1]
             sign = 1.0 - 2.0 * torch.randint(0, 2, (vectors.shape[-1],), generator=self.rng).to(vectors.dtype)
             return (self._off(values), vectors * sign if vectors.numel() else vectors, *out[2:])
-        if self.signs and name in ("_linalg_svd", "linalg_svd"):
+        if name in ("_linalg_svd", "linalg_svd"):
             left, values, right = out
             sign = 1.0 - 2.0 * torch.randint(0, 2, (values.shape[-1],), generator=self.rng).to(left.dtype)
             k = len(sign)
@@ -176,7 +172,7 @@ class _Function(TorchFunctionMode):
 
 
 @contextmanager
-def pretended(seed: int | None = 0, signs: bool = True) -> Iterator[Counter[str]]:
+def pretended(seed: int | None = 0) -> Iterator[Counter[str]]:
     """Inside it tensors may be moved to `DEVICE`; ``seed``: of its rounding, None for that of the CPU."""
     calls: Counter[str] = Counter()
     autocast = torch.autocast
@@ -187,7 +183,7 @@ def pretended(seed: int | None = 0, signs: bool = True) -> Iterator[Counter[str]
     with (
         patch.object(torch, "autocast", of_the_cpu),
         _Function(),
-        _Dispatch(None if seed is None else Rounding(seed, signs), calls),
+        _Dispatch(None if seed is None else Rounding(seed), calls),
     ):
         yield calls
 
