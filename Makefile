@@ -1,16 +1,17 @@
-# make demo, make test, make test-fast, make lint, make bench. The first call makes $(VENV) and fills it (several GB, a few minutes);
+# make demo, make test, make test-fast, make lint, make bench, make gpu. The first call makes $(VENV) and fills it (several GB, a few minutes);
 # after that no target needs a network. VENV may be shared between checkouts: each runs its own code (PYTHONPATH).
 VENV ?= .venv
 PYTHON ?= python3
 DEMO_ARGS ?=
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
+GPU_ARGS ?=
 
 RUN := $(VENV)/bin/python
 STAMP := $(VENV)/.invsolve-installed
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 
-.PHONY: demo test test-fast lint bench install clean
+.PHONY: demo test test-fast lint bench gpu install clean
 .DEFAULT_GOAL := test
 .DELETE_ON_ERROR:
 
@@ -34,6 +35,9 @@ lint: $(STAMP)
 
 bench: $(STAMP)
 	$(RUN) benchmarks/overhead.py $(BENCH_ARGS)
+
+gpu: $(STAMP)
+	$(RUN) benchmarks/gpu.py --out docs $(GPU_ARGS)
 
 install: $(STAMP)
 

@@ -134,6 +134,7 @@ def test_tests_live_in_the_same_rooms():
         ".",
         "shared",
         "benchmarks",
+        "gpu",
     }
     assert [folder for folder in sorted(folders) if not (ROOT / folder / "__init__.py").exists()] == []
 

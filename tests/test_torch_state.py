@@ -19,7 +19,7 @@ import pytest
 import torch
 from operator_cases import CASES as LINEAR
 from operator_cases import Numbers
-from prior_cases import CASES as PRIORS
+from strategy_cases import MASKED, MIXTURE, NEW, PRIORS_LAW, STRATEGIES, A, N, Y, denoiser, network_prior, numbers
 from torch import Tensor
 
 import invsolve as iv
@@ -75,10 +75,6 @@ def same_everywhere(case: Callable[[], Any], states: tuple[str, ...] = tuple(STA
             assert (a.dtype, a.device) == (b.dtype, b.device), state
             assert torch.equal(a.nan_to_num(), b.nan_to_num()) and torch.equal(a.isnan(), b.isnan()), state
             assert not b.is_inference(), state
-
-
-def numbers(*shape: int, seed: int = 0, dtype: torch.dtype = F32) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype, device="cpu")
 
 
 # --- operators -----------------------------------------------------------------------------------------------------
@@ -140,52 +136,6 @@ def test_curved_operators(name):
 
 
 # --- priors --------------------------------------------------------------------------------------------------------
-class Network(torch.nn.Module):
-    """Two convolutions; a network that enters autocast itself does so whatever surrounds it."""
-
-    def __init__(self, half: bool = False) -> None:
-        super().__init__()
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            self.first, self.last = torch.nn.Conv1d(1, 8, 3, padding=1), torch.nn.Conv1d(8, 1, 3, padding=1)
-        self.half_precision = half
-
-    def forward(self, z: Tensor, time: Tensor) -> Tensor:
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.half_precision):
-            return self.last(torch.tanh(self.first(z) * (1 + time.view(-1, 1, 1))))
-
-
-NETWORKS = {half: Network(half) for half in (False, True)}
-
-
-def network_prior(half: bool = False, n: int = 4) -> iv.priors.NetworkPrior:
-    return iv.priors.from_network(NETWORKS[half], iv.priors.EDM(), shape=(n,), scale=2.0, detail=0.3)
-
-
-def denoiser() -> iv.priors.FunctionPrior:
-    return iv.priors.from_denoiser(lambda x, s: x / (1 + s**2), shape=(4,), mean=0.1, scale=1.0, detail=0.5)
-
-
-EYE = torch.eye(2)
-NEW: dict[str, Callable[[], iv.priors.Prior]] = {
-    **{name: lambda p=p: p.to(dtype=F32) for name, p in PRIORS.items()},
-    "a Gaussian": lambda: iv.priors.GaussianPrior(EYE[0], 0.5 * EYE),
-    "a field": lambda: iv.priors.GaussianFieldPrior((4,), iv.priors.Matern(std=1.0, length=0.5)),
-    "coefficients": lambda: iv.priors.SparsePrior((4,), iv.priors.SpikeSlab(0.4, 1.5, spike=0.2), mean=0.1),
-    "a network": network_prior,
-    "a network in half precision": lambda: network_prior(True),
-    "a resampled network": lambda: network_prior().on(
-        iv.Problem(ops.Mask(torch.ones(8, dtype=torch.bool, device="cpu")), numbers(8), noise=1.0),
-        keep="field of view",
-    ),
-    "a denoiser": denoiser,
-    "a family": lambda: iv.priors.Family(
-        lambda length: iv.priors.GaussianFieldPrior((4,), iv.priors.Matern(std=1.0, length=length)),
-        length=iv.LogUniform(low=0.2, high=1.0),
-    ).at(length=0.5),
-}
-
-
 @pytest.mark.parametrize("name", NEW)
 def test_priors(name):
     shape = NEW[name]().shape
@@ -240,52 +190,6 @@ def test_noise_models(name):
 
 
 # --- solves --------------------------------------------------------------------------------------------------------
-N = 4
-A, Y = numbers(3, N, seed=3), numbers(2, 3, seed=4)
-MEANS = torch.tensor([[-1.0, 0.5, 0.0, 0.3], [1.5, 0.0, -0.5, 0.0]])
-MIXTURE = iv.priors.GaussianMixturePrior(torch.tensor([0.3, 0.7]), MEANS, 0.3 * torch.eye(N))
-SPARSE = iv.priors.SparsePrior((N,), iv.priors.Laplace(0.7))
-SHORT = ivs.NoiseMCMC(num_steps=4, chains=16)
-STRATEGIES: dict[str, Callable[[], tuple[iv.priors.Prior, Any]]] = {
-    "Exact": lambda: (MIXTURE, ivs.Exact()),
-    "MMPS, law": lambda: (PRIORS_LAW, ivs.MMPS(num_steps=4, covariance="law")),
-    "MMPS, mixture": lambda: (MIXTURE, ivs.MMPS(num_steps=4)),
-    "MMPS, network": lambda: (network_prior(), ivs.MMPS(num_steps=4)),
-    "MMPS, half": lambda: (network_prior(True), ivs.MMPS(num_steps=4)),
-    "TMPD": lambda: (network_prior(), ivs.TMPD(num_steps=4)),
-    "PiGDM": lambda: (network_prior(), ivs.PiGDM(num_steps=4)),
-    "PiGDM, published": lambda: (network_prior(), ivs.PiGDM(form="published", num_steps=4)),
-    "DPS": lambda: (network_prior(), ivs.DPS(num_steps=4)),
-    "DPS, paper": lambda: (network_prior(), ivs.DPS(form="paper", scale=0.3, num_steps=4)),
-    "LGD": lambda: (network_prior(), ivs.LGD(clouds=2, num_steps=4)),
-    "DDNM": lambda: (network_prior(), ivs.DDNM(num_steps=4)),
-    "DDNM, official": lambda: (network_prior(), ivs.DDNM(form="official", num_steps=4)),
-    "DDRM": lambda: (network_prior(), ivs.DDRM(num_steps=4)),
-    "DiffPIR": lambda: (network_prior(), ivs.DiffPIR(num_steps=4)),
-    "REDDiff": lambda: (network_prior(), ivs.REDDiff(num_steps=4)),
-    "REDDiff, published": lambda: (network_prior(), ivs.REDDiff(loss="published", weight="log", num_steps=4)),
-    "DAPS": lambda: (network_prior(), ivs.DAPS(num_steps=3)),
-    "DAPS, Langevin": lambda: (network_prior(), ivs.DAPS(num_steps=3, inner="langevin", langevin_steps=2)),
-    "PnPDM": lambda: (network_prior(), ivs.PnPDM(num_steps=3)),
-    "PnPDM, sampler": lambda: (
-        network_prior(),
-        ivs.PnPDM(num_steps=3, prior_step="sde", prior_steps=3, data_step="langevin", langevin_steps=2),
-    ),
-    "LanPaint": lambda: (network_prior(), ivs.LanPaint(num_steps=3, inner=2)),
-    "MCGDiff": lambda: (network_prior(), ivs.MCGDiff(num_steps=4)),
-    "FPS": lambda: (network_prior(), ivs.FPS(num_steps=4)),
-    "SMC": lambda: (MIXTURE, ivs.SMC(num_steps=6)),
-    "SMC, network": lambda: (network_prior(), ivs.SMC(num_steps=4)),
-    "NoiseMCMC, transport": lambda: (SPARSE, SHORT),
-    "NoiseMCMC, flow": lambda: (denoiser(), SHORT),
-    "AdaptiveSDE": lambda: (MIXTURE, ivs.AdaptiveSDE(guidance=ivs.MomentMatching(), rtol=1.0)),
-    "DeqParallel": lambda: (network_prior(), ivs.DeqParallel(guidance=ivs.MomentMatching(), num_steps=4)),
-    "auto": lambda: (MIXTURE, "auto"),
-}
-PRIORS_LAW = iv.priors.GaussianFieldPrior((N,), iv.priors.Matern(std=1.0, length=0.5))
-MASKED = {"LanPaint", "DDNM", "DDNM, official", "DDRM", "MCGDiff", "FPS"}
-
-
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_strategies(name):
     def case() -> Any:

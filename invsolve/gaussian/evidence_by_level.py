@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from invsolve.core.arrays import from_real, to_real
+from invsolve.core.decompositions import eigh
 from invsolve.gaussian.evidence import Evidence, rounding
 from invsolve.gaussian.law import GaussianLaw
 from invsolve.gaussian.posterior import not_linear_gaussian
@@ -302,12 +303,12 @@ def _eigen(part: Tensor, matrix: Tensor, swap: Tensor | None) -> tuple[Tensor, T
             a, b, fixed = own[own < other], other[own < other], own[own == other]
             same, crossed, side = matrix[a][:, a], matrix[a][:, b], math.sqrt(2) * matrix[a][:, fixed]
             even = torch.cat([torch.cat([same + crossed, side], 1), torch.cat([side.mT, matrix[fixed][:, fixed]], 1)])
-            halves = [torch.linalg.eigh(even), torch.linalg.eigh(same - crossed)]
+            halves = [eigh(even), eigh(same - crossed)]
             vectors = torch.zeros_like(matrix)
             count, root = len(even), math.sqrt(0.5)
             vectors[a, :count] = vectors[b, :count] = root * halves[0][1][: len(a)]
             vectors[fixed, :count] = halves[0][1][len(a) :]
             vectors[a, count:], vectors[b, count:] = root * halves[1][1], -root * halves[1][1]
             return torch.cat([h[0] for h in halves]), vectors
-    values, vectors = torch.linalg.eigh(matrix)
+    values, vectors = eigh(matrix)
     return values, vectors

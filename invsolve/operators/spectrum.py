@@ -10,6 +10,7 @@ from torch import Tensor
 
 from invsolve.core.arrays import as_given
 from invsolve.core.counting import count
+from invsolve.core.decompositions import svd
 from invsolve.core.torch_state import Defined
 from invsolve.core.validation import Kind, Shape, check_kind, check_shape
 from invsolve.errors import UnsupportedError, invalid, invalid_type
@@ -153,7 +154,7 @@ def dense(operator: LinearOperator, dtype: torch.dtype, device: torch.device) ->
         raise UnsupportedError(reason)
     n = (2 if operator.in_kind == "complex" else 1) * torch.Size(operator.in_shape).numel()
     m = (2 if operator.out_kind == "complex" else 1) * torch.Size(operator.out_shape).numel()
-    left, values, right = torch.linalg.svd(dense_matrix(operator, dtype=dtype), full_matrices=n > m)  # V is square
+    left, values, right = svd(dense_matrix(operator, dtype=dtype), full_matrices=n > m)  # V is square
     # Below this a value is rounding, of the operator's own precision.
     floor = values.amax(-1, keepdim=True) * torch.finfo(dtype).eps * max(n, m)
     values = torch.where(values > floor, values, 0.0)

@@ -101,7 +101,7 @@ def assemble(
         },
         versions={"invsolve": _version(), "torch": torch.__version__, "python": platform.python_version()},
         info={k: v.view(lead) for k, v in output.info.items()},
-        parameters={k: v.view(lead) for k, v in (parameters or {}).items()},
+        parameters={k: v.to(failed.device).view(lead) for k, v in (parameters or {}).items()},
         problem=problem,
         prior=prior,
         solver=solver,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
+from noise_cases import MODELS
 from scipy import stats
 
 import invsolve as iv
@@ -32,21 +33,6 @@ from invsolve.problem import Problem
 
 CPU, F64 = torch.device("cpu"), torch.float64
 DRAWS = 20_000
-MODELS = {
-    "Poisson": Poisson(counts_per_unit=7.0, background=0.5),
-    "PoissonTransmission": PoissonTransmission(i0=30.0, background=0.5),
-    "Rician": Rician(std=0.5),
-    "Laplace": Laplace(scale=0.4),
-    "Multiplicative": Multiplicative(std=0.3),
-    "Speckle": Speckle(looks=3.0),
-    "Speckle of 1.5 looks": Speckle(looks=1.5),
-    "Saturated": Saturated(std=0.4, low=0.0, high=1.0),
-    "Saturated above": Saturated(std=0.4, high=1.0),
-    "Saturated below": Saturated(std=0.4, low=0.0),
-    "Quantised": Quantised(std=0.3, step=0.5),
-    "Quantised coarsely": Quantised(std=0.2, step=1.0),
-    "Quantised finely": Quantised(std=0.5, step=0.1),
-}
 CLEAN = torch.tensor([0.03, 0.4, 0.95, 2.5], dtype=F64)  # small and large; within and beyond the limits
 EVERY = pytest.mark.parametrize("name", MODELS)
 DISCRETE = ("Poisson", "Quantised")

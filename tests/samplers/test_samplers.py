@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 import torch
+from sampler_cases import ALL, DETERMINISTIC, STOCHASTIC
 from scipy.integrate import quad
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -40,36 +41,6 @@ from invsolve.samplers.phi import phi
 
 F64 = torch.float64
 HIGH, LOW = 20.0, 0.02
-
-DETERMINISTIC = [
-    Euler(),
-    Heun(),
-    DPMSolver2M(),
-    DPMSolver3M(),
-    UniPC(order=1),
-    UniPC(order=2),
-    UniPC(order=3),
-    Ancestral(eta=0.0),
-    SDEDPMSolver2M(eta=0.0),
-    Churn(s_churn=0.0),
-    DEIS(order=1),
-    DEIS(order=2, variable="sigma"),
-    DEIS(order=3),
-]
-STOCHASTIC = [
-    Ancestral(),
-    Ancestral(eta=0.3),
-    SDEDPMSolver2M(),
-    SDEDPMSolver2M(eta=0.5),
-    ERSDE(order=1),
-    ERSDE(order=2),
-    ERSDE(order=3),
-    Churn(),
-    PredictorCorrector(),
-    PredictorCorrector(predictor=Euler(), corrections=2, rule="level", size=0.3),
-    PredictorCorrector(predictor=Heun(), size=0.5),
-]
-ALL = DETERMINISTIC + STOCHASTIC
 
 
 def no_noise(index):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from strategy_cases import WALKS
 from torch import Tensor
 
 import invsolve as iv
@@ -11,26 +12,6 @@ from invsolve import strategies as ivs
 from invsolve.progress import Progress
 
 N = 8
-WALKS: dict[str, ivs.Strategy] = {
-    "DPS": ivs.DPS(num_steps=20),
-    "DPS, paper": ivs.DPS(form="paper", scale=0.3, num_steps=20),
-    "LGD": ivs.LGD(clouds=4, num_steps=20),
-    "PiGDM, published": ivs.PiGDM(form="published", num_steps=20),
-    "DDNM": ivs.DDNM(num_steps=20),
-    "DDNM, official": ivs.DDNM(form="official", num_steps=20),
-    "DDNM, inversebench": ivs.DDNM(form="inversebench", num_steps=20),
-    "DDRM": ivs.DDRM(num_steps=20),
-    "DiffPIR": ivs.DiffPIR(num_steps=20),
-    "REDDiff": ivs.REDDiff(num_steps=60),
-    "REDDiff, published": ivs.REDDiff(loss="published", weight="linear", num_steps=60),
-    "DAPS": ivs.DAPS(num_steps=10),
-    "DAPS, Langevin": ivs.DAPS(num_steps=10, inner="langevin", langevin_steps=5),
-    "PnPDM": ivs.PnPDM(num_steps=10),
-    "PnPDM, sampler": ivs.PnPDM(num_steps=10, prior_step="sde", prior_steps=5, data_step="langevin", langevin_steps=5),
-    "LanPaint": ivs.LanPaint(num_steps=10, inner=2),
-    "MCGDiff": ivs.MCGDiff(num_steps=20),
-    "FPS": ivs.FPS(num_steps=20),
-}
 SPECTRAL = {"DDNM", "DDNM, official", "DDNM, inversebench", "DDRM", "LanPaint", "MCGDiff", "FPS"}
 # By design: no noise level enters, data are taken as exact, or what is drowned gets no noise.
 NOT_NOISE_AWARE = {"DPS, paper", "REDDiff, published", "DDNM", "DDNM, official", "DDNM, inversebench", "DDRM"}

@@ -195,7 +195,7 @@ class GaussianPrior(GaussianBase):
             raise invalid(_OWNER, "mean", "of at least one entry", tuple(self.mean.shape))
         if tuple(self.covariance.shape) != (n, n):
             raise invalid(_OWNER, "covariance", f"of shape {(n, n)}", tuple(self.covariance.shape))
-        covariance = self.covariance.double()
+        covariance = self.covariance.double().cpu()  # its eigenvectors are the same on every device
         gap = float((covariance - covariance.mT).abs().max())
         if gap > 1e-5 * float(covariance.abs().max()):
             raise invalid(_OWNER, "covariance", "symmetric", f"an asymmetry of {gap:.3g}", "Pass (C + C.T) / 2.")
@@ -205,14 +205,14 @@ class GaussianPrior(GaussianBase):
                 raise invalid(_OWNER, "noise_scale", f"of shape {tuple(self.mean.shape)}", tuple(scale.shape))
             if not bool((scale > 0).all()):
                 raise invalid(_OWNER, "noise_scale", "positive", float(scale.min()))
-            covariance = covariance / torch.outer(scale.double().flatten(), scale.double().flatten())
+            covariance = covariance / torch.outer(scale.double().flatten(), scale.double().flatten()).cpu()
         values, vectors = torch.linalg.eigh((covariance + covariance.mT) / 2)
         if float(values[0]) < -1e-6 * float(values[-1]) or float(values[-1]) <= 0:
             given = f"a matrix with eigenvalues from {float(values[0]):.3g} to {float(values[-1]):.3g}"
             raise invalid(_OWNER, "covariance", "positive semidefinite and not zero", given)
         dtype = self.covariance.dtype
-        modes = DenseModes(shape=tuple(self.mean.shape), matrix=vectors.to(dtype), scale=scale)
-        variances = torch.where(values > _rounding(covariance, vectors, dtype), values, 0.0).to(dtype)
+        modes = DenseModes(shape=tuple(self.mean.shape), matrix=vectors.to(self.mean.device, dtype), scale=scale)
+        variances = torch.where(values > _rounding(covariance, vectors, dtype), values, 0.0).to(self.mean.device, dtype)
         object.__setattr__(self, "law", GaussianLaw(mean=self.mean, modes=modes, variances=variances))
 
     @property

@@ -84,9 +84,10 @@ class GaussianMixturePrior(Prior):
             raise invalid(_OWNER, "weights", "of sum 1", total, "Pass weights / weights.sum().")
         if tuple(self.covariances.shape) not in ((n, n), (count, n, n)):
             raise invalid(_OWNER, "covariances", f"of shape {(count, n, n)} or {(n, n)}", tuple(self.covariances.shape))
-        values, vectors = _eigen(self.covariances.double().reshape(-1, n, n))
+        # On the CPU: eigenvectors are then the same on every device.
+        values, vectors = _eigen(self.covariances.double().cpu().reshape(-1, n, n))
 
-        w, m = self.weights.double() / total, self.means.double().reshape(count, n)
+        w, m = self.weights.double().cpu() / total, self.means.double().cpu().reshape(count, n)
         centre = w @ m
         each = (vectors * values[:, None]) @ vectors.mT
         apart = (m - centre) * w.sqrt()[:, None]
@@ -94,14 +95,14 @@ class GaussianMixturePrior(Prior):
         variances, basis = torch.linalg.eigh(spread)
         if not float(variances[-1]) > 0:
             raise invalid(_OWNER, "covariances", "positive for some direction", "a law that is a single point")
-        dtype = self.means.dtype
+        dtype, device = self.means.dtype, self.means.device
         law = GaussianLaw(
-            mean=centre.to(dtype).view(self.shape),
-            variances=variances.clamp_min(0).to(dtype),
-            modes=DenseModes(shape=self.shape, matrix=basis.to(dtype)),
+            mean=centre.to(device, dtype).view(self.shape),
+            variances=variances.clamp_min(0).to(device, dtype),
+            modes=DenseModes(shape=self.shape, matrix=basis.to(device, dtype)),
         )
         for name, value in (("law", law), ("_w", w), ("_m", m), ("_values", values), ("_vectors", vectors)):
-            object.__setattr__(self, name, value)
+            object.__setattr__(self, name, value.to(device))
 
     @property
     def shape(self) -> Shape:  # type: ignore[override]

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from invsolve.core.arrays import to_real
+from invsolve.core.decompositions import svd
 from invsolve.core.random import DrawLike
 from invsolve.core.validation import Shape, kind_dtype
 from invsolve.errors import invalid
@@ -118,7 +119,7 @@ def condition_mixture(
     white = to_real(problem.whiten(data.to(kind_dtype(torch.float64, operator.out_kind))))  # (batch, m)
     root = (vectors * values.sqrt()[:, None]).expand(len(means), -1, -1)
     m, n = matrix.shape[-2:]
-    u, s, vt = torch.linalg.svd(matrix @ root, full_matrices=m < n)  # V is complete either way
+    u, s, vt = svd(matrix @ root, full_matrices=m < n)  # V is complete either way
     residual = (white[:, None] - (matrix @ means[..., None])[..., 0])[..., None]  # (batch, K, m, 1)
     c = u.mT @ residual
     rank = s.shape[-1]

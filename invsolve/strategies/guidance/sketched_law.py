@@ -6,6 +6,7 @@ from math import prod
 
 import torch
 
+from invsolve.core.decompositions import eigh
 from invsolve.gaussian.law import DenseModes, GaussianLaw
 from invsolve.priors.base import Prior
 from invsolve.priors.capabilities import HasLaw, Learned
@@ -42,7 +43,7 @@ def sketched_law(prior: Prior) -> GaussianLaw | None:
     J = torch.cat(columns)
     if not bool(J.isfinite().all()):
         return None
-    gains, modes = torch.linalg.eigh((J + J.mT) / 2)
+    gains, modes = eigh((J + J.mT) / 2)
     gains = gains.clamp(0.0, 1 - 1e-6)
     dtype = prior.mean.real.dtype
     return GaussianLaw(
