@@ -107,7 +107,7 @@ SAID = {
     "a picture": (
         lambda: iv.solve(BLUR, "p.png", FIELD, noise=0.1),
         InputTypeError,
-        r"`y` must be .*, got 'p.png'. Read it first; a picture by matplotlib.pyplot.imread\('p.png'\)",
+        r"`y` must be .*, got 'p.png'. Read it first, by matplotlib.pyplot.imread\('p.png'\)",
     ),
     "a real prior of a complex image": (
         lambda: iv.solve(ops.MRI(MASK, (16, 8)), MASK + 0j, FIELD, noise=0.1),
@@ -374,3 +374,27 @@ def test_warnings_say_what_follows_and_what_to_do():
     )
     (text,) = level_warnings(narrow, high)
     assert "the grid goes from 99 to 1, the prior was made for 9 to 0.1" in text and "Leave grid out" in text
+
+
+def test_files_of_named_arrays_are_read_by_name():
+    A, prior = iv.operators.Identity((4,)), iv.priors.GaussianPrior(torch.zeros(4), torch.eye(4))
+    for path, how in (("y.npz", "numpy.load"), ("y.nc", "xarray.open_dataset"), ("y.mat", "scipy.io.loadmat")):
+        with pytest.raises(iv.errors.InputTypeError, match=rf"Read it first, by {how}\('{path}'\)\[name\]"):
+            iv.solve(A, path, prior, noise=0.1)
+
+
+def test_a_member_that_cannot_be_says_which():
+    """A width that its distribution allows and the boundary does not; the message was of a kernel that nobody gave."""
+    family = iv.operators.Family(
+        lambda width: iv.operators.GaussianBlur(width, (12, 12), boundary="reflect"), width=iv.LogNormal(2.0, 1.6)
+    )
+    with pytest.raises(iv.errors.InputError, match="kernel") as caught:
+        family.at(width=20.0)
+    assert "of the member at width=20" in caught.value.__notes__[0] and "LogUniform" in caught.value.__notes__[0]
+
+
+def test_a_certified_result_prints_what_it_warns_of():
+    """Exact under a prior of another unit: the line said certified, and chi^2 was to be looked for."""
+    prior = iv.priors.GaussianPrior(torch.zeros(64), torch.eye(64))
+    result = iv.solve(iv.operators.Identity((64,)), torch.full((64,), 100.0), prior, noise=0.1)
+    assert result.certified_word == "certified" and "\n  warning: " in str(result) and "chi^2" in str(result)

@@ -30,6 +30,13 @@ _ARRAY = "a tensor, an array, a list, or the path of a .npy file"
 _CPU = torch.device("cpu")
 
 
+_READERS = {  # of files that hold arrays by name
+    ".npz": "numpy.load({})[name]",
+    ".nc": "xarray.open_dataset({})[name]",
+    ".mat": "scipy.io.loadmat({})[name]",
+}
+
+
 def as_tensor(owner: str, name: str, value: object, *, dtype: torch.dtype, device: torch.device) -> Tensor:
     """A tensor; what is none, and what holds integers, has the precision ``dtype``; what is none comes to the device.
 
@@ -42,7 +49,9 @@ def as_tensor(owner: str, name: str, value: object, *, dtype: torch.dtype, devic
     if array is None:
         repair = ""
         if isinstance(value, (str, os.PathLike)) and "." in (path := os.fspath(value)):
-            repair = f"Read it first; a picture by matplotlib.pyplot.imread({path!r})."
+            picture = "matplotlib.pyplot.imread({}), if it is a picture"
+            how = _READERS.get(os.path.splitext(path)[1].lower(), picture).format(repr(path))
+            repair = f"Read it first, by {how}."
         raise invalid_type(owner, name, _KNOWN, quoted(value), repair)
     wide = array.astype(np.complex128 if array.dtype.kind == "c" else np.float64)
     return from_numpy(wide).to(device, kind_dtype(dtype, "complex" if array.dtype.kind == "c" else "real"))

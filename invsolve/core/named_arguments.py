@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from invsolve.core.distributions import Distribution, check_distribution
-from invsolve.errors import invalid, invalid_type
+from invsolve.errors import InvsolveError, invalid, invalid_type
 
 
 def check_names(owner: str, argument: str, f: Callable[..., Any], given: Sequence[str], what: str, repair: str) -> None:
@@ -25,6 +25,19 @@ def check_names(owner: str, argument: str, f: Callable[..., Any], given: Sequenc
     if needed - set(given) or (set(given) - set(names) and not any_name):
         expected = f"a function with the arguments {', '.join(given)}, {what}"
         raise invalid(owner, argument, expected, f"one with {', '.join(names) or 'none'}", repair)
+
+
+def made(owner: str, make: Callable[..., Any], values: Mapping[str, float]) -> Any:
+    """``make(**values)``; what it refuses says at which values."""
+    try:
+        return make(**values)
+    except InvsolveError as error:
+        where = ", ".join(f"{name}={value:.4g}" for name, value in values.items())
+        error.add_note(
+            f"{owner}: this is of the member at {where}, which its distributions allow. Take one that keeps away from "
+            "there, e.g. iv.LogUniform(low, high), or a function that takes any value of it."
+        )
+        raise
 
 
 def family_scalars(

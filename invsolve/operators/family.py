@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from invsolve.core.distributions import Distribution
-from invsolve.core.named_arguments import family_scalars
+from invsolve.core.named_arguments import family_scalars, made
 from invsolve.core.validation import Kind, Shape
 from invsolve.errors import UnsupportedError, invalid, invalid_type
 from invsolve.operators.base import Operator
@@ -73,7 +73,7 @@ class Family(Operator):
         **unknown: Distribution,
     ) -> None:
         unknown = family_scalars(_OWNER, make, "an operator", scalars, unknown)
-        member = make(**{name: law.median for name, law in unknown.items()})
+        member = made(_OWNER, make, {name: law.median for name, law in unknown.items()})
         if not isinstance(member, Operator) or isinstance(member, Family):
             raise invalid_type(_OWNER, "make(...)", "an iv.operators.Operator without unknowns", member)
         for name, value in (
@@ -91,7 +91,7 @@ class Family(Operator):
         """Return the member with these scalars, all of them given by name."""
         if set(values) != set(self.unknown):
             raise invalid(_OWNER, "at(...)", f"called with {', '.join(self.unknown)}", ", ".join(values) or "nothing")
-        member = self.make(**{name: float(value) for name, value in values.items()})
+        member = made(_OWNER, self.make, {name: float(value) for name, value in values.items()})
         if not isinstance(member, Operator):
             raise invalid_type(_OWNER, "make(...)", "an iv.operators.Operator", member)
         want, given = (

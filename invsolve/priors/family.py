@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from invsolve.core.distributions import Distribution
-from invsolve.core.named_arguments import family_scalars
+from invsolve.core.named_arguments import family_scalars, made
 from invsolve.core.random import DrawLike, Draws
 from invsolve.core.validation import Kind, Shape, check_int
 from invsolve.errors import InputError, UnsupportedError, invalid, invalid_type
@@ -79,7 +79,7 @@ class Family(Prior):
         unknown = family_scalars(_OWNER, make, "a prior", scalars, unknown)
         object.__setattr__(self, "make", make)
         object.__setattr__(self, "unknown", dict(unknown))
-        member = make(**{name: law.median for name, law in unknown.items()})
+        member = made(_OWNER, make, {name: law.median for name, law in unknown.items()})
         if not isinstance(member, Prior) or isinstance(member, Family):
             raise invalid_type(_OWNER, "make(...)", "an iv.priors.Prior without unknowns", member)
         for name, value in (
@@ -96,7 +96,7 @@ class Family(Prior):
         """The member with these scalars, all given by name."""
         if set(values) != set(self.unknown):
             raise invalid(_OWNER, "at(...)", f"called with {', '.join(self.unknown)}", ", ".join(values) or "nothing")
-        member = self.make(**{name: float(value) for name, value in values.items()})
+        member = made(_OWNER, self.make, {name: float(value) for name, value in values.items()})
         if not isinstance(member, Prior):
             raise invalid_type(_OWNER, "make(...)", "an iv.priors.Prior", member)
         want, given = ((tuple(p.shape), p.kind, p.dtype, p.device) for p in (self, member))

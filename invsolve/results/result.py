@@ -102,8 +102,10 @@ class Result(PosteriorSamples):
         )
 
     def __str__(self) -> str:
-        """The one line of the ``repr``, and unless it is certified a second one that says why."""
-        return repr(self) if self.certified_word == "certified" else f"{self!r}\n  {self.certified}"
+        """The one line of the ``repr``; unless it is certified why, and what certified ones warn of."""
+        if self.certified_word != "certified":
+            return f"{self!r}\n  {self.certified}"
+        return "\n  warning: ".join((repr(self), *self.warnings))
 
     def summary(self) -> str:
         """What was assumed and what it cost, in several lines of text."""

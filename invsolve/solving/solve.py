@@ -108,12 +108,13 @@ def solve(
         finished. Part of what is left when chains are certified goes into a look for modes that they missed.
     num_samples : int, optional
         Draws for every item. Unless given 199 of a closed form, 999 where they are picked from particles and chains
-        that are run anyway (199 where those values, of all items, are more than 2^18, or 999 draws a twentieth of the
-        budget), else 19, whose smallest and largest are a 90 % interval. Draw k of item b depends on ``seed``, b (or
-        ``item_ids[b]``) and k only (particles and chains: and on ``num_samples``; with "auto" and a budget also on the
-        ensembles that it had room for, which shrink with the batch): not on the batch or on ``chunk``, up to the last
-        bits of torch's kernels. Whatever their number, mean and std of a closed form are exact, and of chains and
-        particles those of all that was drawn (``result.statistics``).
+        that are run anyway (199 where 999 take a twentieth of the budget), as long as these are at most 2^18 values of
+        all items together; else 19, whose smallest and largest are a 90 % interval.
+        Draw k of item b depends on ``seed``, b (or ``item_ids[b]``) and k only (particles and chains: and on
+        ``num_samples``; with "auto" and a budget also on the ensembles that it had room for, which shrink with
+        the batch): not on the batch or on ``chunk``, up to the last bits of torch's kernels. Whatever their
+        number, mean and std of a closed form are exact, and of chains and particles those of all that was drawn
+        (``result.statistics``).
     seed : int
         What every random number is made from; no global generator is touched.
     item_ids : sequence of int or str, optional
