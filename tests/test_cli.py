@@ -186,9 +186,23 @@ def test_demo_hands_its_options_on(monkeypatch):
     given = {}
     monkeypatch.setattr(invsolve.demo, "run", lambda **options: given.update(options))
     assert main(["demo"]) == 0
-    assert given == {"out": "out/demo", "size": invsolve.demo.FULL, "acceleration": 4.0, "samples": 19, "seed": 0}
+    assert given == {
+        "out": "out/demo",
+        "size": invsolve.demo.FULL,
+        "acceleration": 4.0,
+        "samples": 19,
+        "seed": 0,
+        "progress": True,
+    }
     assert main(["demo", "--quick", "--out", "x", "--acceleration", "3", "--samples", "5", "--seed", "7"]) == 0
-    assert given == {"out": "x", "size": invsolve.demo.QUICK, "acceleration": 3.0, "samples": 5, "seed": 7}
+    assert given == {
+        "out": "x",
+        "size": invsolve.demo.QUICK,
+        "acceleration": 3.0,
+        "samples": 5,
+        "seed": 7,
+        "progress": True,
+    }
 
 
 def test_demo_with_wrong_options_is_exit_code_1(tmp_path, monkeypatch, capsys):

@@ -92,13 +92,15 @@ def finite(a: Tensor) -> Tensor:
     return torch.view_as_real(a.resolve_conj()).double() if a.is_complex() else a.double()
 
 
-def agree(case: Case, machine: Machine, dtypes: tuple[torch.dtype, ...] = (F32, F64)) -> None:
+def agree(
+    case: Case, machine: Machine, dtypes: tuple[torch.dtype, ...] = (F32, F64), seeds: tuple[int, ...] = ()
+) -> None:
     if machine.device == pretended.DEVICE:
         dtypes = dtypes[-1:]  # the tighter one: half the time
     for dtype in dtypes:
         expected = host()(case, dtype)
         assert expected
-        spread = [pretending(seed)(case, dtype) for seed in machine.seeds]
+        spread = [pretending(seed)(case, dtype) for seed in seeds or machine.seeds]
         found = machine(case, dtype)
         expected = expected[: len(found)]
         for i, (a, b) in enumerate(zip(expected, found, strict=True)):
@@ -368,4 +370,5 @@ def test_training(machine):
         prior = train(images, network=small, options=options, steps=3, device=device)
         return [*prior.network.state_dict().values(), prior.mean]
 
-    agree(case, machine, (F32,))
+    # Adam divides gradients by their size: of small ones roundings count by chance, which one run does not show.
+    agree(case, machine, (F32,), seeds=(1, 2, 4, 5))

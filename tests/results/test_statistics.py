@@ -119,9 +119,7 @@ def test_items_without_an_ensemble_have_those_of_their_samples(chains):
 
 
 def test_a_part_of_a_packed_signal_is_of_the_same_kind():
-    layout = iv.Layout([iv.Part("a", ()), iv.Part("b", (2,))]) if hasattr(iv, "Layout") else None
-    if layout is None:
-        pytest.skip("no layouts here")
+    layout = iv.Layout([iv.Part("a", ()), iv.Part("b", (2,))])
     samples = torch.randn(8, 3, dtype=D, generator=torch.Generator().manual_seed(0))
     whole = iv.solve(BENT, Y[0], LAW, noise=0.5, strategy=CHAINS, num_samples=8)
     packed = replace(whole, samples=samples, layout=layout)

@@ -67,7 +67,7 @@ class FanBeam(Beam):
     >>> import numpy as np
     >>> turn = 2 * np.pi * np.arange(80) / 80
     >>> FanBeam(turn, (64, 64), bins=128, source_to_center=300.0, source_to_detector=500.0, detector="curved")
-    FanBeam((64, 64) -> (80, 128), real, stored matrix, 8 MiB)
+    FanBeam((64, 64) -> (80, 128), real, stored matrix, 9 MiB)
     """
 
     _: KW_ONLY
