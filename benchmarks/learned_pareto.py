@@ -13,13 +13,13 @@ from pathlib import Path
 
 import torch
 from _heads_scans import phantoms
-from _tables import ruled, save
+from _tables import read, ruled, save
 from learned_mri import FEW, Row, guidances, of_samples, sampled, tuned_tv
 
 import invsolve as iv
 
 STEPS = {
-    "MMPS": (8, 12, 16, 24),
+    "MMPS": (8, 16, 12, 24),
     "Jacobian, 3 CG": (40, 20),
     "stated covariance": (10, 20),
     "PiGDM": (10,),
@@ -78,11 +78,11 @@ def main() -> None:
     prior = iv.priors.load(options.prior)
     scans = phantoms(options.phantoms, options.acceleration)
     image = tuned_tv(options.acceleration)[1](scans)
-    rows: list[Row] = []
+    rows = read(options.out / "learned-pareto.csv", Row) if options.out else []  # what is there is not run again
     torch.set_num_threads(1)
     for turn in range(max(map(len, STEPS.values()))):
         for name, counts in STEPS.items():
-            if turn >= len(counts):
+            if turn >= len(counts) or any((r.method, r.nfe) == (name, counts[turn]) for r in rows):
                 continue
             strategy = guidances(counts[turn])[name]
             found, cost = sampled(scans, prior, strategy, [FEW] * options.phantoms, clock=time.process_time)
