@@ -35,6 +35,7 @@ class StrategyOutput:
     chunk: int  # rows that were run at once
     warnings: tuple[str, ...] = ()
     stopped: bool = False  # before its last step
+    share: float = 1.0  # of its work that was done, about
     moments: Moments | None = None  # (items, ...) of the ensemble behind the samples; NaN: of some items there is none
     bound: Any = None  # what the strategy prepared for all items, where that was once
     ensemble: Callable[[int], Tensor | None] = none  # so many of every item, (items, number, *shape), where there are

@@ -46,6 +46,7 @@ _LOST = 0.2  # power of the likelihood, at which data count with more than twice
 _USED = 0.8  # of what is left: expectations are rough
 _SAMPLES = 0.05  # of a budget, for samples that nobody asked for
 _Found = TypeVar("_Found")
+_LITTLE = 0.01  # share of the work, below which it tells nothing of the rest
 _MANY_NUMBERS = 8  # beyond which points lie too thinly to meet narrow modes
 _WIDE = "a wider start, which meets modes"
 _KEPT_BACK = 0.3  # of a budget, at most: for guidance
@@ -100,7 +101,7 @@ class _Escalation:
     best: BestSoFar | None = None
     missing: str = ""
     looked: str = ""
-    needs: str = ""  # what a budget that is too small for any strategy should be
+    needs: Amount = field(default_factory=Amount)  # what a budget that is too small for any strategy should be
     stopped: bool = False
     refused: bool = False  # there was more to try, and no time for it
     row: Amount = field(default_factory=Amount)  # what one costs, where that was tried
@@ -154,7 +155,7 @@ class _Escalation:
             return [replace(guided, why=why, is_fallback=False)], []
         least = shortest(tries[0])
         self._pick_no_more(least)
-        self.needs = self.spending.budget.described(row * (expected_rows(least, problem, prior, rows) / _USED))
+        self.needs = row * (expected_rows(least, problem, prior, rows) / _USED)
         return [stopped_at_once(least, problem, prior, row, left)], []
 
     def _pick_no_more(self, candidate: Candidate) -> None:
@@ -259,10 +260,8 @@ class _Escalation:
         )
         before = f"{self.looked}; " if self.looked else ""
         if why:
-            unseen = (
-                "" if _WIDE in self.looked else "a mode that none of them met is not seen, and none was looked for: "
-            )
-            self.looked = f"{unseen}{before}{why}"
+            none = "a mode that none of them met is not seen, and none was looked for: "
+            self.looked = f"{'' if _WIDE in self.looked else none}{before}{why}"
             return
         seconds = SHARE_OF_BUDGET * self.left().seconds
         judged = self._within_budget(
@@ -324,7 +323,7 @@ class _Escalation:
         found = self._run(candidate, items, number)
         passed, tests, wrong = judged_by_its_kind(candidate, found, len(items))
         if found.stopped and wrong:
-            more = f" ({self.needs} would do for the smallest ensemble)" if self.needs else ""
+            more = self._enough(found)
             wrong = f"stopped when the budget was spent{more}: {wrong}"
         self._attempt(candidate, found, passed, wrong or ("every test passed" if candidate.tested else ""))
         if self.best is None:
@@ -333,6 +332,17 @@ class _Escalation:
             self.best = self.best.updated(found, candidate, passed, tests, items)
         self.missing, self.stopped = wrong, found.stopped
         return found, passed
+
+    def _enough(self, found: StrategyOutput) -> str:
+        """The budget that would do: for the smallest ensemble, or for one that was stopped, by how much it has done."""
+        described = self.spending.budget.described
+        if self.needs.evaluations > found.evaluations:
+            return f" ({described(self.needs)} would do for the smallest ensemble)"
+        done = found.share * (1 - self.spending.kept_back)
+        if not _LITTLE < done < 1:
+            return ""
+        whole = Amount(seconds=found.seconds, evaluations=found.evaluations) * (1 / done)
+        return f" ({described(whole)} would do for its end)"
 
     def _run(self, candidate: Candidate, items: Tensor, number: int, **options: Any) -> StrategyOutput:
         # Rows that see each other run together, whatever the caller's chunk is for others.

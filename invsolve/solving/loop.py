@@ -60,6 +60,7 @@ class FinishedRows:
     chunk: int = 0
     warnings: tuple[str, ...] = ()
     stopped: bool = False  # before the last step, by `ChunkedRun.over`
+    share: float = 1.0  # of the work that was done by then
     moments: Moments | None = None  # of the items, where they are of more than the rows
     bound: Any = None  # what the strategy prepared, where that was once for all items
     saved_at: float = field(default_factory=time.monotonic)  # when a checkpoint was last written
@@ -86,6 +87,7 @@ class FinishedRows:
             chunk=self.chunk,
             warnings=self.warnings,
             stopped=self.stopped,
+            share=self.share,
             moments=self.moments,
             bound=self.bound,
             ensemble=self.ensemble,
@@ -245,6 +247,7 @@ class ChunkedRun:
                 if i + 1 < steps and self.over(done.calls.total() + so_far, power, ahead):
                     answer = strategy.stopped(run, state)
                     if answer is not None:
+                        done.share = strategy.share(run, state, i)
                         state, done.stopped = answer[0], True
                         info = Diagnostics.from_mapping({**info, **answer[1]})
                         break

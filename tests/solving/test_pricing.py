@@ -316,7 +316,7 @@ def test_budgets_of_a_few_evaluations_are_kept(operator, prior, samples, limit):
     assert calls.total() <= 1.1 * limit and result.samples.isfinite().all()
     assert not result.certificate.reached
     if result.strategy != "MMPS":
-        assert "evaluations would do for the smallest ensemble" in result.certificate.missing
+        assert "evaluations would do for" in result.certificate.missing
 
 
 def test_a_budget_of_less_than_the_least_takes_that():

@@ -1,5 +1,6 @@
 """`strategy="auto"`: which strategies it tries, when it stops, and what its certificate says."""
 
+import functools
 import math
 import sys
 from collections import Counter
@@ -533,3 +534,14 @@ def test_guidance_that_would_leave_the_budget_is_given_up(monkeypatch):
     text = str(result.certificate)
     assert not result.certificate.reached and "MMPS() in their place had no time to end" in text
     assert [a.strategy[:4] for a in result.certificate.attempts] == ["Nois"] and result.strategy == "NoiseMCMC"
+
+
+def test_chains_that_a_budget_stopped_say_what_their_end_would_take():
+    """By how much of their work they had done: within a factor of three of what is enough."""
+    A = iv.operators.from_callable(lambda x: x + 0.3 * x**3 + 0.5 * x.roll(1, -1), (8,), (8,))
+    prior = iv.priors.GaussianPrior(torch.zeros(8), torch.eye(8))
+    solve = functools.partial(iv.solve, A, torch.ones(1, 8), prior, noise=3e-4, num_samples=19)
+    stopped = solve(budget=iv.Budget(evaluations=16_000)).certificate
+    assert not stopped.reached and "would do for its end" in stopped.missing
+    need = int(stopped.missing.split("(about ")[1].split(" evaluations")[0].replace(",", ""))
+    assert solve(budget=iv.Budget(evaluations=3 * need)).certificate.reached and need > 16_000
