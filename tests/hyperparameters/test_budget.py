@@ -60,6 +60,7 @@ def test_an_inference_ends_with_its_budget():
         iv.compare({"one": small, "two": small})
 
 
+@pytest.mark.slow
 def test_an_inference_that_fits_is_the_whole_one():
     """The ensembles are smaller; the posterior of the level is that of the usual ones, within their errors."""
     within = iv.solve(BENT, Y, PRIOR, noise=LEVEL, num_samples=256, budget=iv.Budget(evaluations=6_000_000))

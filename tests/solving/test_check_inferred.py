@@ -1,5 +1,6 @@
 """`check()` where scalars were inferred with the signal: at joint draws, each with the model of its own scalars."""
 
+import pytest
 import torch
 
 import invsolve as iv
@@ -15,6 +16,7 @@ def measured(items, seed=0):
     return A(x) + STD * torch.randn(items, N, N, generator=torch.Generator().manual_seed(seed))
 
 
+@pytest.mark.slow
 def test_right_models_pass():
     """Five data sets of one item each: false alarms have a probability of 2 % each, two of them of 0.4 %."""
     y = measured(5)

@@ -373,6 +373,7 @@ def test_pooling_counts_islands_by_their_evidence_and_drops_what_failed():
     assert info["log_evidence_se"].view(1000, items)[0].tolist() == [float(info["island_error"][0]), math.inf]
 
 
+@pytest.mark.slow
 def test_only_items_that_are_not_certified_go_on(monkeypatch):
     """The second of three fails at first: the others keep what the first candidate found, bit for bit."""
     y = torch.randn(3, N, generator=torch.Generator().manual_seed(0), dtype=D)
@@ -398,6 +399,7 @@ def test_only_items_that_are_not_certified_go_on(monkeypatch):
     assert torch.equal(result.info["ess"][:, [0, 2]], first.info["ess"][:, [0, 2]])
 
 
+@pytest.mark.slow
 def test_a_killed_escalation_goes_on(tmp_path):
     exact = mixture()
     y = torch.zeros(N, dtype=D)
