@@ -338,9 +338,9 @@ class _Escalation:
         described = self.spending.budget.described
         if self.needs.evaluations > found.evaluations:
             return f" ({described(self.needs)} would do for the smallest ensemble)"
-        done = found.share * (1 - self.spending.kept_back)
-        if not _LITTLE < done < 1:
+        if not _LITTLE < found.share < 1:
             return ""
+        done = found.share * (1 - self.spending.kept_back)
         whole = Amount(seconds=found.seconds, evaluations=found.evaluations) * (1 / done)
         return f" ({described(whole)} would do for its end)"
 
