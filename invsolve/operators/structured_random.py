@@ -80,7 +80,7 @@ class StructuredRandom(OneKind):
         object.__setattr__(self, "index", as_index(owner, "index", self.index).to(self.signs.device))
         n = self.signs.numel()
         good = self.index.ndim == 1 and len(self.index) and int(self.index.min()) >= 0 and int(self.index.max()) < n
-        if not good or len(self.index.unique()) < len(self.index):
+        if not good or int(torch.bincount(self.index, minlength=n).max()) > 1:
             raise invalid(owner, "index", f"of shape (m,), from 0 to {n - 1} without repeats", tuple(self.index.shape))
         if self.transform == "hadamard" and n & (n - 1):
             raise invalid(owner, "signs", "of a power of two of entries", n, "Take transform='cosine', for any number.")
@@ -126,7 +126,7 @@ class StructuredRandom(OneKind):
             raise invalid(cls.__name__, "m", f"at most the number of entries, {n}", m)
         keys = [item_key("structured random matrix")]
         draws = Draws.for_rows(seed, keys, [0], torch.device("cpu"), purpose="operators", owner=cls.__name__)
-        signs = torch.where(draws.normal(shape, torch.float64, step=0)[0] > 0, 1.0, -1.0).to(dtype)
+        signs = (2.0 * (draws.normal(shape, torch.float64, step=0)[0] > 0) - 1).to(dtype)
         index = draws.normal((n,), torch.float64, step=1)[0].argsort()[:m].sort().values
         return cls(signs, index, transform=transform)
 

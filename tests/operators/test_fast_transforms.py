@@ -106,15 +106,27 @@ REFUSED = {
     "signs": (lambda: StructuredRandom(2 * SIGNS, [0]), InputError, "`signs` must be 1 and -1"),
     "index": (lambda: StructuredRandom(SIGNS, [0, 0]), InputError, r"`index` must be of shape \(m,\), from 0 to 3"),
     "outside": (lambda: StructuredRandom(SIGNS, [4]), InputError, "from 0 to 3 without repeats"),
-    "power": (lambda: StructuredRandom.draw((3,), 2), InputError, "of a power of two of entries, got 3. Take transform"),
+    "power": (
+        lambda: StructuredRandom.draw((3,), 2),
+        InputError,
+        "of a power of two of entries, got 3. Take transform",
+    ),
     "transform": (lambda: StructuredRandom(SIGNS, [0], transform="wavelet"), InputError, "one of 'hadamard', 'cosine'"),
     "many": (lambda: StructuredRandom.draw((4,), 5), InputError, "`m` must be at most the number of entries, 4, got 5"),
-    "seed": (lambda: StructuredRandom.draw((4,), 2, seed=2**70), InputError, "StructuredRandom: `seed` must be an integ"),
+    "seed": (
+        lambda: StructuredRandom.draw((4,), 2, seed=2**70),
+        InputError,
+        "StructuredRandom: `seed` must be an integ",
+    ),
     "floats": (lambda: StructuredRandom(SIGNS, [0.5]), InputTypeError, "`index` must be integers"),
     "uv": (lambda: Visibilities(UV[:, :1], (4, 4), pixel_size=1.0), InputError, r"`uv` must be of shape \(M, 2\) or"),
     "uv complex": (lambda: Visibilities(UV + 0j, (4, 4), pixel_size=1.0), InputTypeError, "`uv` must be real"),
     "uv NaN": (lambda: Visibilities(UV * math.nan, (4, 4), pixel_size=1.0), InputError, "`uv` must be finite"),
-    "picture": (lambda: Visibilities(UV, (4,), pixel_size=1.0), InputError, r"Visibilities: `in_shape` must be \(H, W\)"),
+    "picture": (
+        lambda: Visibilities(UV, (4,), pixel_size=1.0),
+        InputError,
+        r"Visibilities: `in_shape` must be \(H, W\)",
+    ),
     "pixel": (lambda: Visibilities(UV, (4, 4), pixel_size=0.0), InputError, "`pixel_size` must be positive"),
 }
 

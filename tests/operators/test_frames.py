@@ -92,7 +92,11 @@ def test_a_temporal_prior_of_low_rank_against_the_dense_posterior():
 
 REFUSED = {
     "no operator": (lambda: ops.Frames(lambda x: x), iv.errors.InputTypeError, "`operator` must be a LinearOperator"),
-    "no number": (lambda: ops.Frames(ops.Identity((3,))), iv.errors.InputError, "`frames` must be given for an operator"),
+    "no number": (
+        lambda: ops.Frames(ops.Identity((3,))),
+        iv.errors.InputError,
+        "`frames` must be given for an operator",
+    ),
     "another": (
         lambda: ops.Frames(ops.Matrix(torch.ones(2, 3, 3)), frames=3),
         iv.errors.InputError,

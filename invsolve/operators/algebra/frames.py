@@ -111,7 +111,7 @@ class Frames(_Wrapper, LinearOperator):
         if self.operator.batch is None or not len(first):
             parts = [v.flatten(0, 1) if len(first) else v.new_zeros(self.frames, *v.shape[2:]) for v in values]
             found = f(*parts)
-            return found.unflatten(0, (-1, self.frames))[: len(first)]
+            return found.reshape(-1, self.frames, *found.shape[1:])[: len(first)]
         return torch.stack([f(*parts) for parts in zip(*values, strict=True)])
 
     def _apply(self, x: Tensor) -> Tensor:

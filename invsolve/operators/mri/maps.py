@@ -77,8 +77,8 @@ def estimate_maps(
     flat, grid, leading = _rows(owner, kspace, coil_axis)
     region = _calibration(owner, flat, grid, calibration, 1)
     centre = torch.zeros_like(flat)
-    centre[(..., *region)] = flat[(..., *region)]
-    for axis, (n, part) in enumerate(zip(grid, region, strict=True), start=-len(grid)):
+    centre[region] = flat[region]
+    for axis, (n, part) in enumerate(zip(grid, region[2:], strict=True), start=-len(grid)):
         half = max(n // 2 - part.start, part.stop - 1 - n // 2) + 1
         k = torch.arange(n, dtype=torch.float64, device="cpu") - n // 2
         window = torch.where(k.abs() < half, 0.5 + 0.5 * torch.cos(math.pi * k / half), 0.0)
@@ -87,7 +87,7 @@ def estimate_maps(
     images = torch.fft.fftshift(torch.fft.ifftn(torch.fft.ifftshift(centre, dims), dim=dims, norm="ortho"), dims)
     size = images.abs().square().sum(1, keepdim=True).sqrt()
     maps = torch.where(size > 0, images / size, 0.0)
-    return _turned(maps, _dominant(flat[(..., *region)].flatten(2))).reshape(*leading, *flat.shape[1:])
+    return _turned(maps, _dominant(flat[region].flatten(2))).reshape(*leading, *flat.shape[1:])
 
 
 @in_defined_state
@@ -174,7 +174,7 @@ def _espirit(
     if crop > 1:
         raise invalid(owner, "crop", "at most 1", crop)
     region = _calibration(owner, flat, grid, calibration, kernel)
-    found = [_of_item(block, grid, kernel, threshold, sets) for block in flat[(..., *region)]]
+    found = [_of_item(block, grid, kernel, threshold, sets) for block in flat[region]]
     values, maps = (torch.stack(list(part)).to(flat.device) for part in zip(*found, strict=True))
     values, maps = values.to(flat.real.dtype), maps.to(flat.dtype)
     maps = torch.where((values >= crop).unsqueeze(2), maps, 0.0)
@@ -219,7 +219,7 @@ def _lags(projection: Tensor, coils: int, kernel: int, dim: int) -> Tensor:
     for _ in range(dim):  # of the pairs (m, m'), axis by axis
         index = (width * index[:, None, :, None] + lag[None, :, None, :]).reshape(len(index) * kernel, -1)
     pairs = projection.view(coils, size, coils, size).transpose(1, 2).reshape(coils, coils, size**2)
-    R = projection.new_zeros(coils, coils, width**dim).index_add(-1, index.flatten(), pairs)
+    R: Tensor = projection.new_zeros(coils, coils, width**dim).index_add(-1, index.flatten(), pairs)
     return R.view(coils, coils, *[width] * dim)
 
 
@@ -255,7 +255,7 @@ def check_coil_axis(owner: str, name: str, value: Tensor, coil_axis: int) -> Non
 
 
 def _calibration(owner: str, kspace: Tensor, grid: Shape, side: int | None, kernel: int) -> tuple[slice, ...]:
-    """The block around the origin that is measured, in all items, and larger than the kernel."""
+    """Where in (items, coils, *grid) the block around the origin is: measured in all items, larger than the kernel."""
     measured = (kspace != 0).any(1).all(0)
     origin = [n // 2 for n in grid]
     if not bool(measured[tuple(origin)]):
@@ -283,15 +283,16 @@ def _calibration(owner: str, kspace: Tensor, grid: Shape, side: int | None, kern
         raise invalid(owner, "calibration", "a block that is fully measured", f"{found}, {missing} missing", repair)
     if min(found) < kernel:
         raise invalid(owner, "kernel", f"at most the calibration region, {found}", kernel)
-    return region
+    return (slice(None), slice(None), *region)
 
 
 def _dominant(block: Tensor) -> Tensor:
-    """The combination of coils with the most energy in (items, coils, samples): (items, coils), its largest part > 0."""
+    """The combination of coils with the most energy in (items, coils, samples), its largest part > 0: (items, coils)."""
     block = block.to(torch.complex128)
     vector = torch.linalg.eigh(block @ block.mH)[1][..., -1]
     largest = vector.gather(1, vector.abs().argmax(1, keepdim=True))
-    return vector * torch.sgn(largest).conj()
+    turned: Tensor = vector * torch.sgn(largest).conj()
+    return turned
 
 
 def _turned(maps: Tensor, dominant: Tensor) -> Tensor:

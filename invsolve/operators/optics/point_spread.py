@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
-from numpy.polynomial.legendre import leggauss
 from torch import Tensor
 
 from invsolve.core.torch_state import in_defined_state
@@ -48,8 +47,8 @@ def diffraction_kernel(
     refractive_index : float
         n of the medium, > 0; 1 by default.
     aberrations : mapping from int to float, optional
-        Zernike coefficients by their index in Noll's order (4 defocus, 5 and 6 astigmatism, 7 and 8 coma, 11 spherical),
-        in wavelengths root mean square. The angle of the pupil is counted from the columns' axis to that of the rows.
+        Zernike coefficients by their index in Noll's order (4 defocus, 5 and 6 astigmatism, 7 and 8 coma, 11
+        spherical), in wavelengths root mean square. The angle of the pupil is counted from the columns' axis to that of the rows.
     dtype : torch.dtype
         float32 (the default) or float64; computed in float64.
 
@@ -88,7 +87,10 @@ def diffraction_kernel(
     if len(dims) != 2:
         raise invalid(owner, "shape", "of two axes (h, w)", dims)
     _check_real(owner, dtype)
-    pixel_size, wavelength = check_positive(owner, "pixel_size", pixel_size), check_positive(owner, "wavelength", wavelength)
+    pixel_size, wavelength = (
+        check_positive(owner, "pixel_size", pixel_size),
+        check_positive(owner, "wavelength", wavelength),
+    )
     index = check_positive(owner, "refractive_index", refractive_index)
     aperture = check_positive(owner, "numerical_aperture", numerical_aperture)
     if aperture >= index:
@@ -108,7 +110,9 @@ def diffraction_kernel(
         phase = phase + value * zernike(j, rho, angle)
     amplitude = torch.polar(weight, 2 * math.pi * phase)
     field = torch.zeros(dims, dtype=torch.complex128, device="cpu")
-    for part in torch.arange(len(rho), device="cpu").split(max(1, _ENTRIES // max(dims))):
+    step = max(1, _ENTRIES // max(dims))
+    for first in range(0, len(rho), step):
+        part = slice(first, first + step)
         rows = _waves(down * aperture / wavelength, rho[part] * angle[part].sin())
         columns = _waves(right * aperture / wavelength, rho[part] * angle[part].cos())
         field += (rows * amplitude[part]) @ columns.mT
@@ -128,6 +132,8 @@ def _pupil(reach: float, bend: float, order: int) -> tuple[Tensor, Tensor, Tenso
     # converges like a Bessel function whose order exceeds its argument 2 pi reach.
     radial = 24 + math.ceil(4 * (reach + bend)) + order
     turns = 32 + math.ceil(2 * math.pi * (1.1 * reach + 2 * bend)) + 4 * order
+    from numpy.polynomial.legendre import leggauss  # here, not above: a tenth of `import invsolve` otherwise
+
     node, weight = (torch.from_numpy(v) for v in leggauss(radial))
     rho = ((node + 1) / 2).sqrt()[:, None].expand(radial, turns)
     angle = (2 * math.pi / turns * torch.arange(turns, dtype=torch.float64, device="cpu")).expand(radial, turns)

@@ -73,8 +73,10 @@ class Ptychography(LinearOperator):
             raise invalid(owner, "in_shape", "(H, W)", shape)
         probe = parameter(owner, "probe", self.probe)
         object.__setattr__(self, "probe", probe.to(kind_dtype(probe.dtype, "complex")))
-        fits = probe.ndim in (2, 3) and 0 not in probe.shape and all(
-            k <= n for k, n in zip(probe.shape[-2:], shape, strict=True)
+        fits = (
+            probe.ndim in (2, 3)
+            and 0 not in probe.shape
+            and all(k <= n for k, n in zip(probe.shape[-2:], shape, strict=True))
         )
         if not fits:
             raise invalid(owner, "probe", f"of shape (h, w) or (items, h, w) within {shape}", tuple(probe.shape))
@@ -84,7 +86,11 @@ class Ptychography(LinearOperator):
         if positions.ndim != 2 or positions.shape[1] != 2 or not len(positions):
             raise invalid(owner, "positions", "of shape (J, 2)", tuple(positions.shape))
         for axis, name in enumerate(("rows", "columns")):
-            low, high, last = int(positions[:, axis].min()), int(positions[:, axis].max()), shape[axis] - self._window[axis]
+            low, high, last = (
+                int(positions[:, axis].min()),
+                int(positions[:, axis].max()),
+                shape[axis] - self._window[axis],
+            )
             if low < 0 or high > last:
                 raise invalid(owner, "positions", f"{name} from 0 to {last}, for a probe within", f"{low} to {high}")
 

@@ -103,9 +103,9 @@ class SuperResolution(OneKind):
         """The diagonal of ``A A^H`` in the Fourier space of the coarse grid, ``([items,] *out_shape)``, >= 0."""
         rows = 1 if self.batch is None else self.batch
         impulse = self.kernel.new_zeros(rows, *self.out_shape)
-        impulse[(slice(None), *[0] * len(self.in_shape))] = 1
+        impulse.flatten(1)[:, 0] = 1
         response = self._apply(self._adjoint(impulse))
-        gain = torch.fft.fftn(response, dim=self._dims).real.clamp_min(0)
+        gain: Tensor = torch.fft.fftn(response, dim=self._dims).real.clamp_min(0)
         return gain if self.batch is not None else gain[0]
 
     def _apply(self, x: Tensor) -> Tensor:

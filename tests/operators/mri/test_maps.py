@@ -144,7 +144,9 @@ def test_the_largest_measured_block_is_taken():
     lines[7:16] = True
     lines[::3] = True  # 6 and 15 are in one piece with them
     lines[[5, 16, 17, 18]] = False
-    expected = coils.estimate_maps(kspace[..., 6:16].new_zeros(3, *GRID).index_copy(2, torch.arange(6, 16), kspace[..., 6:16]))
+    expected = coils.estimate_maps(
+        kspace[..., 6:16].new_zeros(3, *GRID).index_copy(2, torch.arange(6, 16), kspace[..., 6:16])
+    )
     assert torch.allclose(coils.estimate_maps(kspace * lines), expected, atol=1e-9)
 
 
@@ -216,7 +218,9 @@ def test_compressed_coils_lose_the_smallest_singular_values():
     centre = data.clone()
     centre[..., :2, :] = 0
     centre[..., 5:, :], centre[..., :2], centre[..., 5:] = 0, 0, 0
-    assert torch.allclose(coils.compress_coils(data, 2, calibration=3)[1], coils.compress_coils(centre, 2)[1], atol=1e-9)
+    assert torch.allclose(
+        coils.compress_coils(data, 2, calibration=3)[1], coils.compress_coils(centre, 2)[1], atol=1e-9
+    )
 
 
 def test_combined_images():
@@ -239,11 +243,17 @@ HOLE[:, 4, 4] = 0
 GAP[:, 4, 6] = 0
 REFUSED = {
     "method": (lambda: coils.estimate_maps(K, method="jsense"), "`method` must be one of 'espirit', 'low resolution'"),
-    "sets of smoothing": (lambda: coils.estimate_maps(K, method="low resolution", sets=2), "`sets` must be 1 for method"),
+    "sets of smoothing": (
+        lambda: coils.estimate_maps(K, method="low resolution", sets=2),
+        "`sets` must be 1 for method",
+    ),
     "sets": (lambda: coils.espirit(K, sets=4), "espirit: `sets` must be at most the number of coils, 3, got 4"),
     "threshold": (lambda: coils.espirit(K, threshold=1.0), "`threshold` must be less than 1"),
     "crop": (lambda: coils.espirit(K, crop=1.5), "`crop` must be at most 1"),
-    "axes": (lambda: coils.espirit(K[0]), r"`kspace` must be non-empty, of shape \(..., coils, height, width\) for coil"),
+    "axes": (
+        lambda: coils.espirit(K[0]),
+        r"`kspace` must be non-empty, of shape \(..., coils, height, width\) for coil",
+    ),
     "coil axis": (lambda: coils.rss(K, coil_axis=0), "`coil_axis` must be one of -2, -3, -4"),
     "nan": (lambda: coils.espirit(K * torch.nan), "`kspace` must be finite"),
     "origin": (lambda: coils.espirit(HOLE), "`kspace` must be measured at its origin"),
@@ -257,7 +267,10 @@ REFUSED = {
     "coils": (lambda: coils.compress_coils(K, 4), "`num_coils` must be at most the number of coils, 3, got 4"),
     "maps": (lambda: coils.sense_combine(K, K[:, :5]), "`maps` must be broadcastable to images of shape"),
     "soft shape": (lambda: SoftSense(torch.ones(1, 8), (8, 8), maps=K[None]), r"`in_shape` must be \(sets, H, W\)"),
-    "soft maps": (lambda: SoftSense(torch.ones(1, 8), (2, 8, 8), maps=K[None]), r"`maps` must be of shape \(2, coils, 8"),
+    "soft maps": (
+        lambda: SoftSense(torch.ones(1, 8), (2, 8, 8), maps=K[None]),
+        r"`maps` must be of shape \(2, coils, 8",
+    ),
     "soft mask": (lambda: SoftSense(torch.ones(1, 5), (1, 8, 8), maps=K[None]), "SoftSense: `mask` must be broadcast"),
     "soft NaN": (lambda: SoftSense(torch.ones(1, 8), (1, 8, 8), maps=K[None] * torch.nan), "`maps` must be finite"),
     "soft items": (

@@ -83,7 +83,9 @@ def test_demosaicing_with_a_prior_that_couples_colours():
 
 # --- ptychography --------------------------------------------------------------------------------------------------
 def scan(draw: Numbers, shape=(12, 11), window=(6, 5), step=2, **options):
-    places = [(i, j) for i in range(0, shape[0] - window[0] + 1, step) for j in range(0, shape[1] - window[1] + 1, step)]
+    places = [
+        (i, j) for i in range(0, shape[0] - window[0] + 1, step) for j in range(0, shape[1] - window[1] + 1, step)
+    ]
     return ops.Ptychography(draw.randn(*window, dtype=COMPLEX), torch.tensor(places), shape, **options)
 
 
@@ -172,7 +174,11 @@ def test_few_principal_kernels():
 K3, W = torch.ones(2, 3, 3), torch.ones(2, 4, 5)
 PROBE = torch.ones(3, 3, dtype=torch.complex64)
 REFUSED = {
-    "no divisor": (lambda: ops.SuperResolution(K3[0], 2, (5, 4)), InputError, r"`factor` must be a divisor of \(5, 4\)"),
+    "no divisor": (
+        lambda: ops.SuperResolution(K3[0], 2, (5, 4)),
+        InputError,
+        r"`factor` must be a divisor of \(5, 4\)",
+    ),
     "offset of means": (
         lambda: ops.SuperResolution(K3[0], 2, (4, 4), offset=1, method="mean"),
         InputError,
@@ -183,14 +189,22 @@ REFUSED = {
     "object": (lambda: ops.Ptychography(PROBE, [[0, 0]], (4,)), InputError, r"`in_shape` must be \(H, W\)"),
     "probe": (lambda: ops.Ptychography(PROBE, [[0, 0]], (2, 4)), InputError, r"within \(2, 4\), got \(3, 3\)"),
     "probe NaN": (lambda: ops.Ptychography(PROBE * torch.nan, [[0, 0]], (4, 4)), InputError, "`probe` must be finite"),
-    "positions": (lambda: ops.Ptychography(PROBE, [0, 0], (4, 4)), InputError, r"`positions` must be of shape \(J, 2\)"),
+    "positions": (
+        lambda: ops.Ptychography(PROBE, [0, 0], (4, 4)),
+        InputError,
+        r"`positions` must be of shape \(J, 2\)",
+    ),
     "outside": (
         lambda: ops.Ptychography(PROBE, [[0, 0], [0, 2]], (4, 4)),
         InputError,
         "columns from 0 to 1, for a probe within, got 0 to 2",
     ),
     "half a pixel": (lambda: ops.Ptychography(PROBE, [[0.5, 0]], (4, 4)), InputTypeError, "must be integers"),
-    "weights": (lambda: ops.VaryingBlur(K3, torch.ones(2)), InputError, r"`weights` must be of shape \(K, \*in_shape\)"),
+    "weights": (
+        lambda: ops.VaryingBlur(K3, torch.ones(2)),
+        InputError,
+        r"`weights` must be of shape \(K, \*in_shape\)",
+    ),
     "another number": (lambda: ops.VaryingBlur(K3[:1], W), InputError, "`kernels` must be of 3 axes, the first of len"),
     "weights NaN": (lambda: ops.VaryingBlur(K3, W * torch.nan), InputError, "VaryingBlur: `weights` must be finite"),
     "complex weights": (lambda: ops.VaryingBlur(K3, W + 0j), InputTypeError, "VaryingBlur: `weights` must be real"),

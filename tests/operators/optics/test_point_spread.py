@@ -56,7 +56,10 @@ def test_defocus_on_the_axis_in_closed_form(z, index):
     peak = torch.polar(weight, 2 * math.pi * phase).sum().abs() ** 2
     assert float(peak) == pytest.approx(expected, abs=1e-13)
     if abs(z) < 1:
-        wide = [diffraction_kernel((141, 141), pixel_size=0.14, refractive_index=index, defocus=d, **options) for d in (z, 0.0)]
+        wide = [
+            diffraction_kernel((141, 141), pixel_size=0.14, refractive_index=index, defocus=d, **options)
+            for d in (z, 0.0)
+        ]
         # The rings beyond r hold about 1 / (k NA r) * 2 / pi of the energy each: both lose the same to first order.
         assert float(wide[0][70, 70] / wide[1][70, 70]) == pytest.approx(expected, rel=1e-2)
 
@@ -91,7 +94,9 @@ def test_aberrations_lower_the_peak_as_their_variance():
     assert torch.allclose(same, diffraction_kernel((9, 9), **OPTICS), atol=1e-14)
 
 
-@pytest.mark.parametrize("length, angle", [(5.0, 0.3), (7.4, 2.0), (3.0, math.pi / 4), (11.0, -1.1), (0.7, 1.0), (6.0, 3.0)])
+@pytest.mark.parametrize(
+    "length, angle", [(5.0, 0.3), (7.4, 2.0), (3.0, math.pi / 4), (11.0, -1.1), (0.7, 1.0), (6.0, 3.0)]
+)
 def test_the_share_of_a_way_in_each_pixel(length, angle):
     """Against a million points along it: an error of the order of one of them."""
     kernel = motion_kernel(length, angle, dtype=F64)
