@@ -207,7 +207,8 @@ def _projection(block: Tensor, kernel: int, threshold: float) -> Tensor:
     patches = patches.movedim(0, dim).flatten(dim).flatten(0, dim - 1)  # (positions, C k^dim)
     values, vectors = torch.linalg.eigh(patches.mT @ patches.conj())  # sum of a a^H, ascending
     kept = vectors[:, values > max(threshold**2, 1e-15 * len(values)) * values[-1]]
-    return kept @ kept.mH
+    projection: Tensor = kept @ kept.mH
+    return projection
 
 
 def _lags(projection: Tensor, coils: int, kernel: int, dim: int) -> Tensor:
@@ -287,7 +288,7 @@ def _calibration(owner: str, kspace: Tensor, grid: Shape, side: int | None, kern
 
 
 def _dominant(block: Tensor) -> Tensor:
-    """The combination of coils with the most energy in (items, coils, samples), its largest part > 0: (items, coils)."""
+    """The combination of coils with the most energy in (items, coils, samples), largest part > 0: (items, coils)."""
     block = block.to(torch.complex128)
     vector = torch.linalg.eigh(block @ block.mH)[1][..., -1]
     largest = vector.gather(1, vector.abs().argmax(1, keepdim=True))

@@ -48,7 +48,7 @@ def diffraction_kernel(
         n of the medium, > 0; 1 by default.
     aberrations : mapping from int to float, optional
         Zernike coefficients by their index in Noll's order (4 defocus, 5 and 6 astigmatism, 7 and 8 coma, 11
-        spherical), in wavelengths root mean square. The angle of the pupil is counted from the columns' axis to that of the rows.
+        spherical), in wavelengths root mean square. Angles are counted from the columns' axis to that of the rows.
     dtype : torch.dtype
         float32 (the default) or float64; computed in float64.
 
