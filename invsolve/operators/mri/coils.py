@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from invsolve.core.arrays import parameter
 from invsolve.core.torch_state import in_defined_state
-from invsolve.core.validation import check_finite, check_int, check_positive, kind_dtype
+from invsolve.core.validation import check_choice, check_finite, check_int, check_positive, kind_dtype
 from invsolve.errors import invalid
 from invsolve.operators.mri.maps import check_coil_axis
 
@@ -112,7 +114,12 @@ def prewhiten(data: Tensor, covariance: Tensor, *, coil_axis: int = -3) -> Tenso
 
 @in_defined_state
 def compress_coils(
-    data: Tensor, num_coils: int, *, calibration: int | None = None, coil_axis: int = -3
+    data: Tensor,
+    num_coils: int,
+    *,
+    calibration: int | None = None,
+    readout: int | None = None,
+    coil_axis: int = -3,
 ) -> tuple[Tensor, Tensor]:
     """Fewer, virtual coils: the combinations that hold most of the energy, by a singular value decomposition.
 
@@ -126,16 +133,20 @@ def compress_coils(
         Virtual coils, from 1 to the number of coils.
     calibration : int, optional
         The side of the block around the origin that is decomposed; all data by default.
+    readout : int, optional
+        A fully sampled axis behind that of the coils, counted from the end: combinations may change along it in the
+        image (geometric compression [3]_), which takes fewer coils. By default they are the same everywhere.
     coil_axis : int
         The axis of the coils, -3 by default.
 
     Returns
     -------
     compressed : Tensor, shape (..., num_coils, *axes)
-        In order of falling energy.
+        In order of falling energy (without ``readout``).
     matrix : Tensor, complex, shape (..., num_coils, coils)
         ``compressed = matrix @ data``, for maps or further data; with orthonormal rows. The largest part of every row
-        is real and positive.
+        is real and positive. With ``readout`` (..., n, num_coils, coils), for every place along that axis of the image,
+        each turned towards its neighbour's.
 
     Raises
     ------
@@ -144,8 +155,10 @@ def compress_coils(
 
     References
     ----------
-    Buehrer et al. 2007, "Array compression for MRI with large coil arrays", Magn. Reson. Med. 57, 1131; Huang et al.
-    2008, Magn. Reson. Imaging 26, 133.
+    .. [1] Buehrer et al. 2007, "Array compression for MRI with large coil arrays", Magn. Reson. Med. 57, 1131.
+    .. [2] Huang et al. 2008, "A software channel compression technique", Magn. Reson. Imaging 26, 133.
+    .. [3] Zhang, Pauly, Vasanawala & Lustig 2013, "Coil compression for accelerated imaging with Cartesian sampling",
+       Magn. Reson. Med. 69, 571.
     """
     owner = "compress_coils"
     data = _complex(owner, "data", data)
@@ -155,18 +168,54 @@ def compress_coils(
     num_coils = check_int(owner, "num_coils", num_coils, minimum=1)
     if num_coils > coils:
         raise invalid(owner, "num_coils", f"at most the number of coils, {coils}", num_coils)
+    if readout is not None:
+        check_choice(owner, "readout", readout, range(coil_axis + 1, 0))
+        data = _centred(data, readout, torch.fft.ifft)
     block = data
     if calibration is not None:
         side = check_int(owner, "calibration", calibration, minimum=1)
-        for axis in range(coil_axis + 1, 0):
+        for axis in set(range(coil_axis + 1, 0)) - {readout}:
             n = data.shape[axis]
             first = max(0, n // 2 - side // 2)
             block = block.narrow(axis, first, min(n, n // 2 - side // 2 + side) - first)
+    if readout is not None:
+        return _geometric(data, block, num_coils, readout, coil_axis)
     wide = block.flatten(coil_axis + 1).to(torch.complex128)
     vectors = torch.linalg.eigh(wide @ wide.mH)[1].flip(-1)[..., :num_coils]  # columns of U, by falling energy
     largest = vectors.gather(-2, vectors.abs().argmax(-2, keepdim=True))
     matrix = (vectors * torch.sgn(largest).conj()).mH
     return _mixed(matrix, data, coil_axis), matrix.to(data.dtype)
+
+
+def _geometric(data: Tensor, block: Tensor, num_coils: int, readout: int, coil_axis: int) -> tuple[Tensor, Tensor]:
+    """`compress_coils` of data that are images along ``readout``, at each place of it by the block's energy there."""
+    wide = _by_place(block, readout, coil_axis).to(torch.complex128)  # (..., n, coils, others)
+    rows = torch.linalg.eigh(wide @ wide.mH)[1].flip(-1)[..., :num_coils].mH  # (..., n, num_coils, coils)
+    places = list(rows.unbind(-3))
+    middle = len(places) // 2
+    for here in (*range(middle + 1, len(places)), *range(middle - 1, -1, -1)):
+        before = places[here - 1 if here > middle else here + 1]
+        left, _, right = torch.linalg.svd(places[here] @ before.mH)
+        places[here] = (left @ right).mH @ places[here]  # the unitary map that takes it nearest to its neighbour
+    matrix = torch.stack(places, -3).to(data.dtype)
+    mixed = matrix @ _by_place(data, readout, coil_axis)
+    others = [data.shape[axis] for axis in range(coil_axis + 1, 0) if axis != readout]
+    mixed = mixed.reshape(*mixed.shape[:-1], *others)  # (..., n, num_coils, *others)
+    place = -len(others) - 2
+    return _centred(mixed.movedim(place, readout), readout, torch.fft.fft), matrix
+
+
+def _by_place(data: Tensor, readout: int, coil_axis: int) -> Tensor:
+    """(..., coils, *axes) as (..., n, coils, others), n of the axis ``readout``."""
+    return (
+        data.movedim(readout, coil_axis).flatten(coil_axis + 2) if coil_axis < -2 else data.movedim(-1, -2)[..., None]
+    )
+
+
+def _centred(data: Tensor, axis: int, transform: Callable[..., Tensor]) -> Tensor:
+    """The centred orthonormal transform along one axis."""
+    shifted: Tensor = torch.fft.fftshift(transform(torch.fft.ifftshift(data, axis), dim=axis, norm="ortho"), axis)
+    return shifted
 
 
 @in_defined_state

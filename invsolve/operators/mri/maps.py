@@ -34,7 +34,7 @@ def estimate_maps(
 
     Parameters
     ----------
-    kspace : Tensor or array, complex, shape (..., coils, *in_shape)
+    kspace : Tensor or array, shape (..., coils, *in_shape)
         Centred k-space (origin at index n // 2), 0 where not measured. Leading axes are items, each by itself.
     method : {'espirit', 'low resolution'}
         ESPIRiT (`espirit`), or the images of the calibration region, smoothed by a Hann window and divided by their
@@ -56,7 +56,7 @@ def estimate_maps(
     Raises
     ------
     InputTypeError
-        If ``kspace`` is not complex.
+        If ``kspace`` does not hold numbers.
     InputError
         If it has too few axes, its calibration region is not fully measured or too small, or a number is out of its
         range.
@@ -108,7 +108,7 @@ def espirit(
 
     Parameters
     ----------
-    kspace : Tensor or array, complex, shape (..., coils, *in_shape)
+    kspace : Tensor or array, shape (..., coils, *in_shape)
         Centred k-space (origin at index n // 2), 0 where not measured. Leading axes are items, each by itself.
     calibration : int, optional
         The side of the calibration region around the origin. By default the largest measured block of up to 24 a side.
@@ -135,7 +135,7 @@ def espirit(
     Raises
     ------
     InputTypeError
-        If ``kspace`` is not complex.
+        If ``kspace`` does not hold numbers.
     InputError
         If it has too few axes, its calibration region is not fully measured or too small, or a number is out of its
         range.

@@ -101,10 +101,12 @@ class Mosaic(OneKind):
     def _solve_normal(
         self, rhs: Tensor, *, weight: Tensor | float, tau: float, start: Tensor | None, rtol: float, max_iter: int
     ) -> Tensor:
-        """``(A^H W A + tau I)^-1 rhs = (rhs - A^H W (tau + W)^-1 A rhs) / tau``."""
+        """``(A^H W A + tau I)^-1 rhs``: a diagonal system, entry by entry."""
         count("operator", len(rhs))
         count("adjoint", len(rhs))
-        return (rhs - self._adjoint(weight / (tau + weight) * self._apply(rhs))) / tau
+        if isinstance(weight, Tensor):
+            weight = weight.expand(*weight.shape[: weight.ndim - 2], *self.out_shape).unsqueeze(-3)
+        return rhs / (tau + weight * self._filters.to(rhs.device, rhs.real.dtype))
 
     def _svd(self, dtype: torch.dtype, device: torch.device) -> Spectrum:
         return from_basis(self, Identity(self.in_shape, kind=self.kind), self._filters.to(device, dtype))

@@ -223,6 +223,33 @@ def test_compressed_coils_lose_the_smallest_singular_values():
     )
 
 
+@pytest.mark.parametrize("readout", [-1, -2])
+def test_geometric_compression_is_the_best_at_every_place(readout):
+    """Along the readout each place loses its own smallest singular values; neighbours are alike; maps go with it."""
+    draw = Numbers(11)
+    maps, x = trigonometric(draw, 6), draw.randn(*GRID, dtype=COMPLEX)
+    kspace = centred(maps * x)
+    few, matrix = coils.compress_coils(kspace, 3, readout=readout)
+    n = GRID[readout]
+    assert few.shape == (3, *GRID) and matrix.shape == (n, 3, 6)
+    assert torch.allclose(matrix @ matrix.mH, torch.eye(3, dtype=COMPLEX).expand(n, 3, 3), atol=1e-12)
+    # The same combinations of the maps, place by place, explain the compressed data exactly.
+    letters = "wdc,chw->dhw" if readout == -1 else "hdc,chw->dhw"
+    assert torch.allclose(centred(torch.einsum(letters, matrix, maps) * x), few, atol=1e-10)
+    places = (maps * x).movedim(readout, 0).flatten(2)  # (n, coils, others)
+    best = torch.linalg.svdvals(places)[:, 3:].square().sum()
+    lost = kspace.norm() ** 2 - few.norm() ** 2
+    assert float(lost) == pytest.approx(float(best), rel=1e-8)
+    assert float(lost) < float(kspace.norm() ** 2 - coils.compress_coils(kspace, 3)[0].norm() ** 2)
+    steps = matrix.diff(dim=0).flatten(1).norm(dim=1)
+    raw = torch.linalg.eigh(places @ places.mH)[1].flip(-1)[..., :3].mH
+    assert float(steps.median()) < 0.5 * float(raw.diff(dim=0).flatten(1).norm(dim=1).median())
+    both = coils.compress_coils(torch.stack([kspace, 1j * kspace]), 3, readout=readout)
+    assert torch.allclose(both[0][1], 1j * few, atol=1e-9) and both[1].shape == (2, n, 3, 6)
+    line = coils.compress_coils(kspace[:, 0], 2, readout=-1, coil_axis=-2)
+    assert line[0].shape == (2, GRID[1]) and line[1].shape == (GRID[1], 2, 6)
+
+
 def test_combined_images():
     draw = Numbers(10)
     maps, x = draw.randn(3, 4, 5, dtype=COMPLEX), draw.randn(2, 4, 5, dtype=COMPLEX)
@@ -265,6 +292,7 @@ REFUSED = {
     "covariance": (lambda: coils.prewhiten(K, torch.eye(3).roll(1, 0)), "`covariance` must be Hermitian"),
     "indefinite": (lambda: coils.prewhiten(K, torch.diag(torch.tensor([1.0, 0.0, 1.0]))), "must be positive definite"),
     "coils": (lambda: coils.compress_coils(K, 4), "`num_coils` must be at most the number of coils, 3, got 4"),
+    "readout": (lambda: coils.compress_coils(K, 2, readout=-3), "compress_coils: `readout` must be one of -2, -1"),
     "maps": (lambda: coils.sense_combine(K, K[:, :5]), "`maps` must be broadcastable to images of shape"),
     "soft shape": (lambda: SoftSense(torch.ones(1, 8), (8, 8), maps=K[None]), r"`in_shape` must be \(sets, H, W\)"),
     "soft maps": (

@@ -64,6 +64,13 @@ def test_a_mosaic_records_one_colour_a_pixel(pattern):
     large = ops.Mosaic((3, 64, 66), pattern=pattern)
     y = Numbers(3).randn(2, 64, 66)
     assert torch.equal(large(large.pinv(y)), y) and large.gram == 1.0
+    rhs, weight = Numbers(4).randn(2, 3, 64, 66).float(), torch.tensor([[1e9], [1e-9]]).view(2, 1, 1)
+    single = large.solve_normal(rhs, weight=weight, tau=1.0)  # 1e9 times as much known here as there: no digit is lost
+    wide = large.solve_normal(rhs.double(), weight=weight.double(), tau=1.0)
+    assert ((single - wide).abs() <= 1e-6 * wide.abs()).all()
+    assert torch.allclose(
+        large.solve_normal(rhs, weight=torch.tensor(3.0), tau=1.0), large.solve_normal(rhs, weight=3.0, tau=1.0)
+    )
     spectrum = large.svd(like=y)  # of any size
     assert int(spectrum.values.sum()) == 64 * 66
 
