@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import KW_ONLY, dataclass
-from functools import cached_property
+from functools import cached_property, reduce
 from typing import final
 
 import torch
@@ -102,36 +102,40 @@ class SoftSense(LinearOperator):
         return made(MRI, self.mask, self._grid)
 
     @cached_property
-    def _sets(self) -> Tensor:
-        """The maps, (items or 1, sets, coils, *grid)."""
-        return self.maps if "maps" in self._items() else self.maps.unsqueeze(0)
+    def _sets(self) -> tuple[Tensor, Tensor]:
+        """``p S``, the maps with the phases of the transform, and its conjugate: (items or 1, sets, coils, *grid)."""
+        maps = self.maps if "maps" in self._items() else self.maps.unsqueeze(0)
+        maps = maps * self._fourier._encoding(self.maps.dtype).maps.unsqueeze(1)
+        return maps, maps.conj().resolve_conj()
 
     def _seen(self, x: Tensor) -> Tensor:
-        """``sum_s S_sc x_s``, (batch, coils, *grid)."""
-        return (self._sets * x.unsqueeze(2)).sum(1)
+        """``p sum_s S_sc x_s``, (batch, coils, *grid)."""
+        maps = self._sets[0]
+        return reduce(torch.add, (maps[:, s] * x[:, s, None] for s in range(self.in_shape[0])))
 
     def _combined(self, coils: Tensor) -> Tensor:
-        """``sum_c conj(S_sc) x_c``, (batch, sets, *grid)."""
-        x = (self._sets.conj() * coils.unsqueeze(1)).sum(2)
+        """``sum_c conj(p S_sc) x_c``, (batch, sets, *grid)."""
+        conjugate = self._sets[1]
+        x = torch.stack([(conjugate[:, s] * coils).sum(1) for s in range(self.in_shape[0])], 1)
         return x.real.contiguous() if self.in_kind == "real" else x
 
     def _apply(self, x: Tensor) -> Tensor:
         plan = self._fourier._encoding(self.maps.dtype)
-        return of_rows(torch.fft.fftn, self._seen(x) * plan.maps, dim=self._fourier._dims, norm="ortho") * plan.mask
+        k = of_rows(torch.fft.fftn, self._seen(x), dim=self._fourier._dims, norm="ortho")
+        return k.mul_(plan.mask)  # in place: a temporary of this size costs more than the product
 
     def _adjoint(self, y: Tensor) -> Tensor:
         plan = self._fourier._encoding(self.maps.dtype)
-        coils = of_rows(torch.fft.ifftn, y * plan.back, dim=self._fourier._dims, norm="ortho") * plan.conjugate
-        return self._combined(coils)
+        return self._combined(of_rows(torch.fft.ifftn, y * plan.back, dim=self._fourier._dims, norm="ortho"))
 
     def _normal(self, x: Tensor) -> Tensor:
-        """Phases cancel, and so do transforms along axes on which the mask does not change: see `MRI`."""
+        """The phases behind the transform cancel, and so do transforms where the mask does not change: see `MRI`."""
         plan, dims = self._fourier._encoding(self.maps.dtype), self._fourier._varying
+        seen = self._seen(x)
         if not dims:
-            return self._combined(self._seen(x) * plan.sampled)
-        # With the phases p of the other axes cancelled too: those of the axes in `dims` are a shift of the mask.
-        k = of_rows(torch.fft.fftn, self._seen(x) * plan.maps, dim=dims, norm="ortho") * plan.sampled
-        return self._combined(of_rows(torch.fft.ifftn, k, dim=dims, norm="ortho") * plan.conjugate)
+            return self._combined(seen.mul_(plan.sampled))
+        k = of_rows(torch.fft.fftn, seen, dim=dims, norm="ortho").mul_(plan.sampled)
+        return self._combined(of_rows(torch.fft.ifftn, k, dim=dims, norm="ortho"))
 
 
 __all__ = ["SoftSense"]

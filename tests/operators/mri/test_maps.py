@@ -84,6 +84,18 @@ def test_three_dimensions():
     assert (overlap - 1).abs().max() < 1e-9
 
 
+@pytest.mark.parametrize("coil_axis", [-2, -3, -4])
+def test_maps_of_low_resolution_are_exact_where_they_do_not_change(coil_axis):
+    """``x_c = S_c x`` with constant S_c: the window is that of x, and divides out."""
+    draw = Numbers(12)
+    dim = -coil_axis - 1
+    grid = (7, 8, 6)[:dim]
+    S = draw.randn(3, *[1] * dim, dtype=COMPLEX)
+    kspace = S * centred(draw.randn(*grid, dtype=COMPLEX), dim)
+    found = coils.estimate_maps(kspace, method="low resolution", calibration=4, coil_axis=coil_axis)
+    assert torch.allclose((S.conj() * found).sum(0).abs(), S.norm().expand(grid), atol=1e-12)
+
+
 def test_items_are_estimated_each_by_itself_and_in_pieces(monkeypatch):
     draw = Numbers(4)
     kspace = centred(trigonometric(draw, 2, 3) * draw.randn(2, 1, *GRID, dtype=COMPLEX))
