@@ -22,7 +22,7 @@ from invsolve.noise.convert import noise_for_data, refuse_impossible_data
 from invsolve.noise.rounding import drowned
 from invsolve.operators.base import LinearOperator, Operator
 from invsolve.operators.family import Family
-from invsolve.operators.inputs import not_an_operator
+from invsolve.operators.inputs import not_an_operator, with_axes
 
 
 @final
@@ -98,7 +98,9 @@ class Problem(TextInNotebook, Defined):
         y = precise(owner, y_name, self.data, self.noise, dtype=A.dtype or torch.float32, device=device)
         batched = tuple(y.shape) != tuple(A.out_shape)
         y = y if batched else y[None]
-        check_kind(owner, y_name, check_shape(owner, y_name, y, A.out_shape), A.out_kind)
+        given = tuple(y.shape[1:])
+        repair = with_axes(A, "out_shape", given) or with_axes(A, "out_shape", tuple(y.shape))
+        check_kind(owner, y_name, check_shape(owner, y_name, y, A.out_shape, repair), A.out_kind)
         if A.dtype is not None and A.dtype != (real := kind_dtype(y.dtype, "real")):
             A = in_precision(A, real)
             object.__setattr__(self, "operator", A)

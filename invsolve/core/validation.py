@@ -24,13 +24,14 @@ Kind = Literal["real", "complex"]
 Shape = tuple[int, ...]
 
 
-def check_shape(owner: str, name: str, value: Tensor, shape: Shape) -> Tensor:
-    """Raise unless ``value`` is a tensor of shape ``(batch, *shape)``."""
+def check_shape(owner: str, name: str, value: Tensor, shape: Shape, repair: str = "") -> Tensor:
+    """Raise unless ``value`` is a tensor of shape ``(batch, *shape)``; ``repair``: where its axes are not to blame."""
     if not isinstance(value, Tensor):
         raise invalid_type(owner, name, "a torch.Tensor", value, f"Convert it: torch.as_tensor({name}).")
     if value.ndim != len(shape) + 1 or tuple(value.shape[1:]) != shape:
         want = ", ".join(map(str, ("batch", *shape)))
-        raise invalid(owner, name, f"of shape ({want})", tuple(value.shape), axes_hint(name, value.shape, shape))
+        hint = axes_hint(name, value.shape, shape) or repair
+        raise invalid(owner, name, f"of shape ({want})", tuple(value.shape), hint)
     return value
 
 

@@ -1,5 +1,6 @@
 """Generators, simulators and small real samples. The data cards are in the folder `datasets/` of the repository."""
 
+from invsolve.core.public_names import found_later
 from invsolve.datasets import heads
 from invsolve.datasets.coils import coil_maps, smooth_phase
 from invsolve.datasets.mri import MRIScan, band_limited, cartesian_mask, simulate_mri
@@ -15,3 +16,5 @@ __all__ = [
     "smooth_phase",
     "t1_slice",
 ]
+
+__getattr__ = found_later(__name__)

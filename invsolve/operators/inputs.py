@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -33,6 +34,20 @@ def check_rows(
     if batch is not None and len(value) != batch:
         expected = f"of {batch} rows, one for each item of the parameters"
         raise invalid(owner, name, expected, len(value), "Take the items of the rows first: A.take(index).")
+
+
+def with_axes(A: Any, name: str, wanted: Shape) -> str:
+    """The line that gives an operator on flat vectors the axes ``wanted``, ``name`` "in_shape" or "out_shape".
+
+    Empty where its size is another.
+    """
+    if tuple(getattr(A, name)) == wanted or math.prod(getattr(A, name)) != math.prod(wanted):
+        return ""
+    kind = type(A).__name__
+    matrix = {"Sparse": "matrix", "ScipyLinear": "operator", "Matrix": "scipy.sparse.csr_array(matrix)"}.get(kind)
+    if matrix is None:
+        return f"They have as many entries: is it made with {name}={getattr(A, name)} instead of {wanted}?"
+    return f"With axes in C order: iv.operators.from_scipy({matrix}, {name}={wanted})."
 
 
 def not_an_operator(owner: str, name: str, value: Any, expected: str = "an iv.operators.Operator") -> InputTypeError:

@@ -5,15 +5,15 @@ from __future__ import annotations
 from invsolve.core.packing import Layout
 from invsolve.errors import InvsolveError, invalid, invalid_type
 from invsolve.operators.base import Operator
+from invsolve.operators.inputs import with_axes
 from invsolve.priors.base import Prior
 
 
 def check_pair(owner: str, A: Operator, prior: Prior) -> None:
     """Raise unless the prior is over the signals that the operator takes: shape and kind."""
     if tuple(prior.shape) != tuple(A.in_shape):
-        raise invalid(
-            owner, "prior", f"of the shape that {type(A).__name__} takes, {tuple(A.in_shape)}", tuple(prior.shape)
-        )
+        want = f"of the shape that {type(A).__name__} takes, {tuple(A.in_shape)}"
+        raise invalid(owner, "prior", want, tuple(prior.shape), with_axes(A, "in_shape", tuple(prior.shape)))
     if prior.kind != A.in_kind:
         option = "kind" if hasattr(A, "kind") else "in_kind"
         repair = (

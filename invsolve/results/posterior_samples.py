@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from invsolve.core.arrays import as_tensor, several
+from invsolve.core.rows import reduced, rows_of
 from invsolve.core.validation import check_number, real_dtype
 from invsolve.errors import invalid, invalid_type
 from invsolve.gaussian.marginals import Marginals
@@ -65,6 +65,11 @@ class PosteriorSamples(ResultFields):
         total = (spread * self._over_signal(weights)).sum(0)
         return (total / self._over_signal(divisor, lead=self.failed.ndim - 1)).sqrt()
 
+    @property
+    def median(self) -> Tensor:
+        """Posterior median ``([batch,] *shape)``, entry by entry: ``quantile(0.5)``, of real signals."""
+        return self._quantiles("median", [0.5])[0]
+
     def quantile(self, q: float | Sequence[float] | Tensor | NDArray[Any]) -> Tensor:
         """Quantiles, entry by entry: at any level where the distribution is known (`statistics`), else of the samples.
 
@@ -95,15 +100,18 @@ class PosteriorSamples(ResultFields):
         ----------
         Hyndman & Fan 1996, Am. Stat. 50, 361-365, type 6.
         """
-        self._check_real("quantile")
         single = isinstance(q, (int, float, Tensor, np.generic, np.ndarray)) and getattr(q, "ndim", 0) == 0
         levels = [check_number("quantile", "q", v) for v in ([q] if single else _levels(q))]
         for level in levels:
             if not 0 < level < 1:
                 raise invalid("quantile", "q", "between 0 and 1", level)
-        of = self._ranked("quantile").quantile if self._closed is None else self._closed.quantile
-        out = torch.stack([of(level) for level in levels])
+        out = self._quantiles("quantile", levels)
         return out[0] if single else out
+
+    def _quantiles(self, owner: str, levels: Sequence[float]) -> Tensor:
+        self._check_real(owner)
+        of = self._ranked(owner).quantile if self._closed is None else self._closed.quantile
+        return torch.stack([of(level) for level in levels])
 
     def interval(self, level: float) -> Interval:
         """The central interval: between quantiles where the distribution is known (`statistics`), else between samples.
@@ -140,7 +148,7 @@ class PosteriorSamples(ResultFields):
         return self._ranked("interval").interval(level)
 
     # --- derived results ---------------------------------------------------------------------------------------------
-    def map(self, function: Callable[[Tensor], Tensor]) -> Self:
+    def map(self, function: Callable[[Tensor], Any], *, batched: bool = True) -> Self:
         """The posterior of a derived quantity: a magnitude, an intensity in other units, a flow rate.
 
         Weights and chi2 are kept; problem, prior, layout, dims and units are not. What it gives
@@ -149,9 +157,12 @@ class PosteriorSamples(ResultFields):
         Parameters
         ----------
         function : callable
-            Takes rows ``(rows, *shape)`` to ``(rows, *new_shape)``; called once, on the rows that did not fail. A bool
-            or integer answer becomes numbers, so that the mean of ``lambda x: x.flatten(1).amax(1) > 2`` is a
-            probability.
+            Takes rows ``(rows, *shape)`` to ``(rows, *new_shape)``; called once, on the rows that did not fail, with a
+            tensor or, if it raises TypeError or AttributeError for that, with an array of numpy. A bool or integer
+            answer becomes numbers, so that the mean of ``lambda x: x.flatten(1).amax(1) > 2`` is a probability.
+        batched : bool
+            False for a function of one sample ``(*shape)``, such as ``np.sum``, which is called for one after another.
+            True by default.
 
         Returns
         -------
@@ -162,24 +173,22 @@ class PosteriorSamples(ResultFields):
         ------
         InputError, InputTypeError
             If every row failed, or ``function`` does not give a tensor with one row for each of its argument.
+
+        Examples
+        --------
+        >>> import invsolve as iv
+        >>> prior = iv.priors.GaussianPrior(mean=torch.zeros(3), covariance=torch.eye(3))
+        >>> result = iv.solve(iv.operators.Identity(), [1.0, 2.0, 3.0], prior, noise=0.5, num_samples=9)
+        >>> result.map(lambda x: x.sum(1)).samples.shape, result.map(np.sum, batched=False).samples.shape
+        (torch.Size([9]), torch.Size([9]))
         """
         good = ~self.failed
         if not bool(good.any()):
             raise invalid("map", "result", "one with a sample that did not fail", "none")
-        value = function(self.samples[good])
-        if several(value) and not isinstance(value, Tensor):  # of code in numpy
-            value = as_tensor("map", "function(x)", value, dtype=self.samples.dtype, device=self.samples.device)
-        rows = int(good.sum())
-        if not isinstance(value, Tensor):
-            raise invalid_type("map", "function(x)", "a torch.Tensor", value)
-        if value.ndim == 0 or len(value) != rows:
-            raise invalid(
-                "map",
-                "function(x)",
-                f"of {rows} rows, one for each of x",
-                tuple(value.shape),
-                "Reduce over the signal's axes only, e.g. x.flatten(1).amax(1).",
-            )
+        x = self.samples[good]
+        value = rows_of("map", "function(x)", function, x, batched=batched)
+        if value.ndim == 0 or len(value) != len(x):
+            raise invalid("map", "function(x)", f"of {len(x)} rows, one for each of x", *reduced(x, value))
         if not (value.is_floating_point() or value.is_complex()):
             value = value.to(real_dtype(self.samples.dtype))
         samples = value.new_full((*self.failed.shape, *value.shape[1:]), math.nan)
@@ -260,7 +269,7 @@ class PosteriorSamples(ResultFields):
                 "samples",
                 "real: complex numbers have no order",
                 str(self.samples.dtype),
-                f"Ask for a real quantity: result.map(torch.abs).{owner}(...).",
+                f"Ask for a real quantity: result.map(abs).{owner}{'' if owner == 'median' else '(...)'}.",
             )
 
     @cached_property

@@ -12,6 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from invsolve.core.arrays import from_array
+from invsolve.core.files import to_be_read
 from invsolve.core.packing import Layout, Part
 from invsolve.core.torch_state import in_defined_state
 from invsolve.errors import FileError, InvsolveError
@@ -54,13 +55,16 @@ def read_result(path: str | os.PathLike[str]) -> Result:
     """See `iv.load_result`; FileError says what is wrong with a file."""
     import h5py
 
+    path = to_be_read(path, ".nc")
     name = os.fspath(path)
 
     def refuse(reason: str) -> FileError:
         return FileError(f"load_result: {name!r} {reason}.")
 
     if not Path(path).is_file():
-        raise refuse("is no file")
+        there = sorted(str(found) for found in Path(path).parent.glob("*.nc"))
+        more = f": in that folder there are {', '.join(there[:3])}{', ...' if len(there) > 3 else ''}" if there else ""
+        raise refuse(f"is no file{more}")
     with open(path, "rb") as raw:
         if raw.read(len(_HDF5)) != _HDF5:
             raise refuse("is not a NetCDF-4 (HDF5) file: its first bytes are others")

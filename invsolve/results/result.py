@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
 from torch import Tensor
@@ -158,13 +159,19 @@ class Result(PosteriorSamples):
 
         return to_inferencedata(self)
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, path: str | os.PathLike[str]) -> Path:
         """Write a NetCDF file, atomically; `iv.load_result` reads it back bit for bit (not problem and prior).
 
         Parameters
         ----------
         path : str or path
-            Named .nc, or .h5. A file that exists is replaced when the new one is complete.
+            Named .nc, or .h5; a name without extension gets .nc. A file that exists is replaced when the new one is
+            complete.
+
+        Returns
+        -------
+        pathlib.Path
+            The file that was written.
 
         Raises
         ------
@@ -175,7 +182,7 @@ class Result(PosteriorSamples):
         """
         from invsolve.results.writing import save_result
 
-        save_result(self, path)
+        return save_result(self, path)
 
     def check(self, *, solves: bool | None = None, progress: Progress | bool | None = None) -> Any:
         """Is *this* posterior right for *this* data? Tests of samples, data and solver, each with its power.

@@ -6,13 +6,14 @@ import dataclasses
 import json
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from invsolve.core.files import atomic_write, check_extension
+from invsolve.core.files import atomic_write, with_extension
 from invsolve.errors import invalid_type
 from invsolve.gaussian.marginals import LatticeMarginals, Marginals, MixtureMarginals, NormalMarginals
 from invsolve.results.names import axis_names, legal, printable
@@ -102,15 +103,16 @@ def _kind(marginals: Marginals) -> str:
     return _KINDS.get(type(marginals), "moments" if marginals.known == "closed form" else f"moments, {marginals.known}")
 
 
-def save_result(result: PosteriorSamples, path: str | os.PathLike[str]) -> None:
-    """Write `to_xarray` as a NetCDF-4 file; an interrupted write leaves an old file as it was."""
-    check_extension("Result.save", path, (".nc", ".nc4", ".h5", ".hdf5"), "NetCDF-4, which is HDF5")
+def save_result(result: PosteriorSamples, path: str | os.PathLike[str]) -> Path:
+    """Write `to_xarray` as a NetCDF-4 file, and return its name; an interrupted write leaves an old file as it was."""
+    path = with_extension("Result.save", path, (".nc", ".nc4", ".h5", ".hdf5"), "NetCDF-4, which is HDF5")
     data = to_xarray(result)
     # No fill value: a NaN of a failed row is a number like any other, and must come back with its bits.
     plain: dict[Any, dict[str, Any]] = {name: {"_FillValue": None} for name in data.variables}
     # Text of fixed length: HDF5 reads text of variable length through a heap, and never returns from some damaged ones.
     data = data.assign_attrs({name: np.bytes_(data.attrs[name]) for name in ("settings", "run")})
     atomic_write(path, lambda file: _to_netcdf(data, file, plain), owner="Result.save")
+    return Path(path)
 
 
 def _to_netcdf(data: xarray.Dataset, file: BinaryIO, encoding: dict[Any, dict[str, Any]]) -> None:

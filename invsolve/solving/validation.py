@@ -21,6 +21,7 @@ from invsolve.hyperparameters.request import Hierarchy
 from invsolve.noise import Poisson, PoissonTransmission, Quantised, Saturated
 from invsolve.noise.rounding import drowned
 from invsolve.operators.base import BlackBox, LinearOperator, Operator
+from invsolve.operators.contract import affine, linearity_gap, normal_rows
 from invsolve.operators.identity import of_shape
 from invsolve.operators.inputs import not_an_operator
 from invsolve.priors.base import Prior
@@ -209,6 +210,8 @@ def _derivative_warning(problem: Problem, prior: Prior) -> tuple[str, ...]:
         said = f"{words}, and guidance and chains follow it: iv.testing.check_operator(A) says where it is wrong"
         return (said,) if not gap <= _DERIVATIVE_WARN else ()
     gap = dot_test(A, like=problem.data)
+    if not gap <= _DOT_WARN:
+        _refuse_what_is_not_linear(A, problem)
     if not gap <= _DOT_ERROR:
         raise OperatorError(
             f"solve: `A` ({type(A).__name__}) must have the adjoint it states: <Au, v> and <u, A^H v> differ by "
@@ -222,6 +225,19 @@ def _derivative_warning(problem: Problem, prior: Prior) -> tuple[str, ...]:
         if gap > _DOT_WARN
         else ()
     )
+
+
+def _refuse_what_is_not_linear(A: LinearOperator, problem: Problem) -> None:
+    """Of an operator whose adjoint does not belong to it: because there is none."""
+    dtype, device = problem.data.real.dtype, problem.data.device
+    x, z = (normal_rows(A.batch or 1, A.in_shape, A.in_kind, dtype, device, seed) for seed in (2, 3))
+    if linearity_gap(A, x, z) <= _DOT_ERROR:
+        return
+    repair = affine(A, x) or (
+        "A(x + z) is not A(x) + A(z): from_callable(f, in_shape, out_shape) without kind='linear', or a subclass of "
+        "iv.operators.Operator."
+    )
+    raise OperatorError(f"solve: `A` ({type(A).__name__}) must be linear, as it says. {repair}")
 
 
 def filler_warning(problem: Problem, prior: Prior) -> tuple[str, ...]:

@@ -40,7 +40,7 @@ def from_scipy(
         Of float32, float64, complex64 or complex128.
     in_shape, out_shape : sequence of int, optional
         The axes of signal and data in C order, prod(in_shape) = n and prod(out_shape) = m; ``(n,)`` and ``(m,)`` by
-        default.
+        default. Of images ``in_shape=(H, W)``, which is the prior's shape; of sinograms ``out_shape=(views, bins)``.
     in_kind : {'real', 'complex'}, optional
         The kind of the signal; that of the operator by default.
 

@@ -42,8 +42,8 @@ _OWNER = "GaussianFieldPrior"
 class GaussianFieldPrior(GaussianBase):
     """``x = mean + sum_k u_k phi_k``, independent ``u_k ~ N(0, s_k)``, phi_k the Laplace eigenfunctions of a box.
 
-    The s_k belong to the continuum: `on` gives the same distribution on another grid. Denoiser, pullback, samples and
-    density are exact and cost two transforms.
+    A Gaussian process, or Gaussian random field (GRF), on a grid. The s_k belong to the continuum: `on` gives the same
+    distribution on another grid. Denoiser, pullback, samples and density are exact and cost two transforms.
 
     Parameters
     ----------
