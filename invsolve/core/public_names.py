@@ -20,7 +20,7 @@ _PAGES = (
     *("posterior_metrics", "progress", "testing", "priors.training", "priors.networks", "operators.ct"),
 )
 _MOST = 4  # names that a message has
-_ALIKE = 0.8  # of difflib: a letter or two in another place
+_UNLIKE, _FAR = 0.2, 0.4  # 1 - ratio of difflib: a letter or two in another place; in a short name
 _SHORTEST = 3  # letters of a name that is looked for inside of others
 _STEM = 6  # letters of a word that is looked for in descriptions, of which "convolve" and "convolution" have one
 
@@ -63,27 +63,25 @@ class MissingName(AttributeError):
 
 def alike(module: str, name: str) -> list[str]:
     """Public names that may be meant by one that a module has not, the likeliest first."""
-    wanted, ranked, described = name.casefold(), [], []
+    wanted, ranked, described, others = name.casefold(), [], [], []
     word = re.compile(rf"\b{re.escape(wanted[:_STEM])}" + (r"\b" if len(wanted) < _STEM else ""))
     for page, own, value in _public():
-        shown = f"{_shown(page)}.{own}"
-        if (unlike := _unlikeness(wanted, own.casefold())) is not None:
-            ranked.append((unlike, page != module, len(own), shown))
-        elif module in (page, _ROOT) and word.search(_described(value)):
-            described.append((len(own), shown))
-    found = sorted(ranked) or sorted(described)
-    return list(dict.fromkeys(entry[-1] for entry in found))[:_MOST]
+        unlike = 1 - difflib.SequenceMatcher(None, wanted, own.casefold()).ratio()
+        entry = (unlike, page != module, len(own), f"{_shown(page)}.{own}")
+        if unlike <= _UNLIKE or _inside(wanted, own.casefold()):
+            ranked.append((unlike > _UNLIKE, *entry))
+        elif word.search(_described(value)):
+            described.append((page != module, *entry[2:]))
+        elif unlike <= _FAR:
+            others.append(entry)
+    own_page = [entry for entry in described if not entry[0]]
+    found = sorted(ranked) or sorted(own_page or described) or sorted(others)
+    return list(dict.fromkeys(str(entry[-1]) for entry in found))[:_MOST]
 
 
-def _unlikeness(wanted: str, name: str) -> float | None:
-    """How far a name is from the one that is wanted; None for another."""
-    if name == wanted:
-        return 0.0
-    share = difflib.SequenceMatcher(None, wanted, name).ratio()
-    if share >= _ALIKE:
-        return 2.0 - share
-    inside = min(len(wanted), len(name)) >= _SHORTEST and (wanted in name or name in wanted)
-    return 2.0 if inside else None
+def _inside(wanted: str, name: str) -> bool:
+    """Whether one of two names is a part of the other."""
+    return min(len(wanted), len(name)) >= _SHORTEST and (wanted in name or name in wanted)
 
 
 def _public() -> Iterator[tuple[str, str, Any]]:

@@ -11,14 +11,14 @@ from torch import Tensor
 
 from invsolve.core.arrays import as_tensor, several
 from invsolve.core.user_functions import Either, of_each, stacked
-from invsolve.core.validation import Shape
+from invsolve.core.validation import Shape, quoted
 from invsolve.errors import invalid, invalid_type
 
 
 def rows_of(owner: str, name: str, function: Callable[..., Any], x: Tensor, *, batched: bool = True) -> Tensor:
     """``function(x)`` as a tensor, of a function of rows or of one signal; of any shape: the caller looks at that."""
     if not callable(function):
-        raise invalid_type(owner, name.partition("(")[0], "a function", function)
+        raise invalid_type(owner, name.partition("(")[0], "a function", quoted(function))
     if not isinstance(batched, bool):
         raise invalid_type(owner, "batched", "True or False", batched)
     either = Either(function)
@@ -26,7 +26,7 @@ def rows_of(owner: str, name: str, function: Callable[..., Any], x: Tensor, *, b
         value = either(x)
     else:
         found = of_each(either, x)
-        if len(shapes := {np.shape(v) for v in found}) > 1:
+        if len(shapes := {tuple(np.shape(v)) for v in found}) > 1:
             raise invalid(owner, name, "of one shape for every signal", " and ".join(map(str, sorted(shapes)[:2])))
         value = stacked(found)
     if isinstance(value, (numbers.Number, np.generic)):

@@ -26,7 +26,11 @@ class Either:
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
-        self.function, self.in_numpy = function, False
+        self.function = function
+        # Of those of numpy it is known; some take a tensor too, with a warning.
+        self.in_numpy = (getattr(function, "__module__", None) or type(function).__module__).partition(".")[
+            0
+        ] == "numpy"
 
     def __call__(self, *tensors: Tensor) -> Any:
         if self.in_numpy:

@@ -21,6 +21,7 @@ from invsolve.operators.algebra.matched import matched
 from invsolve.operators.base import BlackBox, LinearOperator, Operator, Pullback
 
 Map = Callable[[Tensor], Tensor]
+_SMALL = 4096  # entries of a signal for which a function may be called once each
 _ROWS = "It gets a batch (rows, *shape) and returns a row for each; for a function of one signal say batched=False."
 Product = Callable[[Tensor, Tensor], Tensor]
 
@@ -234,8 +235,8 @@ class _Callable(Operator):
         """The error of a function that takes one signal, and was called with rows."""
         rows, one = (" and ".join(str(tuple(v.shape[a:])) for v in given) for a in (0, 1))
         return OperatorError(
-            f"{where} takes one signal, {one}, and was called with a batch of {len(given[0])}, {rows}, where it gives "
-            f"{got}. Say so: from_callable(..., batched=False)."
+            f"{where} is a function of one signal, {one}. Say so: from_callable(..., batched=False). It was called "
+            f"with a batch, {rows}, for which it gives {got}."
         )
 
     def _named(self, name: str, f: Callable[..., Tensor]) -> str:
@@ -339,8 +340,9 @@ class CallableLinear(_Callable, LinearOperator):
         return pullback(self._forward, zero, self._not_differentiable)[1](y)
 
     def _not_differentiable(self) -> Exception:
+        small = len(self.in_shape) == len(self.out_shape) == 1 and self.in_shape[0] <= _SMALL
+        matrix = f" or take the matrix of it, iv.operators.Matrix(A(np.eye({self.in_shape[0]})).T)," if small else ""
         return OperatorError(
             "CallableLinear: torch cannot differentiate this function, so its adjoint is not known. Give "
-            "from_callable(..., adjoint=); of a small one its matrix, iv.operators.Matrix(A(np.eye(n)).T) of this "
-            "operator A; or say kind='black box'."
+            f"from_callable(..., adjoint=),{matrix} or say kind='black box'."
         )

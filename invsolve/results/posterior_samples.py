@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from invsolve.core.coordinates import fitting
 from invsolve.core.rows import reduced, rows_of
 from invsolve.core.validation import check_number, real_dtype
 from invsolve.errors import invalid, invalid_type
@@ -238,6 +239,7 @@ class PosteriorSamples(ResultFields):
             marginals=None,
             dims=None,
             units="",
+            coords=fitting(self.coords, {n: k for n, k in self._sizes.items() if n == self.batch_dim}),
             warnings=warnings,
         )
 
@@ -269,7 +271,7 @@ class PosteriorSamples(ResultFields):
                 "samples",
                 "real: complex numbers have no order",
                 str(self.samples.dtype),
-                f"Ask for a real quantity: result.map(abs).{owner}{'' if owner == 'median' else '(...)'}.",
+                f"Ask for a real quantity: result.map(torch.abs).{owner}{'' if owner == 'median' else '(...)'}.",
             )
 
     @cached_property

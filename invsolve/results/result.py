@@ -77,6 +77,10 @@ class Result(PosteriorSamples):
         Names of the signal's axes; taken from the problem when it has them.
     units : str
         Of the signal; taken from the problem when it has them.
+    coords : mapping of str to Coordinate
+        Along axes of the signal and of the batch, by name; with those of the problem. For datasets and files.
+    batch_dim : str
+        The name of the batch axis in datasets; taken from the problem when it has one, else "item".
 
     Raises
     ------
@@ -127,6 +131,10 @@ class Result(PosteriorSamples):
 
     def to_xarray(self) -> xarray.Dataset:
         """Samples, statistics and account as an xarray.Dataset with dims 'sample', 'item' and the signal's.
+
+        Names and coordinates are those of the data, if they were a DataArray, or of the `iv.Problem`: the batch axis
+        has its name in place of 'item'. The entries of a signal with named parts are along 'parameter':
+        ``dataset["mean"].sel(parameter="rate")``.
 
         ``mean`` and ``std`` are those of the result: of what `statistics` says (an attribute "statistics" of the
         variables, too), which ``dataset.samples.mean("sample")`` need not be.

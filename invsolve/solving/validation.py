@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from invsolve import strategies
-from invsolve.core.arrays import widened
+from invsolve.core.arrays import one_variable, widened
 from invsolve.core.checkpoint import Checkpoint
 from invsolve.core.files import check_target
 from invsolve.core.random import item_key
@@ -28,7 +28,7 @@ from invsolve.priors.base import Prior
 from invsolve.priors.capabilities import Learned
 from invsolve.priors.compatibility import check_pair, not_a_prior
 from invsolve.priors.inferred import linear_part
-from invsolve.problem import Problem, checked_problem, precise, signal_dims
+from invsolve.problem import Problem, checked_problem, precise
 from invsolve.progress import as_progress
 from invsolve.solving.spending import Budget
 from invsolve.strategies.base import Strategy
@@ -61,9 +61,9 @@ def checked_model(A: Any, y: Any, prior: Any, noise: Any) -> tuple[Problem, Prio
                 "solve", "noise", "given: a positive number (the std of Gaussian noise) or an iv.noise model", None
             )
         check_pair("solve", A, prior)
-        dims = signal_dims(A, y)
+        named = y = one_variable("solve", "y", y)
         y = widened(precise("solve", "y", y, noise, dtype=prior.dtype, device=prior.device), prior.dtype)
-        problem = checked_problem("solve", A, y, noise=noise, dims=dims)
+        problem = checked_problem("solve", A, y, noise=noise, named=named)
     check_pair("solve", problem.operator, prior)
     if widened(problem.data, prior.dtype) is not problem.data:
         problem = problem.to(dtype=prior.dtype)

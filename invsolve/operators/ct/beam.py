@@ -50,6 +50,8 @@ class Beam(LinearOperator):
     kind: Kind = "real"
     backend: Backend = "auto"
 
+    _other_space = True  # its data are not over the signal's grid, whatever their shape
+
     def __post_init__(self) -> None:
         owner = type(self).__name__
         angles = real_parameter(owner, "angles", self.angles, dtype=torch.float64).detach().double()
