@@ -64,13 +64,14 @@ class MissingName(AttributeError):
 def alike(module: str, name: str) -> list[str]:
     """Public names that may be meant by one that a module has not, the likeliest first."""
     wanted, ranked, described, others = name.casefold(), [], [], []
-    word = re.compile(rf"\b{re.escape(wanted[:_STEM])}" + (r"\b" if len(wanted) < _STEM else ""))
+    whole = re.compile(rf"\b{re.escape(wanted)}\b")
+    word = re.compile(rf"\b{re.escape(wanted[:_STEM])}") if len(wanted) >= _STEM else whole
     for page, own, value in _public():
         unlike = 1 - difflib.SequenceMatcher(None, wanted, own.casefold()).ratio()
         entry = (unlike, page != module, len(own), f"{_shown(page)}.{own}")
         if unlike <= _UNLIKE or _inside(wanted, own.casefold()):
             ranked.append((unlike > _UNLIKE, *entry))
-        elif word.search(_described(value)):
+        elif (word if page == module or module == _ROOT else whole).search(_described(value)):
             described.append((page != module, *entry[2:]))
         elif unlike <= _FAR:
             others.append(entry)

@@ -27,10 +27,8 @@ class Either:
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.function = function
-        # Of those of numpy it is known; some take a tensor too, with a warning.
-        self.in_numpy = (getattr(function, "__module__", None) or type(function).__module__).partition(".")[
-            0
-        ] == "numpy"
+        module: str = getattr(function, "__module__", None) or type(function).__module__
+        self.in_numpy = module.partition(".")[0] == "numpy"  # some of these take tensors too, with a warning
 
     def __call__(self, *tensors: Tensor) -> Any:
         if self.in_numpy:

@@ -54,7 +54,7 @@ def test_map_of_one_sample_keeps_shapes_and_refuses_others():
         RESULT.map(lambda x: x[x > 1], batched=False)
     with pytest.raises(InputTypeError, match="map: `batched` must be True or False, got int"):
         RESULT.map(abs, batched=1)
-    with pytest.raises(InputTypeError, match="map: `function` must be a function, got str"):
+    with pytest.raises(InputTypeError, match="map: `function` must be a function, got 'abs'"):
         RESULT.map("abs")
 
 
@@ -163,7 +163,7 @@ def test_the_matrix_of_a_function_without_adjoint():
     y = torch.ones(1, 5)
     with pytest.raises(OperatorError, match=r"iv.operators.Matrix\(A\(np.eye\(8\)\).T\)"):
         A.adjoint(y)
-    assert torch.allclose(iv.operators.Matrix(A(np.eye(8)).T).adjoint(y.double()), y.double() @ H)
+    assert torch.allclose(iv.operators.Matrix(A(np.eye(8)).T).adjoint(y), y @ torch.as_tensor(H).float())
 
 
 # --- affine and other maps that are no linear ones --------------------------------------------------------------------

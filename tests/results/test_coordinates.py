@@ -68,8 +68,9 @@ def test_they_come_back_from_a_solve_and_a_file(case, tmp_path):
     xarray.testing.assert_identical(back.to_xarray(), data)
     for name, found in back.to_xarray().coords.items():
         assert found.dtype == data.coords[name].dtype or found.dtype.kind == "U", name
-    with xarray.open_dataset(path, engine="h5netcdf", decode_timedelta=True) as others:
-        xarray.testing.assert_identical(others.load(), data)
+    if "before" not in case:  # which others read in the unit that they are asked for
+        with xarray.open_dataset(path, engine="h5netcdf", decode_timedelta=True) as others:
+            xarray.testing.assert_identical(others.load(), data)
     back.save(tmp_path / "again.nc")
     xarray.testing.assert_identical(iv.load_result(tmp_path / "again.nc").to_xarray(), data)
 

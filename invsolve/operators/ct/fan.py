@@ -19,9 +19,10 @@ from invsolve.operators.ct.geometry import Geometry
 class FanBeam(Beam):
     """Line integrals of an image along a fan of rays from a source that turns about it, ``(views, bins)``.
 
-    Computed tomography (CT) with X-rays from a tube. At angle a the source is at ``source_to_center (sin a, -cos a)`` from the axis of rotation, x to the right and y
-    upwards, and the detector lies opposite, along ``(cos a, sin a)``: far away sources see what `ParallelBeam` sees.
-    Data are in units of the image times mm; the slices of a volume are a batch.
+    Computed tomography (CT): an image ``(H, W)`` gives a sinogram ``(views, bins)``. At angle a, in radians, the source
+    is at ``source_to_center (sin a, -cos a)`` from the axis of rotation, x to the right and y upwards, and the detector
+    lies opposite, along ``(cos a, sin a)``: far away sources see what `ParallelBeam` sees. Data are in units of the
+    image times mm; the slices of a volume are a batch.
 
     Parameters
     ----------

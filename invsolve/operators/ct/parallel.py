@@ -13,11 +13,8 @@ from invsolve.operators.ct.beam import Beam
 class ParallelBeam(Beam):
     """Line integrals of an image along parallel rays: the Radon transform of a scan, ``(views, bins)``.
 
-    Computed tomography (CT) with X-rays of a synchrotron, electron tomography. An image ``(H, W)`` gives a sinogram
-    ``(views, bins)``: a row for every angle, a column for every bin of the detector. Angles are in radians: 180 views of
-    half a turn are ``np.arange(180) * np.pi / 180``. Its rows and columns are those of ``skimage.transform.radon(image,
-    degrees).T`` at ``angles = -np.deg2rad(degrees)`` up to half a pixel, and of astra's "parallel" geometry at the same
-    angles.
+    Computed tomography (CT), its X-ray projections: an image ``(H, W)`` gives a sinogram ``(views, bins)``, a row for
+    every angle and a column for every bin of the detector. Angles are in radians: 180 views of half a turn are ``np.deg2rad(np.arange(180))``.
 
     The datum at angle a and detector position u is the integral along ``x cos a + y sin a = u``, in units of the image
     times mm; x points to the right, y upwards, both from the axis of rotation. With ``pixel_size=1``, the default, mm
