@@ -25,7 +25,7 @@ from invsolve.noise.rounding import drowned
 from invsolve.operators.axes import Axes
 from invsolve.operators.base import LinearOperator, Operator
 from invsolve.operators.family import Family
-from invsolve.operators.inputs import not_an_operator, with_axes
+from invsolve.operators.inputs import data_repair, not_an_operator
 
 
 @final
@@ -112,8 +112,8 @@ class Problem(TextInNotebook, Defined):
         y = precise(owner, y_name, given, self.noise, dtype=A.dtype or torch.float32, device=device)
         batched = tuple(y.shape) != tuple(A.out_shape)
         y = y if batched else y[None]
-        repair = with_axes(A, "out_shape", tuple(y.shape[1:])) or with_axes(A, "out_shape", tuple(y.shape))
-        check_kind(owner, y_name, check_shape(owner, y_name, y, A.out_shape, repair), A.out_kind)
+        y = check_shape(owner, y_name, y, A.out_shape, data_repair(A, tuple(y.shape)) if batched else "")
+        check_kind(owner, y_name, y, A.out_kind)
         if A.dtype is not None and A.dtype != (real := kind_dtype(y.dtype, "real")):
             A = in_precision(A, real)
             object.__setattr__(self, "operator", A)

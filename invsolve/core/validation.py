@@ -164,8 +164,13 @@ def quoted(value: object) -> object:
 def check_dims(owner: str, name: str, value: object) -> Shape:
     """A shape: a tuple of positive integers."""
     if isinstance(value, (str, bytes)) or not isinstance(value, Iterable) or getattr(value, "ndim", 1) == 0:
-        raise invalid_type(owner, name, "a tuple of integers", quoted(value), f"Write ({value},) for one axis.")
+        raise invalid_type(owner, name, "a tuple of integers", quoted(value), _as_shape(value))
     return tuple(check_int(owner, f"{name}[{i}]", n, minimum=1) for i, n in enumerate(value))
+
+
+def _as_shape(value: object) -> str:
+    one, two = f"({value},) for one axis", f"({value}, {value}) for two"
+    return f"Write {one}." if as_integer(value) is None else f"Write {one}, {two}."
 
 
 def check_choice(owner: str, name: str, value: object, choices: Iterable[object]) -> None:

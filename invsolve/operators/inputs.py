@@ -36,6 +36,13 @@ def check_rows(
         raise invalid(owner, name, expected, len(value), "Take the items of the rows first: A.take(index).")
 
 
+def data_repair(A: Any, given: Shape) -> str:
+    """What may be wrong with data of shape ``given`` that an operator does not give, or with the operator."""
+    if callable(own := getattr(A, "_data_hint", None)):
+        return str(own(given))
+    return with_axes(A, "out_shape", given[1:]) or with_axes(A, "out_shape", given)
+
+
 def with_axes(A: Any, name: str, wanted: Shape) -> str:
     """The line that gives an operator on flat vectors the axes ``wanted``, ``name`` "in_shape" or "out_shape".
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
 from typing import Literal, Self
@@ -32,6 +32,7 @@ from invsolve.operators.ct.backends.on_the_fly import OnTheFly
 from invsolve.operators.ct.geometry import Geometry, radius
 
 Backend = Literal["auto", "matrix", "on the fly"]
+_TURNS = 2  # that angles go over at most: more of them are degrees
 LARGEST = 2**30  # bytes: a matrix and its transpose that are stored, by default
 
 
@@ -56,8 +57,17 @@ class Beam(LinearOperator):
         owner = type(self).__name__
         angles = real_parameter(owner, "angles", self.angles, dtype=torch.float64).detach().double()
         if angles.ndim not in (1, 2) or not angles.numel():
-            raise invalid(owner, "angles", "of shape (views,) or (items, views), in radians", tuple(angles.shape))
+            repair = "Of half a turn in 180 views: np.deg2rad(np.arange(180))." if angles.ndim == 0 else ""
+            want = "of shape (views,) or (items, views), in radians"
+            raise invalid(owner, "angles", want, tuple(angles.shape), repair)
         self._set(angles=check_finite(owner, "angles", angles))
+        if (span := float(angles.max() - angles.min())) > _TURNS * 2 * math.pi:
+            repair = "In degrees? np.deg2rad(angles). Of more turns: angles % (2 * np.pi)."
+            given = f"angles over {span:.5g}, {span / (2 * math.pi):.3g} turns"
+            raise invalid(owner, "angles", f"in radians, over {_TURNS} turns at most", given, repair)
+        if getattr(self.in_shape, "dtype", None) is not None or not isinstance(self.in_shape, Iterable):
+            repair = f"The angles come first: {owner}(angles, (H, W))."
+            raise invalid(owner, "in_shape", "(H, W), two integers", type(self.in_shape).__name__, repair)
         shape = check_dims(owner, "in_shape", self.in_shape)
         if len(shape) != 2:
             repair = "The slices of a volume are a batch: in_shape=(H, W)." if len(shape) == 3 else ""
@@ -128,6 +138,16 @@ class Beam(LinearOperator):
     def dtype(self) -> None:
         """None: the weights have the precision of what they act on; angles are kept in float64."""
         return None
+
+    def _data_hint(self, given: Shape) -> str:
+        """What to do about data of another shape."""
+        views, bins = self.out_shape
+        if given[-2:-1] == (views,):
+            return f"A row is a view: of {given[-1]} bins say bins={given[-1]}, and bin_size= in mm."
+        if given[-1:] == (views,) and len(given) > 1:
+            turned = f"np.swapaxes(y, -1, -2), of {given[-2]} bins"
+            return f"A row is a view: {turned}; say bins={given[-2]}, and bin_size= in mm."
+        return f"A row is a view: there are {views} angles, and bins={bins}." if len(given) > 1 else ""
 
     def _item_axes(self) -> dict[str, int]:
         return {"angles": 1}

@@ -83,6 +83,10 @@ class FanBeam(Beam):
             source_to_center=far,
             source_to_detector=check_positive("FanBeam", "source_to_detector", self.source_to_detector),
         )
+        if self.source_to_detector < far:
+            repair = "It is measured from the source: from the axis of rotation, as in astra, add source_to_center."
+            want = f"at least source_to_center, {far:.6g}"
+            raise invalid("FanBeam", "source_to_detector", want, self.source_to_detector, repair)
         if far <= self._radius:
             expected = f"larger than {self._radius:.6g}, the radius of the image about the axis of rotation"
             raise invalid("FanBeam", "source_to_center", expected, far, "Lengths are in mm: is pixel_size?")
