@@ -32,7 +32,8 @@ from invsolve.operators.ct.backends.on_the_fly import OnTheFly
 from invsolve.operators.ct.geometry import Geometry, radius
 
 Backend = Literal["auto", "matrix", "on the fly"]
-_TURNS = 2  # that angles go over at most: more of them are degrees
+_TURNS = 2  # a scan in radians that goes over more of them has views at odd places, as those by the golden angle
+_DEGREES = (90.0, 120.0, 180.0, 270.0, 360.0)  # that scans go over, in equal steps
 LARGEST = 2**30  # bytes: a matrix and its transpose that are stored, by default
 
 
@@ -61,10 +62,10 @@ class Beam(LinearOperator):
             want = "of shape (views,) or (items, views), in radians"
             raise invalid(owner, "angles", want, tuple(angles.shape), repair)
         self._set(angles=check_finite(owner, "angles", angles))
-        if (span := float(angles.max() - angles.min())) > _TURNS * 2 * math.pi:
-            repair = "In degrees? np.deg2rad(angles). Of more turns: angles % (2 * np.pi)."
-            given = f"angles over {span:.5g}, {span / (2 * math.pi):.3g} turns"
-            raise invalid(owner, "angles", f"in radians, over {_TURNS} turns at most", given, repair)
+        if _in_degrees(angles):
+            given = f"{float(angles.min()):.6g} to {float(angles.max()):.6g}, which look like degrees"
+            repair = "Give np.deg2rad(angles), or, if they are in radians, angles % (2 * np.pi)."
+            raise invalid(owner, "angles", "in radians", given, repair)
         if getattr(self.in_shape, "dtype", None) is not None or not isinstance(self.in_shape, Iterable):
             repair = f"The angles come first: {owner}(angles, (H, W))."
             raise invalid(owner, "in_shape", "(H, W), two integers", type(self.in_shape).__name__, repair)
@@ -225,6 +226,19 @@ class Beam(LinearOperator):
     def _set(self, **values: object) -> None:
         for name, value in values.items():
             object.__setattr__(self, name, value)
+
+
+def _in_degrees(angles: Tensor) -> bool:
+    """Whether angles over many turns are at places where scans in degrees are: round ones, or equal parts of a turn."""
+    places = angles.flatten().sort().values
+    span, tol = float(places[-1] - places[0]), 1e-6 * float(places.abs().max())
+    if span <= _TURNS * 2 * math.pi:
+        return False
+    if bool(((20 * places).round() - 20 * places).abs().max() <= 20 * tol):
+        return True
+    step = span / (len(places) - 1)
+    even = bool((places.diff() - step).abs().max() <= tol)
+    return even and any(abs(whole - turn) <= tol for whole in (span, span + step) for turn in _DEGREES)
 
 
 def _pair(owner: str, name: str, value: object) -> tuple[float, float]:

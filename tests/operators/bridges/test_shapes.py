@@ -47,7 +47,7 @@ def test_other_operators_are_asked_how_they_were_made():
         iv.solve(A, np.zeros(36), FIELD, noise=0.1)
     for A, y in (
         (iv.operators.from_callable(lambda x: x, (35,), (35,)), np.zeros(35)),
-        (FLAT["matrix"][0], np.zeros(9)),
+        (iv.operators.Matrix(np.eye(9)), np.zeros(9)),
     ):
         with pytest.raises(InputError, match=r"got \(6, 6\)\.$"):
             iv.solve(A, y, FIELD, noise=0.1)
