@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Iterator, Mapping
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib import import_module
 from typing import Any, final
+
+from invsolve.core.signatures import explained
 
 _ROOT = __name__.partition(".")[0]
 _PAGES = (
@@ -26,12 +29,15 @@ _STEM = 6  # letters of a word that is looked for in descriptions, of which "con
 
 
 def found_later(module: str, later: Mapping[str, str] | None = None) -> Callable[[str], Any]:
-    """The ``__getattr__`` of a public module.
+    """The ``__getattr__`` of a public module, the last line of it: its classes are told to explain their arguments.
 
     ``later`` has the names that are imported on first use, and in which module below it each is: under the same name
     or, behind a colon, another; a name that is the module's own stands for that.
     """
     places = dict(later or {})
+    for value in list(vars(sys.modules[module]).values()):
+        if isinstance(value, type) and value.__module__.partition(".")[0] == _ROOT:
+            explained(value)
 
     def __getattr__(name: str) -> Any:
         if name not in places:
@@ -55,24 +61,45 @@ class MissingName(AttributeError):
         text = f"module {module!r} has no attribute {name!r}"
         if name.startswith("_"):
             return text
-        meant = alike(module, name)
-        if not meant:
-            return f"{text}. dir({_shown(module)}) lists what there is."
-        return f"{text}. Did you mean {' or '.join(filter(None, (', '.join(meant[:-1]), meant[-1])))}?"
+        return f"{text}. {_suggested(alike(module, name), _shown(module))}"
+
+
+@final
+class MissingAttribute(AttributeError):
+    """An object of a class has no such attribute; ``meant``: how that is written, where it is known."""
+
+    def __init__(self, kind: type, name: str, meant: str = "") -> None:
+        super().__init__(kind, name, meant, name=name, obj=None)
+
+    def __str__(self) -> str:
+        kind, name, meant = self.args
+        text = f"{kind.__name__!r} object has no attribute {name!r}"
+        if name.startswith("_"):
+            return text
+        names = {own for own in (*dir(kind), *getattr(kind, "__dataclass_fields__", ())) if not own.startswith("_")}
+        members = [(own, own, getattr(kind, own, None), True) for own in sorted(names)]
+        found = [meant] if meant else _likeliest(name, members, anywhere=False)
+        return f"{text}. {_suggested(found, kind.__name__.lower())}"
 
 
 def alike(module: str, name: str) -> list[str]:
     """Public names that may be meant by one that a module has not, the likeliest first."""
+    names = ((f"{_shown(page)}.{own}", own, value, page == module) for page, own, value in _public())
+    return _likeliest(name, names, anywhere=module == _ROOT)
+
+
+def _likeliest(name: str, names: Iterable[tuple[str, str, Any, bool]], *, anywhere: bool) -> list[str]:
+    """Of names (as shown, itself, its value, whether it is where it was looked for) those that may be meant."""
     wanted, ranked, described, others = name.casefold(), [], [], []
     whole = re.compile(rf"\b{re.escape(wanted)}\b")
-    word = re.compile(rf"\b{re.escape(wanted[:_STEM])}") if len(wanted) >= _STEM else whole
-    for page, own, value in _public():
+    word = re.compile(rf"\b{re.escape(wanted[:_STEM])}") if len(wanted) >= _SHORTEST else whole
+    for shown, own, value, here in names:
         unlike = 1 - difflib.SequenceMatcher(None, wanted, own.casefold()).ratio()
-        entry = (unlike, page != module, len(own), f"{_shown(page)}.{own}")
+        entry = (unlike, not here, len(own), shown)
         if unlike <= _UNLIKE or _inside(wanted, own.casefold()):
             ranked.append((unlike > _UNLIKE, *entry))
-        elif (word if page == module or module == _ROOT else whole).search(_described(value)):
-            described.append((page != module, *entry[2:]))
+        elif (word if here or anywhere else whole).search(_described(value)):
+            described.append((not here, *entry[2:]))
         elif unlike <= _FAR:
             others.append(entry)
     own_page = [entry for entry in described if not entry[0]]
@@ -97,6 +124,12 @@ def _public() -> Iterator[tuple[str, str, Any]]:
 def _described(value: Any) -> str:
     """What a docstring says before its first section."""
     return re.split(r"\n\s*-{3,}", getattr(value, "__doc__", None) or "")[0].casefold()
+
+
+def _suggested(meant: list[str], place: str) -> str:
+    if not meant:
+        return f"dir({place}) lists what there is."
+    return f"Did you mean {' or '.join(filter(None, (', '.join(meant[:-1]), meant[-1])))}?"
 
 
 def _shown(module: str) -> str:

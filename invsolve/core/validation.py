@@ -165,12 +165,16 @@ def check_dims(owner: str, name: str, value: object) -> Shape:
     """A shape: a tuple of positive integers."""
     if isinstance(value, (str, bytes)) or not isinstance(value, Iterable) or getattr(value, "ndim", 1) == 0:
         raise invalid_type(owner, name, "a tuple of integers", quoted(value), _as_shape(value))
-    return tuple(check_int(owner, f"{name}[{i}]", n, minimum=1) for i, n in enumerate(value))
+    dims = tuple(value)
+    if any(hasattr(n, "__array__") and getattr(n, "ndim", 0) for n in dims):
+        raise invalid_type(owner, name, "a tuple of integers", "arrays", "Are two arguments in each other's place?")
+    return tuple(check_int(owner, f"{name}[{i}]", n, minimum=1) for i, n in enumerate(dims))
 
 
 def _as_shape(value: object) -> str:
-    one, two = f"({value},) for one axis", f"({value}, {value}) for two"
-    return f"Write {one}." if as_integer(value) is None else f"Write {one}, {two}."
+    if as_integer(value) is None:
+        return "Are two arguments in each other's place?" if isinstance(value, float) else ""
+    return f"Write ({value},) for one axis, ({value}, {value}) for two."
 
 
 def check_choice(owner: str, name: str, value: object, choices: Iterable[object]) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 from invsolve.core.arrays import as_tensor
 from invsolve.core.derivatives import difference, pullback, pushforward, with_pullback
 from invsolve.core.ownership import call, replaced
+from invsolve.core.torch_state import in_defined_state
 from invsolve.core.user_functions import Either, of_each, stacked, takes_one
 from invsolve.core.validation import Kind, Shape, check_choice, check_dims, kind_dtype
 from invsolve.errors import InvsolveError, OperatorError, invalid, invalid_type
@@ -26,6 +27,7 @@ _ROWS = "It gets a batch (rows, *shape) and returns a row for each; for a functi
 Product = Callable[[Tensor, Tensor], Tensor]
 
 
+@in_defined_state
 def from_callable(
     f: Map,
     in_shape: Sequence[int],

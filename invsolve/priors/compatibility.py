@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from invsolve.core.packing import Layout
+from invsolve.core.validation import quoted
 from invsolve.errors import InvsolveError, invalid, invalid_type
 from invsolve.operators.base import Operator
 from invsolve.operators.inputs import with_axes
@@ -33,11 +34,14 @@ def check_pair(owner: str, A: Operator, prior: Prior) -> None:
 
 
 def not_a_prior(owner: str, prior: object) -> InvsolveError:
-    """The error of something else in the place of a prior; how to make one of a denoiser."""
-    return invalid_type(
-        owner,
-        "prior",
-        "an iv.priors.Prior",
-        prior,
-        "Wrap a denoiser D(x, sigma): iv.priors.from_denoiser(f, shape=..., mean=..., scale=...).",
-    )
+    """The error of something else in the place of a prior, with the line that makes one."""
+    repair = "Wrap a denoiser D(x, sigma): iv.priors.from_denoiser(f, shape=..., mean=..., scale=...)."
+    if isinstance(prior, type):
+        prior, repair = f"the class {prior.__name__}", f"Call it, with its parameters: {prior.__name__}(...)."
+    elif prior is None or isinstance(prior, str):
+        prior = quoted(prior)
+        repair = (
+            "To begin with, say how large and how smooth the signal is: iv.priors.GaussianFieldPrior(shape, "
+            "iv.priors.Matern(std=..., length=...)); for one that ships or was saved, iv.priors.load(name)."
+        )
+    return invalid_type(owner, "prior", "an iv.priors.Prior", prior, repair)

@@ -48,7 +48,7 @@ class PosteriorSamples(ResultFields):
 
     @cached_property
     def std(self) -> Tensor:
-        """Posterior standard deviation ``([batch,] *shape)``, real: what it is of `statistics` says.
+        """Posterior standard deviation (root of the variance) ``([batch,] *shape)``, real; of what, `statistics` says.
 
         Of samples ``s^2 = sum_k w_k |x_k - m|^2 / (1 - sum_k w_k^2)`` about their own mean. The divisor is the
         correction for reliability weights: with equal weights this is the usual n - 1 (ddof 1). For complex samples |.|
@@ -72,8 +72,9 @@ class PosteriorSamples(ResultFields):
         return self._quantiles("median", [0.5])[0]
 
     def quantile(self, q: float | Sequence[float] | Tensor | NDArray[Any]) -> Tensor:
-        """Quantiles, entry by entry: at any level where the distribution is known (`statistics`), else of the samples.
+        """Quantiles (percentiles), entry by entry.
 
+        At any level where the distribution is known (`statistics`), else of the samples.
         The k-th smallest of n good samples sits at level k / (n + 1), its expectation for exact draws of any continuous
         distribution; between them linear interpolation. Weighted samples sit at
         ``(n_e (C_k - w_k / 2) + 1/2) / (n_e + 1)`` with C_k the sum of the weights up to the k-th smallest and n_e the
@@ -105,7 +106,7 @@ class PosteriorSamples(ResultFields):
         levels = [check_number("quantile", "q", v) for v in ([q] if single else _levels(q))]
         for level in levels:
             if not 0 < level < 1:
-                raise invalid("quantile", "q", "between 0 and 1", level)
+                raise invalid("quantile", "q", "between 0 and 1", level, _per_cent(level))
         out = self._quantiles("quantile", levels)
         return out[0] if single else out
 
@@ -114,18 +115,18 @@ class PosteriorSamples(ResultFields):
         of = self._ranked(owner).quantile if self._closed is None else self._closed.quantile
         return torch.stack([of(level) for level in levels])
 
-    def interval(self, level: float) -> Interval:
-        """The central interval: between quantiles where the distribution is known (`statistics`), else between samples.
+    def interval(self, level: float = 0.9) -> Interval:
+        """The central (credible) interval: between quantiles where the distribution is known, else between samples.
 
-        Those are the order statistics k and n + 1 - k, k = floor((n + 1)(1 - level) / 2). For n exact draws they cover
-        with probability 1 - 2k / (n + 1), whatever the distribution: that is the third value, at least ``level`` (min
-        to max of 19 samples is exactly 0.9). Where failed rows make n differ between items, the smallest of their
-        levels is given.
+        `statistics` says which. Of samples it is that of the order statistics k and n + 1 - k, k = floor((n + 1)(1 -
+        level) / 2). For n exact draws they cover with probability 1 - 2k / (n + 1), whatever the distribution: that is
+        the third value, at least ``level`` (min to max of 19 samples is exactly 0.9). Where failed rows make n differ
+        between items, the smallest of their levels is given.
 
         Parameters
         ----------
         level : float
-            In (0, 1).
+            In (0, 1); 0.9 by default.
 
         Returns
         -------
@@ -143,7 +144,7 @@ class PosteriorSamples(ResultFields):
         self._check_real("interval")
         level = check_number("interval", "level", level)
         if not 0 < level < 1:
-            raise invalid("interval", "level", "between 0 and 1", level)
+            raise invalid("interval", "level", "between 0 and 1", level, _per_cent(level))
         if (of := self._closed) is not None:
             return Interval(of.quantile((1 - level) / 2), of.quantile((1 + level) / 2), level)
         return self._ranked("interval").interval(level)
@@ -209,7 +210,8 @@ class PosteriorSamples(ResultFields):
         names = (*self.parameters, *(() if self.layout is None else self.layout.names))
         if not names:
             expected = "used on a packed signal, or on one with unknown scalars"
-            raise invalid("Result", "result[...]", expected, repr(name))
+            place = "Of item 0 or sample 0: result.mean[0], result.samples[0]." if not isinstance(name, str) else ""
+            raise invalid("Result", "result[...]", expected, repr(name), place)
         if self.layout is None or name not in self.layout.names:
             raise invalid("Result", "result[...]", "one of " + ", ".join(map(repr, names)), repr(name))
         layout, part = self.layout, self.layout[name]
@@ -288,6 +290,10 @@ class PosteriorSamples(ResultFields):
             repair = "Give a larger budget, or raise num_steps."
             raise invalid(owner, "samples", "of the posterior", said, repair)
         return self._order_statistics
+
+
+def _per_cent(level: float) -> str:
+    return f"Per cent are hundredths: {level / 100:.4g}." if 1 < level < 100 else ""
 
 
 def _levels(q: object) -> list[Any]:

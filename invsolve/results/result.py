@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, final
 
 from torch import Tensor
 
+from invsolve.core.public_names import MissingAttribute
 from invsolve.errors import UnsupportedError, on_interrupt
 from invsolve.progress import Progress, as_progress
 from invsolve.results.posterior_samples import PosteriorSamples
@@ -105,6 +106,17 @@ class Result(PosteriorSamples):
             f"Result({self.certified_word}, samples={tuple(self.samples.shape)} {name}{closed}{failed}, "
             f"strategy={' '.join(self.strategy.split())}, nfe={self.nfe:g}, {self.seconds:.3g} s{said})"
         )
+
+    if not TYPE_CHECKING:  # what a class has not is not there for type checkers
+
+        def __getattr__(self, name: str) -> Any:
+            """Only asked for what is not there: what may be meant, in the error."""
+            if not name.startswith("_") and hasattr(type(self), name):
+                return object.__getattribute__(self, name)  # one that is there and failed: its own error
+            layout, scalars = vars(self).get("layout"), vars(self).get("parameters", {})
+            known = [*scalars, *(layout.names if layout is not None else ())]
+            full = next((key for key in known if name in (key, key.rpartition(".")[2])), None)
+            raise MissingAttribute(type(self), name, "" if full is None else f"result[{full!r}]")
 
     def __str__(self) -> str:
         """The one line of the ``repr``; unless it is certified why, and what certified ones warn of."""

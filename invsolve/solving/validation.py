@@ -19,6 +19,7 @@ from invsolve.core.validation import check_int, kind_dtype
 from invsolve.errors import OperatorError, UnsupportedError, invalid, invalid_type
 from invsolve.hyperparameters.request import Hierarchy
 from invsolve.noise import Poisson, PoissonTransmission, Quantised, Saturated
+from invsolve.noise.convert import NOISES
 from invsolve.noise.rounding import drowned
 from invsolve.operators.base import BlackBox, LinearOperator, Operator
 from invsolve.operators.contract import affine, linearity_gap, normal_rows
@@ -57,9 +58,8 @@ def checked_model(A: Any, y: Any, prior: Any, noise: Any) -> tuple[Problem, Prio
             raise not_an_operator("solve", "A", A, "an iv.operators.Operator or an iv.Problem")
         A = of_shape(A, tuple(prior.shape), prior.kind)
         if noise is None:
-            raise invalid(
-                "solve", "noise", "given: a positive number (the std of Gaussian noise) or an iv.noise model", None
-            )
+            want = "given: a positive number (the std of Gaussian noise) or an iv.noise model"
+            raise invalid("solve", "noise", want, None, NOISES)
         check_pair("solve", A, prior)
         named = y = one_variable("solve", "y", y)
         y = widened(precise("solve", "y", y, noise, dtype=prior.dtype, device=prior.device), prior.dtype)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from invsolve.core.arrays import from_array
 from invsolve.core.ownership import made
+from invsolve.core.torch_state import in_defined_state
 from invsolve.core.validation import Kind, Shape, check_choice, check_dims, kind_dtype
 from invsolve.errors import OperatorError, invalid, invalid_type
 from invsolve.operators.algebra.matched import matched
@@ -22,6 +23,7 @@ from invsolve.operators.sparse import Sparse
 _REPAIR = "Convert it first, for instance .astype(np.float32)."
 
 
+@in_defined_state
 def from_scipy(
     operator: Any,
     in_shape: Sequence[int] | None = None,
