@@ -88,6 +88,8 @@ __getattr__ = found_later(
     },
 )
 
+vars(metrics)["__getattr__"] = found_later(metrics.__name__)
+
 
 def __dir__() -> list[str]:
     return sorted(__all__)

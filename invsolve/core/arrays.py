@@ -30,10 +30,20 @@ _ARRAY = "a tensor, an array, a list, or the path of a .npy file"
 _CPU = torch.device("cpu")
 
 
-_READERS = {  # of files that hold arrays by name
+_READERS = {  # of files of arrays, those that hold several by name
     ".npz": "numpy.load({})[name]",
     ".nc": "xarray.open_dataset({})[name]",
     ".mat": "scipy.io.loadmat({})[name]",
+    ".h5": "h5py.File({})[name][()]",
+    ".hdf5": "h5py.File({})[name][()]",
+    ".csv": "numpy.loadtxt({}, delimiter=',')",
+    ".txt": "numpy.loadtxt({})",
+    ".dat": "numpy.loadtxt({})",
+    ".fits": "astropy.io.fits.getdata({})",
+    ".dcm": "pydicom.dcmread({}).pixel_array",
+    ".nii": "nibabel.load({}).get_fdata()",
+    ".gz": "nibabel.load({}).get_fdata(), if it is a volume",
+    ".pt": "torch.load({})",
 }
 
 

@@ -11,7 +11,7 @@ from typing import Any
 _UNKNOWN = re.compile(r"unexpected keyword argument '(\w+)'")
 _BINDING = re.compile(r"\(\) (got|takes|missing) ")
 _PARAMETER = re.compile(r"^(\w[\w, ]*) : .*$")
-_STEM, _ALIKE = 6, 0.6
+_STEM, _ALIKE = 6, 0.7
 
 
 def explain(error: TypeError, called: Any) -> None:

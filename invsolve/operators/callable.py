@@ -63,8 +63,9 @@ def from_callable(
         For ``kind="linear"``: the exact adjoint in Re<u, v>, ``(batch, *out_shape)`` to ``(batch, *in_shape)``. With
         it ``f`` need not be differentiable by torch; without it torch derives it.
     vjp : callable, optional
-        For ``kind="nonlinear"``, your own adjoint code: ``vjp(x, v)`` is ``J(x)^H v``, of a signal and ``v``
-        ``(batch, *out_shape)`` to ``(batch, *in_shape)``. With it ``f`` need not be differentiable by torch.
+        For ``kind="nonlinear"``, your own adjoint code, the transposed Jacobian times a vector, which is the gradient
+        of ``<v, f(x)>``: ``vjp(x, v)`` is ``J(x)^H v``, of a signal and ``v`` ``(batch, *out_shape)`` to ``(batch,
+        *in_shape)``. With it ``f`` need not be differentiable by torch.
     jvp : callable, optional
         For ``kind="nonlinear"``: ``jvp(x, dx)`` is ``J(x) dx``, of two signals to ``(batch, *out_shape)``. By default
         torch derives it; beside ``vjp``, and where torch cannot, it is a central difference of ``f``, which takes two

@@ -71,5 +71,8 @@ def not_an_operator(owner: str, name: str, value: Any, expected: str = "an iv.op
     elif hasattr(value, "__array__") or isinstance(value, (list, tuple)):
         repair = "A matrix is iv.operators.Matrix(A), for signals with one axis."
     else:
-        repair = "Wrap a function: iv.operators.from_callable(f, in_shape, out_shape)."
+        repair = (
+            "Wrap a function: iv.operators.from_callable(f, in_shape, out_shape), with batched=False if it takes one "
+            "signal; of a few named parameters, iv.operators.from_simulator."
+        )
     return invalid_type(owner, name, expected, value, repair)

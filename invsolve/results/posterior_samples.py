@@ -151,7 +151,7 @@ class PosteriorSamples(ResultFields):
 
     # --- derived results ---------------------------------------------------------------------------------------------
     def map(self, function: Callable[[Tensor], Any], *, batched: bool = True) -> Self:
-        """The posterior of a derived quantity: a magnitude, an intensity in other units, a flow rate.
+        """The posterior of a derived quantity: a magnitude, a flow rate, a probability, a product for a covariance.
 
         Weights and chi2 are kept; problem, prior, layout, dims and units are not. What it gives
         has statistics of its samples only.

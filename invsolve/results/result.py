@@ -136,7 +136,11 @@ class Result(PosteriorSamples):
         return html(self)
 
     def plot(self, *, item: int = 0, truth: Tensor | None = None, axes: Any = None, part: str = "magnitude") -> Figure:
-        """A matplotlib Figure of one item; the arguments are those of `iv.plotting.plot_result`."""
+        """A matplotlib Figure of one item; the arguments are those of `iv.plotting.plot_result`.
+
+        Mean, std and samples of a signal; of a few parameters histograms, pairs as in a corner plot, and intervals. A
+        notebook shows it; ``figure.savefig("result.png")`` writes it.
+        """
         from invsolve.plotting import plot_result
 
         return plot_result(self, item=item, truth=truth, axes=axes, part=part)
@@ -146,7 +150,8 @@ class Result(PosteriorSamples):
 
         Names and coordinates are those of the data, if they were a DataArray, or of the `iv.Problem`: the batch axis
         has its name in place of 'item'. The entries of a signal with named parts are along 'parameter':
-        ``dataset["mean"].sel(parameter="rate")``.
+        ``dataset["mean"].sel(parameter="rate")``. For pandas ``dataset["samples"].to_dataframe()``, for numpy
+        ``result.samples.numpy()``.
 
         ``mean`` and ``std`` are those of the result: of what `statistics` says (an attribute "statistics" of the
         variables, too), which ``dataset.samples.mean("sample")`` need not be.

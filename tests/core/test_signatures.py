@@ -179,3 +179,41 @@ def test_the_one_argument_of_a_family_needs_no_name():
     assert list(A.unknown) == ["width"]
     with pytest.raises(InputError, match="`make` must be a function with the arguments scalars"):
         iv.operators.Family(lambda a, b: iv.operators.GaussianBlur(a, (8,)), iv.LogNormal(1.5, 1.5))
+
+
+MORE = {
+    "a function for an operator": (
+        lambda: iv.solve(abs, torch.ones(3), PRIOR, noise=0.1), InputTypeError, r"with batched=False if .*; of a few named .*from_simulator"
+    ),
+    "a table": (lambda: iv.solve(iv.operators.Identity(), "y.csv", PRIOR, noise=0.1), InputTypeError, r"numpy.loadtxt\('y.csv', delim"),
+    "a prior that is no network": (lambda: iv.priors.save_prior(PRIOR, "p"), InputTypeError, "keep the lines that make them, or a pickle"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", MORE)
+def test_more_values_that_were_typed(case):
+    call, error, words = MORE[case]
+    with pytest.raises(error, match=words):
+        call()
+
+
+@pytest.mark.parametrize(
+    ("function", "typed", "meant"),
+    [
+        (iv.operators.from_callable, "jacobian", "vjp"),
+        (iv.operators.from_callable, "gradient", "vjp"),
+        (iv.priors.training.train, "epochs", "steps"),
+        (iv.priors.training.train, "batch_size", "options"),
+        (iv.priors.training.train, "learning_rate", "options"),
+    ],
+)
+def test_words_of_others_are_looked_for_in_descriptions(function, typed, meant):
+    with pytest.raises(TypeError) as caught:
+        function(**{typed: None})
+    assert caught.value.__notes__[0].startswith(f"Did you mean {meant}=?")
+
+
+def test_a_simulator_takes_the_prior_for_its_parameters():
+    prior = iv.priors.independent(rate=iv.Normal(mean=1.0, std=0.5), limit=iv.Normal(mean=4.0, std=2.0))
+    A = iv.operators.from_simulator(lambda rate, limit: [rate * limit], prior, (1,))
+    assert A.parameters == prior.layout

@@ -62,7 +62,8 @@ def save_prior(prior: NetworkPrior, path: str | os.PathLike[str], *, dtype: torc
     from safetensors.torch import save
 
     if not isinstance(prior, NetworkPrior):
-        raise invalid_type("save_prior", "prior", "a NetworkPrior", prior)
+        repair = "Others are made of a few numbers: keep the lines that make them, or a pickle."
+        raise invalid_type("save_prior", "prior", "a NetworkPrior", prior, repair)
     path = with_extension("save_prior", path, (".safetensors",), "safetensors")
     if dtype is not None and not dtype.is_floating_point:
         raise invalid("save_prior", "dtype", "of floating point", str(dtype))
