@@ -90,7 +90,10 @@ def alike(module: str, name: str) -> list[str]:
 
 def _likeliest(name: str, names: Iterable[tuple[str, str, Any, bool]], *, anywhere: bool) -> list[str]:
     """Of names (as shown, itself, its value, whether it is where it was looked for) those that may be meant."""
-    wanted, ranked, described, others = name.casefold(), [], [], []
+    wanted = name.casefold()
+    ranked: list[tuple[Any, ...]] = []
+    described: list[tuple[Any, ...]] = []
+    others: list[tuple[Any, ...]] = []
     whole = re.compile(rf"\b{re.escape(wanted)}\b")
     word = re.compile(rf"\b{re.escape(wanted[:_STEM])}") if len(wanted) >= _SHORTEST else whole
     for shown, own, value, here in names:

@@ -19,7 +19,7 @@ def explain(error: TypeError, called: Any) -> None:
     if getattr(called, "__name__", "") == "__init__":  # that of a class, which says it better
         return
     text = str(error)
-    function = called.__init__ if isinstance(called, type) else called
+    function = vars(called).get("__init__") if isinstance(called, type) else called
     if not text.startswith(f"{getattr(function, '__qualname__', '')}()") or _BINDING.search(text) is None:
         return
     try:
@@ -53,13 +53,15 @@ def _meant(unknown: str, parameters: list[inspect.Parameter], doc: str) -> str:
     inside = [name for name in names if min(len(name), len(unknown)) > 2 and (unknown in name or name in unknown)]
     if alike := difflib.get_close_matches(unknown, names, 1, _ALIKE) or inside:
         return alike[0]
-    word = re.compile(rf"\b{re.escape(unknown[:_STEM])}" + (r"\b" if len(unknown) < _STEM else ""), re.IGNORECASE)
-    described = ""
-    for line in doc.split("\n"):
-        if found := _PARAMETER.match(line):
-            described = found[1].split(",")[0]
-        if described in names and line.startswith(" ") and word.search(line):
-            return described
+    first = unknown.split("_")[0].rstrip("s")
+    for word in (unknown.replace("_", " "), first[:_STEM]):
+        pattern = re.compile(rf"\b{re.escape(word)}" + (r"s?\b" if len(word) < _STEM else ""), re.IGNORECASE)
+        described = ""
+        for line in doc.split("\n"):
+            if found := _PARAMETER.match(line):
+                described = found[1].split(",")[0]
+            if described in names and line.startswith(" ") and pattern.search(line):
+                return described
     return ""
 
 

@@ -26,8 +26,7 @@ class Axes:
     def of_data(A: Operator, y: Any) -> Axes:
         """Those of a DataArray (or another array with dims); none of others."""
         names = getattr(y, "dims", None)
-        extra = len(names) - len(A.out_shape) if isinstance(names, tuple) else -1
-        if extra not in (0, 1):
+        if not isinstance(names, tuple) or (extra := len(names) - len(A.out_shape)) not in (0, 1):
             return Axes()
         names = tuple(map(str, names))
         batch_dim, dims = names[0] if extra else "", names[extra:] if on_one_grid(A) else None
@@ -56,7 +55,7 @@ def _elsewhere(A: Operator) -> bool:
     """Whether an operator, or one that it is made of, says that its data are in another space (`_other_space`)."""
     if getattr(A, "_other_space", False):
         return True
-    held = [getattr(A, f.name) for f in dataclasses.fields(A)] if dataclasses.is_dataclass(A) else []
+    held: list[Any] = [getattr(A, f.name) for f in dataclasses.fields(A)] if dataclasses.is_dataclass(A) else []
     parts = [part for value in held for part in (value if isinstance(value, (tuple, list)) else [value])]
     return any(_elsewhere(part) for part in parts if isinstance(part, Operator))
 

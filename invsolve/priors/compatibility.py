@@ -37,7 +37,8 @@ def not_a_prior(owner: str, prior: object) -> InvsolveError:
     """The error of something else in the place of a prior, with the line that makes one."""
     repair = "Wrap a denoiser D(x, sigma): iv.priors.from_denoiser(f, shape=..., mean=..., scale=...)."
     if isinstance(prior, type):
-        prior, repair = f"the class {prior.__name__}", f"Call it, with its parameters: {prior.__name__}(...)."
+        repair = f"Call it, with its parameters: {prior.__name__}(...)."
+        prior = f"the class {prior.__name__}"
     elif prior is None or isinstance(prior, str):
         prior = quoted(prior)
         repair = (

@@ -117,8 +117,8 @@ def _dataset(result: PosteriorSamples, *, stored: bool = False) -> tuple[xarray.
     }
     # No fill value: a NaN of a failed row is a number like any other, and must come back with its bits.
     encoding: dict[str, Any] = {name: {"_FillValue": None} for name in (*variables, *whole)}
-    for name, (_, values, _) in whole.items():
-        if values.dtype.kind == "U":  # letters: HDF5 reads text of variable length through a heap, see `save_result`
+    for name, (_, held, _) in whole.items():
+        if held.dtype.kind == "U":  # letters: HDF5 reads text of variable length through a heap, see `save_result`
             encoding[name]["dtype"] = "S1"
     return xarray.Dataset(variables, coords=whole, attrs=attrs), encoding
 

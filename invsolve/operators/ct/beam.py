@@ -63,10 +63,11 @@ class Beam(LinearOperator):
             raise invalid(owner, "angles", want, tuple(angles.shape), repair)
         self._set(angles=check_finite(owner, "angles", angles))
         if _in_degrees(angles):
-            given = f"{float(angles.min()):.6g} to {float(angles.max()):.6g}, which look like degrees"
+            found = f"{float(angles.min()):.6g} to {float(angles.max()):.6g}, which look like degrees"
             repair = "Give np.deg2rad(angles), or, if they are in radians, angles % (2 * np.pi)."
-            raise invalid(owner, "angles", "in radians", given, repair)
-        if getattr(self.in_shape, "dtype", None) is not None or not isinstance(self.in_shape, Iterable):
+            raise invalid(owner, "angles", "in radians", found, repair)
+        swapped = hasattr(self.in_shape, "dtype") and np.asarray(self.in_shape).dtype.kind == "f"
+        if swapped or not isinstance(self.in_shape, Iterable):
             repair = f"The angles come first: {owner}(angles, (H, W))."
             raise invalid(owner, "in_shape", "(H, W), two integers", type(self.in_shape).__name__, repair)
         shape = check_dims(owner, "in_shape", self.in_shape)

@@ -321,8 +321,12 @@ class _Training:
         made = replace(prior, network=network, card={**prior.card, "training": recipe})
         if self.folder is not None and isinstance(network, UNet):
             path = self.folder / "prior.safetensors"
-            write_or_warn(lambda: save_prior(made, path), "Save the prior that is returned: iv.priors.save_prior.")
+            write_or_warn(lambda: _save(made, path), "Save the prior that is returned: iv.priors.save_prior.")
         return made
+
+
+def _save(prior: NetworkPrior, path: Path) -> None:
+    save_prior(prior, path)
 
 
 def _compiled(module: nn.Module) -> nn.Module:
