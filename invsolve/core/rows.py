@@ -34,7 +34,7 @@ def rows_of(owner: str, name: str, function: Callable[..., Any], x: Tensor, *, b
     if (several(value) or isinstance(value, np.ndarray)) and not isinstance(value, Tensor):  # of code in numpy
         value = as_tensor(owner, name, value, dtype=x.dtype, device=x.device)
     if not isinstance(value, Tensor):
-        raise invalid_type(owner, name, "a tensor, an array or a number", value)
+        raise invalid_type(owner, name, "a tensor, an array or a number", quoted(value))
     return value
 
 
