@@ -199,6 +199,8 @@ class _Callable(Operator):
             y = call(f, *given) if single else self._called.setdefault(name, Either(f))(*given)
         except Exception as error:
             if isinstance(error, InvsolveError):
+                if single and type(error) is OperatorError:  # of one of several functions
+                    raise OperatorError(str(error).replace("False): ", f"False): `{name}` = ", 1)) from None
                 raise
             if not single and takes_one(f, shape, *given):
                 raise self._for_one(where, given, f"{type(error).__name__}: {error}") from error

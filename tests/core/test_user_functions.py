@@ -157,6 +157,14 @@ def test_own_adjoints_of_one_signal_are_told_too():
         A.adjoint(torch.ones(1, 5))
 
 
+def test_which_of_several_functions_gives_another_shape():
+    A = iv.operators.from_callable(lambda x: H @ x, (8,), (5,), batched=False, vjp=lambda x, v: v)
+    with pytest.raises(
+        OperatorError, match=r"`vjp` = .* must return shape \(8,\) for one input of shape \(8,\), got \(5,\)"
+    ):
+        A.vjp(torch.ones(1, 8))[1](torch.ones(1, 5))
+
+
 def test_the_matrix_of_a_function_without_adjoint():
     """What the message says works."""
     A = iv.operators.from_callable(lambda x: H @ x, (8,), (5,), kind="linear", batched=False)

@@ -329,7 +329,9 @@ def test_map_with_a_non_finite_answer_counts_it_as_failed_and_warns():
 
 def test_map_refusals():
     result = make(draw(4, 2, 3))
-    with pytest.raises(InputTypeError, match=r"map: `function\(x\)` must be a tensor, an array or a number, got 'text'"):
+    with pytest.raises(
+        InputTypeError, match=r"map: `function\(x\)` must be a tensor, an array or a number, got 'text'"
+    ):
         result.map(lambda rows: "text")
     for wrong in (lambda rows: rows.sum(), lambda rows: rows.sum(0), lambda rows: float(rows.sum()), np.sum, np.max):
         with pytest.raises(
