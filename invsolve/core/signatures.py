@@ -11,6 +11,7 @@ from typing import Any
 _UNKNOWN = re.compile(r"unexpected keyword argument '(\w+)'")
 _BINDING = re.compile(r"\(\) (got|takes|missing) ")
 _PARAMETER = re.compile(r"^(\w[\w, ]*) : .*$")
+_CODE = re.compile(r"`+[^`]*`+")  # in a description: no words of it
 _STEM, _ALIKE = 6, 0.7
 
 
@@ -60,7 +61,7 @@ def _meant(unknown: str, parameters: list[inspect.Parameter], doc: str) -> str:
         for line in doc.split("\n"):
             if found := _PARAMETER.match(line):
                 described = found[1].split(",")[0]
-            if described in names and line.startswith(" ") and pattern.search(line):
+            if described in names and line.startswith(" ") and pattern.search(_CODE.sub("", line)):
                 return described
     return ""
 

@@ -14,6 +14,7 @@ from invsolve import strategies
 from invsolve.core.arrays import one_variable, widened
 from invsolve.core.checkpoint import Checkpoint
 from invsolve.core.files import check_target
+from invsolve.core.public_names import alike
 from invsolve.core.random import item_key
 from invsolve.core.validation import check_int, kind_dtype
 from invsolve.errors import OperatorError, UnsupportedError, invalid, invalid_type
@@ -52,6 +53,10 @@ def checked_model(A: Any, y: Any, prior: Any, noise: Any) -> tuple[Problem, Prio
         if not isinstance(prior, Prior):
             raise not_a_prior("solve", prior)
     else:
+        if isinstance(y, (Operator, Prior)) and not isinstance(A, Problem):
+            kind, place = ("an operator", "first") if isinstance(y, Operator) else ("a prior", "third")
+            words = f"It comes {place}: solve(A, y, prior, noise=...)."
+            raise invalid_type("solve", "y", "the data", f"{kind}, {type(y).__name__}", words)
         if not isinstance(prior, Prior):
             raise not_a_prior("solve", prior)
         if not isinstance(A, Operator):
@@ -127,7 +132,8 @@ def checked_strategy(strategy: Any, problem: Problem, prior: Prior) -> Strategy 
     """A strategy that can take the problem, or "auto"."""
     if isinstance(strategy, str):
         if strategy != "auto":
-            known = strategy if strategy in strategies.__all__ else "MMPS"
+            meant = [name.rpartition(".")[2] for name in alike("invsolve.strategies", strategy)]
+            known = next((name for name in (strategy, *meant) if name in strategies.__all__), "MMPS")
             hint = f"For example iv.strategies.{known}()."
             raise invalid("solve", "strategy", "'auto' or an iv.strategies object", repr(strategy), hint)
         return "auto"

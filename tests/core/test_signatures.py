@@ -181,7 +181,17 @@ def test_the_one_argument_of_a_family_needs_no_name():
         iv.operators.Family(lambda a, b: iv.operators.GaussianBlur(a, (8,)), iv.LogNormal(1.5, 1.5))
 
 
+X = torch.ones(3)
 MORE = {
+    "data first": (lambda: iv.solve(X, iv.operators.Identity(), PRIOR, noise=0.1), InputTypeError, "an operator, Identity. It comes first"),
+    "prior second": (lambda: iv.solve(iv.operators.Identity(), PRIOR, X, noise=0.1), InputTypeError, "a prior, GaussianPrior. It comes third"),
+    "a word for a strategy": (
+        lambda: iv.solve(iv.operators.Identity(), X, PRIOR, noise=0.1, strategy="mcmc"), InputError, r"iv.strategies.NoiseMCMC\(\)"
+    ),
+    "one extent": (
+        lambda: iv.priors.GaussianFieldPrior((4, 4), iv.priors.Matern(1.0, 2.0), extent=10), InputTypeError, r"One for each axis: \(10, 10\)"
+    ),
+    "one mean": (lambda: iv.priors.GaussianPrior(0.0, np.eye(3)), InputError, r"The same for n: np.full\(n, mean\)"),
     "a function for an operator": (
         lambda: iv.solve(abs, torch.ones(3), PRIOR, noise=0.1), InputTypeError, r"with batched=False if .*; of a few named .*from_simulator"
     ),
@@ -201,6 +211,8 @@ def test_more_values_that_were_typed(case):
     ("function", "typed", "meant"),
     [
         (iv.operators.from_callable, "jacobian", "vjp"),
+        (iv.operators.GaussianBlur, "sigma", "std"),
+        (iv.solve, "sigma", "noise"),
         (iv.operators.from_callable, "gradient", "vjp"),
         (iv.priors.training.train, "epochs", "steps"),
         (iv.priors.training.train, "batch_size", "options"),

@@ -29,7 +29,8 @@ class GaussianBlur(Blur):
     Parameters
     ----------
     std : float or sequence of float
-        Standard deviation in pixels, >= 0, for all axes, or one each; 0: no blur along that axis. Kept as a tuple.
+        Standard deviation (sigma) in pixels, >= 0, for all axes, or one each; 0: no blur along that axis. Kept as a
+        tuple.
     in_shape : sequence of int
         The shape of the signal, 1 to 3 axes.
     boundary : {'periodic', 'zero', 'reflect', 'symmetric', 'valid'}

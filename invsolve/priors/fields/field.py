@@ -297,7 +297,8 @@ def _extent(extent: object, shape: Shape) -> tuple[float, ...]:
     if extent is None:
         return (1.0,) * len(shape)
     if isinstance(extent, str) or not isinstance(extent, Iterable) or getattr(extent, "ndim", 1) == 0:
-        raise invalid_type(_OWNER, "extent", "a tuple of lengths", extent, f"Write ({extent},) for one axis.")
+        each = f"({', '.join([str(extent)] * len(shape))}{',' if len(shape) == 1 else ''})"
+        raise invalid_type(_OWNER, "extent", "a tuple of lengths", extent, f"One for each axis: {each}.")
     lengths = tuple(check_positive(_OWNER, f"extent[{i}]", length) for i, length in enumerate(extent))
     if len(lengths) != len(shape):
         raise invalid(_OWNER, "extent", f"of {len(shape)} lengths, one for each axis", lengths)
