@@ -233,4 +233,7 @@ def duration(seconds: float) -> str:
         return f"{seconds:.2g} s" if seconds < 9.95 else f"{whole} s"
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
+    if whole < 48 * 3600:
+        return f"{whole // 3600} h {whole % 3600 // 60} min"
+    days = round(seconds / 86400)
+    return f"{days} days" if days < 730 else f"{days / 365.25:,.0f} years"

@@ -91,6 +91,7 @@ class Result(PosteriorSamples):
     def __repr__(self) -> str:
         number = int(self.failed.sum())
         failed = f", {self.status.name}, failed={number} of {self.failed.numel()}" if number else ""
+        failed += f", {self.tempered}" if self.tempered else ""
         name = str(self.samples.dtype).removeprefix("torch.")
         exact = [statistic for statistic in self.exact_statistics if statistic in ("mean", "std")]
         closed = f", exact {' and '.join(exact)}" if exact else ""

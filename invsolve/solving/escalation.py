@@ -61,6 +61,7 @@ def escalate(
     way = UnderWay(request=request, spending=spending, strict=budget is not None, unmet=UnmetModes(request=request))
     tries = [c for c in candidates if not c.is_fallback]
     fallbacks = [c for c in candidates if c.is_fallback]
+    way.ensembles = any(c.tested for c in tries)
     if way.strict and not isinstance(tries[0].strategy, Exact):
         tries, fallbacks = _fitted(way, tries, fallbacks)
         way.unmet = UnmetModes(request=way.request)  # of as many samples as the budget leaves

@@ -117,6 +117,13 @@ def _drawn(way: UnderWay, candidate: Candidate, drawn: StrategyOutput, items: Te
     why = f"{candidate.why.removesuffix('.')}, and {name}, which they had missed."
     assert drawn.info.mean_error is not None
     known = drawn.info.mean_error.view(-1, len(items))[0].isfinite().cpu()  # else too few of the draws count
-    way.best = way.best.updated(drawn, replace(candidate, why=why), passed, tests, items, better=known)
+    way.best = way.best.updated(
+        drawn,
+        replace(candidate, why=why, name=f"{candidate.strategy.name}, importance sampling"),
+        passed,
+        tests,
+        items,
+        better=known,
+    )
     if not bool(passed.all()):
         way.missing = f"{way.missing}; {name}: {wrong}"

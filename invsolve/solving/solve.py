@@ -141,7 +141,8 @@ def solve(
         says what they were worth.
     throw : bool
         Raise if a row failed. With False read ``result.status``: a row that becomes NaN or infinite is left as NaN,
-        flagged and excluded.
+        flagged and excluded. What a budget ended is returned either way: its samples are numbers, of a tempered
+        posterior, and ``result.status`` is then ``Status.TEMPERED``.
 
     Returns
     -------
@@ -290,7 +291,7 @@ def solve(
     output, marginals = with_marginals(request, candidate.strategy, output)
     moments = output.moments  # of x, not of u
     output = output if change.function is None else replace(output, moments=None)
-    found = solver.result(request, output, candidate.why, warnings, certificate, marginals)
+    found = solver.result(request, output, candidate.why, warnings, certificate, marginals, candidate.name)
     return _returned(change.back(found, moments), throw)
 
 
@@ -355,7 +356,7 @@ def sample(
 
 
 def _returned(result: Result, throw: bool) -> Result:
-    if throw and result.status is not Status.SUCCESS:
+    if throw and result.status in (Status.SOME_FAILED, Status.ALL_FAILED):
         count, rows = int(result.failed.sum()), result.failed.numel()
         others = " With throw=False, or in the error's `result`, are the others." if count < rows else ""
         said = "".join(f" Warning: {warning}." for warning in result.warnings)

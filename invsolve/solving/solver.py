@@ -82,8 +82,12 @@ class StrategySolver:
         warnings: tuple[str, ...] = (),
         certificate: Certificate | None = None,
         marginals: Marginals | None = None,
+        name: str = "",
     ) -> Result:
-        """What this solver found for a request, with the warnings that its rows deserve."""
+        """What this solver found for a request, with the warnings that its rows deserve.
+
+        ``name``: of what was run, where that is more than the strategy.
+        """
         num_samples, batch, weights = request.num_samples, len(request.problem.data), output.log_weights
         failed = failed_rows(output.samples, weights, self.prior)
         warnings += fit_warnings(
@@ -108,6 +112,7 @@ class StrategySolver:
             warnings=warnings,
             certificate=certificate,
             marginals=marginals,
+            name=name,
         )
 
     def check(self, result: Result, *, solves: bool | None, progress: Progress) -> CheckReport:

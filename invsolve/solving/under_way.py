@@ -44,6 +44,7 @@ class UnderWay:
     looked: str = ""
     needs: Amount = field(default_factory=Amount)  # what a budget that is too small for any strategy should be
     stopped: bool = False
+    ensembles: bool = False  # are among the strategies, which test themselves
     refused: bool = False  # there was more to try, and no time for it
     row: Amount = field(default_factory=Amount)  # what one costs, where that was tried
     # What a kind's first candidate took, for all items, and its relative cost.
@@ -57,7 +58,7 @@ class UnderWay:
     def remedy(self) -> str:
         """What to do where the certificate is not reached."""
         if not any(a.tested for a in self.attempts):
-            more = "A larger budget would run ensembles, which are tested; " if self.refused else ""
+            more = "A larger budget would run ensembles, which are tested; " if self.ensembles and self.refused else ""
             return f"{more}result.check() and iv.calibrate(A, prior, noise=...) test it"
         if self.stopped or self.refused:
             return "Give a larger budget"

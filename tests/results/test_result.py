@@ -383,7 +383,7 @@ def test_parts_refusals():
         ({"log_weights": torch.ones(4, 2) * 1j}, InputTypeError, "`log_weights` must be a real tensor"),
         ({"log_weights": torch.full((4, 2), math.nan)}, InputError, "`log_weights` must be below infinity.*got nan"),
         ({"log_weights": torch.full((4, 2), math.inf)}, InputError, "`log_weights` must be below infinity.*got inf"),
-        ({"status": Status.SOME_FAILED}, InputError, "`status` must be Status.SUCCESS, as `failed` says"),
+        ({"status": Status.SOME_FAILED}, InputError, "`status` must be Status.SUCCESS, as `failed` and"),
         ({"samples": torch.full((4, 2, 3), math.inf)}, InputError, "`failed` must be True for every sample with NaN"),
         ({"dims": ("x", "y")}, InputError, "`dims` must be 1 different names"),
     ],
