@@ -102,12 +102,12 @@ def _fitted(
             _pick_no_more(way, small)
             return [small, *tries[index + 1 :]], kept
     way.refused = True
+    least = shortest(tries[0])
+    way.needs = row * (expected_rows(least, problem, prior, rows) / _USED)
     if problem.linear and fallbacks and (guided := fit(fallbacks[0])):
         why = "No ensemble would end within the budget, so moment-matching guidance, an approximation here."
         return [replace(guided, why=why, is_fallback=False)], []
-    least = shortest(tries[0])
     _pick_no_more(way, least)
-    way.needs = row * (expected_rows(least, problem, prior, rows) / _USED)
     return [stopped_at_once(least, problem, prior, row, left)], []
 
 

@@ -58,7 +58,9 @@ class UnderWay:
     def remedy(self) -> str:
         """What to do where the certificate is not reached."""
         if not any(a.tested for a in self.attempts):
-            more = "A larger budget would run ensembles, which are tested; " if self.ensembles and self.refused else ""
+            enough = self.spending.budget.described(self.needs)
+            larger = f"A larger budget ({enough}) would run ensembles, which are tested; "
+            more = larger if self.ensembles and self.refused else ""
             return f"{more}result.check() and iv.calibrate(A, prior, noise=...) test it"
         if self.stopped or self.refused:
             return "Give a larger budget"
