@@ -27,6 +27,9 @@ class Progress(abc.ABC):
     def init(self, total: int) -> None:
         """The run begins; ``total`` steps are expected."""
 
+    def expect(self, seconds: float) -> None:  # noqa: B027  # meters of users need not know of it
+        """Told after ``init`` how long the run will take, about, where that is known; ignored unless overridden."""
+
     @abc.abstractmethod
     def step(self, done: int, total: int) -> None:
         """``done`` of ``total`` steps are done: it may start above 0 (a resumed run), and ``total`` may grow."""
@@ -143,6 +146,9 @@ class TextProgress(Progress):
     def init(self, total: int) -> None:
         self._begin(total)
 
+    def expect(self, seconds: float) -> None:
+        self._say(f"about {duration(seconds)} expected")
+
     def step(self, done: int, total: int) -> None:
         self._done, self._total = done, total
         now = self._clock()
@@ -162,6 +168,9 @@ class TextProgress(Progress):
         if done < total and self._first is not None and done > self._first[0]:
             each = (now - self._first[1]) / (done - self._first[0])
             line += f", about {duration(each * (total - done))} left"
+        self._say(line)
+
+    def _say(self, line: str) -> None:
         stream = sys.stderr if self._stream is None else self._stream
         try:
             print(line, file=stream, flush=True)
@@ -198,6 +207,10 @@ class TqdmProgress(Progress):
     def init(self, total: int) -> None:
         self.close()
         self._bar = self._tqdm(total=total, file=self._stream, unit="step")
+
+    def expect(self, seconds: float) -> None:
+        if self._bar is not None:
+            self._bar.set_description(f"about {duration(seconds)} expected")
 
     def step(self, done: int, total: int) -> None:
         if self._bar is None:

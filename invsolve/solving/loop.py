@@ -20,6 +20,7 @@ from invsolve.core.counting import tally
 from invsolve.core.files import write_or_warn
 from invsolve.core.ownership import version
 from invsolve.core.random import DrawLike
+from invsolve.core.stopping import ask
 from invsolve.core.torch_workarounds import keep_memory
 from invsolve.errors import invalid, invalid_type, on_interrupt
 from invsolve.gaussian.marginals import Moments
@@ -41,6 +42,12 @@ Over = Callable[[int, Callable[[], float], Amount], bool]
 
 def never(calls: int, power: Callable[[], float], ahead: Amount) -> bool:
     """What is begun is finished."""
+    return False
+
+
+def unless_ended(calls: int, power: Callable[[], float], ahead: Amount) -> bool:
+    """What is begun is finished, or given up where whoever began it ends it (`core.stopping`)."""
+    ask()
     return False
 
 

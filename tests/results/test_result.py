@@ -506,12 +506,16 @@ def test_interval_is_a_named_tuple():
 
 def test_check_asks_the_solver():
     class Checks:
-        def check(self, result, *, solves, progress):
-            return "checked", result, solves
+        def check(self, result, *, solves, budget, progress):
+            return "checked", result, solves, budget
 
     result = make(draw(3, 2, 1), solver=Checks(), problem="one", prior="one")
-    assert result.check() == ("checked", result, None)
-    assert result.map(torch.abs).check() == ("checked", result, None)  # what it was made from
+    assert result.check() == ("checked", result, None, None)
+    assert result.map(torch.abs).check() == ("checked", result, None, None)  # what it was made from
+    assert result.check(solves=True, budget=5) == ("checked", result, True, 5.0)
+    for budget, error in ((0, InputError), (-1.0, InputError), ("long", InputTypeError)):
+        with pytest.raises(error, match="Result.check: `budget` must be"):
+            result.check(budget=budget)
     with pytest.raises(UnsupportedError, match="a loaded result does not hold problem and prior"):
         make(draw(3, 2, 1)).check()
 
