@@ -14,6 +14,7 @@ from invsolve.results.strategy_output import StrategyOutput
 from invsolve.solving.best import BestSoFar, misfit, power
 from invsolve.solving.judging import judged_by_its_kind
 from invsolve.solving.pricing import (
+    as_ended,
     expected_rows,
     fitted,
     lengthening,
@@ -130,6 +131,7 @@ def _tried(way: UnderWay, candidate: Candidate, number: int) -> bool:
                 return False
             candidate = fits
     found, passed = _improve(way, candidate, items, number)
+    candidate = as_ended(candidate, found)
     assert way.best is not None
     if bool(passed.any()) and not way.stopped and not isinstance(candidate.strategy, Exact):
         look_wider(way, candidate, items[passed])
@@ -168,6 +170,7 @@ def _improve(way: UnderWay, candidate: Candidate, items: Tensor, number: int) ->
     """Run a strategy on ``items``, and keep what is better; what it found, and which of them it certified."""
     candidate = lengthening(candidate) if way.strict else candidate
     found = way.run(candidate, items, number)
+    candidate = as_ended(candidate, found)
     passed, tests, wrong = judged_by_its_kind(candidate, found, len(items))
     if found.stopped and wrong:
         more = way.enough(found)

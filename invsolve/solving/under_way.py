@@ -13,10 +13,10 @@ from invsolve.core.stopping import OutOfTime, ask, ended_by
 from invsolve.results.certificate import Attempt
 from invsolve.results.strategy_output import StrategyOutput
 from invsolve.solving.best import BestSoFar
-from invsolve.solving.loop import never
-from invsolve.solving.pricing import rows_at_the_end
+from invsolve.solving.pricing import as_ended, rows_at_the_end
 from invsolve.solving.request import SolveRequest
 from invsolve.solving.spending import Amount, Spending
+from invsolve.solving.thinning import Thinning
 from invsolve.solving.trial import timed
 from invsolve.solving.unmet_modes import UnmetModes
 from invsolve.solving.wording import short
@@ -90,7 +90,13 @@ class UnderWay:
         else:
             tried = None
         began = self.spending.elapsed
-        found = tried or own.run(candidate, number, over if self.strict else never)
+        if tried is not None:
+            found = tried
+        elif self.strict:
+            found = own.run(candidate, number, over, Thinning(spending=self.spending, ending=ending))
+        else:
+            found = own.run(candidate, number)
+        candidate = as_ended(candidate, found)
         if own.saved is not None and tried is None:
             self.spending.earlier += max(0.0, found.seconds - (self.spending.elapsed - began))
         self.spending.evaluations += found.evaluations

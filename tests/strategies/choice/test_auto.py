@@ -277,7 +277,7 @@ class Scripted:
     def on(self, items):
         return self
 
-    def run(self, last, number, over=None):
+    def run(self, last, number, over=None, thinning=None):
         self.ran.append(number)
         error = torch.full((2,), self.errors[number], dtype=D)
         info = {"mean_error": error, "std_error": error, "island_error": error}
