@@ -23,7 +23,7 @@ PRIOR = iv.priors.GaussianPrior(torch.zeros(N, dtype=D), torch.eye(N, dtype=D))
 MATRIX = torch.linspace(1.0, 0.02, N, dtype=D).diag() + 0.1 * torch.ones(N, N, dtype=D)
 NOISE = 1e-3
 Y = MATRIX @ torch.linspace(-1, 1, N, dtype=D)
-BUDGET = iv.Budget(evaluations=16_000)
+BUDGET = iv.Budget(evaluations=24_000)
 OPTIONS = {"noise": NOISE, "num_samples": 200, "budget": BUDGET}
 
 
@@ -72,27 +72,26 @@ def result(many: None) -> iv.Result:
 
 
 def test_they_are_there_in_time_and_right(result, monkeypatch) -> None:
-    """All of them would have been stopped on their way, and their std been too wide by factors."""
-    assert float(result.info["beta"][0]) == 1 and result.status is iv.Status.SUCCESS
+    """Certified, where all of them would have been stopped on their way and be known to nothing."""
+    assert result.certificate.reached and result.status is iv.Status.SUCCESS
     assert result.certificate.attempts[0].evaluations <= 1.05 * BUDGET.evaluations
     chains = result.strategy_object.chains
     assert f"chains={chains}" in result.certificate.attempts[0].strategy
     covariance = torch.linalg.inv(torch.eye(N, dtype=D) + MATRIX.mT @ MATRIX / NOISE**2)
     mean, std = covariance @ MATRIX.mT @ Y / NOISE**2, covariance.diagonal().sqrt()
     mean_error, std_error = (float(result.info[n][0]) for n in ("mean_error", "std_error"))
-    assert math.isfinite(mean_error)
     # Of 8 components the worst, by islands, at four standard errors.
     assert float(((result.mean - mean) / std).abs().max()) < 4 * mean_error
     assert float((result.std / std - 1).abs().max()) < 4 * std_error
     monkeypatch.setattr(Thinning, "share", lambda *arguments: 1.0)
     whole = iv.solve(operator(), Y, PRIOR, **OPTIONS)
-    assert whole.strategy_object.chains > chains and float(whole.info["mean_error"].nan_to_num(nan=1e9)[0]) > mean_error
-    assert whole.status is iv.Status.TEMPERED and float((whole.std / std).max()) > 1.5
+    assert whole.strategy_object.chains > chains and not whole.certificate.reached
+    assert bool(whole.info["mean_error"].isnan().all())
 
 
 def test_an_interrupted_run_becomes_smaller_at_the_same_steps(result, tmp_path) -> None:
     saved = iv.Checkpoint(tmp_path / "c", every_steps=5)
-    for calls in (60, 100, 30):
+    for calls in (60, 60, 30):
         with pytest.raises(KeyboardInterrupt):
             iv.solve(operator(calls), Y, PRIOR, checkpoint=saved, **OPTIONS)
     _, meta = load_state(tmp_path / "c", meta_only=True)
