@@ -232,7 +232,7 @@ class PosteriorSamples(ResultFields):
             samples=samples,
             shape=tuple(samples.shape[lead:]),
             failed=failed,
-            status=Status.from_failures(failed),
+            status=Status.from_failures(failed, self.info.get("beta")),
             layout=None,
             problem=None,
             prior=None,

@@ -122,12 +122,16 @@ def _read(file: Any, refuse: Callable[[str], FileError]) -> Result:
             raise refuse(f"has no valid coordinate {key!r} in its attribute 'run'")
         return found
 
-    samples = variable("samples", *_NUMBERS)
+    samples, failed = variable("samples", *_NUMBERS), variable("failed", "bool")
+    info = {key: variable(f"info_{legal(key)}", dtype) for key, dtype in run["info"].items()}
+    status = Status[run["status"]]
+    if status is Status.SUCCESS and not bool(failed.any()):  # releases before said so of tempered samples, too
+        status = Status.from_failures(failed, info.get("beta"))
     lead = 2 if run["batched"] else 1
     return Result(
         samples=samples,
-        status=Status[run["status"]],
-        failed=variable("failed", "bool"),
+        status=status,
+        failed=failed,
         batched=run["batched"],
         shape=tuple(samples.shape[lead:]),
         chi2=variable("chi2", *_NUMBERS[:2]),
@@ -141,7 +145,7 @@ def _read(file: Any, refuse: Callable[[str], FileError]) -> Result:
         seed=run["seed"],
         settings=settings,
         versions=run["versions"],
-        info={key: variable(f"info_{legal(key)}", dtype) for key, dtype in run["info"].items()},
+        info=info,
         parameters={key: variable(f"parameter_{legal(key)}", dtype) for key, dtype in run["parameters"].items()},
         layout=_layout_from_list(run["layout"]),
         warnings=tuple(run["warnings"]),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, final
 from torch import Tensor
 
 from invsolve.core.public_names import MissingAttribute
+from invsolve.core.validation import check_positive
 from invsolve.errors import UnsupportedError, on_interrupt
 from invsolve.progress import Progress, as_progress
 from invsolve.results.posterior_samples import PosteriorSamples
@@ -97,6 +98,7 @@ class Result(PosteriorSamples):
     def __repr__(self) -> str:
         number = int(self.failed.sum())
         failed = f", {self.status.name}, failed={number} of {self.failed.numel()}" if number else ""
+        failed += f", {self.tempered}" if self.tempered else ""
         name = str(self.samples.dtype).removeprefix("torch.")
         exact = [statistic for statistic in self.exact_statistics if statistic in ("mean", "std")]
         closed = f", exact {' and '.join(exact)}" if exact else ""
@@ -209,23 +211,30 @@ class Result(PosteriorSamples):
 
         return save_result(self, path)
 
-    def check(self, *, solves: bool | None = None, progress: Progress | bool | None = None) -> Any:
+    def check(
+        self, *, solves: bool | None = None, budget: float | None = None, progress: Progress | bool | None = None
+    ) -> Any:
         """Is *this* posterior right for *this* data? Tests of samples, data and solver, each with its power.
 
         Each test states what it measured and what it can detect, and fails at its share of 2 % false alarms over the
-        whole report. Deterministic in ``seed``. With noise that is not Gaussian, tests that need its exact
-        distribution are left out and named in ``notes``; counts are split by thinning. Where scalars were inferred,
-        samples are tested with the model of their own scalars. Of a derived result (``map``, a part) the one is tested
-        that it was made from.
+        whole report. Deterministic in ``seed``, but for what there is no time for. With noise that is not Gaussian,
+        tests that need its exact distribution are left out and named in ``notes``; counts are split by thinning. Where
+        scalars were inferred, samples are tested with the model of their own scalars. Of a derived result (``map``, a
+        part) the one is tested that it was made from.
 
         Parameters
         ----------
         solves : bool, optional
             Whether to simulate data and to solve again with the result's strategy: some 700 posterior samples an item
             for Gaussian priors, 1,800 for others. None: only where that is cheap, that is for priors whose denoiser is
-            a closed form and up to 4,096 values of signal and data.
+            a closed form and up to 4,096 values of signal and data; what would take more than a minute is then left out
+            and named.
+        budget : float, optional
+            Seconds for simulations and solves: the tests that fit are run, on fewer items of a batch if need be, and
+            the report names the others and what they would take. Without it, and with ``solves=True``, all are run.
         progress : Progress or bool, optional
-            A meter of `iv.progress` over the samples that are drawn again; True for a bar.
+            A meter of `iv.progress` over the samples that are drawn again, which says before about how long that
+            will take; True for a bar.
 
         Returns
         -------
@@ -234,6 +243,8 @@ class Result(PosteriorSamples):
 
         Raises
         ------
+        InputError, InputTypeError
+            If an argument is not what it should be.
         UnsupportedError
             Without problem and prior: of a result that was loaded without them, or derived from one that is gone.
         """
@@ -244,12 +255,14 @@ class Result(PosteriorSamples):
                     "Result.check: the result that this one was derived from is gone, and with it what was solved. "
                     "Keep it, or call check() on it."
                 )
-            return found.check(solves=solves, progress=progress)
+            return found.check(solves=solves, budget=budget, progress=progress)
         if self.solver is None or self.problem is None or self.prior is None:
             raise UnsupportedError(
                 "Result.check: a loaded result does not hold problem and prior. Say what was solved: "
                 "iv.load_result(path, problem=iv.Problem(A, y, noise), prior=prior)."
             )
         meter = as_progress("Result.check", progress)
-        with on_interrupt(lambda: "Result.check: interrupted; the result is as it was. solves=False takes less."):
-            return self.solver.check(self, solves=solves, progress=meter)
+        if budget is not None:
+            budget = check_positive("Result.check", "budget", budget)
+        with on_interrupt(lambda: "Result.check: interrupted; the result is as it was. budget=60 takes a minute."):
+            return self.solver.check(self, solves=solves, budget=budget, progress=meter)

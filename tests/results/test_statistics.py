@@ -48,7 +48,7 @@ def test_chains_answer_with_all_that_they_recorded(chains, exact):
     near(chains, exact, 512 * 8)
     assert "mean and std of the ensemble" in repr(chains)
     text = chains.summary()
-    assert "mean and std of the whole ensemble behind the samples, known to " in text
+    assert "mean and std of the whole ensemble behind the samples, within " in text
     assert "quantiles and intervals of the samples" in text
     assert "posterior std in the mean" not in text  # which is no longer that of so few samples
 
@@ -175,12 +175,13 @@ def test_scalars_are_those_of_the_lattice(tmp_path):
 def test_chains_that_were_stopped_have_no_intervals(chains):
     """Their samples are those of another distribution, and of nothing with an effective number of 0."""
     power = torch.full((19, 2), 0.3)
-    none = replace(chains, info={"beta": power}, marginals=None)
+    options = {"info": {"beta": power}, "marginals": None, "status": iv.Status.TEMPERED}
+    none = replace(chains, **options)
     for ask in (lambda r: r.interval(0.5), lambda r: r.quantile(0.5)):
         with pytest.raises(InputError, match=r"samples.*posterior.*power 0.3 of the likelihood.*larger budget"):
             ask(none)
     power[:, 1] = 1.0
-    one = replace(chains, info={"beta": power}, marginals=None)
+    one = replace(chains, **options)
     low, high, _ = one.interval(0.5)
     assert low[0].isnan().all() and high[0].isnan().all() and (low[1] < high[1]).all()
 
