@@ -16,6 +16,7 @@ from invsolve.calibration.calibrate import calibrate
 from invsolve.calibration.report import Calibration
 from invsolve.core.checkpoint import Checkpoint
 from invsolve.core.distributions import Distribution, LogNormal, LogUniform, Normal, Uniform
+from invsolve.core.grid import Grid
 from invsolve.core.packing import Layout, Part
 from invsolve.core.torch_workarounds import warm_up_mkl
 from invsolve.hyperparameters.request import Hierarchy
@@ -30,6 +31,7 @@ from invsolve.solving.spending import Budget
 
 if TYPE_CHECKING:  # imported where they are first used: the package must not cost seconds that nobody asked for
     from invsolve import baselines, datasets, plotting, posterior_metrics, testing
+    from invsolve.datasets.readers import open_scan as open
     from invsolve.priors.density import log_density
     from invsolve.priors.density import log_density as log_likelihood
     from invsolve.solving.loading import load_result
@@ -42,6 +44,7 @@ __all__ = [
     "Citation",
     "Comparison",
     "Distribution",
+    "Grid",
     "Hierarchy",
     "Layout",
     "LogNormal",
@@ -63,6 +66,7 @@ __all__ = [
     "log_likelihood",
     "metrics",
     "noise",
+    "open",
     "operators",
     "plotting",
     "posterior_metrics",
@@ -77,7 +81,8 @@ __all__ = [
 
 warm_up_mkl()  # at import, so that it comes before the first computation of most programs
 
-_LATER = {"load_result": "solving.loading", "log_density": "priors.density"}
+_LATER = {"load_result": "solving.loading", "log_density": "priors.density", "open": "datasets.readers"}
+_NAMED = {"open": "open_scan"}  # there
 _ALIASES = {"log_likelihood": "log_density"}  # old names
 _MODULES = ("baselines", "datasets", "plotting", "posterior_metrics", "testing")
 
@@ -90,7 +95,7 @@ def __getattr__(name: str) -> object:
     if name in _MODULES:
         return import_module(f"invsolve.{name}")
     if name in _LATER:
-        value: object = getattr(import_module(f"invsolve.{_LATER[name]}"), name)
+        value: object = getattr(import_module(f"invsolve.{_LATER[name]}"), _NAMED.get(name, name))
         return value
     raise AttributeError(f"module 'invsolve' has no attribute {name!r}")
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from invsolve.core.arrays import as_tensor
 from invsolve.core.fingerprint import fingerprint
+from invsolve.core.grid import Grid
 from invsolve.core.notebook import TextInNotebook
 from invsolve.core.ownership import kept, replaced
 from invsolve.core.torch_state import Defined
@@ -46,6 +47,9 @@ class Problem(TextInNotebook, Defined):
         Names of the signal's axes, for xarray; those of ``data`` where it has the shape of the signal and names.
     units : str
         The unit of the signal; "" by default.
+    grid : Grid, optional
+        The size of its pixels in mm, and where it is in the patient: `iv.open` fills it in, `prior.on(problem)` and
+        `Result.save` to NIfTI and DICOM use it.
 
     Attributes
     ----------
@@ -72,6 +76,7 @@ class Problem(TextInNotebook, Defined):
     noise: Noise
     dims: tuple[str, ...] | None = field(default=None, kw_only=True)
     units: str = field(default="", kw_only=True)
+    grid: Grid | None = field(default=None, kw_only=True)
     batched: bool = field(default=True, init=False)
 
     if TYPE_CHECKING:  # what is accepted; `__post_init__` makes of it what the fields say
@@ -84,6 +89,7 @@ class Problem(TextInNotebook, Defined):
             *,
             dims: Iterable[str] | None = None,
             units: str = "",
+            grid: Grid | None = None,
         ) -> None: ...
 
     def __post_init__(self) -> None:
@@ -114,6 +120,8 @@ class Problem(TextInNotebook, Defined):
             object.__setattr__(self, "dims", signal_dims(A, self.data))
         if self.dims is not None:
             object.__setattr__(self, "dims", _checked_dims(owner, self.dims, len(A.in_shape)))
+        if self.grid is not None:
+            _check_grid(owner, self.grid, tuple(A.in_shape))
         object.__setattr__(self, "data", kept(y.detach()) if isinstance(self.data, Tensor) else y)
         object.__setattr__(self, "batched", batched)
         noise = noise_for_data(owner, self.noise, out_shape=A.out_shape, batch=len(y), dtype=y.dtype, device=y.device)
@@ -190,7 +198,10 @@ class Problem(TextInNotebook, Defined):
 
     def take(self, index: Tensor) -> Self:
         """The problem of the rows ``index``."""
-        return self._with(operator=self.operator.take(index), data=self.data[index], noise=self.noise.take(index))
+        rows = {"operator": self.operator.take(index), "data": self.data[index], "noise": self.noise.take(index)}
+        if self.grid is not None and len(self.grid.slices) == len(self.data):
+            return self._with(**rows, grid=self.grid.take(index.tolist()))
+        return self._with(**rows)
 
     def _with(self, **values: object) -> Self:
         """With these fields, which need no second check."""
@@ -289,7 +300,7 @@ def checked_problem(
 ) -> Problem:
     """``Problem(A, y, noise=noise, ...)`` whose errors name ``owner`` and its arguments ``A`` and ``y``."""
     problem = object.__new__(Problem)
-    fields = {"operator": A, "data": y, "noise": noise, "dims": dims, "units": units}
+    fields = {"operator": A, "data": y, "noise": noise, "dims": dims, "units": units, "grid": None}
     for name, value in fields.items():
         object.__setattr__(problem, name, value)
     problem._check(owner, "A", "y")
@@ -314,6 +325,13 @@ def _checked_dims(owner: str, dims: object, axes: int) -> tuple[str, ...]:
     if not all(isinstance(name, str) for name in names) or len(names) != axes or len(set(names)) != axes:
         raise invalid(owner, "dims", f"{axes} names, one for each axis of the signal, all different", names)
     return names
+
+
+def _check_grid(owner: str, grid: object, shape: Shape) -> None:
+    if not isinstance(grid, Grid):
+        raise invalid_type(owner, "grid", "an iv.Grid", grid)
+    if len(grid.voxel_size) != len(shape):
+        raise invalid(owner, "grid", f"of {len(shape)} lengths, one for each axis of the signal", grid.voxel_size)
 
 
 def signal_dims(A: Operator, y: object) -> tuple[str, ...] | None:
