@@ -1,5 +1,6 @@
 """Forward models: what the data are of the signal. Bring your own by subclassing, or with `from_callable`."""
 
+from invsolve.operators.algebra.frames import Frames
 from invsolve.operators.algebra.stack import NonlinearStack, Stack
 from invsolve.operators.base import BlackBox, LinearOperator, Operator
 from invsolve.operators.bridges.deepinv import from_deepinv, to_deepinv
@@ -12,6 +13,7 @@ from invsolve.operators.identity import Identity
 from invsolve.operators.mask import Mask, Subsample
 from invsolve.operators.matrix import Matrix
 from invsolve.operators.mri.cartesian import MRI
+from invsolve.operators.mri.soft_sense import SoftSense
 from invsolve.operators.optics.blur import Blur
 from invsolve.operators.optics.diffraction import Diffraction, random_codes
 from invsolve.operators.optics.downsample import Downsample
@@ -30,6 +32,7 @@ __all__ = [
     "Downsample",
     "Family",
     "FanBeam",
+    "Frames",
     "GaussianBlur",
     "Identity",
     "LinearOperator",
@@ -42,6 +45,7 @@ __all__ = [
     "ParallelBeam",
     "PhaseRetrieval",
     "Saturation",
+    "SoftSense",
     "Sparse",
     "Spectrum",
     "Stack",

@@ -93,6 +93,14 @@ def _cases(draw: Numbers) -> dict[str, iv.operators.LinearOperator]:
         "mri real": ops.MRI(in_shape=(7, 6), mask=draw.mask(7, 6), in_kind="real"),
         "mri items": ops.MRI(in_shape=(6, 5), mask=draw.mask(2, 6, 5), maps=draw.randn(2, 3, 6, 5, dtype=COMPLEX)),
         "mri 3-d": ops.MRI(in_shape=(4, 3, 5), mask=draw.mask(4, 3, 5), maps=draw.randn(2, 4, 3, 5, dtype=COMPLEX)),
+        "soft sense": ops.SoftSense(draw.mask(1, 5), (2, 4, 5), maps=draw.randn(2, 3, 4, 5, dtype=COMPLEX)),
+        "soft sense items": ops.SoftSense(
+            draw.mask(2, 3, 4), (2, 3, 4), maps=draw.randn(2, 2, 3, 3, 4, dtype=COMPLEX), in_kind="real"
+        ),
+        "soft sense 3-d": ops.SoftSense(draw.mask(1, 3, 2), (1, 2, 3, 2), maps=draw.randn(1, 2, 2, 3, 2, dtype=COMPLEX)),
+        "frames of one coil": ops.Frames(ops.MRI(draw.mask(3, 4, 5), (4, 5))),
+        "frames of coils": ops.Frames(ops.MRI(draw.mask(2, 1, 4), (3, 4), maps=draw.randn(2, 3, 4, dtype=COMPLEX))),
+        "frames alike": ops.Frames(ops.Blur(kernel=draw.randn(3), in_shape=(5,), boundary="zero"), frames=3),
         "sparse": ops.from_scipy(
             scipy.sparse.random(6, 20, density=0.3, random_state=0, format="csr"), in_shape=(4, 5)
         ),
