@@ -38,7 +38,7 @@ def array_header(source: Source, what: str, head: bytes) -> tuple[tuple[int, ...
 
 
 def open_npy(source: Source, kind: str | None) -> Scan:
-    """(slices, coils, readout, phase) or fewer axes for k-space, (slices, rows, columns) or (rows, columns) of images."""
+    """([slices, [coils,]] readout, phase) for k-space, ([slices,] rows, columns) for images."""
     head = source.read("the header", 0, min(source.size, _HEADER + 100))
     shape, dtype, fortran, offset = array_header(source, "the header", head)
     size = source.numbers("the array", shape, dtype)

@@ -167,14 +167,12 @@ class Bounded:
         self.close()
 
 
-def optional(package: str, format: str) -> Any:
+def optional(package: str, format: str, owner: str = "iv.open") -> Any:
     """A package of the extra ``io``, imported where it is used."""
     try:
         return importlib.import_module(package)
     except ImportError as error:
-        raise UnsupportedError(
-            f"iv.open: {format} files are read with the package {package}: pip install 'invsolve[io]'."
-        ) from error
+        raise UnsupportedError(f"{owner}: {format} needs the package {package}: pip install 'invsolve[io]'.") from error
 
 
 Rows = Callable[[Sequence[int]], Any]  # reads some slices (n, ...) of a file when they are asked for

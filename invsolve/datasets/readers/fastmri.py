@@ -1,4 +1,4 @@
-"""Files in the layout of fastMRI: HDF5 with k-space of the slices of a volume, a header, and an image to compare with."""
+"""Files in the layout of fastMRI: HDF5 with k-space of slices, a header, and an image to compare with."""
 
 from __future__ import annotations
 

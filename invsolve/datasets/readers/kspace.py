@@ -20,7 +20,7 @@ from invsolve.datasets.readers.checks import Rows, Source
 from invsolve.datasets.readers.hdf5 import Stored
 from invsolve.datasets.readers.header import Encoding
 from invsolve.datasets.readers.scan import Scan, _tensor, real_tensor
-from invsolve.errors import UnsupportedError, invalid, invalid_type
+from invsolve.errors import UnsupportedError, invalid
 from invsolve.noise import Gaussian
 from invsolve.operators.mri.cartesian import MRI
 from invsolve.problem import Problem
@@ -185,7 +185,7 @@ class KSpaceScan(Scan):
         found = real_tensor(self._reference.rows(index))
         return found if batched else found[0]
 
-    # --- what was sampled -----------------------------------------------------------------------------------------------
+    # --- what was sampled ---------------------------------------------------------------------------------------------
     def _sampled(self, k: NDArray[Any]) -> NDArray[Any]:
         """Which samples were measured, (readout, phase): not zero, stated, and inside of what was encoded."""
         sampled: NDArray[Any] = (k != 0).any((0, 1))
@@ -218,7 +218,7 @@ class KSpaceScan(Scan):
         fewer = round(exact)
         return fewer if 0 < fewer < have and abs(exact - fewer) < 0.01 else have
 
-    # --- coils and noise ------------------------------------------------------------------------------------------------
+    # --- coils and noise ----------------------------------------------------------------------------------------------
     def _coils(self, coils: Any, data: Tensor, noise: float | None) -> tuple[Tensor | None, float, Tensor]:
         """Maps (slices, coils, ...), the std of the noise, and data whose coils have it, each on its own."""
         from invsolve.operators.mri import estimate_maps, prewhiten
@@ -270,7 +270,7 @@ class KSpaceScan(Scan):
             raise invalid(owner, "coils", f"of shape {fits}, or with an axis of slices before", tuple(maps.shape))
         return maps.expand(data.shape)
 
-    # --- where it is ----------------------------------------------------------------------------------------------------
+    # --- where it is --------------------------------------------------------------------------------------------------
     def _grid(self, index: Sequence[int], shape: tuple[int, int]) -> Grid | None:
         if self.encoding is None:
             return None
@@ -290,7 +290,8 @@ class KSpaceScan(Scan):
         each = "1 coil" if coils == 1 else f"{coils} coils"
         protocol = f", {self.encoding.protocol}" if self.encoding is not None and self.encoding.protocol else ""
         lines = [
-            f"{self.format}, k-space of {self.num_slices} slice{'s' * (self.num_slices > 1)}, {each}, {rows} x {columns}"
+            f"{self.format}, k-space of {self.num_slices} slice{'s' * (self.num_slices > 1)}, "
+            f"{each}, {rows} x {columns}"
             f"{protocol}: {self.path!r}"
         ]
         if self.encoding is not None:

@@ -101,6 +101,6 @@ def _in_hdf5(source: Source) -> Scan:
         names = ", ".join(repr(name) for name in file.names()[:8])
         raise source.refuse(
             "the file",
-            f"is HDF5 of no known layout, with {names or 'nothing'} at its top: 'kspace' of fastMRI, 'xml' and 'data' of "
-            "ISMRMRD, or 'ProjectionAngles' of a sinogram is looked for",
+            f"is HDF5 of no known layout, with {names or 'nothing'} at its top: 'kspace' of fastMRI, 'xml' and 'data' "
+            "of ISMRMRD, or 'ProjectionAngles' of a sinogram is looked for",
         )

@@ -1,4 +1,4 @@
-"""What `iv.open` returns: a file that was looked at, and says what it is; its numbers are read when they are asked for."""
+"""What `iv.open` returns: a file that was looked at, whose numbers are read when they are asked for."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
-"""Sinograms with their geometry, by astra's names, in .npz or HDF5: counts or line integrals of parallel or fan beams."""
+"""Sinograms with their geometry, by astra's names, in .npz or HDF5: counts or line integrals."""
 
 from __future__ import annotations
 
-import io
 import math
 import struct
 import zipfile
@@ -199,7 +198,8 @@ class SinogramScan(Scan):
         ]
         if self.source_to_center is not None:
             lines.append(
-                f"{self.source_to_center:.4g} mm from the source to the centre, {self.source_to_detector:.4g} to the detector"
+                f"{self.source_to_center:.4g} mm from the source to the centre, "
+                f"{self.source_to_detector:.4g} to the detector"
             )
         if self.i0 is not None:
             lines.append(f"{float(np.median(self.i0)):.4g} counts without an object")
