@@ -145,11 +145,14 @@ class Bounded:
     def __init__(self, source: Source) -> None:
         self.name = source.path
         self._file = open(source.path, "rb")
-        self._size = source.size
+        self._size, self._limit = source.size, source.limit
 
     def read(self, size: int | None = -1) -> bytes:
         left = max(0, self._size - self._file.tell())
-        return self._file.read(left if size is None or size < 0 else min(size, left))
+        wanted = left if size is None or size < 0 else min(size, left)
+        if wanted > self._limit:
+            raise ValueError(f"an entry of {wanted:,} bytes is above the limit of {self._limit:,}")
+        return self._file.read(wanted)
 
     def seek(self, offset: int, whence: int = 0) -> int:
         return self._file.seek(offset, whence)

@@ -101,17 +101,16 @@ def open_series(source: Source) -> ImageScan:
 def _slice(source: Source) -> Slice:
     pydicom = optional("pydicom", "DICOM")
     with source.guarded("the header"), Bounded(source) as file:
+        read = pydicom.filereader.read_dataset
         file.seek(132)
-        meta = pydicom.filereader._read_file_meta_info(file)
+        meta = read(file, False, True, stop_when=lambda tag, vr, length: tag >> 16 != 2)
         syntax = str(meta.get("TransferSyntaxUID", ""))
         if syntax == _DEFLATED:
             raise source.refuse("TransferSyntaxUID", "is deflated, which can grow without bound. " + _convert("raw"))
         if syntax not in _PLAIN:
             raise source.refuse("TransferSyntaxUID", f"is {syntax or 'missing'}, compressed pixels. " + _convert("raw"))
         implicit, little = _PLAIN[syntax]
-        data = pydicom.filereader.read_dataset(
-            file, implicit, little, stop_when=lambda tag, vr, length: int(tag) >= 0x7FE00008
-        )
+        data = read(file, implicit, little, stop_when=lambda tag, vr, length: int(tag) >= 0x7FE00008)
         head = file.read(12)
         offset, length = _pixels(source, head, implicit, little, file.tell() - len(head))
         return _checked(source, data, offset, length, little)

@@ -116,7 +116,7 @@ class HDF5File:
         if math.prod(stored.shape) != 1:
             raise self.source.refuse(name, f"has shape {stored.shape}, where one text is read")
         value = stored.all().reshape(())
-        content = Heap(self.source, name).bytes(value, 1, text=True) if dtype == _REFERENCE else bytes(value.item())
+        content = Heap(self.source, name).value(value, 1, text=True) if dtype == _REFERENCE else bytes(value.item())
         try:
             return content.rstrip(b"\0").decode("utf-8")
         except UnicodeDecodeError as error:
@@ -272,7 +272,8 @@ class Stored:
             )
             cut = tuple(slice(0, s.stop - s.start) for s in inner)
             for r in rows:
-                out[(where[r], *inner)] = block[(r - at[0], *cut)]
+                for place in where[r]:
+                    out[(place, *inner)] = block[(r - at[0], *cut)]
         return out
 
     def _decoded(self, offset: int, stored: int, skipped: int) -> NDArray[Any]:
@@ -301,10 +302,10 @@ class Heap:
 
     def __init__(self, source: Source, name: str) -> None:
         self.source, self.name = source, name
-        self._address = -1
-        self._objects: dict[int, bytes] = {}
+        self._collections: dict[int, dict[int, bytes]] = {}
+        self._left = 4 * source.size + 2**20  # bytes: collections do not overlap, and lists come in their order
 
-    def bytes(self, reference: NDArray[Any], itemsize: int, *, text: bool = False) -> bytes:
+    def value(self, reference: NDArray[Any], itemsize: int, *, text: bool = False) -> bytes:
         """The bytes of one value, as many as its reference says."""
         size = int(reference["length"]) * itemsize
         if text:
@@ -315,10 +316,11 @@ class Heap:
         if size == 0:
             return b""
         address = int(reference["address"])
-        if address != self._address:
-            self._objects = self._collection(address)
-            self._address = address
-        found = self._objects.get(int(reference["index"]))
+        if address not in self._collections:
+            while len(self._collections) > 7:
+                del self._collections[next(iter(self._collections))]
+            self._collections[address] = self._collection(address)
+        found = self._collections[address].get(int(reference["index"]))
         if found is None or len(found) < size:
             raise self.source.refuse(self.name, f"has a list of {size:,} bytes where the file holds none such")
         return found[:size]
@@ -328,6 +330,9 @@ class Heap:
         size = int.from_bytes(head[8:], "little")
         if head[:5] != b"GCOL\x01" or size < 16 or size > self.source.limit:
             raise self.source.refuse(self.name, "has a list that leads to no heap: it is damaged")
+        self._left -= size
+        if self._left < 0:
+            raise self.source.refuse(self.name, "has heaps that overlap: it is damaged")
         content = self.source.read(self.name, address, size)
         found: dict[int, bytes] = {}
         at = 16

@@ -61,7 +61,7 @@ class ImageScan(Scan):
 
     @in_defined_state
     def image(self, slices: object = None) -> Tensor:
-        """The images in their units, float32 where that is exact.
+        """The images in their units, float32.
 
         Parameters
         ----------
@@ -71,11 +71,13 @@ class ImageScan(Scan):
         Returns
         -------
         Tensor, shape ([slices,] rows, columns)
-            Filling outside of the field of view is NaN.
+            NaN where there is no value: filling outside of the field of view, and what is NaN in the file.
         """
         index, batched = self._chosen(slices)
         values = self._read(index)
         found = _tensor(values) if values.dtype.kind == "c" else real_tensor(values)
+        if bool(torch.isinf(found).any()) or bool(torch.isnan(found).all()):
+            raise self._source.refuse("its values", "are infinite somewhere, too large for float32, or all NaN")
         if self._outside is not None and (filling := self._outside(values)).any():
             found = found.masked_fill(_tensor(filling), torch.nan)
         return found if batched else found[0]

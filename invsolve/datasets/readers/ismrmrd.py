@@ -44,7 +44,7 @@ def open_ismrmrd(file: HDF5File, group: str) -> KSpaceScan:
     flags, idx = head["flags"], head["idx"]
 
     def has(*numbers: int) -> NDArray[np.bool_]:
-        return np.any([flags >> np.uint64(n - 1) & np.uint64(1) for n in numbers], axis=0)
+        return np.asarray([flags >> np.uint64(n - 1) & np.uint64(1) for n in numbers]).any(0)
 
     calibration = has(_CALIBRATION) & ~has(_BOTH) & (not encoding.embedded)
     image = ~has(_NOISE, *_NO_IMAGE) & ~calibration & (head["encoding_space_ref"] == 0)
@@ -117,11 +117,10 @@ class _Lines:
         out = np.zeros((len(index), *self.shape), np.complex64)
         heap = Heap(self.source, self.table)
         coils, rows, _ = self.shape
-        for record in self.records:
+        wanted = self.slices[list(index)]
+        for record in self.records[np.isin(self.records["head"]["idx"]["slice"], wanted)]:
             head = record["head"]
-            found = [place for place, i in enumerate(index) if self.slices[i] == head["idx"]["slice"]]
-            if not found:
-                continue
+            found = np.flatnonzero(wanted == head["idx"]["slice"])
             values = _line(self.source, self.table, heap, record["data"], coils, int(head["number_of_samples"]))
             if int(head["flags"]) >> (_REVERSE - 1) & 1:
                 values = values[:, ::-1]
@@ -137,7 +136,7 @@ def _line(source: Source, table: str, heap: Heap, reference: Any, coils: int, sa
     if int(reference["length"]) != 2 * coils * samples:
         rule = f"has a line of {int(reference['length'])} numbers, its header says {2 * coils * samples}"
         raise source.refuse(table, rule)
-    found = np.frombuffer(heap.bytes(reference, 4), "<f4").view("<c8").reshape(coils, samples)
+    found = np.frombuffer(heap.value(reference, 4), "<f4").view("<c8").reshape(coils, samples)
     if not np.isfinite(found).all():
         raise source.refuse(table, "has a line with NaN or infinite values")
     return found
@@ -145,7 +144,7 @@ def _line(source: Source, table: str, heap: Heap, reference: Any, coils: int, sa
 
 def _covariance(
     source: Source, table: str, head: NDArray[Any], lists: NDArray[Any], line: Any, coils: int
-) -> NDArray[np.complex128] | None:
+) -> NDArray[Any] | None:
     """Of a real component of the noise in lines like ``line``; None without enough noise scans."""
     heap, total, count = Heap(source, table), np.zeros((coils, coils), complex), 0
     for h, reference in zip(head, lists, strict=True):

@@ -189,7 +189,7 @@ class KSpaceScan(Scan):
     def _sampled(self, k: NDArray[Any]) -> NDArray[Any]:
         """Which samples were measured, (readout, phase): not zero, stated, and inside of what was encoded."""
         sampled: NDArray[Any] = (k != 0).any((0, 1))
-        columns = sampled.any(0)
+        columns: NDArray[Any] = np.asarray(sampled.any(0))
         if self.mask is not None:
             columns &= self.mask
         if (lines := self._acquired()) is not None:
@@ -198,7 +198,7 @@ class KSpaceScan(Scan):
             raise self._source.refuse("k-space", "is zero everywhere that it is said to be sampled")
         rows = sampled[:, columns]
         # Whole columns where all but a stray zero was measured; an asymmetric echo is a block of rows.
-        complete = rows.any(1)
+        complete: NDArray[Any] = np.asarray(rows.any(1))
         return complete[:, None] & columns[None, :] if rows[complete].mean() > 0.99 else sampled & columns
 
     def _acquired(self) -> tuple[int, int] | None:
@@ -212,7 +212,7 @@ class KSpaceScan(Scan):
     def _rows_kept(self, sampled: NDArray[Any]) -> int:
         """Of the readout, without its oversampling; all where it cannot be removed exactly."""
         have = self.shape[-2]
-        if self.encoding is None or self.encoding.matrix[0] != have or not sampled.any(1).all():
+        if self.encoding is None or self.encoding.matrix[0] != have or (sampled != sampled[:1]).any():
             return have
         exact = have / self.encoding.oversampling
         fewer = round(exact)

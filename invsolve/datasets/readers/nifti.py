@@ -22,7 +22,7 @@ _MM = {"meter": 1e3, "mm": 1.0, "micron": 1e-3}
 def version(head: bytes) -> int:
     """1 or 2 for the beginning of such a file, else 0; -1 for a header whose numbers are in another file."""
     for order in ("little", "big"):
-        size = int.from_bytes(head[:4], order)  # type: ignore[arg-type]
+        size = int.from_bytes(head[:4], order)
         for number, length, place in ((1, 348, 344), (2, 540, 4)):
             if size == length and head[place : place + 2] in (b"n+", b"ni") and head[place + 2 : place + 3] in b"12":
                 return number if head[place : place + 2] == b"n+" else -1
@@ -82,8 +82,6 @@ def open_nifti(source: Source) -> ImageScan:
         found = np.empty((len(index), *shape[:2]), dtype)
         for place, content in _slices(source, index, offset, each, zipped):
             found[place] = np.frombuffer(content, dtype).reshape(shape[1], shape[0]).T
-        if not np.isfinite(found).all():
-            raise source.refuse("the volume", "has values that are NaN or infinite")
         return found if (slope, intercept) == (1.0, 0.0) else found * slope + intercept
 
     return ImageScan(

@@ -111,7 +111,6 @@ def _tensor(values: NDArray[Any]) -> Tensor:
 
 
 def real_tensor(values: NDArray[Any]) -> Tensor:
-    """float32, or float64 where whole numbers would lose digits."""
-    wide = values.dtype.kind in "iu" and values.dtype.itemsize > 2 or values.dtype.itemsize > 4
-    found = _tensor(values.astype(np.float64 if wide else np.float32))
-    return found if not wide or bool((found != found.to(torch.float32)).any()) else found.to(torch.float32)
+    """In single precision."""
+    with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused
+        return _tensor(values.astype(np.float32))
