@@ -132,8 +132,16 @@ lines, even, points, disc = (
     datasets.poisson_disc_mask,
 )
 REFUSED = {
-    "acceleration": (lambda: lines((8, 8), 0.5), InputError, "random_mask: `acceleration` must be between 1 and the numb"),
-    "centre": (lambda: lines((8, 8), 4, center_fraction=0.6), InputError, "`center_fraction` must be between 0 and 0.25"),
+    "acceleration": (
+        lambda: lines((8, 8), 0.5),
+        InputError,
+        "random_mask: `acceleration` must be between 1 and the numb",
+    ),
+    "centre": (
+        lambda: lines((8, 8), 4, center_fraction=0.6),
+        InputError,
+        "`center_fraction` must be between 0 and 0.25",
+    ),
     "all of it": (lambda: even((8, 8), 4, center_fraction=0.25), InputError, "less than n / acceleration = 2 lines"),
     "axis": (lambda: even((8, 8), 2, axis=2), InputError, "equispaced_mask: `axis` must be one of"),
     "shape": (lambda: even((8, 8, 8), 2), InputError, r"`shape` must be of two axes \(H, W\)"),
@@ -146,7 +154,11 @@ REFUSED = {
     "side": (lambda: datasets.partial_fourier_mask((8, 8), side="left"), InputError, "`side` must be one of 'high'"),
     "points": (lambda: points((4, 4), 17), InputError, "between 1 and the number of points, 16, got 17"),
     "region": (lambda: disc((8, 8), 4, calibration=(5, 5)), InputError, "of at most 16 points, those measured"),
-    "sides": (lambda: disc((8, 8), 4, calibration=(5, 5, 5)), InputError, r"`calibration` must be two integers \(h, w\)"),
+    "sides": (
+        lambda: disc((8, 8), 4, calibration=(5, 5, 5)),
+        InputError,
+        r"`calibration` must be two integers \(h, w\)",
+    ),
     "half": (lambda: disc((8, 8), 4, calibration=(2.5, 2)), InputTypeError, r"`calibration\[0\]` must be an integer"),
     "density": (lambda: points((8, 8), 4, density="flat"), InputError, "one of 'polynomial', 'gaussian'"),
     "power": (lambda: points((8, 8), 4, power=-1), InputError, "`power` must be non-negative"),

@@ -97,7 +97,9 @@ def _cases(draw: Numbers) -> dict[str, iv.operators.LinearOperator]:
         "soft sense items": ops.SoftSense(
             draw.mask(2, 3, 4), (2, 3, 4), maps=draw.randn(2, 2, 3, 3, 4, dtype=COMPLEX), in_kind="real"
         ),
-        "soft sense 3-d": ops.SoftSense(draw.mask(1, 3, 2), (1, 2, 3, 2), maps=draw.randn(1, 2, 2, 3, 2, dtype=COMPLEX)),
+        "soft sense 3-d": ops.SoftSense(
+            draw.mask(1, 3, 2), (1, 2, 3, 2), maps=draw.randn(1, 2, 2, 3, 2, dtype=COMPLEX)
+        ),
         "frames of one coil": ops.Frames(ops.MRI(draw.mask(3, 4, 5), (4, 5))),
         "frames of coils": ops.Frames(ops.MRI(draw.mask(2, 1, 4), (3, 4), maps=draw.randn(2, 3, 4, dtype=COMPLEX))),
         "frames alike": ops.Frames(ops.Blur(kernel=draw.randn(3), in_shape=(5,), boundary="zero"), frames=3),

@@ -272,8 +272,10 @@ class Stored:
             )
             cut = tuple(slice(0, s.stop - s.start) for s in inner)
             for r in rows:
+                here: tuple[Any, ...] = (r - at[0], *cut)
                 for place in where[r]:
-                    out[(place, *inner)] = block[(r - at[0], *cut)]
+                    there: tuple[Any, ...] = (place, *inner)
+                    out[there] = block[here]
         return out
 
     def _decoded(self, offset: int, stored: int, skipped: int) -> NDArray[Any]:

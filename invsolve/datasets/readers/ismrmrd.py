@@ -43,7 +43,7 @@ def open_ismrmrd(file: HDF5File, group: str) -> KSpaceScan:
     head, lists = records["head"], records["data"]
     flags, idx = head["flags"], head["idx"]
 
-    def has(*numbers: int) -> NDArray[np.bool_]:
+    def has(*numbers: int) -> Any:
         return np.asarray([flags >> np.uint64(n - 1) & np.uint64(1) for n in numbers]).any(0)
 
     calibration = has(_CALIBRATION) & ~has(_BOTH) & (not encoding.embedded)

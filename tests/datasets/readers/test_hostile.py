@@ -1,0 +1,85 @@
+"""No file hangs, takes more memory than it may, or shows the bytes of another: it is refused, by file, data set and rule."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hostile_files import CASES, LIMIT, SECRET
+
+CHILD = """
+import json, resource, signal, sys, time, tracemalloc, warnings
+warnings.simplefilter("ignore")
+import h5py, nibabel, numpy, pydicom, torch
+import invsolve as iv
+for package in ("dicom", "nifti"):
+    __import__(f"invsolve.datasets.readers.{package}")
+cases, limit, good = json.loads(sys.stdin.read())
+for path, options in good:  # what is imported on the way is no memory of a file
+    iv.open(path, **options).read()
+
+def stop(*_):
+    raise KeyboardInterrupt("it hangs")
+
+signal.signal(signal.SIGPROF, stop)
+size = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (size + 2**26, size + 2**26))
+signal.alarm(60)  # of waiting
+out = {}
+for name, path, options in cases:
+    signal.setitimer(signal.ITIMER_PROF, 2.0)  # seconds of computing
+    tracemalloc.start()
+    try:
+        scan = iv.open(path, **options)
+        scan.problem(**({} if isinstance(scan, iv.datasets.readers.SinogramScan) else {"noise": 1.0}))
+        said = ["none", ""]
+    except BaseException as error:
+        said = [type(error).__name__, str(error)]
+    out[name] = [*said, tracemalloc.get_traced_memory()[1]]
+    tracemalloc.stop()
+    signal.setitimer(signal.ITIMER_PROF, 0)
+print(json.dumps(out))
+"""
+
+
+@pytest.fixture(scope="module")
+def verdicts(tmp_path_factory):
+    """What a process of little memory says of every file."""
+    cases = []
+    for name, case in CASES.items():
+        folder = tmp_path_factory.mktemp(name)
+        cases.append((name, os.fspath(case.make(folder)), case.options))
+    import scan_files
+    from hostile_files import K, bart, dicom, nifti, npz
+
+    folder = tmp_path_factory.mktemp("good")
+    good = [(scan_files.write_fastmri(folder / "a.h5", K), {}), (scan_files.write_ismrmrd(folder / "b.h5", K), {})]
+    good += [(nifti(folder, lambda c: None, zipped=True), {}), (dicom(folder), {}), (npz(folder), {})]
+    good += [(bart(folder), {"kind": "kspace"})]
+    given = json.dumps([cases, LIMIT, [(os.fspath(path), options) for path, options in good]])
+    root = Path(__file__).resolve().parents[3]
+    environment = os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", CHILD], input=given, capture_output=True, text=True, env=environment, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    paths = {name: path for name, path, _ in cases}
+    return {name: (paths[name], *said) for name, said in json.loads(done.stdout).items()}
+
+
+def test_there_are_many():
+    assert len(CASES) >= 40
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_it_is_refused_by_file_data_set_and_rule(name, verdicts):
+    path, kind, message, peak = verdicts[name]
+    assert kind == "FileError", (kind, message)
+    assert CASES[name].rule in message and CASES[name].what in message
+    assert os.path.basename(path).rpartition(".")[0] in message
+    assert SECRET.decode() not in message
+    assert peak <= 2 * LIMIT, f"{peak:,} bytes"
