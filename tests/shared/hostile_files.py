@@ -122,11 +122,11 @@ def chunk_above_limit(folder: Path) -> Path:
 @case("kspace", "expands from", limit=2**30)
 def bomb(folder: Path) -> Path:
     # The zeros are written as one compressed chunk many times over, so that the test itself stays small.
-    shape, one = (8, 1, 512, 512), zlib.compress(bytes(512 * 512 * 8), 9)
+    shape, one = (9, 1, 512, 512), zlib.compress(bytes(512 * 512 * 8), 9)
 
     def fill(f: h5py.File) -> None:
         data = f.create_dataset("kspace", shape=shape, dtype="c8", chunks=(1, 1, 512, 512), compression="gzip")
-        for i in range(8):
+        for i in range(9):
             data.id.write_direct_chunk((i, 0, 0, 0), one)
 
     return hdf5(folder, fill)
@@ -174,7 +174,7 @@ def lists_of_any_length(folder: Path) -> Path:
     return hdf5(folder, lambda f: f.create_dataset("kspace", shape=(3, 3, 3), dtype=h5py.vlen_dtype(np.float32)))
 
 
-@case("kspace", "where real or complex numbers" if False else "where complex numbers are read")
+@case("kspace", "where complex numbers are read")
 def text_for_numbers(folder: Path) -> Path:
     return hdf5(folder, lambda f: f.create_dataset("kspace", data=np.full((2, 2, 2), b"abc")))
 
@@ -328,11 +328,7 @@ def damaged_heap(folder: Path) -> Path:
     content = bytearray(path.read_bytes())
     at = content.find(b"GCOL")
     while at >= 0:
-        size = int.from_bytes(content[at + 8 : at + 16], "little")
-        first = int.from_bytes(content[at + 24 : at + 32], "little")
-        if 0 < first == 2 * 2 * 16 * 4:  # a line, not the header
-            content[at + 24 : at + 32] = (size - 40).to_bytes(8, "little")
-            content[at + 16 + 16 + size - 40 : at + size] = b""[:0] or content[at + 16 + 16 + size - 40 : at + size]
+        if int.from_bytes(content[at + 24 : at + 32], "little") == 2 * 16 * 2 * 4:  # a line, not the header
             content[at + 24 : at + 32] = (2**40).to_bytes(8, "little")
         at = content.find(b"GCOL", at + 4)
     path.write_bytes(bytes(content))
@@ -380,7 +376,7 @@ def negative_dims(folder: Path) -> Path:
 
 @case("the file", "more than")
 def zipped_dims(folder: Path) -> Path:
-    return nifti(folder, dims(3, 400, 300, 4), zipped=True)
+    return nifti(folder, dims(3, 400, 600, 1), zipped=True)
 
 
 @case("the volume", "ends before its numbers do")
@@ -582,7 +578,6 @@ def npy(folder: Path, header: str, numbers: bytes = b"") -> Path:
 
 @case("the header", "Python objects", kind="image")
 def python_objects(folder: Path) -> Path:
-    np.save(folder / "array.npy", np.array([[open, 1]], dtype=object), allow_pickle=True) if False else None
     return npy(folder, "{'descr': '|O', 'fortran_order': False, 'shape': (2, 2), }", bytes(32))
 
 
@@ -658,9 +653,6 @@ def npz(folder: Path, **values: Any) -> Path:
         "ProjectionAngles": np.arange(4.0),
         "DetectorSpacingX": 1.0,
     } | values
-    np.savez(
-        folder / "scan.npz", **{k: v for k, v in given.items() if v is not None}, allow_pickle=True
-    ) if False else None
     with zipfile.ZipFile(folder / "scan.npz", "w", zipfile.ZIP_DEFLATED) as file:
         for name, value in given.items():
             if value is not None:
@@ -716,7 +708,7 @@ def another_geometry(folder: Path) -> Path:
     return npz(folder, type="cone")
 
 
-@case("the file", "without any array" if False else "has no array")
+@case("the file", "has no array")
 def no_data(folder: Path) -> Path:
     return npz(folder, counts=None)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,8 @@ _MM = {"meter": 1e3, "mm": 1.0, "micron": 1e-3}
 
 def version(head: bytes) -> int:
     """1 or 2 for the beginning of such a file, else 0; -1 for a header whose numbers are in another file."""
-    for order in ("little", "big"):
+    orders: tuple[Literal["little", "big"], ...] = ("little", "big")
+    for order in orders:
         size = int.from_bytes(head[:4], order)
         for number, length, place in ((1, 348, 344), (2, 540, 4)):
             if size == length and head[place : place + 2] in (b"n+", b"ni") and head[place + 2 : place + 3] in b"12":
@@ -46,14 +47,16 @@ def open_nifti(source: Source) -> ImageScan:
     if number < 0:
         raise source.refuse("the header", "has its numbers in another file (.img): save it as one .nii")
     length = 348 if number == 1 else 540
+    order: Literal["little", "big"] = "little" if int.from_bytes(head[:4], "little") == length else "big"
+    axes = int.from_bytes(head[40:42] if number == 1 else head[16:24], order, signed=True)
+    if not 1 <= axes <= 7:  # by which others guess the order of bytes
+        raise source.refuse("dim", f"says {axes} axes, where 1 to 7 are possible")
     with source.guarded("the header"):
         header = (nibabel.Nifti1Header if number == 1 else nibabel.Nifti2Header)(head[:length], check=False)
         dims = [int(n) for n in header["dim"]]
         dtype = header.get_data_dtype()
         offset = int(float(header["vox_offset"])) if math.isfinite(float(header["vox_offset"])) else -1
-    if not 1 <= dims[0] <= 7:
-        raise source.refuse("dim", f"says {dims[0]} axes, where 1 to 7 are possible")
-    shape = tuple(dims[1 : dims[0] + 1])
+    shape = tuple(dims[1 : axes + 1])
     while len(shape) > 3 and shape[-1] == 1:
         shape = shape[:-1]
     if dtype.names is not None or dtype.kind not in "fciu":
