@@ -651,7 +651,7 @@ def npz(folder: Path, **values: Any) -> Path:
         "counts": np.ones((4, 6)),
         "i0": 10.0,
         "ProjectionAngles": np.arange(4.0),
-        "DetectorSpacingX": 1.0,
+        "DetectorWidth": 1.0,
     } | values
     with zipfile.ZipFile(folder / "scan.npz", "w", zipfile.ZIP_DEFLATED) as file:
         for name, value in given.items():
@@ -693,9 +693,9 @@ def angles_of_another_scan(folder: Path) -> Path:
     return npz(folder, ProjectionAngles=np.arange(5.0))
 
 
-@case("DetectorSpacingX", "must be a positive number")
+@case("DetectorWidth", "must be a positive number")
 def negative_bins(folder: Path) -> Path:
-    return npz(folder, DetectorSpacingX=-1.0)
+    return npz(folder, DetectorWidth=-1.0)
 
 
 @case("DetectorCount", "is not the number of bins")

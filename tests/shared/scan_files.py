@@ -135,7 +135,7 @@ def write_sinogram(
     geometry: dict[str, Any] = {
         "type": "parallel",
         "ProjectionAngles": angles,
-        "DetectorSpacingX": 4.0,
+        "DetectorWidth": 4.0,
         "DetectorCount": bins,
     }
     options: dict[str, Any] = {"pixel_size": 240 / 128, "bins": bins, "bin_size": 4.0}

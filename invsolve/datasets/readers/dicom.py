@@ -207,10 +207,11 @@ def _scan(source: Source, slices: list[Slice]) -> ImageScan:
         if len({getattr(s, name) for s in slices}) > 1:
             raise source.refuse(name, "differs between the images of the series")
     notes, affine = [], None
+    placed = [s.position is not None for s in slices]
+    if any(placed) and not all(placed):
+        raise source.refuse("ImagePositionPatient", "is missing in some of the images")
     if first.position is not None and first.right is not None and first.down is not None:
         normal = np.cross(first.right, first.down)
-        if any(s.position is None for s in slices):
-            raise source.refuse("ImagePositionPatient", "is missing in some of the images")
         slices = sorted(slices, key=lambda s: float(normal @ np.asarray(s.position)))
         places = np.array([s.position for s in slices], np.float64)
         along = places @ normal

@@ -31,7 +31,7 @@ def open_scan(path: str | os.PathLike[str], *, kind: str | None = None, limit: i
         fastMRI or ISMRMRD (HDF5), DICOM (one file, or the folder of one series), NIfTI (.nii, .nii.gz), BART (.cfl with
         its .hdr), .npy, or a sinogram: .npz or HDF5 with ``counts`` and ``i0``, or ``line_integrals``, of shape
         ([slices,] views, bins), and the geometry by astra's names, lengths in mm: ``ProjectionAngles``,
-        ``DetectorSpacingX``, for a fan ``DistanceOriginSource`` and ``DistanceOriginDetector``.
+        ``DetectorWidth`` (of a bin), for a fan ``DistanceOriginSource`` and ``DistanceOriginDetector``.
     kind : {'kspace', 'image'}, optional
         What an array holds: .npy and BART's files do not say. k-space is ([slices, [coils,]] readout, phase), with its
         origin at index n // 2; images are ([slices,] rows, columns).

@@ -34,6 +34,7 @@ _TYPES = {"parallel": "parallel beams", "fanflat": "a fan of rays on a flat dete
 _NAMES = (
     "type",
     "ProjectionAngles",
+    "DetectorWidth",
     "DetectorSpacingX",
     "DetectorCount",
     "DistanceOriginSource",
@@ -312,7 +313,8 @@ def _made(
             raise source.refuse(what, "must be a positive number of mm")
         return v
 
-    spacing = positive("DetectorSpacingX")
+    # astra's name in two dimensions, and in three
+    spacing = positive("DetectorWidth" if found["DetectorSpacingX"] is None else "DetectorSpacingX")
     if found["DetectorCount"] is not None and int(positive("DetectorCount")) != bins:
         raise source.refuse("DetectorCount", f"is not the number of bins, {bins}")
     far = near = None
