@@ -102,7 +102,8 @@ class KSpaceScan(Scan):
         -------
         Problem
             The image is on the grid of k-space, less the oversampling of the readout; `crop` makes the scanner's of it.
-            The noise of the coils is white; values of the image keep the units of the file.
+            The noise of the coils is white. With estimated maps the magnitude of the image is the root sum of squares
+            of the coils' images, as in `reference`.
 
         Raises
         ------
@@ -237,6 +238,8 @@ class KSpaceScan(Scan):
             maps = None if maps is None else sigma * prewhiten(maps, covariance)
         if named and count > 1:
             maps = estimate_maps(data, method="espirit" if coils == "espirit" else "low resolution")
+            if covariance is not None:
+                maps = _as_stored(maps, covariance, sigma)
         return maps, sigma, data
 
     def _noise(self, data: Tensor) -> tuple[float, Tensor]:
@@ -308,6 +311,17 @@ class KSpaceScan(Scan):
             lines.append(f"{number} of {columns} columns are sampled, by the mask in the file")
         source = "of the noise scan in the file" if self.covariance is not None else "from the edge of k-space"
         return [*lines, f"noise: covariance of the coils {source}"]
+
+
+def _as_stored(maps: Tensor, covariance: Tensor, sigma: float) -> Tensor:
+    """Maps of white coils, scaled so that those of the coils in the file have unit sum of squares.
+
+    The magnitude of the image is then the root of the sum of squares of the coils' images, as scanners show it.
+    """
+    root = (torch.linalg.cholesky(covariance.to(torch.complex128)) / sigma).to(maps.dtype)
+    stored = (root @ maps.flatten(2)).reshape(maps.shape)
+    size = torch.linalg.vector_norm(stored, dim=1, keepdim=True)
+    return torch.where(size > 0, maps / size.clamp_min(torch.finfo(size.dtype).tiny), 0.0)
 
 
 def _fewer_rows(k: Tensor, rows: int) -> Tensor:
