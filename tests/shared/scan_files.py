@@ -240,3 +240,31 @@ def write_ismrmrd(
                 if columns is None or columns[column]:
                     line(kspace[number, :, :, column], column, number)
     return path
+
+
+# --- the pages of docs/ ---------------------------------------------------------------------------------------------
+def for_fastmri(folder: Path) -> None:
+    """file1000017.h5: two slices of a head, 6 coils, a third of the columns."""
+    made = scan(slices=2, coils=6, grid=(96, 80), std=2e-6, seed=1)
+    columns = mask(80, acceleration=4, centre=14)
+    write_fastmri(folder / "file1000017.h5", made["kspace"], columns, xml=header(192, 80, protocol="AXT2"))
+
+
+def for_sinogram(folder: Path) -> None:
+    """lesion.npz: counts behind water of 200 mm with a lesion of 60 HU, edges as soft as a focus makes them."""
+    y, x = np.mgrid[119.5:-120:-1, -119.5:120]  # mm
+
+    def disc(right: float, up: float, radius: float) -> np.ndarray:
+        return 1 / (1 + np.exp((np.hypot(x - right, y - up) - radius) / 2))
+
+    hounsfield = -1000 + 1000 * disc(0, 0, 100) + 60 * disc(40, 20, 24)
+    angles = np.arange(48) * math.pi / 48
+    A = iv.operators.ParallelBeam(torch.from_numpy(angles), (240, 240), bins=64, bin_size=3.75)
+    line = A(iv.operators.ct.from_hounsfield(torch.from_numpy(hounsfield[None]).float()))[0].numpy()
+    counts = np.random.default_rng(0).poisson(3000 * np.exp(-line))
+    np.savez(
+        folder / "lesion.npz", counts=counts, i0=3000.0, type="parallel", ProjectionAngles=angles, DetectorWidth=3.75
+    )
+
+
+PAGES = {"docs/fastmri.md": for_fastmri, "docs/sinogram.md": for_sinogram}
