@@ -200,7 +200,9 @@ class KSpaceScan(Scan):
         rows = sampled[:, columns]
         # Whole columns where all but a stray zero was measured; an asymmetric echo is a block of rows.
         complete: NDArray[Any] = np.asarray(rows.any(1))
-        return complete[:, None] & columns[None, :] if rows[complete].mean() > 0.99 else sampled & columns
+        whole = rows[complete].mean() > 0.99
+        found: NDArray[Any] = complete[:, None] & columns[None, :] if whole else sampled & columns
+        return found
 
     def _acquired(self) -> tuple[int, int] | None:
         """The first column that was encoded and the one after the last: the others are filling, no data."""
