@@ -313,7 +313,8 @@ def _disc(order: NDArray[np.int64], radius: NDArray[np.float64]) -> NDArray[np.i
         if own > 1:
             top, left = max(0, i - k), max(0, j - k)
             near = squares[
-                reach + top - i : reach + min(k, height - 1 - i) + 1, reach + left - j : reach + min(k, width - 1 - j) + 1
+                reach + top - i : reach + min(k, height - 1 - i) + 1,
+                reach + left - j : reach + min(k, width - 1 - j) + 1,
             ]
             free[top : i + k + 1, left : j + k + 1] &= near >= own * own
     return np.array(taken, dtype=np.int64)

@@ -178,8 +178,8 @@ def _checked(source: Source, data: Any, offset: int, length: int, little: bool) 
         if np.abs(axes @ axes.T - np.eye(2)).max() > 1e-3:
             raise source.refuse("ImageOrientationPatient", f"is {directions}, no two perpendicular unit vectors")
     padding = data.get("PixelPaddingValue")
-    if isinstance(padding, bytes):
-        padding = int.from_bytes(padding[:2], "little" if little else "big", signed=signed == "i")
+    if isinstance(padding, int) and signed == "i" and padding >= 2 ** (allocated - 1):  # read without its sign
+        padding -= 2**allocated
     return Slice(
         source,
         rows,

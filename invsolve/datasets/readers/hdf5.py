@@ -31,15 +31,13 @@ _NUMBERS = "fciub"
 
 @final
 class HDF5File:
-    """An HDF5 file, looked at."""
+    """A file that begins with `MAGIC`, looked at."""
 
     def __init__(self, source: Source) -> None:
         import h5py
 
         self.source = source
         head = source.read("the file", 0, min(source.size, 16))
-        if head[: len(MAGIC)] != MAGIC:
-            raise source.refuse("the file", "is no HDF5 file: its first bytes are others")
         offsets, lengths = head[13:15] if head[8] < 2 else head[9:11]
         if (offsets, lengths) != (8, 8):
             raise source.refuse("the file", f"has addresses of {offsets} bytes, where 8 are usual")
@@ -173,8 +171,6 @@ class HDF5File:
             if layout == h5d.CHUNKED:
                 return self._chunked(name, data, dtype, shape, size, stored)
             if layout == h5d.COMPACT:
-                if stored != size or stored > 2**16:
-                    raise source.refuse(name, f"declares {size:,} bytes and has {stored:,}")
                 if not kinds:
                     raise source.refuse(name, "lies in its header (compact), where such tables are not read")
                 values: NDArray[Any] = data[()]
@@ -204,8 +200,6 @@ class HDF5File:
         if expected > _CHUNKS:
             raise source.refuse(name, f"has {expected:,} chunks, where at most {_CHUNKS:,} are read")
         source.expansion(name, stored, size)
-        if stored > source.size:
-            raise source.refuse(name, f"has {stored:,} bytes in a file of {source.size:,}: it is cut short")
         places: dict[tuple[int, ...], tuple[int, int, int]] = {}
 
         def note(info: Any) -> None:

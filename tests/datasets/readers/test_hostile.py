@@ -8,11 +8,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import hostile_more  # noqa: F401  more of CASES
+import numpy as np
 import pytest
 import scan_files
 from hostile_files import CASES, LIMIT, SECRET, K, bart, dicom, nifti, npz
 
 import invsolve as iv
+from invsolve.datasets.readers import dicom as dicom_reader
+from invsolve.datasets.readers.checks import Source
+from invsolve.datasets.readers.hdf5 import HDF5File, Heap
 from invsolve.errors import FileError
 
 CHILD = """
@@ -72,6 +77,34 @@ def test_it_is_refused(name, tmp_path):
     with pytest.raises(FileError) as caught:
         opened(path, CASES[name].options)
     refused(name, path, str(caught.value))
+
+
+def test_what_happens_while_it_is_read(tmp_path, monkeypatch):
+    """Rules for which there is no file: of places, of permissions, of files that change."""
+    path = os.fspath(scan_files.write_fastmri(tmp_path / "scan.h5", K))
+    source = Source(path)
+    with HDF5File(source) as file:
+        for name, rule in (("nothing", "is not there"), ("kspace/x", "is not there"), ("a/" * 9, "more than 8 groups")):
+            with pytest.raises(FileError, match=rule):
+                file.array(name)
+        assert not file.has("kspace/x") and file.attribute("acquisition") is None
+        address = {"length": np.uint32(8), "address": np.uint64(0), "index": np.uint32(1)}
+        with pytest.raises(FileError, match="leads to no heap"):
+            Heap(source, "x").value(address, 1)
+        heap, at = Heap(source, "x"), Path(path).read_bytes().find(b"GCOL")
+        heap._left = 0
+        with pytest.raises(FileError, match="heaps that overlap"):
+            heap.value(address | {"address": np.uint64(at)}, 1)
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(FileError, match="may not be read by you"):
+        iv.open(path)
+    monkeypatch.undo()
+    monkeypatch.setattr(dicom_reader, "_FILES", 0)
+    with pytest.raises(FileError, match="has 1 files, where at most 0 are read"):
+        iv.open(tmp_path)
+    monkeypatch.setattr(Source, "size", 10**6)
+    with pytest.raises(FileError, match="cut short while it was read"):
+        source.read("kspace", 0, 10**5 + 10**4 * 9)
 
 
 @pytest.mark.slow

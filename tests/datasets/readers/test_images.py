@@ -82,6 +82,17 @@ def test_bits_that_are_not_used_and_filling(tmp_path):
     assert np.array_equal(iv.open(signed[0]).image(0).numpy(), as_signed)
 
 
+def test_filling_in_a_file_that_does_not_state_types(tmp_path):
+    """A negative number that is read as a large one."""
+    filling = {"PixelRepresentation": 1, "RescaleIntercept": 0, "BitsStored": 16, "HighBit": 15}
+    (path,) = files.write_series(tmp_path / "one", VOLUME[:1] - 1024, PixelPaddingValue=int(VOLUME[0, 0, 0]), **filling)
+    data = pydicom.dcmread(path)
+    data.PixelData = VOLUME[0].astype("<i2").tobytes()
+    data.file_meta.TransferSyntaxUID = pydicom.uid.ImplicitVRLittleEndian
+    data.save_as(path, implicit_vr=True, little_endian=True)
+    assert np.array_equal(np.isnan(iv.open(path).image(0).numpy()), VOLUME[0] == VOLUME[0, 0, 0])
+
+
 def test_images_that_do_not_say_where_they_are(tmp_path):
     paths = files.write_series(tmp_path / "series", VOLUME)
 
@@ -167,6 +178,11 @@ def test_scaled_values_other_units_and_version_2(tmp_path):
     second = iv.open(nifti(tmp_path / "c.nii.gz", array, kind=nibabel.Nifti2Image, unit="unknown"))
     assert np.array_equal(second.image().numpy(), array.transpose(2, 0, 1))
     assert "no unit of length: taken for mm" in str(second)
+    assert iv.open(nifti(tmp_path / "f.nii", array[..., None])).num_slices == 5
+    zero = bytearray(nifti(tmp_path / "g.nii", array).read_bytes())
+    zero[112:116] = bytes(4)  # a slope of 0 is none
+    (tmp_path / "g.nii").write_bytes(bytes(zero))
+    assert np.array_equal(iv.open(tmp_path / "g.nii").image().numpy(), array.transpose(2, 0, 1))
     one = iv.open(nifti(tmp_path / "d.nii", array[..., 0]))
     assert one.num_slices == 1 and np.array_equal(one.image(0).numpy(), array[..., 0])
     with pytest.raises(iv.errors.FileError, match="dim: says .*, where one volume is read"):
@@ -189,6 +205,7 @@ def test_noise_that_an_image_shows(tmp_path):
     rng = np.random.default_rng(0)
     smooth = np.cos(np.linspace(0, 3, 64))[:, None] * np.ones(96)
     np.save(tmp_path / "a.npy", smooth + 0.1 * rng.normal(size=(2, 64, 96)))
+    assert "pixels of unknown size" in str(iv.open(tmp_path / "a.npy", kind="image"))
     problem = iv.open(tmp_path / "a.npy", kind="image").problem()
     # The median of n absolute normal numbers has the relative standard error 1.17 / sqrt(n).
     assert problem.noise.std == pytest.approx(0.1, rel=5 * 1.17 / (2 * 32 * 48) ** 0.5)

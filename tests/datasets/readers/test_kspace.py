@@ -210,6 +210,26 @@ def test_arrays(made, tmp_path):
     assert np.array_equal(iv.open(readout_second, kind="kspace").read()[0].numpy(), k[0].astype(np.complex64))
 
 
+def test_small_files(made, tmp_path):
+    """Numbers in the header of the data set; one slice of ISMRMRD with its thickness; coils that do not say where."""
+    with h5py.File(tmp_path / "compact.h5", "w") as file:
+        plan = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        plan.set_layout(h5py.h5d.COMPACT)
+        k = made["kspace"][:, 0, :8, :8].astype(np.complex64)
+        kind, space = h5py.h5t.py_create(k.dtype), h5py.h5s.create_simple(k.shape)
+        h5py.Dataset(h5py.h5d.create(file.id, b"kspace", kind, space, plan))[...] = k
+    scan = iv.open(tmp_path / "compact.h5")
+    assert np.array_equal(scan.read([1])[0, 0].numpy(), k[1])
+    assert scan.problem(0).noise.std > 0  # of three samples
+    path = files.write_ismrmrd(tmp_path / "one.h5", made["kspace"][:1])
+    assert np.allclose(np.asarray(iv.open(path).problem(0, coils=made["maps"]).grid.affine)[:3, 0], [0, 0, 5])
+    with h5py.File(path, "r+") as file:
+        records = file["dataset/data"][()]
+        records["head"]["read_dir"] = 0
+        file["dataset/data"][...] = records
+    assert iv.open(path).problem(0, coils=made["maps"]).grid.affine is None
+
+
 def test_refusals(made, path, tmp_path, monkeypatch):
     scan = iv.open(path)
     for slices in (2, -3, [], [0, 7], slice(5, 9)):
