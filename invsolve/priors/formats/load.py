@@ -22,6 +22,7 @@ from invsolve.priors.learned.parameterization import Prediction
 # mm: fields of view of 215 to 262 mm on 128 pixels, of files that were made before cards said so.
 _VOXELS = {"head-mr-128": [1.68, 2.05], "head-ct-128": [1.68, 2.05]}
 
+
 @in_defined_state
 @for_new_weights()
 def load(
