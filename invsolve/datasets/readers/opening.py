@@ -61,6 +61,7 @@ def open_scan(path: str | os.PathLike[str], *, kind: str | None = None, limit: i
     >>> scan = iv.open(path, kind="image")
     >>> scan.num_slices, scan.shape, scan.problem(slices=0).data.shape
     (3, (32, 24), torch.Size([1, 32, 24]))
+    >>> folder.cleanup()
     """
     if not isinstance(path, (str, os.PathLike)) or not isinstance(os.fspath(path), str):
         raise invalid_type("open", "path", "the path of a file", path)
