@@ -16,6 +16,7 @@ from invsolve.calibration.calibrate import calibrate
 from invsolve.calibration.report import Calibration
 from invsolve.core.checkpoint import Checkpoint
 from invsolve.core.distributions import Distribution, LogNormal, LogUniform, Normal, Uniform
+from invsolve.core.grid import Grid
 from invsolve.core.packing import Layout, Part
 from invsolve.core.public_names import found_later
 from invsolve.core.torch_workarounds import warm_up_mkl
@@ -31,6 +32,7 @@ from invsolve.solving.spending import Budget
 
 if TYPE_CHECKING:  # imported where they are first used: the package must not cost seconds that nobody asked for
     from invsolve import baselines, datasets, plotting, posterior_metrics, testing
+    from invsolve.datasets.readers import open_scan as open
     from invsolve.priors.density import log_density
     from invsolve.priors.density import log_density as log_likelihood
     from invsolve.solving.loading import load_result
@@ -43,6 +45,7 @@ __all__ = [
     "Citation",
     "Comparison",
     "Distribution",
+    "Grid",
     "Hierarchy",
     "Layout",
     "LogNormal",
@@ -64,6 +67,7 @@ __all__ = [
     "log_likelihood",
     "metrics",
     "noise",
+    "open",
     "operators",
     "plotting",
     "posterior_metrics",
@@ -84,6 +88,7 @@ __getattr__ = found_later(
         "load_result": "solving.loading",
         "log_density": "priors.density",
         "log_likelihood": "priors.density:log_density",  # its old name
+        "open": "datasets.readers:open_scan",
         **{name: name for name in ("baselines", "datasets", "plotting", "posterior_metrics", "testing")},
     },
 )

@@ -14,6 +14,7 @@ from torch import Tensor
 from invsolve.core.arrays import as_tensor, one_variable
 from invsolve.core.coordinates import Coordinates
 from invsolve.core.fingerprint import fingerprint
+from invsolve.core.grid import Grid
 from invsolve.core.notebook import TextInNotebook
 from invsolve.core.ownership import kept, replaced
 from invsolve.core.torch_state import Defined
@@ -55,6 +56,9 @@ class Problem(TextInNotebook, Defined):
         The name of the batch axis in datasets; that of a DataArray with a batch axis, else "item".
     units : str
         The unit of the signal; "" by default.
+    grid : Grid, optional
+        The size of its pixels in mm, and where it is in the patient: `iv.open` fills it in, `prior.on(problem)` and
+        `Result.save` to NIfTI and DICOM use it.
 
     Attributes
     ----------
@@ -83,6 +87,7 @@ class Problem(TextInNotebook, Defined):
     units: str = field(default="", kw_only=True)
     coords: Coordinates = field(default_factory=dict, kw_only=True)
     batch_dim: str = field(default="", kw_only=True)
+    grid: Grid | None = field(default=None, kw_only=True)
     batched: bool = field(default=True, init=False)
 
     if TYPE_CHECKING:  # what is accepted; `__post_init__` makes of it what the fields say
@@ -97,6 +102,7 @@ class Problem(TextInNotebook, Defined):
             units: str = "",
             coords: Mapping[str, Any] | None = None,
             batch_dim: str = "",
+            grid: Grid | None = None,
         ) -> None: ...
 
     def __post_init__(self) -> None:
@@ -128,6 +134,8 @@ class Problem(TextInNotebook, Defined):
         axes = Axes.of(owner, A, given, len(y), dims=self.dims, coords=self.coords, batch_dim=self.batch_dim)
         for name in ("dims", "coords", "batch_dim"):
             object.__setattr__(self, name, getattr(axes, name))
+        if self.grid is not None:
+            _check_grid(owner, self.grid, tuple(A.in_shape))
         object.__setattr__(self, "data", kept(y.detach()) if isinstance(self.data, Tensor) else y)
         object.__setattr__(self, "batched", batched)
         noise = noise_for_data(owner, self.noise, out_shape=A.out_shape, batch=len(y), dtype=y.dtype, device=y.device)
@@ -206,8 +214,13 @@ class Problem(TextInNotebook, Defined):
         """The problem of the rows ``index``."""
         places = np.asarray(index.cpu()) if self.coords else None
         coords = self.coords if places is None else {k: c.taken(self.batch_dim, places) for k, c in self.coords.items()}
+        grid = (
+            self.grid
+            if self.grid is None or len(self.grid.slices) != len(self.data)
+            else self.grid.take(index.tolist())
+        )
         parts = {"operator": self.operator.take(index), "data": self.data[index], "noise": self.noise.take(index)}
-        return self._with(**parts, coords=coords)
+        return self._with(**parts, coords=coords, grid=grid)
 
     def _with(self, **values: object) -> Self:
         """With these fields, which need no second check."""
@@ -308,7 +321,7 @@ def checked_problem(owner: str, A: object, y: object, *, noise: object, named: o
     """
     problem = object.__new__(Problem)
     axes = Axes() if named is None or not isinstance(A, Operator) else Axes.of_data(A, named)
-    fields = {"operator": A, "data": y, "noise": noise, "units": "", **vars(axes)}
+    fields = {"operator": A, "data": y, "noise": noise, "units": "", "grid": None, **vars(axes)}
     for name, value in fields.items():
         object.__setattr__(problem, name, value)
     problem._check(owner, "A", "y")
@@ -324,3 +337,10 @@ def data_fingerprint(problem: Problem) -> str:
     if bool(observed.all()):
         return fingerprint(problem.data)
     return fingerprint((torch.where(observed, problem.data, 0), observed.contiguous()))
+
+
+def _check_grid(owner: str, grid: object, shape: Shape) -> None:
+    if not isinstance(grid, Grid):
+        raise invalid_type(owner, "grid", "an iv.Grid", grid)
+    if len(grid.voxel_size) != len(shape):
+        raise invalid(owner, "grid", f"of {len(shape)} lengths, one for each axis of the signal", grid.voxel_size)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, Literal, final
 
 from torch import Tensor
 
 from invsolve.core.public_names import MissingAttribute
 from invsolve.core.validation import check_positive
-from invsolve.errors import UnsupportedError, on_interrupt
+from invsolve.errors import UnsupportedError, invalid, on_interrupt
 from invsolve.progress import Progress, as_progress
 from invsolve.results.posterior_samples import PosteriorSamples
 from invsolve.strategies.base import Strategy
@@ -186,29 +186,44 @@ class Result(PosteriorSamples):
 
         return to_inferencedata(self)
 
-    def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write a NetCDF file, atomically; `iv.load_result` reads it back bit for bit (not problem and prior).
+    def save(self, path: str | os.PathLike[str], *, statistic: Literal["mean", "std", "samples"] | None = None) -> Path:
+        """Write a NetCDF file, which `iv.load_result` reads back bit for bit; or an image, NIfTI or DICOM. Atomically.
 
         Parameters
         ----------
         path : str or path
-            Named .nc, or .h5; a name without extension gets .nc. A file that exists is replaced when the new one is
-            complete.
+            Named .nc, or .h5, for the whole result (not problem and prior); a name without extension gets
+            .nc. Named .nii, .nii.gz or .dcm for one
+            ``statistic`` as an image with the voxels and the place in the patient of the problem's `Grid`, as `iv.open`
+            makes them; complex signals by the magnitude of their samples. In DICOM every slice is a file: several get
+            "-0001.dcm", ... at the end of their names. A file that exists is replaced when the new one is complete.
+        statistic : {"mean", "std", "samples"}, optional
+            Of an image: the posterior mean unless given; "samples", a fourth axis, in NIfTI only.
 
         Returns
         -------
         pathlib.Path
-            The file that was written.
+            The file that was written; ``path`` where DICOM made several of it.
 
         Raises
         ------
         InputError
-            If the name promises another format, such as .npz.
+            If the name promises another format, such as .npz, or the items are no slices at equal distances.
         InputTypeError
             If ``settings`` or another entry holds what JSON cannot.
+        UnsupportedError
+            An image of a problem without a grid, or without the package for it: ``pip install 'invsolve[io]'``.
         """
+        from invsolve.results.images import is_image, save_image
         from invsolve.results.writing import save_result
 
+        if is_image(path):
+            save_image(self, path, "mean" if statistic is None else statistic)
+            return Path(path)
+        if statistic is not None:
+            raise invalid(
+                "Result.save", "statistic", "left out unless the file is .nii, .nii.gz or .dcm", repr(statistic)
+            )
         return save_result(self, path)
 
     def check(

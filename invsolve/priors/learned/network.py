@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import Any, final
 
@@ -64,7 +65,7 @@ class NetworkPrior(Prior):
         A Gaussian distribution with about the mean and covariance of this prior, which guidance uses in place of
         derivatives of the network. `BesideLaw` needs it.
     card : mapping
-        What it was trained on, for people.
+        What it was trained on, for people; "voxel size", two lengths in mm, is that of its pixels.
     notes : tuple of str
         What was done to fit it to a problem (`on`).
 
@@ -174,6 +175,15 @@ class NetworkPrior(Prior):
     def learned(self) -> bool:
         return True
 
+    @property
+    def voxel_size(self) -> tuple[float, float] | None:
+        """The smallest and largest size, in mm, of the pixels that it was trained on; None where `card` has none."""
+        sizes = self.card.get("voxel size")
+        if not isinstance(sizes, Sequence) or len(sizes) != 2 or not all(isinstance(v, (int, float)) for v in sizes):
+            return None
+        low, high = (float(v) for v in sizes)
+        return (low, high) if 0 < low <= high < math.inf else None
+
     def on(self, problem: Problem, *, keep: Keep | None = None) -> NetworkPrior | ResampledPrior:
         """Fit the prior to a problem: its grid and its units; `notes` of what comes back say what was done.
 
@@ -185,7 +195,9 @@ class NetworkPrior(Prior):
         problem : Problem
             Whose grid, kind and data the prior is to fit.
         keep : {"pixel", "field of view"}, optional
-            What another grid shares with the prior's; it must be stated where there is another. ``"field of view"``:
+            What another grid shares with the prior's. Not needed where the size of pixels is known, of the problem
+            (`Problem.grid`, as `iv.open` makes it) and of the prior (`voxel_size`): both follow from them. Else it must
+            be stated where there is another grid. ``"field of view"``:
             the prior is resampled to finer pixels (`ResampledPrior`; detail beyond its own is Gaussian, its spectrum
             continued). ``"pixel"``: the network works on another number of pixels of the same size, a patch (half of
             its grid at least) or more than it was trained on.

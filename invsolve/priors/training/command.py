@@ -36,6 +36,7 @@ _WORTH_COMPILING = 0.5  # hours of a stage
 # CT numbers of brain differ by one per cent of the rms of an image, which bone and air make.
 _LEVELS = {"heads-ct": NoiseLaw(mean=-2.0, std=1.8)}
 _WINDOWS = {"heads-ct": ((-1000.0, 1500.0), (-20.0, 80.0))}  # of the pictures: bone, brain
+_FIELDS = {"heads": (215.0, 262.0), "heads-ct": (215.0, 262.0)}  # smallest and largest field of view, mm
 _CARDS = {
     "heads": (
         "random heads made of formulas (iv.datasets.heads): MR of any contrast, half of them stripped to the brain, "
@@ -156,13 +157,15 @@ def command(
         )
         say(f"{size} x {size}: {60 * hours * share:.1f} minutes, batches of {batch}")
         more: dict[str, Any] = {"network": UNetConfig(width=width)} if prior is None else {"start": prior}
-        card = {
+        card: dict[str, Any] = {
             "data": about,
             "limits": limits,
             "licence": "BSD-3-Clause, as the package",
             "recipe": f"python -m invsolve train {data} --resolution {resolution} --hours {hours:g} --seed {seed}",
             "stages": ", ".join([*done, f"{size} x {size}"]),
         }
+        if data in _FIELDS:
+            card["voxel size"] = [round(mm / size, 3) for mm in _FIELDS[data]]
         more["selection"] = effort.selection
         prior = train(source, hours=hours * share, out=folder / f"{size}", options=options, card=card, **more)
         done.append(f"{size} x {size} ({prior.card['training']['steps']:,} steps)")

@@ -21,6 +21,8 @@ def test_each_has_a_card_and_a_picture(name):
     assert f'iv.priors.load("{name}")' in card and f"docs/pictures/{name}.png" in card
     assert (ROOT / "docs" / "pictures" / f"{name}.png").exists()
     assert prior.shape == (128, 128) and prior.card["licence"].startswith("BSD")
+    if name.startswith("head-"):
+        assert prior.voxel_size == (1.68, 2.05)  # fields of view of 215 to 262 mm
 
 
 @pytest.mark.parametrize(
