@@ -5,8 +5,10 @@ from invsolve.operators.base import BlackBox, LinearOperator, Operator
 from invsolve.operators.bridges.deepinv import from_deepinv, to_deepinv
 from invsolve.operators.bridges.scipy import from_scipy, to_scipy
 from invsolve.operators.callable import from_callable
+from invsolve.operators.ct.cone import ConeBeam
 from invsolve.operators.ct.fan import FanBeam
 from invsolve.operators.ct.parallel import ParallelBeam
+from invsolve.operators.ct.vectors import VectorBeam
 from invsolve.operators.family import Family
 from invsolve.operators.identity import Identity
 from invsolve.operators.mask import Mask, Subsample
@@ -26,6 +28,7 @@ from invsolve.operators.spectrum import Spectrum
 __all__ = [
     "BlackBox",
     "Blur",
+    "ConeBeam",
     "Diffraction",
     "Downsample",
     "Family",
@@ -46,6 +49,7 @@ __all__ = [
     "Spectrum",
     "Stack",
     "Subsample",
+    "VectorBeam",
     "from_callable",
     "from_deepinv",
     "from_scipy",

@@ -29,7 +29,7 @@ from invsolve.operators.base import LinearOperator
 from invsolve.operators.ct.backends.base import Projector, of_parts
 from invsolve.operators.ct.backends.matrix import StoredMatrix
 from invsolve.operators.ct.backends.on_the_fly import OnTheFly
-from invsolve.operators.ct.geometry import Geometry, radius
+from invsolve.operators.ct.geometry import Geometry, Weights, radius
 
 Backend = Literal["auto", "matrix", "on the fly"]
 LARGEST = 2**30  # bytes: a matrix and its transpose that are stored, by default
@@ -48,6 +48,7 @@ class Beam(LinearOperator):
     detector_offset: float = 0.0
     center: tuple[float, float] = (0.0, 0.0)
     kind: Kind = "real"
+    weights: Weights = "joseph"
     backend: Backend = "auto"
 
     def __post_init__(self) -> None:
@@ -61,6 +62,7 @@ class Beam(LinearOperator):
             repair = "The slices of a volume are a batch: in_shape=(H, W)." if len(shape) == 3 else ""
             raise invalid(owner, "in_shape", "(H, W)", shape, repair)
         check_choice(owner, "kind", self.kind, ("real", "complex"))
+        check_choice(owner, "weights", self.weights, ("joseph", "siddon"))
         check_choice(owner, "backend", self.backend, ("auto", "matrix", "on the fly"))
         size = _pair(owner, "pixel_size", self.pixel_size)
         pixel = tuple(check_positive(owner, "pixel_size", v) for v in size)
@@ -104,6 +106,7 @@ class Beam(LinearOperator):
             bins=self.bins or 1,
             bin_size=self.bin_size,
             detector_offset=self.detector_offset,
+            weights=self.weights,
         )
 
     # --- what the base asks for -----------------------------------------------------------------------------------
