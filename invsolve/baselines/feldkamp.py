@@ -28,8 +28,8 @@ def fdk(A: LinearOperator, y: Tensor, *, window: Window = "ram-lak") -> Tensor:
     Parameters
     ----------
     A : ConeBeam
-        The scan, without pitch, tilt and roll; one set of angles, in any order, over a whole turn, or over a short scan,
-        half a turn and the angle of the fan at least; its detector in the middle along its rows.
+        The scan, without pitch, tilt and roll; one set of angles, in any order, over a whole turn, or over a short
+        scan, half a turn and the angle of the fan at least; its detector in the middle along its rows.
     y : Tensor, shape (batch, views, rows, bins)
         Line integrals, finite.
     window : {'ram-lak', 'shepp-logan', 'cosine', 'hamming', 'hann'}
@@ -45,8 +45,8 @@ def fdk(A: LinearOperator, y: Tensor, *, window: Window = "ram-lak") -> Tensor:
     InputTypeError
         If ``A`` is no such operator, or ``y`` of another kind or precision.
     InputError
-        If ``y`` does not fit, the window is none of these, the source does not run on a circle, or the views are too few
-        of a turn.
+        If ``y`` does not fit, the window is none of these, the source does not run on a circle, or the views are too
+        few of a turn.
 
     See Also
     --------
@@ -73,7 +73,9 @@ def fdk(A: LinearOperator, y: Tensor, *, window: Window = "ram-lak") -> Tensor:
         )
     moved = [f"{name} {getattr(A, name):.6g}" for name in ("pitch", "tilt", "roll") if getattr(A, name)]
     if moved:
-        raise invalid("fdk", "A", "a circle without pitch, tilt and roll", ", ".join(moved), "Use sirt, cgls, or iv.solve.")
+        raise invalid(
+            "fdk", "A", "a circle without pitch, tilt and roll", ", ".join(moved), "Use sirt, cgls, or iv.solve."
+        )
     return of_parts(_Feldkamp(A, window), False, y)
 
 

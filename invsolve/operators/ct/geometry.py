@@ -18,7 +18,8 @@ from torch import Tensor
 from invsolve.core.validation import Shape
 
 Weights = Literal["joseph", "siddon"]
-EDGE = 1e-7  # of a pixel: a ray that runs so near along an edge counts half for both neighbours
+EDGE = 2**-23  # of a pixel: edges are that wide for rays along them, which count half for both neighbours
+_ON = 1e-9  # of a pixel: a ray that runs so near along an edge runs on it
 
 
 def radius(in_shape: Shape, pixel_size: tuple[float, float], center: tuple[float, float]) -> float:
@@ -121,8 +122,11 @@ class Lines:
         at, across = torch.where(rows, row, column), torch.where(rows, column, row)
         main, other = torch.where(rows, down, right), torch.where(rows, right, down)
         slope = other / main
+        start = across - at * slope
+        if geometry.weights == "siddon":
+            start, slope = on_edges(start, slope)
         return Lines(
-            start=across - at * slope,
+            start=start,
             slope=slope,
             length=1 / main.abs(),
             rows=rows,
@@ -193,3 +197,10 @@ class Lines:
         torch.addcmul(k, lower.clamp_min_(0), across, out=pixel[:, 0])
         torch.addcmul(k, torch.minimum(upper, edge, out=upper), across, out=pixel[:, 1])
         return pixel.view(-1), weight.view(-1)
+
+
+def on_edges(start: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:
+    """Rays that run along an edge, halfway between centres, to rounding: exactly."""
+    edge = (start - 0.5).round() + 0.5
+    on = ((start - edge).abs() < _ON) & (slope.abs() < _ON)
+    return torch.where(on, edge, start), torch.where(on, 0.0, slope)

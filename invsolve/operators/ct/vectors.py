@@ -104,7 +104,7 @@ class VectorBeam(SpatialBeam):
             raise invalid(owner, "source", "given, or `direction` of parallel rays", given)
         if (self.v is None) == (len(shape) == 3):
             expected = "given for a volume" if self.v is None else "None for an image"
-            raise invalid(owner, "v", expected, self.v if self.v is None else tuple(self.v.shape))
+            raise invalid(owner, "v", expected, None if self.v is None else "one")
         self._set(
             rows=check_int(owner, "rows", self.rows, minimum=1), bins=check_int(owner, "bins", self.bins, minimum=1)
         )

@@ -14,7 +14,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from invsolve.operators.ct.geometry import EDGE, Weights
+from invsolve.operators.ct.geometry import EDGE, Weights, on_edges
 from invsolve.operators.ct.views import Views
 
 OTHERS = ((1, 2), (0, 2), (0, 1))
@@ -80,13 +80,14 @@ class Crossings:
 
         Those are ``(4, planes, rays)``, in fractions of ``length``: first and first, first and second, ...
         """
-        at = self.places(torch.float64).movedim(-1, 0)
         if weights == "joseph":
+            at = self.places(torch.float64).movedim(-1, 0)
             lower = at.floor()
             a, b = (1 + lower - at).to(dtype)
             both = a * b
         else:
-            slope = self.slope
+            start, slope = on_edges(self.start, self.slope)
+            at = replace(self, start=start, slope=slope).places(torch.float64).movedim(-1, 0)
             wide = slope.mT.abs().clamp_min(EDGE)[:, None]  # of what is met half a plane before and behind
             at = at - (wide / 2 - 0.5)
             lower = at.floor()

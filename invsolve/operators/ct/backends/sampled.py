@@ -20,7 +20,8 @@ from invsolve.operators.ct.backends.crossings import Crossings, crossings
 from invsolve.operators.ct.geometry import Weights
 from invsolve.operators.ct.views import Views
 
-_VALUES = 12  # that a voxel of a slab or a crossing needs beside it, counted in values of the volume
+_VALUES = {"joseph": 12, "siddon": 40}  # what a voxel of a slab and a crossing need, counted in values of the volume
+_LINE = 60  # planes: what making a ray needs
 _BLOCK = 2**18  # crossings at once: they stay in the cache
 _BILINEAR, _NEAREST, _ZEROS = 0, 1, 0  # torch's numbers of what `grid_sample` names
 _AXES = ((1, 0, 2, 3), (2, 0, 1, 3), (3, 0, 1, 2))  # a batch of volumes as planes across each axis, and back:
@@ -106,8 +107,8 @@ class Sampled:
         views = self.views
         # As many as the slab has voxels, so that the adjoint need not add up slabs more often than it makes them.
         wanted = max(_BLOCK, 2 * slab[0].numel())
-        count = min(wanted, self._values(slab.dtype) // (1 + len(slab) // 4)) // (max(slab.shape[1:]) * views.bins)
-        step = max(1, count)
+        planes, most = max(slab.shape[1:]), self._values(slab.dtype) // (1 + len(slab) // 4)
+        step = max(1, min(wanted // planes, most // (planes + _LINE)) // views.bins)
         for first in range(0, views.lines, step):
             for found in crossings(views, first, min(first + step, views.lines)):
                 inside = found.within(low, high)
@@ -115,7 +116,7 @@ class Sampled:
                     yield first, inside
 
     def _values(self, dtype: torch.dtype) -> int:
-        return self.memory // (_VALUES * dtype.itemsize)
+        return self.memory // (_VALUES[self.weights] * dtype.itemsize)
 
 
 def _planes(slab: Tensor, axis: int) -> Tensor:
