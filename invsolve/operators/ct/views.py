@@ -73,7 +73,8 @@ class Views:
         normal = torch.nn.functional.normalize(torch.linalg.cross(self.u, self.v), dim=-1)
         out = self.source if self.parallel else self.detector_center - self.source
         far = (normal * out).sum(-1, keepdim=True)
-        return normal * far.sign() * (far.abs() > _FLAT * out.norm(dim=-1, keepdim=True))
+        ahead: Tensor = normal * far.sign() * (far.abs() > _FLAT * out.norm(dim=-1, keepdim=True))
+        return ahead
 
     @property
     def nearest(self) -> Tensor:

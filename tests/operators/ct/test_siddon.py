@@ -84,20 +84,35 @@ def test_a_ray_along_an_edge_counts_half_for_both():
     assert float(A(x)) == pytest.approx(float(x.sum()) / 4, abs=1e-12)  # along an edge of four
 
 
-@pytest.mark.parametrize("beam", ["line", "line_fanflat"])
+@pytest.mark.parametrize("beam", ["parallel", "fanflat", "parallel_vec", "fanflat_vec"])
 def test_agrees_with_astra(beam):
     """Which has single precision: 1e-5 on positive random images; of white noise its drift, as of its `linear`."""
     astra = pytest.importorskip("astra")
-    size, angles = 32, turn(24, WHOLE, 0.05)
-    if beam == "line":
-        A = ops.ParallelBeam(angles, (size, size), bins=47, bin_size=0.8, weights="siddon")
+    size, views, rng = 32, 24, np.random.default_rng(0)
+    angles, grid = turn(views, WHOLE, 0.05), {"in_shape": (size, size), "weights": "siddon"}
+    if beam == "parallel":
+        A = ops.ParallelBeam(angles, bins=47, bin_size=0.8, **grid)
         scan = astra.create_proj_geom("parallel", 0.8, 47, angles.numpy())
-    else:
-        A = ops.FanBeam(angles, (size, size), bins=48, bin_size=1.7, weights="siddon", **FAN)
+    elif beam == "fanflat":
+        A = ops.FanBeam(angles, bins=48, bin_size=1.7, **grid, **FAN)
         scan = astra.create_proj_geom("fanflat", 1.7, 48, angles.numpy(), 300.0, 200.0)
-    found = astra.projector.matrix(astra.create_projector(beam, scan, astra.create_vol_geom(size, size)))
+    else:
+        a, small = angles.numpy(), rng.normal(size=(3, views, 2))
+        ahead, along = np.stack([-np.sin(a), np.cos(a)], -1), np.stack([np.cos(a), np.sin(a)], -1)
+        start = ahead + 0.1 * small[0] if beam == "parallel_vec" else -60 * ahead + 5 * small[0]
+        center, u = 40 * ahead + small[1], 1.3 * along + 0.1 * small[2]
+        name = "direction" if beam == "parallel_vec" else "source"
+        A = ops.VectorBeam(**{name: start}, detector_center=center, u=u, bins=48, **grid)
+        scan = astra.create_proj_geom(beam, 48, np.concatenate([start, center, u], 1))
+    line = "line" if beam.startswith("parallel") else "line_fanflat"
+    found = astra.projector.matrix(astra.create_projector(line, scan, astra.create_vol_geom(size, size)))
     matrix = astra.matrix.get(found)
     drift = size * size * torch.finfo(torch.float32).eps / 2
     for x, tolerance in ((Numbers(0).rand(1, size, size), 1e-5), (Numbers(0).randn(1, size, size), drift)):
         theirs = torch.from_numpy(matrix @ x.flatten().numpy()).view(A.out_shape)
         assert float((A(x)[0] - theirs).norm() / theirs.norm()) < tolerance
+
+
+def test_other_weights_are_refused():
+    with pytest.raises(iv.errors.InputError, match="`weights` must be one of"):
+        ops.ParallelBeam([0.0], (4, 4), weights="area")

@@ -49,11 +49,11 @@ class StoredRays:
 
     def forward(self, x: Tensor) -> Tensor:
         shape = (-1, len(self.views.source), self.views.rows, self.views.bins)
-        return torch.cat([_product(self.weights, v) for v in x.flatten(1).split(_COLUMNS)]).view(shape)
+        return torch.cat([_product(self.weights, v) for v in torch.split(x.flatten(1), _COLUMNS)]).view(shape)
 
     def adjoint(self, y: Tensor) -> Tensor:
         shape = (-1, *self.views.in_shape)
-        return torch.cat([_product(self.transposed, v) for v in y.flatten(1).split(_COLUMNS)]).view(shape)
+        return torch.cat([_product(self.transposed, v) for v in torch.split(y.flatten(1), _COLUMNS)]).view(shape)
 
 
 def _product(matrix: Tensor, rows: Tensor) -> Tensor:
