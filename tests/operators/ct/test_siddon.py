@@ -44,7 +44,7 @@ def test_lengths_in_voxels(name, backend):
         expected = (lengths(point[ray], direction[ray], g.in_shape, g.voxel_size) * image).sum()
         assert float(y[ray]) == pytest.approx(expected, abs=1e-10)
     # Of all rays the lengths add up to those in the box.
-    assert torch.allclose(A(torch.ones_like(x))[0], box_data(A), atol=1e-9)
+    assert torch.allclose(A(torch.ones_like(x))[0], box_data(A), rtol=0, atol=1e-9)
 
 
 PLANES = {
@@ -63,19 +63,19 @@ def test_lengths_in_pixels(name, backend):
     point, direction = ((v.flatten(0, 1) * torch.tensor([1.0, -1.0])).flip(-1).numpy() for v in (point, direction))
     expected = np.stack([lengths(p, d, A.in_shape, A.pixel_size) for p, d in zip(point, direction, strict=True)])
     matrix = A(torch.eye(A.in_shape[0] * A.in_shape[1], dtype=F64).view(-1, *A.in_shape)).flatten(1).mT
-    assert torch.allclose(matrix, torch.from_numpy(expected).flatten(1), atol=1e-12)
+    assert torch.allclose(matrix, torch.from_numpy(expected).flatten(1), rtol=0, atol=1e-12)
 
 
 def test_a_ray_along_an_edge_counts_half_for_both():
     """Also where symmetry shares weights between rays on both sides."""
-    for backend in ("matrix", "on the fly"):
-        A = ops.ParallelBeam(turn(4, WHOLE), (4, 4), bins=5, weights="siddon", backend=backend)
+    for backend, size in (("matrix", 1.0), ("on the fly", 1.0), ("matrix", 0.3), ("on the fly", 0.3)):  # 0.3: rounded
+        A = ops.ParallelBeam(turn(4, WHOLE), (4, 4), bins=5, pixel_size=size, weights="siddon", backend=backend)
         x = Numbers(0).randn(1, 4, 4)
         columns, rows = x[0].sum(0), x[0].sum(1).flip(0)
         for view, sums in enumerate((columns, rows, columns.flip(0), rows.flip(0))):
             middle = (sums[1:] + sums[:-1]) / 2
             expected = torch.cat([sums[:1] / 2, middle, sums[-1:] / 2])
-            assert torch.allclose(A(x)[0, view], expected, atol=1e-12)
+            assert torch.allclose(A(x)[0, view], size * expected, rtol=0, atol=1e-12)
         diagonal = ops.ParallelBeam([math.pi / 4], (4, 4), bins=1, weights="siddon", backend=backend)
         assert float(diagonal(x)) == pytest.approx(math.sqrt(2) * float(x[0].trace()), abs=1e-12)
     up = torch.tensor([[0.0, 0.0, 1.0]])

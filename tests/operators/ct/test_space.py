@@ -43,7 +43,7 @@ def test_the_middle_plane_of_a_cone_is_a_fan(weights, detector):
         **common,
     )  # fmt: skip
     assert cone.bins == fan.bins
-    assert torch.allclose(cone(x[:, None])[:, :, 0], fan(x), atol=1e-12)
+    assert torch.allclose(cone(x[:, None])[:, :, 0], fan(x), rtol=0, atol=1e-12)
     both = {"detector": detector, "bins": fan.bins, "bin_size": fan.bin_size, **SMALL}
     # Two rows, half a bin above and below: the default height sees all of the volume.
     assert ops.ConeBeam(angles, (1, 7, 8), **both).rows >= 2
@@ -59,8 +59,8 @@ def test_vectors_give_every_other_scan():
             at = {"source": -40.0 * ahead, "detector_center": 30.0 * ahead, "detector": A.detector}
         B = ops.VectorBeam(u=A.bin_size * along, in_shape=(6, 5), bins=A.bins, voxel_size=A.pixel_size, **at)
         assert B.out_shape == A.out_shape
-        assert torch.allclose(B(x), A(x), atol=1e-11)
-        assert torch.allclose(B.adjoint(A(x)), A.adjoint(A(x)), atol=1e-11)
+        assert torch.allclose(B(x), A(x), rtol=0, atol=1e-11)
+        assert torch.allclose(B.adjoint(A(x)), A.adjoint(A(x)), rtol=0, atol=1e-11)
     # Parallel rays along the slices: each slice by itself, in its row of the detector.
     A = ops.ParallelBeam(turn(5, first=0.2), (6, 5))
     pad = torch.nn.functional.pad
@@ -75,7 +75,7 @@ def test_vectors_give_every_other_scan():
         bins=A.bins,
         voxel_size=(2.0, 1.0, 1.0),
     )
-    assert torch.allclose(B(y), A(y.flatten(0, 1)).view(2, 3, 5, -1).transpose(1, 2), atol=1e-11)
+    assert torch.allclose(B(y), A(y.flatten(0, 1)).view(2, 3, 5, -1).transpose(1, 2), rtol=0, atol=1e-11)
     # A cone, by the vectors that it says it has.
     for cone in space_scans(6).values():
         g = cone.geometry
@@ -83,7 +83,9 @@ def test_vectors_give_every_other_scan():
             kind = {"voxel_size": cone.voxel_size, "rows": g.rows, "bins": g.bins, "detector": cone.detector}
             vectors = {"source": g.source, "detector_center": g.detector_center, "u": g.u, "v": g.v}
             x = Numbers(2).signals(cone, 1)
-            assert torch.allclose(ops.VectorBeam(in_shape=cone.in_shape, **vectors, **kind)(x), cone(x), atol=1e-9)
+            assert torch.allclose(
+                ops.VectorBeam(in_shape=cone.in_shape, **vectors, **kind)(x), cone(x), rtol=0, atol=1e-9
+            )
 
 
 def _fan(detector: str) -> ops.FanBeam:
@@ -116,7 +118,7 @@ def test_offsets_pitch_and_roll_move_what_is_seen(detector):
     angles = [0.0, 0.4, 2.0]
     still = cone(angles, **kind)(x)
     moved = cone(angles, detector_offset=(1.75, -3.5), **kind)(x)
-    assert torch.allclose(moved[..., 2:, :-1], still[..., :-2, 1:], atol=1e-12)
+    assert torch.allclose(moved[..., 2:, :-1], still[..., :-2, 1:], rtol=0, atol=1e-12)
     # A turn later the source is one pitch higher.
     higher = cone([0.4], center=(0.2, 0.1, 1.3), **kind)(x)
     assert torch.allclose(
@@ -124,11 +126,11 @@ def test_offsets_pitch_and_roll_move_what_is_seen(detector):
     )
     if detector == "flat":  # a quarter of a turn: rows run upwards, and what was right is below
         turned = cone(angles, roll=math.pi / 2, rows=8, bins=7, **kind)(x)
-        assert torch.allclose(turned, still.transpose(-1, -2).flip(-2), atol=1e-12)
+        assert torch.allclose(turned, still.transpose(-1, -2).flip(-2), rtol=0, atol=1e-12)
 
 
 # --- the contract, by shapes and back ends ----------------------------------------------------------------------------
-@pytest.mark.parametrize("shape", [(4, 4, 4), (5, 3, 4), (1, 1, 1), (1, 6, 5), (6, 1, 1), (1, 1, 5)], ids=str)
+@pytest.mark.parametrize("shape", [(5, 3, 4), (1, 1, 1), (1, 6, 5), (6, 1, 1)], ids=str)
 @pytest.mark.parametrize("weights", ["joseph", "siddon"])
 @pytest.mark.parametrize("backend", ["matrix", "on the fly"])
 def test_contract_in_every_shape(shape, weights, backend):
@@ -152,11 +154,11 @@ def test_contract_in_every_shape(shape, weights, backend):
     for A in made:
         assert iv.testing.check_operator(A).passed
         rows, data = Numbers(1).signals(A, 5), Numbers(2).data(A, 5)
-        assert torch.allclose(A(rows), torch.cat([A(row[None]) for row in rows]), atol=1e-12)
+        assert torch.allclose(A(rows), torch.cat([A(row[None]) for row in rows]), rtol=0, atol=1e-12)
         other = A._replace({name: value.clone() for name, value in A._tensors().items()})
         object.__setattr__(other, "backend", "on the fly" if backend == "matrix" else "matrix")
-        assert torch.allclose(other(rows), A(rows), atol=1e-12)
-        assert torch.allclose(other.adjoint(data), A.adjoint(data), atol=1e-12)
+        assert torch.allclose(other(rows), A(rows), rtol=0, atol=1e-12)
+        assert torch.allclose(other.adjoint(data), A.adjoint(data), rtol=0, atol=1e-12)
         gap = (A(rows) * data.conj()).sum() - (rows * A.adjoint(data).conj()).sum()
         assert float(gap.abs()) < 1e-12 * float(A(rows).norm() * data.norm() + 1)
         assert (
@@ -170,8 +172,8 @@ def test_items_have_their_own_angles():
     A = ops.ConeBeam(angles, (3, 4, 5), rows=4, bins=6, **SMALL)
     x = Numbers(0).signals(A, 2)
     single = ops.ConeBeam(angles[1], (3, 4, 5), rows=4, bins=6, **SMALL)
-    assert torch.allclose(A(x)[1:], single(x[1:]), atol=1e-13)
-    assert torch.allclose(torch.vmap(A)(x.expand(3, -1, -1, -1, -1))[2], A(x), atol=1e-13)
+    assert torch.allclose(A(x)[1:], single(x[1:]), rtol=0, atol=1e-13)
+    assert torch.allclose(torch.vmap(A)(x.expand(3, -1, -1, -1, -1))[2], A(x), rtol=0, atol=1e-13)
     assert len(A._made) == 2
     rows = A.take(torch.tensor([1, 1, 0]))
     assert rows._made is A._made and torch.allclose(rows(x[[1, 1, 0]]), A(x)[[1, 1, 0]]) and len(A._made) == 2
@@ -183,12 +185,12 @@ def test_items_have_their_own_angles():
 def test_what_does_not_fit_is_done_in_pieces(weights, dtype):
     """Slabs, blocks of detector rows and batches give what one piece gives: to rounding, in single precision 1e-6."""
     scan = {"rows": 6, "bins": 7, "weights": weights, "backend": "on the fly", "bin_size": 3.0}
-    A = ops.ConeBeam(turn(3, WHOLE, 0.1), (9, 7, 8), roll=0.2, pitch=2.0, **scan, **SMALL)
+    A = ops.ConeBeam(turn(2, WHOLE, 0.1), (5, 7, 8), roll=0.2, pitch=2.0, **scan, **SMALL)
     memory = 56 * 2 * dtype.itemsize * {"joseph": 12, "siddon": 40}[weights]  # of two slices of one volume
-    B = ops.ConeBeam(turn(3, WHOLE, 0.1), (9, 7, 8), roll=0.2, pitch=2.0, memory=memory, **scan, **SMALL)
+    B = ops.ConeBeam(turn(2, WHOLE, 0.1), (5, 7, 8), roll=0.2, pitch=2.0, memory=memory, **scan, **SMALL)
     x, y = (Numbers(0).rand(3, *shape).to(dtype) for shape in (A.in_shape, A.out_shape))
     (whole, parts) = (Sampled(views=v.geometry, weights=weights, memory=v.memory) for v in (A, B))
-    assert len(list(whole._pieces(x))) == 1 and len(list(parts._pieces(x))) == 18
+    assert len(list(whole._pieces(x))) == 1 and len(list(parts._pieces(x))) == 10
     tolerance = 1e-13 if dtype == F64 else 1e-6
     for one, other in ((A(x), B(x)), (A.adjoint(y), B.adjoint(y))):
         assert float((one - other).norm()) < tolerance * float(one.norm())
