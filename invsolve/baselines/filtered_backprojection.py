@@ -46,6 +46,10 @@ def fbp(A: LinearOperator, y: Tensor, *, window: Window = "ram-lak") -> Tensor:
     InputError
         If ``y`` does not fit, the window is none of these, or the views of a fan are too few of a turn.
 
+    See Also
+    --------
+    fdk : scans by cones.
+
     Notes
     -----
     The ramp is the band-limited one, sampled in space [1]_, so that means are right; pixels take filtered data by

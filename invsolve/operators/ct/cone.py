@@ -11,7 +11,15 @@ import torch
 from torch import Tensor
 
 from invsolve.core.arrays import real_parameter
-from invsolve.core.validation import Shape, check_choice, check_finite, check_int, check_number, check_positive
+from invsolve.core.validation import (
+    Shape,
+    check_choice,
+    check_dims,
+    check_finite,
+    check_int,
+    check_number,
+    check_positive,
+)
 from invsolve.errors import invalid
 from invsolve.operators.ct.geometry import Geometry, radius
 from invsolve.operators.ct.spatial import SpatialBeam, numbers, several
@@ -127,10 +135,10 @@ class ConeBeam(SpatialBeam):
         if angles.ndim not in (1, 2) or not angles.numel():
             raise invalid(owner, "angles", "of shape (views,) or (items, views), in radians", tuple(angles.shape))
         check_choice(owner, "detector", self.detector, ("flat", "curved"))
-        shape = tuple(self.in_shape) if isinstance(self.in_shape, (tuple, list)) else self.in_shape
-        if not isinstance(shape, tuple) or len(shape) != 3:
+        shape = check_dims(owner, "in_shape", self.in_shape)
+        if len(shape) != 3:
             raise invalid(owner, "in_shape", "(D, H, W)", shape, "A plane is seen by FanBeam.")
-        self._check_common("in_shape", shape)
+        self._check_common(shape)
         far = check_positive(owner, "source_to_center", self.source_to_center)
         near = check_positive(owner, "source_to_detector", self.source_to_detector)
         voxel = tuple(several(owner, "voxel_size", self.voxel_size, 3))

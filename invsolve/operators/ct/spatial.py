@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from invsolve.core.arrays import plain
-from invsolve.core.validation import Kind, Shape, check_choice, check_dims, check_int, check_number, check_positive
+from invsolve.core.validation import Kind, Shape, check_choice, check_int, check_number, check_positive
 from invsolve.errors import invalid
 from invsolve.operators.algebra.matched import matched
 from invsolve.operators.base import LinearOperator
@@ -41,15 +41,15 @@ class SpatialBeam(LinearOperator, abc.ABC):
     def _all_views(self) -> tuple[Views, ...]:
         """Where the rays run, of one item or of each."""
 
-    def _check_common(self, name: str, shape: Shape) -> None:
-        """Check what this base has; ``name`` is that of the shape."""
+    def _check_common(self, shape: Shape) -> None:
+        """Check what this base has."""
         owner = type(self).__name__
         size = several(owner, "voxel_size", self.voxel_size, len(shape))
         check_choice(owner, "kind", self.kind, ("real", "complex"))
         check_choice(owner, "weights", self.weights, ("joseph", "siddon"))
         check_choice(owner, "backend", self.backend, ("auto", "matrix", "on the fly"))
         self._set(
-            in_shape=check_dims(owner, name, shape),
+            in_shape=shape,
             voxel_size=tuple(check_positive(owner, "voxel_size", v) for v in size),
             memory=check_int(owner, "memory", self.memory, minimum=1),
         )

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from invsolve.core.arrays import real_parameter
-from invsolve.core.validation import Shape, check_choice, check_finite, check_int
+from invsolve.core.validation import Shape, check_choice, check_dims, check_finite, check_int
 from invsolve.errors import invalid
 from invsolve.operators.ct.spatial import SpatialBeam, several
 from invsolve.operators.ct.views import Views
@@ -95,10 +95,10 @@ class VectorBeam(SpatialBeam):
     def __post_init__(self) -> None:
         owner = "VectorBeam"
         check_choice(owner, "detector", self.detector, ("flat", "curved"))
-        shape = tuple(self.in_shape) if isinstance(self.in_shape, (tuple, list)) else self.in_shape
-        if not isinstance(shape, tuple) or len(shape) not in (2, 3):
+        shape = check_dims(owner, "in_shape", self.in_shape)
+        if len(shape) not in (2, 3):
             raise invalid(owner, "in_shape", "(D, H, W) or (H, W)", shape)
-        self._check_common("in_shape", shape)
+        self._check_common(shape)
         if (self.source is None) == (self.direction is None):
             given = "neither" if self.source is None else "both"
             raise invalid(owner, "source", "given, or `direction` of parallel rays", given)
