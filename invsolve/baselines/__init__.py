@@ -5,6 +5,7 @@ returns ``(batch, *A.in_shape)``; rows do not see each other. Weights are in the
 and `tune_weight` chooses them on examples with a known truth, which must not be the data that are judged.
 """
 
+from invsolve.baselines.feldkamp import fdk
 from invsolve.baselines.filtered_backprojection import fbp
 from invsolve.baselines.iterative import cgls, sirt
 from invsolve.baselines.variational import (
@@ -24,6 +25,7 @@ __all__ = [
     "amplitude_flow",
     "cgls",
     "fbp",
+    "fdk",
     "sirt",
     "tikhonov",
     "total_variation",

@@ -7,8 +7,10 @@ from invsolve.operators.base import BlackBox, LinearOperator, Operator
 from invsolve.operators.bridges.deepinv import from_deepinv, to_deepinv
 from invsolve.operators.bridges.scipy import from_scipy, to_scipy
 from invsolve.operators.callable import from_callable
+from invsolve.operators.ct.cone import ConeBeam
 from invsolve.operators.ct.fan import FanBeam
 from invsolve.operators.ct.parallel import ParallelBeam
+from invsolve.operators.ct.vectors import VectorBeam
 from invsolve.operators.family import Family
 from invsolve.operators.identity import Identity
 from invsolve.operators.mask import Mask, Subsample
@@ -36,6 +38,7 @@ from invsolve.operators.visibilities import Visibilities
 __all__ = [
     "BlackBox",
     "Blur",
+    "ConeBeam",
     "Diffraction",
     "Downsample",
     "Family",
@@ -63,6 +66,7 @@ __all__ = [
     "Subsample",
     "SuperResolution",
     "VaryingBlur",
+    "VectorBeam",
     "Visibilities",
     "diffraction_kernel",
     "from_callable",

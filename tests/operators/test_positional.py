@@ -26,6 +26,10 @@ OBVIOUS = {
         {"angles": torch.tensor([0.0, 1.0]), "in_shape": (2, 3)},
         {"source_to_center": 9.0, "source_to_detector": 15.0},
     ),
+    ops.ConeBeam: (
+        {"angles": torch.tensor([0.0, 1.0]), "in_shape": (2, 2, 3)},
+        {"source_to_center": 9.0, "source_to_detector": 15.0},
+    ),
     ops.Diffraction: ({"in_shape": (3,)}, {}),
     ops.PhaseRetrieval: ({"operator": IDENTITY}, {}),
     ops.Saturation: ({"in_shape": (3,)}, {"high": 1.0, "softness": 0.1}),

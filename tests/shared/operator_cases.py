@@ -145,6 +145,23 @@ def _cases(draw: Numbers) -> dict[str, iv.operators.LinearOperator]:
         "fan beam curved": ops.FanBeam(
             turn(3), (4, 3), bins=6, source_to_center=8.0, source_to_detector=12.0, detector="curved"
         ),
+        "parallel beam by lengths": ops.ParallelBeam(turn(4), (4, 5), weights="siddon"),
+        "cone beam": ops.ConeBeam(
+            turn(3), (2, 3, 2), rows=3, bins=2, pitch=1.0, source_to_center=8.0, source_to_detector=9.0
+        ),
+        "cone beam items": ops.ConeBeam(
+            turn(2, 3), (1, 3, 2), rows=2, bins=3, backend="on the fly", source_to_center=8.0, source_to_detector=9.0
+        ),
+        "vector beam complex": ops.VectorBeam(
+            direction=draw.randn(2, 2),
+            detector_center=draw.randn(2, 2),
+            u=draw.randn(2, 2),
+            in_shape=(3, 4),
+            bins=4,
+            kind="complex",
+            weights="siddon",
+            backend="on the fly",
+        ),
         "stack items": ops.Stack(
             operators=(
                 ops.MRI(in_shape=(3, 4), mask=draw.mask(2, 3, 4), in_kind="real"),

@@ -29,7 +29,7 @@ from invsolve.operators.base import LinearOperator
 from invsolve.operators.ct.backends.base import Projector, of_parts
 from invsolve.operators.ct.backends.matrix import StoredMatrix
 from invsolve.operators.ct.backends.on_the_fly import OnTheFly
-from invsolve.operators.ct.geometry import Geometry, radius
+from invsolve.operators.ct.geometry import Geometry, Weights, radius
 
 Backend = Literal["auto", "matrix", "on the fly"]
 _TURNS = 2  # a scan in radians that goes over more of them has views at odd places, as those by the golden angle
@@ -50,6 +50,7 @@ class Beam(LinearOperator):
     detector_offset: float = 0.0
     center: tuple[float, float] = (0.0, 0.0)
     kind: Kind = "real"
+    weights: Weights = "joseph"
     backend: Backend = "auto"
 
     _other_space = True  # its data are not over the signal's grid, whatever their shape
@@ -75,6 +76,7 @@ class Beam(LinearOperator):
             repair = "The slices of a volume are a batch: in_shape=(H, W)." if len(shape) == 3 else ""
             raise invalid(owner, "in_shape", "(H, W)", shape, repair)
         check_choice(owner, "kind", self.kind, ("real", "complex"))
+        check_choice(owner, "weights", self.weights, ("joseph", "siddon"))
         check_choice(owner, "backend", self.backend, ("auto", "matrix", "on the fly"))
         size = _pair(owner, "pixel_size", self.pixel_size)
         pixel = tuple(check_positive(owner, "pixel_size", v) for v in size)
@@ -118,6 +120,7 @@ class Beam(LinearOperator):
             bins=self.bins or 1,
             bin_size=self.bin_size,
             detector_offset=self.detector_offset,
+            weights=self.weights,
         )
 
     # --- what the base asks for -----------------------------------------------------------------------------------

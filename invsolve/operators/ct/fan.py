@@ -43,7 +43,7 @@ class FanBeam(Beam):
         ``(x, y)`` of the axis of rotation in the image, mm right of and above its middle; (0, 0) by default.
     kind : {'real', 'complex'}
         The kind of image and data; real by default.
-    backend : {'auto', 'matrix', 'on the fly'}
+    weights, backend
         As for `ParallelBeam`.
     source_to_center : float
         The distance of the source from the axis of rotation, mm; the image must lie inside of it.
@@ -61,7 +61,7 @@ class FanBeam(Beam):
 
     Notes
     -----
-    Joseph's weights; the adjoint is the transpose. What is said of `ParallelBeam` holds.
+    The adjoint is the transpose. What is said of `ParallelBeam` holds.
 
     Examples
     --------

@@ -8,14 +8,18 @@ rays run along ``(-sin a, cos a)``, from the source, which is at ``-source_to_ce
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import final
+from typing import Literal, final
 
 import torch
 from torch import Tensor
 
 from invsolve.core.validation import Shape
+
+Weights = Literal["joseph", "siddon"]
+EDGE = 2**-23  # of a pixel: edges are that wide for rays along them, which count half for both neighbours
+_ON = 1e-9  # of a pixel: a ray that runs so near along an edge runs on it
 
 
 def radius(in_shape: Shape, pixel_size: tuple[float, float], center: tuple[float, float]) -> float:
@@ -49,6 +53,8 @@ class Geometry:
         mm; None for parallel rays.
     curved : bool
         Whether the detector is an arc about the source.
+    weights : {'joseph', 'siddon'}
+        What a ray counts of pixels.
     """
 
     angles: Tensor
@@ -61,6 +67,7 @@ class Geometry:
     source_to_center: float | None = None
     source_to_detector: float | None = None
     curved: bool = False
+    weights: Weights = "joseph"
 
     @property
     def positions(self) -> Tensor:
@@ -93,6 +100,8 @@ class Lines:
 
     Joseph's weights (1982): on every grid line across the steeper axis (of rows where ``rows`` is True) the image is
     interpolated linearly between two pixels, and counts for ``length``, the mm between two grid lines. Ties go to rows.
+    Siddon's (1985): about every grid line, half a pixel before and behind, the ray is in two pixels at most, and each
+    counts for the length in it.
     """
 
     start: Tensor
@@ -100,6 +109,7 @@ class Lines:
     length: Tensor
     rows: Tensor
     in_shape: Shape
+    weights: Weights = "joseph"
 
     @staticmethod
     def of(geometry: Geometry, first: int, last: int) -> Lines:
@@ -112,15 +122,22 @@ class Lines:
         at, across = torch.where(rows, row, column), torch.where(rows, column, row)
         main, other = torch.where(rows, down, right), torch.where(rows, right, down)
         slope = other / main
+        start = across - at * slope
+        if geometry.weights == "siddon":
+            start, slope = on_edges(start, slope)
         return Lines(
-            start=across - at * slope, slope=slope, length=1 / main.abs(), rows=rows, in_shape=geometry.in_shape
+            start=start,
+            slope=slope,
+            length=1 / main.abs(),
+            rows=rows,
+            in_shape=geometry.in_shape,
+            weights=geometry.weights,
         )
 
     def take(self, order: Tensor) -> Lines:
         """Some of the rays, or all of them in another order."""
-        parts = (v[order] for v in (self.start, self.slope, self.length, self.rows))
-        start, slope, length, rows = parts
-        return Lines(start=start, slope=slope, length=length, rows=rows, in_shape=self.in_shape)
+        start, slope, length, rows = (v[order] for v in (self.start, self.slope, self.length, self.rows))
+        return replace(self, start=start, slope=slope, length=length, rows=rows)
 
     @cached_property
     def _steps(self) -> tuple[Tensor, Tensor]:
@@ -156,10 +173,17 @@ class Lines:
         k = torch.arange(total, dtype=torch.int32, device=start.device)
         k += each((begin - steps.cumsum(0) + steps).to(torch.int32))
         at = torch.addcmul(each(start), each(slope), k.to(start.dtype))
+        siddon = self.weights == "siddon"
+        if (
+            siddon
+        ):  # where the ray leaves the first of two pixels: its first point of all half a pixel before and behind
+            wide = slope.abs().clamp_min(EDGE)
+            at -= each(wide / 2 - 0.5)
         edge = each(torch.where(rows, W - 1, self.in_shape[0] - 1).to(torch.int32))
         # Clamped: rounding may lead a hair beyond.
         lower = torch.minimum(at.floor().to(torch.int32).clamp_min_(-1), edge)
-        share = at.sub_(lower).to(dtype)
+        at -= lower
+        share = ((at - 1) / each(wide) + 1).clamp_(0, 1).to(dtype) if siddon else at.to(dtype)
         upper = lower + 1
         weight = torch.empty(total, 2, dtype=dtype, device=start.device)
         length = each(self.length[some].to(dtype))
@@ -173,3 +197,10 @@ class Lines:
         torch.addcmul(k, lower.clamp_min_(0), across, out=pixel[:, 0])
         torch.addcmul(k, torch.minimum(upper, edge, out=upper), across, out=pixel[:, 1])
         return pixel.view(-1), weight.view(-1)
+
+
+def on_edges(start: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:
+    """Rays that run along an edge, halfway between centres, to rounding: exactly."""
+    edge = (start - 0.5).round() + 0.5
+    on = ((start - edge).abs() < _ON) & (slope.abs() < _ON)
+    return torch.where(on, edge, start), torch.where(on, 0.0, slope)

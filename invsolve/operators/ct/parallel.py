@@ -40,6 +40,9 @@ class ParallelBeam(Beam):
         ``(x, y)`` of the axis of rotation in the image, mm right of and above its middle; (0, 0) by default.
     kind : {'real', 'complex'}
         The kind of image and data; real by default.
+    weights : {'joseph', 'siddon'}
+        Interpolation between two pixels at every row or column that a ray crosses, by default, or the lengths of the
+        rays in the pixels: exact for images that are constant in every pixel.
     backend : {'auto', 'matrix', 'on the fly'}
         A sparse matrix and its transpose that are stored, or weights that are made anew in every call. By default
         stored on a CPU, where they take at most 1 GiB; ``repr`` says which.
@@ -53,7 +56,8 @@ class ParallelBeam(Beam):
 
     Notes
     -----
-    Joseph's weights [1]_; the adjoint is the transpose. Weights have the precision of what they act on. Where views see
+    The weights of Joseph [1]_ or Siddon [2]_; a ray along the edge of two pixels counts half for each. The adjoint is
+    the transpose. Weights have the precision of what they act on. Where views see
     flipped or turned copies of the grid (angles that are spread evenly over half a turn or a whole one), a quarter or
     an eighth of the weights is stored.
 
@@ -61,6 +65,8 @@ class ParallelBeam(Beam):
     ----------
     .. [1] Joseph 1982, An improved algorithm for reprojecting rays through pixel images, IEEE Transactions on Medical
        Imaging 1, 192.
+    .. [2] Siddon 1985, Fast calculation of the exact radiological path for a three-dimensional CT array, Medical
+       Physics 12, 252.
 
     Examples
     --------
