@@ -8,7 +8,7 @@ rays run along ``(-sin a, cos a)``, from the source, which is at ``-source_to_ce
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import final
 
@@ -61,6 +61,10 @@ class Geometry:
     source_to_center: float | None = None
     source_to_detector: float | None = None
     curved: bool = False
+
+    def to(self, device: torch.device | str) -> Geometry:
+        """The same scan with its angles elsewhere."""
+        return replace(self, angles=self.angles.to(device))
 
     @property
     def positions(self) -> Tensor:
