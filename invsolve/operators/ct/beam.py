@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
 from typing import Literal, Self
@@ -140,6 +140,10 @@ class Beam(LinearOperator):
             vars(taken)["_made"] = self._made
         return taken
 
+    def take_views(self, index: Tensor) -> Self:
+        """The scan with some of its views only, ``index`` (int64, 1-d)."""
+        return self._replace({"angles": self.angles[..., index.to(self.angles.device)]})
+
     @property
     def geometry(self) -> Geometry:
         """Where the rays run; of an operator with items that of the first."""
@@ -169,7 +173,7 @@ class Beam(LinearOperator):
         key = (tuple(angles.tolist()), dtype, angles.device)
         if key not in self._made:
             geometry = self._geometry(angles)
-            self._made[key] = StoredMatrix.of(geometry, dtype) if self._stored else OnTheFly(geometry=geometry)
+            self._made[key] = StoredMatrix.of(geometry, dtype) if self._stored else OnTheFly.of(geometry)
         return self._made[key]
 
     # --- the operator ---------------------------------------------------------------------------------------------
@@ -180,24 +184,26 @@ class Beam(LinearOperator):
         return matched(y, self._backward, self._forward)
 
     def _forward(self, x: Tensor) -> Tensor:
-        return self._by_item(x, self.out_shape, forward=True)
+        return self._by_item(x, self.out_shape, self._projector, forward=True)
 
     def _backward(self, y: Tensor) -> Tensor:
-        return self._by_item(y, self.in_shape, forward=False)
+        return self._by_item(y, self.in_shape, self._projector, forward=False)
 
-    def _by_item(self, value: Tensor, shape: Shape, *, forward: bool) -> Tensor:
+    def _by_item(
+        self, value: Tensor, shape: Shape, projector: Callable[[Tensor, torch.dtype], Projector], *, forward: bool
+    ) -> Tensor:
         """Rows of one set of angles together; row r belongs to item r modulo their number, for several rounds."""
         real = value.real.dtype if value.is_complex() else value.dtype
         if not len(value):
             return value.new_zeros(0, *shape)
         if self.angles.ndim == 1:
-            return of_parts(self._projector(self.angles, real), forward, value)
+            return of_parts(projector(self.angles, real), forward, value)
         out = value.new_empty(len(value), *shape)
         sets, which = torch.unique(self.angles, dim=0, return_inverse=True)
         which = which.repeat(len(value) // len(which))
         for i, angles in enumerate(sets):
             rows = (which == i).nonzero()[:, 0]
-            out[rows] = of_parts(self._projector(angles, real), forward, value[rows])
+            out[rows] = of_parts(projector(angles, real), forward, value[rows])
         return out
 
     def _set(self, **values: object) -> None:

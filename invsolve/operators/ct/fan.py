@@ -8,7 +8,7 @@ from typing import Literal, final
 
 from torch import Tensor
 
-from invsolve.core.validation import check_choice, check_positive
+from invsolve.core.validation import check_choice, check_number, check_positive
 from invsolve.errors import invalid
 from invsolve.operators.ct.beam import Beam
 from invsolve.operators.ct.geometry import Geometry
@@ -50,6 +50,9 @@ class FanBeam(Beam):
         The distance of the source from the detector along the ray through the axis of rotation, mm, > 0.
     detector : {'flat', 'curved'}
         A line, or an arc about the source; flat by default.
+    detector_tilt : float
+        The angle, in radians, that a flat detector is turned by from the perpendicular to the ray through the axis of
+        rotation, counterclockwise about where that ray meets it, less than a right angle; 0 by default.
 
     Raises
     ------
@@ -74,6 +77,7 @@ class FanBeam(Beam):
     source_to_center: float
     source_to_detector: float
     detector: Literal["flat", "curved"] = "flat"
+    detector_tilt: float = 0.0
 
     def _check_distances(self) -> None:
         check_choice("FanBeam", "detector", self.detector, ("flat", "curved"))
@@ -81,10 +85,17 @@ class FanBeam(Beam):
         self._set(
             source_to_center=far,
             source_to_detector=check_positive("FanBeam", "source_to_detector", self.source_to_detector),
+            detector_tilt=check_number("FanBeam", "detector_tilt", self.detector_tilt),
         )
+        if self.detector_tilt and self.detector == "curved":
+            raise invalid("FanBeam", "detector_tilt", "0 of a curved detector", self.detector_tilt)
         if far <= self._radius:
             expected = f"larger than {self._radius:.6g}, the radius of the image about the axis of rotation"
             raise invalid("FanBeam", "source_to_center", expected, far, "Lengths are in mm: is pixel_size?")
+        steepest = math.pi / 2 - math.asin(self._radius / far)
+        if abs(self.detector_tilt) >= steepest:
+            expected = f"between -{steepest:.4g} and {steepest:.4g} radians, where every ray meets the detector"
+            raise invalid("FanBeam", "detector_tilt", expected, self.detector_tilt, "Is it in degrees?")
 
     @property
     def _magnification(self) -> float:
@@ -92,7 +103,10 @@ class FanBeam(Beam):
 
     def _reach(self, radius: float) -> float:
         half = math.asin(radius / self.source_to_center)
-        return self.source_to_detector * (half if self.detector == "curved" else math.tan(half))
+        if self.detector == "curved":
+            return self.source_to_detector * half
+        # By the law of sines; on a tilted one the side that is further away is the longer one.
+        return self.source_to_detector * math.sin(half) / math.cos(half + abs(self.detector_tilt))
 
     def _geometry(self, angles: Tensor) -> Geometry:
         return replace(
@@ -100,4 +114,5 @@ class FanBeam(Beam):
             source_to_center=self.source_to_center,
             source_to_detector=self.source_to_detector,
             curved=self.detector == "curved",
+            detector_tilt=self.detector_tilt,
         )

@@ -49,6 +49,8 @@ class Geometry:
         mm; None for parallel rays.
     curved : bool
         Whether the detector is an arc about the source.
+    detector_tilt : float
+        Of a flat detector of a fan, radians: counterclockwise about the foot of the ray through the axis of rotation.
     """
 
     angles: Tensor
@@ -61,6 +63,7 @@ class Geometry:
     source_to_center: float | None = None
     source_to_detector: float | None = None
     curved: bool = False
+    detector_tilt: float = 0.0
 
     def to(self, device: torch.device | str) -> Geometry:
         """The same scan with its angles elsewhere."""
@@ -72,15 +75,24 @@ class Geometry:
         index = torch.arange(self.bins, dtype=torch.float64, device=self.angles.device)
         return (index - (self.bins - 1) / 2) * self.bin_size + self.detector_offset
 
+    @property
+    def slants(self) -> Tensor:
+        """Of a fan: the angles of the rays with that through the axis of rotation, ``(bins,)``."""
+        u, tilt = self.positions, torch.as_tensor(self.detector_tilt, dtype=torch.float64, device=self.angles.device)
+        assert self.source_to_detector is not None
+        if self.curved:
+            return u / self.source_to_detector
+        return torch.atan2(u * tilt.cos(), self.source_to_detector + u * tilt.sin())
+
     def rays(self, first: int, last: int) -> tuple[Tensor, Tensor]:
         """A point and the unit direction ``(views, bins, 2)``, x and y from the middle of the image, of some views."""
         a = self.angles[first:last, None]
         along, ahead = torch.stack([a.cos(), a.sin()], -1), torch.stack([-a.sin(), a.cos()], -1)
         u = self.positions[:, None]
-        axis = torch.tensor(self.center, dtype=torch.float64, device=a.device)
+        axis = torch.stack([torch.as_tensor(v, dtype=torch.float64, device=a.device) for v in self.center])
         if self.source_to_center is None or self.source_to_detector is None:
             return axis + u * along, ahead.expand(-1, self.bins, -1)
-        slant = u / self.source_to_detector if self.curved else torch.atan(u / self.source_to_detector)
+        slant = self.slants[:, None]
         direction = slant.sin() * along + slant.cos() * ahead
         return (axis - self.source_to_center * ahead).expand_as(direction), direction
 
