@@ -26,12 +26,15 @@ from invsolve.core.validation import (
 from invsolve.errors import invalid
 from invsolve.operators.algebra.matched import matched
 from invsolve.operators.base import LinearOperator
+from invsolve.operators.ct.backends.astra import Astra, check_astra
 from invsolve.operators.ct.backends.base import Projector, of_parts
 from invsolve.operators.ct.backends.matrix import StoredMatrix
 from invsolve.operators.ct.backends.on_the_fly import OnTheFly
+from invsolve.operators.ct.backends.triton import check_triton, triton_installed
 from invsolve.operators.ct.geometry import Geometry, radius
 
-Backend = Literal["auto", "matrix", "on the fly"]
+Backend = Literal["auto", "matrix", "on the fly", "triton", "astra"]
+BACKENDS = ("auto", "matrix", "on the fly", "triton", "astra")
 LARGEST = 2**30  # bytes: a matrix and its transpose that are stored, by default
 
 
@@ -61,7 +64,7 @@ class Beam(LinearOperator):
             repair = "The slices of a volume are a batch: in_shape=(H, W)." if len(shape) == 3 else ""
             raise invalid(owner, "in_shape", "(H, W)", shape, repair)
         check_choice(owner, "kind", self.kind, ("real", "complex"))
-        check_choice(owner, "backend", self.backend, ("auto", "matrix", "on the fly"))
+        check_choice(owner, "backend", self.backend, BACKENDS)
         size = _pair(owner, "pixel_size", self.pixel_size)
         pixel = tuple(check_positive(owner, "pixel_size", v) for v in size)
         center = tuple(check_number(owner, "center", v) for v in _pair(owner, "center", self.center))
@@ -74,6 +77,10 @@ class Beam(LinearOperator):
             assert self.bin_size is not None
             self._set(bins=max(1, math.ceil(2 * self._reach(self._radius) / self.bin_size)))
         self._set(bins=check_int(owner, "bins", self.bins, minimum=1))
+        if self.backend == "astra":
+            check_astra(owner, self.geometry)
+        if self.backend == "triton":
+            check_triton(owner, angles.device)
 
     # --- what a kind of beam says ---------------------------------------------------------------------------------
     def _check_distances(self) -> None:
@@ -123,9 +130,9 @@ class Beam(LinearOperator):
         return (self.angles.shape[-1], self.bins or 1)
 
     @property
-    def dtype(self) -> None:
-        """None: the weights have the precision of what they act on; angles are kept in float64."""
-        return None
+    def dtype(self) -> torch.dtype | None:
+        """None: the weights have the precision of what they act on; astra's are float32. Angles are kept in float64."""
+        return torch.float32 if self.backend == "astra" else None
 
     def _item_axes(self) -> dict[str, int]:
         return {"angles": 1}
@@ -150,8 +157,13 @@ class Beam(LinearOperator):
         return self._geometry(self.angles if self.angles.ndim == 1 else self.angles[0])
 
     def __repr__(self) -> str:
-        how = f"stored matrix, {self._bytes / 2**20:.0f} MiB" if self._stored else "weights on the fly"
-        return f"{super().__repr__()[:-1]}, {how})"
+        how = {
+            "matrix": f"stored matrix, {self._bytes / 2**20:.0f} MiB",
+            "on the fly": "weights on the fly",
+            "triton": "weights on the fly by Triton",
+            "astra": "astra, float32",
+        }
+        return f"{super().__repr__()[:-1]}, {how[self._way]})"
 
     # --- back ends ------------------------------------------------------------------------------------------------
     @cached_property
@@ -160,10 +172,14 @@ class Beam(LinearOperator):
         return 16 * int(self.geometry.lines.taps_per_ray.sum()) * (self.batch or 1)
 
     @property
-    def _stored(self) -> bool:
-        if self.backend == "auto":
-            return self.angles.device.type == "cpu" and self._bytes <= LARGEST
-        return self.backend == "matrix"
+    def _way(self) -> str:
+        """The back end that computes: by default a matrix where it fits, else weights on the fly."""
+        if self.backend != "auto":
+            return self.backend
+        device = self.angles.device.type
+        if device in ("cpu", "cuda") and self._bytes <= LARGEST:
+            return "matrix"
+        return "triton" if device == "cuda" and triton_installed() else "on the fly"
 
     @cached_property
     def _made(self) -> dict[object, Projector]:
@@ -172,8 +188,7 @@ class Beam(LinearOperator):
     def _projector(self, angles: Tensor, dtype: torch.dtype) -> Projector:
         key = (tuple(angles.tolist()), dtype, angles.device)
         if key not in self._made:
-            geometry = self._geometry(angles)
-            self._made[key] = StoredMatrix.of(geometry, dtype) if self._stored else OnTheFly.of(geometry)
+            self._made[key] = _MAKERS[self._way](self._geometry(angles), dtype)
         return self._made[key]
 
     # --- the operator ---------------------------------------------------------------------------------------------
@@ -209,6 +224,20 @@ class Beam(LinearOperator):
     def _set(self, **values: object) -> None:
         for name, value in values.items():
             object.__setattr__(self, name, value)
+
+
+def _triton(geometry: Geometry, dtype: torch.dtype) -> Projector:
+    from invsolve.operators.ct.backends.gather import Gather
+
+    return Gather.of(geometry, dtype)
+
+
+_MAKERS: dict[str, Callable[[Geometry, torch.dtype], Projector]] = {
+    "matrix": StoredMatrix.of,
+    "on the fly": lambda geometry, _: OnTheFly.of(geometry),
+    "triton": _triton,
+    "astra": lambda geometry, _: Astra.of(geometry),
+}
 
 
 def _pair(owner: str, name: str, value: object) -> tuple[float, float]:

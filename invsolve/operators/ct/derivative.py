@@ -14,7 +14,6 @@ from typing import final
 import torch
 from torch import Tensor
 
-from invsolve.core.derivatives import pushforward
 from invsolve.core.validation import check_choice
 from invsolve.errors import invalid_type
 from invsolve.operators.algebra.delegate import Alike
@@ -140,8 +139,13 @@ class Changing:
             lines = _with(geometry, parameter, change).lines
             return torch.stack([lines.start, lines.slope, lines.length])
 
-        zero = torch.zeros((), dtype=torch.float64, device=geometry.angles.device)
-        _, (start, slope, length) = pushforward(moved, zero, torch.ones_like(zero), "GeometryDerivative")
+        # By two backward passes, the second along the weights of the first: forward mode takes torch seconds to load.
+        with torch.enable_grad():
+            zero = torch.zeros((), dtype=torch.float64, device=geometry.angles.device).requires_grad_()
+            value = moved(zero)
+            weight = torch.zeros_like(value).requires_grad_()
+            (summed,) = torch.autograd.grad(value, zero, weight, create_graph=True)
+            ((start, slope, length),) = torch.autograd.grad(summed, weight)
         return Changing(lines=geometry.lines, start=start, slope=slope, length=length)
 
     @property

@@ -139,7 +139,7 @@ class Lines:
         return Lines(start=start, slope=slope, length=length, rows=rows, in_shape=self.in_shape)
 
     @cached_property
-    def _steps(self) -> tuple[Tensor, Tensor]:
+    def steps(self) -> tuple[Tensor, Tensor]:
         """The first grid line that each ray meets in the image or less than a pixel beside it, and how many; int64."""
         H, W = self.in_shape
         count, limit = torch.where(self.rows, H, W), torch.where(self.rows, W, H)
@@ -153,7 +153,7 @@ class Lines:
     @property
     def taps_per_ray(self) -> Tensor:
         """How many pixels count for each ray, ``(rays,)`` int64: two on every grid line."""
-        return 2 * self._steps[1]
+        return 2 * self.steps[1]
 
     def taps(self, first: int, last: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Pixels (int32, in the flattened image) and weights of some rays, one ray after another, flat.
@@ -162,7 +162,7 @@ class Lines:
         """
         W = self.in_shape[1]
         some = slice(first, last)
-        begin, steps = (v[some] for v in self._steps)
+        begin, steps = (v[some] for v in self.steps)
         total = int(steps.sum())
 
         def each(value: Tensor) -> Tensor:

@@ -93,13 +93,14 @@ def test_contract(kind):
     assert taken.to("cpu").device == taken.device == torch.device("cpu") and taken.dtype is None
 
 
+@pytest.mark.slow
 def test_what_a_scan_says_of_its_centre():
     """`Family` gives the standard deviation of the Fisher information of an offset, which needs the derivative only.
 
     Data of a Gaussian image are Gaussian with covariance ``S = A C A^T + s^2``, and their information on a parameter is
-    ``1/2 tr (S^-1 S')^2``. Intervals of 90 % hold the truth in 14 of 24 rows or more: fewer has probability 1e-4.
+    ``1/2 tr (S^-1 S')^2``. Intervals of 90 % hold the truth in 7 of 12 rows or more: fewer has probability 6e-4.
     """
-    s, truth, rows = 0.02, 0.8, 24
+    s, truth, rows = 0.02, 0.8, 12
 
     def scan(offset: float) -> ops.ParallelBeam:
         return ops.ParallelBeam(turn(12), (10, 10), bins=15, pixel_size=2.0, detector_offset=offset)
@@ -107,7 +108,7 @@ def test_what_a_scan_says_of_its_centre():
     field = iv.priors.GaussianFieldPrior((10, 10), iv.priors.Matern(std=0.01, length=0.3))
     A = scan(truth)
     y = A(field.sample(rows, seed=3)) + s * Numbers(0).randn(rows, 12, 15, dtype=torch.float32)
-    found = iv.solve(ops.Family(scan, offset=iv.Uniform(low=-3.0, high=4.0)), y, field, noise=s, num_samples=200)
+    found = iv.solve(ops.Family(scan, offset=iv.Uniform(low=-3.0, high=4.0)), y, field, noise=s, num_samples=19)
     offset = found["operator.offset"]
     eye = torch.eye(100, dtype=F64).view(100, 10, 10)
     matrix, change = (B(eye).flatten(1).mT for B in (A, GeometryDerivative(A, "detector_offset")))
@@ -116,10 +117,12 @@ def test_what_a_scan_says_of_its_centre():
     S = matrix @ C @ matrix.mT + s**2 * torch.eye(len(matrix), dtype=F64)
     half = torch.linalg.solve(S, change @ C @ matrix.mT)
     information = float((half @ half).trace() + (half @ torch.linalg.solve(S, matrix @ C @ change.mT)).trace())
-    # Curvatures of single rows spread, of their mean less; a covariance of 4000 samples is good for some per cents.
-    assert float((offset.std**-2).mean()) == pytest.approx(information, rel=0.25)
+    # Curvatures of single rows spread about it; a covariance of 4000 samples is good for some per cents.
+    found_information = offset.std**-2
+    tolerance = 3 * float(found_information.std()) / math.sqrt(rows) + 0.05 * information
+    assert abs(float(found_information.mean()) - information) < tolerance < 0.5 * information
     interval = offset.interval(0.9)
-    assert int(((interval.low < truth) & (truth < interval.high)).sum()) >= 14
+    assert int(((interval.low < truth) & (truth < interval.high)).sum()) >= 7
     assert abs(float(offset.mean.mean()) - truth) < 4 * float(offset.std.mean()) / math.sqrt(rows)
 
 
