@@ -140,6 +140,8 @@ def _put(file: BinaryIO, tensors: Mapping[str, Tensor]) -> None:
 def _parsed(content: np.ndarray[Any, np.dtype[np.uint8]], layout: Layout) -> dict[str, Tensor]:
     """The vectors of a safetensors file, where they lie; ValueError, KeyError or TypeError if it is no such file."""
     begin = 8 + int.from_bytes(content[:8].tobytes(), "little")
+    if begin + sum(dtype.itemsize * count for dtype, count in layout.values()) != len(content):
+        raise ValueError("the size of the file")
     header = json.loads(content[8:begin].tobytes())
     found = {}
     for name, (dtype, count) in layout.items():
