@@ -42,8 +42,8 @@ class FanBeam(Beam):
         ``(x, y)`` of the axis of rotation in the image, mm right of and above its middle; (0, 0) by default.
     kind : {'real', 'complex'}
         The kind of image and data; real by default.
-    backend : {'auto', 'matrix', 'on the fly'}
-        As for `ParallelBeam`.
+    backend : {'auto', 'matrix', 'on the fly', 'triton', 'astra'}
+        As for `ParallelBeam`; astra's weights of a fan are those of Siddon.
     source_to_center : float
         The distance of the source from the axis of rotation, mm; the image must lie inside of it.
     source_to_detector : float
@@ -59,7 +59,9 @@ class FanBeam(Beam):
     InputTypeError
         If ``angles`` are no real numbers.
     InputError
-        If a number is out of its range, or a shape does not fit.
+        If a number is out of its range, or a shape does not fit; if the back end does not know such a scan.
+    UnsupportedError
+        If the back end is not installed, or needs another device.
 
     Notes
     -----
