@@ -28,7 +28,7 @@ def os_sart(
     noise_std: float | None = None,
     non_negative: bool = False,
 ) -> Tensor:
-    """OS-SART, the ordered-subsets form of SIRT: ``x <- x + w C_s A_s^H R_s (y_s - A_s x)``, one subset s after another.
+    """OS-SART, SIRT by ordered subsets: ``x <- x + w C_s A_s^H R_s (y_s - A_s x)``, one subset s after another.
 
     Parameters
     ----------
@@ -65,9 +65,9 @@ def os_sart(
     Notes
     -----
     R_s and C_s are one over the sums of the rows and columns of the subset's A_s [1]_, zero where those are. The order
-    of the subsets is that of the golden ratio: each is far from those before it. On data that no image explains the
-    iterates do not settle, but circle about least squares with a radius that ``relaxation`` gives; that is where `sirt`,
-    `cgls`, or stopping by ``noise_std`` is for.
+    of the subsets is that of the golden ratio: each is far from those before it. On data that no image explains
+    the iterates do not settle: they circle about least squares, with a radius that ``relaxation`` gives. There `sirt`,
+    `cgls`, or stopping by ``noise_std`` helps.
 
     References
     ----------

@@ -84,7 +84,7 @@ class Kept:
                 if not size < length <= size + _HEADER:
                     return None
                 content = np.empty(length, dtype=np.uint8)
-                if file.readinto(memoryview(content)) != length:
+                if file.readinto(content.data) != length:
                     return None
             found = _parsed(content, {**layout, "check": (torch.int64, 1)})
         except (OSError, ValueError, KeyError, TypeError):  # nothing there, no rights, another format
@@ -134,7 +134,7 @@ def _put(file: BinaryIO, tensors: Mapping[str, Tensor]) -> None:
     text += b" " * (-len(text) % 8)
     file.write(len(text).to_bytes(8, "little") + text)
     for _, t in ordered:
-        file.write(memoryview(t.numpy()))
+        file.write(t.numpy().data)
 
 
 def _parsed(content: np.ndarray[Any, np.dtype[np.uint8]], layout: Layout) -> dict[str, Tensor]:
@@ -159,5 +159,5 @@ def _check(tensors: Mapping[str, Tensor]) -> Tensor:
     """A check sum of names and contents: against damage, not against malice."""
     value = 0
     for name, tensor in sorted(tensors.items()):
-        value = zlib.crc32(tensor.numpy(), zlib.crc32(name.encode(), value))
+        value = zlib.crc32(tensor.numpy().data, zlib.crc32(name.encode(), value))
     return torch.tensor([value], dtype=torch.int64, device="cpu")

@@ -1,4 +1,4 @@
-"""How line integrals change with the geometry of a scan: centre of rotation, offset and tilt of the detector, distances.
+"""How line integrals change with the geometry of a scan: its centre of rotation, its detector, its distances.
 
 The weights of Joseph are linear in where a ray meets a grid line, between two pixels, and those positions are smooth in
 the parameters; so the derivative of every weight is known wherever no ray meets a pixel centre exactly, and there it is

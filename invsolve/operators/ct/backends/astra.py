@@ -38,7 +38,9 @@ def toolbox(owner: str) -> Any:
     try:
         import astra
     except ImportError as error:
-        raise UnsupportedError(f"{owner}: backend='astra' needs astra-toolbox (GPLv3): pip install astra-toolbox.") from error
+        raise UnsupportedError(
+            f"{owner}: backend='astra' needs astra-toolbox (GPLv3): pip install astra-toolbox."
+        ) from error
     return astra
 
 

@@ -6,6 +6,7 @@ matched; sums have a fixed order. The batch is innermost: a tap of many images i
 Imported only where the kernels are to run: Triton decides by its environment, then, how they are made.
 """
 
+# mypy: allow-untyped-defs, allow-untyped-decorators
 # Without `from __future__ import annotations`: torch reads the signatures of its custom operators.
 
 from collections.abc import Callable
@@ -26,15 +27,13 @@ _ENTRIES = 512  # rays or pixels times images of a program
 
 
 @triton.jit
-def _weight(start, slope, length, k, j):  # type: ignore[no-untyped-def]
+def _weight(start, slope, length, k, j):
     """Joseph's weight of the pixel at ``j`` on grid line ``k``: the one formula of both kernels."""
     return length * tl.maximum(1.0 - tl.abs(start + k * slope - j), 0.0)
 
 
 @triton.jit
-def _forward(  # type: ignore[no-untyped-def]
-    x, lines, steps, y, rays, H, W, images, RAYS: tl.constexpr, IMAGES: tl.constexpr
-):
+def _forward(x, lines, steps, y, rays, H, W, images, RAYS: tl.constexpr, IMAGES: tl.constexpr):
     ray = tl.program_id(0) * RAYS + tl.arange(0, RAYS)
     image = tl.program_id(1) * IMAGES + tl.arange(0, IMAGES)
     there, shown = ray < rays, (image < images)[None, :]
@@ -59,7 +58,7 @@ def _forward(  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _arctan(z):  # type: ignore[no-untyped-def]
+def _arctan(z):
     """To 2e-8: Abramowitz & Stegun 4.4.49."""
     size = tl.abs(z)
     t = tl.where(size > 1.0, 1.0 / tl.maximum(size, 1.0), size)
@@ -72,9 +71,7 @@ def _arctan(z):  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _bin(  # type: ignore[no-untyped-def]
-    px, py, c, s, bins, bin_size, offset, to_center, to_detector, cos_tilt, sin_tilt, nearest, BEAM: tl.constexpr
-):
+def _bin(px, py, c, s, bins, bin_size, offset, to_center, to_detector, cos_tilt, sin_tilt, nearest, BEAM: tl.constexpr):
     """Which bin a point is seen in, not rounded."""
     u = px * c + py * s
     if BEAM != PARALLEL:
@@ -87,9 +84,9 @@ def _bin(  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _adjoint(  # type: ignore[no-untyped-def]
-    y, lines, steps, angles, x, views, bins, H, W, images, height, width, center_x, center_y, bin_size, offset, to_center,
-    to_detector, cos_tilt, sin_tilt, BEAM: tl.constexpr, PIXELS: tl.constexpr, IMAGES: tl.constexpr,
+def _adjoint(
+    y, lines, steps, angles, x, views, bins, H, W, images, height, width, center_x, center_y, bin_size, offset,
+    to_center, to_detector, cos_tilt, sin_tilt, BEAM: tl.constexpr, PIXELS: tl.constexpr, IMAGES: tl.constexpr,
 ):  # fmt: skip
     pixel = tl.program_id(0) * PIXELS + tl.arange(0, PIXELS)
     image = tl.program_id(1) * IMAGES + tl.arange(0, IMAGES)
@@ -101,10 +98,18 @@ def _adjoint(  # type: ignore[no-untyped-def]
     for view in range(views):
         c, s = tl.load(angles + view), tl.load(angles + views + view)
         # A ray with a weight meets the row or the column of the pixel less than a pixel beside it.
-        a = _bin(px - width, py, c, s, bins, bin_size, offset, to_center, to_detector, cos_tilt, sin_tilt, nearest, BEAM)
-        b = _bin(px + width, py, c, s, bins, bin_size, offset, to_center, to_detector, cos_tilt, sin_tilt, nearest, BEAM)
-        d = _bin(px, py - height, c, s, bins, bin_size, offset, to_center, to_detector, cos_tilt, sin_tilt, nearest, BEAM)
-        e = _bin(px, py + height, c, s, bins, bin_size, offset, to_center, to_detector, cos_tilt, sin_tilt, nearest, BEAM)
+        a = _bin(
+            px - width, py, c, s, bins, bin_size, offset, to_center, to_detector, cos_tilt, sin_tilt, nearest, BEAM
+        )
+        b = _bin(
+            px + width, py, c, s, bins, bin_size, offset, to_center, to_detector, cos_tilt, sin_tilt, nearest, BEAM
+        )
+        d = _bin(
+            px, py - height, c, s, bins, bin_size, offset, to_center, to_detector, cos_tilt, sin_tilt, nearest, BEAM
+        )
+        e = _bin(
+            px, py + height, c, s, bins, bin_size, offset, to_center, to_detector, cos_tilt, sin_tilt, nearest, BEAM
+        )
         low = tl.maximum(tl.minimum(tl.minimum(a, b), tl.minimum(d, e)) - _MARGIN, -1.0)
         high = tl.minimum(tl.maximum(tl.maximum(a, b), tl.maximum(d, e)) + _MARGIN, bins)
         least, most = tl.ceil(low).to(tl.int32), tl.floor(high).to(tl.int32)
@@ -140,7 +145,8 @@ def joseph_forward(
     block, some = _blocks(images)
     if y.numel():
         grid = (triton.cdiv(rays, some), triton.cdiv(images, block))
-        _forward[grid](x, lines, steps, y, rays, height, width, images, RAYS=some, IMAGES=block)
+        with torch.cuda.device_of(x):
+            _forward[grid](x, lines, steps, y, rays, height, width, images, RAYS=some, IMAGES=block)
     return y
 
 
@@ -154,10 +160,9 @@ def joseph_adjoint(
     block, some = _blocks(images)
     if x.numel():
         grid = (triton.cdiv(height * width, some), triton.cdiv(images, block))
-        _adjoint[grid](
-            y, lines, steps, angles, x, views, lines.shape[1] // views, height, width, images, *numbers.tolist(), BEAM=beam,
-            PIXELS=some, IMAGES=block,
-        )  # fmt: skip
+        scan = (views, lines.shape[1] // views, height, width, images, *numbers.tolist())
+        with torch.cuda.device_of(y):
+            _adjoint[grid](y, lines, steps, angles, x, *scan, BEAM=beam, PIXELS=some, IMAGES=block)
     return x
 
 
@@ -206,7 +211,12 @@ class Gather:
         a, tilt = geometry.angles, torch.tensor(geometry.detector_tilt, dtype=torch.float64, device="cpu")
         far = geometry.source_to_center is not None
         numbers = [*geometry.pixel_size, x, y, geometry.bin_size, geometry.detector_offset]
-        numbers += [geometry.source_to_center or 0.0, geometry.source_to_detector or 0.0, float(tilt.cos()), float(tilt.sin())]
+        numbers += [
+            geometry.source_to_center or 0.0,
+            geometry.source_to_detector or 0.0,
+            float(tilt.cos()),
+            float(tilt.sin()),
+        ]
         return Gather(
             geometry=geometry,
             lines=torch.stack([lines.start, lines.slope, lines.length]).to(dtype),

@@ -37,7 +37,7 @@ class StoredMatrix:
 
     Pixels have an order of their own, ``natural`` takes them back to that of the image. ``pixel`` ``(pixels kinds,)``
     takes from an image those of all kinds, ``unmade`` ``(pixels, kinds)`` are the places that a pixel was brought to;
-    ``ray`` is the row, kinds innermost, where each ray of the scan is found, ``once`` whether no row serves two of them.
+    ``ray`` is the row, kinds innermost, of each ray of the scan, ``once`` whether no row serves two of them.
     """
 
     weights: Tensor  # sparse CSR, (rays, pixels)
@@ -168,7 +168,9 @@ def _sound(found: dict[str, Tensor], row: Tensor, lines: Lines, place: Tensor) -
     looked = lines.take(some.to(lines.start.device))
     pixel, weight = (v.cpu() for v in looked.taps(0, len(some), found["values"].dtype))
     pixel, count = place[pixel], looked.taps_per_ray.cpu()
-    where = torch.arange(len(pixel), device="cpu") + (row.cpu()[some] - count.cumsum(0) + count).repeat_interleave(count)
+    where = torch.arange(len(pixel), device="cpu") + (row.cpu()[some] - count.cumsum(0) + count).repeat_interleave(
+        count
+    )
     if not (torch.equal(found["column"][where], pixel.to(begin.dtype)) and torch.equal(found["values"][where], weight)):
         return False
     data = torch.zeros(rays, dtype=weight.dtype, device="cpu")
