@@ -225,7 +225,19 @@ volume as the batch; compiling counts to build.
 
 def table(found: list[dict[str, Any]]) -> str:
     lines = [
-        ["geometry", "batch", "threads", "method", "forward, ms", "ratio", "adjoint, ms", "ratio", "build, s", "MiB"]
+        [
+            "geometry",
+            "batch",
+            "threads",
+            "method",
+            "forward, ms",
+            "ratio",
+            "adjoint, ms",
+            "ratio",
+            "build, s",
+            "again, s",
+            "MiB",
+        ]
     ]
     for r in found:
         same = (r["case"], r["batch"], r["threads"], "astra")

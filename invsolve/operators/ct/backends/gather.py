@@ -6,7 +6,7 @@ matched; sums have a fixed order. The batch is innermost: a tap of many images i
 Imported only where the kernels are to run: Triton decides by its environment, then, how they are made.
 """
 
-# mypy: allow-untyped-defs, allow-untyped-decorators
+# mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-decorators, allow-untyped-calls
 # Without `from __future__ import annotations`: torch reads the signatures of its custom operators.
 
 from collections.abc import Callable
