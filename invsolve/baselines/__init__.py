@@ -5,9 +5,11 @@ returns ``(batch, *A.in_shape)``; rows do not see each other. Weights are in the
 and `tune_weight` chooses them on examples with a known truth, which must not be the data that are judged.
 """
 
+from invsolve.baselines.emission import mlem
 from invsolve.baselines.feldkamp import fdk
 from invsolve.baselines.filtered_backprojection import fbp
 from invsolve.baselines.iterative import cgls, sirt
+from invsolve.baselines.subsets import os_sart
 from invsolve.baselines.variational import (
     TunedWeight,
     WeightedSolver,
@@ -26,6 +28,8 @@ __all__ = [
     "cgls",
     "fbp",
     "fdk",
+    "mlem",
+    "os_sart",
     "sirt",
     "tikhonov",
     "total_variation",

@@ -75,7 +75,10 @@ def fbp(A: LinearOperator, y: Tensor, *, window: Window = "ram-lak") -> Tensor:
         share = angles_between(g.angles, math.pi)[:, None]
         weighted = y * share.to(y.real.dtype)
         return _backproject(g, ramp(weighted, g.bin_size, window, curved=0.0))
-    slant = g.positions / g.source_to_detector if g.curved else torch.atan(g.positions / g.source_to_detector)
+    if g.detector_tilt:
+        expected = "a fan with a detector that is not tilted"
+        raise invalid("fbp", "A", expected, f"a tilt of {g.detector_tilt:.4g} radians", "Use sirt, cgls, or iv.solve.")
+    slant = g.slants
     share = angles_between(g.angles, 2 * math.pi)[:, None] * redundancy(g, slant)
     # Data on a line through the axis of rotation, or by the angle from the source: the spacing of the ramp.
     spacing = g.bin_size / g.source_to_detector * (1 if g.curved else g.source_to_center)

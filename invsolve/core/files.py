@@ -29,13 +29,19 @@ _THROUGH = (stat.S_IFIFO, stat.S_IFCHR)  # what bytes may be written to as they 
 
 
 def atomic_write(
-    path: str | os.PathLike[str], write: Callable[[BinaryIO], object], *, owner: str = "atomic_write"
+    path: str | os.PathLike[str],
+    write: Callable[[BinaryIO], object],
+    *,
+    owner: str = "atomic_write",
+    durable: bool = True,
 ) -> None:
     """Make ``path`` what ``write(file)`` writes; an exception, a full disk or a kill leaves an old file as it was.
 
     ``file`` is in memory. The bytes go to a temporary file in the same folder (a rename is atomic only within one file
     system), which takes the place of ``path``. A symbolic link is followed. A file that is replaced keeps its mode and
-    owner; a new one has what the umask leaves. Pipes and character devices are written to as they are.
+    owner; a new one has what the umask leaves. Pipes and character devices are written to as they are. With ``durable``
+    the bytes are on the disk when it returns; without it a loss of power may leave a file of other bytes, which its
+    reader has to notice.
 
     Raises what `check_target` raises, for a caller ``owner``, before ``write`` is called; WriteError when the bytes
     cannot be written.
@@ -48,7 +54,7 @@ def atomic_write(
         if _kind(path) in _THROUGH:
             _write_through(path, content)
         else:
-            _replace(Path(os.path.realpath(path)), content)
+            _replace(Path(os.path.realpath(path)), content, durable)
     except OSError as error:
         raise _unwritten(owner, path, error) from error
 
@@ -154,7 +160,7 @@ def _unwritten(owner: str, path: object, error: OSError) -> WriteError:
     return WriteError(f"{owner}: {str(path)!r} could not be written: {reason[:1].lower()}{reason[1:]}.")
 
 
-def _replace(target: Path, content: memoryview) -> None:
+def _replace(target: Path, content: memoryview, durable: bool) -> None:
     # Short, so that a long name does not grow past the limit of the file system.
     temporary = target.with_name(f".{target.stem[:100]}.{secrets.token_hex(6)}{target.suffix[-20:]}")
     try:
@@ -171,7 +177,8 @@ def _replace(target: Path, content: memoryview) -> None:
                     os.fchown(handle, old.st_uid, old.st_gid)
                 os.fchmod(handle, stat.S_IMODE(old.st_mode))
             _write_all(handle, content)
-            os.fsync(handle)
+            if durable:
+                os.fsync(handle)
         finally:
             os.close(handle)
         os.replace(temporary, target)
@@ -179,7 +186,7 @@ def _replace(target: Path, content: memoryview) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise
-    if os.name == "posix":  # the rename itself must survive a loss of power
+    if durable and os.name == "posix":  # the rename itself must survive a loss of power
         folder = os.open(target.parent, os.O_RDONLY)
         try:
             os.fsync(folder)

@@ -55,6 +55,8 @@ class Geometry:
         Whether the detector is an arc about the source.
     weights : {'joseph', 'siddon'}
         What a ray counts of pixels.
+    detector_tilt : float
+        Of a flat detector of a fan, radians: counterclockwise about the foot of the ray through the axis of rotation.
     """
 
     angles: Tensor
@@ -68,6 +70,11 @@ class Geometry:
     source_to_detector: float | None = None
     curved: bool = False
     weights: Weights = "joseph"
+    detector_tilt: float = 0.0
+
+    def to(self, device: torch.device | str) -> Geometry:
+        """The same scan with its angles elsewhere."""
+        return replace(self, angles=self.angles.to(device))
 
     @property
     def positions(self) -> Tensor:
@@ -75,15 +82,24 @@ class Geometry:
         index = torch.arange(self.bins, dtype=torch.float64, device=self.angles.device)
         return (index - (self.bins - 1) / 2) * self.bin_size + self.detector_offset
 
+    @property
+    def slants(self) -> Tensor:
+        """Of a fan: the angles of the rays with that through the axis of rotation, ``(bins,)``."""
+        u, tilt = self.positions, torch.as_tensor(self.detector_tilt, dtype=torch.float64, device=self.angles.device)
+        assert self.source_to_detector is not None
+        if self.curved:
+            return u / self.source_to_detector
+        return torch.atan2(u * tilt.cos(), self.source_to_detector + u * tilt.sin())
+
     def rays(self, first: int, last: int) -> tuple[Tensor, Tensor]:
         """A point and the unit direction ``(views, bins, 2)``, x and y from the middle of the image, of some views."""
         a = self.angles[first:last, None]
         along, ahead = torch.stack([a.cos(), a.sin()], -1), torch.stack([-a.sin(), a.cos()], -1)
         u = self.positions[:, None]
-        axis = torch.tensor(self.center, dtype=torch.float64, device=a.device)
+        axis = torch.stack([torch.as_tensor(v, dtype=torch.float64, device=a.device) for v in self.center])
         if self.source_to_center is None or self.source_to_detector is None:
             return axis + u * along, ahead.expand(-1, self.bins, -1)
-        slant = u / self.source_to_detector if self.curved else torch.atan(u / self.source_to_detector)
+        slant = self.slants[:, None]
         direction = slant.sin() * along + slant.cos() * ahead
         return (axis - self.source_to_center * ahead).expand_as(direction), direction
 
@@ -140,7 +156,7 @@ class Lines:
         return replace(self, start=start, slope=slope, length=length, rows=rows)
 
     @cached_property
-    def _steps(self) -> tuple[Tensor, Tensor]:
+    def steps(self) -> tuple[Tensor, Tensor]:
         """The first grid line that each ray meets in the image or less than a pixel beside it, and how many; int64."""
         H, W = self.in_shape
         count, limit = torch.where(self.rows, H, W), torch.where(self.rows, W, H)
@@ -154,7 +170,7 @@ class Lines:
     @property
     def taps_per_ray(self) -> Tensor:
         """How many pixels count for each ray, ``(rays,)`` int64: two on every grid line."""
-        return 2 * self._steps[1]
+        return 2 * self.steps[1]
 
     def taps(self, first: int, last: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Pixels (int32, in the flattened image) and weights of some rays, one ray after another, flat.
@@ -163,7 +179,7 @@ class Lines:
         """
         W = self.in_shape[1]
         some = slice(first, last)
-        begin, steps = (v[some] for v in self._steps)
+        begin, steps = (v[some] for v in self.steps)
         total = int(steps.sum())
 
         def each(value: Tensor) -> Tensor:

@@ -43,23 +43,29 @@ class ParallelBeam(Beam):
     weights : {'joseph', 'siddon'}
         Interpolation between two pixels at every row or column that a ray crosses, by default, or the lengths of the
         rays in the pixels: exact for images that are constant in every pixel.
-    backend : {'auto', 'matrix', 'on the fly'}
-        A sparse matrix and its transpose that are stored, or weights that are made anew in every call. By default
-        stored on a CPU, where they take at most 1 GiB; ``repr`` says which.
+    backend : {'auto', 'matrix', 'on the fly', 'triton', 'astra'}
+        A sparse matrix and its transpose that are stored, or weights that are made anew in every call: by torch, by
+        kernels in Triton on a GPU (Joseph's only), or by astra-toolbox (GPLv3) on a CPU, in single precision. By
+        default stored on a CPU and on a CUDA device, where they take at most 1 GiB; above that by Triton on CUDA, else
+        by torch. ``repr`` says which.
 
     Raises
     ------
     InputTypeError
         If ``angles`` are no real numbers.
     InputError
-        If a number is out of its range, or a shape does not fit.
+        If a number is out of its range, or a shape does not fit; if the back end does not know such a scan.
+    UnsupportedError
+        If the back end is not installed, or needs another device.
 
     Notes
     -----
     The weights of Joseph [1]_ or Siddon [2]_; a ray along the edge of two pixels counts half for each. The adjoint is
-    the transpose. Weights have the precision of what they act on. Where views see
-    flipped or turned copies of the grid (angles that are spread evenly over half a turn or a whole one), a quarter or
-    an eighth of the weights is stored.
+    the transpose (of astra to about 1e-7, because it rounds). Weights have the precision of what they act on. Where
+    views see flipped or turned copies of the grid (angles that are spread evenly over half a turn or a whole one), a
+    quarter or an eighth of the weights is stored. Large matrices are kept on the disk, in the platform's folder for
+    such files: the environment variable ``INVSOLVE_CACHE`` names another one, or "off". `ct.GeometryDerivative` is how
+    line integrals change with the geometry.
 
     References
     ----------
