@@ -31,7 +31,7 @@ from invsolve.operators.ct.backends.base import Projector, of_parts
 from invsolve.operators.ct.backends.matrix import StoredMatrix
 from invsolve.operators.ct.backends.on_the_fly import OnTheFly
 from invsolve.operators.ct.backends.triton import check_triton, triton_installed
-from invsolve.operators.ct.geometry import Geometry, radius
+from invsolve.operators.ct.geometry import Geometry, check_joseph, radius
 
 Backend = Literal["auto", "matrix", "on the fly", "triton", "astra"]
 BACKENDS = ("auto", "matrix", "on the fly", "triton", "astra")
@@ -81,6 +81,8 @@ class Beam(LinearOperator):
             check_astra(owner, self.geometry)
         if self.backend == "triton":
             check_triton(owner, angles.device)
+        if self.backend in ("astra", "triton"):
+            check_joseph(owner, "backend", self.geometry)
 
     # --- what a kind of beam says ---------------------------------------------------------------------------------
     def _check_distances(self) -> None:

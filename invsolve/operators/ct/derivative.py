@@ -22,7 +22,7 @@ from invsolve.operators.base import LinearOperator
 from invsolve.operators.ct.backends.base import Projector
 from invsolve.operators.ct.backends.on_the_fly import OnTheFly
 from invsolve.operators.ct.beam import Beam
-from invsolve.operators.ct.geometry import Geometry, Lines
+from invsolve.operators.ct.geometry import Geometry, Lines, check_joseph
 
 _PARALLEL = ("detector_offset", "center_x", "center_y", "bin_size", "angle")
 _FAN = ("source_to_center", "source_to_detector")
@@ -77,6 +77,7 @@ class GeometryDerivative(Alike, LinearOperator):
         if geometry.source_to_center is not None and not geometry.curved:
             known = (*known, "detector_tilt")
         check_choice(owner, "parameter", self.parameter, known)
+        check_joseph(owner, "operator", geometry)
 
     @property
     def dtype(self) -> torch.dtype | None:

@@ -16,12 +16,20 @@ import torch
 from torch import Tensor
 
 from invsolve.core.validation import Shape
+from invsolve.errors import invalid
 
 
 def radius(in_shape: Shape, pixel_size: tuple[float, float], center: tuple[float, float]) -> float:
     """Of the circle about the axis of rotation that holds an image, mm."""
     height, width = (n * size / 2 for n, size in zip(in_shape, pixel_size, strict=True))
     return math.hypot(width + abs(center[0]), height + abs(center[1]))
+
+
+def check_joseph(owner: str, name: str, geometry: Geometry) -> None:
+    """Refuse, for what knows Joseph's weights only, a scan with others."""
+    weights = getattr(geometry, "weights", "joseph")
+    if weights != "joseph":
+        raise invalid(owner, name, "one that knows such weights", f"weights={weights!r}", "Leave one of them out.")
 
 
 @final

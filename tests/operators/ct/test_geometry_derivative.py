@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from operator_cases import Numbers
 
 import invsolve as iv
 from invsolve.operators.ct import GeometryDerivative
+from invsolve.operators.ct.geometry import check_joseph
 
 ops = iv.operators
 SIZE = 256  # pixels of 0.7 mm: steps of Taylor's test pass many
@@ -168,3 +170,13 @@ def test_refused(name):
     make, message = REFUSED[name]
     with pytest.raises((iv.errors.InputError, iv.errors.InputTypeError), match=message):
         make()
+
+
+def test_other_weights_are_refused():
+    """Where the weights of Joseph are what is known."""
+    other = SimpleNamespace(weights="siddon")
+    with pytest.raises(
+        iv.errors.InputError, match="`backend` must be one that knows such weights, got weights='siddon'"
+    ):
+        check_joseph("ParallelBeam", "backend", other)
+    check_joseph("ParallelBeam", "backend", SCANS["parallel"]().geometry)
