@@ -1,4 +1,4 @@
-"""The reconstructions that everybody knows, to be beaten: zero-filled, Tikhonov, total variation, those of CT.
+"""The reconstructions that everybody knows, to be beaten: zero-filled, Tikhonov, total variation, those of CT and MRI.
 
 Each takes a linear operator ``A`` (`amplitude_flow`: the modulus of one) and data ``y`` ``(batch, *A.out_shape)``, and
 returns ``(batch, *A.in_shape)``; rows do not see each other. Weights are in the units of the objective that is stated,
@@ -6,6 +6,7 @@ and `tune_weight` chooses them on examples with a known truth, which must not be
 """
 
 from invsolve.baselines.filtered_backprojection import fbp
+from invsolve.baselines.gridding import gridding
 from invsolve.baselines.iterative import cgls, sirt
 from invsolve.baselines.variational import (
     TunedWeight,
@@ -23,6 +24,7 @@ __all__ = [
     "amplitude_flow",
     "cgls",
     "fbp",
+    "gridding",
     "sirt",
     "tikhonov",
     "total_variation",

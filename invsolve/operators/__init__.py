@@ -12,6 +12,7 @@ from invsolve.operators.identity import Identity
 from invsolve.operators.mask import Mask, Subsample
 from invsolve.operators.matrix import Matrix
 from invsolve.operators.mri.cartesian import MRI
+from invsolve.operators.mri.noncartesian import NonCartesianMRI
 from invsolve.operators.optics.blur import Blur
 from invsolve.operators.optics.diffraction import Diffraction, random_codes
 from invsolve.operators.optics.downsample import Downsample
@@ -36,6 +37,7 @@ __all__ = [
     "MRI",
     "Mask",
     "Matrix",
+    "NonCartesianMRI",
     "NonlinearBlur",
     "NonlinearStack",
     "Operator",
