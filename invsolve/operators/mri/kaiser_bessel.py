@@ -19,9 +19,9 @@ from scipy.fft import next_fast_len
 from torch import Tensor
 
 # Relative errors -> (oversampling, neighbours an axis): of white images in one to three dimensions (a pixel in a corner
-# has twice as much). Beyond the last level each digit takes a neighbour more.
-LEVELS = ((5e-4, 1.25, 6), (8e-5, 2.0, 5), (8e-6, 2.0, 6))
-_BEYOND, _FINEST = 1e-5, 1e-12
+# has twice as much). Beyond the last level each neighbour more gives a factor of nine.
+LEVELS = ((5e-4, 1.5, 5), (6e-5, 1.5, 6), (1e-5, 2.0, 6))
+_FINEST = 1e-12
 
 
 def level(tol: float) -> tuple[float, int]:
@@ -29,7 +29,7 @@ def level(tol: float) -> tuple[float, int]:
     for error, oversampling, width in LEVELS:
         if tol >= error:
             return oversampling, width
-    return 2.0, 6 + max(1, math.ceil(math.log10(_BEYOND / max(tol, _FINEST)) - 1e-9))
+    return 2.0, 6 + math.ceil(math.log(LEVELS[-1][0] / max(tol, _FINEST), 9))
 
 
 @final

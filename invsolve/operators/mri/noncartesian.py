@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import KW_ONLY, dataclass
 from functools import cached_property, reduce
 from math import prod
-from typing import Literal, Self, final
+from typing import Self, final
 
 import torch
 from torch import Tensor
@@ -33,9 +33,8 @@ from invsolve.operators.mri.kaiser_bessel import LEVELS
 from invsolve.operators.mri.nufft import Backend, Nufft, apodization, grid_of, is_stored, stored_bytes
 from invsolve.operators.mri.off_resonance import segments
 from invsolve.operators.mri.toeplitz import convolution_grid, transfer
+from invsolve.operators.mri.units import UNITS, Unit, fitting, reach, to_radians
 
-Unit = Literal["rad/pixel", "cycles/FOV", "cycles/pixel"]
-_UNITS = ("rad/pixel", "cycles/FOV", "cycles/pixel")
 _COLUMNS = {"cpu": 16}  # complex images that are interpolated at once; more on an accelerator
 _MANY = 256
 _CACHED = 2**17  # pixels that the normal operator works on at once on a CPU: they stay in the cache of a core
@@ -62,7 +61,7 @@ class NonCartesianMRI(LinearOperator):
     unit : {'rad/pixel', 'cycles/FOV', 'cycles/pixel'}
         Of the trajectory, whose range is +-pi, +- half of the pixels of an axis, or +-1/2; radians a pixel by default.
     tol : float
-        The relative error of the transform, > 0, to choose by the noise: 5e-4, 8e-5 and 8e-6 are levels, smaller ones
+        The relative error of the transform, > 0, to choose by the noise: 5e-4, 6e-5 and 1e-5 are levels, smaller ones
         are for double precision. 1e-4 by default. The adjoint is that of what is computed, to rounding.
     field_map : Tensor or array, shape in_shape or (items, *in_shape), optional
         Hz: a pixel has the phase ``exp(-2 pi i f t)`` more. With it come ``times``.
@@ -84,7 +83,7 @@ class NonCartesianMRI(LinearOperator):
 
     Notes
     -----
-    Kaiser-Bessel interpolation [1]_ on a grid oversampled by 1.25 or 2. `normal` is a convolution, which takes two
+    Kaiser-Bessel interpolation [1]_ on a grid oversampled by 1.5 or 2. `normal` is a convolution, which takes two
     transforms of twice the length whatever the number of samples: ``F^H F`` of the exact transform, so it differs from
     ``adjoint(A(x))`` by the error of that, a few ``tol``. Off resonance, A is a short sum of transforms, as in time
     segmentation [2]_ with the best functions of time and frequency, and ``normal`` is ``adjoint(A(x))``.
@@ -100,7 +99,7 @@ class NonCartesianMRI(LinearOperator):
     --------
     >>> from invsolve.operators.mri import radial
     >>> NonCartesianMRI(radial(20, 64), (32, 32))
-    NonCartesianMRI((32, 32) -> (1280,), complex, error 8e-05, reaches the edge of k-space, stored matrix, 0 MiB)
+    NonCartesianMRI((32, 32) -> (1280,), complex, error 6e-05, reaches the edge of k-space, stored matrix, 0 MiB)
     """
 
     trajectory: Tensor
@@ -122,7 +121,7 @@ class NonCartesianMRI(LinearOperator):
         if len(shape) not in (2, 3):
             raise invalid(owner, "in_shape", "(H, W) or (D, H, W)", shape)
         check_choice(owner, "in_kind", self.in_kind, ("real", "complex"))
-        check_choice(owner, "unit", self.unit, _UNITS)
+        check_choice(owner, "unit", self.unit, UNITS)
         check_choice(owner, "backend", self.backend, ("auto", "matrix", "on the fly"))
         self._set(in_shape=shape, tol=check_positive(owner, "tol", self.tol))
         self._set(trajectory=self._real("trajectory"))
@@ -154,14 +153,13 @@ class NonCartesianMRI(LinearOperator):
                 repair = f"Readouts come one after another: trajectory.reshape(-1, {d})."
             expected = f"of shape (samples, {d}) or (items, samples, {d}), an axis of the image each"
             raise invalid("NonCartesianMRI", "trajectory", expected, given, repair)
-        reach = self._reach
-        if reach > 1 + 1e-6:
-            edges = {"rad/pixel": "pi", "cycles/FOV": "half of the pixels of its axis", "cycles/pixel": "1/2"}
-            fits = [u for u in _UNITS if reach * self._scale(self.unit) / self._scale(u) <= 1 + 1e-6]
-            repair = f"Is it in other units? It fits unit={' or '.join(map(repr, fits))}." if fits else ""
+        if self._reach > 1 + 1e-6:
+            fits = " or ".join(fitting(self.trajectory, self.in_shape))
+            repair = f"Is it in other units? It fits unit={fits}." if fits else ""
             largest = f"{float(self.trajectory.abs().max()):.6g} in it"
-            expected = f"within +-{edges[self.unit]}, in {self.unit}"
-            raise invalid("NonCartesianMRI", "trajectory", expected, largest, repair)
+            raise invalid(
+                "NonCartesianMRI", "trajectory", f"within +-{UNITS[self.unit]}, in {self.unit}", largest, repair
+            )
 
     def _check_image(self, name: str, before: tuple[str, ...]) -> None:
         value, dim = getattr(self, name), len(self.in_shape)
@@ -217,6 +215,8 @@ class NonCartesianMRI(LinearOperator):
         taken = super().take(index)
         if taken is not self:  # which uses the plans that are there, and leaves its own
             vars(taken)["_made"] = self._made
+            if self.field_map is not None:
+                vars(taken)["_frequencies"] = self._frequencies
             if self.trajectory.ndim == 3:
                 vars(taken)["_keys"] = [self._keys[i] for i in index.tolist()]
         return taken
@@ -224,12 +224,12 @@ class NonCartesianMRI(LinearOperator):
     @property
     def omega(self) -> Tensor:
         """The trajectory in radians a pixel, ``(samples, axes)`` or ``(items, samples, axes)``, float64."""
-        return self.trajectory * self._scale(self.unit)
+        return to_radians(self.trajectory, self.unit, self.in_shape)
 
     @property
     def normal_rtol(self) -> float:
         """How far `normal` may be from ``adjoint(A(x))``, relative: the error of the transform, there and back."""
-        return 0.0 if self.field_map is not None else 4 * max(self.tol, 1e-8)
+        return 0.0 if self.field_map is not None else 4 * self.tol
 
     def __repr__(self) -> str:
         stored = is_stored(self.backend, self._grid, self._samples, torch.float32)
@@ -240,16 +240,9 @@ class NonCartesianMRI(LinearOperator):
         return f"{super().__repr__()[:-1]}, error {error:.0e}, {edge}, {how})"
 
     # --- plans: made once ---------------------------------------------------------------------------------------------
-    def _scale(self, unit: Unit) -> Tensor:
-        """Radians a pixel in a unit, ``(axes,)``."""
-        per = {"rad/pixel": [1.0] * 3, "cycles/pixel": [2 * math.pi] * 3}
-        found = per.get(unit, [2 * math.pi / n for n in self.in_shape])[: len(self.in_shape)]
-        return torch.tensor(found, dtype=torch.float64, device=self.trajectory.device)
-
     @cached_property
     def _reach(self) -> float:
-        """The largest frequency of any axis, as a share of pi radians a pixel."""
-        return float(self.omega.abs().max()) / math.pi
+        return reach(self.trajectory, self.unit, self.in_shape)
 
     @property
     def _samples(self) -> int:
@@ -274,6 +267,12 @@ class NonCartesianMRI(LinearOperator):
         return [hashlib.blake2b(one.cpu().contiguous().numpy().tobytes()).digest() for one in items]
 
     @cached_property
+    def _frequencies(self) -> tuple[float, float]:
+        """The lowest and highest frequency of all items, Hz."""
+        assert self.field_map is not None
+        return float(self.field_map.min()), float(self.field_map.max())
+
+    @cached_property
     def _made(self) -> dict[object, object]:
         return {}
 
@@ -293,7 +292,7 @@ class NonCartesianMRI(LinearOperator):
             maps = grid.rolled(maps).to(kind)
             waves = weights = None
             if self.field_map is not None and self.times is not None and not normal:
-                waves, weights = segments(self.times, self.field_map.flatten(), self.tol / 2)
+                waves, weights = segments(self.times, self.field_map.flatten(), self.tol / 2, self._frequencies)
                 field = waves.view(len(waves), -1, *self.in_shape).transpose(0, 1)
                 waves, weights = grid.rolled(field).to(kind), weights.to(kind)
             self._encode[real, normal] = Encoding(
@@ -330,10 +329,10 @@ class NonCartesianMRI(LinearOperator):
         return found
 
     def _transfer(self, item: int, real: torch.dtype) -> Tensor:
-        key = ("normal", self._keys[item], real)
+        key, kind = ("normal", self._keys[item], real), kind_dtype(real, "complex")
         if key not in self._made:
             omega = self.omega if self.trajectory.ndim == 2 else self.omega[item]
-            self._made[key] = (transfer(omega, self._convolution) / prod(self.in_shape)).to(real)
+            self._made[key] = (transfer(omega, self._convolution, self.tol) / prod(self.in_shape)).to(kind)
         found = self._made[key]
         assert isinstance(found, Tensor)
         return found
@@ -381,9 +380,7 @@ class NonCartesianMRI(LinearOperator):
         for item, rows in self._by_trajectory(len(x), max(1, step // self._coils)):
             gain = self._transfer(item, real)
             maps, back = (rows_of(t, rows, len(x)) for t in (plan.maps, plan.conjugate))
-            several = (slice(c, c + step) for c in range(0, self._coils, step))
-            sums = ((grid.filtered(x[rows, None] * maps[:, c], gain) * back[:, c]).sum(1) for c in several)
-            out[rows] = reduce(torch.add, sums)
+            out[rows] = grid.filtered(x[rows], maps, back, gain, step)
         return self._image(grid.unrolled(out))
 
     def _image(self, x: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ _CHECKED = 129  # times and frequencies at which the sum is compared
 _PIXELS = 65536  # at once
 
 
-def segments(times: Tensor, field_map: Tensor, tol: float) -> tuple[Tensor, Tensor]:
+def segments(times: Tensor, field_map: Tensor, tol: float, limits: tuple[float, float]) -> tuple[Tensor, Tensor]:
     """``a`` and ``b`` with ``exp(-2 pi i f_n t_m) = sum_l a[l, n] b[l, m]`` up to ``tol``.
 
     Parameters
@@ -29,21 +29,23 @@ def segments(times: Tensor, field_map: Tensor, tol: float) -> tuple[Tensor, Tens
         Hz, float64.
     tol : float
         The largest error that is allowed, of all frequencies and times in their ranges; below 1e-12 it is rounding.
+    limits : tuple of float
+        The lowest and highest frequency of the operator: what is found for a pixel does not depend on the others.
 
     Returns
     -------
     tuple of Tensor
         ``(segments, pixels)`` and ``(segments, samples)``, complex128.
     """
-    times_, field = times.cpu(), field_map.cpu()
+    times_, field, ends = times.cpu(), field_map.cpu(), torch.tensor(limits, dtype=torch.float64, device="cpu")
     # Half of the largest phase, counted from the middle of both ranges: so many nodes resolve the waves.
-    nodes = 24 + math.ceil(1.5 * math.pi / 2 * _range(times_) * _range(field))
-    f, t = _nodes(field, nodes), _nodes(times_, nodes)
+    nodes = 24 + math.ceil(1.5 * math.pi / 2 * _range(times_) * _range(ends))
+    f, t = _nodes(ends, nodes), _nodes(times_, nodes)
     weight = from_array(np.polynomial.legendre.leggauss(nodes)[1] / 2).sqrt()
     left, size, right = torch.linalg.svd(weight[:, None] * _waves(f, t) * weight, full_matrices=False)
     # Between the nodes by Nystrom's formula: a_l has the size of the singular value, b_l is about 1.
     of_f, of_t = weight[:, None] * right.mH, left.mH * weight / size[:, None]
-    some_f, some_t = (_spread(v, _CHECKED) for v in (field, times_))
+    some_f, some_t = (_spread(v, _CHECKED) for v in (ends, times_))
     a, b = _waves(some_f, t) @ of_f, of_t @ _waves(f, some_t)
     rest, count = _waves(some_f, some_t), 0
     while count < nodes and float(rest.abs().max()) > max(tol, 1e-12):

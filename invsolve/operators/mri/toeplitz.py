@@ -1,7 +1,7 @@
 """``F^H F`` of a non-uniform transform as a convolution: two transforms of twice the length, however many samples.
 
-Its kernel ``T[l] = sum_m exp(i omega_m . l)`` is summed once to `_ERROR`, so that this is the normal operator of the
-exact transform, not of an interpolated one.
+Its kernel ``T[l] = sum_m exp(i omega_m . l)`` is summed once to 1e-7 at least, so that this is the normal operator of
+the exact transform, not of an interpolated one.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from invsolve.operators.mri.grid import Grid
 from invsolve.operators.mri.kaiser_bessel import Axis
 from invsolve.operators.mri.nufft import adjoint_of_ones
 
-_ERROR = 1e-8  # relative, of the kernel
+_ERROR = 1e-7  # relative, of the kernel
 
 
 def convolution_grid(shape: Shape, device: torch.device) -> Grid:
@@ -22,14 +22,14 @@ def convolution_grid(shape: Shape, device: torch.device) -> Grid:
     return Grid(axes=tuple(Axis.of(n, 2.0, 1) for n in shape), device=device)
 
 
-def transfer(omega: Tensor, grid: Grid) -> Tensor:
+def transfer(omega: Tensor, grid: Grid, tol: float) -> Tensor:
     """The transform of the kernel on `convolution_grid`, for samples at ``omega`` ``(m, axes)``.
 
     ``(phases, *base)``, float64, for `Grid.filtered`: real, because ``T[-l]`` is the conjugate of ``T[l]``, and divided
     by the number of phases, whose inverse transforms are added up.
     """
     shape = tuple(2 * a.n - 1 for a in grid.axes)
-    kernel = adjoint_of_ones(omega, shape, _ERROR)
+    kernel = adjoint_of_ones(omega, shape, min(tol, _ERROR))
     dense = Grid(axes=tuple(Axis(n, a.fine, 1, 1) for n, a in zip(shape, grid.axes, strict=True)), device=grid.device)
     spectrum = torch.fft.fftn(dense.rolled(kernel)).real / grid.phases
     d = len(grid.axes)
