@@ -6,8 +6,8 @@ and `tune_weight` chooses them on examples with a known truth, which must not be
 """
 
 from invsolve.baselines.filtered_backprojection import fbp
-from invsolve.baselines.gridding import gridding
 from invsolve.baselines.iterative import cgls, sirt
+from invsolve.baselines.nonuniform import gridding
 from invsolve.baselines.variational import (
     TunedWeight,
     WeightedSolver,

