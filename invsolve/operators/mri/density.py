@@ -138,7 +138,8 @@ def _kink(at: Tensor, step: Tensor, dim: int, outwards: bool) -> Tensor:
         missing = step**2 * (s * s - s + 1 / 6) * (0.5 if outwards else 1)
     else:  # k**2 has a kink where it ends only
         missing = step**3 * (s**3 - 1.5 * s * s + 0.5 * s) / 3 * outwards
-    return torch.zeros_like(at).scatter(1, nearest, missing)
+    found: Tensor = torch.zeros_like(at).scatter(1, nearest, missing)
+    return found
 
 
 def _angles(along: Tensor, turn: float) -> Tensor:

@@ -50,7 +50,7 @@ class Grid:
         """``(..., *shape)`` -> ``(..., *base)``: the origin first, zeros in the middle."""
         for dim, axis in zip(self._dims, self.axes, strict=True):
             if axis.base > 1:
-                low, high = x.split([axis.n // 2, axis.n - axis.n // 2], dim)
+                low, high = torch.split(x, [axis.n // 2, axis.n - axis.n // 2], dim)
                 gap = list(x.shape)
                 gap[dim] = axis.base - axis.n
                 x = torch.cat([high, x.new_zeros(gap), low], dim)

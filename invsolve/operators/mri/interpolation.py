@@ -111,7 +111,7 @@ class OnTheFly:
         from scipy.sparse import csr_matrix
 
         out = samples.new_zeros(self.grid.cells, samples.shape[1])
-        blocks = zip(self._blocks(samples.dtype), samples.split(self._step), strict=True)
+        blocks = zip(self._blocks(samples.dtype), torch.split(samples, self._step), strict=True)
         for (index, weight), rows in blocks:
             if out.device.type == "cpu":
                 start = np.arange(len(index) + 1) * index.shape[1]
@@ -128,7 +128,7 @@ class OnTheFly:
         return _SAMPLES if self.omega.device.type == "cpu" else 16 * _SAMPLES
 
     def _blocks(self, dtype: torch.dtype) -> Iterator[tuple[Tensor, Tensor]]:
-        for omega in self.omega.split(self._step):
+        for omega in torch.split(self.omega, self._step):
             index, weight = taps(self.grid, omega)
             yield index, weight.to(dtype)
 

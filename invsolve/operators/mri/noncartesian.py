@@ -29,8 +29,9 @@ from invsolve.operators.algebra.matched import matched
 from invsolve.operators.base import LinearOperator
 from invsolve.operators.mri.encoding import Encoding, Rows, rows_of, times
 from invsolve.operators.mri.grid import Grid
+from invsolve.operators.mri.interpolation import stored_bytes
 from invsolve.operators.mri.kaiser_bessel import LEVELS
-from invsolve.operators.mri.nufft import Backend, Nufft, apodization, grid_of, is_stored, stored_bytes
+from invsolve.operators.mri.nufft import Backend, Nufft, apodization, grid_of, is_stored
 from invsolve.operators.mri.off_resonance import segments
 from invsolve.operators.mri.toeplitz import convolution_grid, transfer
 from invsolve.operators.mri.units import UNITS, Unit, fitting, reach, to_radians
@@ -309,7 +310,7 @@ class NonCartesianMRI(LinearOperator):
         for item in sorted(set(first)):
             of_item = [r for r in range(rows) if first[r % len(first)] == item]
             index = torch.tensor(of_item, dtype=torch.int64, device=self.trajectory.device)
-            yield from ((item, some) for some in (index.split(most) if of_item else ()))
+            yield from ((item, some) for some in (torch.split(index, most) if of_item else ()))
 
     def _pieces(self, rows: int) -> Iterator[tuple[int, Rows, slice]]:
         """An item, rows of its trajectory and coils that are worked on at once."""

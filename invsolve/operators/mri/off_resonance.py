@@ -50,7 +50,7 @@ def segments(times: Tensor, field_map: Tensor, tol: float, limits: tuple[float, 
     rest, count = _waves(some_f, some_t), 0
     while count < nodes and float(rest.abs().max()) > max(tol, 1e-12):
         rest, count = rest - a[:, count, None] * b[count], count + 1
-    pixels = [(_waves(v, t) @ of_f[:, :count]).mT for v in field.split(_PIXELS)]
+    pixels = [(_waves(v, t) @ of_f[:, :count]).mT for v in torch.split(field, _PIXELS)]
     back: Tensor = of_t[:count] @ _waves(f, times_)
     return torch.cat(pixels, 1).to(times.device), back.to(times.device)
 

@@ -34,4 +34,5 @@ def transfer(omega: Tensor, grid: Grid, tol: float) -> Tensor:
     spectrum = torch.fft.fftn(dense.rolled(kernel)).real / grid.phases
     d = len(grid.axes)
     split = spectrum.reshape([n for a in grid.axes for n in (a.base, a.phases)])
-    return split.permute(*range(1, 2 * d, 2), *range(0, 2 * d, 2)).reshape(grid.phases, *grid.base)
+    phases: Tensor = split.permute(*range(1, 2 * d, 2), *range(0, 2 * d, 2)).reshape(grid.phases, *grid.base)
+    return phases
