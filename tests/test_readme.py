@@ -19,7 +19,7 @@ PAGES = [README, *sorted((ROOT / "docs").rglob("*.md"))]
 # Pages that may hold blocks marked ```python no-run, and how many: those that need hardware, a file or a download.
 NO_RUN: dict[str, int] = {}
 NEEDS = {"needs-jax": "jax"}  # blocks that run where a package is installed that the suite does not bring
-SLOW = ("docs/ct.md", "docs/extending.md", "docs/tasks.md")  # pages that take ten seconds
+SLOW = ("docs/ct.md", "docs/extending.md", "docs/imaging.md", "docs/tasks.md")  # pages that take ten seconds
 
 FENCE = re.compile(r"^```python(?P<mark>[^\n]*)\n(?P<code>.*?)^```\s*$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\((?!\w+:)(?P<target>[^)#\s]+)")  # relative targets only

@@ -171,6 +171,7 @@ MODELS: dict[str, Callable[[], noise.Noise]] = {
     "Laplace": lambda: noise.Laplace(scale=0.4),
     "Multiplicative": lambda: noise.Multiplicative(std=0.3),
     "Speckle": lambda: noise.Speckle(looks=3.0),
+    "SinglePhoton": lambda: noise.SinglePhoton(counts_per_unit=0.5, background=0.1, frames=4),
     "Saturated": lambda: noise.Saturated(std=0.4, low=0.0, high=1.0),
     "Quantised": lambda: noise.Quantised(std=0.3, step=0.5),
 }

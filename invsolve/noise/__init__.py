@@ -14,6 +14,7 @@ from invsolve.noise.poisson import Poisson
 from invsolve.noise.quantised import Quantised
 from invsolve.noise.rician import Rician
 from invsolve.noise.saturated import Saturated
+from invsolve.noise.single_photon import SinglePhoton
 from invsolve.noise.speckle import Speckle
 from invsolve.noise.transmission import PoissonTransmission
 
@@ -28,6 +29,7 @@ __all__ = [
     "Quantised",
     "Rician",
     "Saturated",
+    "SinglePhoton",
     "Speckle",
     "as_noise",
 ]

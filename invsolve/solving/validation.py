@@ -18,7 +18,7 @@ from invsolve.core.random import item_key
 from invsolve.core.validation import check_int, kind_dtype
 from invsolve.errors import OperatorError, UnsupportedError, invalid, invalid_type
 from invsolve.hyperparameters.request import Hierarchy
-from invsolve.noise import Poisson, PoissonTransmission, Quantised, Saturated
+from invsolve.noise import Poisson, PoissonTransmission, Quantised, Saturated, SinglePhoton
 from invsolve.noise.rounding import drowned
 from invsolve.operators.base import BlackBox, LinearOperator, Operator
 from invsolve.operators.identity import of_shape
@@ -233,7 +233,7 @@ def filler_warning(problem: Problem, prior: Prior) -> tuple[str, ...]:
     """
     A, zero = linear_part(problem.operator), problem.data == 0
     observed = torch.ones_like(zero) if A.observed is None else A.observed.expand(zero.shape)
-    atoms = (Poisson, PoissonTransmission, Quantised, Saturated)  # of these, 0 may be a datum like any other
+    atoms = (Poisson, PoissonTransmission, Quantised, Saturated, SinglePhoton)  # 0 is a datum like others
     if isinstance(A, BlackBox) or isinstance(problem.noise, atoms) or not bool((zero & observed).any()):
         return ()
     rows, like = A.batch or 1, problem.data
