@@ -51,6 +51,7 @@ def main(argv: list[str] | None = None) -> None:
     grain = torch.randn(SIDE, SIDE, generator=torch.Generator().manual_seed(1))
     y = halve(lens(photo[None])[0]) + NOISE * grain
 
+    # Beyond the edge the photo is mirrored about its outermost pixels ("mirror" in scipy.ndimage).
     A = iv.operators.GaussianBlur(std=BLUR, in_shape=(SIDE, SIDE), boundary="reflect")
     # Scenes with sharp edges have power |k|^-3: Matern fields of smoothness 1/2. The correlation length, in sides of
     # the photo, is that under which five other photos are most probable.

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Any, TextIO, final
 
+from invsolve.core.public_names import found_later
 from invsolve.core.validation import check_positive, quoted
 from invsolve.errors import UnsupportedError, invalid_type
 
@@ -234,3 +235,6 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+__getattr__ = found_later(__name__)

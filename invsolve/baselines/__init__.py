@@ -17,6 +17,7 @@ from invsolve.baselines.variational import (
     tune_weight,
     zero_filled,
 )
+from invsolve.core.public_names import found_later
 
 __all__ = [
     "TunedWeight",
@@ -31,3 +32,5 @@ __all__ = [
     "tune_weight",
     "zero_filled",
 ]
+
+__getattr__ = found_later(__name__)

@@ -15,7 +15,7 @@ import stat
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from invsolve.errors import WriteError, invalid, invalid_type
 
@@ -89,18 +89,33 @@ _OTHER = {
 _NAMES = (".nc", ".h5", ".hdf5", ".json", ".safetensors", ".zarr", ".pkl", ".pickle", ".ckpt", ".txt", ".tif", ".png")
 
 
-def check_extension(owner: str, path: object, own: Sequence[str], what: str) -> None:
-    """Refuse, for a caller ``owner`` who writes ``what``, a name that is known to promise another format.
+def with_extension(owner: str, path: Any, own: Sequence[str], what: str) -> Any:
+    """The file that a caller ``owner`` who writes ``what`` writes: a name without extension gets the first of ``own``.
 
-    ``own`` are the extensions that promise it; those that promise nothing are taken too.
+    Unless there is something of that name. One that is known to promise another format is refused; ``own`` are those
+    that promise it, and those that promise nothing are taken too.
     """
     if not isinstance(path, (str, os.PathLike)):
-        return  # `check_target` says so
+        return path  # `check_target` says so
     extension = os.path.splitext(os.fspath(path))[1].lower()
+    if not extension and os.path.basename(os.fspath(path)) and not os.path.lexists(path):
+        return os.fspath(path) + own[0]
     if extension in own or extension not in (*_OTHER, *_NAMES):
-        return
+        return path
     repair = f"For that: {_OTHER[extension]}." if extension in _OTHER and owner == "Result.save" else ""
     raise invalid(owner, "path", f"named {own[0]}, for it writes {what}", repr(os.fspath(path)), repair)
+
+
+def to_be_read(path: Any, extension: str) -> Any:
+    """The file that a reader means by a name: with the extension that `with_extension` gave it, if only that is there.
+
+    >>> to_be_read("a name that nothing has", ".nc")
+    'a name that nothing has'
+    """
+    if not isinstance(path, (str, os.PathLike)) or os.path.lexists(path):
+        return path
+    named = os.fspath(path) + extension
+    return named if os.path.isfile(named) else path
 
 
 def append_line(path: Path, line: str) -> None:

@@ -1,5 +1,6 @@
 """Generators, simulators and small real samples. The data cards are in the folder `datasets/` of the repository."""
 
+from invsolve.core.public_names import found_later
 from invsolve.datasets import heads
 from invsolve.datasets.coils import coil_maps, smooth_phase
 from invsolve.datasets.masks import (
@@ -27,3 +28,5 @@ __all__ = [
     "t1_slice",
     "variable_density_mask",
 ]
+
+__getattr__ = found_later(__name__)

@@ -4,6 +4,7 @@ A float given to `solve` means ``Gaussian(std)``. For a noise of your own subcla
 three methods) or `Noise`.
 """
 
+from invsolve.core.public_names import found_later
 from invsolve.noise.base import Noise
 from invsolve.noise.convert import as_noise
 from invsolve.noise.entrywise import Entrywise
@@ -33,3 +34,5 @@ __all__ = [
     "Speckle",
     "as_noise",
 ]
+
+__getattr__ = found_later(__name__)

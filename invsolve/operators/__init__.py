@@ -1,5 +1,6 @@
 """Forward models: what the data are of the signal. Bring your own by subclassing, or with `from_callable`."""
 
+from invsolve.core.public_names import found_later
 from invsolve.operators.algebra.frames import Frames
 from invsolve.operators.algebra.stack import NonlinearStack, Stack
 from invsolve.operators.base import BlackBox, LinearOperator, Operator
@@ -75,3 +76,5 @@ __all__ = [
     "to_deepinv",
     "to_scipy",
 ]
+
+__getattr__ = found_later(__name__)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from invsolve.core.coordinates import Coordinates, fitting
 from invsolve.core.packing import Layout
 from invsolve.core.torch_state import Defined
 from invsolve.core.validation import Shape
@@ -58,6 +59,8 @@ class ResultFields(Defined):
     parameter_marginals: Mapping[str, Marginals] = field(default_factory=dict)  # the same of `parameters`
     dims: tuple[str, ...] | None = None  # names of the signal's axes; taken from the problem when it has them
     units: str = ""  # of the signal; taken from the problem when it has them
+    coords: Coordinates = field(default_factory=dict)  # along axes of the signal and of the batch; with the problem's
+    batch_dim: str = ""  # the name of the batch axis in datasets, "item" where it has none; taken from the problem
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "shape", tuple(self.shape))
@@ -80,8 +83,18 @@ class ResultFields(Defined):
             object.__setattr__(self, "dims", dims)
         if not self.units and isinstance(units := getattr(self.problem, "units", ""), str):
             object.__setattr__(self, "units", units)
+        if not self.batch_dim and isinstance(name := getattr(self.problem, "batch_dim", ""), str):
+            object.__setattr__(self, "batch_dim", name if self.batched else "")
+        coords = {**(getattr(self.problem, "coords", None) or {}), **self.coords}
+        object.__setattr__(self, "coords", fitting(coords, self._sizes) if coords else {})
         if self.dims is not None and (len(self.dims) != len(self.shape) or len(set(self.dims)) != len(self.dims)):
             raise invalid("Result", "dims", f"{len(self.shape)} different names, one for each axis", self.dims)
+
+    @property
+    def _sizes(self) -> dict[str, int]:
+        """The lengths of the axes of the signal and of the batch that have names."""
+        batch = {self.batch_dim: self.samples.shape[1]} if self.batched and self.batch_dim else {}
+        return {**dict(zip(self.dims or (), self.shape, strict=False)), **batch}
 
     @property
     def num_samples(self) -> int:

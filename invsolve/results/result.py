@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
 from torch import Tensor
 
+from invsolve.core.public_names import MissingAttribute
 from invsolve.errors import UnsupportedError, on_interrupt
 from invsolve.progress import Progress, as_progress
 from invsolve.results.posterior_samples import PosteriorSamples
@@ -76,6 +78,10 @@ class Result(PosteriorSamples):
         Names of the signal's axes; taken from the problem when it has them.
     units : str
         Of the signal; taken from the problem when it has them.
+    coords : mapping of str to Coordinate
+        Along axes of the signal and of the batch, by name; with those of the problem. For datasets and files.
+    batch_dim : str
+        The name of the batch axis in datasets; taken from the problem when it has one, else "item".
 
     Raises
     ------
@@ -101,6 +107,17 @@ class Result(PosteriorSamples):
             f"strategy={' '.join(self.strategy.split())}, nfe={self.nfe:g}, {self.seconds:.3g} s{said})"
         )
 
+    if not TYPE_CHECKING:  # what a class has not is not there for type checkers
+
+        def __getattr__(self, name: str) -> Any:
+            """Only asked for what is not there: what may be meant, in the error."""
+            if not name.startswith("_") and hasattr(type(self), name):
+                return object.__getattribute__(self, name)  # one that is there and failed: its own error
+            layout, scalars = vars(self).get("layout"), vars(self).get("parameters", {})
+            known = [*scalars, *(layout.names if layout is not None else ())]
+            full = next((key for key in known if name in (key, key.rpartition(".")[2])), None)
+            raise MissingAttribute(type(self), name, "" if full is None else f"result[{full!r}]")
+
     def __str__(self) -> str:
         """The one line of the ``repr``; unless it is certified why, and what certified ones warn of."""
         if self.certified_word != "certified":
@@ -119,13 +136,22 @@ class Result(PosteriorSamples):
         return html(self)
 
     def plot(self, *, item: int = 0, truth: Tensor | None = None, axes: Any = None, part: str = "magnitude") -> Figure:
-        """A matplotlib Figure of one item; the arguments are those of `iv.plotting.plot_result`."""
+        """A matplotlib Figure of one item; the arguments are those of `iv.plotting.plot_result`.
+
+        Mean, std and samples of a signal; of a few parameters histograms, pairs as in a corner plot, and intervals. A
+        notebook shows it; ``figure.savefig("result.png")`` writes it.
+        """
         from invsolve.plotting import plot_result
 
         return plot_result(self, item=item, truth=truth, axes=axes, part=part)
 
     def to_xarray(self) -> xarray.Dataset:
         """Samples, statistics and account as an xarray.Dataset with dims 'sample', 'item' and the signal's.
+
+        Names and coordinates are those of the data, if they were a DataArray, or of the `iv.Problem`: the batch axis
+        has its name in place of 'item'. The entries of a signal with named parts are along 'parameter':
+        ``dataset["mean"].sel(parameter="rate")``. For pandas ``dataset["samples"].to_dataframe()``, for numpy
+        ``result.samples.numpy()``.
 
         ``mean`` and ``std`` are those of the result: of what `statistics` says (an attribute "statistics" of the
         variables, too), which ``dataset.samples.mean("sample")`` need not be.
@@ -158,13 +184,19 @@ class Result(PosteriorSamples):
 
         return to_inferencedata(self)
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, path: str | os.PathLike[str]) -> Path:
         """Write a NetCDF file, atomically; `iv.load_result` reads it back bit for bit (not problem and prior).
 
         Parameters
         ----------
         path : str or path
-            Named .nc, or .h5. A file that exists is replaced when the new one is complete.
+            Named .nc, or .h5; a name without extension gets .nc. A file that exists is replaced when the new one is
+            complete.
+
+        Returns
+        -------
+        pathlib.Path
+            The file that was written.
 
         Raises
         ------
@@ -175,7 +207,7 @@ class Result(PosteriorSamples):
         """
         from invsolve.results.writing import save_result
 
-        save_result(self, path)
+        return save_result(self, path)
 
     def check(self, *, solves: bool | None = None, progress: Progress | bool | None = None) -> Any:
         """Is *this* posterior right for *this* data? Tests of samples, data and solver, each with its power.

@@ -94,8 +94,8 @@ def solve(
         Over the signals that A takes: ``prior.shape == A.in_shape``. A prior of a family (`iv.priors.Family`) has its
         unknown scalars inferred.
     noise : float or Noise
-        Required. A positive number is the std of Gaussian noise in the units of ``y`` (per real component if complex);
-        else an `iv.noise` model. ``iv.noise.Gaussian(std=iv.LogNormal(...))``: the level is inferred.
+        Required. A positive number is the std (sigma) of Gaussian noise in the units of ``y`` (per real component if
+        complex); else an `iv.noise` model. ``iv.noise.Gaussian(std=iv.LogNormal(...))``: the level is inferred.
     strategy : {"auto"} or Strategy
         ``"auto"`` takes the closed form where there is one; else it runs ensembles of particles or chains (`SMC` where
         the prior is known by its denoiser, `NoiseMCMC` where it states its transport) until their own tests say that

@@ -329,9 +329,11 @@ def test_map_with_a_non_finite_answer_counts_it_as_failed_and_warns():
 
 def test_map_refusals():
     result = make(draw(4, 2, 3))
-    with pytest.raises(InputTypeError, match=r"map: `function\(x\)` must be a torch.Tensor, got float"):
-        result.map(lambda rows: float(rows.sum()))
-    for wrong in (lambda rows: rows.sum(), lambda rows: rows.sum(0)):
+    with pytest.raises(
+        InputTypeError, match=r"map: `function\(x\)` must be a tensor, an array or a number, got 'text'"
+    ):
+        result.map(lambda rows: "text")
+    for wrong in (lambda rows: rows.sum(), lambda rows: rows.sum(0), lambda rows: float(rows.sum()), np.sum, np.max):
         with pytest.raises(
             InputError, match=r"map: `function\(x\)` must be of 8 rows, one for each of x, got .*axes only"
         ):

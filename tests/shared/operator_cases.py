@@ -80,6 +80,8 @@ def _cases(draw: Numbers) -> dict[str, iv.operators.LinearOperator]:
         "blur longer than the signal": ops.Blur(kernel=draw.randn(11), in_shape=(7,)),
         "blur zero": ops.Blur(kernel=draw.randn(4, 3), in_shape=(7, 8), boundary="zero"),
         "blur reflect": ops.Blur(kernel=draw.randn(5, 4), in_shape=(7, 8), boundary="reflect"),
+        "blur symmetric": ops.Blur(kernel=draw.randn(5, 4), in_shape=(7, 2), boundary="symmetric"),
+        "blur mirror of one": ops.Blur(kernel=draw.randn(1, 3), in_shape=(4, 1), boundary="symmetric"),
         "blur valid": ops.Blur(kernel=draw.randn(3, 4), in_shape=(7, 8), boundary="valid"),
         "blur items": ops.Blur(kernel=draw.randn(2, 3, 3), in_shape=(6, 5), boundary="zero"),
         "blur complex": ops.Blur(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
 from typing import Literal, Self
@@ -32,6 +32,8 @@ from invsolve.operators.ct.backends.on_the_fly import OnTheFly
 from invsolve.operators.ct.geometry import Geometry, radius
 
 Backend = Literal["auto", "matrix", "on the fly"]
+_TURNS = 2  # a scan in radians that goes over more of them has views at odd places, as those by the golden angle
+_DEGREES = (90.0, 120.0, 180.0, 270.0, 360.0)  # that scans go over, in equal steps
 LARGEST = 2**30  # bytes: a matrix and its transpose that are stored, by default
 
 
@@ -50,12 +52,24 @@ class Beam(LinearOperator):
     kind: Kind = "real"
     backend: Backend = "auto"
 
+    _other_space = True  # its data are not over the signal's grid, whatever their shape
+
     def __post_init__(self) -> None:
         owner = type(self).__name__
         angles = real_parameter(owner, "angles", self.angles, dtype=torch.float64).detach().double()
         if angles.ndim not in (1, 2) or not angles.numel():
-            raise invalid(owner, "angles", "of shape (views,) or (items, views), in radians", tuple(angles.shape))
+            repair = "Of half a turn in 180 views: np.deg2rad(np.arange(180))." if angles.ndim == 0 else ""
+            want = "of shape (views,) or (items, views), in radians"
+            raise invalid(owner, "angles", want, tuple(angles.shape), repair)
         self._set(angles=check_finite(owner, "angles", angles))
+        if _in_degrees(angles):
+            found = f"{float(angles.min()):.6g} to {float(angles.max()):.6g}, which look like degrees"
+            repair = "Give np.deg2rad(angles), or, if they are in radians, angles % (2 * np.pi)."
+            raise invalid(owner, "angles", "in radians", found, repair)
+        swapped = hasattr(self.in_shape, "dtype") and np.asarray(self.in_shape).dtype.kind == "f"
+        if swapped or not isinstance(self.in_shape, Iterable):
+            repair = f"The angles come first: {owner}(angles, (H, W))."
+            raise invalid(owner, "in_shape", "(H, W), two integers", type(self.in_shape).__name__, repair)
         shape = check_dims(owner, "in_shape", self.in_shape)
         if len(shape) != 2:
             repair = "The slices of a volume are a batch: in_shape=(H, W)." if len(shape) == 3 else ""
@@ -126,6 +140,16 @@ class Beam(LinearOperator):
     def dtype(self) -> None:
         """None: the weights have the precision of what they act on; angles are kept in float64."""
         return None
+
+    def _data_hint(self, given: Shape) -> str:
+        """What to do about data of another shape."""
+        views, bins = self.out_shape
+        if given[-2:-1] == (views,):
+            return f"A row is a view: of {given[-1]} bins say bins={given[-1]}, and bin_size= in mm."
+        if given[-1:] == (views,) and len(given) > 1:
+            turned = f"np.swapaxes(y, -1, -2), of {given[-2]} bins"
+            return f"A row is a view: {turned}; say bins={given[-2]}, and bin_size= in mm."
+        return f"A row is a view: there are {views} angles, and bins={bins}." if len(given) > 1 else ""
 
     def _item_axes(self) -> dict[str, int]:
         return {"angles": 1}
@@ -203,6 +227,19 @@ class Beam(LinearOperator):
     def _set(self, **values: object) -> None:
         for name, value in values.items():
             object.__setattr__(self, name, value)
+
+
+def _in_degrees(angles: Tensor) -> bool:
+    """Whether angles over many turns are at places where scans in degrees are: round ones, or equal parts of a turn."""
+    places = angles.flatten().sort().values
+    span, tol = float(places[-1] - places[0]), 1e-6 * float(places.abs().max())
+    if span <= _TURNS * 2 * math.pi:
+        return False
+    if bool(((20 * places).round() - 20 * places).abs().max() <= 20 * tol):
+        return True
+    step = span / (len(places) - 1)
+    even = bool((places.diff() - step).abs().max() <= tol)
+    return even and any(abs(whole - turn) <= tol for whole in (span, span + step) for turn in _DEGREES)
 
 
 def _pair(owner: str, name: str, value: object) -> tuple[float, float]:

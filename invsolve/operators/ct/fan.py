@@ -19,9 +19,10 @@ from invsolve.operators.ct.geometry import Geometry
 class FanBeam(Beam):
     """Line integrals of an image along a fan of rays from a source that turns about it, ``(views, bins)``.
 
-    At angle a the source is at ``source_to_center (sin a, -cos a)`` from the axis of rotation, x to the right and y
-    upwards, and the detector lies opposite, along ``(cos a, sin a)``: far away sources see what `ParallelBeam` sees.
-    Data are in units of the image times mm; the slices of a volume are a batch.
+    Computed tomography (CT): an image ``(H, W)`` gives a sinogram ``(views, bins)``. At angle a, in radians, the source
+    is at ``source_to_center (sin a, -cos a)`` from the axis of rotation, x to the right and y upwards, and the detector
+    lies opposite, along ``(cos a, sin a)``: far away sources see what `ParallelBeam` sees. Data are in units of the
+    image times mm; the slices of a volume are a batch.
 
     Parameters
     ----------
@@ -82,6 +83,10 @@ class FanBeam(Beam):
             source_to_center=far,
             source_to_detector=check_positive("FanBeam", "source_to_detector", self.source_to_detector),
         )
+        if self.source_to_detector < far:
+            repair = "It is measured from the source: from the axis of rotation, as in astra, add source_to_center."
+            want = f"at least source_to_center, {far:.6g}"
+            raise invalid("FanBeam", "source_to_detector", want, self.source_to_detector, repair)
         if far <= self._radius:
             expected = f"larger than {self._radius:.6g}, the radius of the image about the axis of rotation"
             raise invalid("FanBeam", "source_to_center", expected, far, "Lengths are in mm: is pixel_size?")

@@ -13,8 +13,13 @@ from invsolve.operators.ct.beam import Beam
 class ParallelBeam(Beam):
     """Line integrals of an image along parallel rays: the Radon transform of a scan, ``(views, bins)``.
 
+    Computed tomography (CT), its X-ray projections: an image ``(H, W)`` gives a sinogram ``(views, bins)``, a row for
+    every angle and a column for every bin of the detector. Angles are in radians: 180 views of half a turn are
+    ``np.deg2rad(np.arange(180))``.
+
     The datum at angle a and detector position u is the integral along ``x cos a + y sin a = u``, in units of the image
-    times mm; x points to the right, y upwards, both from the axis of rotation. The slices of a volume are a batch.
+    times mm; x points to the right, y upwards, both from the axis of rotation. With ``pixel_size=1``, the default, mm
+    are pixels. The slices of a volume are a batch.
 
     Parameters
     ----------
