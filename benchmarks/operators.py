@@ -26,7 +26,7 @@ from typing import Any
 
 import torch
 
-PARTS = ("ct",)
+PARTS = ("ct", "mri")
 Row = dict[str, Any]
 
 

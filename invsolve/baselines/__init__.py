@@ -1,4 +1,4 @@
-"""The reconstructions that everybody knows, to be beaten: zero-filled, Tikhonov, total variation, those of CT.
+"""The reconstructions that everybody knows, to be beaten: zero-filled, Tikhonov, total variation, those of CT and MRI.
 
 Each takes a linear operator ``A`` (`amplitude_flow`: the modulus of one) and data ``y`` ``(batch, *A.out_shape)``, and
 returns ``(batch, *A.in_shape)``; rows do not see each other. Weights are in the units of the objective that is stated,
@@ -9,6 +9,7 @@ from invsolve.baselines.emission import mlem
 from invsolve.baselines.feldkamp import fdk
 from invsolve.baselines.filtered_backprojection import fbp
 from invsolve.baselines.iterative import cgls, sirt
+from invsolve.baselines.nonuniform import gridding
 from invsolve.baselines.subsets import os_sart
 from invsolve.baselines.variational import (
     TunedWeight,
@@ -28,6 +29,7 @@ __all__ = [
     "cgls",
     "fbp",
     "fdk",
+    "gridding",
     "mlem",
     "os_sart",
     "sirt",

@@ -16,6 +16,7 @@ from invsolve.operators.identity import Identity
 from invsolve.operators.mask import Mask, Subsample
 from invsolve.operators.matrix import Matrix
 from invsolve.operators.mri.cartesian import MRI
+from invsolve.operators.mri.noncartesian import NonCartesianMRI
 from invsolve.operators.mri.soft_sense import SoftSense
 from invsolve.operators.optics.blur import Blur
 from invsolve.operators.optics.diffraction import Diffraction, random_codes
@@ -51,6 +52,7 @@ __all__ = [
     "Mask",
     "Matrix",
     "Mosaic",
+    "NonCartesianMRI",
     "NonlinearBlur",
     "NonlinearStack",
     "Operator",

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 import invsolve as iv
+from invsolve.operators.mri import radial
 
 ops = iv.operators
 F64, COMPLEX = torch.float64, torch.complex128
@@ -196,6 +197,22 @@ def _cases(draw: Numbers) -> dict[str, iv.operators.LinearOperator]:
         "diffraction of real": ops.Diffraction(in_shape=(5,), codes=draw.randn(2, 5, dtype=COMPLEX), in_kind="real"),
         "diffraction items": ops.Diffraction(
             in_shape=(3, 2), codes=draw.randn(2, 3, 3, 2, dtype=COMPLEX), oversampling=1
+        ),
+        "radial mri": ops.NonCartesianMRI(radial(3, 5), (5, 4), maps=draw.randn(2, 5, 4, dtype=COMPLEX), tol=1e-11),
+        "radial mri items": ops.NonCartesianMRI(
+            torch.stack([radial(2, 4), radial(2, 4, first=0.3)]),
+            (3, 4),
+            maps=draw.randn(2, 1, 3, 4, dtype=COMPLEX),
+            in_kind="real",
+            tol=1e-11,
+        ),
+        "off resonance": ops.NonCartesianMRI(
+            radial(3, 4),
+            (4, 3),
+            maps=draw.randn(2, 4, 3, dtype=COMPLEX),
+            tol=1e-3,
+            field_map=100 * draw.randn(4, 3),
+            times=1e-3 * torch.arange(12),
         ),
     }
 

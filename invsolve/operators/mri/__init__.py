@@ -1,14 +1,22 @@
-"""Magnetic resonance imaging: coil sensitivities, the noise of coils, and images combined of theirs."""
+"""Magnetic resonance imaging: coil sensitivities, noise, combined images; trajectories and their densities."""
 
 from invsolve.operators.mri.coils import compress_coils, noise_covariance, prewhiten, rss, sense_combine
+from invsolve.operators.mri.density import pipe_menon, radial_density
 from invsolve.operators.mri.maps import espirit, estimate_maps
+from invsolve.operators.mri.trajectories import kooshball, radial, spiral, stack_of_stars
 
 __all__ = [
     "compress_coils",
     "espirit",
     "estimate_maps",
+    "kooshball",
     "noise_covariance",
+    "pipe_menon",
     "prewhiten",
+    "radial",
+    "radial_density",
     "rss",
     "sense_combine",
+    "spiral",
+    "stack_of_stars",
 ]

@@ -191,7 +191,8 @@ class MRI(LinearOperator):
         for first in range(0, max(1, rows), row_step):
             here = slice(first, first + row_step)
             several = (slice(c, c + coil_step) for c in range(0, coils, coil_step))
-            sums.append(reduce(torch.add, (images(here, c).mul_(_part(conjugate, here, c)).sum(1) for c in several)))
+            parts = (images(here, c).mul_(_part(conjugate, here, c)).sum(1) for c in several)
+            sums.append(reduce(Tensor.add_, parts))  # in place: what is made anew is paid for again
         x = sums[0] if len(sums) == 1 else torch.cat(sums)
         return x.real.contiguous() if self.in_kind == "real" else x
 
