@@ -1,5 +1,6 @@
 """Magnetic resonance imaging: coil sensitivities, noise, combined images; trajectories and their densities."""
 
+from invsolve.core.public_names import found_later
 from invsolve.operators.mri.coils import compress_coils, noise_covariance, prewhiten, rss, sense_combine
 from invsolve.operators.mri.density import pipe_menon, radial_density
 from invsolve.operators.mri.maps import espirit, estimate_maps
@@ -20,3 +21,5 @@ __all__ = [
     "spiral",
     "stack_of_stars",
 ]
+
+__getattr__ = found_later(__name__)
