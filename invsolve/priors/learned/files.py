@@ -180,7 +180,7 @@ def _empty(about: Mapping[str, Any], path: str) -> UNet:
     fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in about["network"].items()}
     config = UNetConfig(**fields)
     largest = config.width * max(config.multipliers)
-    if largest > 2**14 or config.blocks > 64 or len(config.multipliers) > 16 or config.channels > 2**12:
+    if largest > 2**14 or max(config.blocks_of_levels) > 64 or len(config.multipliers) > 16 or config.channels > 2**12:
         raise FileError(f"load: {path!r} states an absurd network: {config}.")
     with torch.device("meta"):
         network = UNet(config)

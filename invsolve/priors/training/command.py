@@ -7,7 +7,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, final
 
@@ -27,15 +27,22 @@ from invsolve.priors.training.heads import Heads
 from invsolve.priors.training.loss import NoiseLaw
 from invsolve.priors.training.options import Options, Selection
 from invsolve.priors.training.pictures import card_text, loss_figure, samples_figure
+from invsolve.priors.training.scenes import Scenes
 from invsolve.priors.training.trainer import train
 
-DATA = ("heads", "heads-ct", "gaussian-field")
+DATA = ("heads", "heads-ct", "images", "gaussian-field")
 _COARSEST = 32  # pixels a side of the first stage
 _SHARES = {1: (1.0,), 2: (0.3, 0.7), 3: (0.1, 0.25, 0.65)}  # of the time, by the number of stages
 _WORTH_COMPILING = 0.5  # hours of a stage
 # CT numbers of brain differ by one per cent of the rms of an image, which bone and air make.
-_LEVELS = {"heads-ct": NoiseLaw(mean=-2.0, std=1.8)}
-_WINDOWS = {"heads-ct": ((-1000.0, 1500.0), (-20.0, 80.0))}  # of the pictures: bone, brain
+# Pictures are restored where noise is a tenth of their contrast.
+_LEVELS = {"heads-ct": NoiseLaw(mean=-2.0, std=1.8), "images": NoiseLaw(mean=-1.3, std=1.5)}
+_WINDOWS = {  # of the samples that are shown; of CT: bone, brain
+    "heads-ct": ((-1000.0, 1500.0), (-20.0, 80.0)),
+    "images": ((0.0, 1.0),),
+}
+# For any size: convolutions only, and EDM's skip, which knows no border as the Fourier modes of a covariance do.
+_IMAGES = UNetConfig(width=64, multipliers=(1, 1, 2), blocks=(1, 2, 2), attention=False, skips="added")
 _CARDS = {
     "heads": (
         "random heads made of formulas (iv.datasets.heads): MR of any contrast, half of them stripped to the brain, "
@@ -45,6 +52,11 @@ _CARDS = {
     "heads-ct": (
         "random heads made of formulas (iv.datasets.heads), CT numbers; no image of a person",
         "real anatomy is richer, and there are no beam hardening and no metal",
+    ),
+    "images": (
+        "random pictures made of formulas (iv.datasets.scenes): leaves of every size that cover each other, with "
+        "textures, shading, blur and uneven light; grey levels in [0, 1]; no photograph",
+        "no faces, no perspective, no noise or compression of a camera; what it invents looks like leaves",
     ),
     "gaussian-field": ("a periodic Gaussian field, Matern, std 1, length 0.1", "a law that is known exactly: use it"),
 }
@@ -84,7 +96,7 @@ def command(
     hours: float = 0.2,
     out: str | os.PathLike[str] = "out/train",
     seed: int = 0,
-    width: int = 48,
+    width: int | None = None,
     effort: Effort | None = None,
     say: Callable[[str], object] = print,
 ) -> NetworkPrior:
@@ -95,7 +107,7 @@ def command(
 
     Parameters
     ----------
-    data : {"heads", "heads-ct", "gaussian-field"}
+    data : {"heads", "heads-ct", "images", "gaussian-field"}
         Signals that the package makes.
     resolution : int
         Pixels a side, a multiple of 8, >= 16.
@@ -105,8 +117,8 @@ def command(
         A folder.
     seed : int
         Of data, noise and the first weights.
-    width : int
-        Channels of the finest level of the U-Net.
+    width : int, optional
+        Channels of the finest level of the U-Net; 48 unless given, 64 for images.
     effort : Effort, optional
         What is spent beside the training itself.
     say : callable
@@ -137,12 +149,15 @@ def command(
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     sizes = [resolution]
-    while sizes[0] >= 2 * _COARSEST and sizes[0] % 16 == 0 and len(sizes) < 3:
+    # Pictures look the same from near and far: smaller ones are no easier.
+    while data != "images" and sizes[0] >= 2 * _COARSEST and sizes[0] % 16 == 0 and len(sizes) < 3:
         sizes.insert(0, sizes[0] // 2)
     prior: NetworkPrior | None = None
     source: Source | None = None
     done: list[str] = []
     about, limits = _CARDS[data]
+    network = _IMAGES if data == "images" else UNetConfig()
+    network = network if width is None else replace(network, width=width)
     precision: Literal["full", "bfloat16"] = "bfloat16" if _faster_in_bfloat16() else "full"
     for size, share in zip(sizes, _SHARES[len(sizes)], strict=True):
         source = _source(data, size, 3600 * hours / len(sizes), folder, seed, effort, say)
@@ -152,10 +167,11 @@ def command(
             seed=seed,
             precision=precision,
             levels=_LEVELS.get(data, NoiseLaw()),
+            skip="white" if data == "images" else "law",
             compile=hours * share > _WORTH_COMPILING and _compiles(),
         )
         say(f"{size} x {size}: {60 * hours * share:.1f} minutes, batches of {batch}")
-        more: dict[str, Any] = {"network": UNetConfig(width=width)} if prior is None else {"start": prior}
+        more: dict[str, Any] = {"network": network} if prior is None else {"start": prior}
         card = {
             "data": about,
             "limits": limits,
@@ -189,6 +205,8 @@ def _source(
     if data == "gaussian-field":
         law = GaussianFieldPrior(shape=(size, size), spectrum=Matern(std=1.0, length=0.1), basis="periodic")
         return Made(lambda numbers, s: torch.cat([law.sample(1, seed=(s << 32) + i) for i in numbers]))
+    if data == "images":
+        return _scenes(size, seconds, folder, seed, effort, say)
     what: Literal["mr", "ct"] = "mr" if data == "heads" else "ct"
     cache = folder / f"{data}-{size}.npy"
     if cache.exists():
@@ -200,6 +218,20 @@ def _source(
     number = int(min(effort.most, max(effort.fewest, effort.image_share * seconds / each)))
     say(f"making {number} images of heads, {size} x {size}: about {number * each / 60:.1f} minutes")
     return Heads(grid=size, size=number, what=what, seed=seed, cache=cache, fine=fine)
+
+
+def _scenes(
+    size: int, seconds: float, folder: Path, seed: int, effort: Effort, say: Callable[[str], object]
+) -> Source:
+    cache = folder / f"images-{size}.npy"
+    if cache.exists():
+        return Scenes(grid=size, size=None, seed=seed, cache=cache)
+    started = time.perf_counter()
+    Scenes(grid=size, size=effort.timed, seed=seed)
+    each = (time.perf_counter() - started) / effort.timed
+    number = int(min(effort.most, max(effort.fewest, effort.image_share * seconds / each)))
+    say(f"making {number} pictures, {3 * size} x {3 * size}: about {number * each / 60:.1f} minutes")
+    return Scenes(grid=size, size=number, seed=seed, cache=cache)
 
 
 def _faster_in_bfloat16() -> bool:
