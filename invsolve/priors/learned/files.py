@@ -80,6 +80,7 @@ def save_prior(prior: NetworkPrior, path: str | os.PathLike[str], *, dtype: torc
         "scale": prior.scale,
         "detail": prior.detail,
         "sigma_range": list(prior.sigma_range),
+        "keep": prior.keep,
         "card": dict(prior.card),
         "law": None,
         "precision": str(prior.dtype).removeprefix("torch."),
@@ -236,6 +237,7 @@ def _prior(about: Mapping[str, Any], network: UNet, tensors: Mapping[str, Tensor
         law=law,
         mean=value("mean"),
         sigma_range=(about["sigma_range"][0], about["sigma_range"][1]),
+        keep=about.get("keep"),
         card=about["card"],
         prediction=_prediction(about),
     )

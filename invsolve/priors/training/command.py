@@ -183,6 +183,8 @@ def command(
         prior = train(source, hours=hours * share, out=folder / f"{size}", options=options, card=card, **more)
         done.append(f"{size} x {size} ({prior.card['training']['steps']:,} steps)")
     assert prior is not None and source is not None
+    if data == "images":
+        prior = replace(prior, keep="pixel")
     save_prior(prior, folder / "prior.safetensors")
     shown = 6
     figures = {
