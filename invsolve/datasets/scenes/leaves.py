@@ -1,7 +1,7 @@
 """Dead leaves: surfaces of every size that cover each other, as things in front of a camera do.
 
-Matheron's model with sizes of density r^-3 looks the same at every distance, and its power falls as k^-2 (Ruderman
-1997, doi 10.1016/S0042-6989(97)00008-4; Lee, Mumford & Huang 2001, doi 10.1023/A:1011109015675).
+Matheron's model with sizes of density r^-3 looks the same at every distance, and its power falls about as k^-2
+(Ruderman 1997, doi 10.1016/S0042-6989(97)00008-4; Lee, Mumford & Huang 2001, doi 10.1023/A:1011109015675).
 """
 
 from __future__ import annotations

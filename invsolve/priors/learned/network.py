@@ -18,7 +18,7 @@ from invsolve.priors.base import Prior
 from invsolve.priors.learned.adapt import Keep, on_problem
 from invsolve.priors.learned.parameterization import EDM, Prediction
 from invsolve.priors.learned.resampled import ResampledPrior
-from invsolve.priors.networks.tiled import for_grid
+from invsolve.priors.networks.tiled import Tiled, for_grid
 from invsolve.problem import Problem
 
 _OWNER = "NetworkPrior"
@@ -237,6 +237,11 @@ class NetworkPrior(Prior):
         return replace(
             self, network=for_grid(self.network, grid), shape=tuple(mean.shape), mean=mean, law=law, scale=scale
         )
+
+    @property
+    def _tiles(self) -> list[str]:
+        net = self.network
+        return [f"in tiles of {net.tile} pixels that overlap by {net.overlap}"] if isinstance(net, Tiled) else []
 
     def rescaled(self, factor: float) -> NetworkPrior:
         """Fit the prior to another unit: the distribution of ``factor`` > 0 times the signal."""

@@ -66,12 +66,14 @@ class Tiled(nn.Module):
             whole: Tensor = self.network(x, c)
             return whole
         lean = torch.is_grad_enabled() and x.requires_grad and not traced()
-        call = partial(checkpoint, self.network, use_reentrant=False, preserve_rng_state=False) if lean else self.network
+        call = (
+            partial(checkpoint, self.network, use_reentrant=False, preserve_rng_state=False) if lean else self.network
+        )
         down, across = (_weights(cuts, x) for cuts in (rows, columns))
         out = torch.zeros_like(x)
         for (top, bottom), a in zip(rows, down, strict=True):
             for (left, right), b in zip(columns, across, strict=True):
-                piece = a[:, None] * b * call(x[..., top:bottom, left:right], c)
+                piece: Tensor = a[:, None] * b * call(x[..., top:bottom, left:right], c)
                 out = out + nn.functional.pad(piece, (left, x.shape[-1] - right, top, x.shape[-2] - bottom))
         return out
 

@@ -8,6 +8,7 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, final
 
@@ -207,33 +208,22 @@ def _source(
     if data == "gaussian-field":
         law = GaussianFieldPrior(shape=(size, size), spectrum=Matern(std=1.0, length=0.1), basis="periodic")
         return Made(lambda numbers, s: torch.cat([law.sample(1, seed=(s << 32) + i) for i in numbers]))
+    make: Callable[..., Heads | Scenes]
     if data == "images":
-        return _scenes(size, seconds, folder, seed, effort, say)
-    what: Literal["mr", "ct"] = "mr" if data == "heads" else "ct"
+        make, what, side = partial(Scenes, grid=size, seed=seed), "pictures", 3 * size
+    else:
+        kind: Literal["mr", "ct"] = "mr" if data == "heads" else "ct"
+        make = partial(Heads, grid=size, what=kind, seed=seed, fine=max(effort.fine, size))
+        what, side = "images of heads", size
     cache = folder / f"{data}-{size}.npy"
     if cache.exists():
-        return Heads(grid=size, size=None, what=what, seed=seed, cache=cache)
+        return make(size=None, cache=cache)
     started = time.perf_counter()
-    fine = max(effort.fine, size)
-    Heads(grid=size, size=effort.timed, what=what, seed=seed, fine=fine)
+    make(size=effort.timed)
     each = (time.perf_counter() - started) / effort.timed  # an image, on this machine now
     number = int(min(effort.most, max(effort.fewest, effort.image_share * seconds / each)))
-    say(f"making {number} images of heads, {size} x {size}: about {number * each / 60:.1f} minutes")
-    return Heads(grid=size, size=number, what=what, seed=seed, cache=cache, fine=fine)
-
-
-def _scenes(
-    size: int, seconds: float, folder: Path, seed: int, effort: Effort, say: Callable[[str], object]
-) -> Source:
-    cache = folder / f"images-{size}.npy"
-    if cache.exists():
-        return Scenes(grid=size, size=None, seed=seed, cache=cache)
-    started = time.perf_counter()
-    Scenes(grid=size, size=effort.timed, seed=seed)
-    each = (time.perf_counter() - started) / effort.timed
-    number = int(min(effort.most, max(effort.fewest, effort.image_share * seconds / each)))
-    say(f"making {number} pictures, {3 * size} x {3 * size}: about {number * each / 60:.1f} minutes")
-    return Scenes(grid=size, size=number, seed=seed, cache=cache)
+    say(f"making {number} {what}, {side} x {side}: about {number * each / 60:.1f} minutes")
+    return make(size=number, cache=cache)
 
 
 def _faster_in_bfloat16() -> bool:

@@ -5,18 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import final
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from invsolve.core.files import atomic_write, write_or_warn
 from invsolve.core.validation import Shape, check_int
 from invsolve.datasets import scenes
-from invsolve.errors import FileError, invalid
 from invsolve.priors.training.data import Finite
+from invsolve.priors.training.pool import pool
 
 _CHUNK = 16
 _FAR = 0.25  # the share that is seen from twice as far
@@ -62,11 +60,9 @@ class Scenes(Finite):
 
     def __post_init__(self) -> None:
         check_int("Scenes", "grid", self.grid, minimum=8)
-        if self.size is not None:
-            check_int("Scenes", "size", self.size, minimum=1)
-        elif self.cache is None:
-            raise invalid("Scenes", "size", "given without a cache", "None")
-        object.__setattr__(self, "pool", self._made())
+        shape = (3 * self.grid, 3 * self.grid)
+        made = pool("Scenes", self.size, shape, torch.uint8, self.cache, self._pictures, chunk=_CHUNK)
+        object.__setattr__(self, "pool", made)
         object.__setattr__(self, "size", len(self.pool))
 
     @property
@@ -93,30 +89,6 @@ class Scenes(Finite):
         contrast = float(min(1.0, 0.5 + u[7]))  # of half of them
         return x * contrast + (1 - contrast) * float(u[8])
 
-    def _made(self) -> Tensor:
+    def _pictures(self, first: int, n: int) -> Tensor:
         side = 3 * self.grid
-        if self.cache is not None and Path(self.cache).exists():
-            try:
-                values = np.load(self.cache, allow_pickle=False)
-            except (ValueError, OSError, EOFError) as error:
-                name = os.fspath(self.cache)
-                raise FileError(f"Scenes: {name!r} is no .npy file, or is damaged: {error}.") from error
-            size = len(values) if self.size is None and values.ndim else self.size or 0
-            if values.shape[1:] == (side, side) and len(values) >= size > 0 and values.dtype == np.uint8:
-                return torch.from_numpy(values[:size])
-            raise FileError(
-                f"Scenes: {os.fspath(self.cache)!r} holds {values.shape} {values.dtype}, expected "
-                f"({self.size}, {side}, {side}) uint8. Delete it, or name another file."
-            )
-        if self.size is None:
-            raise FileError(f"Scenes: there is no file {os.fspath(self.cache or '')!r}. State `size` to make it.")
-        chunks = [(first, min(_CHUNK, self.size - first)) for first in range(0, self.size, _CHUNK)]
-        made = [scenes.grey(n, (side, side), seed=self.seed, first=first) for first, n in chunks]
-        pool = torch.cat([(255 * x).round().to(torch.uint8) for x in made])
-        if self.cache is not None:
-            cache = self.cache
-            write_or_warn(
-                lambda: atomic_write(cache, lambda file: np.save(file, pool.numpy()), owner="Scenes"),
-                "The pictures are made again next time.",
-            )
-        return pool
+        return (255 * scenes.grey(n, (side, side), seed=self.seed, first=first)).round()
