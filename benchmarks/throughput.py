@@ -34,10 +34,10 @@ ROUNDS = 5
 STEPS = 8  # of one sampling run
 LAST = torch.channels_last
 # Widths of the lean and of the default network of about as many parameters, deepinv's network, batch.
-SIZES = {"small": (40, 40, "ADMUNet", 8), "large": (288, 280, "DiffUNet", 2)}
-# Four levels, the finer two as wide as each other, one block at the finest, skips added: 0.4 times the products of the
-# default at equal parameters, and the same denoising error (docs/learned-priors.md).
-LEAN = UNetConfig(multipliers=(1, 1, 2, 2), blocks=(1, 2, 2, 2), skips="added")
+SIZES = {"small": (48, 40, "ADMUNet", 8), "large": (344, 280, "DiffUNet", 2)}
+# Four levels, the finer two as wide as each other, one block at the finest, skips added: half the products of the
+# default at about equal parameters, and no more denoising error (docs/learned-priors.md).
+LEAN = UNetConfig(multipliers=(1, 1, 2, 2), blocks=(1, 2, 1, 1), skips="added")
 
 
 @final
@@ -271,7 +271,7 @@ second, in a loop of loss, gradient and Adam written by hand, or by `invsolve.tr
 keyed data; *sampling*: evaluations of one image per second, in {STEPS} steps of Euler's method written by hand, or by
 `iv.solve`, with one thread and with all. Best of {ROUNDS} interleaved rounds; compiling, which takes minutes, is not
 counted. DiffUNet comes in one size, 93.6 million parameters: ours is widened to it; ADMUNet (the same kind of network) is
-made as small as ours. *lean*: `UNetConfig(multipliers=(1, 1, 2, 2), blocks=(1, 2, 2, 2), skips="added")`, which denoises
+made as small as ours. *lean*: `UNetConfig(multipliers=(1, 1, 2, 2), blocks=(1, 2, 1, 1), skips="added")`, which denoises
 as well as the default at equal parameters and steps of training ([figures](learned-priors.md)). *ratio*: to the first
 row of its block.
 """

@@ -46,7 +46,7 @@ def grey(n: int, shape: tuple[int, int], *, seed: int = 0, first: int = 0) -> Te
     "Dead leaves": discs, ellipses, polygons, bars and smooth outlines with radii of density about r^-3, each with a
     grey level of the picture's palette, shading and a texture (power laws, spots, stripes, weaves, writing); in up to
     three layers, of which one is in focus; a smooth illumination; made on twice as many pixels and averaged. One in
-    eight is a texture alone. Over many pictures power falls as the wavenumber to about -2.4. A picture of 192 x 192
+    eight is a texture alone. Over many pictures power falls as the wavenumber to about -2.5. A picture of 192 x 192
     takes about 0.15 s.
 
     Examples
