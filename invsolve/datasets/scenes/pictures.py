@@ -84,14 +84,15 @@ def _picture(rng: Rng, shape: tuple[int, int]) -> Array:
     low, high = np.quantile(small, (0.002, 0.998))
     span = rng.uniform(0.35, 1.05)  # of the range of a picture; some are clipped
     start = rng.uniform(0, max(0.0, 1 - span))
-    return np.clip(start + span * (small - low) / max(high - low, 1e-3), 0, 1).astype(np.float32)
+    shown: Array = np.clip(start + span * (small - low) / max(high - low, 1e-3), 0, 1).astype(np.float32)
+    return shown
 
 
 def _leaves(rng: Rng, side: int, textures: Array) -> Array:
     """Up to three layers, the far ones first; those out of focus are blurred."""
     centres = rng.random(int(rng.integers(2, 8)))
     palette = np.clip(centres[rng.integers(0, len(centres), 64)] + 0.12 * rng.standard_normal(64), 0, 1)
-    canvas = (rng.random() + rng.uniform(0, 0.2) * textures[0]).astype(np.float32)
+    canvas: Array = (rng.random() + rng.uniform(0, 0.2) * textures[0]).astype(np.float32)
     layers = int(rng.choice([1, 2, 3], p=[0.5, 0.3, 0.2]))
     focus = int(rng.integers(layers))
     for layer in range(layers):

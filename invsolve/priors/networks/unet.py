@@ -176,7 +176,8 @@ class UNet(nn.Module):
                     h = functional.interpolate(h, scale_factor=2.0, mode="nearest")
                 h = torch.cat([h, skip], 1)
             elif level:  # the residual blocks of the coarsest level have its skip in them
-                h = functional.interpolate(_mixed(self.narrow[level - 1], h), scale_factor=2.0, mode="nearest") + skip
+                h = _mixed(self.narrow[level - 1], h)  # type: ignore[arg-type]
+                h = functional.interpolate(h, scale_factor=2.0, mode="nearest") + skip
             for step in steps:  # type: ignore[attr-defined]
                 h = step(h, emb)
         out = functional.pixel_shuffle(self.head(modulated(h, *self.norm.columns, spare=True)), 2)
