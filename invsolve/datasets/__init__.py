@@ -1,7 +1,7 @@
 """Generators, simulators and small real samples. The data cards are in the folder `datasets/` of the repository."""
 
 from invsolve.core.public_names import found_later
-from invsolve.datasets import heads
+from invsolve.datasets import heads, scenes
 from invsolve.datasets.coils import coil_maps, smooth_phase
 from invsolve.datasets.masks import (
     equispaced_mask,
@@ -23,6 +23,7 @@ __all__ = [
     "partial_fourier_mask",
     "poisson_disc_mask",
     "random_mask",
+    "scenes",
     "simulate_mri",
     "smooth_phase",
     "t1_slice",

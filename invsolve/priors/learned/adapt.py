@@ -43,6 +43,10 @@ class Movable(Protocol):
     def _needs_law(self) -> bool:
         """Whether it is defined by its stated law."""
 
+    @property
+    def _tiles(self) -> list[str]:
+        """Whether it works on its signals piece by piece, in words; nothing if not."""
+
     def rescaled(self, factor: float) -> Self:
         """The distribution of ``factor`` times the signal."""
 
@@ -220,7 +224,8 @@ def on_grid(prior: P, shape: tuple[int, ...], keep: Keep | None) -> tuple[P | Re
     gain = math.sqrt(math.prod(there) / math.prod(here))
     seen = "a patch, less than" if gain < 1 else "more than"
     note = f"from {here} to {there} pixels of the same size: {seen} the network saw at once in training"
-    return prior._resized(mean, law, prior.scale * max(1.0, gain)), [note]
+    resized = prior._resized(mean, law, prior.scale * max(1.0, gain))
+    return resized, [note, *resized._tiles]
 
 
 def _fourier(law: GaussianLaw) -> bool:

@@ -86,6 +86,7 @@ def save_prior(prior: NetworkPrior, path: str | os.PathLike[str], *, dtype: torc
         "scale": prior.scale,
         "detail": prior.detail,
         "sigma_range": list(prior.sigma_range),
+        "keep": prior.keep,
         "card": dict(prior.card),
         "law": None,
         "precision": str(prior.dtype).removeprefix("torch."),
@@ -189,7 +190,7 @@ def _empty(about: Mapping[str, Any], path: str) -> UNet:
     fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in about["network"].items()}
     config = UNetConfig(**fields)
     largest = config.width * max(config.multipliers)
-    if largest > 2**14 or config.blocks > 64 or len(config.multipliers) > 16 or config.channels > 2**12:
+    if largest > 2**14 or max(config.blocks_of_levels) > 64 or len(config.multipliers) > 16 or config.channels > 2**12:
         raise FileError(f"load: {path!r} states an absurd network: {config}.")
     with torch.device("meta"):
         network = UNet(config)
@@ -245,6 +246,7 @@ def _prior(about: Mapping[str, Any], network: UNet, tensors: Mapping[str, Tensor
         law=law,
         mean=value("mean"),
         sigma_range=(about["sigma_range"][0], about["sigma_range"][1]),
+        keep=about.get("keep"),
         card=about["card"],
         prediction=_prediction(about),
     )
