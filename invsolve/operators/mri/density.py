@@ -123,8 +123,8 @@ def radial_density(trajectory: Tensor, spokes: int) -> Tensor:
     share = _angles(along, 2 * math.pi if outwards else math.pi) if dim == 2 else along.new_full(
         (spokes,), (4 if outwards else 2) * math.pi / spokes
     )  # fmt: skip
-    area = share[:, None] * (at.abs() ** (dim - 1) * step + _kink(at, step, dim, outwards))
-    return (area / (2 * math.pi) ** dim).flatten()
+    area: Tensor = share[:, None] * (at.abs() ** (dim - 1) * step + _kink(at, step, dim, outwards))
+    return area.flatten() / (2 * math.pi) ** dim
 
 
 def _kink(at: Tensor, step: Tensor, dim: int, outwards: bool) -> Tensor:
