@@ -15,6 +15,7 @@ def _cores() -> int:
 
 # Before anything imports matplotlib: figures are drawn to memory, here and in the processes that tests start.
 os.environ.setdefault("MPLBACKEND", "Agg")
+os.environ.setdefault("INVSOLVE_CACHE", "off")  # nothing is kept in the home of who runs the tests
 # Before anything imports torch or numpy, which read it then: one thread a core over all workers of `pytest -n`, and as
 # many in each process that a test starts. More threads than cores cost a factor, not per cents. Not in the process that
 # hands out the tests, whose environment the workers inherit.

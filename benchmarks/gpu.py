@@ -163,6 +163,14 @@ class Kernel:
     flops: Callable[[int], float]
 
 
+def beams(sizes: Sizes, device: torch.device) -> list[tuple[str, iv.operators.ParallelBeam]]:
+    """A scan of as many views as half the image is wide, by every back end that runs there."""
+    angles = (math.pi * 0.618034 * torch.arange(sizes.grid // 2, dtype=torch.float64)).to(device)
+    ways = ("matrix", "triton") if device.type == "cuda" else ("matrix",)
+    shape = (sizes.grid, sizes.grid)
+    return [(f"CT normal, {way}", iv.operators.ParallelBeam(angles, shape, backend=way)) for way in ways]
+
+
 def parameters(prior: NetworkPrior) -> float:
     return float(sum(p.nbytes for p in prior.network.parameters()))
 
@@ -181,6 +189,8 @@ def kernels(sizes: Sizes, device: torch.device, problem: iv.Problem, prior: Netw
     blur = iv.operators.GaussianBlur(std=2.0, in_shape=shape, boundary="periodic").to(device, torch.float32)
     keep = torch.rand(shape, generator=torch.Generator().manual_seed(0)) < 0.5
     mask = iv.operators.Mask(mask=keep).to(device)
+    ct = beams(sizes, device)
+    data, taps = math.prod(ct[0][1].out_shape), float(ct[0][1].geometry.lines.taps_per_ray.sum())
     one = torch.zeros(1, *shape, dtype=torch.complex64, device=device)
     value = counted(lambda: prior.denoise(one, 1.0))
 
@@ -200,6 +210,16 @@ def kernels(sizes: Sizes, device: torch.device, problem: iv.Problem, prior: Netw
             flops=lambda b: b * COILS * (2 * fft + 16 * n),
         ),
         Kernel(what="blur", run=blur, kind="real", moved=lambda b: 8.0 * n * b, flops=lambda b: b * (fft + 6 * n)),
+        *(
+            Kernel(
+                what=what,
+                run=A.normal,
+                kind="real",
+                moved=lambda b: 4.0 * b * (2 * n + 2 * data),  # the data are written, and read again
+                flops=lambda b: 4 * b * taps,
+            )
+            for what, A in ct
+        ),
         Kernel(what="mask", run=mask, kind="real", moved=lambda b: 8.0 * n * b + n, flops=lambda b: float(n * b)),
         Kernel(
             what="network, value",
@@ -286,7 +306,7 @@ LEGEND = """# On a GPU
 Written by `make gpu` (`benchmarks/gpu.py`), which runs in at most eight minutes on a machine with a CUDA device.
 
 *images*: calls of an operator or network on images of {grid} x {grid} a second, the best of repeated calls, float32 and
-complex64. *demo, samples*: samples of the demo's posterior a second (learned prior, {coils} coils, `MMPS` in {steps} steps, all of
+complex64; of *CT* a scan of half as many views as the image is wide, and back. *demo, samples*: samples of the demo's posterior a second (learned prior, {coils} coils, `MMPS` in {steps} steps, all of
 a batch at once). *at most*: the roofline, the compulsory traffic (signals in and out, parameters once) over the measured
 bandwidth of a copy, or the operations over the measured rate of a matrix product, whichever is slower; of the demo the
 network's operations alone. *share*: of that. *memory*: the peak that torch allocated. Convolutions on a GPU use

@@ -15,7 +15,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, final
 
@@ -33,7 +33,11 @@ SIDE, CHANNELS = 64, 2
 ROUNDS = 5
 STEPS = 8  # of one sampling run
 LAST = torch.channels_last
-SIZES = {"small": (40, "ADMUNet", 8), "large": (280, "DiffUNet", 2)}  # our width, deepinv's network, batch
+# Widths of the lean and of the default network of about as many parameters, deepinv's network, batch.
+SIZES = {"small": (48, 40, "ADMUNet", 8), "large": (344, 280, "DiffUNet", 2)}
+# Four levels, the finer two as wide as each other, one block at the finest, skips added: half the products of the
+# default at about equal parameters, and no more denoising error (docs/learned-priors.md).
+LEAN = UNetConfig(multipliers=(1, 1, 2, 2), blocks=(1, 2, 1, 1), skips="added")
 
 
 @final
@@ -57,7 +61,12 @@ class Method:
     count: int  # images, or evaluations of one image, in a run
 
 
-def ours(width: int) -> UNet:
+def lean(width: int) -> UNet:
+    torch.manual_seed(0)
+    return UNet(replace(LEAN, channels=CHANNELS, width=width))
+
+
+def default(width: int) -> UNet:
     torch.manual_seed(0)
     return UNet(UNetConfig(channels=CHANNELS, width=width))
 
@@ -131,7 +140,12 @@ def package(width: int, batch: int, *, compiled: bool) -> Method:
         with tempfile.TemporaryDirectory() as folder:
             # Of a long training, so that none of the steps writes one of its eight snapshots.
             train(
-                data, steps=100 * steps, network=UNetConfig(width=width), options=options, out=folder, stop_after=steps
+                data,
+                steps=100 * steps,
+                network=replace(LEAN, width=width),
+                options=options,
+                out=folder,
+                stop_after=steps,
             )
             lines = [json.loads(line) for line in (Path(folder) / "log.jsonl").read_text().splitlines()]
         return batch / statistics.median(line["signals_per_second"] for line in lines)
@@ -188,11 +202,12 @@ def timed(methods: list[Method]) -> list[float]:
 
 
 def trained(size: str, compiled: bool) -> list[Method]:
-    width, kind, batch = SIZES[size]
+    width, wide, kind, batch = SIZES[size]
     plain = f"deepinv {kind}"
     methods = [
-        training("invsolve UNet", ours(width), batch),
-        training("invsolve UNet, channels_last", ours(width), batch, last=True),
+        training("invsolve UNet, lean", lean(width), batch),
+        training("invsolve UNet, lean, channels_last", lean(width), batch, last=True),
+        training("invsolve UNet, default, channels_last", default(wide), batch, last=True),
         training(plain, Inner(kind), batch),
         training(f"{plain}, channels_last", Inner(kind), batch, last=True),
     ]
@@ -200,33 +215,38 @@ def trained(size: str, compiled: bool) -> list[Method]:
         methods.append(package(width, batch, compiled=False))
     if compiled:
         methods += [
-            training("invsolve UNet, channels_last, compiled", ours(width), batch, last=True, compiled=True),
+            training("invsolve UNet, lean, channels_last, compiled", lean(width), batch, last=True, compiled=True),
             package(width, batch, compiled=True),
         ]
     return methods
 
 
 def sampled(size: str, compiled: bool) -> list[Method]:
-    width, kind, batch = SIZES[size]
+    width, wide, kind, batch = SIZES[size]
     plain = f"deepinv {kind}"
     methods = [
-        sampling("invsolve UNet", ours(width), batch),
+        sampling("invsolve UNet, lean", lean(width), batch),
+        sampling("invsolve UNet, default", default(wide), batch),
         sampling(plain, Inner(kind), batch),
         sampling(f"{plain}, channels_last", Inner(kind), batch, last=True),
-        solving("invsolve UNet, iv.solve", ours(width), batch),
+        solving("invsolve UNet, lean, iv.solve", lean(width), batch),
     ]
     if compiled:
         methods += [
-            sampling("invsolve UNet, compiled", ours(width), batch, last=True, compiled=True),
+            sampling("invsolve UNet, lean, compiled", lean(width), batch, last=True, compiled=True),
             sampling(f"{plain}, channels_last, compiled", Inner(kind), batch, last=True, compiled=True),
         ]
     return methods
 
 
 def rows(size: str, tasks: list[str], compiled: bool) -> list[Row]:
-    width, kind, batch = SIZES[size]
+    width, wide, kind, batch = SIZES[size]
     cores = torch.get_num_threads()
-    sizes = {"invsolve": numbers(ours(width)), "deepinv": numbers(Inner(kind))}
+    sizes = {
+        "invsolve UNet, default": numbers(default(wide)),
+        "invsolve": numbers(lean(width)),
+        "deepinv": numbers(Inner(kind)),
+    }
     made = []
     for task, threads in [(t, n) for t in tasks for n in (sorted({1, cores}) if t == "sampling" else [cores])]:
         torch.set_num_threads(threads)
@@ -236,7 +256,7 @@ def rows(size: str, tasks: list[str], compiled: bool) -> list[Row]:
             else sampled(size, compiled and size == "small" and threads == cores)
         )
         for method, rate in zip(methods, timed(methods), strict=True):
-            parameters = sizes["deepinv" if method.name.startswith("deepinv") else "invsolve"]
+            parameters = next(n for start, n in sizes.items() if method.name.startswith(start))
             row = Row(task=task, threads=threads, parameters=parameters, method=method.name, batch=batch, rate=rate)
             made.append(row)
             print(row, flush=True)
@@ -251,7 +271,9 @@ second, in a loop of loss, gradient and Adam written by hand, or by `invsolve.tr
 keyed data; *sampling*: evaluations of one image per second, in {STEPS} steps of Euler's method written by hand, or by
 `iv.solve`, with one thread and with all. Best of {ROUNDS} interleaved rounds; compiling, which takes minutes, is not
 counted. DiffUNet comes in one size, 93.6 million parameters: ours is widened to it; ADMUNet (the same kind of network) is
-made as small as ours. *ratio*: to the first row of its block.
+made as small as ours. *lean*: `UNetConfig(multipliers=(1, 1, 2, 2), blocks=(1, 2, 1, 1), skips="added")`, which denoises
+as well as the default at equal parameters and steps of training ([figures](learned-priors.md)). *ratio*: to the first
+row of its block.
 """
 
 

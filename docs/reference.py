@@ -15,6 +15,7 @@ import invsolve as iv
 PAGES = (
     "operators",
     "operators.ct",
+    "operators.mri",
     "priors",
     "strategies",
     "samplers",

@@ -32,15 +32,14 @@ def main(argv: list[str] | None = None) -> None:
     index = torch.randperm(SHAPE[0] * SHAPE[1], generator=rng)[:STATIONS]
     A = iv.operators.Subsample(index=index, in_shape=SHAPE)
     y = A(fields) + NOISE * torch.randn(DAYS, STATIONS, generator=rng)
-    readings = xr.DataArray(y.numpy(), dims=("day", "station"), name="temperature")
+    days = np.datetime64("2026-03-01") + np.arange(DAYS)
+    readings = xr.DataArray(y.numpy(), dims=("day", "station"), coords={"day": days}, name="temperature")
 
-    problem = iv.Problem(A, readings, noise=iv.noise.Gaussian(std=NOISE), dims=("lat", "lon"), units="degC")
+    # The readings say what the days are; where the signal is, which has other axes, is said beside them.
+    grid = {"lat": np.linspace(40.0, 49.0, SHAPE[0]), "lon": np.linspace(0.0, 19.0, SHAPE[1])}
+    problem = iv.Problem(A, readings, noise=NOISE, dims=("lat", "lon"), coords=grid, units="degC")
     result = iv.solve(problem, prior, num_samples=39, seed=0)
-    maps = (
-        result.to_xarray()
-        .rename(item="day")
-        .assign_coords(lat=np.linspace(40.0, 49.0, SHAPE[0]), lon=np.linspace(0.0, 19.0, SHAPE[1]))
-    )
+    maps = result.to_xarray()
     low, high, level = result.interval(0.9)
     truth = xr.DataArray(fields.numpy(), dims=("day", "lat", "lon"))
     inside = ((truth >= low.numpy()) & (truth <= high.numpy())).mean(("lat", "lon"))
@@ -54,6 +53,7 @@ def main(argv: list[str] | None = None) -> None:
     if arguments.out:
         maps.to_netcdf(arguments.out, engine="h5netcdf")
 
+    assert (maps["day"].values == days).all()
     assert maps["mean"].dims == ("day", "lat", "lon") and maps["samples"].dims == ("sample", "day", "lat", "lon")
     assert abs(coverage - level) < 5 * error, "exact draws of the right model cover as often as they say"
     assert report.passed

@@ -16,7 +16,9 @@ from invsolve.calibration.calibrate import calibrate
 from invsolve.calibration.report import Calibration
 from invsolve.core.checkpoint import Checkpoint
 from invsolve.core.distributions import Distribution, LogNormal, LogUniform, Normal, Uniform
+from invsolve.core.grid import Grid
 from invsolve.core.packing import Layout, Part
+from invsolve.core.public_names import found_later
 from invsolve.core.torch_workarounds import warm_up_mkl
 from invsolve.hyperparameters.request import Hierarchy
 from invsolve.problem import Problem
@@ -30,6 +32,7 @@ from invsolve.solving.spending import Budget
 
 if TYPE_CHECKING:  # imported where they are first used: the package must not cost seconds that nobody asked for
     from invsolve import baselines, datasets, plotting, posterior_metrics, testing
+    from invsolve.datasets.readers import open_scan as open
     from invsolve.priors.density import log_density
     from invsolve.priors.density import log_density as log_likelihood
     from invsolve.solving.loading import load_result
@@ -42,6 +45,7 @@ __all__ = [
     "Citation",
     "Comparison",
     "Distribution",
+    "Grid",
     "Hierarchy",
     "Layout",
     "LogNormal",
@@ -63,6 +67,7 @@ __all__ = [
     "log_likelihood",
     "metrics",
     "noise",
+    "open",
     "operators",
     "plotting",
     "posterior_metrics",
@@ -77,22 +82,18 @@ __all__ = [
 
 warm_up_mkl()  # at import, so that it comes before the first computation of most programs
 
-_LATER = {"load_result": "solving.loading", "log_density": "priors.density"}
-_ALIASES = {"log_likelihood": "log_density"}  # old names
-_MODULES = ("baselines", "datasets", "plotting", "posterior_metrics", "testing")
+__getattr__ = found_later(
+    __name__,
+    {
+        "load_result": "solving.loading",
+        "log_density": "priors.density",
+        "log_likelihood": "priors.density:log_density",  # its old name
+        "open": "datasets.readers:open_scan",
+        **{name: name for name in ("baselines", "datasets", "plotting", "posterior_metrics", "testing")},
+    },
+)
 
-
-def __getattr__(name: str) -> object:
-    """What `_LATER`, `_ALIASES` and `_MODULES` name, on first use."""
-    from importlib import import_module
-
-    name = _ALIASES.get(name, name)
-    if name in _MODULES:
-        return import_module(f"invsolve.{name}")
-    if name in _LATER:
-        value: object = getattr(import_module(f"invsolve.{_LATER[name]}"), name)
-        return value
-    raise AttributeError(f"module 'invsolve' has no attribute {name!r}")
+vars(metrics)["__getattr__"] = found_later(metrics.__name__)
 
 
 def __dir__() -> list[str]:

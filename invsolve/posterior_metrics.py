@@ -17,6 +17,7 @@ from torch import Tensor
 
 from invsolve.core.arrays import numbers, several
 from invsolve.core.metric_arguments import finite_values, weighted_sets
+from invsolve.core.public_names import found_later
 from invsolve.core.torch_state import in_defined_state
 from invsolve.core.validation import check_int, check_number
 from invsolve.errors import invalid
@@ -383,3 +384,6 @@ def _of_shape(owner: str, name: str, value: Tensor | float, shape: tuple[int, ..
     if checked.ndim and tuple(checked.shape) != shape:
         raise invalid(owner, name, f"a number, or of shape {shape}", tuple(checked.shape))
     return checked
+
+
+__getattr__ = found_later(__name__)

@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from math import prod
 from typing import TYPE_CHECKING, Any, Self, final
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from invsolve.core.arrays import as_tensor
+from invsolve.core.arrays import as_tensor, one_variable
+from invsolve.core.coordinates import Coordinates
 from invsolve.core.fingerprint import fingerprint
+from invsolve.core.grid import Grid
 from invsolve.core.notebook import TextInNotebook
 from invsolve.core.ownership import kept, replaced
 from invsolve.core.torch_state import Defined
-from invsolve.core.validation import Shape, check_finite, check_kind, check_shape, kind_dtype, quoted
+from invsolve.core.validation import Shape, check_finite, check_kind, check_shape, kind_dtype
 from invsolve.errors import invalid, invalid_type
 from invsolve.noise import Gaussian, Noise
 from invsolve.noise.convert import noise_for_data, refuse_impossible_data
 from invsolve.noise.rounding import drowned
+from invsolve.operators.axes import Axes
 from invsolve.operators.base import LinearOperator, Operator
 from invsolve.operators.family import Family
-from invsolve.operators.inputs import not_an_operator
+from invsolve.operators.inputs import data_repair, not_an_operator
 
 
 @final
@@ -43,9 +47,18 @@ class Problem(TextInNotebook, Defined):
         An `iv.noise` model or a positive number, the std of Gaussian noise in the units of the data; for complex data
         per real component.
     dims : sequence of str, optional
-        Names of the signal's axes, for xarray; those of ``data`` where it has the shape of the signal and names.
+        Names of the signal's axes, for xarray; by default those of a DataArray with the shape of the signal, unless the
+        operator is known to have its data elsewhere (MRI, CT, diffraction).
+    coords : mapping, optional
+        Coordinates along axes of the signal and the batch, by name, as xarray takes them: numbers, text, dates; by
+        default those of the DataArray along the axes whose names are taken from it.
+    batch_dim : str
+        The name of the batch axis in datasets; that of a DataArray with a batch axis, else "item".
     units : str
         The unit of the signal; "" by default.
+    grid : Grid, optional
+        The size of its pixels in mm, and where it is in the patient: `iv.open` fills it in, `prior.on(problem)` and
+        `Result.save` to NIfTI and DICOM use it.
 
     Attributes
     ----------
@@ -72,6 +85,9 @@ class Problem(TextInNotebook, Defined):
     noise: Noise
     dims: tuple[str, ...] | None = field(default=None, kw_only=True)
     units: str = field(default="", kw_only=True)
+    coords: Coordinates = field(default_factory=dict, kw_only=True)
+    batch_dim: str = field(default="", kw_only=True)
+    grid: Grid | None = field(default=None, kw_only=True)
     batched: bool = field(default=True, init=False)
 
     if TYPE_CHECKING:  # what is accepted; `__post_init__` makes of it what the fields say
@@ -84,6 +100,9 @@ class Problem(TextInNotebook, Defined):
             *,
             dims: Iterable[str] | None = None,
             units: str = "",
+            coords: Mapping[str, Any] | None = None,
+            batch_dim: str = "",
+            grid: Grid | None = None,
         ) -> None: ...
 
     def __post_init__(self) -> None:
@@ -95,10 +114,12 @@ class Problem(TextInNotebook, Defined):
             raise not_an_operator(owner, a, self.operator)
         A = self.operator
         device = A.device or torch.device("cpu")
-        y = precise(owner, y_name, self.data, self.noise, dtype=A.dtype or torch.float32, device=device)
+        given = one_variable(owner, y_name, self.data)
+        y = precise(owner, y_name, given, self.noise, dtype=A.dtype or torch.float32, device=device)
         batched = tuple(y.shape) != tuple(A.out_shape)
         y = y if batched else y[None]
-        check_kind(owner, y_name, check_shape(owner, y_name, y, A.out_shape), A.out_kind)
+        y = check_shape(owner, y_name, y, A.out_shape, data_repair(A, tuple(y.shape)) if batched else "")
+        check_kind(owner, y_name, y, A.out_kind)
         if A.dtype is not None and A.dtype != (real := kind_dtype(y.dtype, "real")):
             A = in_precision(A, real)
             object.__setattr__(self, "operator", A)
@@ -110,10 +131,11 @@ class Problem(TextInNotebook, Defined):
         if len(y) == 0:
             raise invalid(owner, y_name, "of at least one row", 0)
         y = _measured(owner, y_name, y, A, a)
-        if self.dims is None:
-            object.__setattr__(self, "dims", signal_dims(A, self.data))
-        if self.dims is not None:
-            object.__setattr__(self, "dims", _checked_dims(owner, self.dims, len(A.in_shape)))
+        axes = Axes.of(owner, A, given, len(y), dims=self.dims, coords=self.coords, batch_dim=self.batch_dim)
+        for name in ("dims", "coords", "batch_dim"):
+            object.__setattr__(self, name, getattr(axes, name))
+        if self.grid is not None:
+            _check_grid(owner, self.grid, tuple(A.in_shape))
         object.__setattr__(self, "data", kept(y.detach()) if isinstance(self.data, Tensor) else y)
         object.__setattr__(self, "batched", batched)
         noise = noise_for_data(owner, self.noise, out_shape=A.out_shape, batch=len(y), dtype=y.dtype, device=y.device)
@@ -190,7 +212,15 @@ class Problem(TextInNotebook, Defined):
 
     def take(self, index: Tensor) -> Self:
         """The problem of the rows ``index``."""
-        return self._with(operator=self.operator.take(index), data=self.data[index], noise=self.noise.take(index))
+        places = np.asarray(index.cpu()) if self.coords else None
+        coords = self.coords if places is None else {k: c.taken(self.batch_dim, places) for k, c in self.coords.items()}
+        grid = (
+            self.grid
+            if self.grid is None or len(self.grid.slices) != len(self.data)
+            else self.grid.take(index.tolist())
+        )
+        parts = {"operator": self.operator.take(index), "data": self.data[index], "noise": self.noise.take(index)}
+        return self._with(**parts, coords=coords, grid=grid)
 
     def _with(self, **values: object) -> Self:
         """With these fields, which need no second check."""
@@ -284,12 +314,14 @@ def in_precision(A: Operator, dtype: torch.dtype) -> Operator:
     return cast
 
 
-def checked_problem(
-    owner: str, A: object, y: object, *, noise: object, dims: Iterable[str] | None = None, units: str = ""
-) -> Problem:
-    """``Problem(A, y, noise=noise, ...)`` whose errors name ``owner`` and its arguments ``A`` and ``y``."""
+def checked_problem(owner: str, A: object, y: object, *, noise: object, named: object = None) -> Problem:
+    """``Problem(A, y, noise=noise, ...)`` whose errors name ``owner`` and its arguments ``A`` and ``y``.
+
+    ``named``: what the data were before they were converted, with the names of its axes.
+    """
     problem = object.__new__(Problem)
-    fields = {"operator": A, "data": y, "noise": noise, "dims": dims, "units": units}
+    axes = Axes() if named is None or not isinstance(A, Operator) else Axes.of_data(A, named)
+    fields = {"operator": A, "data": y, "noise": noise, "units": "", "grid": None, **vars(axes)}
     for name, value in fields.items():
         object.__setattr__(problem, name, value)
     problem._check(owner, "A", "y")
@@ -307,18 +339,8 @@ def data_fingerprint(problem: Problem) -> str:
     return fingerprint((torch.where(observed, problem.data, 0), observed.contiguous()))
 
 
-def _checked_dims(owner: str, dims: object, axes: int) -> tuple[str, ...]:
-    if isinstance(dims, str) or not isinstance(dims, Iterable):
-        raise invalid_type(owner, "dims", "a tuple of names", quoted(dims))
-    names = tuple(dims)
-    if not all(isinstance(name, str) for name in names) or len(names) != axes or len(set(names)) != axes:
-        raise invalid(owner, "dims", f"{axes} names, one for each axis of the signal, all different", names)
-    return names
-
-
-def signal_dims(A: Operator, y: object) -> tuple[str, ...] | None:
-    """Axis names of the signal, where the data stand for the signal itself: a DataArray to be inpainted, deblurred."""
-    names = getattr(y, "dims", None)
-    if not isinstance(names, tuple) or tuple(A.in_shape) != tuple(A.out_shape) or len(names) < len(A.in_shape):
-        return None
-    return tuple(str(name) for name in names[len(names) - len(A.in_shape) :])
+def _check_grid(owner: str, grid: object, shape: Shape) -> None:
+    if not isinstance(grid, Grid):
+        raise invalid_type(owner, "grid", "an iv.Grid", grid)
+    if len(grid.voxel_size) != len(shape):
+        raise invalid(owner, "grid", f"of {len(shape)} lengths, one for each axis of the signal", grid.voxel_size)

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Any, TextIO, final
 
+from invsolve.core.public_names import found_later
 from invsolve.core.validation import check_positive, quoted
 from invsolve.errors import UnsupportedError, invalid_type
 
@@ -26,6 +27,9 @@ class Progress(abc.ABC):
     @abc.abstractmethod
     def init(self, total: int) -> None:
         """The run begins; ``total`` steps are expected."""
+
+    def expect(self, seconds: float) -> None:  # noqa: B027  # meters of users need not know of it
+        """Told after ``init`` how long the run will take, about, where that is known; ignored unless overridden."""
 
     @abc.abstractmethod
     def step(self, done: int, total: int) -> None:
@@ -143,6 +147,9 @@ class TextProgress(Progress):
     def init(self, total: int) -> None:
         self._begin(total)
 
+    def expect(self, seconds: float) -> None:
+        self._say(f"about {duration(seconds)} expected")
+
     def step(self, done: int, total: int) -> None:
         self._done, self._total = done, total
         now = self._clock()
@@ -162,6 +169,9 @@ class TextProgress(Progress):
         if done < total and self._first is not None and done > self._first[0]:
             each = (now - self._first[1]) / (done - self._first[0])
             line += f", about {duration(each * (total - done))} left"
+        self._say(line)
+
+    def _say(self, line: str) -> None:
         stream = sys.stderr if self._stream is None else self._stream
         try:
             print(line, file=stream, flush=True)
@@ -199,6 +209,10 @@ class TqdmProgress(Progress):
         self.close()
         self._bar = self._tqdm(total=total, file=self._stream, unit="step")
 
+    def expect(self, seconds: float) -> None:
+        if self._bar is not None:
+            self._bar.set_description(f"about {duration(seconds)} expected")
+
     def step(self, done: int, total: int) -> None:
         if self._bar is None:
             self.init(total)
@@ -233,4 +247,10 @@ def duration(seconds: float) -> str:
         return f"{seconds:.2g} s" if seconds < 9.95 else f"{whole} s"
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
+    if whole < 48 * 3600:
+        return f"{whole // 3600} h {whole % 3600 // 60} min"
+    days = round(seconds / 86400)
+    return f"{days} days" if days < 730 else f"{days / 365.25:,.0f} years"
+
+
+__getattr__ = found_later(__name__)

@@ -15,6 +15,7 @@ from torch import Tensor
 from invsolve.core.arrays import parameter
 from invsolve.core.conjugate_gradients import inner
 from invsolve.core.notebook import TextInNotebook
+from invsolve.core.public_names import found_later
 from invsolve.core.torch_state import in_defined_state
 from invsolve.core.validation import Kind, check_int, check_positive, kind_dtype
 from invsolve.errors import OperatorError
@@ -185,3 +186,6 @@ def derivative_gap(A: Operator, mean: Tensor, scale: float, *, seed: int = 0) ->
         if bool((measured > 0).any())
         else 0.0
     )
+
+
+__getattr__ = found_later(__name__)

@@ -17,7 +17,7 @@ ROOT = Path(invsolve.__file__).parent
 ROOMS = """
     errors core progress metrics plotting
     operators operators.bridges operators.optics operators.mri operators.ct
-    noise samplers problem testing baselines datasets gaussian separable
+    noise samplers problem testing baselines datasets datasets.readers gaussian separable
     priors priors.networks priors.exact priors.fields priors.learned priors.formats priors.trained priors.training
     strategies strategies.guidance strategies.published strategies.integrators strategies.smc strategies.mcmc
     strategies.choice

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import traceback
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ import torch
 
 import invsolve as iv
 from invsolve import strategies as ivs
-from invsolve.errors import InputError, InputTypeError
+from invsolve.errors import FileError, InputError, InputTypeError
 from invsolve.priors.networks import UNetConfig
 from invsolve.priors.training import Options, Selection, train
 from invsolve.progress import NoProgress, Progress, TextProgress, TqdmProgress, as_progress
@@ -227,3 +228,27 @@ def test_other_files_are_named_too(tmp_path):
 
     with pytest.raises(InputError, match="save_prior: `path` must be named .safetensors, for it writes safetensors"):
         save_prior(iv.priors.load(iv.priors.shipped()[0]), tmp_path / "p.pt")
+
+
+# --- names without an extension -------------------------------------------------------------------------------------
+def test_a_name_without_extension_gets_one_and_is_read_by_either(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert RESULT.save("r") == Path("r.nc") and RESULT.save("r") == Path("r.nc") and not Path("r").exists()
+    for name in ("r", "r.nc", Path("r")):
+        assert torch.equal(iv.load_result(name).samples, RESULT.samples)
+    report = iv.calibrate(A, PRIOR, 0.5, runs=8, num_samples=4)
+    assert report.save("c") == Path("c.json") and json.loads(Path("c.json").read_text())["runs"] == 8
+    prior = iv.priors.load(iv.priors.shipped()[0])
+    assert iv.priors.save_prior(prior, "own") == Path("own.safetensors") and iv.priors.load("own").shape == prior.shape
+    with pytest.raises(FileError, match=r"load_result: 'x.nc' is no file: in that folder there are r.nc\."):
+        iv.load_result("x.nc")
+
+
+def test_what_is_there_already_is_what_is_meant(tmp_path):
+    """A file of an older release, without an extension, is written anew and read; a folder is refused."""
+    (tmp_path / "old").write_bytes(b"")
+    assert RESULT.save(tmp_path / "old") == tmp_path / "old"
+    assert torch.equal(iv.load_result(tmp_path / "old").samples, RESULT.samples)
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(InputError, match="must be a file, got the folder"):
+        RESULT.save(tmp_path / "folder")

@@ -297,14 +297,13 @@ def test_a_function_of_one_signal(A):
 
 def test_what_goes_wrong_inside_of_a_function_says_what_it_was_called_with():
     """The user's exception stays what it is."""
-    A = ops.from_callable(lambda x: torch.as_tensor(H) @ x, (8,), (5,), kind="linear")
-    with pytest.raises(RuntimeError, match="cannot be multiplied") as caught:
+    A = ops.from_callable(lambda x: torch.linalg.inv(x), (8,), (8,), kind="linear")
+    with pytest.raises(RuntimeError, match="must be batches of square matrices") as caught:
         A(torch.ones(1, 8, dtype=F64))
-    assert (
-        "was called with torch tensors (1, 8); code in numpy takes x.numpy(). It gets a batch (rows, *shape)"
-        in caught.value.__notes__[0]
-    )
-    assert "batched=False" in caught.value.__notes__[0]
+    said = "was called with torch tensors (1, 8); code in numpy takes x.numpy(). It gets a batch (rows, *shape)"
+    assert said in caught.value.__notes__[0] and "batched=False" in caught.value.__notes__[0]
+    report = iv.testing.check_operator(A, throw=False)
+    assert said.replace("(1, 8)", "(3, 8)") in str(report)
     one = ops.from_callable(lambda x: np.linalg.inv(x), (8,), (8,), kind="black box", batched=False)
     with pytest.raises(np.linalg.LinAlgError) as alone:
         one(torch.ones(2, 8))

@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import scan_files
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
@@ -19,7 +20,14 @@ PAGES = [README, *sorted((ROOT / "docs").rglob("*.md"))]
 # Pages that may hold blocks marked ```python no-run, and how many: those that need hardware, a file or a download.
 NO_RUN: dict[str, int] = {}
 NEEDS = {"needs-jax": "jax"}  # blocks that run where a package is installed that the suite does not bring
-SLOW = ("docs/ct.md", "docs/extending.md", "docs/tasks.md")  # pages that take ten seconds
+SLOW = (
+    "docs/ct.md",
+    "docs/extending.md",
+    "docs/fastmri.md",
+    "docs/imaging.md",
+    "docs/sinogram.md",
+    "docs/tasks.md",
+)  # pages that take ten seconds
 
 FENCE = re.compile(r"^```python(?P<mark>[^\n]*)\n(?P<code>.*?)^```\s*$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\((?!\w+:)(?P<target>[^)#\s]+)")  # relative targets only
@@ -63,6 +71,7 @@ def name_of(path: Path) -> str:
 )
 def test_code_runs(path, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)  # what a page writes does not land in the checkout
+    scan_files.PAGES.get(name_of(path), lambda folder: None)(tmp_path)  # the file that its reader has
     run_page(path, path.read_text(), monkeypatch)
 
 

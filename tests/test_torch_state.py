@@ -171,6 +171,7 @@ MODELS: dict[str, Callable[[], noise.Noise]] = {
     "Laplace": lambda: noise.Laplace(scale=0.4),
     "Multiplicative": lambda: noise.Multiplicative(std=0.3),
     "Speckle": lambda: noise.Speckle(looks=3.0),
+    "SinglePhoton": lambda: noise.SinglePhoton(counts_per_unit=0.5, background=0.1, frames=4),
     "Saturated": lambda: noise.Saturated(std=0.4, low=0.0, high=1.0),
     "Quantised": lambda: noise.Quantised(std=0.3, step=0.5),
 }
@@ -424,7 +425,7 @@ def test_every_tensor_is_made_with_its_own_dtype_and_device():
 
 # Functions that make no tensor with values of their own, or whose numbers are float64 all the way.
 FREE = {
-    "as_noise", "check_grid", "cite", "custom_grid", "ddpm_grid", "from_callable", "from_scipy", "karras_grid", "log_grid",
+    "as_noise", "check_grid", "cite", "custom_grid", "ddpm_grid", "karras_grid", "log_grid",
     "shipped", "to_deepinv", "to_scipy", "tolerance", "vp_grid",
 }  # fmt: skip
 FACES = [iv, iv.noise, iv.operators, iv.priors, iv.samplers, iv.strategies, iv.testing, iv.datasets]

@@ -17,7 +17,7 @@ from invsolve.operators.ct.beam import Beam
 from invsolve.operators.ct.geometry import Geometry, radius
 
 Window = Literal["ram-lak", "shepp-logan", "cosine", "hamming", "hann"]
-_WINDOWS = ("ram-lak", "shepp-logan", "cosine", "hamming", "hann")
+WINDOWS = ("ram-lak", "shepp-logan", "cosine", "hamming", "hann")
 
 
 @in_defined_state
@@ -46,6 +46,10 @@ def fbp(A: LinearOperator, y: Tensor, *, window: Window = "ram-lak") -> Tensor:
     InputError
         If ``y`` does not fit, the window is none of these, or the views of a fan are too few of a turn.
 
+    See Also
+    --------
+    fdk : scans by cones.
+
     Notes
     -----
     The ramp is the band-limited one, sampled in space [1]_, so that means are right; pixels take filtered data by
@@ -61,25 +65,28 @@ def fbp(A: LinearOperator, y: Tensor, *, window: Window = "ram-lak") -> Tensor:
     if not isinstance(A, Beam):
         raise invalid_type("fbp", "A", "an iv.operators.ParallelBeam or FanBeam", A)
     y = checked("fbp", A, y)
-    check_choice("fbp", "window", window, _WINDOWS)
+    check_choice("fbp", "window", window, WINDOWS)
     if A.batch is not None:
         raise invalid(
             "fbp", "A", "of one set of angles", f"{A.batch} items", "Take one: A.take([i]), or build it anew."
         )
     g = A.geometry
     if g.source_to_center is None or g.source_to_detector is None:
-        share = _angles_between(g.angles, math.pi)[:, None]
+        share = angles_between(g.angles, math.pi)[:, None]
         weighted = y * share.to(y.real.dtype)
-        return _backproject(g, _ramp(weighted, g.bin_size, window, curved=0.0))
-    slant = g.positions / g.source_to_detector if g.curved else torch.atan(g.positions / g.source_to_detector)
-    share = _angles_between(g.angles, 2 * math.pi)[:, None] * _redundancy(g, slant)
+        return _backproject(g, ramp(weighted, g.bin_size, window, curved=0.0))
+    if g.detector_tilt:
+        expected = "a fan with a detector that is not tilted"
+        raise invalid("fbp", "A", expected, f"a tilt of {g.detector_tilt:.4g} radians", "Use sirt, cgls, or iv.solve.")
+    slant = g.slants
+    share = angles_between(g.angles, 2 * math.pi)[:, None] * redundancy(g, slant)
     # Data on a line through the axis of rotation, or by the angle from the source: the spacing of the ramp.
     spacing = g.bin_size / g.source_to_detector * (1 if g.curved else g.source_to_center)
     weighted = y * (share * slant.cos() * (g.source_to_center if g.curved else 1)).to(y.real.dtype)
-    return _backproject(g, _ramp(weighted, spacing, window, curved=spacing if g.curved else 0.0))
+    return _backproject(g, ramp(weighted, spacing, window, curved=spacing if g.curved else 0.0))
 
 
-def _ramp(y: Tensor, spacing: float, window: Window, *, curved: float) -> Tensor:
+def ramp(y: Tensor, spacing: float, window: Window, *, curved: float) -> Tensor:
     """The sampled ramp, convolved along the detector; ``curved``: the angle between two bins of an arc."""
     bins = y.shape[-1]
     n = 2 ** math.ceil(math.log2(2 * bins))
@@ -137,7 +144,7 @@ def _backproject(g: Geometry, q: Tensor) -> Tensor:
     return torch.complex(image[: len(q)], image[len(q) :]) if q.is_complex() else image
 
 
-def _angles_between(angles: Tensor, turn: float) -> Tensor:
+def angles_between(angles: Tensor, turn: float) -> Tensor:
     """The angle that each view stands for: half of those to its neighbours, modulo a turn, ``(views,)``.
 
     A gap of more than twice the usual one is no view's: it counts as a usual one.
@@ -158,7 +165,7 @@ def _angles_between(angles: Tensor, turn: float) -> Tensor:
     return out
 
 
-def _redundancy(g: Geometry, slant: Tensor) -> Tensor:
+def redundancy(g: Geometry, slant: Tensor) -> Tensor:
     """How much each ray of a fan counts, ``(views, bins)`` or ``()``: what measures a line counts 1 together."""
     turned = g.angles.remainder(2 * math.pi)
     order = turned.argsort()

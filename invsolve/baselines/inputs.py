@@ -8,6 +8,7 @@ from invsolve.core.arrays import as_given
 from invsolve.core.validation import check_finite, check_shape
 from invsolve.errors import invalid_type
 from invsolve.operators.base import LinearOperator, Operator
+from invsolve.operators.inputs import data_repair
 
 
 def checked(owner: str, A: LinearOperator, y: Tensor) -> Tensor:
@@ -20,4 +21,7 @@ def checked(owner: str, A: LinearOperator, y: Tensor) -> Tensor:
 def checked_data(owner: str, A: Operator, y: Tensor) -> Tensor:
     """Finite data of an operator's shape."""
     y = as_given(owner, "y", y, dtype=A.dtype, device=A.device)
-    return check_finite(owner, "y", check_shape(owner, "y", y, A.out_shape), "Fill what was not measured with 0.")
+    repair = data_repair(A, tuple(y.shape)) if isinstance(y, Tensor) else ""
+    return check_finite(
+        owner, "y", check_shape(owner, "y", y, A.out_shape, repair), "Fill what was not measured with 0."
+    )

@@ -65,16 +65,16 @@ def sirt(
     """
     y = checked("sirt", A, y)
     iterations = check_int("sirt", "iterations", iterations, minimum=1)
-    goal = _goal("sirt", noise_std, y)
+    least = goal("sirt", noise_std, y)
     if A.in_kind == "complex" or A.out_kind == "complex":
         raise invalid("sirt", "A", "real", f"{A.in_kind} -> {A.out_kind}", "Reconstruct the parts by themselves.")
     rows = len(y) if A.batch is not None else 1
-    R = _inverse("rows", A(y.new_ones(rows, *A.in_shape)))
-    C = _inverse("columns", A.adjoint(y.new_ones(rows, *A.out_shape)))
+    R = inverse_sums("sirt", "rows", A(y.new_ones(rows, *A.in_shape)))
+    C = inverse_sums("sirt", "columns", A.adjoint(y.new_ones(rows, *A.out_shape)))
     x = y.new_zeros(len(y), *A.in_shape)
     residual = y
     for i in range(iterations):
-        going = inner(residual, residual) > goal
+        going = inner(residual, residual) > least
         if not bool(going.any()):
             break
         moved = x + C * A.adjoint(R * residual)
@@ -124,12 +124,12 @@ def cgls(
     """
     y = checked("cgls", A, y)
     iterations = check_int("cgls", "iterations", iterations, minimum=1)
-    goal, rtol = _goal("cgls", noise_std, y), check_positive("cgls", "rtol", rtol)
+    least, rtol = goal("cgls", noise_std, y), check_positive("cgls", "rtol", rtol)
     residual, s = y, A.adjoint(y)
     x, p = torch.zeros_like(s), s
     first = size = inner(s, s)
     for _ in range(iterations):
-        going = (inner(residual, residual) > goal) & (size > rtol**2 * first)
+        going = (inner(residual, residual) > least) & (size > rtol**2 * first)
         if not bool(going.any()):
             break
         image = A(p)
@@ -143,7 +143,7 @@ def cgls(
     return x
 
 
-def _goal(owner: str, noise_std: float | None, y: Tensor) -> float:
+def goal(owner: str, noise_std: float | None, y: Tensor) -> float:
     """The squared norm of a residual that is noise; below zero where the noise is not known."""
     if noise_std is None:
         return -1.0
@@ -151,8 +151,9 @@ def _goal(owner: str, noise_std: float | None, y: Tensor) -> float:
     return numbers * check_positive(owner, "noise_std", noise_std) ** 2
 
 
-def _inverse(what: str, sums: Tensor) -> Tensor:
+def inverse_sums(owner: str, what: str, sums: Tensor) -> Tensor:
+    """One over the sums of rows or columns of an operator, 0 where there is nothing."""
     if bool((sums < 0).any()):
-        raise invalid("sirt", "A", "an operator without negative entries", f"negative sums of {what}", "Try cgls.")
+        raise invalid(owner, "A", "an operator without negative entries", f"negative sums of {what}", "Try cgls.")
     kept = sums > _NOTHING * sums.amax()
     return torch.where(kept, 1 / torch.where(kept, sums, 1), 0)

@@ -16,15 +16,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import prod
-from typing import final
+from typing import Any, final
 
 import torch
 from torch import Tensor
 
 from invsolve.calibration.uniformity import location_scores, scale_scores
-from invsolve.core.arrays import parameter, several, to_real
-from invsolve.core.ownership import call
+from invsolve.core.arrays import to_real
 from invsolve.core.random import Draws
+from invsolve.core.rows import reduced, rows_of
 from invsolve.core.validation import Shape
 from invsolve.errors import invalid, invalid_type
 from invsolve.problem import Problem
@@ -38,7 +38,7 @@ _SHIFT = 0.5  # pool stds: the chord of the scores, which flatten for larger shi
 _ACTORS = 32  # samples that stand for the truth in what-if questions
 _CHUNK = 2**18  # numbers of a signal batch in one call of a functional
 
-Functional = Callable[[Tensor], Tensor]  # (rows, *shape) -> (rows,)
+Functional = Callable[[Tensor], Any]  # (rows, *shape) -> (rows,)
 
 
 @final
@@ -181,23 +181,15 @@ def _functionals(plan: Plan, problem: Problem, points: Tensor) -> tuple[Tensor, 
 
 
 def _own(name: str, function: Functional, x: Tensor) -> Tensor:
-    value = call(function, x)
-    if several(value):
-        value = parameter("calibrate", f"functionals[{name!r}](x)", value, dtype=torch.float64)
-    if not isinstance(value, Tensor) or value.is_complex():
-        raise invalid_type("calibrate", f"functionals[{name!r}](x)", "a real tensor", value)
+    where = f"functionals[{name!r}](x)"
+    value = rows_of("calibrate", where, function, x)
+    if value.is_complex():
+        raise invalid_type("calibrate", where, "a real tensor", str(value.dtype))
     if tuple(value.shape) != (len(x),):
-        raise invalid(
-            "calibrate",
-            f"functionals[{name!r}](x)",
-            f"of shape ({len(x)},), one number for each row of x",
-            tuple(value.shape),
-            "Reduce over the signal's axes only, e.g. x.flatten(1).amax(1).",
-        )
+        want = f"of shape ({len(x)},), one number for each row of x"
+        raise invalid("calibrate", where, want, *reduced(x, value, option=False))
     if bool(value.isnan().any()):
-        raise invalid(
-            "calibrate", f"functionals[{name!r}](x)", "without NaN: it has no rank", f"{int(value.isnan().sum())} NaN"
-        )
+        raise invalid("calibrate", where, "without NaN: it has no rank", f"{int(value.isnan().sum())} NaN")
     return value.detach().double()
 
 

@@ -10,12 +10,13 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, final
 
 from torch import Tensor
 
 from invsolve.calibration.uniformity import UniformBand
-from invsolve.core.files import atomic_write, check_extension
+from invsolve.core.files import atomic_write, with_extension
 from invsolve.diagnostics.report import Check
 from invsolve.progress import duration
 
@@ -268,11 +269,15 @@ class Calibration:
         plain: dict[str, Any] = _plain(out)
         return plain
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write `to_dict` as JSON, atomically; a name that promises another format is refused."""
-        check_extension("Calibration.save", path, (".json",), "JSON")
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write `to_dict` as JSON, atomically, and return the name of the file.
+
+        A name without extension gets .json, one that promises another format is refused.
+        """
+        path = with_extension("Calibration.save", path, (".json",), "JSON")
         text = json.dumps(self.to_dict(), allow_nan=False, indent=1)
         atomic_write(path, lambda file: file.write(f"{text}\n".encode()), owner="Calibration.save")
+        return Path(path)
 
 
 def _plain(value: Any) -> Any:

@@ -30,10 +30,20 @@ _ARRAY = "a tensor, an array, a list, or the path of a .npy file"
 _CPU = torch.device("cpu")
 
 
-_READERS = {  # of files that hold arrays by name
+_READERS = {  # of files of arrays, those that hold several by name
     ".npz": "numpy.load({})[name]",
     ".nc": "xarray.open_dataset({})[name]",
     ".mat": "scipy.io.loadmat({})[name]",
+    ".h5": "h5py.File({})[name][()]",
+    ".hdf5": "h5py.File({})[name][()]",
+    ".csv": "numpy.loadtxt({}, delimiter=',')",
+    ".txt": "numpy.loadtxt({})",
+    ".dat": "numpy.loadtxt({})",
+    ".fits": "astropy.io.fits.getdata({})",
+    ".dcm": "pydicom.dcmread({}).pixel_array",
+    ".nii": "nibabel.load({}).get_fdata()",
+    ".gz": "nibabel.load({}).get_fdata(), if it is a volume",
+    ".pt": "torch.load({})",
 }
 
 
@@ -180,6 +190,18 @@ def as_index(owner: str, name: str, value: Any) -> Tensor:
     return normal(value).to(torch.int64)
 
 
+def one_variable(owner: str, name: str, value: Any) -> Any:
+    """An xarray.Dataset of one variable as its DataArray; all else as it is."""
+    variables = getattr(value, "data_vars", None)
+    if variables is None:
+        return value
+    if len(variables) != 1:
+        names = ", ".join(repr(key) for key in variables) or "none"
+        repair = f"Take one of its variables: {name}[{next(iter(variables))!r}]." if variables else ""
+        raise invalid_type(owner, name, _KNOWN, f"a Dataset of {len(variables)} variables ({names})", repair)
+    return next(iter(variables.values()))
+
+
 def numbers_of(owner: str, name: str, value: Any) -> NDArray[Any] | None:
     """The array of numbers that a value stands for; None if it stands for none, an error where it holds others."""
     if isinstance(value, (str, os.PathLike)):
@@ -194,11 +216,12 @@ def numbers_of(owner: str, name: str, value: Any) -> NDArray[Any] | None:
         else:
             value = _listed(owner, name, value)
     elif not isinstance(value, np.ndarray):
+        value = one_variable(owner, name, value)
         if not (hasattr(value, "__array__") or isinstance(value, (bool, int, float, complex))):
             return None
         try:
             value = np.asarray(value)
-        except (TypeError, ValueError):  # an xarray.Dataset: several arrays
+        except (TypeError, ValueError):  # what says that it is an array, and is none
             return None
     if value.dtype.kind not in _NUMBERS:
         raise invalid_type(owner, name, "floating point or complex, or integers", str(value.dtype))

@@ -15,7 +15,7 @@ import stat
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from invsolve.errors import WriteError, invalid, invalid_type
 
@@ -29,13 +29,19 @@ _THROUGH = (stat.S_IFIFO, stat.S_IFCHR)  # what bytes may be written to as they 
 
 
 def atomic_write(
-    path: str | os.PathLike[str], write: Callable[[BinaryIO], object], *, owner: str = "atomic_write"
+    path: str | os.PathLike[str],
+    write: Callable[[BinaryIO], object],
+    *,
+    owner: str = "atomic_write",
+    durable: bool = True,
 ) -> None:
     """Make ``path`` what ``write(file)`` writes; an exception, a full disk or a kill leaves an old file as it was.
 
     ``file`` is in memory. The bytes go to a temporary file in the same folder (a rename is atomic only within one file
     system), which takes the place of ``path``. A symbolic link is followed. A file that is replaced keeps its mode and
-    owner; a new one has what the umask leaves. Pipes and character devices are written to as they are.
+    owner; a new one has what the umask leaves. Pipes and character devices are written to as they are. With ``durable``
+    the bytes are on the disk when it returns; without it a loss of power may leave a file of other bytes, which its
+    reader has to notice.
 
     Raises what `check_target` raises, for a caller ``owner``, before ``write`` is called; WriteError when the bytes
     cannot be written.
@@ -48,7 +54,7 @@ def atomic_write(
         if _kind(path) in _THROUGH:
             _write_through(path, content)
         else:
-            _replace(Path(os.path.realpath(path)), content)
+            _replace(Path(os.path.realpath(path)), content, durable)
     except OSError as error:
         raise _unwritten(owner, path, error) from error
 
@@ -89,18 +95,33 @@ _OTHER = {
 _NAMES = (".nc", ".h5", ".hdf5", ".json", ".safetensors", ".zarr", ".pkl", ".pickle", ".ckpt", ".txt", ".tif", ".png")
 
 
-def check_extension(owner: str, path: object, own: Sequence[str], what: str) -> None:
-    """Refuse, for a caller ``owner`` who writes ``what``, a name that is known to promise another format.
+def with_extension(owner: str, path: Any, own: Sequence[str], what: str) -> Any:
+    """The file that a caller ``owner`` who writes ``what`` writes: a name without extension gets the first of ``own``.
 
-    ``own`` are the extensions that promise it; those that promise nothing are taken too.
+    Unless there is something of that name. One that is known to promise another format is refused; ``own`` are those
+    that promise it, and those that promise nothing are taken too.
     """
     if not isinstance(path, (str, os.PathLike)):
-        return  # `check_target` says so
+        return path  # `check_target` says so
     extension = os.path.splitext(os.fspath(path))[1].lower()
+    if not extension and os.path.basename(os.fspath(path)) and not os.path.lexists(path):
+        return os.fspath(path) + own[0]
     if extension in own or extension not in (*_OTHER, *_NAMES):
-        return
+        return path
     repair = f"For that: {_OTHER[extension]}." if extension in _OTHER and owner == "Result.save" else ""
     raise invalid(owner, "path", f"named {own[0]}, for it writes {what}", repr(os.fspath(path)), repair)
+
+
+def to_be_read(path: Any, extension: str) -> Any:
+    """The file that a reader means by a name: with the extension that `with_extension` gave it, if only that is there.
+
+    >>> to_be_read("a name that nothing has", ".nc")
+    'a name that nothing has'
+    """
+    if not isinstance(path, (str, os.PathLike)) or os.path.lexists(path):
+        return path
+    named = os.fspath(path) + extension
+    return named if os.path.isfile(named) else path
 
 
 def append_line(path: Path, line: str) -> None:
@@ -139,7 +160,7 @@ def _unwritten(owner: str, path: object, error: OSError) -> WriteError:
     return WriteError(f"{owner}: {str(path)!r} could not be written: {reason[:1].lower()}{reason[1:]}.")
 
 
-def _replace(target: Path, content: memoryview) -> None:
+def _replace(target: Path, content: memoryview, durable: bool) -> None:
     # Short, so that a long name does not grow past the limit of the file system.
     temporary = target.with_name(f".{target.stem[:100]}.{secrets.token_hex(6)}{target.suffix[-20:]}")
     try:
@@ -156,7 +177,8 @@ def _replace(target: Path, content: memoryview) -> None:
                     os.fchown(handle, old.st_uid, old.st_gid)
                 os.fchmod(handle, stat.S_IMODE(old.st_mode))
             _write_all(handle, content)
-            os.fsync(handle)
+            if durable:
+                os.fsync(handle)
         finally:
             os.close(handle)
         os.replace(temporary, target)
@@ -164,7 +186,7 @@ def _replace(target: Path, content: memoryview) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise
-    if os.name == "posix":  # the rename itself must survive a loss of power
+    if durable and os.name == "posix":  # the rename itself must survive a loss of power
         folder = os.open(target.parent, os.O_RDONLY)
         try:
             os.fsync(folder)

@@ -46,8 +46,8 @@ def family_scalars(
     """The unknown scalars of a family, given by name or in a mapping, which ``make`` takes; ``what`` it returns."""
     if not callable(make):
         raise invalid_type(owner, "make", f"a function of the unknown scalars that returns {what}", make)
-    if isinstance(mapping, Distribution):  # a scalar of that name
-        mapping = {"scalars": mapping}
+    if isinstance(mapping, Distribution):  # a scalar of that name, or the one that the function takes
+        mapping = {_only_argument(make) or "scalars": mapping}
     if mapping is not None and not isinstance(mapping, Mapping):
         raise invalid_type(
             owner, "scalars", "a mapping of names to distributions", mapping, "Or by name: Family(make, width=...)."
@@ -68,3 +68,13 @@ def family_scalars(
         "What is known needs a default in it, or functools.partial.",
     )
     return unknown
+
+
+def _only_argument(f: Callable[..., Any]) -> str:
+    """The name of the one argument that a function needs; "" where there are more, or others take it by any name."""
+    try:
+        known = inspect.signature(f).parameters.values()
+    except (TypeError, ValueError):  # a function of C
+        return ""
+    needed = [p.name for p in known if p.default is p.empty and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    return needed[0] if len(needed) == 1 and not any(p.kind is p.VAR_KEYWORD for p in known) else ""

@@ -11,6 +11,7 @@ from dataclasses import KW_ONLY, dataclass
 from math import prod
 from typing import final
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -108,6 +109,16 @@ class Layout:
     def size(self) -> int:
         """The dimension n of the packed vector."""
         return sum(part.size for part in self.parts)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """What every entry of the vector is: "shift[0]" of a part with axes, "field[2, 3].im" of a complex one."""
+        found = []
+        for part in self.parts:
+            places = [f"[{', '.join(map(str, place))}]" for place in np.ndindex(*part.shape)] if part.shape else [""]
+            halves = (".re", ".im") if part.kind == "complex" else ("",)
+            found += [f"{part.name}{place}{half}" for place in places for half in halves]
+        return tuple(found)
 
     def __getitem__(self, name: str) -> Part:
         """The part called ``name``."""

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from invsolve.core.arrays import from_numpy, normal, plain
+from invsolve.core.signatures import explain
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -65,10 +66,14 @@ def defined_closure(function: Callable[P, R]) -> Callable[P, R]:
     """A function that a public call makes and returns, run in `defined_state`: a pullback, which takes no name."""
 
     def defined(*args: P.args, **kwargs: P.kwargs) -> R:
-        if torch.is_inference_mode_enabled() or torch._C._is_any_autocast_enabled():
-            with defined_state():
-                return function(*args, **kwargs)
-        return function(*args, **kwargs)
+        try:
+            if torch.is_inference_mode_enabled() or torch._C._is_any_autocast_enabled():
+                with defined_state():
+                    return function(*args, **kwargs)
+            return function(*args, **kwargs)
+        except TypeError as error:
+            explain(error, function)
+            raise
 
     return defined
 

@@ -24,13 +24,14 @@ Kind = Literal["real", "complex"]
 Shape = tuple[int, ...]
 
 
-def check_shape(owner: str, name: str, value: Tensor, shape: Shape) -> Tensor:
-    """Raise unless ``value`` is a tensor of shape ``(batch, *shape)``."""
+def check_shape(owner: str, name: str, value: Tensor, shape: Shape, repair: str = "") -> Tensor:
+    """Raise unless ``value`` is a tensor of shape ``(batch, *shape)``; ``repair``: where its axes are not to blame."""
     if not isinstance(value, Tensor):
         raise invalid_type(owner, name, "a torch.Tensor", value, f"Convert it: torch.as_tensor({name}).")
     if value.ndim != len(shape) + 1 or tuple(value.shape[1:]) != shape:
         want = ", ".join(map(str, ("batch", *shape)))
-        raise invalid(owner, name, f"of shape ({want})", tuple(value.shape), axes_hint(name, value.shape, shape))
+        hint = axes_hint(name, value.shape, shape) or repair
+        raise invalid(owner, name, f"of shape ({want})", tuple(value.shape), hint)
     return value
 
 
@@ -163,8 +164,17 @@ def quoted(value: object) -> object:
 def check_dims(owner: str, name: str, value: object) -> Shape:
     """A shape: a tuple of positive integers."""
     if isinstance(value, (str, bytes)) or not isinstance(value, Iterable) or getattr(value, "ndim", 1) == 0:
-        raise invalid_type(owner, name, "a tuple of integers", quoted(value), f"Write ({value},) for one axis.")
-    return tuple(check_int(owner, f"{name}[{i}]", n, minimum=1) for i, n in enumerate(value))
+        raise invalid_type(owner, name, "a tuple of integers", quoted(value), _as_shape(value))
+    dims = tuple(value)
+    if any(hasattr(n, "__array__") and getattr(n, "ndim", 0) for n in dims):
+        raise invalid_type(owner, name, "a tuple of integers", "arrays", "Are two arguments in each other's place?")
+    return tuple(check_int(owner, f"{name}[{i}]", n, minimum=1) for i, n in enumerate(dims))
+
+
+def _as_shape(value: object) -> str:
+    if as_integer(value) is None:
+        return "Are two arguments in each other's place?" if isinstance(value, float) else ""
+    return f"Write ({value},) for one axis, ({value}, {value}) for two."
 
 
 def check_choice(owner: str, name: str, value: object, choices: Iterable[object]) -> None:

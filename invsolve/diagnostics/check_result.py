@@ -7,6 +7,8 @@ data simulated from the prior, and of the solver, which is run again on data of 
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from math import prod
@@ -20,11 +22,12 @@ from invsolve.diagnostics.repeated_values import repeats_test
 from invsolve.diagnostics.report import LEVEL, Check, CheckReport, Measured, judge
 from invsolve.diagnostics.residuals import LOOKED_AT, sample_tests, unweighted
 from invsolve.diagnostics.resolve import Drawn, SolveAgain
+from invsolve.diagnostics.schedule import USUAL, Cost, Schedule, Task
 from invsolve.errors import invalid_type
 from invsolve.noise import Gaussian
 from invsolve.priors.base import Prior
 from invsolve.problem import Problem
-from invsolve.progress import NoProgress, Progress
+from invsolve.progress import NoProgress, Progress, duration
 from invsolve.results.result import Result
 from invsolve.results.solver import Solver
 from invsolve.strategies.base import Strategy
@@ -38,7 +41,12 @@ _PARTICLES = 4 * REPLICATES  # of strategies that give weights
 
 @torch.no_grad()  # an operator may hold a network
 def check_result(
-    result: Result, solver: Solver, *, solves: bool | None = None, progress: Progress | None = None
+    result: Result,
+    solver: Solver,
+    *,
+    solves: bool | None = None,
+    budget: float | None = None,
+    progress: Progress | None = None,
 ) -> CheckReport:
     """The report of `Result.check`, with ``solver`` for what is solved again."""
     problem, prior = result.problem, result.prior
@@ -57,7 +65,7 @@ def check_result(
             closed = evidence_tests(problem, prior, seed=result.seed)
             found += [*repeats_test(problem), *closed]
         meter = progress or NoProgress()
-        more, notes = _by_replicates(result, solver, problem, prior, samples, bool(closed), solves, meter)
+        more, notes = _by_replicates(result, solver, problem, prior, samples, bool(closed), solves, budget, meter)
         found += more
     elif len(samples):
         found += sample_tests(problem, prior, samples)
@@ -98,9 +106,10 @@ def check_rows(result: Result) -> tuple[list[Check], Tensor, Tensor]:
 
 
 def _lighter(strategy: Strategy) -> Strategy:
-    """Fewer chains: ranks among a few hundred samples need no more, and there are dozens of solves."""
+    """Fewer chains and rounds: ranks among a few hundred samples need no more, and there are dozens of solves."""
     if isinstance(strategy, NoiseMCMC):
-        return replace(strategy, chains=min(strategy.chains, _CHAINS), islands=min(strategy.islands, 4), rounds=4)
+        chains, islands = min(strategy.chains, _CHAINS), min(strategy.islands, 4)
+        return replace(strategy, chains=chains, islands=islands, rounds=4, target=0.0)
     return strategy
 
 
@@ -112,59 +121,94 @@ def _by_replicates(
     samples: Tensor,
     closed: bool,
     solves: bool | None,
+    budget: float | None,
     progress: Progress,
 ) -> tuple[list[Measured], list[str]]:
     """The tests that simulate and solve again, and what to say about those left out."""
     from invsolve.diagnostics.data_fission import can_split
-    from invsolve.diagnostics.held_out import FOLDS, held_out_test
+    from invsolve.diagnostics.held_out import FOLDS, can_be_held_out
     from invsolve.diagnostics.posterior_sbc import sizes
-    from invsolve.diagnostics.prior_predictive import prior_predictive_test
 
     strategy = solver.strategy
-    items = min(len(problem.data), _ITEMS if solves or result.nfe == 0 else 1)
-    gaussian, splits = isinstance(problem.noise, Gaussian), can_split(problem)
-    folds = FOLDS if gaussian and not closed else 0
-    asked = items * REPLICATES * (splits + folds) + splits * prod(sizes(strategy))
-    if solves is None:
-        cheap = result.nfe == 0 or prior.cheap_pullback
-        solves = cheap and max(prod(problem.shape), prod(problem.operator.out_shape)) <= _NUMBERS
-    if not solves:
-        cost = asked * result.seconds / max(1, result.failed.numel())
-        return [], [
-            f"not simulated or solved again; check(solves=True) would draw {asked} more samples (about {cost:.0f} s)"
-        ]
-    notes = []
-    chosen = torch.arange(items, device=problem.data.device) * len(problem.data) // items
-    if items < len(problem.data):
-        notes.append(f"simulated and solved again for {items} of {len(problem.data)} items")
+    cost = Cost(result=result, lighter=_lighter(strategy))
+    particles = max(_PARTICLES, result.num_samples) if strategy.weighs else 0
+    splits, folds = can_split(problem), FOLDS if can_be_held_out(problem) and not closed else 0
     # Draws that were resampled from one run are copies of few; those of `auto` come from independent islands.
     weighted = result.log_weights is not None or (strategy.weighs and result.certificate is None)
+    runs, among = sizes(strategy)
+
+    def solved(items: int, number: int, times: int = 1) -> tuple[int, float]:
+        """Samples that are asked for, and seconds."""
+        return items * number * times, times * cost.of(items, max(number, particles))
+
+    def planned(items: int) -> dict[str, tuple[int, float]]:
+        plan = {"held-out sensors": solved(items, REPLICATES, folds)} if folds else {}
+        plan |= {"split data": solved(items, REPLICATES)} if splits else {}
+        return plan | ({"replicated data": solved(runs, among)} if splits and not weighted and len(samples) else {})
+
+    items = min(len(problem.data), _ITEMS if solves or result.nfe == 0 else 1)
+    given = budget is not None
+    if solves is None:
+        cheap = result.nfe == 0 or prior.cheap_pullback
+        solves = given or (cheap and max(prod(problem.shape), prod(problem.operator.out_shape)) <= _NUMBERS)
+        budget = budget or USUAL
+    if not solves:
+        asked, seconds = (sum(each) for each in zip((0, 0.0), *planned(items).values(), strict=True))
+        return [], [
+            f"not simulated or solved again; check(solves=True) would draw {asked:,.0f} more samples (about "
+            f"{duration(seconds)}), check(budget=60) what fits into a minute"
+        ]
+    limit = budget or math.inf
+    if given:
+        whole = sum(seconds for _, seconds in planned(items).values())
+        items = max(1, min(items, int(items * limit / whole))) if whole > 0 else items
+    notes = [f"simulated and solved again for {items} of {len(problem.data)} items"] * (items < len(problem.data))
+    chosen = torch.arange(items, device=problem.data.device) * len(problem.data) // items
     again = SolveAgain(
         problem=problem.take(chosen),
         prior=prior,
         solver=solver.using(strategy=_lighter(strategy)),
         seed=result.seed,
-        particles=max(_PARTICLES, result.num_samples) if strategy.weighs else 0,
-        drawn=Drawn(progress=progress, total=asked),
+        particles=particles,
     )
-    with closing(again.drawn):
-        found = [*([] if closed else prior_predictive_test(again)), *(held_out_test(again) if folds else [])]
-        return _on_splits(again, found, notes, samples[:, chosen] if len(samples) else samples, splits, weighted)
-
-
-def _on_splits(
-    again: SolveAgain, found: list[Measured], notes: list[str], samples: Tensor, splits: bool, weighted: bool
-) -> tuple[list[Measured], list[str]]:
-    """The tests on data that were split in two, or simulated from ``samples``, beside those ``found``."""
-    from invsolve.diagnostics.posterior_sbc import replicated_data_test
-    from invsolve.diagnostics.split_data import split_data_test
-
+    plan, own = planned(items), samples[:, chosen] if len(samples) else samples
     if not splits:
         notes.append("no split and no replicated data: this noise has no known split into two measurements")
-        return found, notes
-    found += split_data_test(again)
-    if weighted:
+    elif weighted:
         notes.append("no replicated data: ranks among weighted samples have no exact distribution")
-    elif len(samples):
-        found += replicated_data_test(again, samples)
-    return found, notes
+    return _scheduled(again, plan, own, not closed, limit, progress, notes)
+
+
+def _scheduled(
+    again: SolveAgain,
+    plan: dict[str, tuple[int, float]],
+    samples: Tensor,
+    predictive: bool,
+    limit: float,
+    progress: Progress,
+    notes: list[str],
+) -> tuple[list[Measured], list[str]]:
+    """The tests of a plan, name: samples and seconds, that there is time for."""
+    from invsolve.diagnostics.held_out import held_out_test
+    from invsolve.diagnostics.posterior_sbc import replicated_data_test
+    from invsolve.diagnostics.prior_predictive import prior_predictive_test, seconds_of_simulation
+    from invsolve.diagnostics.split_data import split_data_test
+
+    if predictive:
+        plan = {"prior predictive": (0, seconds_of_simulation(again))} | plan
+
+    def running() -> SolveAgain:
+        return replace(again, drawn=drawn)
+
+    tests: dict[str, Callable[[], list[Measured]]] = {
+        "prior predictive": lambda: prior_predictive_test(again),
+        "held-out sensors": lambda: held_out_test(running()),
+        "split data": lambda: split_data_test(running()),
+        "replicated data": lambda: replicated_data_test(running(), samples),
+    }
+    tasks = [Task(name=n, samples=k, seconds=s, run=tests[n]) for n, (k, s) in plan.items()]
+    schedule = Schedule(tasks=tasks, limit=limit)
+    drawn = Drawn(progress=progress, total=schedule.samples, seconds=schedule.seconds)
+    with closing(drawn):
+        found, late = schedule.run()
+    return found, [*notes, *([late] if late else [])]

@@ -19,6 +19,12 @@ FOLDS = 4
 _SILENT = 1e6  # times the noise std: the data of a held-out sensor weigh 1e-12
 
 
+def can_be_held_out(problem: Problem) -> bool:
+    """Whether a quarter of the data can be left without a say: independent Gaussian noise, and enough of them."""
+    noise = problem.noise
+    return isinstance(noise, Gaussian) and noise.covariance is None and problem.data[0].numel() >= 2 * FOLDS
+
+
 def held_out_test(again: SolveAgain) -> list[Measured]:
     """Are held-out data what the solver predicts from the others?
 
@@ -27,8 +33,7 @@ def held_out_test(again: SolveAgain) -> list[Measured]:
     largest error of the replicates larger (Sidak 1967): for Gaussian errors the p-value errs to the safe side.
     """
     problem = again.problem
-    assert isinstance(problem.noise, Gaussian)
-    if problem.noise.covariance is not None or problem.data[0].numel() < 2 * FOLDS:
+    if not can_be_held_out(problem):
         return []
     fold = _folds(again)
     errors = [

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import torch
 
@@ -11,6 +13,8 @@ from invsolve.diagnostics.resolve import SolveAgain
 from invsolve.diagnostics.summaries import standardised, summaries
 
 DRAWS = 4 * (REPLICATES + 1) - 1  # they cost no solve: the limit is then the fourth of 1,024, not the first of 256
+
+_TRIED = 16  # of them, for a forecast
 
 
 def prior_predictive_test(again: SolveAgain) -> list[Measured]:
@@ -35,6 +39,14 @@ def prior_predictive_test(again: SolveAgain) -> list[Measured]:
         f"the simulated; can detect {rank.beyond + 1.3:.1f} std in any of {len(names)} summaries"
     )
     return [Measured(name="prior predictive", value=rank.z, p=np.array([rank.p]), text=text)]
+
+
+def seconds_of_simulation(again: SolveAgain) -> float:
+    """Of the simulations of this test, by a few of them."""
+    started = time.perf_counter()
+    x = again.prior.sample(_TRIED, seed=again.seed)
+    again.problem.take(torch.zeros(_TRIED, dtype=torch.int64, device=x.device)).operator(x)
+    return (time.perf_counter() - started) * DRAWS * len(again.problem.data) / _TRIED
 
 
 def _seed(again: SolveAgain, item: int) -> int:

@@ -25,10 +25,13 @@ class Drawn:
 
     progress: Progress
     total: int
+    seconds: float = 0.0  # expected
     count: int = 0
 
     def __post_init__(self) -> None:
         self.progress.init(self.total)
+        if self.seconds:
+            self.progress.expect(self.seconds)
 
     def more(self, number: int) -> None:
         self.count += number

@@ -23,6 +23,7 @@ from invsolve.results.certificate import (
     STD_TEST,
     Attempt,
     Certificate,
+    beyond,
 )
 from invsolve.strategies.base import Strategy
 from invsolve.strategies.diagnostics import Diagnostics
@@ -95,7 +96,7 @@ def of_lattices(lattices: Sequence[Lattice], errors: Tensor, info: Mapping[str, 
         wrong.append(
             "the budget ended before the scalars were located: give a larger one, or narrower distributions"
             if math.isinf(tests[HIDDEN])
-            else f"{HIDDEN} {tests[HIDDEN]:.2g} (asked: {_HIDDEN:g})"
+            else f"{HIDDEN} {beyond(tests[HIDDEN], _HIDDEN)} (asked: {_HIDDEN:g})"
         )
     if not exact:
         told = Diagnostics.from_mapping(info)
@@ -112,9 +113,8 @@ def of_lattices(lattices: Sequence[Lattice], errors: Tensor, info: Mapping[str, 
             tests[name] = factor * worst
             if not worst <= limit:
                 good = good & False
-                wrong.append(
-                    f"{name} {factor * worst:.2g}, of the signals given the scalars (asked: {factor * limit:g})"
-                )
+                found, asked = beyond(factor * worst, factor * limit), f"(asked: {factor * limit:g})"
+                wrong.append(f"{name} {found}, of the signals given the scalars {asked}")
         if told.beta is not None:
             tests[POWER] = float(told.beta.min())
             if not tests[POWER] >= 1:
@@ -137,7 +137,9 @@ def of_chains(trace: Sequence[Tensor], batch: int, slow: Sequence[str], strategy
     sweeps = f"{len(trace)} sweep{'s' if len(trace) > 1 else ''}"
     good, wrong = worst <= RHAT, []
     if not bool(good.all()):
-        wrong.append(f"{RHAT_TEST} {tests[RHAT_TEST]:.3g} after {sweeps} (asked: {RHAT:g}): give a larger budget")
+        wrong.append(
+            f"{RHAT_TEST} {beyond(tests[RHAT_TEST], RHAT)} after {sweeps} (asked: {RHAT:g}): give a larger budget"
+        )
     if not bool((error <= MEAN_ERROR).all()) or chains < _FEW_CHAINS:
         good = good & (error <= MEAN_ERROR) & (chains >= _FEW_CHAINS)
         known = f"mean of the scalars known to {float(error.max()):.2g} posterior std" if chains > 1 else "one chain"

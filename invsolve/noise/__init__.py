@@ -4,6 +4,7 @@ A float given to `solve` means ``Gaussian(std)``. For a noise of your own subcla
 three methods) or `Noise`.
 """
 
+from invsolve.core.public_names import found_later
 from invsolve.noise.base import Noise
 from invsolve.noise.convert import as_noise
 from invsolve.noise.entrywise import Entrywise
@@ -14,6 +15,7 @@ from invsolve.noise.poisson import Poisson
 from invsolve.noise.quantised import Quantised
 from invsolve.noise.rician import Rician
 from invsolve.noise.saturated import Saturated
+from invsolve.noise.single_photon import SinglePhoton
 from invsolve.noise.speckle import Speckle
 from invsolve.noise.transmission import PoissonTransmission
 
@@ -28,6 +30,9 @@ __all__ = [
     "Quantised",
     "Rician",
     "Saturated",
+    "SinglePhoton",
     "Speckle",
     "as_noise",
 ]
+
+__getattr__ = found_later(__name__)

@@ -14,6 +14,11 @@ from invsolve.errors import invalid_type
 from invsolve.noise.base import Noise
 from invsolve.noise.gaussian import Gaussian
 
+NOISES = (
+    "For example 0.1, iv.noise.Poisson(counts_per_unit=1.0) or, of Gaussian noise whose std is not known, its "
+    "distribution, iv.LogNormal(median=0.1, factor=3)."
+)
+
 
 def as_noise(owner: str, noise: object) -> Noise:
     """A noise model, from a noise model or the std of Gaussian noise.
@@ -40,10 +45,14 @@ def as_noise(owner: str, noise: object) -> Noise:
         return Gaussian(std=real_parameter(owner, "noise", noise))
     if isinstance(noise, Distribution):
         return Gaussian(std=noise)
-    if isinstance(noise, (str, bool)) or noise is None:
+    if isinstance(noise, (str, bool, type)) or noise is None:
         expected = "a positive number (the std of Gaussian noise) or an iv.noise model"
-        repair = "For example iv.noise.Poisson(counts_per_unit=1.0)." if isinstance(noise, str) else ""
-        raise invalid_type(owner, "noise", expected, quoted(noise), repair)
+        if isinstance(noise, type):
+            given: object = f"the class {noise.__name__}"
+            repair = f"Call it, with its parameters: iv.noise.{noise.__name__}(...)."
+        else:
+            given, repair = quoted(noise), NOISES if isinstance(noise, str) else ""
+        raise invalid_type(owner, "noise", expected, given, repair)
     return Gaussian(std=check_positive(owner, "noise", noise))
 
 

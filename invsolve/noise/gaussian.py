@@ -54,7 +54,8 @@ class Gaussian(Noise):
     def __post_init__(self) -> None:
         if (self.std is None) == (self.covariance is None):
             given = "neither" if self.std is None else "both"
-            raise invalid("Gaussian", "std", "given, or `covariance`, not both", given)
+            repair = "One that is not known has a distribution: std=iv.LogNormal(median=0.1, factor=3)."
+            raise invalid("Gaussian", "std", "given, or `covariance`, not both", given, "" if self.std else repair)
         if several(self.std):
             object.__setattr__(self, "std", real_parameter("Gaussian", "std", self.std))
         if isinstance(self.std, Tensor):

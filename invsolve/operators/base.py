@@ -308,7 +308,7 @@ class LinearOperator(Operator):
         """Return ``A = U S V^H`` as a `Spectrum`: in closed form where one is known, else by a dense decomposition.
 
         Closed forms: `Identity`, `Mask`, `Subsample`, periodic `Blur`, `Downsample`, `Diffraction`, `MRI` of one coil,
-        and multiples of them.
+        `Mosaic`, `Ptychography`, `StructuredRandom`; multiples and `Frames` of them.
 
         Parameters
         ----------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal, Self, final
 
 import numpy as np
@@ -13,16 +14,20 @@ from torch import Tensor
 from invsolve.core.arrays import as_tensor
 from invsolve.core.derivatives import difference, pullback, pushforward, with_pullback
 from invsolve.core.ownership import call, replaced
+from invsolve.core.torch_state import in_defined_state
+from invsolve.core.user_functions import Either, of_each, stacked, takes_one
 from invsolve.core.validation import Kind, Shape, check_choice, check_dims, kind_dtype
 from invsolve.errors import InvsolveError, OperatorError, invalid, invalid_type
 from invsolve.operators.algebra.matched import matched
 from invsolve.operators.base import BlackBox, LinearOperator, Operator, Pullback
 
 Map = Callable[[Tensor], Tensor]
+_SMALL = 4096  # entries of a signal for which a function may be called once each
 _ROWS = "It gets a batch (rows, *shape) and returns a row for each; for a function of one signal say batched=False."
 Product = Callable[[Tensor, Tensor], Tensor]
 
 
+@in_defined_state
 def from_callable(
     f: Map,
     in_shape: Sequence[int],
@@ -37,9 +42,10 @@ def from_callable(
     dtype: torch.dtype | None = None,
     batched: bool = True,
 ) -> Operator:
-    """Make an operator of a function.
+    """Make an operator of a function: of your own solver of a PDE, say, in torch or numpy.
 
-    What ``f`` returns, a tensor or an array of numpy, is checked at each call and given the precision of its input; run
+    It is called with tensors or, if it raises TypeError or AttributeError for these, with arrays of numpy. What ``f``
+    returns, a tensor or an array, is checked at each call and given the precision of its input; run
     `invsolve.testing.check_operator` once to check the rest. ``f`` may work in place and return the same buffer every
     time: it is handed a copy, and of its answer a copy is kept. Tensors inside ``f`` are not moved by ``to``: move them
     yourself.
@@ -57,8 +63,9 @@ def from_callable(
         For ``kind="linear"``: the exact adjoint in Re<u, v>, ``(batch, *out_shape)`` to ``(batch, *in_shape)``. With
         it ``f`` need not be differentiable by torch; without it torch derives it.
     vjp : callable, optional
-        For ``kind="nonlinear"``, your own adjoint code: ``vjp(x, v)`` is ``J(x)^H v``, of a signal and ``v``
-        ``(batch, *out_shape)`` to ``(batch, *in_shape)``. With it ``f`` need not be differentiable by torch.
+        For ``kind="nonlinear"``, your own adjoint code, the transposed Jacobian times a vector, which is the gradient
+        of ``<v, f(x)>``: ``vjp(x, v)`` is ``J(x)^H v``, of a signal and ``v`` ``(batch, *out_shape)`` to ``(batch,
+        *in_shape)``. With it ``f`` need not be differentiable by torch.
     jvp : callable, optional
         For ``kind="nonlinear"``: ``jvp(x, dx)`` is ``J(x) dx``, of two signals to ``(batch, *out_shape)``. By default
         torch derives it; beside ``vjp``, and where torch cannot, it is a central difference of ``f``, which takes two
@@ -148,14 +155,18 @@ class OneByOne:
     def __call__(self, *rows: Tensor) -> Any:
         if not len(rows[0]):
             return rows[0].new_zeros(0, *self.shape, dtype=kind_dtype(rows[0].dtype, self.kind))
-        found = [call(self.f, *row) for row in zip(*rows, strict=True)]
+        found = of_each(self._called, *rows)
         if wrong := [shape for v in found if (shape := tuple(np.shape(v))) != self.shape]:
             name = getattr(self.f, "__qualname__", type(self.f).__name__)
             raise OperatorError(
                 f"from_callable(batched=False): {name} must return shape {self.shape} for one input of shape "
                 f"{tuple(rows[0].shape[1:])}, got {wrong[0]}."
             )
-        return torch.stack(found) if isinstance(found[0], Tensor) else np.stack([np.asarray(v) for v in found])
+        return stacked(found)
+
+    @cached_property
+    def _called(self) -> Either:
+        return Either(self.f)
 
 
 class _Callable(Operator):
@@ -183,14 +194,19 @@ class _Callable(Operator):
         given = (x, *more)
         if self.outside is not None and self.precision is not None:  # rounded outside of the function only
             given = tuple(v.to(kind_dtype(self.precision, "complex" if v.is_complex() else "real")) for v in given)
-        where = self._named(name, f)
-        rows = "" if isinstance(f, OneByOne) else _ROWS
+        where, single = self._named(name, f), isinstance(f, OneByOne)
         try:
-            y = call(f, *given)
+            y = call(f, *given) if single else self._called.setdefault(name, Either(f))(*given)
         except Exception as error:
-            if not isinstance(error, InvsolveError):
-                shapes = " and ".join(str(tuple(v.shape[0 if rows else 1 :])) for v in given)
-                error.add_note(f"{where} was called with torch tensors {shapes}; code in numpy takes x.numpy(). {rows}")
+            if isinstance(error, InvsolveError):
+                if single and type(error) is OperatorError:  # of one of several functions
+                    raise OperatorError(str(error).replace("False): ", f"False): `{name}` = ", 1)) from None
+                raise
+            if not single and takes_one(f, shape, *given):
+                raise self._for_one(where, given, f"{type(error).__name__}: {error}") from error
+            shapes = " and ".join(str(tuple(v.shape[1 if single else 0 :])) for v in given)
+            note = f"{where} was called with torch tensors {shapes}; code in numpy takes x.numpy()."
+            error.add_note(note if single else f"{note} {_ROWS}")
             raise
         if not isinstance(y, Tensor):  # an array, of a simulator in numpy
             try:
@@ -199,9 +215,11 @@ class _Callable(Operator):
                 kind_of = type(y).__name__
                 raise OperatorError(f"{where} must return a torch.Tensor or an array, got {kind_of}.") from None
         if tuple(y.shape) != (len(x), *shape):
+            if not single and takes_one(f, shape, *given):
+                raise self._for_one(where, given, f"shape {tuple(y.shape)}")
             raise OperatorError(
                 f"{where} must return shape {(len(x), *shape)} for an input of shape {tuple(x.shape)}, "
-                f"got {tuple(y.shape)}. {rows}"
+                f"got {tuple(y.shape)}. {'' if single else _ROWS}"
             )
         want = kind_dtype(x.dtype, kind)
         if y.is_complex() and not want.is_complex:
@@ -213,6 +231,18 @@ class _Callable(Operator):
         if y.device != x.device:
             raise OperatorError(f"{where} must return a tensor on {x.device}, the device of its input, got {y.device}.")
         return y
+
+    @cached_property
+    def _called(self) -> dict[str, Either]:
+        return {}
+
+    def _for_one(self, where: str, given: Sequence[Tensor], got: str) -> OperatorError:
+        """The error of a function that takes one signal, and was called with rows."""
+        rows, one = (" and ".join(str(tuple(v.shape[a:])) for v in given) for a in (0, 1))
+        return OperatorError(
+            f"{where} is a function of one signal, {one}. Say so: from_callable(..., batched=False). It was called "
+            f"with a batch, {rows}, for which it gives {got}."
+        )
 
     def _named(self, name: str, f: Callable[..., Tensor]) -> str:
         f = f.f if isinstance(f, OneByOne) else f
@@ -315,7 +345,9 @@ class CallableLinear(_Callable, LinearOperator):
         return pullback(self._forward, zero, self._not_differentiable)[1](y)
 
     def _not_differentiable(self) -> Exception:
+        small = len(self.in_shape) == len(self.out_shape) == 1 and self.in_shape[0] <= _SMALL
+        matrix = f" or take the matrix of it, iv.operators.Matrix(A(np.eye({self.in_shape[0]})).T)," if small else ""
         return OperatorError(
-            "CallableLinear: torch cannot differentiate this function, so its adjoint is not known. "
-            "Give from_callable(..., adjoint=), or say kind='black box'."
+            "CallableLinear: torch cannot differentiate this function, so its adjoint is not known. Give "
+            f"from_callable(..., adjoint=),{matrix} or say kind='black box'."
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import final
@@ -47,6 +48,32 @@ def adjoint_gap(u: Tensor, v: Tensor, au: Tensor, ahv: Tensor) -> float:
     gap = (inner(au, v) - inner(u, ahv)).abs()
     size = torch.maximum(row_norm(au) * row_norm(v), row_norm(u) * row_norm(ahv))
     return float((gap / size.clamp_min(torch.finfo(torch.float64).tiny)).max())
+
+
+def linearity_gap(A: Operator, x: Tensor, z: Tensor) -> float:
+    """How far ``A(2x - 0.7z)`` is from ``2 A(x) - 0.7 A(z)``, of complex signals also ``A(ix)`` from ``i A(x)``."""
+    gap = relative_gap(A(2.0 * x - 0.7 * z), 2.0 * A(x) - 0.7 * A(z))
+    if A.in_kind == "complex" and A.out_kind == "complex":
+        gap = max(gap, relative_gap(A(1j * x), 1j * A(x)))
+    return gap
+
+
+def affine(A: Operator, x: Tensor) -> str:
+    """What to do with an operator that does not take 0, in the shape of ``x``, to 0; empty for others."""
+    largest = float(A(torch.zeros_like(x)).abs().max())
+    if not largest:
+        return ""
+    return (
+        f"A(0) is not 0 (largest entry {largest:.2g}): it is affine, f(x) = L x + f(0). Give its linear part and take "
+        "f(0) from the data: lambda x: f(x) - f(0 * x) in place of f, and y - f(0) in place of y."
+    )
+
+
+def relative_gap(a: Tensor, b: Tensor) -> float:
+    """``||a - b|| / ||b||``, the largest of all rows."""
+    wide = kind_dtype(torch.float64, "complex" if b.is_complex() else "real")
+    a, b = a.to(wide), b.to(wide)
+    return float((row_norm(a - b) / row_norm(b).clamp_min(torch.finfo(torch.float64).tiny)).max())
 
 
 def row_norm(x: Tensor) -> Tensor:
@@ -102,7 +129,8 @@ class Probe:
         except _Failed as failure:
             return Property(name=name, passed=False, value=None, text=str(failure))
         except (InvsolveError, RuntimeError, TypeError, ValueError, IndexError, AttributeError, KeyError) as error:
-            return Property(name=name, passed=False, value=None, text=f"{type(error).__name__}: {error}")
+            said = " ".join([f"{type(error).__name__}: {error}", *getattr(error, "__notes__", ())])
+            return Property(name=name, passed=False, value=None, text=said)
         return Property(name=name, passed=value is None or value <= self.tol, value=value, text=text)
 
     def _x(self, offset: int = 0) -> Tensor:
@@ -149,7 +177,7 @@ class Probe:
         together = self.A(x)
         index = [torch.tensor([r], device=x.device) for r in range(self.rows)]
         alone = torch.cat([self.A.take(i)(x[i]) for i in index])
-        return self._far(together, alone), "a row alone gives what it gives in a batch"
+        return relative_gap(together, alone), "a row alone gives what it gives in a batch"
 
     def _repeatable(self) -> tuple[float | None, str]:
         if not torch.equal(self.A(self._x()), self.A(self._x())):
@@ -159,7 +187,7 @@ class Probe:
     def _layout(self) -> tuple[float | None, str]:
         x = self._x()
         strided = torch.stack([x, x + 1], dim=-1)[..., 0]
-        return self._far(self.A(strided), self.A(x)), "a non-contiguous input gives the same"
+        return relative_gap(self.A(strided), self.A(x)), "a non-contiguous input gives the same"
 
     def _observed(self) -> tuple[float | None, str]:
         mask = self.A.observed
@@ -181,16 +209,13 @@ class Probe:
     def _items(self) -> tuple[float | None, str]:
         x = self._x()
         order = torch.arange(self.rows - 1, -1, -1, device=x.device)
-        return self._far(self.A.take(order)(x[order]), self.A(x)[order]), "take(index) gives the items of these rows"
+        return relative_gap(self.A.take(order)(x[order]), self.A(x)[order]), "take(index) gives the items of these rows"
 
     def _linear(self) -> tuple[float | None, str]:
         x, z = self._x(), self._x(1)
-        worst = self._far(self.A(2.0 * x - 0.7 * z), 2.0 * self.A(x) - 0.7 * self.A(z))
-        if self.A.in_kind == "complex" and self.A.out_kind == "complex":
-            worst = max(worst, self._far(self.A(1j * x), 1j * self.A(x)))
-        zero = float(self.A(torch.zeros_like(x)).abs().max())
-        if zero > 0 and worst > self.tol:
-            raise _Failed(f"A(0) is not 0 (largest entry {zero:.2g}): an affine map; subtract the offset from the data")
+        worst = linearity_gap(self.A, x, z)
+        if worst > self.tol and (words := affine(self.A, x)):
+            raise _Failed(words)
         return worst, "A(2x - 0.7z) = 2 A(x) - 0.7 A(z)"
 
     def _adjoint(self) -> tuple[float | None, str]:
@@ -214,20 +239,23 @@ class Probe:
     def _normal(self) -> tuple[float | None, str]:
         A = self.A
         assert isinstance(A, LinearOperator)
-        x = self._x()
-        return self._far(A.normal(x), A.adjoint(A(x))), "normal(x) = A^H A x"
+        x, allowed = self._x(), _normal_rtol(A)
+        far = relative_gap(A.normal(x), A.adjoint(A(x)))
+        if self.tol < far <= allowed:
+            return None, f"normal(x) = A^H A x up to {far:.0e}: it goes another way, and promises {allowed:.0e}"
+        return far, "normal(x) = A^H A x"
 
     def _derivative(self) -> tuple[float | None, str]:
         x, dx = self._x(), self._x(1)
         y, dy = self.A.jvp(x, dx)
         text = "jvp agrees with finite differences"
-        worst = self._far(y, self.A(x))
+        worst = relative_gap(y, self.A(x))
         # Central differences: error h^2 from the third derivative, rounding eps / h from the subtraction.
         h = torch.finfo(self.dtype).eps ** (1 / 3)
         measured, coarse = ((self.A(x + s * dx) - self.A(x - s * dx)) / (2 * s) for s in (h, 2 * h))
         # Or what two steps differ by: a solver of equations rounds more, by their condition number.
-        allowed = max(100 * h**2, min(3 * self._far(coarse, measured), 1e-3))
-        far = self._far(dy, measured)
+        allowed = max(100 * h**2, min(3 * relative_gap(coarse, measured), 1e-3))
+        far = relative_gap(dy, measured)
         if not far <= max(self.tol, allowed):
             raise _Failed(f"jvp is off from finite differences by {far:.1e} of its size ({allowed:.0e} is expected)")
         return worst, text
@@ -242,8 +270,8 @@ class Probe:
             )
         gap, text = adjoint_gap(dx, v, self.A.jvp(x, dx)[1], back), "<J dx, v> = <dx, J^H v>"
         if differences() > before and gap <= 100 * torch.finfo(self.dtype).eps ** (2 / 3):  # as in `_derivative`
-            return self._far(y, self.A(x)), f"{text} up to the error of a difference, {gap:.0e}: J dx is one"
-        return max(self._far(y, self.A(x)), gap), text
+            return relative_gap(y, self.A(x)), f"{text} up to the error of a difference, {gap:.0e}: J dx is one"
+        return max(relative_gap(y, self.A(x)), gap), text
 
     def _cast(self) -> tuple[float | None, str]:
         other = torch.float32 if self.dtype == torch.float64 else torch.float64
@@ -252,15 +280,18 @@ class Probe:
         except OperatorError:  # it says so itself, and never computes in the wrong precision
             return None, f"works in {self.dtype} only, and says so"
         x = self._x()
-        far = self._far(cast(x.to(kind_dtype(other, self.A.in_kind))), self.A(x).to(kind_dtype(other, self.A.out_kind)))
+        there = cast(x.to(kind_dtype(other, self.A.in_kind)))
+        far = relative_gap(there, self.A(x).to(kind_dtype(other, self.A.out_kind)))
         if not far <= max(self.tol, 1e-5):  # the narrower of the two precisions
             raise _Failed(f"the operator in {other} differs by {far:.1e} of the size of the output")
         return None, f"works in {other} too"
 
-    def _far(self, a: Tensor, b: Tensor) -> float:
-        wide = kind_dtype(torch.float64, "complex" if b.is_complex() else "real")
-        a, b = a.to(wide), b.to(wide)
-        return float((row_norm(a - b) / row_norm(b).clamp_min(torch.finfo(torch.float64).tiny)).max())
+
+def _normal_rtol(value: object) -> float:
+    """What an operator, or one that it is made of, says that its ``normal`` may be off by: its ``normal_rtol``."""
+    parts = [getattr(value, f.name) for f in dataclasses.fields(value)] if dataclasses.is_dataclass(value) else []
+    inside = [p for part in parts for p in (part if isinstance(part, tuple) else (part,)) if isinstance(p, Operator)]
+    return max([float(getattr(value, "normal_rtol", 0.0)), *map(_normal_rtol, inside)])
 
 
 class _Failed(Exception):

@@ -22,7 +22,8 @@ from invsolve.operators.spectrum import Spectrum
 class Mask(OneKind):
     """Keep some entries in place: ``y = mask * x``.
 
-    Entries where ``mask`` is False are zero and do not count as data (`observed`). Any precision.
+    Inpainting, gaps in a series. Entries where ``mask`` is False are zero and do not count as data (`observed`). Any
+    precision.
 
     Parameters
     ----------

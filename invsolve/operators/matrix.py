@@ -17,7 +17,7 @@ from invsolve.operators.base import LinearOperator
 @final
 @dataclass(frozen=True, eq=False, repr=False)
 class Matrix(LinearOperator):
-    """A dense matrix: ``y = matrix @ x``.
+    """A dense matrix: ``y = matrix @ x``, the response of a detector, say; signals and data have one axis.
 
     Parameters
     ----------

@@ -43,7 +43,8 @@ def from_simulator(
         program; NaN where it failed, and chains do not go there. With ``kind="nonlinear"`` it gets tensors ``(rows,
         *part.shape)`` and returns a tensor ``(rows, *out_shape)`` that torch differentiates.
     parameters : Layout or sequence of str
-        ``prior.layout`` of `iv.priors.independent`; or the names, of one number each, in their order in the vector.
+        ``prior.layout`` of `iv.priors.independent`, or that prior; or the names, of one number each, in their order in
+        the vector.
     out_shape : sequence of int
         The shape of the data.
     kind : {'black box', 'nonlinear'}
@@ -72,6 +73,7 @@ def from_simulator(
     if not callable(f):
         raise invalid_type(_OWNER, "f", "a function of named parameters", f)
     check_choice(_OWNER, "kind", kind, ("black box", "nonlinear"))
+    parameters = parameters if isinstance(parameters, (Layout, str)) else getattr(parameters, "layout", parameters)
     if not isinstance(parameters, Layout):
         if isinstance(parameters, str) or not isinstance(parameters, Sequence):
             raise invalid_type(_OWNER, "parameters", "prior.layout, or a sequence of names", parameters)

@@ -38,6 +38,8 @@ class Numbered(Protocol):
     @property
     def strategy(self) -> str: ...
     @property
+    def tempered(self) -> str: ...
+    @property
     def layout(self) -> Layout | None: ...
     @property
     def parameters(self) -> Mapping[str, Tensor]: ...
@@ -90,7 +92,8 @@ def plot_parameters(
 
     with matplotlib.rc_context(SMALL_FONTS):
         figure = {"pairs": _pairs, "forest": _forest, "trace": _trace}[kind](numbers, marks)
-        figure.suptitle(result.strategy + (f", item {item}" if items > 1 else ""), fontsize=9)
+        words = [result.strategy, f"item {item}" if items > 1 else "", result.tempered]
+        figure.suptitle(", ".join(word for word in words if word), fontsize=9)
         return figure
 
 

@@ -54,6 +54,8 @@ class Drawable(Protocol):
     @property
     def strategy(self) -> str: ...
     @property
+    def tempered(self) -> str: ...
+    @property
     def dims(self) -> tuple[str, ...] | None: ...
     @property
     def units(self) -> str: ...
@@ -122,7 +124,7 @@ def plot_result(
             _PARTS[part](truth) if truth is not None and result.samples.is_complex() else truth,
         )
         title = result.strategy if not result.samples.is_complex() else f"{result.strategy}, {part}"
-        ax.set_title(title + (f", item {item}" if items > 1 else ""))
+        ax.set_title(title + (f", item {item}" if items > 1 else "") + (f"\n{result.tempered}" * bool(result.tempered)))
         return figure
 
 
@@ -361,6 +363,7 @@ def _new_image_figure(
     if result.batched and result.samples.shape[1] > 1:
         words.append(f"item {item}")
     words.append(central_image(result.samples[0, item] if result.batched else result.samples[0])[1])
+    words.append(result.tempered)
     figure.suptitle(", ".join(word for word in words if word), fontsize=9)
     return figure
 

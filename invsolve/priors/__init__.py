@@ -1,5 +1,6 @@
 """Priors: distributions of signals, known through their denoisers. The exact ones are also references of the tests."""
 
+from invsolve.core.public_names import found_later
 from invsolve.gaussian.law import DenseModes, GaussianLaw, Modes
 from invsolve.priors.base import Prior
 from invsolve.priors.exact.coefficients import Laplace, SpikeSlab
@@ -63,10 +64,4 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> object:
-    """``iv.priors.training``, imported where it is used."""
-    if name == "training":
-        import importlib
-
-        return importlib.import_module("invsolve.priors.training")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = found_later(__name__, {"training": "training"})

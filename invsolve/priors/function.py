@@ -12,8 +12,8 @@ from torch import Tensor
 
 from invsolve.core.arrays import as_tensor, parameter, several
 from invsolve.core.derivatives import WHY
-from invsolve.core.ownership import call
 from invsolve.core.torch_state import in_defined_state
+from invsolve.core.user_functions import Either
 from invsolve.core.validation import (
     Kind,
     Shape,
@@ -177,7 +177,7 @@ class FunctionPrior(Prior):
         return getattr(self.function, "__qualname__", type(self.function).__name__)
 
     def _denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
-        y, name = call(self.function, x, sigma), self._name
+        y, name = Either(self.function)(x, sigma), self._name
         if several(y) and not isinstance(y, Tensor):  # of code in numpy
             y = as_tensor("from_denoiser", f"function ({name})", y, dtype=x.dtype, device=x.device)
         if not isinstance(y, Tensor):

@@ -227,7 +227,7 @@ class TransformedPrior(Prior):
 
 @in_defined_state
 def exp(prior: Prior) -> TransformedPrior:
-    """A positive signal ``x = exp(u)``, u from ``prior``: log-normal for a Gaussian one.
+    """A positive signal ``x = exp(u)``, u from ``prior``: log-normal for a Gaussian one (a log-Gaussian field).
 
     Parameters
     ----------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 from collections.abc import Mapping
 from dataclasses import replace
@@ -15,6 +16,7 @@ from invsolve.gaussian.marginals import Marginals, Moments
 from invsolve.priors.base import Prior
 from invsolve.problem import Problem, data_fingerprint
 from invsolve.results.certificate import Certificate
+from invsolve.results.repeats import counted_once
 from invsolve.results.result import Result
 from invsolve.results.solver import Solver
 from invsolve.results.status import Status, blanked
@@ -46,6 +48,7 @@ def assemble(
     seed: int,
     why: str,
     solver: Solver,
+    name: str = "",
     settings: Mapping[str, Any],
     warnings: tuple[str, ...] = (),
     certificate: Certificate | None = None,
@@ -55,13 +58,18 @@ def assemble(
 ) -> Result:
     """The result of ``num_samples`` rows for every item of ``problem``, of which some ``(rows,)`` ``failed``.
 
-    ``settings`` are those of the run; what problem and prior say of themselves is added. ``parameters``: scalars
-    inferred with the signal, (rows,) each. ``marginals``, ``parameter_marginals``: of the items in closed form, which
-    are left out where all rows of an item failed. That a certificate was not reached is a warning.
+    ``name``: of what was run, where that is more than the solver's strategy. ``settings`` are those of the run; what
+    problem and prior say of themselves is added. ``parameters``: scalars inferred with the signal, (rows,) each.
+    ``marginals``, ``parameter_marginals``: of the items in closed form, which are left out where all rows of an item
+    failed. That a certificate was not reached is a warning.
     """
     lead = (num_samples, len(problem.data)) if problem.batched else (num_samples,)
     weights = output.log_weights
     nothing = bool(failed.view(lead).all(0).any())
+
+    info = output.info
+    if solver.strategy.couples != "nothing" or info.ess is not None:  # rows were picked, and some more than once
+        info = counted_once(info, output.samples, _shares(weights, failed, num_samples), prior.mean)
 
     def told(known: Marginals) -> Marginals:
         return known if problem.batched else known.only_item()
@@ -73,13 +81,13 @@ def assemble(
     scalars = {} if nothing else {name: told(known) for name, known in (parameter_marginals or {}).items()}
     found = Result(
         samples=blanked(output.samples, failed).view(*lead, *problem.shape),
-        status=Status.from_failures(failed),
+        status=Status.from_failures(failed, output.info.beta),
         failed=failed.view(lead),
         batched=problem.batched,
         shape=problem.shape,
         chi2=torch.where(failed, torch.nan, output.chi2).view(lead),
         log_weights=None if weights is None else weights.view(lead),
-        strategy=solver.strategy.name,
+        strategy=name or solver.strategy.name,
         why=why,
         nfe=output.calls["denoise"] / output.processed,
         vjps=output.calls["vjp"] / output.processed,
@@ -100,7 +108,7 @@ def assemble(
             "data": data_fingerprint(problem),  # what `compare` and `load_result` tell the same data by
         },
         versions={"invsolve": _version(), "torch": torch.__version__, "python": platform.python_version()},
-        info={k: v.view(lead) for k, v in output.info.items()},
+        info={k: v.view(lead) for k, v in info.items()},
         parameters={k: v.to(failed.device).view(lead) for k, v in (parameters or {}).items()},
         problem=problem,
         prior=prior,
@@ -111,6 +119,13 @@ def assemble(
         parameter_marginals=scalars,
     )
     return found if output.moments is None else with_moments(found, output.moments)
+
+
+def _shares(log_weights: Tensor | None, failed: Tensor, num_samples: int) -> Tensor:
+    """The normalised weights of rows ``(num_samples, items)``, 0 where one failed."""
+    logs = torch.zeros(failed.shape, dtype=torch.float64, device=failed.device)
+    logs = (logs if log_weights is None else log_weights.double()).masked_fill(failed, -math.inf)
+    return torch.softmax(logs.view(num_samples, -1), 0).nan_to_num(nan=0.0)
 
 
 def with_moments(result: Result, moments: Moments) -> Result:

@@ -25,7 +25,7 @@ POWER = "power of the likelihood that was reached"
 _SHORT = {  # of a test: what a sentence calls it, its unit, and what a value is multiplied by
     MEAN_TEST: ("mean", "known to", " posterior std", 1.0),
     STD_TEST: ("std", "known to", " %", 100.0),
-    ISLANDS: ("weights of the ensembles", "known to", " nats", 1.0),
+    ISLANDS: ("evidence of the independent runs", "known to a standard error of", " nats", 1.0),
     POWER: ("power of the likelihood", "reached:", "", 1.0),
 }
 NOT_TESTED = (  # what a result without a certificate says
@@ -97,7 +97,8 @@ class Certificate(TextInNotebook):
         lines = [self.sentence[0].upper() + self.sentence[1:]]
         if self.reached and not self.exact:
             lines.append(f"  from independent ensembles that agree; {self.looked or _UNSEEN}")
-        lines += [f"  {name}: {said(name, value, digits=3)}" for name, value in self.tests.items()]
+        of = ", of the worst item" if self.passed.numel() > 1 else ""
+        lines += [f"  {name}{of}: {said(name, value, digits=3)}" for name, value in self.tests.items()]
         if self.tests and EVIDENCE not in self.tests:
             lines.append("  the log-evidence is not known")
         for a in self.attempts:
@@ -169,11 +170,18 @@ class Certificate(TextInNotebook):
             return f"certified: exact draws from the closed form ({last.strategy})"
         if self.reached:
             return (
-                f"certified ({last.strategy}): mean within {float(self.mean_error.max()):.2f} posterior std and std "
-                f"within {float(self.std_error.max()):.0%} in every component of the ensemble behind the samples (two "
-                "standard errors)"
+                f"certified ({last.strategy}): {self._bounds(self.passed)} in every component of the ensemble behind "
+                "the samples (two standard errors)"
             )
-        return f"{self.word}: {self.missing}" + (f". {self.remedy}" if self.remedy else "")
+        items, good = self.passed.numel(), int(self.passed.sum())
+        whose = f" in {items - good} of {items} items" if good else ""
+        others = f". The other items: {self._bounds(self.passed)}" if good else ""
+        return f"{self.word}{whose}: {self.missing}" + (f". {self.remedy}" if self.remedy else "") + others
+
+    def _bounds(self, items: Tensor) -> str:
+        """The worst of these items."""
+        mean, std = (float(e[items].nan_to_num(nan=torch.inf).max()) for e in (self.mean_error, self.std_error))
+        return f"mean within {mean:.2f} posterior std and std within {std:.0%}"
 
 
 def said(name: str, value: float, *, digits: int = 2) -> str:
@@ -186,7 +194,17 @@ def _short(name: str, value: float, limit: float) -> str:
     what, known, unit, scale = _SHORT[name]
     if said(name, value) == "none":
         return f"{what} not known (asked: to {limit * scale:.2g}{unit})"
-    return f"{what} {known} {value * scale:.2g}{unit} (asked: {limit * scale:.2g})"
+    return f"{what} {known} {beyond(value * scale, limit * scale)}{unit} (asked: {limit * scale:.2g})"
+
+
+def beyond(value: float, limit: float) -> str:
+    """A value with two digits, and more where it would look like the ``limit`` that it is not.
+
+    >>> beyond(1.04, 1.0), beyond(0.5, 0.15)
+    ('1.04', '0.5')
+    """
+    texts = (f"{value:.{digits}g}" for digits in range(2, 7))
+    return next((text for text in texts if float(text) != limit), f"{value:.6g}")
 
 
 def worst(name: str, value: Tensor) -> float:
@@ -211,6 +229,8 @@ def judged(info: Diagnostics) -> tuple[Tensor, dict[str, Tensor], str]:
         for (name, value), fine, limit in zip(tests.items(), good, limits, strict=True)
         if not bool(fine.all())
     ]
+    if any(text.startswith(("mean known", "std known")) for text in wrong):
+        wrong[-1] += "; bounds are two standard errors"
     if info.log_evidence_se is not None:  # a figure of its own: samples are right or not without it
         tests[EVIDENCE] = info.log_evidence_se
     return passed, tests, ", ".join(wrong)

@@ -22,12 +22,16 @@ def check_fields(
     shape: Shape,
     failed: Tensor,
     status: Status,
+    power: Tensor | None,
     log_weights: Tensor | None,
     rows: Mapping[str, Tensor],
     marginals: Marginals | None,
     parameter_marginals: Mapping[str, Marginals],
 ) -> None:
-    """Raise unless shapes, types, status and failed rows fit together; ``rows``: what else has a value for each."""
+    """Raise unless shapes, types, status and failed rows fit together.
+
+    ``rows``: what else has a value for each; ``power`` of the likelihood of every row.
+    """
     x = samples
     if not isinstance(x, Tensor) or not (x.is_floating_point() or x.is_complex()):
         raise invalid_type("Result", "samples", "a floating or complex tensor", _type_of(x))
@@ -42,8 +46,8 @@ def check_fields(
             raise invalid_type("Result", name, kind, _type_of(value))
         if value.shape != x.shape[:lead]:
             raise invalid("Result", name, f"of shape {tuple(x.shape[:lead])}", tuple(value.shape))
-    if status is not Status.from_failures(failed):
-        raise invalid("Result", "status", f"{Status.from_failures(failed)}, as `failed` says", status)
+    if status is not (said := Status.from_failures(failed, power)):
+        raise invalid("Result", "status", f"{said}, as `failed` and info['beta'] say", status)
     if bool((~finite_rows(x, lead) & ~failed).any()):
         raise invalid("Result", "failed", "True for every sample with NaN or infinite values", "False for one")
     if log_weights is not None:  # -inf is a weight of zero; NaN and +inf are no weights

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from invsolve.core.coordinates import Coordinates, fitting
 from invsolve.core.packing import Layout
 from invsolve.core.torch_state import Defined
 from invsolve.core.validation import Shape
@@ -58,6 +59,8 @@ class ResultFields(Defined):
     parameter_marginals: Mapping[str, Marginals] = field(default_factory=dict)  # the same of `parameters`
     dims: tuple[str, ...] | None = None  # names of the signal's axes; taken from the problem when it has them
     units: str = ""  # of the signal; taken from the problem when it has them
+    coords: Coordinates = field(default_factory=dict)  # along axes of the signal and of the batch; with the problem's
+    batch_dim: str = ""  # the name of the batch axis in datasets, "item" where it has none; taken from the problem
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "shape", tuple(self.shape))
@@ -67,6 +70,7 @@ class ResultFields(Defined):
             shape=self.shape,
             failed=self.failed,
             status=self.status,
+            power=self.info.get("beta"),
             log_weights=self.log_weights,
             rows={
                 "chi2": self.chi2,
@@ -80,8 +84,18 @@ class ResultFields(Defined):
             object.__setattr__(self, "dims", dims)
         if not self.units and isinstance(units := getattr(self.problem, "units", ""), str):
             object.__setattr__(self, "units", units)
+        if not self.batch_dim and isinstance(name := getattr(self.problem, "batch_dim", ""), str):
+            object.__setattr__(self, "batch_dim", name if self.batched else "")
+        coords = {**(getattr(self.problem, "coords", None) or {}), **self.coords}
+        object.__setattr__(self, "coords", fitting(coords, self._sizes) if coords else {})
         if self.dims is not None and (len(self.dims) != len(self.shape) or len(set(self.dims)) != len(self.dims)):
             raise invalid("Result", "dims", f"{len(self.shape)} different names, one for each axis", self.dims)
+
+    @property
+    def _sizes(self) -> dict[str, int]:
+        """The lengths of the axes of the signal and of the batch that have names."""
+        batch = {self.batch_dim: self.samples.shape[1]} if self.batched and self.batch_dim else {}
+        return {**dict(zip(self.dims or (), self.shape, strict=False)), **batch}
 
     @property
     def num_samples(self) -> int:
@@ -105,22 +119,39 @@ class ResultFields(Defined):
     def ess(self) -> Tensor:
         """Effective sample size ``([batch])``: 1 / sum w^2; without weights the number of good samples.
 
-        Where the strategy says less of the ensemble that they were taken from (``info["ess"]``), that; and 0 where
+        Where the strategy says less of the ensemble that they were taken from (``info["ess"]``), that; samples that are
+        there more than once count once; and 0 where
         chains did not reach the full power of the likelihood: samples there are none of the posterior.
         """
+        told = self._of_item("ess")
         if self.log_weights is None:
-            count, told = (~self.failed).sum(0).double(), self._of_item("ess")
-            if told is not None:
-                count = torch.minimum(count, told.to(count.device).nan_to_num(nan=torch.inf))
+            count = (~self.failed).sum(0).double()
         else:
             count = torch.nan_to_num(1 / self.weights.square().sum(0), nan=0.0)
+        if told is not None:
+            count = torch.minimum(count, told.to(count.device).nan_to_num(nan=torch.inf))
         return torch.where(self.unfinished, 0.0, count)
 
     @property
     def unfinished(self) -> Tensor:
         """Which items ``([batch])`` have samples of a power of the likelihood only: their chains were stopped early."""
-        power = self._of_item("beta")
-        return torch.zeros_like(self.failed[0]) if power is None else (power < 1).to(self.failed.device)
+        power = self.info.get("beta")  # NaN: of rows that are not of chains
+        return torch.zeros_like(self.failed[0]) if power is None else (power < 1).any(0).to(self.failed.device)
+
+    @property
+    def tempered(self) -> str:
+        """Which power of the likelihood the samples are of, in words, where chains did not reach 1; '' if they did.
+
+        Their mean and std are those of a tempered posterior: the std is too large.
+        """
+        ended = self.unfinished
+        if not bool(ended.any()):
+            return ""
+        power = self.info["beta"].nan_to_num(nan=1.0).amin(0).to(ended.device)[ended].double()
+        low, high = float(power.min()), float(power.max())
+        of = f"{low:.2g}" if f"{low:.2g}" == f"{high:.2g}" else f"{low:.2g} to {high:.2g}"
+        whose = "" if bool(ended.all()) else f" in {int(ended.sum())} of {ended.numel()} items"
+        return f"tempered, power {of} of the likelihood{whose}"
 
     @property
     def log_evidence(self) -> Tensor | None:

@@ -24,17 +24,19 @@ def to_inferencedata(result: PosteriorSamples) -> Any:
         raise UnsupportedError(
             "Result.to_inferencedata: ArviZ knows no weights. Solve without weighted=True, whose samples are draws."
         )
-    variables, dims = variables_of(result)
-    return arviz.from_dict(posterior=variables, dims=dims, attrs={"strategy": result.strategy})
+    variables, dims, coords = variables_of(result)
+    return arviz.from_dict(posterior=variables, dims=dims, coords=coords, attrs={"strategy": result.strategy})
 
 
-def variables_of(result: PosteriorSamples) -> tuple[dict[str, Any], dict[str, list[str]]]:
-    """Arrays ``(chain, draw, [item,] ...)`` by name, and the names of what follows chain and draw.
+def variables_of(result: PosteriorSamples) -> tuple[dict[str, Any], dict[str, list[str]], dict[str, Any]]:
+    """Arrays ``(chain, draw, [item,] ...)`` by name, the names of what follows chain and draw, coordinates along these.
 
     Samples that failed for any item are left out.
     """
     good = ~(result.failed.any(1) if result.batched else result.failed)
-    lead = ["item"] if result.batched else []
+    batch = [result.batch_dim or "item"] if result.batched else []
+    called = dict(zip(batch, axis_names(batch, {"chain", "draw"}), strict=True))
+    lead = list(called.values())
 
     def array(value: Tensor) -> Any:
         return np.asarray(value[good].detach().cpu().resolve_conj().numpy())[None]
@@ -45,7 +47,8 @@ def variables_of(result: PosteriorSamples) -> tuple[dict[str, Any], dict[str, li
     dims = {n: [*lead, *(f"{n}_{i}" for i in range(v.ndim - 1 - len(lead)))] for n, v in signals.items()}
     if not parts:
         own = result.dims or [f"axis_{i}" for i in range(len(result.shape))]
-        dims["x"] = [*lead, *axis_names(own, {"chain", "draw", "item", "x"})]
+        called |= dict(zip(own, axis_names(own, {"chain", "draw", "item", "x", *lead}), strict=True))
+        dims["x"] = [*lead, *(called[name] for name in own)]
     for name, value in result.parameters.items():
         variables[name], dims[name] = array(value), list(lead)
-    return variables, dims
+    return variables, dims, {called[k]: c.values for k, c in result.coords.items() if c.dims == (k,) and k in called}

@@ -13,7 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from invsolve.core.arrays import as_tensor, several
+from invsolve.core.coordinates import fitting
+from invsolve.core.rows import reduced, rows_of
 from invsolve.core.validation import check_number, real_dtype
 from invsolve.errors import invalid, invalid_type
 from invsolve.gaussian.marginals import Marginals
@@ -47,7 +48,7 @@ class PosteriorSamples(ResultFields):
 
     @cached_property
     def std(self) -> Tensor:
-        """Posterior standard deviation ``([batch,] *shape)``, real: what it is of `statistics` says.
+        """Posterior standard deviation (root of the variance) ``([batch,] *shape)``, real; of what, `statistics` says.
 
         Of samples ``s^2 = sum_k w_k |x_k - m|^2 / (1 - sum_k w_k^2)`` about their own mean. The divisor is the
         correction for reliability weights: with equal weights this is the usual n - 1 (ddof 1). For complex samples |.|
@@ -65,9 +66,15 @@ class PosteriorSamples(ResultFields):
         total = (spread * self._over_signal(weights)).sum(0)
         return (total / self._over_signal(divisor, lead=self.failed.ndim - 1)).sqrt()
 
-    def quantile(self, q: float | Sequence[float] | Tensor | NDArray[Any]) -> Tensor:
-        """Quantiles, entry by entry: at any level where the distribution is known (`statistics`), else of the samples.
+    @property
+    def median(self) -> Tensor:
+        """Posterior median ``([batch,] *shape)``, entry by entry: ``quantile(0.5)``, of real signals."""
+        return self._quantiles("median", [0.5])[0]
 
+    def quantile(self, q: float | Sequence[float] | Tensor | NDArray[Any]) -> Tensor:
+        """Quantiles (percentiles), entry by entry.
+
+        At any level where the distribution is known (`statistics`), else of the samples.
         The k-th smallest of n good samples sits at level k / (n + 1), its expectation for exact draws of any continuous
         distribution; between them linear interpolation. Weighted samples sit at
         ``(n_e (C_k - w_k / 2) + 1/2) / (n_e + 1)`` with C_k the sum of the weights up to the k-th smallest and n_e the
@@ -95,28 +102,31 @@ class PosteriorSamples(ResultFields):
         ----------
         Hyndman & Fan 1996, Am. Stat. 50, 361-365, type 6.
         """
-        self._check_real("quantile")
         single = isinstance(q, (int, float, Tensor, np.generic, np.ndarray)) and getattr(q, "ndim", 0) == 0
         levels = [check_number("quantile", "q", v) for v in ([q] if single else _levels(q))]
         for level in levels:
             if not 0 < level < 1:
-                raise invalid("quantile", "q", "between 0 and 1", level)
-        of = self._ranked("quantile").quantile if self._closed is None else self._closed.quantile
-        out = torch.stack([of(level) for level in levels])
+                raise invalid("quantile", "q", "between 0 and 1", level, _per_cent(level))
+        out = self._quantiles("quantile", levels)
         return out[0] if single else out
 
-    def interval(self, level: float) -> Interval:
-        """The central interval: between quantiles where the distribution is known (`statistics`), else between samples.
+    def _quantiles(self, owner: str, levels: Sequence[float]) -> Tensor:
+        self._check_real(owner)
+        of = self._ranked(owner).quantile if self._closed is None else self._closed.quantile
+        return torch.stack([of(level) for level in levels])
 
-        Those are the order statistics k and n + 1 - k, k = floor((n + 1)(1 - level) / 2). For n exact draws they cover
-        with probability 1 - 2k / (n + 1), whatever the distribution: that is the third value, at least ``level`` (min
-        to max of 19 samples is exactly 0.9). Where failed rows make n differ between items, the smallest of their
-        levels is given.
+    def interval(self, level: float = 0.9) -> Interval:
+        """The central (credible) interval: between quantiles where the distribution is known, else between samples.
+
+        `statistics` says which. Of samples it is that of the order statistics k and n + 1 - k, k = floor((n + 1)(1 -
+        level) / 2). For n exact draws they cover with probability 1 - 2k / (n + 1), whatever the distribution: that is
+        the third value, at least ``level`` (min to max of 19 samples is exactly 0.9). Where failed rows make n differ
+        between items, the smallest of their levels is given.
 
         Parameters
         ----------
         level : float
-            In (0, 1).
+            In (0, 1); 0.9 by default.
 
         Returns
         -------
@@ -134,14 +144,14 @@ class PosteriorSamples(ResultFields):
         self._check_real("interval")
         level = check_number("interval", "level", level)
         if not 0 < level < 1:
-            raise invalid("interval", "level", "between 0 and 1", level)
+            raise invalid("interval", "level", "between 0 and 1", level, _per_cent(level))
         if (of := self._closed) is not None:
             return Interval(of.quantile((1 - level) / 2), of.quantile((1 + level) / 2), level)
         return self._ranked("interval").interval(level)
 
     # --- derived results ---------------------------------------------------------------------------------------------
-    def map(self, function: Callable[[Tensor], Tensor]) -> Self:
-        """The posterior of a derived quantity: a magnitude, an intensity in other units, a flow rate.
+    def map(self, function: Callable[[Tensor], Any], *, batched: bool = True) -> Self:
+        """The posterior of a derived quantity: a magnitude, a flow rate, a probability, a product for a covariance.
 
         Weights and chi2 are kept; problem, prior, layout, dims and units are not. What it gives
         has statistics of its samples only.
@@ -149,9 +159,12 @@ class PosteriorSamples(ResultFields):
         Parameters
         ----------
         function : callable
-            Takes rows ``(rows, *shape)`` to ``(rows, *new_shape)``; called once, on the rows that did not fail. A bool
-            or integer answer becomes numbers, so that the mean of ``lambda x: x.flatten(1).amax(1) > 2`` is a
-            probability.
+            Takes rows ``(rows, *shape)`` to ``(rows, *new_shape)``; called once, on the rows that did not fail, with a
+            tensor or, if it raises TypeError or AttributeError for that, with an array of numpy. A bool or integer
+            answer becomes numbers, so that the mean of ``lambda x: x.flatten(1).amax(1) > 2`` is a probability.
+        batched : bool
+            False for a function of one sample ``(*shape)``, such as ``np.sum``, which is called for one after another.
+            True by default.
 
         Returns
         -------
@@ -162,24 +175,22 @@ class PosteriorSamples(ResultFields):
         ------
         InputError, InputTypeError
             If every row failed, or ``function`` does not give a tensor with one row for each of its argument.
+
+        Examples
+        --------
+        >>> import invsolve as iv
+        >>> prior = iv.priors.GaussianPrior(mean=torch.zeros(3), covariance=torch.eye(3))
+        >>> result = iv.solve(iv.operators.Identity(), [1.0, 2.0, 3.0], prior, noise=0.5, num_samples=9)
+        >>> result.map(lambda x: x.sum(1)).samples.shape, result.map(np.sum, batched=False).samples.shape
+        (torch.Size([9]), torch.Size([9]))
         """
         good = ~self.failed
         if not bool(good.any()):
             raise invalid("map", "result", "one with a sample that did not fail", "none")
-        value = function(self.samples[good])
-        if several(value) and not isinstance(value, Tensor):  # of code in numpy
-            value = as_tensor("map", "function(x)", value, dtype=self.samples.dtype, device=self.samples.device)
-        rows = int(good.sum())
-        if not isinstance(value, Tensor):
-            raise invalid_type("map", "function(x)", "a torch.Tensor", value)
-        if value.ndim == 0 or len(value) != rows:
-            raise invalid(
-                "map",
-                "function(x)",
-                f"of {rows} rows, one for each of x",
-                tuple(value.shape),
-                "Reduce over the signal's axes only, e.g. x.flatten(1).amax(1).",
-            )
+        x = self.samples[good]
+        value = rows_of("map", "function(x)", function, x, batched=batched)
+        if value.ndim == 0 or len(value) != len(x):
+            raise invalid("map", "function(x)", f"of {len(x)} rows, one for each of x", *reduced(x, value))
         if not (value.is_floating_point() or value.is_complex()):
             value = value.to(real_dtype(self.samples.dtype))
         samples = value.new_full((*self.failed.shape, *value.shape[1:]), math.nan)
@@ -199,7 +210,8 @@ class PosteriorSamples(ResultFields):
         names = (*self.parameters, *(() if self.layout is None else self.layout.names))
         if not names:
             expected = "used on a packed signal, or on one with unknown scalars"
-            raise invalid("Result", "result[...]", expected, repr(name))
+            place = "Of item 0 or sample 0: result.mean[0], result.samples[0]." if not isinstance(name, str) else ""
+            raise invalid("Result", "result[...]", expected, repr(name), place)
         if self.layout is None or name not in self.layout.names:
             raise invalid("Result", "result[...]", "one of " + ", ".join(map(repr, names)), repr(name))
         layout, part = self.layout, self.layout[name]
@@ -220,7 +232,7 @@ class PosteriorSamples(ResultFields):
             samples=samples,
             shape=tuple(samples.shape[lead:]),
             failed=failed,
-            status=Status.from_failures(failed),
+            status=Status.from_failures(failed, self.info.get("beta")),
             layout=None,
             problem=None,
             prior=None,
@@ -229,6 +241,7 @@ class PosteriorSamples(ResultFields):
             marginals=None,
             dims=None,
             units="",
+            coords=fitting(self.coords, {n: k for n, k in self._sizes.items() if n == self.batch_dim}),
             warnings=warnings,
         )
 
@@ -260,7 +273,7 @@ class PosteriorSamples(ResultFields):
                 "samples",
                 "real: complex numbers have no order",
                 str(self.samples.dtype),
-                f"Ask for a real quantity: result.map(torch.abs).{owner}(...).",
+                f"Ask for a real quantity: result.map(torch.abs).{owner}{'' if owner == 'median' else '(...)'}.",
             )
 
     @cached_property
@@ -277,6 +290,10 @@ class PosteriorSamples(ResultFields):
             repair = "Give a larger budget, or raise num_steps."
             raise invalid(owner, "samples", "of the posterior", said, repair)
         return self._order_statistics
+
+
+def _per_cent(level: float) -> str:
+    return f"Per cent are hundredths: {level / 100:.4g}." if 1 < level < 100 else ""
 
 
 def _levels(q: object) -> list[Any]:

@@ -12,11 +12,14 @@ import numpy as np
 from torch import Tensor
 
 from invsolve.core.arrays import from_array
+from invsolve.core.coordinates import Coordinate
+from invsolve.core.files import to_be_read
 from invsolve.core.packing import Layout, Part
 from invsolve.core.torch_state import in_defined_state
 from invsolve.errors import FileError, InvsolveError
 from invsolve.gaussian.marginals import Known, LatticeMarginals, Marginals, MixtureMarginals, Moments, NormalMarginals
 from invsolve.results.certificate import Certificate
+from invsolve.results.coordinates import read_coordinate
 from invsolve.results.names import legal
 from invsolve.results.result import Result
 from invsolve.results.status import Status
@@ -24,7 +27,7 @@ from invsolve.results.writing import LATTICE, MARK, VERSION
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _NUMBERS = ("float32", "float64", "complex64", "complex128")
-_WHOLE = ("int8", "uint8", "int16", "int32", "int64", "bool")
+_WHOLE = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "bool")
 _RUN: dict[str, type | tuple[type, ...]] = {  # what the attribute "run" must hold
     "status": str,
     "batched": bool,
@@ -46,6 +49,8 @@ _RUN: dict[str, type | tuple[type, ...]] = {  # what the attribute "run" must ho
     "marginals": (str, type(None)),
     "exact_statistics": list,
     "lattices": list,
+    "coords": dict,
+    "batch_dim": str,
 }
 
 
@@ -54,13 +59,16 @@ def read_result(path: str | os.PathLike[str]) -> Result:
     """See `iv.load_result`; FileError says what is wrong with a file."""
     import h5py
 
+    path = to_be_read(path, ".nc")
     name = os.fspath(path)
 
     def refuse(reason: str) -> FileError:
         return FileError(f"load_result: {name!r} {reason}.")
 
     if not Path(path).is_file():
-        raise refuse("is no file")
+        there = sorted(str(found) for found in Path(path).parent.glob("*.nc"))
+        more = f": in that folder there are {', '.join(there[:3])}{', ...' if len(there) > 3 else ''}" if there else ""
+        raise refuse(f"is no file{more}")
     with open(path, "rb") as raw:
         if raw.read(len(_HDF5)) != _HDF5:
             raise refuse("is not a NetCDF-4 (HDF5) file: its first bytes are others")
@@ -92,6 +100,8 @@ def _read(file: Any, refuse: Callable[[str], FileError]) -> Result:
         "marginals": None,
         "exact_statistics": [],
         "lattices": [],
+        "coords": {},
+        "batch_dim": "",
     } | run  # files of releases that had none
     for key, kind in _RUN.items():
         if not isinstance(run.get(key), kind) or (isinstance(run[key], bool) and kind is not bool):
@@ -104,14 +114,24 @@ def _read(file: Any, refuse: Callable[[str], FileError]) -> Result:
             raise refuse(f"has no valid entry {key!r} in its attribute 'run'")
 
     def variable(key: str, *dtypes: str) -> Tensor:
-        return _variable(file, key, dtypes, refuse)
+        return from_array(_variable(file, key, dtypes, refuse))
 
-    samples = variable("samples", *_NUMBERS)
+    def coordinate(key: str) -> Coordinate:
+        found = read_coordinate(run["coords"][key], lambda name, *dtypes: _variable(file, name, dtypes, refuse))
+        if found is None:
+            raise refuse(f"has no valid coordinate {key!r} in its attribute 'run'")
+        return found
+
+    samples, failed = variable("samples", *_NUMBERS), variable("failed", "bool")
+    info = {key: variable(f"info_{legal(key)}", dtype) for key, dtype in run["info"].items()}
+    status = Status[run["status"]]
+    if status is Status.SUCCESS and not bool(failed.any()):  # releases before said so of tempered samples, too
+        status = Status.from_failures(failed, info.get("beta"))
     lead = 2 if run["batched"] else 1
     return Result(
         samples=samples,
-        status=Status[run["status"]],
-        failed=variable("failed", "bool"),
+        status=status,
+        failed=failed,
         batched=run["batched"],
         shape=tuple(samples.shape[lead:]),
         chi2=variable("chi2", *_NUMBERS[:2]),
@@ -125,12 +145,14 @@ def _read(file: Any, refuse: Callable[[str], FileError]) -> Result:
         seed=run["seed"],
         settings=settings,
         versions=run["versions"],
-        info={key: variable(f"info_{legal(key)}", dtype) for key, dtype in run["info"].items()},
+        info=info,
         parameters={key: variable(f"parameter_{legal(key)}", dtype) for key, dtype in run["parameters"].items()},
         layout=_layout_from_list(run["layout"]),
         warnings=tuple(run["warnings"]),
         dims=None if run["dims"] is None else tuple(run["dims"]),
         units=run["units"],
+        coords={key: coordinate(key) for key in run["coords"]},
+        batch_dim=run["batch_dim"],
         marginals=_marginals(run["marginals"], run["exact_statistics"], variable, refuse),
         parameter_marginals={
             key: LatticeMarginals(**{part: variable(f"lattice_{part}_{legal(key)}", "float64") for part in LATTICE})
@@ -163,7 +185,7 @@ def _marginals(
     return (NormalMarginals if kind == "normal" else Moments)(mean=mean, std=std)
 
 
-def _variable(file: Any, key: str, dtypes: tuple[str, ...], refuse: Callable[[str], FileError]) -> Tensor:
+def _variable(file: Any, key: str, dtypes: tuple[str, ...], refuse: Callable[[str], FileError]) -> np.ndarray[Any, Any]:
     """A plain array of the file itself: nothing that points elsewhere, or is larger in memory than on disk."""
     import h5py
 
@@ -175,14 +197,14 @@ def _variable(file: Any, key: str, dtypes: tuple[str, ...], refuse: Callable[[st
     dtype = data.dtype.name
     if dtype == "int8" and dtypes == ("bool",):  # NetCDF has no bool
         dtype = "bool"
-    if dtype not in dtypes or dtype not in (*_NUMBERS, *_WHOLE):
+    if dtype not in dtypes or dtype not in (*_NUMBERS, *_WHOLE, "bytes8"):
         raise refuse(f"has a variable {key!r} of type {dtype}, expected {' or '.join(dtypes)}")
     if data.chunks is not None or data.shape is None or data.id.get_storage_size() != data.nbytes:
         raise refuse(f"has a variable {key!r} that is compressed, chunked or incomplete; Result.save writes none such")
     value: np.ndarray[Any, Any] = data[()]
     if dtype == "bool":
         value = value != 0
-    return from_array(value)
+    return value
 
 
 def _attribute(file: Any, key: str, kinds: str) -> np.ndarray[Any, Any] | None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, final
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, final
 
 from torch import Tensor
 
-from invsolve.errors import UnsupportedError, on_interrupt
+from invsolve.core.public_names import MissingAttribute
+from invsolve.core.validation import check_positive
+from invsolve.errors import UnsupportedError, invalid, on_interrupt
 from invsolve.progress import Progress, as_progress
 from invsolve.results.posterior_samples import PosteriorSamples
 from invsolve.strategies.base import Strategy
@@ -76,6 +79,10 @@ class Result(PosteriorSamples):
         Names of the signal's axes; taken from the problem when it has them.
     units : str
         Of the signal; taken from the problem when it has them.
+    coords : mapping of str to Coordinate
+        Along axes of the signal and of the batch, by name; with those of the problem. For datasets and files.
+    batch_dim : str
+        The name of the batch axis in datasets; taken from the problem when it has one, else "item".
 
     Raises
     ------
@@ -91,6 +98,7 @@ class Result(PosteriorSamples):
     def __repr__(self) -> str:
         number = int(self.failed.sum())
         failed = f", {self.status.name}, failed={number} of {self.failed.numel()}" if number else ""
+        failed += f", {self.tempered}" if self.tempered else ""
         name = str(self.samples.dtype).removeprefix("torch.")
         exact = [statistic for statistic in self.exact_statistics if statistic in ("mean", "std")]
         closed = f", exact {' and '.join(exact)}" if exact else ""
@@ -100,6 +108,17 @@ class Result(PosteriorSamples):
             f"Result({self.certified_word}, samples={tuple(self.samples.shape)} {name}{closed}{failed}, "
             f"strategy={' '.join(self.strategy.split())}, nfe={self.nfe:g}, {self.seconds:.3g} s{said})"
         )
+
+    if not TYPE_CHECKING:  # what a class has not is not there for type checkers
+
+        def __getattr__(self, name: str) -> Any:
+            """Only asked for what is not there: what may be meant, in the error."""
+            if not name.startswith("_") and hasattr(type(self), name):
+                return object.__getattribute__(self, name)  # one that is there and failed: its own error
+            layout, scalars = vars(self).get("layout"), vars(self).get("parameters", {})
+            known = [*scalars, *(layout.names if layout is not None else ())]
+            full = next((key for key in known if name in (key, key.rpartition(".")[2])), None)
+            raise MissingAttribute(type(self), name, "" if full is None else f"result[{full!r}]")
 
     def __str__(self) -> str:
         """The one line of the ``repr``; unless it is certified why, and what certified ones warn of."""
@@ -119,13 +138,22 @@ class Result(PosteriorSamples):
         return html(self)
 
     def plot(self, *, item: int = 0, truth: Tensor | None = None, axes: Any = None, part: str = "magnitude") -> Figure:
-        """A matplotlib Figure of one item; the arguments are those of `iv.plotting.plot_result`."""
+        """A matplotlib Figure of one item; the arguments are those of `iv.plotting.plot_result`.
+
+        Mean, std and samples of a signal; of a few parameters histograms, pairs as in a corner plot, and intervals. A
+        notebook shows it; ``figure.savefig("result.png")`` writes it.
+        """
         from invsolve.plotting import plot_result
 
         return plot_result(self, item=item, truth=truth, axes=axes, part=part)
 
     def to_xarray(self) -> xarray.Dataset:
         """Samples, statistics and account as an xarray.Dataset with dims 'sample', 'item' and the signal's.
+
+        Names and coordinates are those of the data, if they were a DataArray, or of the `iv.Problem`: the batch axis
+        has its name in place of 'item'. The entries of a signal with named parts are along 'parameter':
+        ``dataset["mean"].sel(parameter="rate")``. For pandas ``dataset["samples"].to_dataframe()``, for numpy
+        ``result.samples.numpy()``.
 
         ``mean`` and ``std`` are those of the result: of what `statistics` says (an attribute "statistics" of the
         variables, too), which ``dataset.samples.mean("sample")`` need not be.
@@ -158,42 +186,70 @@ class Result(PosteriorSamples):
 
         return to_inferencedata(self)
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write a NetCDF file, atomically; `iv.load_result` reads it back bit for bit (not problem and prior).
+    def save(self, path: str | os.PathLike[str], *, statistic: Literal["mean", "std", "samples"] | None = None) -> Path:
+        """Write a NetCDF file, which `iv.load_result` reads back bit for bit; or an image, NIfTI or DICOM. Atomically.
 
         Parameters
         ----------
         path : str or path
-            Named .nc, or .h5. A file that exists is replaced when the new one is complete.
+            Named .nc, or .h5, for the whole result (not problem and prior); a name without extension gets
+            .nc. Named .nii, .nii.gz or .dcm for one
+            ``statistic`` as an image with the voxels and the place in the patient of the problem's `Grid`, as `iv.open`
+            makes them; complex signals by the magnitude of their samples. In DICOM every slice is a file: several get
+            "-0001.dcm", ... at the end of their names. A file that exists is replaced when the new one is complete.
+        statistic : {"mean", "std", "samples"}, optional
+            Of an image: the posterior mean unless given; "samples", a fourth axis, in NIfTI only.
+
+        Returns
+        -------
+        pathlib.Path
+            The file that was written; ``path`` where DICOM made several of it.
 
         Raises
         ------
         InputError
-            If the name promises another format, such as .npz.
+            If the name promises another format, such as .npz, or the items are no slices at equal distances.
         InputTypeError
             If ``settings`` or another entry holds what JSON cannot.
+        UnsupportedError
+            An image of a problem without a grid, or without the package for it: ``pip install 'invsolve[io]'``.
         """
+        from invsolve.results.images import is_image, save_image
         from invsolve.results.writing import save_result
 
-        save_result(self, path)
+        if is_image(path):
+            save_image(self, path, "mean" if statistic is None else statistic)
+            return Path(path)
+        if statistic is not None:
+            raise invalid(
+                "Result.save", "statistic", "left out unless the file is .nii, .nii.gz or .dcm", repr(statistic)
+            )
+        return save_result(self, path)
 
-    def check(self, *, solves: bool | None = None, progress: Progress | bool | None = None) -> Any:
+    def check(
+        self, *, solves: bool | None = None, budget: float | None = None, progress: Progress | bool | None = None
+    ) -> Any:
         """Is *this* posterior right for *this* data? Tests of samples, data and solver, each with its power.
 
         Each test states what it measured and what it can detect, and fails at its share of 2 % false alarms over the
-        whole report. Deterministic in ``seed``. With noise that is not Gaussian, tests that need its exact
-        distribution are left out and named in ``notes``; counts are split by thinning. Where scalars were inferred,
-        samples are tested with the model of their own scalars. Of a derived result (``map``, a part) the one is tested
-        that it was made from.
+        whole report. Deterministic in ``seed``, but for what there is no time for. With noise that is not Gaussian,
+        tests that need its exact distribution are left out and named in ``notes``; counts are split by thinning. Where
+        scalars were inferred, samples are tested with the model of their own scalars. Of a derived result (``map``, a
+        part) the one is tested that it was made from.
 
         Parameters
         ----------
         solves : bool, optional
             Whether to simulate data and to solve again with the result's strategy: some 700 posterior samples an item
             for Gaussian priors, 1,800 for others. None: only where that is cheap, that is for priors whose denoiser is
-            a closed form and up to 4,096 values of signal and data.
+            a closed form and up to 4,096 values of signal and data; what would take more than a minute is then left out
+            and named.
+        budget : float, optional
+            Seconds for simulations and solves: the tests that fit are run, on fewer items of a batch if need be, and
+            the report names the others and what they would take. Without it, and with ``solves=True``, all are run.
         progress : Progress or bool, optional
-            A meter of `iv.progress` over the samples that are drawn again; True for a bar.
+            A meter of `iv.progress` over the samples that are drawn again, which says before about how long that
+            will take; True for a bar.
 
         Returns
         -------
@@ -202,6 +258,8 @@ class Result(PosteriorSamples):
 
         Raises
         ------
+        InputError, InputTypeError
+            If an argument is not what it should be.
         UnsupportedError
             Without problem and prior: of a result that was loaded without them, or derived from one that is gone.
         """
@@ -212,12 +270,14 @@ class Result(PosteriorSamples):
                     "Result.check: the result that this one was derived from is gone, and with it what was solved. "
                     "Keep it, or call check() on it."
                 )
-            return found.check(solves=solves, progress=progress)
+            return found.check(solves=solves, budget=budget, progress=progress)
         if self.solver is None or self.problem is None or self.prior is None:
             raise UnsupportedError(
                 "Result.check: a loaded result does not hold problem and prior. Say what was solved: "
                 "iv.load_result(path, problem=iv.Problem(A, y, noise), prior=prior)."
             )
         meter = as_progress("Result.check", progress)
-        with on_interrupt(lambda: "Result.check: interrupted; the result is as it was. solves=False takes less."):
-            return self.solver.check(self, solves=solves, progress=meter)
+        if budget is not None:
+            budget = check_positive("Result.check", "budget", budget)
+        with on_interrupt(lambda: "Result.check: interrupted; the result is as it was. budget=60 takes a minute."):
+            return self.solver.check(self, solves=solves, budget=budget, progress=meter)

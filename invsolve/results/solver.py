@@ -41,7 +41,7 @@ class Solver(Protocol):
         ``keys``: of the items, whose random numbers they name; ``draws`` makes those of (items, samples) otherwise.
         """
 
-    def check(self, result: Any, *, solves: bool | None, progress: Progress) -> Any:
+    def check(self, result: Any, *, solves: bool | None, budget: float | None, progress: Progress) -> Any:
         """The report of `Result.check`."""
 
 

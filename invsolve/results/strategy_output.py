@@ -36,6 +36,7 @@ class StrategyOutput:
     warnings: tuple[str, ...] = ()
     stopped: bool = False  # before its last step
     share: float = 1.0  # of its work that was done, about
+    strategy: Any = None  # that it ended with, where that has a smaller ensemble than the one that was begun
     moments: Moments | None = None  # (items, ...) of the ensemble behind the samples; NaN: of some items there is none
     bound: Any = None  # what the strategy prepared for all items, where that was once
     ensemble: Callable[[int], Tensor | None] = none  # so many of every item, (items, number, *shape), where there are

@@ -36,6 +36,8 @@ def _heading(result: PosteriorSamples) -> str:
 
 def _rows(result: PosteriorSamples) -> list[tuple[str, str]]:
     rows = [("certificate", result.certified), ("status", f"{result.status.name}. {result.status.value}")]
+    if result.tempered:
+        rows.append(("mean and std", f"{result.tempered}: not those of the posterior, the std is too large"))
     if bool(result.failed.any()):
         rows.append(("failed", f"{int(result.failed.sum())} of {result.failed.numel()} samples"))
     rows.append(("strategy", f"{result.strategy}: {result.why}"))
@@ -77,20 +79,20 @@ def _statistics(result: PosteriorSamples) -> str:
         words.append(f"{_joined(other)} of the whole ensemble behind the samples{_ensemble_error(result)}")
     if sampled:
         least = float(result.ess.min())
-        mean = [f"{least**-0.5:.2g} posterior std in the mean"] if "mean" in sampled and least > 0 else []
-        std = [f"{(2 * least) ** -0.5:.0%} in the std"] if "std" in sampled and least > 0 else []
-        error = f", whose number alone leaves {' and '.join(mean + std)}" if mean or std else ""
+        mean = [f"{2 * least**-0.5:.2g} posterior std in the mean"] if "mean" in sampled and least > 0 else []
+        std = [f"{2 * (2 * least) ** -0.5:.0%} in the std"] if "std" in sampled and least > 0 else []
+        error = f", whose number alone leaves {' and '.join(mean + std)} (two standard errors)" if mean or std else ""
         words.append(f"{_joined(sampled)} of the samples{error}")
-    return "; ".join(words)
+    return "; ".join(words) + (f"; {result.tempered}: std too large" if result.tempered else "")
 
 
 def _ensemble_error(result: PosteriorSamples) -> str:
-    """What the ensemble says of its own moments, one standard error."""
+    """What the ensemble says of its own moments: two standard errors, as the certificate."""
     errors = [result.info[name] for name in ("mean_error", "std_error") if name in result.info]
     if len(errors) < 2 or not all(bool(e.isfinite().all()) for e in errors):
         return ""
-    mean, std = (float(e.max()) for e in errors)
-    return f", known to {mean:.2g} posterior std and {std:.1%}"
+    mean, std = (2 * float(e.max()) for e in errors)
+    return f", within {mean:.2g} posterior std and {100 * std:.2g} % (two standard errors)"
 
 
 def _joined(names: list[str]) -> str:
@@ -156,6 +158,7 @@ def _thumbnails(result: PosteriorSamples) -> str:
         for name, value, cmap in (("mean", result.mean, "gray"), ("std", result.std, "magma")):
             image, where = central_image(value[item] if result.batched else value)
             words = name + (f", item {item}" if result.batched else "") + (f", {where}" if where else "")
+            words += " (tempered)" if bool(result.unfinished.reshape(-1)[item]) else ""
             figures.append(
                 f"<figure style='display:inline-block;margin:2px;text-align:center;font-size:smaller'>"
                 f"<img alt='{words}' style='width:128px;image-rendering:pixelated' "

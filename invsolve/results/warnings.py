@@ -128,8 +128,9 @@ def shortfalls(info: Mapping[str, Tensor], *, stopped: bool = False) -> tuple[st
     if power < 1:
         ended = "the budget ended when the chains had" if stopped else "the chains have"
         found.append(
-            f"{ended} reached the power {power:.2g} of the likelihood: the samples are those of a posterior in which "
-            f"the data count that much less. {'Give a larger budget' if stopped else 'Raise num_steps'}"
+            f"{ended} reached the power {power:.2g} of the likelihood: the samples are those of a tempered posterior, "
+            "in which the data count that much less, and their std is too large. "
+            f"{'Give a larger budget' if stopped else 'Raise num_steps'}"
         )
     lost = int(told.undefined.nan_to_num(0).max()) if told.undefined is not None and told.undefined.numel() else 0
     if lost:

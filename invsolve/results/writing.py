@@ -6,15 +6,18 @@ import dataclasses
 import json
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from invsolve.core.files import atomic_write, check_extension
+from invsolve.core.coordinates import Coordinate
+from invsolve.core.files import atomic_write, with_extension
 from invsolve.errors import invalid_type
 from invsolve.gaussian.marginals import LatticeMarginals, Marginals, MixtureMarginals, NormalMarginals
+from invsolve.results.coordinates import account, as_shown, as_stored
 from invsolve.results.names import axis_names, legal, printable
 from invsolve.results.posterior_samples import PosteriorSamples
 
@@ -35,14 +38,26 @@ _COMPONENTS = {"marginal_weights": False, "marginal_means": True, "marginal_stds
 
 def to_xarray(result: PosteriorSamples) -> xarray.Dataset:
     """The dataset of `Result.to_xarray`; dims without a name are 'axis_0', ..., illegal ones renamed."""
+    return _dataset(result)[0]
+
+
+def _dataset(result: PosteriorSamples, *, stored: bool = False) -> tuple[xarray.Dataset, dict[str, Any]]:
+    """The dataset and how its variables are encoded; ``stored``: with dates as integers, as files have them."""
     import xarray
 
-    item = ("item",) if result.batched else ()
     info = {name: f"info_{legal(name)}" for name in result.info}
     parameters = {name: f"parameter_{legal(name)}" for name in result.parameters}
     taken = {"sample", "item", "samples", "mean", "std", "chi2", "failed", "log_weights", "component", *_COMPONENTS}
-    dims = result.dims or tuple(f"axis_{i}" for i in range(len(result.shape)))
-    signal = axis_names(dims, {*taken, *info.values(), *parameters.values()})
+    named = result.dims or (("parameter",) if result.layout is not None else None)
+    dims = named or tuple(f"axis_{i}" for i in range(len(result.shape)))
+    coords = dict(result.coords)
+    if result.layout is not None and result.dims is None:
+        coords["parameter"] = Coordinate(dims, np.array(result.layout.labels))
+    batch = result.batch_dim or "item"
+    own = dict.fromkeys([*dims, *([batch] if batch != "item" else []), *coords])
+    called = dict(zip(own, axis_names(list(own), {*taken, *info.values(), *parameters.values()}), strict=True))
+    signal = tuple(called[dim] for dim in dims)
+    item = ("item" if batch == "item" else called[batch],) if result.batched else ()
     units = {"units": printable(result.units)} if result.units else {}
     whose = result.statistics
     variables: dict[str, tuple[Any, ...]] = {
@@ -86,6 +101,8 @@ def to_xarray(result: PosteriorSamples) -> xarray.Dataset:
         "parameters": {key: variables[name][1].dtype.name for key, name in parameters.items()},
         "warnings": list(result.warnings),
         "dims": result.dims,
+        "batch_dim": result.batch_dim,
+        "coords": {key: account(found, called[key]) for key, found in result.coords.items()},
         "units": result.units,
         "layout": layout,
         "marginals": None if marginals is None else _kind(marginals),
@@ -94,7 +111,16 @@ def to_xarray(result: PosteriorSamples) -> xarray.Dataset:
         "certificate": None if result.certificate is None else result.certificate.to_dict(),
     }
     attrs = {MARK: VERSION, "settings": _json("settings", dict(result.settings)), "run": _json("run", run)}
-    return xarray.Dataset(variables, attrs=attrs)
+    whole = {
+        called[key]: (tuple(called.get(dim, dim) for dim in found.dims), *(as_stored if stored else as_shown)(found))
+        for key, found in coords.items()
+    }
+    # No fill value: a NaN of a failed row is a number like any other, and must come back with its bits.
+    encoding: dict[str, Any] = {name: {"_FillValue": None} for name in (*variables, *whole)}
+    for name, (_, held, _) in whole.items():
+        if held.dtype.kind == "U":  # letters: HDF5 reads text of variable length through a heap, see `save_result`
+            encoding[name]["dtype"] = "S1"
+    return xarray.Dataset(variables, coords=whole, attrs=attrs), encoding
 
 
 def _kind(marginals: Marginals) -> str:
@@ -102,15 +128,14 @@ def _kind(marginals: Marginals) -> str:
     return _KINDS.get(type(marginals), "moments" if marginals.known == "closed form" else f"moments, {marginals.known}")
 
 
-def save_result(result: PosteriorSamples, path: str | os.PathLike[str]) -> None:
-    """Write `to_xarray` as a NetCDF-4 file; an interrupted write leaves an old file as it was."""
-    check_extension("Result.save", path, (".nc", ".nc4", ".h5", ".hdf5"), "NetCDF-4, which is HDF5")
-    data = to_xarray(result)
-    # No fill value: a NaN of a failed row is a number like any other, and must come back with its bits.
-    plain: dict[Any, dict[str, Any]] = {name: {"_FillValue": None} for name in data.variables}
+def save_result(result: PosteriorSamples, path: str | os.PathLike[str]) -> Path:
+    """Write `to_xarray` as a NetCDF-4 file, and return its name; an interrupted write leaves an old file as it was."""
+    path = with_extension("Result.save", path, (".nc", ".nc4", ".h5", ".hdf5"), "NetCDF-4, which is HDF5")
+    data, plain = _dataset(result, stored=True)
     # Text of fixed length: HDF5 reads text of variable length through a heap, and never returns from some damaged ones.
     data = data.assign_attrs({name: np.bytes_(data.attrs[name]) for name in ("settings", "run")})
     atomic_write(path, lambda file: _to_netcdf(data, file, plain), owner="Result.save")
+    return Path(path)
 
 
 def _to_netcdf(data: xarray.Dataset, file: BinaryIO, encoding: dict[Any, dict[str, Any]]) -> None:

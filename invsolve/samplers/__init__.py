@@ -1,5 +1,6 @@
 """Samplers (how noise is removed), grids of noise levels, and the plan that joins them."""
 
+from invsolve.core.public_names import found_later
 from invsolve.samplers.ancestral import Ancestral
 from invsolve.samplers.base import Denoise, Level, Noise, Sampler, SamplerState
 from invsolve.samplers.churn import Churn
@@ -42,3 +43,5 @@ __all__ = [
     "sample_prior",
     "vp_grid",
 ]
+
+__getattr__ = found_later(__name__)

@@ -119,7 +119,7 @@ class MappedSolver:
         found: Result = self.inner.draw(change.problem, num_samples=num_samples, seed=seed, keys=keys, draws=draws)
         return change.back(found)
 
-    def check(self, result: Result, *, solves: bool | None, progress: Progress) -> Any:
+    def check(self, result: Result, *, solves: bool | None, budget: float | None, progress: Progress) -> Any:
         """See `Result.check`: on the samples of u."""
         assert self.found is not None  # `using` makes a solver of other results, which are not checked
-        return self.inner.check(self.found, solves=solves, progress=progress)
+        return self.inner.check(self.found, solves=solves, budget=budget, progress=progress)

@@ -6,7 +6,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, fields, replace
 from functools import cached_property, partial
 from math import prod
 from pathlib import Path
@@ -20,15 +20,18 @@ from invsolve.core.counting import tally
 from invsolve.core.files import write_or_warn
 from invsolve.core.ownership import version
 from invsolve.core.random import DrawLike
+from invsolve.core.stopping import ask
 from invsolve.core.torch_workarounds import keep_memory
 from invsolve.errors import invalid, invalid_type, on_interrupt
 from invsolve.gaussian.marginals import Moments
 from invsolve.priors.base import Prior
 from invsolve.problem import Problem
 from invsolve.progress import Progress, duration
-from invsolve.results.strategy_output import MEMBERS, StrategyOutput, none
+from invsolve.results.strategy_output import MEMBERS, StrategyOutput
+from invsolve.solving.finished_rows import FinishedRows
 from invsolve.solving.rows import RowGroup, in_order, tiled
 from invsolve.solving.spending import Amount
+from invsolve.solving.thinning import Thinning
 from invsolve.strategies.base import Run, Strategy, itself
 from invsolve.strategies.diagnostics import Diagnostics
 from invsolve.strategies.mcmc.bridge import LARGEST
@@ -44,54 +47,15 @@ def never(calls: int, power: Callable[[], float], ahead: Amount) -> bool:
     return False
 
 
+def unless_ended(calls: int, power: Callable[[], float], ahead: Amount) -> bool:
+    """What is begun is finished, or given up where whoever began it ends it (`core.stopping`)."""
+    ask()
+    return False
+
+
 _Resume = tuple[int, dict[str, Tensor], Counter[str]]  # step, tensors of the state, calls so far of the chunk
 # (item of every row, sample of every row) -> draws
 DrawFactory = Callable[[Sequence[int], Sequence[int]], DrawLike]
-
-
-@dataclass(kw_only=True)
-class FinishedRows:
-    """What is finished so far: ``rows`` in order, by name, a list of chunks each; and what they cost."""
-
-    rows: dict[str, list[Tensor]] = field(default_factory=dict)
-    calls: Counter[str] = field(default_factory=Counter)
-    processed: int = 0  # rows run, padding included: what the calls are divided by
-    seconds: float = 0.0  # of earlier processes
-    chunk: int = 0
-    warnings: tuple[str, ...] = ()
-    stopped: bool = False  # before the last step, by `ChunkedRun.over`
-    share: float = 1.0  # of the work that was done by then
-    moments: Moments | None = None  # of the items, where they are of more than the rows
-    bound: Any = None  # what the strategy prepared, where that was once for all items
-    saved_at: float = field(default_factory=time.monotonic)  # when a checkpoint was last written
-    steps_since: int = 0  # steps of chunks run since then
-    kept: bool = False  # in a checkpoint
-    ensemble: Callable[[int], Tensor | None] = none  # of rows that ran together
-
-    def output(self, order: Sequence[int], seconds: float) -> StrategyOutput:
-        """All of it after so many ``seconds`` in this process; ``order``: the rows as they were run."""
-        columns = {name: torch.cat(chunks) for name, chunks in self.rows.items()}
-        if any(place != row for place, row in enumerate(order)):
-            place = torch.tensor(order, device="cpu").argsort()
-            columns = {name: value[place.to(value.device)] for name, value in columns.items()}
-        return StrategyOutput(
-            samples=columns["samples"],
-            chi2=columns["chi2"],
-            log_weights=columns.get("log_weights"),
-            info=Diagnostics.from_mapping(
-                {k.removeprefix("info."): v for k, v in columns.items() if k.startswith("info.")}
-            ),
-            calls=self.calls,
-            processed=self.processed,
-            seconds=self.seconds + seconds,
-            chunk=self.chunk,
-            warnings=self.warnings,
-            stopped=self.stopped,
-            share=self.share,
-            moments=self.moments,
-            bound=self.bound,
-            ensemble=self.ensemble,
-        )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -112,6 +76,7 @@ class ChunkedRun:
     # every step: True ends the work, where the strategy has an answer by then.
     over: Over = never
     reported: Callable[[Tensor], Tensor] = itself  # see `strategies.base.Run`
+    thinning: Thinning | None = None  # of an ensemble that would not be there in time
     decisions: Sequence[Any] = ()  # what sizes were decided by, to be kept in the checkpoint
 
     def run(self) -> StrategyOutput:
@@ -195,7 +160,7 @@ class ChunkedRun:
         resume: _Resume | None,
     ) -> None:
         started = time.perf_counter()
-        strategy, steps, count = self.strategy, self.strategy.num_steps, len(rows)
+        strategy, steps, count = done.strategy or self.strategy, self.strategy.num_steps, len(rows)
         batch = len(self.problem.data)
         kept = [place for place, row in enumerate(rows) if row is not None]
         # What stands beside a row must not matter, only how many rows there are and at which place it stands.
@@ -241,6 +206,11 @@ class ChunkedRun:
                     self._save(done, position, state, i + 1, calls, time.perf_counter() - started)
                 if strategy.finished(run, state):
                     break
+                if self.thinning is not None:
+                    part = self.thinning.share(done.calls.total() + calls.total(), i + 1, share, done.seconds)
+                    if part < 1 and (less := strategy.fewer(run, state, part)) is not None:
+                        strategy, state = less
+                        done.strategy = strategy
                 power, so_far = partial(strategy.power, run, state), calls.total()
                 step = Amount(seconds=time.perf_counter() - began, evaluations=so_far - called)
                 ahead = step * strategy.ahead + Amount(seconds=done.seconds)  # of which no clock of today knows
@@ -321,6 +291,8 @@ class ChunkedRun:
             "warnings": list(done.warnings),
             "stopped": done.stopped,
             "decisions": list(self.decisions),
+            "fewer": _changed(self.strategy, done.strategy),
+            "thinning": [] if self.thinning is None else self.thinning.memory,
         }
         path = self.saved.path
         failed = write_or_warn(partial(save_state, path, tensors, meta), "The solve goes on without this checkpoint.")
@@ -343,11 +315,14 @@ class ChunkedRun:
             warnings=tuple(meta["warnings"]),
             stopped=bool(meta.get("stopped", False)),
             kept=True,
+            strategy=replace(self.strategy, **less) if (less := meta.get("fewer")) else None,  # type: ignore[type-var]
         )
         if "moments.mean" in tensors:
             found.moments = Moments(mean=tensors["moments.mean"], std=tensors["moments.std"], known="ensemble")
         if "ensemble" in tensors:
             found.ensemble = partial(_first, tensors["ensemble"])
+        if self.thinning is not None:
+            self.thinning.recall(meta.get("thinning", []))
         if not meta["mid"]:
             return found, meta["position"], None
         state = {k: v for k, v in tensors.items() if k.startswith("state")}
@@ -356,6 +331,14 @@ class ChunkedRun:
 
 def _first(members: Tensor, count: int) -> Tensor:
     return members[:, :count]
+
+
+def _changed(strategy: Strategy, fewer: Strategy | None) -> dict[str, Any]:
+    """The options in which a smaller ensemble differs."""
+    if fewer is None:
+        return {}
+    pairs = ((f.name, getattr(fewer, f.name), getattr(strategy, f.name)) for f in fields(fewer) if f.init)  # type: ignore[arg-type]
+    return {name: new for name, new, old in pairs if new is not old and new != old}
 
 
 def out_of_memory(error: BaseException) -> bool:

@@ -16,6 +16,7 @@ from invsolve.priors.base import Prior
 from invsolve.priors.capabilities import HasDensity, HasTransport, Learned
 from invsolve.problem import Problem
 from invsolve.results.certificate import MEAN_ERROR, STD_ERROR
+from invsolve.results.strategy_output import StrategyOutput
 from invsolve.solving.spending import Amount
 from invsolve.strategies.base import Strategy
 from invsolve.strategies.choice.candidates import Candidate, candidates
@@ -71,6 +72,10 @@ def price(problem: Problem, prior: Prior, left: Amount) -> Amount:
                     raise
                 return found
             took = time.perf_counter() - started
+        if timed and took <= _TRIAL * left.seconds:  # another process may have been in the way
+            started = time.perf_counter()
+            _row(problem, prior, rows)
+            took = min(took, time.perf_counter() - started)
         found = Amount(seconds=took / rows if timed else 0.0, evaluations=sum(calls.values()) / rows)
         largest = max(prod(problem.shape), prod(problem.operator.out_shape), 1)
         if not timed or 8 * rows > min(_ROWS, _VALUES_AT_ONCE // largest) or 8 * took > _TRIAL * left.seconds:
@@ -233,6 +238,14 @@ def lengthening(candidate: Candidate) -> Candidate:
     return replace(
         candidate, strategy=replace(strategy, target=_TARGET, num_steps=max(strategy.num_steps, _MOST_MOVES))
     )
+
+
+def as_ended(candidate: Candidate, found: StrategyOutput) -> Candidate:
+    """With as many chains as it ended with: some are given up where all of them would not be there in time."""
+    ended, strategy = found.strategy, candidate.strategy
+    if not isinstance(ended, NoiseMCMC) or not isinstance(strategy, NoiseMCMC):
+        return candidate
+    return replace(candidate, strategy=ended, cost=candidate.cost * ended.chains / strategy.chains)
 
 
 def _with(candidate: Candidate, chains: int) -> Candidate:

@@ -31,6 +31,7 @@ from invsolve.solving.decisions import Decisions
 from invsolve.solving.loop import ChunkedRun, DrawFactory, Over, never
 from invsolve.solving.particle_evidence import particle_evidence
 from invsolve.solving.rows import TILE
+from invsolve.solving.thinning import Thinning
 from invsolve.strategies.base import itself
 from invsolve.strategies.choice.candidates import Candidate
 from invsolve.strategies.choice.sample_size import default_samples
@@ -84,13 +85,16 @@ class SolveRequest:
         number = num_samples or default_samples(self.problem, self.prior, candidates)
         return replace(self, num_samples=number, free=num_samples is None)
 
-    def run(self, candidate: Candidate, number: int = 0, over: Over = never) -> StrategyOutput:
+    def run(
+        self, candidate: Candidate, number: int = 0, over: Over = never, thinning: Thinning | None = None
+    ) -> StrategyOutput:
         """Run one strategy.
 
-        ``number`` tells the checkpoints of several attempts apart, ``over`` ends it (see `ChunkedRun`).
+        ``number`` tells the checkpoints of several attempts apart, ``over`` ends it, ``thinning`` makes it smaller
+        (see `ChunkedRun`).
         """
         if candidate.islands == 1:
-            found = self._chunked(candidate, self.problem, self.num_samples, self.draws, number, over)
+            found = self._chunked(candidate, self.problem, self.num_samples, self.draws, number, over, thinning)
             return self._with_evidence(candidate, found, over)
         # Item b on island i is item b * islands + i of a larger batch, whose sample k has the stream of sample
         # k * islands + i of item b.
@@ -158,6 +162,7 @@ class SolveRequest:
         draws: DrawFactory,
         number: int,
         over: Over,
+        thinning: Thinning | None = None,
     ) -> StrategyOutput:
         strategy, chunk = candidate.strategy, self._chunk_rows(candidate, samples * len(problem.data))
         saved = self.saved
@@ -175,6 +180,7 @@ class SolveRequest:
             identity=self._identity(candidate, chunk),
             progress=self.progress,
             over=over,
+            thinning=thinning,
             reported=self.reported,
             decisions=self.decisions.known,
         ).run()

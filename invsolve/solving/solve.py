@@ -31,6 +31,7 @@ from invsolve.solving.change_of_variables import ChangeOfVariables
 from invsolve.solving.closed_form import with_marginals
 from invsolve.solving.decisions import Decisions
 from invsolve.solving.escalation import escalate
+from invsolve.solving.finished import Finished
 from invsolve.solving.loop import DrawFactory
 from invsolve.solving.pricing import affordable, affords_quadrature
 from invsolve.solving.request import SolveRequest
@@ -94,8 +95,8 @@ def solve(
         Over the signals that A takes: ``prior.shape == A.in_shape``. A prior of a family (`iv.priors.Family`) has its
         unknown scalars inferred.
     noise : float or Noise
-        Required. A positive number is the std of Gaussian noise in the units of ``y`` (per real component if complex);
-        else an `iv.noise` model. ``iv.noise.Gaussian(std=iv.LogNormal(...))``: the level is inferred.
+        Required. A positive number is the std (sigma) of Gaussian noise in the units of ``y`` (per real component if
+        complex); else an `iv.noise` model. ``iv.noise.Gaussian(std=iv.LogNormal(...))``: the level is inferred.
     strategy : {"auto"} or Strategy
         ``"auto"`` takes the closed form where there is one; else it runs ensembles of particles or chains (`SMC` where
         the prior is known by its denoiser, `NoiseMCMC` where it states its transport) until their own tests say that
@@ -126,7 +127,8 @@ def solve(
         tiles of 8, each at a place that its item's id (or position) and its number decide. Scalars that are inferred by
         Gibbs sweeps, and signals with them, may differ in their last bits.
     checkpoint : str, path or Checkpoint, optional
-        A file to save to and resume from. Sizes that the clock of a ``budget`` decided are kept in it.
+        A file to save to and resume from. Sizes that the clock of a ``budget`` decided are kept in it; a run that is
+        over is read again at once, from a file ``.answer`` beside it.
     progress : bool or Progress, optional
         True for a bar, or a meter of `iv.progress`; silence by default.
     draws : callable, optional
@@ -141,7 +143,8 @@ def solve(
         says what they were worth.
     throw : bool
         Raise if a row failed. With False read ``result.status``: a row that becomes NaN or infinite is left as NaN,
-        flagged and excluded.
+        flagged and excluded. What a budget ended is returned either way: its samples are numbers, of a tempered
+        posterior, and ``result.status`` is then ``Status.TEMPERED``.
 
     Returns
     -------
@@ -245,12 +248,17 @@ def solve(
         weighted=weighted,
         decisions=Decisions.of(saved),
     )
-    certificate = None
+    certificate = known = None
+    asked = "" if saved is None else strategy.fingerprint() if isinstance(strategy, Strategy) else repr(limit)
+    finished = Finished(request=request, asked=f"{num_samples}, {asked}")
     if isinstance(strategy, Strategy):
         chosen = strategy.settled(problem, prior)
         candidate = Candidate(strategy=chosen, why=f"Chosen by the caller. {strategy.note}".strip())
         request = request.sized(num_samples, [candidate])
-        if isinstance(strategy, Exact):
+        known = finished.read([candidate])
+        if known is not None:
+            output, candidate, certificate = known
+        elif isinstance(strategy, Exact):
             output, candidate, certificate = escalate(request, [candidate], None)
         else:
             output = request.run(candidate)
@@ -273,8 +281,9 @@ def solve(
 
             try:
                 request = request.sized(num_samples, tries := in_order(closed))
+                known = finished.read(tries)
                 with ended_by(over):
-                    output, candidate, certificate = escalate(request, tries, limit, spent)
+                    output, candidate, certificate = known or escalate(request, tries, limit, spent)
             except (OperatorError, OutOfTime):  # entries meet where the posterior lies, and only there
                 if not others():
                     raise
@@ -282,6 +291,8 @@ def solve(
                 request.decisions.known[:1] = [False] * (limit is not None)  # that quadrature ends in time
                 request = request.sized(num_samples, tries := in_order(False))
                 output, candidate, certificate = escalate(request, tries, limit, spent)
+    if known is None:
+        finished.write(output, candidate, certificate)
     request = replace(request, num_samples=len(output.samples) // len(problem.data))  # fewer, where nobody asked
     if candidate.strategy.couples != "nothing":
         chunk = None  # rows that see each other run together, whatever the chunk is for others
@@ -290,7 +301,7 @@ def solve(
     output, marginals = with_marginals(request, candidate.strategy, output)
     moments = output.moments  # of x, not of u
     output = output if change.function is None else replace(output, moments=None)
-    found = solver.result(request, output, candidate.why, warnings, certificate, marginals)
+    found = solver.result(request, output, candidate.why, warnings, certificate, marginals, candidate.name)
     return _returned(change.back(found, moments), throw)
 
 
@@ -355,7 +366,7 @@ def sample(
 
 
 def _returned(result: Result, throw: bool) -> Result:
-    if throw and result.status is not Status.SUCCESS:
+    if throw and result.status in (Status.SOME_FAILED, Status.ALL_FAILED):
         count, rows = int(result.failed.sum()), result.failed.numel()
         others = " With throw=False, or in the error's `result`, are the others." if count < rows else ""
         said = "".join(f" Warning: {warning}." for warning in result.warnings)

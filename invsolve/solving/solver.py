@@ -18,7 +18,7 @@ from invsolve.results.certificate import Certificate
 from invsolve.results.result import Result
 from invsolve.results.strategy_output import StrategyOutput
 from invsolve.results.warnings import coarse, fit_warnings, thinned
-from invsolve.solving.loop import DrawFactory, Over, never
+from invsolve.solving.loop import DrawFactory, Over, never, unless_ended
 from invsolve.solving.request import SolveRequest, equally_weighted
 from invsolve.solving.validation import checked_strategy
 from invsolve.strategies.base import Strategy
@@ -82,8 +82,12 @@ class StrategySolver:
         warnings: tuple[str, ...] = (),
         certificate: Certificate | None = None,
         marginals: Marginals | None = None,
+        name: str = "",
     ) -> Result:
-        """What this solver found for a request, with the warnings that its rows deserve."""
+        """What this solver found for a request, with the warnings that its rows deserve.
+
+        ``name``: of what was run, where that is more than the strategy.
+        """
         num_samples, batch, weights = request.num_samples, len(request.problem.data), output.log_weights
         failed = failed_rows(output.samples, weights, self.prior)
         warnings += fit_warnings(
@@ -108,16 +112,18 @@ class StrategySolver:
             warnings=warnings,
             certificate=certificate,
             marginals=marginals,
+            name=name,
         )
 
-    def check(self, result: Result, *, solves: bool | None, progress: Progress) -> CheckReport:
+    def check(self, result: Result, *, solves: bool | None, budget: float | None, progress: Progress) -> CheckReport:
         """See `Result.check`."""
         from invsolve.diagnostics.check_result import check_result
         from invsolve.solving.check_inferred import check_inferred
 
         if result.parameters:
             return check_inferred(result)
-        return check_result(result, self, solves=solves, progress=progress)
+        asking = self if self.over is not never else replace(self, over=unless_ended)
+        return check_result(result, asking, solves=solves, budget=budget, progress=progress)
 
 
 def keyed(seed: int, keys: Sequence[int], device: torch.device) -> DrawFactory:

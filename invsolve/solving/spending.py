@@ -8,6 +8,7 @@ from dataclasses import KW_ONLY, dataclass, field
 from typing import final
 
 from invsolve.core.validation import check_int, check_positive
+from invsolve.progress import duration
 
 _USUAL = 60.0  # seconds
 QUADRATURE = 0.7  # of a budget, after which it is ended
@@ -57,7 +58,7 @@ class Budget:
         """An amount in the budget's own unit."""
         if math.isinf(self.limit):
             return f"about {amount.evaluations:,.0f} evaluations"
-        return f"about {amount.seconds:.2g} s" if amount.seconds < 100 else f"about {amount.seconds:,.0f} s"
+        return f"about {duration(amount.seconds)}"
 
 
 @final
@@ -111,10 +112,9 @@ class Spending:
         """Why what is expected to take ``amount`` is not begun; '' if it is. ``left``: now, unless given."""
         left = left or self.left()
         if amount.seconds > left.seconds or left.seconds <= 0:
-            expected = f"about {amount.seconds:.0f} s" if amount.seconds else "an unknown time"
-            return (
-                f"{who} would take {expected}, {max(0.0, left.seconds):.0f} s are left of budget={self.budget.limit:g}"
-            )
+            expected = f"about {duration(amount.seconds)}" if amount.seconds else "an unknown time"
+            have = duration(max(0.0, left.seconds))
+            return f"{who} would take {expected}, {have} are left of budget={self.budget.limit:g}"
         if left.evaluations <= amount.evaluations:
             wanted = f"about {amount.evaluations:,.0f} evaluations"
             return f"{who} would take {wanted}, {max(0.0, left.evaluations):,.0f} are left"

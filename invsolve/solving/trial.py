@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from invsolve.core.stopping import ask
 from invsolve.results.strategy_output import StrategyOutput
+from invsolve.solving.loop import unless_ended
 from invsolve.solving.pricing import TRIAL_STEPS
 from invsolve.solving.request import SolveRequest
 from invsolve.solving.spending import Amount, Spending
@@ -13,11 +13,6 @@ from invsolve.strategies.choice.candidates import Candidate
 from invsolve.strategies.guidance.mmps import MMPS
 
 _USED = 0.8  # of what is left: a trial is rough
-
-
-def _given_up(*told: object) -> bool:
-    ask()
-    return False
 
 
 def timed(
@@ -33,7 +28,7 @@ def timed(
     trials = list[StrategyOutput]()
 
     def trial() -> Amount:
-        trials.append(found := replace(request, saved=None).run(few, number, _given_up))
+        trials.append(found := replace(request, saved=None).run(few, number, unless_ended))
         spending.evaluations += found.evaluations
         return Amount(seconds=found.seconds, evaluations=found.evaluations)
 

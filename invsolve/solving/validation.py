@@ -11,23 +11,26 @@ import torch
 from torch import Tensor
 
 from invsolve import strategies
-from invsolve.core.arrays import widened
+from invsolve.core.arrays import one_variable, widened
 from invsolve.core.checkpoint import Checkpoint
 from invsolve.core.files import check_target
+from invsolve.core.public_names import alike
 from invsolve.core.random import item_key
 from invsolve.core.validation import check_int, kind_dtype
 from invsolve.errors import OperatorError, UnsupportedError, invalid, invalid_type
 from invsolve.hyperparameters.request import Hierarchy
-from invsolve.noise import Poisson, PoissonTransmission, Quantised, Saturated
+from invsolve.noise import Poisson, PoissonTransmission, Quantised, Saturated, SinglePhoton
+from invsolve.noise.convert import NOISES
 from invsolve.noise.rounding import drowned
 from invsolve.operators.base import BlackBox, LinearOperator, Operator
+from invsolve.operators.contract import affine, linearity_gap, normal_rows
 from invsolve.operators.identity import of_shape
 from invsolve.operators.inputs import not_an_operator
 from invsolve.priors.base import Prior
 from invsolve.priors.capabilities import Learned
 from invsolve.priors.compatibility import check_pair, not_a_prior
 from invsolve.priors.inferred import linear_part
-from invsolve.problem import Problem, checked_problem, precise, signal_dims
+from invsolve.problem import Problem, checked_problem, precise
 from invsolve.progress import as_progress
 from invsolve.solving.spending import Budget
 from invsolve.strategies.base import Strategy
@@ -50,19 +53,22 @@ def checked_model(A: Any, y: Any, prior: Any, noise: Any) -> tuple[Problem, Prio
         if not isinstance(prior, Prior):
             raise not_a_prior("solve", prior)
     else:
+        if isinstance(y, (Operator, Prior)) and not isinstance(A, Problem):
+            kind, place = ("an operator", "first") if isinstance(y, Operator) else ("a prior", "third")
+            words = f"It comes {place}: solve(A, y, prior, noise=...)."
+            raise invalid_type("solve", "y", "the data", f"{kind}, {type(y).__name__}", words)
         if not isinstance(prior, Prior):
             raise not_a_prior("solve", prior)
         if not isinstance(A, Operator):
             raise not_an_operator("solve", "A", A, "an iv.operators.Operator or an iv.Problem")
         A = of_shape(A, tuple(prior.shape), prior.kind)
         if noise is None:
-            raise invalid(
-                "solve", "noise", "given: a positive number (the std of Gaussian noise) or an iv.noise model", None
-            )
+            want = "given: a positive number (the std of Gaussian noise) or an iv.noise model"
+            raise invalid("solve", "noise", want, None, NOISES)
         check_pair("solve", A, prior)
-        dims = signal_dims(A, y)
+        named = y = one_variable("solve", "y", y)
         y = widened(precise("solve", "y", y, noise, dtype=prior.dtype, device=prior.device), prior.dtype)
-        problem = checked_problem("solve", A, y, noise=noise, dims=dims)
+        problem = checked_problem("solve", A, y, noise=noise, named=named)
     check_pair("solve", problem.operator, prior)
     if widened(problem.data, prior.dtype) is not problem.data:
         problem = problem.to(dtype=prior.dtype)
@@ -126,7 +132,8 @@ def checked_strategy(strategy: Any, problem: Problem, prior: Prior) -> Strategy 
     """A strategy that can take the problem, or "auto"."""
     if isinstance(strategy, str):
         if strategy != "auto":
-            known = strategy if strategy in strategies.__all__ else "MMPS"
+            meant = [name.rpartition(".")[2] for name in alike("invsolve.strategies", strategy)]
+            known = next((name for name in (strategy, *meant) if name in strategies.__all__), "MMPS")
             hint = f"For example iv.strategies.{known}()."
             raise invalid("solve", "strategy", "'auto' or an iv.strategies object", repr(strategy), hint)
         return "auto"
@@ -209,6 +216,8 @@ def _derivative_warning(problem: Problem, prior: Prior) -> tuple[str, ...]:
         said = f"{words}, and guidance and chains follow it: iv.testing.check_operator(A) says where it is wrong"
         return (said,) if not gap <= _DERIVATIVE_WARN else ()
     gap = dot_test(A, like=problem.data)
+    if not gap <= _DOT_WARN:
+        _refuse_what_is_not_linear(A, problem)
     if not gap <= _DOT_ERROR:
         raise OperatorError(
             f"solve: `A` ({type(A).__name__}) must have the adjoint it states: <Au, v> and <u, A^H v> differ by "
@@ -224,6 +233,19 @@ def _derivative_warning(problem: Problem, prior: Prior) -> tuple[str, ...]:
     )
 
 
+def _refuse_what_is_not_linear(A: LinearOperator, problem: Problem) -> None:
+    """Of an operator whose adjoint does not belong to it: because there is none."""
+    dtype, device = problem.data.real.dtype, problem.data.device
+    x, z = (normal_rows(A.batch or 1, A.in_shape, A.in_kind, dtype, device, seed) for seed in (2, 3))
+    if linearity_gap(A, x, z) <= _DOT_ERROR:
+        return
+    repair = affine(A, x) or (
+        "A(x + z) is not A(x) + A(z): from_callable(f, in_shape, out_shape) without kind='linear', or a subclass of "
+        "iv.operators.Operator."
+    )
+    raise OperatorError(f"solve: `A` ({type(A).__name__}) must be linear, as it says. {repair}")
+
+
 def filler_warning(problem: Problem, prior: Prior) -> tuple[str, ...]:
     """Zeros in place of data that were never measured, which the likelihood would take for data.
 
@@ -233,7 +255,7 @@ def filler_warning(problem: Problem, prior: Prior) -> tuple[str, ...]:
     """
     A, zero = linear_part(problem.operator), problem.data == 0
     observed = torch.ones_like(zero) if A.observed is None else A.observed.expand(zero.shape)
-    atoms = (Poisson, PoissonTransmission, Quantised, Saturated)  # of these, 0 may be a datum like any other
+    atoms = (Poisson, PoissonTransmission, Quantised, Saturated, SinglePhoton)  # 0 is a datum like others
     if isinstance(A, BlackBox) or isinstance(problem.noise, atoms) or not bool((zero & observed).any()):
         return ()
     rows, like = A.batch or 1, problem.data

@@ -5,6 +5,7 @@ Also the base class for a strategy of your own.
 
 from typing import TYPE_CHECKING
 
+from invsolve.core.public_names import found_later
 from invsolve.strategies.base import Bound, Info, Run, Strategy
 from invsolve.strategies.choice.advise import Advice, Advised, advise
 from invsolve.strategies.diagnostics import Diagnostics
@@ -71,31 +72,24 @@ __all__ = [
     "advise",
 ]
 
-_LATER = {
-    "AdaptiveSDE": "integrators.adaptive_sde",
-    "DAPS": "published.daps",
-    "DDNM": "published.ddnm",
-    "DDRM": "published.ddrm",
-    "DPS": "published.dps",
-    "DeqParallel": "integrators.deq_parallel",
-    "DiffPIR": "published.diffpir",
-    "FPS": "smc.mcg_diff",
-    "LGD": "published.lgd",
-    "LanPaint": "published.lanpaint",
-    "MCGDiff": "smc.mcg_diff",
-    "PnPDM": "published.pnpdm",
-    "REDDiff": "published.reddiff",
-}
-
-
-def __getattr__(name: str) -> object:
-    """What `_LATER` names, on first use."""
-    from importlib import import_module
-
-    if name not in _LATER:
-        raise AttributeError(f"module 'invsolve.strategies' has no attribute {name!r}")
-    value: object = getattr(import_module(f"invsolve.strategies.{_LATER[name]}"), name)
-    return value
+__getattr__ = found_later(
+    __name__,
+    {
+        "AdaptiveSDE": "integrators.adaptive_sde",
+        "DAPS": "published.daps",
+        "DDNM": "published.ddnm",
+        "DDRM": "published.ddrm",
+        "DPS": "published.dps",
+        "DeqParallel": "integrators.deq_parallel",
+        "DiffPIR": "published.diffpir",
+        "FPS": "smc.mcg_diff",
+        "LGD": "published.lgd",
+        "LanPaint": "published.lanpaint",
+        "MCGDiff": "smc.mcg_diff",
+        "PnPDM": "published.pnpdm",
+        "REDDiff": "published.reddiff",
+    },
+)
 
 
 def __dir__() -> list[str]:

@@ -143,6 +143,13 @@ class Strategy(Defined, Owner, abc.ABC, Generic[StateT, BoundT]):
         """The state and info to answer with if no further step is taken; None: there is no answer before the last."""
         return None
 
+    def fewer(self, run: Run[BoundT], state: StateT, share: float) -> tuple[Strategy, StateT] | None:
+        """The strategy and the state with about a share of the ensemble, to go on from; None where that cannot be.
+
+        The strategy differs from this one in options that are numbers.
+        """
+        return None
+
     def share(self, run: Run[BoundT], state: StateT, i: int) -> float:
         """How much of the work is done after step ``i``, about, from 0 to 1: what meters show."""
         return (i + 1) / self.num_steps

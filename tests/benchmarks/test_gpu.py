@@ -15,7 +15,7 @@ def test_the_script_runs_to_the_end_on_a_cpu(tmp_path):
     assert gpu.main(["--device", "cpu", "--quick", "--out", str(tmp_path)]) == 0
     rows = list(csv.DictReader((tmp_path / "gpu.csv").read_text().splitlines()))
     assert {r["what"] for r in rows} == {
-        "MRI normal", "blur", "mask", "network, value", "network, value and vjp", "demo, samples",
+        "MRI normal", "CT normal, matrix", "blur", "mask", "network, value", "network, value and vjp", "demo, samples",
         "peak: copy, GB/s", "peak: product, TFLOP/s",
     }  # fmt: skip
     assert all(float(r["rate"]) > 0 for r in rows)
@@ -36,7 +36,7 @@ def test_what_there_was_no_time_for_is_in_the_table(monkeypatch):
     cpu, clock = torch.device("cpu"), gpu.Clock(0.0, now=iter([0.0, *[1.0] * 1000]).__next__)
     rows = gpu.measured(cpu, "a device", gpu.QUICK, (1,), clock)
     assert all(math.isnan(r.rate) for r in rows if not r.what.startswith("peak"))
-    assert gpu.table(rows).count(gpu.NOT_RUN) == 6
+    assert gpu.table(rows).count(gpu.NOT_RUN) == 7
 
 
 def test_the_roofline_is_the_slower_of_both():

@@ -535,7 +535,12 @@ A4, PRIOR4 = correlated(4)
         ({"functionals": {"a": 3}}, InputTypeError, "`functionals` must be a mapping of names to functions"),
         ({"functionals": {"energy": torch.sum}}, InputError, "under names that are not taken, got 'energy'"),
         ({"functionals": {"a": lambda x: x}}, InputError, r"functionals\['a'\]\(x\)` must be of shape \(\d+,\)"),
-        ({"functionals": {"a": lambda x: 1.0}}, InputTypeError, r"functionals\['a'\]\(x\)` must be a real tensor"),
+        ({"functionals": {"a": lambda x: 1.0}}, InputError, r"functionals\['a'\]\(x\)` must be of shape .*, got \(\)"),
+        (
+            {"functionals": {"a": lambda x: x[:, 0] + 0j}},
+            InputTypeError,
+            r"functionals\['a'\]\(x\)` must be a real tensor",
+        ),
         ({"functionals": {"a": lambda x: x[:, 0] * math.nan}}, InputError, "without NaN"),
     ],
 )

@@ -84,7 +84,7 @@ def test_masked_entries_become_nan():
     [
         (None, r"solve: `y` must be a torch.Tensor, a numpy array, .*, or the path of a .npy file, got NoneType\."),
         ("y.txt", "the path of a .npy file, got 'y.txt'"),
-        (xarray.Dataset({"a": ("x", X[0])}), "a .npy file, got Dataset"),
+        (xarray.Dataset({"a": ("x", X[0]), "b": 1.0}), r"a Dataset of 2 variables \('a', 'b'\). .*: [a-z]+\['a'\]"),
         (len, "a .npy file, got builtin_function_or_method"),
         (np.array(["a"]), "floating point or complex, or integers, got <U1"),
         (np.array([None]), "floating point or complex, or integers, got object"),

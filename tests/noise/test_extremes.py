@@ -20,6 +20,7 @@ from invsolve.noise import (
     Quantised,
     Rician,
     Saturated,
+    SinglePhoton,
     Speckle,
 )
 
@@ -105,6 +106,17 @@ def saturated(std, low, high):
     return log_prob
 
 
+def frames(number, photons):
+    def log_prob(y, m):
+        mu = photons(m)
+        if mu < 0 or (mu == 0 and y > 0):
+            return -mp.inf
+        seen = y * mp.log(-mp.expm1(-mu)) if y > 0 else ZERO
+        return mp.log(mp.binomial(number, y)) + seen - (number - y) * mu
+
+    return log_prob
+
+
 R = mp.mpf
 CASES = {  # model, its log density, data
     "Gaussian": (Gaussian(0.125), gaussian(R(0.125)), [0.0, 1.0, -1e5]),
@@ -121,6 +133,8 @@ CASES = {  # model, its log density, data
         transmission(R(100), R(0.5)),
         [0.0, 1.0, 90.0, 1e6],
     ),
+    "single photon": (SinglePhoton(3.0, background=0.5), frames(1, lambda m: 3 * m + R(0.5)), [0.0, 1.0]),
+    "single photon, dark": (SinglePhoton(3.0, frames=40), frames(40, lambda m: 3 * m), [0.0, 1.0, 17.0, 40.0]),
     "Rician": (Rician(0.125), rician(R(0.125)), [1e-300, 1e-3, 0.1, 1.0, 1e5]),
     "multiplicative": (Multiplicative(0.1), multiplicative(R(0.1)), [1e-300, 1e-3, 1.0, 1e5]),
     "speckle": (Speckle(2.5), speckle(R(2.5)), [1e-300, 1e-3, 1.0, 1e5]),

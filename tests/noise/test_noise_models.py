@@ -24,6 +24,7 @@ from invsolve.noise import (
     Quantised,
     Rician,
     Saturated,
+    SinglePhoton,
     Speckle,
 )
 from invsolve.noise.counts import log_poisson, poisson_quantile
@@ -53,6 +54,9 @@ def support(name, noise):
     """Nodes and weights of an integral over y, ``(nodes, 4)``, for each clean measurement; atoms have weight 1."""
     if name.startswith("Poisson"):
         y = torch.arange(0.0, 200.0, dtype=F64)
+        return y[:, None].expand(-1, 4), torch.ones(len(y), 4, dtype=F64)
+    if name.startswith("SinglePhoton"):
+        y = torch.arange(0.0, noise.frames + 1, dtype=F64)
         return y[:, None].expand(-1, 4), torch.ones(len(y), 4, dtype=F64)
     if name.startswith("Quantised"):
         step = noise.step
@@ -145,6 +149,8 @@ MEANS = {
     "Laplace": lambda m: (m, 2 * 0.4**2),
     "Multiplicative": lambda m: (m * np.exp(0.045), m**2 * np.exp(0.09) * np.expm1(0.09)),
     "Speckle": lambda m: (m, m**2 / 3),
+    "SinglePhoton": lambda m: tuple(map(np.asarray, stats.bernoulli(1 - np.exp(-1.5 * m - 0.1)).stats())),
+    "SinglePhoton of 20 frames": lambda m: tuple(map(np.asarray, stats.binom(20, 1 - np.exp(-0.7 * m - 0.05)).stats())),
 }
 
 
@@ -173,6 +179,25 @@ def test_counts_are_exact_quantiles(mu):
     assert (np.where(upper, before > tail - room, before < tail + room) | (k.numpy() == 0)).all()
 
 
+@pytest.mark.parametrize("frames", [1, 7, 300])
+@pytest.mark.parametrize("photons", [1e-4, 0.1, 2.0, 9.0])
+def test_frames_with_a_photon_are_exact_quantiles(frames, photons):
+    """The least y whose distribution function reaches that of the normal number, by the smaller tail."""
+    z = torch.tensor([-6.0, -2.3, -0.7, 0.0, 0.4, 1.6, 6.0], dtype=F64)
+
+    class Given:
+        def normal(self, shape, dtype, *, step, index=0):
+            return z[:, None]
+
+    k = SinglePhoton(1.0, frames=frames).sample(torch.full((7, 1), photons, dtype=F64), Given())[:, 0].numpy()
+    law, tail = stats.binom(frames, -np.expm1(-photons)), stats.norm.cdf(-z.abs().numpy())
+    upper, room = z.numpy() > 0, 1e-8 * tail
+    here = np.where(upper, law.sf(k), law.cdf(k))
+    before = np.where(upper, law.sf(k - 1), law.cdf(k - 1))
+    assert (np.where(upper, here <= tail + room, here >= tail - room)).all()
+    assert (np.where(upper, before > tail - room, before < tail + room) | (k == 0)).all()
+
+
 def test_densities_of_counts_do_not_cancel():
     y = torch.tensor([0.0, 1.0, 15.0, 16.0, 1e3, 1e6, 1e12], dtype=F64)
     for factor in (1.0, 0.9, 1.2):
@@ -186,7 +211,8 @@ def test_densities_of_counts_do_not_cancel():
 # --- where a law ends ------------------------------------------------------------------------------------------------
 def test_impossible_clean_data_have_no_likelihood_and_a_finite_gradient():
     y = torch.tensor([[3.0]], dtype=F64)
-    for noise in (Poisson(counts_per_unit=2.0, background=1.0), Multiplicative(std=0.3), Speckle(looks=2.0)):
+    photons = SinglePhoton(counts_per_unit=2.0, background=1.0, frames=5)
+    for noise in (Poisson(counts_per_unit=2.0, background=1.0), photons, Multiplicative(std=0.3), Speckle(looks=2.0)):
         for clean in (-0.5 - 1e-9, -3.0):  # at -0.5 no count is expected
             m = torch.tensor([[clean]], dtype=F64)
             assert float(noise.log_prob(y, m)) == -math.inf
@@ -370,6 +396,7 @@ def items(name):
     """The model with its first parameter twice as large for the second of two items."""
     noise = MODELS[name]
     first = {"Poisson": "counts_per_unit", "PoissonTransmission": "i0", "Laplace": "scale"}.get(name)
+    first = "counts_per_unit" if name.startswith("SinglePhoton") else first
     first = first or ("looks" if name.startswith("Speckle") else "std")
     value = getattr(noise, first)
     parameters = {k: v for k, v in vars(noise).items() if k != "per_item"}
@@ -503,6 +530,14 @@ def problem(noise, y, A=None):
 
 
 REFUSED = {
+    "no frames": (lambda: SinglePhoton(1.0, frames=0), InputError, "SinglePhoton: `frames` must be at least 1, got 0"),
+    "too many frames": (lambda: SinglePhoton(1.0, frames=10**5), InputError, "`frames` must be at most 10000"),
+    "photons": (lambda: SinglePhoton(counts_per_unit=0.0), InputError, "SinglePhoton: `counts_per_unit` must be posi"),
+    "more than frames": (
+        lambda: problem(SinglePhoton(1.0, frames=3), [[0.0, 4.0]]),
+        InputError,
+        "whole numbers from 0 to 3 for SinglePhoton noise, got 1 others, the first 4",
+    ),
     "gain of 0": (lambda: Poisson(counts_per_unit=0.0), InputError, r"Poisson: `counts_per_unit` must be positive"),
     "gain of text": (lambda: Poisson(counts_per_unit="1"), InputTypeError, r"must be a real number, got '1'"),
     "background below 0": (

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import pickle
 
 import numpy as np
 import pytest
+import scipy.ndimage
 import scipy.signal
 import torch
 from operator_cases import CASES, COMPLEX, F64, Numbers
@@ -39,6 +41,21 @@ def test_valid_blur_is_scipys_and_reflect_is_numpys_padding():
         scipy.signal.convolve2d(padded, h, mode="valid"),
         ops.Blur(kernel=h, in_shape=(9, 8), boundary="reflect")(x[None])[0],
     )
+
+
+@pytest.mark.parametrize(
+    ("boundary", "mode"),
+    [("symmetric", "reflect"), ("reflect", "mirror"), ("mirror", "mirror"), ("periodic", "wrap"), ("zero", "constant")],
+)
+@pytest.mark.parametrize("shape", [(9, 8), (21, 6), (13,)])
+def test_boundaries_are_those_of_scipys_gaussian_filter(boundary, mode, shape):
+    """As the docstring has it; "symmetric" and "reflect" are numpy's paddings of these names."""
+    x, std = Numbers(3).randn(2, *shape), 1.2
+    A = ops.GaussianBlur(std, shape, boundary=boundary, dtype=torch.float64)
+    for a, b in zip(x, A(x), strict=True):
+        reach = math.ceil(4 * std)  # scipy rounds 4 std
+        assert np.allclose(scipy.ndimage.gaussian_filter(a.numpy(), std, mode=mode, radius=reach), b)
+    assert A.boundary == ("reflect" if boundary == "mirror" else boundary)
 
 
 def test_gaussian_blur_keeps_the_mean_and_widens_a_point():

@@ -21,9 +21,14 @@ OBVIOUS = {
     ops.GaussianBlur: ({"std": 1.5, "in_shape": (5,)}, {}),
     ops.Downsample: ({"factor": 2, "in_shape": (4,)}, {}),
     ops.MRI: ({"mask": SEEN, "in_shape": (2, 3)}, {}),
+    ops.NonCartesianMRI: ({"trajectory": torch.tensor([[0.0, 1.0]]), "in_shape": (2, 3)}, {}),
     ops.ParallelBeam: ({"angles": torch.tensor([0.0, 1.0]), "in_shape": (2, 3)}, {}),
     ops.FanBeam: (
         {"angles": torch.tensor([0.0, 1.0]), "in_shape": (2, 3)},
+        {"source_to_center": 9.0, "source_to_detector": 15.0},
+    ),
+    ops.ConeBeam: (
+        {"angles": torch.tensor([0.0, 1.0]), "in_shape": (2, 2, 3)},
         {"source_to_center": 9.0, "source_to_detector": 15.0},
     ),
     ops.Diffraction: ({"in_shape": (3,)}, {}),

@@ -85,9 +85,17 @@ REFUSED = {
         lambda: ops.Blur(kernel=torch.ones(7), in_shape=(3,), boundary="reflect"),
         "boundary='reflect'",
     ),
+    "blur symmetric too long": (
+        lambda: ops.Blur(kernel=torch.ones(8), in_shape=(3,), boundary="symmetric"),
+        r"at most \(7,\) long for boundary='symmetric'",
+    ),
     "blur boundary": (
-        lambda: ops.Blur(kernel=torch.ones(2), in_shape=(3,), boundary="wrap"),
-        "`boundary` must be one of",
+        lambda: ops.Blur(kernel=torch.ones(2), in_shape=(3,), boundary="edge"),
+        "`boundary` must be one of 'periodic', 'zero', 'reflect', 'mirror', 'symmetric', 'valid', got 'edge'",
+    ),
+    "blur boundary of others": (
+        lambda: ops.GaussianBlur(1.0, (3,), boundary="wrap"),
+        "`boundary` must be one of .*, got 'wrap'. What others call 'wrap' is 'periodic' here",
     ),
     "gaussian std": (lambda: ops.GaussianBlur(std=-1.0, in_shape=(3,)), "`std"),
     "downsample length": (

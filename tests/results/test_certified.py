@@ -180,7 +180,11 @@ def test_the_remedy_is_a_budget_only_where_one_would_help():
         ).certificate.remedy
 
     assert remedy("square") == "Give a larger budget"
-    assert remedy("denoiser, guidance").startswith(
-        "A larger budget would run ensembles, which are tested; result.check()"
-    )
+    assert remedy("denoiser, guidance").startswith("A larger budget (about ")
+    assert "evaluations) would run ensembles, which are tested; result.check()" in remedy("denoiser, guidance")
+    wide = torch.ones(600, dtype=D)  # too many numbers for ensembles under a prior known by its denoiser
+    large = iv.priors.from_denoiser(network, shape=(600,), mean=0 * wide, scale=1.0)
+    A = iv.operators.Mask(mask=wide > 0)
+    none = iv.solve(A, wide, large, noise=0.1, num_samples=2, budget=iv.Budget(evaluations=30)).certificate
+    assert none.word == "not tested" and "ensembles" not in none.remedy and none.remedy.startswith("result.check()")
     assert remedy("rows alone") == "result.check() and iv.calibrate(A, prior, noise=...) test it"

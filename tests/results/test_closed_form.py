@@ -194,7 +194,7 @@ def test_strategies_and_derived_results_without_one():
     )
     assert (
         scalars.exact_statistics == ()
-        and "of the samples, whose number alone leaves 0.5 posterior std in the mean" in scalars.summary()
+        and "of the samples, whose number alone leaves 1 posterior std in the mean" in scalars.summary()
     )
 
 

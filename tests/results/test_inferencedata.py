@@ -22,15 +22,15 @@ INFERRED = iv.solve(iv.Problem(MASK, torch.zeros(4, 2, 3), NOISE, dims=("y", "dr
 
 
 def test_named_numbers_are_variables_of_their_own():
-    variables, dims = variables_of(NAMED)
-    assert list(variables) == ["rate", "delay"] and dims == {"rate": [], "delay": []}
+    variables, dims, coords = variables_of(NAMED)
+    assert list(variables) == ["rate", "delay"] and dims == {"rate": [], "delay": []} and not coords
     np.testing.assert_array_equal(variables["rate"], NAMED["rate"].samples[None].numpy())
 
 
 def test_signals_have_their_axes_and_items():
-    variables, dims = variables_of(INFERRED)
+    variables, dims, coords = variables_of(INFERRED)
     assert dims == {"x": ["item", "y", "axis_draw"], "noise.std": ["item"]}
-    assert variables["x"].shape == (1, 8, 4, 2, 3) and variables["noise.std"].shape == (1, 8, 4)
+    assert not coords and variables["x"].shape == (1, 8, 4, 2, 3) and variables["noise.std"].shape == (1, 8, 4)
 
 
 def test_failed_draws_are_left_out():
@@ -39,7 +39,7 @@ def test_failed_draws_are_left_out():
     samples = INFERRED.samples.clone()
     samples[2, 1] = torch.nan
     lost = replace(INFERRED, failed=failed, samples=samples, status=iv.Status.from_failures(failed), marginals=None)
-    variables, _ = variables_of(lost)
+    variables, _, _ = variables_of(lost)
     assert variables["x"].shape[1] == 7 and np.isfinite(variables["x"]).all()
 
 
@@ -47,7 +47,7 @@ def test_arviz_is_handed_them(monkeypatch):
     told = {}
     monkeypatch.setitem(sys.modules, "arviz", SimpleNamespace(from_dict=lambda **given: told.update(given)))
     INFERRED.to_inferencedata()
-    assert set(told) == {"posterior", "dims", "attrs"} and set(told["posterior"]) == {"x", "noise.std"}
+    assert set(told) == {"posterior", "dims", "coords", "attrs"} and set(told["posterior"]) == {"x", "noise.std"}
 
 
 @pytest.mark.skipif(importlib.util.find_spec("arviz") is None, reason="ArviZ is an extra")

@@ -329,9 +329,11 @@ def test_map_with_a_non_finite_answer_counts_it_as_failed_and_warns():
 
 def test_map_refusals():
     result = make(draw(4, 2, 3))
-    with pytest.raises(InputTypeError, match=r"map: `function\(x\)` must be a torch.Tensor, got float"):
-        result.map(lambda rows: float(rows.sum()))
-    for wrong in (lambda rows: rows.sum(), lambda rows: rows.sum(0)):
+    with pytest.raises(
+        InputTypeError, match=r"map: `function\(x\)` must be a tensor, an array or a number, got 'text'"
+    ):
+        result.map(lambda rows: "text")
+    for wrong in (lambda rows: rows.sum(), lambda rows: rows.sum(0), lambda rows: float(rows.sum()), np.sum, np.max):
         with pytest.raises(
             InputError, match=r"map: `function\(x\)` must be of 8 rows, one for each of x, got .*axes only"
         ):
@@ -383,7 +385,7 @@ def test_parts_refusals():
         ({"log_weights": torch.ones(4, 2) * 1j}, InputTypeError, "`log_weights` must be a real tensor"),
         ({"log_weights": torch.full((4, 2), math.nan)}, InputError, "`log_weights` must be below infinity.*got nan"),
         ({"log_weights": torch.full((4, 2), math.inf)}, InputError, "`log_weights` must be below infinity.*got inf"),
-        ({"status": Status.SOME_FAILED}, InputError, "`status` must be Status.SUCCESS, as `failed` says"),
+        ({"status": Status.SOME_FAILED}, InputError, "`status` must be Status.SUCCESS, as `failed` and"),
         ({"samples": torch.full((4, 2, 3), math.inf)}, InputError, "`failed` must be True for every sample with NaN"),
         ({"dims": ("x", "y")}, InputError, "`dims` must be 1 different names"),
     ],
@@ -506,12 +508,16 @@ def test_interval_is_a_named_tuple():
 
 def test_check_asks_the_solver():
     class Checks:
-        def check(self, result, *, solves, progress):
-            return "checked", result, solves
+        def check(self, result, *, solves, budget, progress):
+            return "checked", result, solves, budget
 
     result = make(draw(3, 2, 1), solver=Checks(), problem="one", prior="one")
-    assert result.check() == ("checked", result, None)
-    assert result.map(torch.abs).check() == ("checked", result, None)  # what it was made from
+    assert result.check() == ("checked", result, None, None)
+    assert result.map(torch.abs).check() == ("checked", result, None, None)  # what it was made from
+    assert result.check(solves=True, budget=5) == ("checked", result, True, 5.0)
+    for budget, error in ((0, InputError), (-1.0, InputError), ("long", InputTypeError)):
+        with pytest.raises(error, match="Result.check: `budget` must be"):
+            result.check(budget=budget)
     with pytest.raises(UnsupportedError, match="a loaded result does not hold problem and prior"):
         make(draw(3, 2, 1)).check()
 

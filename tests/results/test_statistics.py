@@ -48,7 +48,7 @@ def test_chains_answer_with_all_that_they_recorded(chains, exact):
     near(chains, exact, 512 * 8)
     assert "mean and std of the ensemble" in repr(chains)
     text = chains.summary()
-    assert "mean and std of the whole ensemble behind the samples, known to " in text
+    assert "mean and std of the whole ensemble behind the samples, within " in text
     assert "quantiles and intervals of the samples" in text
     assert "posterior std in the mean" not in text  # which is no longer that of so few samples
 
@@ -175,12 +175,13 @@ def test_scalars_are_those_of_the_lattice(tmp_path):
 def test_chains_that_were_stopped_have_no_intervals(chains):
     """Their samples are those of another distribution, and of nothing with an effective number of 0."""
     power = torch.full((19, 2), 0.3)
-    none = replace(chains, info={"beta": power}, marginals=None)
+    options = {"info": {"beta": power}, "marginals": None, "status": iv.Status.TEMPERED}
+    none = replace(chains, **options)
     for ask in (lambda r: r.interval(0.5), lambda r: r.quantile(0.5)):
         with pytest.raises(InputError, match=r"samples.*posterior.*power 0.3 of the likelihood.*larger budget"):
             ask(none)
     power[:, 1] = 1.0
-    one = replace(chains, info={"beta": power}, marginals=None)
+    one = replace(chains, **options)
     low, high, _ = one.interval(0.5)
     assert low[0].isnan().all() and high[0].isnan().all() and (low[1] < high[1]).all()
 
@@ -204,3 +205,29 @@ def test_a_file_of_an_unknown_scalar_alone_keeps_its_lattice(tmp_path):
         assert torch.equal(loaded.mean, found.mean) and torch.equal(loaded.std, found.std)
         assert torch.allclose(loaded.quantile(0.95), found.quantile(0.95))
     assert std.statistics["std"] == "lattice"
+
+
+def test_the_median_is_the_quantile_of_a_half():
+    """Exact where a closed form is known, of the samples elsewhere, of a number and of weighted samples; not of complex ones."""
+    prior = iv.priors.GaussianPrior(torch.zeros(3), torch.eye(3))
+    exact = iv.solve(iv.operators.Identity(), [1.0, 2.0, 3.0], prior, noise=1.0, num_samples=4)
+    assert torch.allclose(exact.median, torch.tensor([0.5, 1.0, 1.5])) and torch.equal(exact.median, exact.mean)
+    positive = iv.solve(
+        iv.operators.Identity(), [1.0, 2.0, 3.0], iv.priors.GaussianPrior(torch.zeros(3), torch.eye(3)), noise=1.0
+    )
+    for result in (exact, exact.map(torch.exp), positive.map(torch.exp), exact.map(lambda x: x.sum(1))):
+        assert torch.equal(result.median, result.quantile(0.5))
+    weighted = replace(exact, log_weights=torch.tensor([0.0, 1.0, 2.0, 3.0]), marginals=None)
+    assert torch.equal(weighted.median, weighted.quantile(0.5))
+    one = replace(
+        exact, samples=exact.samples[:1], chi2=exact.chi2[:1], failed=exact.failed[:1], info={}, marginals=None
+    )
+    assert torch.equal(one.median, one.samples[0])
+    unknown = iv.solve(
+        iv.operators.Identity(), torch.ones(3), prior, noise=iv.LogNormal(median=1.0, factor=2), num_samples=9
+    )
+    assert torch.equal(unknown["noise.std"].median, unknown["noise.std"].quantile(0.5))
+    with pytest.raises(
+        iv.errors.InputTypeError, match=r"median: `samples` must be real: .* result.map\(torch.abs\).median\.$"
+    ):
+        _ = exact.map(lambda x: x + 0j).median

@@ -43,7 +43,9 @@ def lines(A: ops.LinearOperator) -> tuple[Tensor, Tensor]:
     u = (torch.arange(A.bins, dtype=F64) - (A.bins - 1) / 2) * A.bin_size + A.detector_offset
     angle = A.angles[:, None].expand(-1, A.bins)
     if isinstance(A, ops.FanBeam):
-        slant = u / A.source_to_detector if A.detector == "curved" else torch.atan(u / A.source_to_detector)
+        far, tilt = A.source_to_detector, A.detector_tilt
+        flat = torch.atan(u * math.cos(tilt) / (far + u * math.sin(tilt)))
+        slant = u / far if A.detector == "curved" else flat
         angle, u = angle - slant, A.source_to_center * slant.sin()
     return angle, u + A.center[0] * angle.cos() + A.center[1] * angle.sin()
 

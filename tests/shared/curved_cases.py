@@ -30,6 +30,10 @@ def _cases(draw: Numbers) -> dict[str, iv.operators.Operator]:
         ),
         "coded patterns": ops.PhaseRetrieval(operator=CODED),
         "missing pixels": ops.PhaseRetrieval(operator=MASKED),
+        "ptychography": ops.PhaseRetrieval(
+            operator=ops.Ptychography(draw.randn(2, 3, dtype=C128), torch.tensor([[0, 0], [1, 1], [2, 0]]), (4, 4)),
+            measure="intensity",
+        ),
         "real image": ops.PhaseRetrieval(
             operator=ops.Diffraction(in_shape=(3, 4), in_kind="real"), measure="intensity"
         ),

@@ -11,6 +11,7 @@ from invsolve.noise import (
     Quantised,
     Rician,
     Saturated,
+    SinglePhoton,
     Speckle,
 )
 
@@ -22,6 +23,8 @@ MODELS: dict[str, Noise] = {
     "Multiplicative": Multiplicative(std=0.3),
     "Speckle": Speckle(looks=3.0),
     "Speckle of 1.5 looks": Speckle(looks=1.5),
+    "SinglePhoton": SinglePhoton(counts_per_unit=1.5, background=0.1),
+    "SinglePhoton of 20 frames": SinglePhoton(counts_per_unit=0.7, background=0.05, frames=20),
     "Saturated": Saturated(std=0.4, low=0.0, high=1.0),
     "Saturated above": Saturated(std=0.4, high=1.0),
     "Saturated below": Saturated(std=0.4, low=0.0),

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 import invsolve as iv
+from invsolve.operators.mri import radial
 
 ops = iv.operators
 F64, COMPLEX = torch.float64, torch.complex128
@@ -79,6 +80,8 @@ def _cases(draw: Numbers) -> dict[str, iv.operators.LinearOperator]:
         "blur longer than the signal": ops.Blur(kernel=draw.randn(11), in_shape=(7,)),
         "blur zero": ops.Blur(kernel=draw.randn(4, 3), in_shape=(7, 8), boundary="zero"),
         "blur reflect": ops.Blur(kernel=draw.randn(5, 4), in_shape=(7, 8), boundary="reflect"),
+        "blur symmetric": ops.Blur(kernel=draw.randn(5, 4), in_shape=(7, 2), boundary="symmetric"),
+        "blur mirror of one": ops.Blur(kernel=draw.randn(1, 3), in_shape=(4, 1), boundary="symmetric"),
         "blur valid": ops.Blur(kernel=draw.randn(3, 4), in_shape=(7, 8), boundary="valid"),
         "blur items": ops.Blur(kernel=draw.randn(2, 3, 3), in_shape=(6, 5), boundary="zero"),
         "blur complex": ops.Blur(
@@ -93,6 +96,37 @@ def _cases(draw: Numbers) -> dict[str, iv.operators.LinearOperator]:
         "mri real": ops.MRI(in_shape=(7, 6), mask=draw.mask(7, 6), in_kind="real"),
         "mri items": ops.MRI(in_shape=(6, 5), mask=draw.mask(2, 6, 5), maps=draw.randn(2, 3, 6, 5, dtype=COMPLEX)),
         "mri 3-d": ops.MRI(in_shape=(4, 3, 5), mask=draw.mask(4, 3, 5), maps=draw.randn(2, 4, 3, 5, dtype=COMPLEX)),
+        "soft sense": ops.SoftSense(draw.mask(1, 5), (2, 4, 5), maps=draw.randn(2, 3, 4, 5, dtype=COMPLEX)),
+        "soft sense items": ops.SoftSense(
+            draw.mask(2, 3, 4), (2, 3, 4), maps=draw.randn(2, 2, 3, 3, 4, dtype=COMPLEX), in_kind="real"
+        ),
+        "soft sense 3-d": ops.SoftSense(
+            draw.mask(1, 3, 2), (1, 2, 3, 2), maps=draw.randn(1, 2, 2, 3, 2, dtype=COMPLEX)
+        ),
+        "frames of one coil": ops.Frames(ops.MRI(draw.mask(3, 4, 5), (4, 5))),
+        "frames of coils": ops.Frames(ops.MRI(draw.mask(2, 1, 4), (3, 4), maps=draw.randn(2, 3, 4, dtype=COMPLEX))),
+        "frames alike": ops.Frames(ops.Blur(kernel=draw.randn(3), in_shape=(5,), boundary="zero"), frames=3),
+        "super-resolution": ops.SuperResolution(draw.randn(3, 4), (2, 3), (6, 9), offset=(1, 2)),
+        "super-resolution items": ops.SuperResolution(draw.randn(2, 3, 2), 2, (4, 6), method="mean"),
+        "super-resolution complex": ops.SuperResolution(draw.randn(5, dtype=COMPLEX), 3, (9,), kind="complex"),
+        "mosaic": ops.Mosaic((3, 4, 5), pattern="GRBG"),
+        "ptychography": ops.Ptychography(
+            draw.randn(3, 2, dtype=COMPLEX), torch.tensor([[0, 0], [1, 1], [1, 2], [0, 3]]), (4, 5)
+        ),
+        "ptychography of real, items": ops.Ptychography(
+            draw.randn(2, 2, 2, dtype=COMPLEX), torch.tensor([[0, 0], [1, 1]]), (3, 4), in_kind="real"
+        ),
+        "visibilities": ops.Visibilities(60 * draw.randn(7, 2), (4, 5), pixel_size=0.003),
+        "visibilities items": ops.Visibilities(60 * draw.randn(2, 7, 2), (3, 2), pixel_size=0.003, in_kind="complex"),
+        "random signs, hadamard": ops.StructuredRandom.draw((4, 4), 7, dtype=F64),
+        "random signs, cosine": ops.StructuredRandom.draw((3, 5), 8, transform="cosine", dtype=F64),
+        "random signs, fourier": ops.StructuredRandom.draw((3, 2), 4, transform="fourier", dtype=F64),
+        "varying blur": ops.VaryingBlur(draw.randn(3, 2, 3), draw.randn(3, 5, 6)),
+        "varying blur zero": ops.VaryingBlur(draw.randn(2, 3, 2), draw.randn(2, 5, 4), boundary="zero"),
+        "varying blur reflect": ops.VaryingBlur(
+            draw.randn(2, 3, dtype=COMPLEX), draw.randn(2, 6), boundary="reflect", kind="complex"
+        ),
+        "varying blur valid": ops.VaryingBlur.tiled(draw.randn(2, 3, 3, 2), (6, 5), boundary="valid"),
         "sparse": ops.from_scipy(
             scipy.sparse.random(6, 20, density=0.3, random_state=0, format="csr"), in_shape=(4, 5)
         ),
@@ -111,6 +145,23 @@ def _cases(draw: Numbers) -> dict[str, iv.operators.LinearOperator]:
         "fan beam": ops.FanBeam(2 * turn(8), (4, 4), source_to_center=9.0, source_to_detector=15.0),
         "fan beam curved": ops.FanBeam(
             turn(3), (4, 3), bins=6, source_to_center=8.0, source_to_detector=12.0, detector="curved"
+        ),
+        "parallel beam by lengths": ops.ParallelBeam(turn(4), (4, 5), weights="siddon"),
+        "cone beam": ops.ConeBeam(
+            turn(3), (2, 3, 2), rows=3, bins=2, pitch=1.0, source_to_center=8.0, source_to_detector=9.0
+        ),
+        "cone beam items": ops.ConeBeam(
+            turn(2, 3), (1, 3, 2), rows=2, bins=3, backend="on the fly", source_to_center=8.0, source_to_detector=9.0
+        ),
+        "vector beam complex": ops.VectorBeam(
+            direction=draw.randn(2, 2),
+            detector_center=draw.randn(2, 2),
+            u=draw.randn(2, 2),
+            in_shape=(3, 4),
+            bins=4,
+            kind="complex",
+            weights="siddon",
+            backend="on the fly",
         ),
         "stack items": ops.Stack(
             operators=(
@@ -146,6 +197,22 @@ def _cases(draw: Numbers) -> dict[str, iv.operators.LinearOperator]:
         "diffraction of real": ops.Diffraction(in_shape=(5,), codes=draw.randn(2, 5, dtype=COMPLEX), in_kind="real"),
         "diffraction items": ops.Diffraction(
             in_shape=(3, 2), codes=draw.randn(2, 3, 3, 2, dtype=COMPLEX), oversampling=1
+        ),
+        "radial mri": ops.NonCartesianMRI(radial(3, 5), (5, 4), maps=draw.randn(2, 5, 4, dtype=COMPLEX), tol=1e-11),
+        "radial mri items": ops.NonCartesianMRI(
+            torch.stack([radial(2, 4), radial(2, 4, first=0.3)]),
+            (3, 4),
+            maps=draw.randn(2, 1, 3, 4, dtype=COMPLEX),
+            in_kind="real",
+            tol=1e-11,
+        ),
+        "off resonance": ops.NonCartesianMRI(
+            radial(3, 4),
+            (4, 3),
+            maps=draw.randn(2, 4, 3, dtype=COMPLEX),
+            tol=1e-3,
+            field_map=100 * draw.randn(4, 3),
+            times=1e-3 * torch.arange(12),
         ),
     }
 

@@ -122,7 +122,7 @@ def test_it_is_checked():
     law = pri.exp(pri.GaussianPrior(torch.ones(3, dtype=F64), 0.3 * torch.eye(3, dtype=F64)))
     A = ops.Mask(mask=torch.tensor([True, True, True]))
     y = law.sample(1, seed=5)[0] + 0.2 * torch.tensor([0.3, -1.0, 0.5], dtype=F64)
-    assert iv.solve(A, y, law, noise=0.2, num_samples=200).check().passed
+    assert iv.solve(A, y, law, noise=0.2, num_samples=200).check(budget=600).passed
     assert not iv.solve(A, y + 20, law, noise=0.2, num_samples=200).check().passed
 
 

@@ -127,7 +127,7 @@ def test_a_budget_is_spent_by_its_own_clock(monkeypatch):
     assert spending.refusal(Amount(seconds=1.0), "it") == ""
     now[0] = 11.0
     assert spending.over(0, lost=False) and "an unknown time, 0 s are left" in spending.refusal(Amount(), "it")
-    assert Budget(seconds=10).described(Amount(seconds=1234.5)) == "about 1,234 s"
+    assert Budget(seconds=10).described(Amount(seconds=1234.5)) == "about 20 min 34 s"
     assert Budget(evaluations=10).described(Amount(evaluations=1234.5)) == "about 1,234 evaluations"
 
 

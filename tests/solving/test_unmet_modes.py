@@ -78,6 +78,7 @@ def test_a_narrow_mode_that_both_starts_miss_is_found_and_weighed():
     assert_right(result, mean, std, log_evidence)
     assert "found a mode near (-1." in certificate.looked and "which the ensemble had not met" in str(certificate)
     assert "importance sampling" in certificate.attempts[-1].strategy and "importance sampling" in result.why
+    assert result.strategy == f"{result.strategy_object.name}, importance sampling"
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from invsolve.core.arrays import from_array
 from invsolve.core.ownership import made
+from invsolve.core.torch_state import in_defined_state
 from invsolve.core.validation import Kind, Shape, check_choice, check_dims, kind_dtype
 from invsolve.errors import OperatorError, invalid, invalid_type
 from invsolve.operators.algebra.matched import matched
@@ -22,6 +23,7 @@ from invsolve.operators.sparse import Sparse
 _REPAIR = "Convert it first, for instance .astype(np.float32)."
 
 
+@in_defined_state
 def from_scipy(
     operator: Any,
     in_shape: Sequence[int] | None = None,
@@ -40,7 +42,7 @@ def from_scipy(
         Of float32, float64, complex64 or complex128.
     in_shape, out_shape : sequence of int, optional
         The axes of signal and data in C order, prod(in_shape) = n and prod(out_shape) = m; ``(n,)`` and ``(m,)`` by
-        default.
+        default. Of images ``in_shape=(H, W)``, which is the prior's shape; of sinograms ``out_shape=(views, bins)``.
     in_kind : {'real', 'complex'}, optional
         The kind of the signal; that of the operator by default.
 

@@ -65,22 +65,15 @@ class MRI(LinearOperator):
 
     out_kind = "complex"
 
+    _other_space = True  # its data are not over the signal's grid, whatever their shape
+
     def __post_init__(self) -> None:
         shape = check_dims("MRI", "in_shape", self.in_shape)
         object.__setattr__(self, "in_shape", shape)
         if len(shape) not in (2, 3):
             raise invalid("MRI", "in_shape", "(H, W) or (D, H, W)", shape)
         check_choice("MRI", "in_kind", self.in_kind, ("real", "complex"))
-        object.__setattr__(self, "mask", as_mask("MRI", "mask", self.mask))
-        if self.mask.ndim < len(shape):
-            object.__setattr__(self, "mask", self.mask.reshape(*[1] * (len(shape) - self.mask.ndim), *self.mask.shape))
-        fits = all(a in (1, n) for a, n in zip(self.mask.shape[-len(shape) :], shape, strict=True))
-        if self.mask.ndim > len(shape) + 1 or not fits:
-            given, coils = tuple(self.mask.shape), ""
-            if len(shape) == 3 and {given, given[1:]} & {shape[1:], shape[:-1]}:
-                coils = "in_shape is that of the image alone, (H, W): coils come with maps=, first: (coils, H, W)."
-            expected = f"broadcastable to {shape} or (items, {', '.join(map(str, shape))})"
-            raise invalid("MRI", "mask", expected, given, coils or axes_hint("mask", given, shape))
+        object.__setattr__(self, "mask", checked_mask("MRI", self.mask, shape))
         if self.maps is not None:
             maps = parameter("MRI", "maps", self.maps)
             object.__setattr__(self, "maps", maps.to(kind_dtype(maps.dtype, "complex")))
@@ -198,7 +191,8 @@ class MRI(LinearOperator):
         for first in range(0, max(1, rows), row_step):
             here = slice(first, first + row_step)
             several = (slice(c, c + coil_step) for c in range(0, coils, coil_step))
-            sums.append(reduce(torch.add, (images(here, c).mul_(_part(conjugate, here, c)).sum(1) for c in several)))
+            parts = (images(here, c).mul_(_part(conjugate, here, c)).sum(1) for c in several)
+            sums.append(reduce(Tensor.add_, parts))  # in place: what is made anew is paid for again
         x = sums[0] if len(sums) == 1 else torch.cat(sums)
         return x.real.contiguous() if self.in_kind == "real" else x
 
@@ -264,6 +258,21 @@ class _Encoding(NamedTuple):
     mask: Tensor  # M q
     back: Tensor  # its conjugate
     sampled: Tensor  # M, of length 1 along the axes along which it does not change
+
+
+def checked_mask(owner: str, mask: Tensor, shape: Shape) -> Tensor:
+    """The mask as bool, with as many axes as the image of this shape, or with one more for items."""
+    mask = as_mask(owner, "mask", mask)
+    if mask.ndim < len(shape):
+        mask = mask.reshape(*[1] * (len(shape) - mask.ndim), *mask.shape)
+    fits = all(a in (1, n) for a, n in zip(mask.shape[-len(shape) :], shape, strict=True))
+    if mask.ndim > len(shape) + 1 or not fits:
+        given, coils = tuple(mask.shape), ""
+        if len(shape) == 3 and {given, given[1:]} & {shape[1:], shape[:-1]}:
+            coils = "in_shape is that of the image alone, (H, W): coils come with maps=, first: (coils, H, W)."
+        expected = f"broadcastable to {shape} or (items, {', '.join(map(str, shape))})"
+        raise invalid(owner, "mask", expected, given, coils or axes_hint("mask", given, shape))
+    return mask
 
 
 def _part(t: Tensor, rows: slice, coils: slice = slice(None)) -> Tensor:

@@ -1,4 +1,4 @@
-"""Convolution with a known kernel, with four boundary rules and exact adjoints, in Fourier space."""
+"""Convolution with a known kernel, with five boundary rules and exact adjoints, in Fourier space."""
 
 from __future__ import annotations
 
@@ -18,12 +18,17 @@ from invsolve.operators.harmonics import Harmonics
 from invsolve.operators.one_kind import OneKind
 from invsolve.operators.spectrum import Spectrum
 
-Boundary = Literal["periodic", "zero", "reflect", "valid"]
+Boundary = Literal["periodic", "zero", "reflect", "mirror", "symmetric", "valid"]
+_BOUNDARIES = ("periodic", "zero", "reflect", "mirror", "symmetric", "valid")
+_MIRRORED = ("reflect", "symmetric")
+_ELSEWHERE = {"wrap": "periodic", "circular": "periodic", "constant": "zero", "fill": "zero"}  # in numpy, scipy, torch
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Blur(OneKind):
     """True convolution with a kernel h of length k: ``y[i] = sum_j h[j] x[i + c - j]``, its centre at ``c = k // 2``.
+
+    The kernel is the point spread function (PSF); `GaussianBlur` has that of a Gaussian.
 
     Parameters
     ----------
@@ -32,13 +37,17 @@ class Blur(OneKind):
         ``kind="complex"``; finite.
     in_shape : tuple of int
         The shape of the signal, 1 to 3 axes.
-    boundary : {'periodic', 'zero', 'reflect', 'valid'}
-        What the signal is beyond its edge; periodic by default.
+    boundary : {'periodic', 'zero', 'reflect', 'symmetric', 'valid'}
+        What the signal is beyond its edge; periodic by default. A photograph goes on beyond its edge: of these
+        ``"symmetric"`` or ``"reflect"`` is the nearest to it, of large ones ``"valid"``.
 
         - ``"periodic"``: repeated (the kernel may be longer than the signal; `pinv`, `solve_normal` and `svd` are
           closed forms);
         - ``"zero"``: zero;
-        - ``"reflect"``: mirrored about the centre of the outermost entry, which is not repeated (numpy's "reflect");
+        - ``"reflect"`` or ``"mirror"``: mirrored about the centre of the outermost entry, which is not repeated,
+          ``c b | a b c | b a``: "reflect" of numpy and torch, "mirror" of scipy.ndimage;
+        - ``"symmetric"``: mirrored about the edge, the outermost entry is repeated, ``b a | a b c | c b``: "symmetric"
+          of numpy, and "reflect" of scipy.ndimage, which is its default;
         - ``"valid"``: not needed: only outputs that see the signal alone, ``n - k + 1`` along each axis.
     kind : {'real', 'complex'}
         The kind of signal and data; real by default.
@@ -64,7 +73,14 @@ class Blur(OneKind):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "in_shape", check_dims("Blur", "in_shape", self.in_shape))
-        check_choice("Blur", "boundary", self.boundary, ("periodic", "zero", "reflect", "valid"))
+        if isinstance(self.boundary, str) and self.boundary in _ELSEWHERE:
+            repair = f"What others call {self.boundary!r} is {_ELSEWHERE[self.boundary]!r} here."
+            raise invalid(
+                "Blur", "boundary", f"one of {', '.join(map(repr, _BOUNDARIES))}", repr(self.boundary), repair
+            )
+        check_choice("Blur", "boundary", self.boundary, _BOUNDARIES)
+        if self.boundary == "mirror":
+            object.__setattr__(self, "boundary", "reflect")
         check_choice("Blur", "kind", self.kind, ("real", "complex"))
         dim = len(self.in_shape)
         if not 1 <= dim <= 3:
@@ -83,11 +99,11 @@ class Blur(OneKind):
         check_finite("Blur", "kernel", self.kernel)
         if self.boundary == "valid" and any(k > n for k, n in zip(self._lengths, self.in_shape, strict=True)):
             raise invalid("Blur", "kernel", f"at most {self.in_shape} long for boundary='valid'", self._lengths)
-        if self.boundary == "reflect" and any(k // 2 >= n for k, n in zip(self._lengths, self.in_shape, strict=True)):
-            # Mirroring once gives n - 1 new entries; k // 2 are needed on the longer side.
-            raise invalid(
-                "Blur", "kernel", f"less than twice {self.in_shape} long for boundary='reflect'", self._lengths
-            )
+        # Mirroring once gives n - 1 new entries, or n; k // 2 are needed on the longer side.
+        most = [n - (self.boundary == "reflect") for n in self.in_shape]
+        if self.boundary in _MIRRORED and any(k // 2 > m for k, m in zip(self._lengths, most, strict=True)):
+            want = f"at most {tuple(2 * m + 1 for m in most)} long for boundary={self.boundary!r}"
+            raise invalid("Blur", "kernel", want, self._lengths)
 
     def _item_axes(self) -> dict[str, int]:
         return {"kernel": len(self.in_shape)}
@@ -119,8 +135,8 @@ class Blur(OneKind):
         lengths = []
         for a in self._axes:
             n, k = self.in_shape[a], self._lengths[a]
-            needed = {"valid": n, "zero": n + max(k // 2, k - 1 - k // 2), "reflect": n + k - 1}
-            lengths.append(next_fast_len(needed[self.boundary], real=True))
+            needed = {"valid": n, "zero": n + max(k // 2, k - 1 - k // 2)}
+            lengths.append(next_fast_len(needed.get(self.boundary, n + k - 1), real=True))
         return tuple(lengths)
 
     @cached_property
@@ -134,7 +150,7 @@ class Blur(OneKind):
         kernel = self.kernel
         for a, size in zip(self._axes, self._fft_shape, strict=True):
             k = kernel.shape[a]
-            # 'valid' and 'reflect' crop the k - 1 entries where the kernel sticks out in front: no centring there.
+            # 'valid' and mirrored ones crop the k - 1 entries where the kernel sticks out in front: no centring there.
             origin = k // 2 if self.boundary in ("periodic", "zero") else 0
             index = (torch.arange(k, device=kernel.device) - origin) % size
             shape = list(kernel.shape)
@@ -167,7 +183,7 @@ class Blur(OneKind):
             assert y.shape[a] <= size
         x = self._inverse(self._transform(y) * self._spectrum.conj())
         for a in self._axes:
-            x = x.narrow(a, 0, self.in_shape[a] + (self._lengths[a] - 1 if self.boundary == "reflect" else 0))
+            x = x.narrow(a, 0, self.in_shape[a] + (self._lengths[a] - 1 if self.boundary in _MIRRORED else 0))
         return self._fold(x)
 
     def _normal(self, x: Tensor) -> Tensor:
@@ -177,23 +193,26 @@ class Blur(OneKind):
 
     def _first(self, a: int) -> int:
         """The first output along axis ``a`` that is kept."""
-        return self._lengths[a] - 1 if self.boundary in ("valid", "reflect") else 0
+        return self._lengths[a] - 1 if self.boundary in ("valid", *_MIRRORED) else 0
 
     def _mirror(self, a: int) -> Tensor:
         """Which entry of the signal each entry of the mirrored one is: k - 1 - c more in front, c more behind."""
         n, k = self.in_shape[a], self._lengths[a]
-        index = torch.arange(-(k - 1 - k // 2), n + k // 2, device=self.kernel.device).abs()
-        return (n - 1) - ((n - 1) - index).abs()
+        index = torch.arange(-(k - 1 - k // 2), n + k // 2, device=self.kernel.device)
+        if self.boundary == "symmetric":
+            index = torch.where(index < 0, -1 - index, index)
+            return torch.where(index < n, index, 2 * n - 1 - index)
+        return (n - 1) - ((n - 1) - index.abs()).abs()
 
     def _extend(self, x: Tensor) -> Tensor:
-        if self.boundary == "reflect":
+        if self.boundary in _MIRRORED:
             for a in self._axes:
                 x = x.index_select(a, self._mirror(a))
         return x
 
     def _fold(self, x: Tensor) -> Tensor:
         """The adjoint of `_extend`: what was mirrored is added back."""
-        if self.boundary == "reflect":
+        if self.boundary in _MIRRORED:
             for a in self._axes:
                 shape = list(x.shape)
                 shape[a] = self.in_shape[a]

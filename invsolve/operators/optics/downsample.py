@@ -26,7 +26,8 @@ from invsolve.operators.spectrum import Spectrum
 class Downsample(OneKind):
     """Fewer pixels: one value for every block of entries, its mean or its first entry.
 
-    Entries before the first and, for the mean, after the last whole block are not seen. Any precision and device.
+    For super-resolution. Entries before the first and, for the mean, after the last whole block are not seen. Any
+    precision and device.
 
     Parameters
     ----------

@@ -22,13 +22,18 @@ from invsolve.operators.optics.blur import Blur, Boundary
 class GaussianBlur(Blur):
     """`Blur` with a Gaussian kernel, sampled at whole pixels, of sum 1.
 
+    A point spread function (PSF) known by its width. With the boundary that is meant this is
+    ``scipy.ndimage.gaussian_filter``: its ``mode="reflect"``, the default there, is ``boundary="symmetric"``,
+    ``"mirror"`` the same, ``"wrap"`` is ``"periodic"`` and ``"constant"`` is ``"zero"``.
+
     Parameters
     ----------
     std : float or sequence of float
-        Standard deviation in pixels, >= 0, for all axes, or one each; 0: no blur along that axis. Kept as a tuple.
+        Standard deviation (sigma) in pixels, >= 0, for all axes, or one each; 0: no blur along that axis. Kept as a
+        tuple.
     in_shape : sequence of int
         The shape of the signal, 1 to 3 axes.
-    boundary : {'periodic', 'zero', 'reflect', 'valid'}
+    boundary : {'periodic', 'zero', 'reflect', 'symmetric', 'valid'}
         What the signal is beyond its edge, as in `Blur`; periodic by default.
     kind : {'real', 'complex'}
         The kind of signal and data; real by default.

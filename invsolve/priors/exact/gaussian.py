@@ -189,7 +189,9 @@ class GaussianPrior(GaussianBase):
                 raise invalid(_OWNER, name, f"on the device of the mean, {self.mean.device}", value.device)
             check_finite(_OWNER, name, value)
         if self.mean.ndim == 0:
-            raise invalid(_OWNER, "mean", "of at least one axis", tuple(self.mean.shape), "Pass mean[None].")
+            raise invalid(
+                _OWNER, "mean", "of at least one axis", tuple(self.mean.shape), "The same for n: np.full(n, mean)."
+            )
         n = self.mean.numel()
         if n == 0:
             raise invalid(_OWNER, "mean", "of at least one entry", tuple(self.mean.shape))

@@ -42,8 +42,8 @@ _OWNER = "GaussianFieldPrior"
 class GaussianFieldPrior(GaussianBase):
     """``x = mean + sum_k u_k phi_k``, independent ``u_k ~ N(0, s_k)``, phi_k the Laplace eigenfunctions of a box.
 
-    The s_k belong to the continuum: `on` gives the same distribution on another grid. Denoiser, pullback, samples and
-    density are exact and cost two transforms.
+    A Gaussian process, or Gaussian random field (GRF), on a grid. The s_k belong to the continuum: `on` gives the same
+    distribution on another grid. Denoiser, pullback, samples and density are exact and cost two transforms.
 
     Parameters
     ----------
@@ -297,7 +297,8 @@ def _extent(extent: object, shape: Shape) -> tuple[float, ...]:
     if extent is None:
         return (1.0,) * len(shape)
     if isinstance(extent, str) or not isinstance(extent, Iterable) or getattr(extent, "ndim", 1) == 0:
-        raise invalid_type(_OWNER, "extent", "a tuple of lengths", extent, f"Write ({extent},) for one axis.")
+        each = f"({', '.join([str(extent)] * len(shape))}{',' if len(shape) == 1 else ''})"
+        raise invalid_type(_OWNER, "extent", "a tuple of lengths", extent, f"One for each axis: {each}.")
     lengths = tuple(check_positive(_OWNER, f"extent[{i}]", length) for i, length in enumerate(extent))
     if len(lengths) != len(shape):
         raise invalid(_OWNER, "extent", f"of {len(shape)} lengths, one for each axis", lengths)

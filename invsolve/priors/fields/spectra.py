@@ -35,6 +35,7 @@ class FieldSpectrum(Defined, Owner, abc.ABC):
 class Matern(FieldSpectrum):
     """The Whittle-Matern field: variances ``A (kappa^2 + lambda_k)^-(smoothness + d/2)``.
 
+    The Matern covariance of Gaussian processes; a large smoothness is nearly the squared exponential kernel (RBF).
     kappa = sqrt(8 smoothness) / length, d the number of axes, lambda_k the Laplace eigenvalues.
 
     Parameters

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -17,6 +18,9 @@ from invsolve.priors.formats.base import Layout
 from invsolve.priors.learned.files import is_own, path_of, read_own
 from invsolve.priors.learned.network import NetworkPrior
 from invsolve.priors.learned.parameterization import Prediction
+
+# mm: fields of view of 215 to 262 mm on 128 pixels, of files that were made before cards said so.
+_VOXELS = {"head-mr-128": [1.68, 2.05], "head-ct-128": [1.68, 2.05]}
 
 
 @in_defined_state
@@ -115,4 +119,7 @@ def load(
         return load_foreign(path, stated).to(device)
     if stated.given:
         raise invalid("load", stated.given[0], "left out: the file states it", repr(getattr(stated, stated.given[0])))
-    return read_own(path).to(device)
+    prior = read_own(path)
+    if name in _VOXELS and "voxel size" not in prior.card:
+        prior = replace(prior, card={**prior.card, "voxel size": _VOXELS[str(name)]})
+    return prior.to(device)

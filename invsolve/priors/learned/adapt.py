@@ -23,6 +23,7 @@ Keep = Literal["pixel", "field of view"]
 _OWNER = "prior.on"
 _SAME = 2.0  # factor of scale up to which a prior is left as it is: signals of one kind differ by as much
 _SPREAD = 4.0  # factor between items above which no single scale fits them
+_CLOSE = 1.05  # factor of the size of pixels up to which they are alike
 _DRAWS = 8
 FOREIGN = 10.0  # factor of scale that `solve` refuses for a learned prior
 
@@ -41,6 +42,10 @@ class Movable(Protocol):
     @property
     def _needs_law(self) -> bool:
         """Whether it is defined by its stated law."""
+
+    @property
+    def _tiles(self) -> list[str]:
+        """Whether it works on its signals piece by piece, in words; nothing if not."""
 
     def rescaled(self, factor: float) -> Self:
         """The distribution of ``factor`` times the signal."""
@@ -91,24 +96,28 @@ def on_problem(prior: P, problem: Problem, keep: Keep | None) -> tuple[P | Resam
             problem.operator.in_kind,
             "A prior of complex images does not know which phase a real one would have.",
         )
-    fitted, notes = on_grid(prior, problem.shape, keep)
+    known: tuple[float, float] | None = getattr(prior, "voxel_size", None)
+    if keep is None and known is not None and problem.grid is not None and prior.channels == "hidden":
+        fitted, notes = on_voxels(prior, problem.shape, problem.grid.voxel_size, known)
+    else:
+        fitted, notes = on_grid(prior, problem.shape, keep)
     assert isinstance(fitted, Prior)
     factor = scale_factor(problem, fitted)
-    known = torch.ones(0, dtype=torch.float64, device="cpu") if factor is None else factor[factor > 0]
+    seen = torch.ones(0, dtype=torch.float64, device="cpu") if factor is None else factor[factor > 0]
     if factor is None:
         notes.append("the scale of the data cannot be inferred: left as it is")
-    elif not len(known):
+    elif not len(seen):
         notes.append("the data are no larger than their noise: the scale is left as it is")
-    elif float(known.max() / known.min()) > _SPREAD:
+    elif float(seen.max() / seen.min()) > _SPREAD:
         raise invalid(
             _OWNER,
             "problem",
             "of items of one scale",
-            f"items {float(known.min()):.3g} to {float(known.max()):.3g} times the prior's",
+            f"items {float(seen.min()):.3g} to {float(seen.max()):.3g} times the prior's",
             "Bring the data to one scale, or solve them apart.",
         )
     else:
-        f = float(known.median())
+        f = float(seen.median())
         if 1 / _SAME <= f <= _SAME:
             notes.append(f"the data are those of signals {f:.2g} times the prior's: the scale is left as it is")
         else:
@@ -133,6 +142,38 @@ def check_scale(problem: Problem, prior: Prior) -> None:
             f"one of signals {1 / worst:.3g} times as large",
             "prior.on(problem) brings it there, and says what it did.",
         )
+
+
+def on_voxels(
+    prior: P, shape: tuple[int, ...], voxel: tuple[float, ...], known: tuple[float, float]
+) -> tuple[P | ResampledPrior, list[str]]:
+    """The prior on a grid whose pixels have a size, mm, where those of its training had sizes between two.
+
+    Pixels of that size it takes as they are, on as many of them as there are; finer ones are those of a grid of its own
+    pixels over the same field of view, resampled.
+    """
+    low, high = known
+    words = f"pixels of {' x '.join(f'{v:.3g}' for v in voxel)} mm, the prior's are {low:.3g} to {high:.3g} mm"
+    if max(voxel) > _CLOSE * high:
+        raise invalid(
+            _OWNER,
+            "problem",
+            f"of pixels up to {_CLOSE * high:.3g} mm, as the prior was trained on",
+            f"{max(voxel):.4g} mm",
+            "Compose the operator with one that makes coarse signals of fine ones, or state keep=.",
+        )
+    assert isinstance(prior, Prior)
+    own = []
+    for n, v, m in zip(shape, voxel, prior.shape, strict=True):
+        if v * _CLOSE < low:  # finer: as many as the prior has, where these have its size, or a number that gives it
+            same = low / _CLOSE <= n * v / m <= high * _CLOSE
+            n = m if same else max(2, 2 * round(n * v / math.sqrt(low * high) / 2))
+        own.append(n)
+    fitted, notes = on_grid(prior, tuple(own), "pixel")
+    if own == list(shape) or isinstance(fitted, ResampledPrior):
+        return fitted, [words, *notes]
+    resampled, more = on_grid(fitted, shape, "field of view")
+    return resampled, [words, *notes, *more]
 
 
 def on_grid(prior: P, shape: tuple[int, ...], keep: Keep | None) -> tuple[P | ResampledPrior, list[str]]:
@@ -183,7 +224,8 @@ def on_grid(prior: P, shape: tuple[int, ...], keep: Keep | None) -> tuple[P | Re
     gain = math.sqrt(math.prod(there) / math.prod(here))
     seen = "a patch, less than" if gain < 1 else "more than"
     note = f"from {here} to {there} pixels of the same size: {seen} the network saw at once in training"
-    return prior._resized(mean, law, prior.scale * max(1.0, gain)), [note]
+    resized = prior._resized(mean, law, prior.scale * max(1.0, gain))
+    return resized, [note, *resized._tiles]
 
 
 def _fourier(law: GaussianLaw) -> bool:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from invsolve.core.files import atomic_write, check_extension
+from invsolve.core.files import atomic_write, to_be_read, with_extension
 from invsolve.core.torch_state import in_defined_state
 from invsolve.core.validation import check_choice, check_finite
 from invsolve.errors import FileError, InvsolveError, UnsupportedError, invalid, invalid_type
@@ -31,7 +31,7 @@ SHIPPED = "invsolve.priors.trained"
 
 
 @in_defined_state
-def save_prior(prior: NetworkPrior, path: str | os.PathLike[str], *, dtype: torch.dtype | None = None) -> None:
+def save_prior(prior: NetworkPrior, path: str | os.PathLike[str], *, dtype: torch.dtype | None = None) -> Path:
     """Write a prior on a `UNet` with its normalisation, law and card, atomically, as safetensors.
 
     Parameters
@@ -39,9 +39,14 @@ def save_prior(prior: NetworkPrior, path: str | os.PathLike[str], *, dtype: torc
     prior : NetworkPrior
         On an `iv.priors.networks.UNet`, with `EDM` or `BesideLaw` predictions.
     path : str or PathLike
-        Of the file, which is replaced if it exists.
+        Of the file, which is replaced if it exists; a name without extension gets .safetensors.
     dtype : torch.dtype, optional
         Of the weights in the file; they are read back in the prior's precision. ``torch.float16`` halves the file.
+
+    Returns
+    -------
+    pathlib.Path
+        The file that was written.
 
     Raises
     ------
@@ -57,8 +62,9 @@ def save_prior(prior: NetworkPrior, path: str | os.PathLike[str], *, dtype: torc
     from safetensors.torch import save
 
     if not isinstance(prior, NetworkPrior):
-        raise invalid_type("save_prior", "prior", "a NetworkPrior", prior)
-    check_extension("save_prior", path, (".safetensors",), "safetensors")
+        repair = "Others are made of a few numbers: keep the lines that make them, or a pickle."
+        raise invalid_type("save_prior", "prior", "a NetworkPrior", prior, repair)
+    path = with_extension("save_prior", path, (".safetensors",), "safetensors")
     if dtype is not None and not dtype.is_floating_point:
         raise invalid("save_prior", "dtype", "of floating point", str(dtype))
     if not isinstance(prior.network, UNet) or not isinstance(prior.prediction, (EDM, BesideLaw)):
@@ -80,6 +86,7 @@ def save_prior(prior: NetworkPrior, path: str | os.PathLike[str], *, dtype: torc
         "scale": prior.scale,
         "detail": prior.detail,
         "sigma_range": list(prior.sigma_range),
+        "keep": prior.keep,
         "card": dict(prior.card),
         "law": None,
         "precision": str(prior.dtype).removeprefix("torch."),
@@ -96,6 +103,7 @@ def save_prior(prior: NetworkPrior, path: str | os.PathLike[str], *, dtype: torc
     plain = {k: v.detach().cpu().clone(memory_format=torch.contiguous_format) for k, v in tensors.items()}
     header = {"format": _FORMAT, "prior": json.dumps(about)}
     atomic_write(path, lambda file: file.write(save(plain, metadata=header)), owner="save_prior")
+    return Path(path)
 
 
 def read_own(path: str) -> NetworkPrior:
@@ -167,6 +175,8 @@ def path_of(name: str | os.PathLike[str]) -> str:
     names = shipped()
     if text in names:
         return str(resources.files(SHIPPED) / f"{text}.safetensors")
+    if (named := to_be_read(text, ".safetensors")) != text:
+        return str(named)
     if Path(text).is_dir():
         return text
     raise FileError(
@@ -180,7 +190,7 @@ def _empty(about: Mapping[str, Any], path: str) -> UNet:
     fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in about["network"].items()}
     config = UNetConfig(**fields)
     largest = config.width * max(config.multipliers)
-    if largest > 2**14 or config.blocks > 64 or len(config.multipliers) > 16 or config.channels > 2**12:
+    if largest > 2**14 or max(config.blocks_of_levels) > 64 or len(config.multipliers) > 16 or config.channels > 2**12:
         raise FileError(f"load: {path!r} states an absurd network: {config}.")
     with torch.device("meta"):
         network = UNet(config)
@@ -236,6 +246,7 @@ def _prior(about: Mapping[str, Any], network: UNet, tensors: Mapping[str, Tensor
         law=law,
         mean=value("mean"),
         sigma_range=(about["sigma_range"][0], about["sigma_range"][1]),
+        keep=about.get("keep"),
         card=about["card"],
         prediction=_prediction(about),
     )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import Any, final
 
@@ -18,6 +19,7 @@ from invsolve.priors.base import Prior
 from invsolve.priors.learned.adapt import Keep, on_problem
 from invsolve.priors.learned.parameterization import EDM, Prediction
 from invsolve.priors.learned.resampled import ResampledPrior
+from invsolve.priors.networks.tiled import Tiled, for_grid
 from invsolve.problem import Problem
 
 _OWNER = "NetworkPrior"
@@ -63,8 +65,10 @@ class NetworkPrior(Prior):
     law : GaussianLaw, optional
         A Gaussian distribution with about the mean and covariance of this prior, which guidance uses in place of
         derivatives of the network. `BesideLaw` needs it.
+    keep : {"pixel", "field of view"}, optional
+        What another grid shares with this one where `on` is not told: "pixel" for networks that are for any size.
     card : mapping
-        What it was trained on, for people.
+        What it was trained on, for people; "voxel size", two lengths in mm, is that of its pixels.
     notes : tuple of str
         What was done to fit it to a problem (`on`).
 
@@ -90,6 +94,7 @@ class NetworkPrior(Prior):
     mean: Tensor | float | None = None  # type: ignore[assignment]  # a tensor once constructed; the offset unless given
     detail: float | None = None
     law: GaussianLaw | None = None
+    keep: Keep | None = None
     card: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
@@ -101,6 +106,8 @@ class NetworkPrior(Prior):
         shape = check_dims(_OWNER, "shape", self.shape)
         check_choice(_OWNER, "kind", self.kind, ("real", "complex"))
         check_choice(_OWNER, "channels", self.channels, ("hidden", "first"))
+        if self.keep is not None:
+            check_choice(_OWNER, "keep", self.keep, ("pixel", "field of view"))
         if self.prediction.beside_law and self.law is None:
             advice = "The network is added to its denoiser."
             raise invalid(_OWNER, "law", f"given with {self.prediction}", "None", advice)
@@ -174,6 +181,15 @@ class NetworkPrior(Prior):
     def learned(self) -> bool:
         return True
 
+    @property
+    def voxel_size(self) -> tuple[float, float] | None:
+        """The smallest and largest size, in mm, of the pixels that it was trained on; None where `card` has none."""
+        sizes = self.card.get("voxel size")
+        if not isinstance(sizes, Sequence) or len(sizes) != 2 or not all(isinstance(v, (int, float)) for v in sizes):
+            return None
+        low, high = (float(v) for v in sizes)
+        return (low, high) if 0 < low <= high < math.inf else None
+
     def on(self, problem: Problem, *, keep: Keep | None = None) -> NetworkPrior | ResampledPrior:
         """Fit the prior to a problem: its grid and its units; `notes` of what comes back say what was done.
 
@@ -185,10 +201,13 @@ class NetworkPrior(Prior):
         problem : Problem
             Whose grid, kind and data the prior is to fit.
         keep : {"pixel", "field of view"}, optional
-            What another grid shares with the prior's; it must be stated where there is another. ``"field of view"``:
+            What another grid shares with the prior's. Not needed where the size of pixels is known, of the problem
+            (`Problem.grid`, as `iv.open` makes it) and of the prior (`voxel_size`): both follow from them. Else it must
+            be stated where there is another grid and the prior's own `keep` does not say. ``"field of view"``:
             the prior is resampled to finer pixels (`ResampledPrior`; detail beyond its own is Gaussian, its spectrum
             continued). ``"pixel"``: the network works on another number of pixels of the same size, a patch (half of
-            its grid at least) or more than it was trained on.
+            its grid at least) or more than it was trained on; above 512 x 512 in overlapping tiles (`Tiled`), if it is
+            a `UNet` without attention.
 
         Returns
         -------
@@ -200,7 +219,7 @@ class NetworkPrior(Prior):
         InputError, UnsupportedError
             Where that cannot be: real against complex, a coarser grid, a mean image, items on different scales.
         """
-        fitted, notes = on_problem(self, problem, keep)
+        fitted, notes = on_problem(self, problem, self.keep if keep is None else keep)
         return replace(fitted, notes=(*self.notes, *notes))
 
     @property
@@ -225,7 +244,15 @@ class NetworkPrior(Prior):
 
     def _resized(self, mean: Tensor, law: GaussianLaw | None, scale: float) -> NetworkPrior:
         """Run the network on the grid of ``mean``, on which ``law`` and ``scale`` are stated (`on` chooses them)."""
-        return replace(self, shape=tuple(mean.shape), mean=mean, law=law, scale=scale)
+        grid = tuple(mean.shape[1:] if self.channels == "first" else mean.shape)
+        return replace(
+            self, network=for_grid(self.network, grid), shape=tuple(mean.shape), mean=mean, law=law, scale=scale
+        )
+
+    @property
+    def _tiles(self) -> list[str]:
+        net = self.network
+        return [f"in tiles of {net.tile} pixels that overlap by {net.overlap}"] if isinstance(net, Tiled) else []
 
     def rescaled(self, factor: float) -> NetworkPrior:
         """Fit the prior to another unit: the distribution of ``factor`` > 0 times the signal."""

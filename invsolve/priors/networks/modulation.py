@@ -29,7 +29,7 @@ def modulated(x: Tensor, gain: Tensor, shift: Tensor, *, spare: bool = False) ->
     """
     graph = torch.is_grad_enabled()
     trained = graph and (gain.requires_grad or shift.requires_grad)
-    if trained or _traced() or not x.dtype == gain.dtype == shift.dtype:
+    if trained or traced() or not x.dtype == gain.dtype == shift.dtype:
         return _plain(x, gain, shift)
     if graph and x.requires_grad:
         out: Tensor = _Modulated.apply(x, gain, shift)
@@ -39,7 +39,7 @@ def modulated(x: Tensor, gain: Tensor, shift: Tensor, *, spare: bool = False) ->
     return u.mul_(torch.sigmoid(u))  # not `silu`, whose last bit differs: with a derivative the value is the same
 
 
-def _traced() -> bool:
+def traced() -> bool:
     """Whether torch compiles, or transforms what it runs (`torch.func`, forward mode): for that, plain expressions."""
     transformed = torch._C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0
     return torch.compiler.is_compiling() or transformed
@@ -89,4 +89,4 @@ class _Modulated(torch.autograd.Function):
         return t.addcmul_(x, along, value=-1.0), None, None
 
 
-__all__ = ["FLOOR", "inverse_rms", "modulated"]
+__all__ = ["FLOOR", "inverse_rms", "modulated", "traced"]

@@ -7,7 +7,8 @@ import os
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, final
 
@@ -27,15 +28,23 @@ from invsolve.priors.training.heads import Heads
 from invsolve.priors.training.loss import NoiseLaw
 from invsolve.priors.training.options import Options, Selection
 from invsolve.priors.training.pictures import card_text, loss_figure, samples_figure
+from invsolve.priors.training.scenes import Scenes
 from invsolve.priors.training.trainer import train
 
-DATA = ("heads", "heads-ct", "gaussian-field")
+DATA = ("heads", "heads-ct", "images", "gaussian-field")
 _COARSEST = 32  # pixels a side of the first stage
 _SHARES = {1: (1.0,), 2: (0.3, 0.7), 3: (0.1, 0.25, 0.65)}  # of the time, by the number of stages
 _WORTH_COMPILING = 0.5  # hours of a stage
 # CT numbers of brain differ by one per cent of the rms of an image, which bone and air make.
-_LEVELS = {"heads-ct": NoiseLaw(mean=-2.0, std=1.8)}
-_WINDOWS = {"heads-ct": ((-1000.0, 1500.0), (-20.0, 80.0))}  # of the pictures: bone, brain
+# Pictures are restored where noise is a tenth of their contrast.
+_LEVELS = {"heads-ct": NoiseLaw(mean=-2.0, std=1.8), "images": NoiseLaw(mean=-1.3, std=1.5)}
+_WINDOWS = {  # of the samples that are shown; of CT: bone, brain
+    "heads-ct": ((-1000.0, 1500.0), (-20.0, 80.0)),
+    "images": ((0.0, 1.0),),
+}
+# For any size: convolutions only, and EDM's skip, which knows no border as the Fourier modes of a covariance do.
+_IMAGES = UNetConfig(width=64, multipliers=(1, 1, 2), blocks=(1, 2, 2), attention=False, skips="added")
+_FIELDS = {"heads": (215.0, 262.0), "heads-ct": (215.0, 262.0)}  # smallest and largest field of view, mm
 _CARDS = {
     "heads": (
         "random heads made of formulas (iv.datasets.heads): MR of any contrast, half of them stripped to the brain, "
@@ -45,6 +54,11 @@ _CARDS = {
     "heads-ct": (
         "random heads made of formulas (iv.datasets.heads), CT numbers; no image of a person",
         "real anatomy is richer, and there are no beam hardening and no metal",
+    ),
+    "images": (
+        "random pictures made of formulas (iv.datasets.scenes): leaves of every size that cover each other, with "
+        "textures, shading, blur and uneven light; grey levels in [0, 1]; no photograph",
+        "no faces, no perspective, no noise or compression of a camera; what it invents looks like leaves",
     ),
     "gaussian-field": ("a periodic Gaussian field, Matern, std 1, length 0.1", "a law that is known exactly: use it"),
 }
@@ -84,7 +98,7 @@ def command(
     hours: float = 0.2,
     out: str | os.PathLike[str] = "out/train",
     seed: int = 0,
-    width: int = 48,
+    width: int | None = None,
     effort: Effort | None = None,
     say: Callable[[str], object] = print,
 ) -> NetworkPrior:
@@ -95,7 +109,7 @@ def command(
 
     Parameters
     ----------
-    data : {"heads", "heads-ct", "gaussian-field"}
+    data : {"heads", "heads-ct", "images", "gaussian-field"}
         Signals that the package makes.
     resolution : int
         Pixels a side, a multiple of 8, >= 16.
@@ -105,8 +119,8 @@ def command(
         A folder.
     seed : int
         Of data, noise and the first weights.
-    width : int
-        Channels of the finest level of the U-Net.
+    width : int, optional
+        Channels of the finest level of the U-Net; 48 unless given, 64 for images.
     effort : Effort, optional
         What is spent beside the training itself.
     say : callable
@@ -137,12 +151,15 @@ def command(
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     sizes = [resolution]
-    while sizes[0] >= 2 * _COARSEST and sizes[0] % 16 == 0 and len(sizes) < 3:
+    # Pictures look the same from near and far: smaller ones are no easier.
+    while data != "images" and sizes[0] >= 2 * _COARSEST and sizes[0] % 16 == 0 and len(sizes) < 3:
         sizes.insert(0, sizes[0] // 2)
     prior: NetworkPrior | None = None
     source: Source | None = None
     done: list[str] = []
     about, limits = _CARDS[data]
+    network = _IMAGES if data == "images" else UNetConfig()
+    network = network if width is None else replace(network, width=width)
     precision: Literal["full", "bfloat16"] = "bfloat16" if _faster_in_bfloat16() else "full"
     for size, share in zip(sizes, _SHARES[len(sizes)], strict=True):
         source = _source(data, size, 3600 * hours / len(sizes), folder, seed, effort, say)
@@ -152,21 +169,26 @@ def command(
             seed=seed,
             precision=precision,
             levels=_LEVELS.get(data, NoiseLaw()),
+            skip="white" if data == "images" else "law",
             compile=hours * share > _WORTH_COMPILING and _compiles(),
         )
         say(f"{size} x {size}: {60 * hours * share:.1f} minutes, batches of {batch}")
-        more: dict[str, Any] = {"network": UNetConfig(width=width)} if prior is None else {"start": prior}
-        card = {
+        more: dict[str, Any] = {"network": network} if prior is None else {"start": prior}
+        card: dict[str, Any] = {
             "data": about,
             "limits": limits,
             "licence": "BSD-3-Clause, as the package",
             "recipe": f"python -m invsolve train {data} --resolution {resolution} --hours {hours:g} --seed {seed}",
             "stages": ", ".join([*done, f"{size} x {size}"]),
         }
+        if data in _FIELDS:
+            card["voxel size"] = [round(mm / size, 3) for mm in _FIELDS[data]]
         more["selection"] = effort.selection
         prior = train(source, hours=hours * share, out=folder / f"{size}", options=options, card=card, **more)
         done.append(f"{size} x {size} ({prior.card['training']['steps']:,} steps)")
     assert prior is not None and source is not None
+    if data == "images":
+        prior = replace(prior, keep="pixel")
     save_prior(prior, folder / "prior.safetensors")
     shown = 6
     figures = {
@@ -189,17 +211,22 @@ def _source(
     if data == "gaussian-field":
         law = GaussianFieldPrior(shape=(size, size), spectrum=Matern(std=1.0, length=0.1), basis="periodic")
         return Made(lambda numbers, s: torch.cat([law.sample(1, seed=(s << 32) + i) for i in numbers]))
-    what: Literal["mr", "ct"] = "mr" if data == "heads" else "ct"
+    make: Callable[..., Heads | Scenes]
+    if data == "images":
+        make, what, side = partial(Scenes, grid=size, seed=seed), "pictures", 3 * size
+    else:
+        kind: Literal["mr", "ct"] = "mr" if data == "heads" else "ct"
+        make = partial(Heads, grid=size, what=kind, seed=seed, fine=max(effort.fine, size))
+        what, side = "images of heads", size
     cache = folder / f"{data}-{size}.npy"
     if cache.exists():
-        return Heads(grid=size, size=None, what=what, seed=seed, cache=cache)
+        return make(size=None, cache=cache)
     started = time.perf_counter()
-    fine = max(effort.fine, size)
-    Heads(grid=size, size=effort.timed, what=what, seed=seed, fine=fine)
+    make(size=effort.timed)
     each = (time.perf_counter() - started) / effort.timed  # an image, on this machine now
     number = int(min(effort.most, max(effort.fewest, effort.image_share * seconds / each)))
-    say(f"making {number} images of heads, {size} x {size}: about {number * each / 60:.1f} minutes")
-    return Heads(grid=size, size=number, what=what, seed=seed, cache=cache, fine=fine)
+    say(f"making {number} {what}, {side} x {side}: about {number * each / 60:.1f} minutes")
+    return make(size=number, cache=cache)
 
 
 def _faster_in_bfloat16() -> bool:

@@ -6,18 +6,16 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Literal, final
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from invsolve.core.files import atomic_write, write_or_warn
 from invsolve.core.validation import Shape, check_choice, check_int
 from invsolve.datasets import band_limited, heads
-from invsolve.errors import FileError, invalid
 from invsolve.priors.training.data import Finite
+from invsolve.priors.training.pool import pool
 
 _CHUNK = 32
 _PHASE = 1.2  # radians: the largest of the smooth phases
@@ -72,13 +70,10 @@ class Heads(Finite):
 
     def __post_init__(self) -> None:
         check_int("Heads", "grid", self.grid, minimum=8)
-        if self.size is not None:
-            check_int("Heads", "size", self.size, minimum=1)
-        elif self.cache is None:
-            raise invalid("Heads", "size", "given without a cache", "None")
         check_int("Heads", "fine", self._cells, minimum=self.grid)
         check_choice("Heads", "what", self.what, ("mr", "ct"))
-        object.__setattr__(self, "pool", self._made())
+        made = pool("Heads", self.size, self.shape, torch.float16, self.cache, self._images, chunk=_CHUNK)
+        object.__setattr__(self, "pool", made)
         object.__setattr__(self, "size", len(self.pool))
 
     @property
@@ -110,34 +105,9 @@ class Heads(Finite):
         phase = (waves @ weights @ waves.mT + 2 * math.pi * draws[:, 12, None, None]).float()
         return torch.polar(images.abs(), phase + math.pi * (images < 0))
 
-    def _made(self) -> Tensor:
-        if self.cache is not None and Path(self.cache).exists():
-            try:
-                values = np.load(self.cache, allow_pickle=False)
-            except (ValueError, OSError, EOFError) as error:
-                raise FileError(f"Heads: {os.fspath(self.cache)!r} is no .npy file, or is damaged: {error}.") from error
-            size = len(values) if self.size is None and values.ndim else self.size or 0
-            if values.shape[1:] == self.shape and len(values) >= size > 0 and values.dtype == np.float16:
-                return torch.from_numpy(values[:size])
-            raise FileError(
-                f"Heads: {os.fspath(self.cache)!r} holds {values.shape} {values.dtype}, expected "
-                f"({self.size}, {self.grid}, {self.grid}) float16. Delete it, or name another file."
-            )
-        if self.size is None:
-            raise FileError(f"Heads: there is no file {os.fspath(self.cache or '')!r}. State `size` to make it.")
-        parts = [self._images(first, min(_CHUNK, self.size - first)) for first in range(0, self.size, _CHUNK)]
-        pool = torch.cat(parts)
-        if self.cache is not None:
-            cache = self.cache
-            write_or_warn(
-                lambda: atomic_write(cache, lambda file: np.save(file, pool.numpy()), owner="Heads"),
-                "The images are made again next time.",
-            )
-        return pool
-
     def _images(self, first: int, n: int) -> Tensor:
         if self.what == "ct":
             fine = heads.ct(n, (self._cells, self._cells), seed=self.seed, first=first)
-            return torch.nn.functional.adaptive_avg_pool2d(fine, (self.grid, self.grid)).half()
+            return torch.nn.functional.adaptive_avg_pool2d(fine, (self.grid, self.grid))
         fine = heads.slices(n, (self._cells, self._cells), seed=self.seed, first=first)
-        return band_limited(fine, self.shape).real.half()  # type: ignore[arg-type]
+        return band_limited(fine, self.shape).real  # type: ignore[arg-type]

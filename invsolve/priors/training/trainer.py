@@ -58,7 +58,8 @@ def train(
         A tensor ``(n, *shape)``, a function ``(numbers, seed) -> (n, *shape)`` that makes signals, a path to an HDF5,
         NetCDF or Zarr file, or a `Source`.
     steps : int, optional
-        How long, >= 1; this or ``hours`` must be given.
+        How long, >= 1; this or ``hours`` must be given. Each takes one batch: n / batch of them are an epoch of n
+        signals.
     hours : float, optional
         Wall time, > 0, over all runs of a resumed training.
     network : UNetConfig or torch.nn.Module, optional
@@ -71,7 +72,7 @@ def train(
         ``steps`` is given), snapshots and ``prior.safetensors``. The last is written for the U-Net only; of other
         modules save the state yourself.
     options : Options, optional
-        How to train.
+        How to train: batch size, learning rate, optimiser; ``Options(batch=8)``.
     selection : Selection, optional
         How many signals are measured, held out and compared, and the averages that the weights are chosen from.
     device : torch.device or str
@@ -320,8 +321,12 @@ class _Training:
         made = replace(prior, network=network, card={**prior.card, "training": recipe})
         if self.folder is not None and isinstance(network, UNet):
             path = self.folder / "prior.safetensors"
-            write_or_warn(lambda: save_prior(made, path), "Save the prior that is returned: iv.priors.save_prior.")
+            write_or_warn(lambda: _save(made, path), "Save the prior that is returned: iv.priors.save_prior.")
         return made
+
+
+def _save(prior: NetworkPrior, path: Path) -> None:
+    save_prior(prior, path)
 
 
 def _compiled(module: nn.Module) -> nn.Module:

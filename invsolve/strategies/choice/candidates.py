@@ -39,6 +39,7 @@ class Candidate:
     particles: int = 0
     tested: bool = True  # its info says how right it is
     cost: float = 1.0  # expected, relative to the first candidate of its kind
+    name: str = ""  # of what was run, where that is more than the strategy
     is_fallback: bool = False  # taken for items of which chains saw less than a fifth of the likelihood's power
 
 

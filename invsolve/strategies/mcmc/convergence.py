@@ -23,7 +23,8 @@ def chain_statistics(
       rounds of many chains leave it above 1 by about the autocorrelation time over the rounds.
     - ``nested_rhat``: sqrt(1 + B / W) of the islands' means, the worst quantity (Margossian et al. 2022): about
       ``1 + 1 / (2 ess of an island)``.
-    - ``ess``: chains times the variance over that of a chain's mean, the least quantity.
+    - ``ess``: chains times the variance over that of a chain's mean, the least quantity; less where islands, which
+      count by their evidence, do not count the same.
     - ``mean_error``, ``std_error``: errors, in posterior stds, of means of all quantities and of stds of the signal,
       the worst: the standard error from the spread of the islands, and ``drift``.
     - ``drift``: by how much the means of the two halves differ beyond two standard errors, in posterior stds.
@@ -43,6 +44,7 @@ def chain_statistics(
     shorter = torch.minimum(early, late)[:, None]
     rhat = (((shorter - 1) / shorter * within + between) / within.clamp_min(tiny)).sqrt()
     ess = (chains * variance / mean.var(1).clamp_min(tiny)).clamp_max(chains * rounds)
+    ess = ess / (islands * torch.softmax(log_evidence, 1).square().sum(1, keepdim=True))
 
     on = mean.view(items, islands, -1, mean.shape[-1])
     found = between_islands(on.mean(2), (square / (a + b)).view(on.shape).mean(2), log_evidence)

@@ -25,10 +25,11 @@ from invsolve.strategies.mcmc.chain_evidence import chain_evidence
 from invsolve.strategies.mcmc.ensemble import moments
 from invsolve.strategies.mcmc.kernels import Metric, Target
 from invsolve.strategies.mcmc.moves import Kernel, moved
-from invsolve.strategies.mcmc.recording import lengthened, plan, recorded, share, summary
+from invsolve.strategies.mcmc.recording import given_up, lengthened, plan, recorded, share, summary
 from invsolve.strategies.mcmc.reflection import flipped
 from invsolve.strategies.mcmc.state import NoiseMCMCState, only
 from invsolve.strategies.mcmc.tempering import IN_PLACE, closed_in, late, measured, tempered
+from invsolve.strategies.mcmc.thinning import fewer_chains, thinned
 from invsolve.strategies.reported import Reported
 
 _LEAST = {"islands": 2, "chains": 4, "rounds": 4, "patience": 1, "evaluations": 2, "num_steps": 1}
@@ -239,7 +240,7 @@ class NoiseMCMC(Strategy[NoiseMCMCState, BoundChains]):
         state = state.copied()
         for group in self._groups(active, state.u.shape[-1]):
             self._round(run, state, group, i)
-        self._lost(run, state)
+        given_up(state, run.rows // run.bound.batch, _LOST)
         if self.target:
             state = lengthened(state, self.rounds, self.target)
         if i + 1 == self.num_steps:
@@ -264,6 +265,13 @@ class NoiseMCMC(Strategy[NoiseMCMCState, BoundChains]):
 
     def moments(self, run: Run[BoundChains], state: NoiseMCMCState) -> Moments:
         return moments(state, self.rounds, _reported(run))
+
+    def fewer(
+        self, run: Run[BoundChains], state: NoiseMCMCState, share: float
+    ) -> tuple[Strategy, NoiseMCMCState] | None:
+        chains = fewer_chains(self.chains, self.islands, share)
+        new = thinned(state, chains) if chains < self.chains else None
+        return None if new is None else (replace(self, chains=chains), new)
 
     def share(self, run: Run[BoundChains], state: NoiseMCMCState, i: int) -> float:
         return max((i + 1) / self.num_steps, share(state, _SETTLE))
@@ -333,19 +341,6 @@ class NoiseMCMC(Strategy[NoiseMCMCState, BoundChains]):
             chain = torch.arange(repeats, device=x.device) * self.chains // repeats
             rows = torch.arange(repeats, device=x.device)[:, None] * items + group
             state.x[rows] = x[:, chain].transpose(0, 1)
-
-    def _lost(self, run: Run[BoundChains], state: NoiseMCMCState) -> None:
-        """Items for which no chain ever met a positive likelihood are over, and their samples NaN.
-
-        There is nothing to weight prior draws by.
-        """
-        active = (state.done < state.rounds) & (state.moves >= _LOST) & (state.beta < 1) & (state.slack == 0)
-        lost = (active & ~torch.isfinite(state.log_likelihood).any(1)).nonzero()[:, 0]
-        if len(lost):
-            items = run.bound.batch
-            rows = torch.arange(run.rows // items, device=lost.device)[:, None] * items + lost
-            state.x[rows] = torch.nan
-            state.done[lost] = state.rounds[lost]
 
     def _info(self, run: Run[BoundChains], state: NoiseMCMCState) -> Info:
         repeats = run.rows // run.bound.batch

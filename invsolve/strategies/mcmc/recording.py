@@ -60,6 +60,19 @@ def recorded(
     )
 
 
+def given_up(state: NoiseMCMCState, repeats: int, moves: int) -> None:
+    """Items for which no chain met a positive likelihood in so many ``moves`` are over, and their samples NaN.
+
+    There is nothing to weight prior draws by. Writes into the state, of whose rows ``repeats`` belong to an item.
+    """
+    active = (state.done < state.rounds) & (state.moves >= moves) & (state.beta < 1) & (state.slack == 0)
+    lost = (active & ~torch.isfinite(state.log_likelihood).any(1)).nonzero()[:, 0]
+    if len(lost):
+        rows = torch.arange(repeats, device=lost.device)[:, None] * len(active) + lost
+        state.x[rows] = torch.nan
+        state.done[lost] = state.rounds[lost]
+
+
 def halves(state: NoiseMCMCState, least: int) -> tuple[Tensor, Tensor]:
     """How many rounds are in either sum, (items,) each; of fewer than the ``least``, as if all had been recorded."""
     done, rounds = state.done.clamp_min(least), state.rounds

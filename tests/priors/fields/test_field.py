@@ -817,7 +817,11 @@ REFUSED = {
     "shape a number": (lambda: build(shape=4), InputTypeError, "`shape` must be a tuple of integers"),
     "basis": (lambda: build(basis="cosine"), InputError, "`basis` must be one of 'neumann', 'dirichlet', 'periodic'"),
     "kind": (lambda: build(kind="imaginary"), InputError, "`kind` must be one of 'real', 'complex'"),
-    "extent a number": (lambda: build(extent=2.0), InputTypeError, r"`extent` must be a tuple.*\(2.0,\) for one axis"),
+    "extent a number": (
+        lambda: build(extent=2.0),
+        InputTypeError,
+        r"`extent` must be a tuple.*One for each axis: \(2.0",
+    ),
     "extent 0-d": (lambda: build(extent=torch.tensor(2.0)), InputTypeError, "`extent` must be a tuple of lengths"),
     "extent a string": (lambda: build(extent="1"), InputTypeError, "`extent` must be a tuple of lengths"),
     "extent zero": (lambda: build(extent=(0.0,)), InputError, r"`extent\[0\]` must be positive, got 0.0"),

@@ -126,3 +126,54 @@ def test_precision_is_looked_at_before_the_scale():
     task = problem(1e-5).to(dtype=torch.float64)
     with pytest.raises(iv.errors.InputTypeError, match="of the prior's precision"):
         iv.solve(task, prior(), num_samples=2)
+
+
+# --- the size of pixels ---------------------------------------------------------------------------------------------
+def sized(shape, voxel, **more):
+    """A problem whose pixels have a size, mm."""
+    task = problem(shape=shape, **more)
+    return iv.Problem(task.operator, task.data, task.noise, grid=iv.Grid(voxel_size=voxel))
+
+
+KNOWN = {"card": {"voxel size": [1.9, 2.1]}}  # of 8 x 12 pixels: 16 x 24 mm
+
+
+@pytest.mark.parametrize(
+    ("shape", "voxel", "inner"),
+    [
+        ((8, 12), (2.0, 2.0), None),  # as it is
+        ((8, 12), (1.85, 2.15), None),  # within five per cent
+        ((16, 10), (2.0, 1.95), (16, 10)),  # pixels of its own size, on another number of them
+        ((16, 24), (1.0, 1.0), (8, 12)),  # its own grid, resampled
+        ((16, 12), (1.0, 2.0), (8, 12)),
+        ((20, 30), (1.2, 1.2), (12, 18)),  # 24 x 36 mm in pixels of 2 mm, resampled
+        ((8, 12), (1.0, 2.0), (4, 12)),  # the same number of pixels, of another size
+    ],
+)
+def test_pixels_of_known_size_need_no_keep(shape, voxel, inner):
+    fitted = prior(**KNOWN).on(sized(shape, voxel))
+    assert tuple(fitted.shape) == shape
+    assert "the prior's are 1.9 to 2.1 mm" in fitted.notes[0]
+    resampled = inner is not None and inner != shape
+    assert isinstance(fitted, ResampledPrior) == resampled
+    assert tuple(fitted.prior.shape if resampled else fitted.shape) == (inner or shape)
+    if inner == (8, 12):  # the same as by hand
+        by_hand = prior(**KNOWN).on(sized(shape, voxel), keep="field of view")
+        x = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))
+        assert torch.equal(fitted.denoise(x, 0.5), by_hand.denoise(x, 0.5))
+
+
+def test_sizes_that_are_not_known_and_pixels_that_are_too_large():
+    assert prior().voxel_size is None and prior(**KNOWN).voxel_size == (1.9, 2.1)
+    for card in ({"voxel size": 2.0}, {"voxel size": [2.0]}, {"voxel size": [2.0, "x"]}, {"voxel size": [3.0, 2.0]}):
+        assert prior(card=card).voxel_size is None
+    with pytest.raises(InputError, match="`keep` must be stated"):
+        prior().on(sized((16, 24), (1.0, 1.0)))
+    with pytest.raises(InputError, match="`keep` must be stated"):
+        prior(**KNOWN).on(problem(shape=(16, 24)))
+    with pytest.raises(
+        InputError, match=r"`problem` must be of pixels up to 2.21 mm, as the prior was trained on, got 3 mm"
+    ):
+        prior(**KNOWN).on(sized((8, 12), (2.0, 3.0)))
+    stated = prior(**KNOWN).on(sized((8, 12), (3.0, 3.0)), keep="pixel")  # the user knows better
+    assert stated.shape == (8, 12)

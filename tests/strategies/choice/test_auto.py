@@ -277,7 +277,7 @@ class Scripted:
     def on(self, items):
         return self
 
-    def run(self, last, number, over=None):
+    def run(self, last, number, over=None, thinning=None):
         self.ran.append(number)
         error = torch.full((2,), self.errors[number], dtype=D)
         info = {"mean_error": error, "std_error": error, "island_error": error}
@@ -322,7 +322,7 @@ def test_the_best_is_returned_when_none_is_certified():
 def test_a_candidate_that_would_not_end_in_time_is_not_begun():
     call = Scripted([0.5, 0.01])
     _, _, certificate = escalate(call, tries(1, 100), iv.Budget(seconds=50))
-    assert call.ran == [0] and "would take about 100 s, 50 s are left of budget=50" in certificate.missing
+    assert call.ran == [0] and "would take about 1 min 40 s, 50 s are left of budget=50" in certificate.missing
     assert certificate.remedy == "Give a larger budget"
     call = Scripted([0.5, 0.01])
     _, _, certificate = escalate(call, tries(1, 8), iv.Budget(evaluations=5000))

@@ -4,18 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
-from typing import final
+from typing import Protocol, Self, final
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from invsolve.core.arrays import from_array
-from invsolve.operators.ct.geometry import Geometry, Lines
+from invsolve.operators.ct.geometry import Geometry
 
 _RAYS = {"cpu": 512}  # at once; on an accelerator more
 _MANY = 65536
+
+
+class Tapped(Protocol):
+    """Rays that know their weights, as `Lines` do."""
+
+    @property
+    def taps_per_ray(self) -> Tensor:
+        """How many pixels count for each ray, ``(rays,)`` int64."""
+        ...
+
+    def taps(self, first: int, last: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Pixels (int32) and weights of some rays, one ray after another, flat."""
+        ...
 
 
 @final
@@ -24,16 +36,17 @@ class OnTheFly:
     """The weights of the rays, block by block."""
 
     geometry: Geometry
+    lines: Tapped
 
-    @cached_property
-    def _lines(self) -> Lines:
-        return self.geometry.lines
+    @classmethod
+    def of(cls, geometry: Geometry) -> Self:
+        return cls(geometry=geometry, lines=geometry.lines)
 
     def forward(self, x: Tensor) -> Tensor:
         columns = x.flatten(1).mT.contiguous()
         parts = []
         for first, last, pixel, weight in self._blocks(x.dtype):
-            ends = self._lines.taps_per_ray[first:last].cumsum(0)
+            ends = self.lines.taps_per_ray[first:last].cumsum(0)
             starts = torch.cat([ends.new_zeros(1), ends[:-1]]).to(torch.int32)
             parts.append(functional.embedding_bag(pixel, columns, starts, mode="sum", per_sample_weights=weight))
         return torch.cat(parts).mT.reshape(len(x), -1, self.geometry.bins)
@@ -45,7 +58,7 @@ class OnTheFly:
         columns = y.flatten(1).mT.contiguous()
         out = columns.new_zeros(H * W, len(y))
         for first, last, pixel, weight in self._blocks(y.dtype):
-            count = self._lines.taps_per_ray[first:last]
+            count = self.lines.taps_per_ray[first:last]
             if out.device.type == "cpu":
                 starts = torch.cat([count.new_zeros(1), count.cumsum(0)]).to(torch.int32)
                 parts = (weight.numpy(), pixel.numpy(), starts.numpy())
@@ -56,8 +69,8 @@ class OnTheFly:
         return out.mT.reshape(len(y), H, W)
 
     def _blocks(self, dtype: torch.dtype) -> Iterator[tuple[int, int, Tensor, Tensor]]:
-        rays = len(self._lines.start)
+        rays = len(self.lines.taps_per_ray)
         step = _RAYS.get(self.geometry.angles.device.type, _MANY)
         for first in range(0, rays, step):
             last = min(first + step, rays)
-            yield first, last, *self._lines.taps(first, last, dtype)
+            yield first, last, *self.lines.taps(first, last, dtype)

@@ -59,7 +59,7 @@ def symmetry(geometry: Geometry) -> Symmetry:
 
 
 def _candidates(geometry: Geometry) -> Iterator[Symmetry]:
-    fan, centred = geometry.source_to_center is not None, geometry.detector_offset == 0
+    fan, centred = geometry.source_to_center is not None, geometry.detector_offset == geometry.detector_tilt == 0
     if any(geometry.center):
         return
     c, s = geometry.angles.cos(), geometry.angles.sin()
