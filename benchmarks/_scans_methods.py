@@ -14,8 +14,8 @@ from torch import Tensor
 import invsolve as iv
 from invsolve.baselines import total_variation, tune_weight
 
-TV_WEIGHTS = tuple(0.05 * 1.5**k for k in range(14))
-TV_ITERATIONS = 400
+TV_WEIGHTS = tuple(0.05 * 1.8**k for k in range(9))
+TV_ITERATIONS = 200
 
 
 @final
