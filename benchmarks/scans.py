@@ -1,6 +1,6 @@
 """From data to images: CT and MRI of heads, and pictures, by classical methods, TV, deepinv and learned priors.
 
-    python benchmarks/scans.py --out docs                     # hours; writes scans.md and .csv row by row
+    python benchmarks/scans.py --out docs                     # hours; writes restoration.md and .csv row by row
     python benchmarks/scans.py --out docs --only pictures     # replaces rows of problems whose name has this word
     python benchmarks/scans.py --only "60 views" --count 2    # prints only
 
@@ -231,7 +231,7 @@ def main() -> None:
     files = dict(p.split("=", 1) for p in options.prior)
     order = [k.name for k in kinds()]
     methods = ["classical", "TV", "deepinv, DPIR with BM3D", "learned prior"]
-    before = read(options.out / "scans.csv", Row) if options.out else []
+    before = read(options.out / "restoration.csv", Row) if options.out else []
     rows = {(r.problem, r.method): r for r in before}
 
     def add(row: Row) -> None:
@@ -239,7 +239,7 @@ def main() -> None:
         print("| " + " | ".join(cells(row)) + " |", flush=True)
         if options.out:
             found = [rows[k] for k in sorted(rows, key=lambda k: (order.index(k[0]), methods.index(k[1])))]
-            save(options.out, "scans", f"{LEGEND}\n{ruled([list(HEAD), *map(cells, found)])}", found)
+            save(options.out, "restoration", f"{LEGEND}\n{ruled([list(HEAD), *map(cells, found)])}", found)
 
     for kind in kinds():
         if options.only not in kind.name:
