@@ -56,7 +56,12 @@ class Case:
 def projector(grid: int, bins: int, angles: Tensor) -> ParallelBeam:
     """Line integrals of attenuation in 1/mm."""
     return ParallelBeam(
-        angles, (grid, grid), pixel_size=EXTENT / grid, bins=bins, bin_size=EXTENT / GRID * BINS / bins, backend="matrix"
+        angles,
+        (grid, grid),
+        pixel_size=EXTENT / grid,
+        bins=bins,
+        bin_size=EXTENT / GRID * BINS / bins,
+        backend="matrix",
     )
 
 
@@ -230,9 +235,7 @@ def missing(fine: Tensor, *, seed: int) -> Case:
     truth = halved(fine)
     seen = torch.rand(GRID, GRID, generator=torch.Generator().manual_seed(seed), device="cpu") < 0.5
     A = iv.operators.Mask(seen)
-    return grey(
-        iv.Problem(A, noisy(A(truth), seed), noise=GREY), truth, classical=lambda p: linear(p).adjoint(p.data)
-    )
+    return grey(iv.Problem(A, noisy(A(truth), seed), noise=GREY), truth, classical=lambda p: linear(p).adjoint(p.data))
 
 
 def counts(fine: Tensor, mean: float, *, seed: int) -> Case:

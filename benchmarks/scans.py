@@ -34,7 +34,6 @@ from _scans_cases import (
     motion_blur,
     mri,
     pictures,
-    real_slice,
     super_resolution,
     views,
 )
