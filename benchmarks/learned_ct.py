@@ -163,7 +163,7 @@ Written by `python benchmarks/learned_ct.py`. Held-out head phantoms: parallel b
 {STD} (a head's largest is nearly 5), objects of 256 x 256 projected on bins of half the width, reconstructed on
 128 x 128. That coarser model errs by 0.39 of the noise (rms; by up to 7.5 at edges of bone): the chi^2 of the truth is
 1.15. TV: its weight is the one of least error on four other phantoms. Field prior: exact draws under the stationary
-covariance of the training images. Learned prior: `head-ct-128`, guided by `MMPS()` of 40 steps.
+covariance of the training images. Learned prior: `head-ct-128`, guided by `MMPS()` of 16 steps.
 
 - **head**, **brain**: rms errors of the mean of the samples in Hounsfield units, above -500, and of soft tissue (-20 to
   90, edges of bone among it). **CRPS**: head; of a single image its mean absolute error.
@@ -211,13 +211,13 @@ def main() -> None:
     parser.add_argument("--phantoms", type=int, default=16)
     parser.add_argument("--coverage", type=int, default=8, help="scans with 19 samples; all others (one at least): 4")
     parser.add_argument("--views", type=int, nargs="*", default=[60, 30])
-    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--steps", type=int, default=16)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     if options.phantoms < 2:
         parser.error("--phantoms must be at least 2")
-    if options.out and (options.prior, options.steps) != ("head-ct-128", 40):
-        parser.error("--out is for the table of head-ct-128 with 40 steps")
+    if options.out and (options.prior, options.steps) != ("head-ct-128", 16):
+        parser.error("--out is for the table of head-ct-128 with 16 steps")
     prior = iv.priors.load(options.prior)
     assert tuple(prior.shape) == (GRID, GRID)
     before = read(options.out / "learned-ct.csv", Row) if options.out else []
