@@ -83,8 +83,9 @@ def calibrate(
     noise : float or Noise
         As in `iv.solve`.
     strategy, budget
-        As in `iv.solve`; the budget is that of the solve of a batch of runs. ``report.certified`` counts the runs that
-        "auto" certified.
+        As in `iv.solve`; the budget is that of the solve of one batch of runs, not of all, of which there are
+        ``runs / batch``: four unless given otherwise, and more where a signal is large.
+        ``report.certified`` counts the runs that "auto" certified.
     runs : int
         At least 2. Run r is item r of a solve with this ``seed``, which truths and noise share no random numbers with.
     num_samples : int

@@ -20,15 +20,8 @@ from invsolve.core.signatures import explained
 _ROOT = __name__.partition(".")[0]
 _PAGES = (
     *("", "operators", "priors", "noise", "strategies", "samplers", "baselines", "datasets", "metrics", "plotting"),
-    *(
-        "posterior_metrics",
-        "progress",
-        "testing",
-        "priors.training",
-        "priors.networks",
-        "operators.ct",
-        "operators.mri",
-    ),
+    *("posterior_metrics", "progress", "testing", "priors.training", "priors.networks", "operators.ct"),
+    "operators.mri",
 )
 _MOST = 4  # names that a message has
 _UNLIKE, _FAR = 0.2, 0.4  # 1 - ratio of difflib: a letter or two in another place; in a short name
@@ -114,7 +107,9 @@ def _likeliest(name: str, names: Iterable[tuple[str, str, Any, bool]], *, anywhe
         elif unlike <= _FAR:
             others.append(entry)
     own_page = [entry for entry in described if not entry[0]]
-    found = sorted(ranked) or sorted(own_page or described) or sorted(others)
+    only_inside = all(entry[0] and entry[2] for entry in ranked)  # of longer names, which are on other pages
+    found = sorted(ranked)[: _MOST - 1] + sorted(own_page) if only_inside else sorted(ranked)
+    found = found or sorted(described) or sorted(others)
     return list(dict.fromkeys(str(entry[-1]) for entry in found))[:_MOST]
 
 

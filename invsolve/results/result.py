@@ -20,6 +20,13 @@ if TYPE_CHECKING:
     import xarray
     from matplotlib.figure import Figure
 
+_WRITTEN = {  # what other packages' results have, and how it is written here
+    "keys": "result.parameters",
+    "cite": "iv.cite(result)",
+    "load": "iv.load_result(path)",
+    **dict.fromkeys(("html", "to_html", "report"), "result._repr_html_()"),
+}
+
 
 @final
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -118,7 +125,7 @@ class Result(PosteriorSamples):
             layout, scalars = vars(self).get("layout"), vars(self).get("parameters", {})
             known = [*scalars, *(layout.names if layout is not None else ())]
             full = next((key for key in known if name in (key, key.rpartition(".")[2])), None)
-            raise MissingAttribute(type(self), name, "" if full is None else f"result[{full!r}]")
+            raise MissingAttribute(type(self), name, _WRITTEN.get(name, "") if full is None else f"result[{full!r}]")
 
     def __str__(self) -> str:
         """The one line of the ``repr``; unless it is certified why, and what certified ones warn of."""

@@ -128,7 +128,8 @@ def solve(
         Gibbs sweeps, and signals with them, may differ in their last bits.
     checkpoint : str, path or Checkpoint, optional
         A file to save to and resume from. Sizes that the clock of a ``budget`` decided are kept in it; a run that is
-        over is read again at once, from a file ``.answer`` beside it.
+        over is read again at once, from a file ``.answer`` beside it. A run that a budget ended does not go on with a
+        larger one: give that another path.
     progress : bool or Progress, optional
         True for a bar, or a meter of `iv.progress`; silence by default.
     draws : callable, optional

@@ -57,13 +57,14 @@ class UnderWay:
     @property
     def remedy(self) -> str:
         """What to do where the certificate is not reached."""
+        elsewhere = " and another path of the checkpoint, in which this run has ended" if self.request.saved else ""
         if not any(a.tested for a in self.attempts):
             enough = self.spending.budget.described(self.needs)
-            larger = f"A larger budget ({enough}) would run ensembles, which are tested; "
+            larger = f"A larger budget ({enough}){elsewhere} would run ensembles, which are tested; "
             more = larger if self.ensembles and self.refused else ""
             return f"{more}result.check() and iv.calibrate(A, prior, noise=...) test it"
         if self.stopped or self.refused:
-            return "Give a larger budget"
+            return f"Give a larger budget{elsewhere}"
         return "No strategy is left to try: look at result.check(), and at a narrower prior or parameters on one scale"
 
     def left(self) -> Amount:
@@ -127,15 +128,18 @@ class UnderWay:
         return self.request.decisions.amount(lambda: took * (share * candidate.cost / cost))
 
     def enough(self, found: StrategyOutput) -> str:
-        """The budget that would do: for the smallest ensemble, or for one that was stopped, by how much it has done."""
+        """What it takes to end: of the smallest ensemble before it ran, or of one by how much it has done, if more.
+
+        Whether it is certified then is another matter: an ensemble that ends may be too small.
+        """
         described = self.spending.budget.described
-        if self.needs.evaluations > found.evaluations:
-            return f" ({described(self.needs)} would do for the smallest ensemble)"
-        if not _LITTLE < found.share < 1:
-            return ""
-        done = found.share * (1 - self.spending.kept_back)
-        whole = Amount(seconds=found.seconds, evaluations=found.evaluations) * (1 / done)
-        return f" ({described(whole)} would do for its end)"
+        whole = Amount()
+        if _LITTLE < found.share < 1:
+            done = found.share * (1 - self.spending.kept_back)
+            whole = Amount(seconds=found.seconds, evaluations=found.evaluations) * (1 / done)
+        if self.needs.evaluations > max(found.evaluations, whole.evaluations):
+            return f" (the smallest ensemble would end after {described(self.needs)}, or more)"
+        return f" (it would end after {described(whole)})" if whole.evaluations else ""
 
     def attempt(self, candidate: Candidate, found: StrategyOutput, passed: Tensor, text: str, name: str = "") -> None:
         self.attempts.append(

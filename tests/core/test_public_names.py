@@ -36,6 +36,7 @@ WRONG = {  # what was typed: what must be among what is said, first
     "operators.PSF": ["iv.operators.Blur", "iv.operators.GaussianBlur"],
     "operators.Inpainting": ["iv.operators.Mask"],
     "operators.Fourier": ["iv.operators.MRI"],
+    "operators.estimate_maps": ["iv.operators.mri.estimate_maps"],
     "operators.PDE": ["iv.operators.from_callable"],
     "priors.GRF": ["iv.priors.GaussianFieldPrior"],
     "priors.Positive": ["iv.priors.exp"],

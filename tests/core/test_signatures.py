@@ -85,6 +85,10 @@ MEANT = {
     "means": "mean",
     "chisq": "chi2",
     "evidence": "log_evidence",
+    "keys": "result.parameters",
+    "cite": r"iv.cite\(result",
+    "load": r"iv.load_result\(path",
+    "to_html": "result._repr_html_",
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 
 import pytest
 import torch
@@ -329,3 +330,16 @@ def test_refused(case):
     call, words = REFUSED[case]
     with pytest.raises(iv.errors.InputError, match=words):
         call()
+
+
+@pytest.mark.parametrize(("side", "lost"), [(16, False), (8, True)])
+def test_maps_that_miss_the_object_warn(side, lost):
+    """Of a head, 0 to 3 % of the energy with 12 lines or more around the origin, all of it with 8."""
+    head = iv.datasets.heads.slices(1, (128, 128), seed=3)[0]
+    scan = iv.datasets.simulate_mri(head, grid=(64, 64), num_coils=8, acceleration=1.0, seed=3)
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        maps = coils.estimate_maps(scan.kspace, calibration=side)
+        kept = coils.estimate_maps(scan.kspace, calibration=side, crop=0.0)
+    assert [("maps are 0 where" in str(w.message)) for w in found] == [True] * lost
+    assert bool((maps == 0).all()) is lost and not bool((kept == 0).all(0).any())

@@ -544,6 +544,6 @@ def test_chains_that_a_budget_stopped_say_what_their_end_would_take():
     prior = iv.priors.GaussianPrior(torch.zeros(8), torch.eye(8))
     solve = functools.partial(iv.solve, A, torch.ones(1, 8), prior, noise=3e-4, num_samples=19)
     stopped = solve(budget=iv.Budget(evaluations=16_000)).certificate
-    assert not stopped.reached and "would do for its end" in stopped.missing
-    need = int(stopped.missing.split("(about ")[1].split(" evaluations")[0].replace(",", ""))
+    assert not stopped.reached and "it would end after about " in stopped.missing
+    need = int(stopped.missing.split("after about ")[1].split(" evaluations")[0].replace(",", ""))
     assert solve(budget=iv.Budget(evaluations=3 * need)).certificate.reached and need > 16_000
