@@ -18,6 +18,7 @@ _MISFIT = 5.0  # median chi^2 per datum above which samples are said not to fit,
 _ALARM, _ROOM = 1e-5, 1.25  # false alarms of Gaussian noise; for a model that is nearly right: a std 12 % too small
 _HOPELESS, _FEW = 100.0, 0.01  # chi^2 that no posterior sample has (as of counts that are impossible), and the share
 # of samples with it that is mentioned
+_FOREIGN = 1e4  # chi^2 that data in other units than those of the prior have
 _SPACINGS, _FEWEST_SPREAD = 8.0, 4  # of the numbers, that the posterior std must be; samples that tell
 _RESIDUAL = 1e-2  # relative residual of a guidance's linear solve that is mentioned
 _THIN, _FEWEST = 0.1, 1.5  # share and number of effective samples below which weights are mentioned
@@ -86,9 +87,14 @@ def misfit(chi2: Tensor, problem: Problem) -> tuple[str, ...]:
             if problem.linear
             else ", or these data lie further from everything that the operator gives than noise puts them"
         )
+        units = (
+            ". Are the data in the units of the prior, and not, say, 0 to 255 where it has 0 to 1?"
+            if float(median[off].max()) > _FOREIGN
+            else ""
+        )
         found.append(
             f"{whose} do not fit the data: chi^2 per datum {float(median[off].max()):.3g}, expected 1. Operator, noise "
-            f"level, prior or the number of steps is wrong for these data{curved}; see result.check()"
+            f"level, prior or the number of steps is wrong for these data{curved}; see result.check(){units}"
         )
     if lost >= _FEW:
         found.append(f"{lost:.2g} of the samples do not fit the data: chi^2 per datum above {_HOPELESS:g}, expected 1")

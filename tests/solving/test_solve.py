@@ -428,3 +428,12 @@ def test_one_noise_level_for_each_item_is_explained(noise):
     A = iv.operators.Mask(torch.ones(4, dtype=torch.bool))
     with pytest.raises(iv.errors.InputError, match=r"One number for each item has shape \(2, 1\)"):
         iv.Problem(A, torch.ones(2, 4), noise=noise(torch.ones(2)))
+
+
+def test_data_in_other_units_are_said_to_be():
+    """Grey levels of 0 to 255 under a prior of 0 to 1; not where the noise is only too small."""
+    prior = iv.priors.GaussianPrior(torch.full((8,), 0.5), 0.04 * torch.eye(8))
+    for scale, noise, said in ((255.0, 0.02, True), (1.0, 0.02, False)):
+        y = scale * torch.linspace(0.1, 0.9, 8)
+        result = iv.solve(iv.operators.Matrix(torch.ones(8, 8) / 8), y, prior, noise=noise, num_samples=8)
+        assert any("in the units of the prior" in w for w in result.warnings) is said

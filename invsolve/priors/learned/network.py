@@ -6,12 +6,13 @@ import copy
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
 import torch
 from torch import Tensor
 
 from invsolve.core.arrays import numbers
+from invsolve.core.public_names import MissingAttribute
 from invsolve.core.validation import Kind, Shape, check_choice, check_dims, check_finite, check_positive, kind_dtype
 from invsolve.errors import invalid, invalid_type
 from invsolve.gaussian.law import GaussianLaw
@@ -146,6 +147,14 @@ class NetworkPrior(Prior):
         self.network.requires_grad_(False)
 
     # --- the law ------------------------------------------------------------------------------------------------------
+    if not TYPE_CHECKING:  # what a class has not is not there for type checkers
+
+        def __getattr__(self, name: str) -> Any:
+            """Only asked for what is not there: what may be meant, in the error."""
+            if not name.startswith("_") and hasattr(type(self), name):
+                return object.__getattribute__(self, name)  # one that is there and failed: its own error
+            raise MissingAttribute(type(self), name, "iv.priors.save_prior(prior, path)" if name == "save" else "")
+
     def _denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
         if sigma.ndim and sigma.shape[1:].numel() > 1:
             raise invalid(

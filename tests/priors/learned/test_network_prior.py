@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import pytest
@@ -344,3 +345,10 @@ def test_the_network_may_be_given_by_position():
     assert NetworkPrior(net, **options).fingerprint() == NetworkPrior(network=net, **options).fingerprint()
     with pytest.raises(TypeError, match="positional"):
         NetworkPrior(net, (8, 12), scale=3.0, sigma_range=(0.01, 50.0))
+
+
+def test_how_a_prior_is_saved_is_said():
+    prior = NetworkPrior(unet(), shape=(8, 12), scale=3.0, sigma_range=(0.01, 50.0))
+    with pytest.raises(AttributeError, match="no attribute 'save'. Did you mean iv.priors.save_prior.prior, path"):
+        _ = prior.save
+    assert not hasattr(prior, "nonsense") and copy.deepcopy(prior).shape == (8, 12)
