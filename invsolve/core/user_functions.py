@@ -60,8 +60,16 @@ def stacked(values: list[Any]) -> Tensor | np.ndarray[Any, Any]:
 
 
 def takes_one(function: Callable[..., Any], shape: tuple[int, ...], *rows: Tensor) -> bool:
-    """Whether a function that was to take rows takes one signal, and gives what has ``shape``."""
-    try:
-        return bool(len(rows[0])) and np.shape(Either(function)(*[v[0].detach() for v in rows])) == shape
-    except Exception:  # whatever it raises, that is not it
-        return False
+    """Whether a function that was to take rows takes one signal, and gives what has ``shape``; not if it takes these
+    rows without their derivatives: then it is those that failed.
+    """
+    plain = [v.detach() for v in rows]
+
+    def gives(given: list[Tensor], wanted: tuple[int, ...]) -> bool:
+        try:
+            return np.shape(Either(function)(*given)) == wanted
+        except Exception:  # whatever it raises, that is not it
+            return False
+
+    one = bool(len(plain[0])) and gives([v[0] for v in plain], shape)
+    return one and not gives(plain, (len(plain[0]), *shape))

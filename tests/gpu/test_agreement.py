@@ -121,9 +121,9 @@ def cast(value: Tensor, dtype: torch.dtype, device: torch.device) -> Tensor:
 
 @pytest.mark.parametrize("name", LINEAR)
 def test_linear_operators(name, machine):
-    if machine.device == pretended.DEVICE and "sparse" in name:
-        pytest.skip("sparse matrices cannot be wrapped: they have no strides")
     A, draw = LINEAR[name], Numbers(3)
+    if machine.device == pretended.DEVICE and ("sparse" in name or isinstance(A, iv.operators.NonCartesianMRI)):
+        pytest.skip("sparse matrices cannot be wrapped: they have no strides")
     rows = A.batch or 2
     x, dx, y = draw.signals(A, rows), draw.signals(A, rows), draw.data(A, rows)
 

@@ -312,7 +312,11 @@ REFUSED = {
     "noise of bool": (lambda: as_noise("solve", True), InputTypeError, r"an iv.noise model, got bool"),
     "noise of complex": (lambda: as_noise("solve", 1j), InputTypeError, r"`noise` must be a real number, got complex"),
     "noise below 0": (lambda: as_noise("solve", -0.1), InputError, r"solve: `noise` must be positive, got -0.1"),
-    "noise of a class": (lambda: as_noise("solve", Gaussian), InputTypeError, r"a real number, got"),
+    "noise of a class": (
+        lambda: as_noise("solve", Gaussian),
+        InputTypeError,
+        r"the class Gaussian. Call it, .*: iv.noise.Gaussian",
+    ),
 }
 
 
@@ -335,5 +339,5 @@ def test_a_distribution_is_that_of_the_std():
     prior, A = iv.priors.GaussianPrior(mean=torch.zeros(3), covariance=torch.eye(3)), iv.operators.Matrix(torch.eye(3))
     result = iv.solve(A, torch.ones(3), prior, noise=iv.LogNormal(median=0.1, factor=2), num_samples=4)
     assert "noise.std" in result.parameters
-    with pytest.raises(iv.errors.InputTypeError, match=r"got 'poisson'. For example iv.noise.Poisson"):
+    with pytest.raises(iv.errors.InputTypeError, match=r"got 'poisson'. For example 0.1, iv.noise.Poisson"):
         iv.solve(A, torch.ones(3), prior, noise="poisson")

@@ -50,11 +50,14 @@ def turn(*shape: int) -> Tensor:
     return torch.pi * torch.arange(n, dtype=F64).view(shape) / n
 
 
-def pinv_error(matrix: Tensor) -> float:
-    """What rounding allows the normal equations: eps times the square of the condition number, with a factor of 10."""
+def pinv_error(matrix: Tensor, normal_rtol: float = 0.0) -> float:
+    """What rounding allows the normal equations: eps times the square of the condition number, with a factor of 10.
+
+    ``normal_rtol``: what the normal map may be off by, which counts the same.
+    """
     values = torch.linalg.svdvals(matrix)
     kept = values[values > 1e-9 * values.max()]
-    return 1e-9 + 10 * torch.finfo(F64).eps * float(kept.max() / kept.min()) ** 2
+    return 1e-9 + (10 * torch.finfo(F64).eps + normal_rtol) * float(kept.max() / kept.min()) ** 2
 
 
 def stacked(x: Tensor) -> Tensor:

@@ -99,8 +99,8 @@ class NonCartesianMRI(LinearOperator):
     Examples
     --------
     >>> from invsolve.operators.mri import radial
-    >>> NonCartesianMRI(radial(20, 64), (32, 32))
-    NonCartesianMRI((32, 32) -> (1280,), complex, error 6e-05, reaches the edge of k-space, stored matrix, 0 MiB)
+    >>> NonCartesianMRI(radial(20, 64), (32, 32))  # doctest: +ELLIPSIS
+    NonCartesianMRI((32, 32) -> (1280,), complex, error 6e-05, reaches the edge of k-space, stored matrix, ... MiB)
     """
 
     trajectory: Tensor
