@@ -60,8 +60,9 @@ def stacked(values: list[Any]) -> Tensor | np.ndarray[Any, Any]:
 
 
 def takes_one(function: Callable[..., Any], shape: tuple[int, ...], *rows: Tensor) -> bool:
-    """Whether a function that was to take rows takes one signal, and gives what has ``shape``; not if it takes these
-    rows without their derivatives: then it is those that failed.
+    """Whether a function that was to take rows takes one signal, and gives what has ``shape``.
+
+    Not if it takes these rows without their derivatives: then it is those that failed.
     """
     plain = [v.detach() for v in rows]
 
