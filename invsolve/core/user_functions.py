@@ -68,7 +68,7 @@ def takes_one(function: Callable[..., Any], shape: tuple[int, ...], *rows: Tenso
 
     def gives(given: list[Tensor], wanted: tuple[int, ...]) -> bool:
         try:
-            return np.shape(Either(function)(*given)) == wanted
+            return bool(np.shape(Either(function)(*given)) == wanted)
         except Exception:  # whatever it raises, that is not it
             return False
 
