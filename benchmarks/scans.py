@@ -213,7 +213,7 @@ def cells(r: Row) -> list[str]:
         f"{r.crps:.4g} +- {r.crps_se:.2g}",
         "" if r.samples == 1 else f"{r.covered:.3f} +- {r.covered_se:.3f}",
         "" if r.samples == 1 else f"{r.nominal:.3f}",
-        f"{r.seconds:.2f}",
+        "" if math.isnan(r.seconds) else f"{r.seconds:.2f}",
     ]
     return [cell.replace(" +- nan", "") for cell in line]
 
