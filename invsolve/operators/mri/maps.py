@@ -68,7 +68,8 @@ def estimate_maps(
     Examples
     --------
     >>> import invsolve as iv
-    >>> scan = iv.datasets.simulate_mri(iv.datasets.heads.slices(1, (96, 96))[0], grid=(64, 64), num_coils=4)
+    >>> head = iv.datasets.heads.slices(1, (96, 96))[0]
+    >>> scan = iv.datasets.simulate_mri(head, grid=(64, 64), num_coils=4, acceleration=1.0)
     >>> estimate_maps(scan.kspace).shape
     torch.Size([4, 64, 64])
     """
