@@ -186,7 +186,7 @@ def kinds() -> list[Kind]:
 LEGEND = f"""# From data to images
 
 Written by `python benchmarks/scans.py`. Objects are measured on {FINE} x {FINE} and reconstructed on 128 x 128: held-out
-head phantoms, the T1 slice, and twelve pictures of scikit-image that nothing was trained or tuned on. CT: parallel
+head phantoms, the T1 slice, and pictures of scikit-image that nothing was trained or tuned on. CT: parallel
 beams, line integrals with noise of {LINE}, or counts. MRI: 8 coils. Pictures: values in [0, 1], noise of {GREY}, or
 counts. *classical*: filtered backprojection, zero-filled, the data themselves, or bicubic interpolation. *TV*: its
 weight is the one of least error on four other objects (of counts: after Anscombe's or the logarithm). *deepinv*: DPIR
