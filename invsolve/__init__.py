@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from invsolve import errors, metrics, noise, operators, priors, progress, samplers, strategies
 from invsolve.calibration.calibrate import calibrate
 from invsolve.calibration.report import Calibration
+from invsolve.core.cartesian_grid import CartesianGrid
 from invsolve.core.checkpoint import Checkpoint
 from invsolve.core.distributions import Distribution, LogNormal, LogUniform, Normal, Uniform
 from invsolve.core.grid import Grid
@@ -41,6 +42,7 @@ __all__ = [
     "Budget",
     "Certificate",
     "Calibration",
+    "CartesianGrid",
     "Checkpoint",
     "Citation",
     "Comparison",

@@ -26,11 +26,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from invsolve.core.cartesian_grid import Points, points_along
 from invsolve.core.validation import Shape
 from invsolve.gaussian.transforms import TransformName
 
 Basis = Literal["neumann", "dirichlet", "periodic"]
 BASES: dict[str, TransformName] = {"neumann": "cosine", "dirichlet": "sine", "periodic": "fourier"}
+POINTS: dict[str, Points] = {"neumann": "centers", "dirichlet": "interior", "periodic": "periodic"}
 
 
 def frequencies(basis: Basis, n: int) -> Tensor:
@@ -57,10 +59,7 @@ def grid_factor(basis: Basis, shape: Shape) -> int:
 
 def nodes(basis: Basis, n: int, length: float = 1.0) -> Tensor:
     """Where the n nodes of an axis lie, ``(n,)`` float64, in the unit of ``length``."""
-    i = torch.arange(n, dtype=torch.float64, device="cpu")
-    if basis == "dirichlet":
-        return (i + 1) * (length / (n + 1))
-    return (i + (0.5 if basis == "neumann" else 0.0)) * (length / n)
+    return points_along(POINTS[basis], n, length)
 
 
 def resize_modes(values: Tensor, basis: Basis, shape: Shape, *, power: int) -> Tensor:
