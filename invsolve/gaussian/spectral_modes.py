@@ -57,6 +57,9 @@ class SpectralModes(Modes):
         power = self.colour**2
         return self.transform.squared_inverse(power * variances) / self.transform.squared_inverse(power)
 
+    def mean_square(self, variances: Tensor) -> Tensor:
+        return (variances if self.colour is None else self.colour**2 * variances).flatten(1).mean(1)
+
     def odd(self) -> list[Tensor]:
         """For every axis which modes ``(*shape)`` are odd about the middle of the box (periodic: about its start).
 
