@@ -1,0 +1,3 @@
+"""Operators of partial differential equations, and the pieces that they are made of."""
+
+__all__: list[str] = []
