@@ -8,9 +8,9 @@ from typing import Self, final
 import torch
 from torch import Tensor
 
+from invsolve.core.transforms import Transform
 from invsolve.core.validation import Shape
 from invsolve.gaussian.law import Modes
-from invsolve.gaussian.transforms import Transform
 
 
 @final

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from invsolve.core.arrays import parameter
 from invsolve.core.torch_state import in_defined_state
+from invsolve.core.transforms import Transform
 from invsolve.core.validation import check_choice, check_finite, check_positive
 from invsolve.errors import UnsupportedError, invalid
-from invsolve.gaussian.transforms import Transform
 from invsolve.priors.fields.bases import BASES, Basis, grid_factor, laplace_eigenvalues
 from invsolve.priors.fields.spectra import FieldSpectrum, Matern, Spectrum
 

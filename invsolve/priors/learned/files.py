@@ -16,11 +16,11 @@ from torch import Tensor
 
 from invsolve.core.files import atomic_write, to_be_read, with_extension
 from invsolve.core.torch_state import in_defined_state
+from invsolve.core.transforms import Transform
 from invsolve.core.validation import check_choice, check_finite
 from invsolve.errors import FileError, InvsolveError, UnsupportedError, invalid, invalid_type
 from invsolve.gaussian.law import DenseModes, GaussianLaw
 from invsolve.gaussian.spectral_modes import SpectralModes
-from invsolve.gaussian.transforms import Transform
 from invsolve.priors.learned.field_header import field_header, field_of
 from invsolve.priors.learned.network import NetworkPrior
 from invsolve.priors.learned.parameterization import EDM, BesideLaw, Prediction
