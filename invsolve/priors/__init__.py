@@ -11,7 +11,7 @@ from invsolve.priors.exact.sparse import SparsePrior
 from invsolve.priors.exact.student import Student
 from invsolve.priors.family import Family
 from invsolve.priors.fields.field import GaussianFieldPrior
-from invsolve.priors.fields.spectra import Matern, Spectrum
+from invsolve.priors.fields.spectra import Matern, Spectrum, Whittle
 from invsolve.priors.formats.load import load
 from invsolve.priors.function import FunctionPrior, from_denoiser
 from invsolve.priors.learned.files import save_prior, shipped
@@ -50,6 +50,7 @@ __all__ = [
     "TransformedPrior",
     "VE",
     "VP",
+    "Whittle",
     "bounded",
     "exp",
     "from_deepinv",
