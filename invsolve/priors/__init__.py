@@ -20,6 +20,7 @@ from invsolve.priors.learned.parameterization import EDM, BesideLaw, Direct, Sch
 from invsolve.priors.learned.resampled import ResampledPrior
 from invsolve.priors.learned.schedules import DDPM, VE, VP, Cosine, Flow
 from invsolve.priors.learned.wrappers import from_deepinv, from_network
+from invsolve.priors.level_set import LevelSet
 from invsolve.priors.transformed import TransformedPrior, bounded, exp, sigmoid, softplus
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "GaussianMixturePrior",
     "GaussianPrior",
     "Laplace",
+    "LevelSet",
     "Matern",
     "Modes",
     "NetworkPrior",
