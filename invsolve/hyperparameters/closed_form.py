@@ -16,7 +16,7 @@ from torch import Tensor
 from invsolve.gaussian.evidence import Evidence
 from invsolve.gaussian.evidence_by_level import EvidenceByLevel, Factors, evidence_by_level
 from invsolve.hyperparameters.mode_search import Node
-from invsolve.hyperparameters.unknowns import NOISE, Unknowns
+from invsolve.hyperparameters.unknowns import Unknowns
 from invsolve.priors.base import Prior
 from invsolve.priors.capabilities import IsGaussian
 
@@ -38,9 +38,9 @@ class ClosedForm:
 
     def __init__(self, unknowns: Unknowns) -> None:
         self.unknowns = unknowns
-        self._columns = unknowns.columns("operator") + unknowns.columns("prior")
+        self._columns = unknowns.model + unknowns.columns("prior")
         self.interpolated = False  # what was told last
-        self._level = unknowns.names.index(NOISE) if NOISE in unknowns.names else None
+        self._level = unknowns.level
         self._found: dict[Node, EvidenceByLevel | None] = {}
         self._evidences: WeakKeyDictionary[EvidenceByLevel, dict[float, Evidence]] = WeakKeyDictionary()
         self._numbers = 0
