@@ -22,6 +22,7 @@ from invsolve.priors.capabilities import IsGaussian
 
 ROUGH = 0.05  # nats of rounding above which the evidence is looked for elsewhere
 _KEPT = 2**24  # numbers of spectra that are kept, and of eigenvectors
+_FEW = 16  # decompositions that are compared with, beside one for every column
 _SLOW = 256  # side of a block from which on members are interpolated
 _POINTS = 4, 12  # members that an interpolation takes, at least and at most
 _NEAR = 0.5  # prior stds between the two members next to it: a scan's widest cells are looked at, not interpolated
@@ -96,6 +97,8 @@ class ClosedForm:
             return None
         spectrum, factors = found
         self._factors.insert(0, factors)
+        # A look at one takes about as long as a column of a decomposition: no more of them than that is worth.
+        del self._factors[_FEW + factors.largest :]
         while len(self._factors) > 1 and sum(f.numbers for f in self._factors) > _KEPT:
             self._factors.pop()
         self._numbers += spectrum.power.numel() + spectrum.values.numel()

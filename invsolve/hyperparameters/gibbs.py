@@ -187,9 +187,9 @@ def _scalars(
     if not len(good):
         return z
     if columns := unknowns.columns("operator"):
-        z[good] = _block(z[good], columns, uniform[good, 0], _of_data(request, columns, z[good], x[good], good), tick)
+        z[good] = _block(z[good], columns, uniform[good, 0], _of_operator(request, z[good], x[good], good), tick)
     if unknowns.level is None and (columns := unknowns.columns("noise")):
-        z[good] = _block(z[good], columns, uniform[good, 1], _of_data(request, columns, z[good], x[good], good), tick)
+        z[good] = _block(z[good], columns, uniform[good, 1], _of_noise(request, z[good], x[good], good), tick)
     elif (column := unknowns.level) is not None:
         z[good, column] = _noise_level(request, unknowns.transport(z[good]), x[good], good, uniform[good, 1])
     if columns := unknowns.columns("prior"):
@@ -220,19 +220,46 @@ def _block(
     return out
 
 
-def _of_data(request: HyperparameterRequest, columns: list[int], z: Tensor, x: Tensor, rows: Tensor) -> _Density:
-    """The likelihood, of scalars of the operator or of the covariance of the noise."""
-    unknowns = request.unknowns
+def _of_operator(request: HyperparameterRequest, z: Tensor, x: Tensor, rows: Tensor) -> _Density:
+    unknowns, columns = request.unknowns, request.unknowns.columns("operator")
 
     def density(at: Tensor, which: list[int]) -> Tensor:
         some, out = z[which].clone(), torch.empty(len(which), dtype=torch.float64, device="cpu")
         some[:, columns] = at
         theta = unknowns.transport(some)
         for group in _groups(theta[:, unknowns.model], range(len(which))):
-            own = rows[which][group]
-            problem = unknowns.problem_at(theta[group], (own % request.batch).to(x.device))
-            out[group] = problem.log_likelihood(x[which][group]).double().cpu()
+            own = torch.tensor(which, device="cpu")[group]
+            problem = unknowns.problem_at(theta[group], (rows[own] % request.batch).to(x.device))
+            out[group] = problem.log_likelihood(x[own]).double().cpu()
         return out
+
+    return density
+
+
+def _of_noise(request: HyperparameterRequest, z: Tensor, x: Tensor, rows: Tensor) -> _Density:
+    """Scalars of a covariance, given what is left of the data: one factor serves all rows at a node."""
+    unknowns, columns = request.unknowns, request.unknowns.columns("noise")
+    theta, left = unknowns.transport(z), list[tuple[int, Tensor, Tensor | None]]()
+    for group in _groups(theta[:, unknowns.model], range(len(x))):
+        problem = unknowns.problem_at(theta[group], (rows[group] % request.batch).to(x.device))
+        seen = problem.operator.observed
+        each = [None] * len(group) if seen is None else seen.expand(problem.data.shape)
+        left += zip(group, problem.data - problem.operator(x[group]), each, strict=True)
+    left.sort(key=lambda row: row[0])
+    residual = torch.stack([row for _, row, _ in left])
+    observed = torch.stack([row for _, _, row in left if row is not None]) if left[0][2] is not None else None
+    model = unknowns.problem.noise
+    members: dict[tuple[float, ...], Gaussian] = {}
+
+    def density(at: Tensor, which: list[int]) -> Tensor:
+        key = tuple(at.tolist())
+        if key not in members:
+            full = torch.zeros(len(unknowns.names), dtype=torch.float64, device="cpu")
+            full[columns] = at
+            assert isinstance(model, Gaussian)
+            members[key] = model.known(unknowns.named("noise", unknowns.transport(full)))
+        own = residual[which]
+        return members[key].log_prob(own, torch.zeros_like(own), None if observed is None else observed[which])
 
     return density
 

@@ -87,7 +87,7 @@ class Unknowns:
         """The prior for one set of values ``(p,)``."""
         if not isinstance(self.prior, PriorFamily):
             return self.prior
-        return self.prior.at(**self._named("prior", theta))
+        return self.prior.at(**self.named("prior", theta))
 
     def problem_at(self, theta: Tensor, index: Tensor) -> Problem:
         """The problem of the rows ``index`` ``(rows,)`` (the item of each), a row with values ``theta`` ``(rows, p)``.
@@ -105,10 +105,10 @@ class Unknowns:
     def _problem(self, problem: Problem, theta: Tensor) -> Problem:
         operator, noise = problem.operator, problem.noise
         if isinstance(operator, OperatorFamily):
-            operator = operator.at(**self._named("operator", theta[0]))
+            operator = operator.at(**self.named("operator", theta[0]))
         if self._correlated:
             assert isinstance(noise, Gaussian)
-            noise = noise.known(self._named("noise", theta[0]))
+            noise = noise.known(self.named("noise", theta[0]))
         elif self.level is not None:
             std = theta[:, self.level]
             if len(std) == 1:
@@ -118,5 +118,6 @@ class Unknowns:
                 noise = Gaussian(std=std.view(shape).to(problem.data.device, problem.data.real.dtype))
         return problem.replaced(operator=operator, noise=noise)
 
-    def _named(self, part: str, theta: Tensor) -> dict[str, float]:
+    def named(self, part: str, theta: Tensor) -> dict[str, float]:
+        """The values of one part, by name."""
         return {self.names[i].removeprefix(f"{part}."): float(theta[i]) for i in self.columns(part)}
