@@ -14,6 +14,7 @@ from invsolve.priors.fields.field import GaussianFieldPrior
 from invsolve.priors.fields.spectra import Matern, Spectrum, Whittle
 from invsolve.priors.formats.load import load
 from invsolve.priors.function import FunctionPrior, from_denoiser
+from invsolve.priors.joint import joint, packed
 from invsolve.priors.learned.files import save_prior, shipped
 from invsolve.priors.learned.network import NetworkPrior
 from invsolve.priors.learned.parameterization import EDM, BesideLaw, Direct, Scheduled
@@ -59,7 +60,9 @@ __all__ = [
     "from_denoiser",
     "from_network",
     "independent",
+    "joint",
     "load",
+    "packed",
     "save_prior",
     "shipped",
     "sigmoid",
