@@ -253,7 +253,7 @@ class Problem(TextInNotebook, Defined):
         lines = [repr(self), f"  data: {numbers} real numbers per item, {len(self.data)} item(s), {self.data.dtype}"]
         if self.data.is_complex():
             lines.append("  complex data: the noise std is per real component, E|n|^2 = 2 std^2")
-        if isinstance(self.noise, Gaussian) and isinstance(self.noise.std, float):
+        if isinstance(self.noise, Gaussian) and isinstance(self.noise.std, float) and not self.noise.discrepancy:
             lines.append(
                 f"  Gaussian noise of std {self.noise.std:.4g}; "
                 "posterior samples of a right model have chi^2 per datum near 1"
@@ -261,7 +261,8 @@ class Problem(TextInNotebook, Defined):
         if not isinstance(self.noise, Gaussian):
             lines.append(f"  {self.noise!r}")
         if isinstance(self.noise, Gaussian) and self.noise.unknown:
-            lines.append(f"  Gaussian noise of unknown std, {self.noise.std}: inferred for every item with the signal")
+            laws = ", ".join(f"{name}, {law}" for name, law in self.noise.scalars.items())
+            lines.append(f"  Gaussian noise of unknown {laws}: inferred for every item with the signal")
         if isinstance(self.operator, Family):
             laws = ", ".join(f"{name} {law}" for name, law in self.operator.unknown.items())
             lines.append(f"  unknown in the operator: {laws}: inferred for every item with the signal")

@@ -226,3 +226,38 @@ BAD = {
 def test_refused(call, kind, words):
     with pytest.raises(kind, match=words):
         call()
+
+
+def test_the_error_rate_of_a_field_of_two_values():
+    truth = torch.tensor([[3.0, 12.0, 12.0, 3.0], [12.0, 12.0, 12.0, 12.0]])
+    x = torch.tensor([[4.0, 7.5, 7.4, 3.0], [12.0, 0.0, 20.0, -1.0]])
+    assert pm.error_rate(x, truth, 7.5).tolist() == [0.25, 0.5]
+    with pytest.raises(InputError, match="error_rate: `x`"):
+        pm.error_rate(x[0], truth[0], 7.5)
+    with pytest.raises(InputTypeError, match="error_rate: `x` must be real"):
+        pm.error_rate(x + 0j, truth, 7.5)
+    with pytest.raises(InputTypeError, match="error_rate: `threshold`"):
+        pm.error_rate(x, truth, None)
+
+
+def test_metrics_of_a_gaussian_whose_answers_are_known():
+    """Samples of N(c, s^2 I) against N(0, I) + m: the closed forms, to the standard errors of the samples."""
+    n, d = 4000, 64
+    z = torch.randn(2, n, 1, d, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    m = torch.full((1, d), 2.0, dtype=torch.float64)
+    x, y = m + 0.5 + 1.5 * z[0], m + z[1]
+    assert float(pm.relative_mean_error(x, y)) == pytest.approx(0.5 / 2, abs=5 * 1.5 / (2 * n**0.5))
+    assert float(pm.relative_std_error(x, y)) == pytest.approx(0.5, abs=5 * 1.5 / (2 * n) ** 0.5)
+    g = pm.sliced_directions((d,)).sum(1)
+    # W1 of N(a, s^2) and N(0, 1) by quantiles: E|a + (s - 1) z|, a = 0.5 sum(g) (0 for these directions).
+    a = 0.5 * g
+    u = (torch.arange(20000, dtype=torch.float64) + 0.5) / 20000
+    exact = (a[:, None] + 0.5 * torch.special.ndtri(u)).abs().mean()
+    found = pm.sliced_wasserstein(x, y, mean=0.0, std=1.0)
+    assert float(found) == pytest.approx(float(exact), abs=5 * 1.5 / n**0.5)
+    # |FFT|^2 of white noise of std s and a mean: s^2 d, and in bin 0 with the mean's d^2 |mean|^2.
+    s, r = (1.5**2, 2.5), (1.0, 2.0)
+    first = abs((s[0] + d * s[1] ** 2) / (r[0] + d * r[1] ** 2) - 1)
+    bins = pm.radial_spectrum(x).shape[-1]
+    expected = math.exp((math.log(first) + (bins - 1) * math.log(1.25)) / bins)
+    assert float(pm.spectral_error(x, y)) == pytest.approx(expected, rel=0.02)

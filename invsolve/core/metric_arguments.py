@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from invsolve.core.arrays import parameter
+from invsolve.core.arrays import parameter, several
+from invsolve.core.validation import check_number
 from invsolve.errors import invalid, invalid_type
 
 
@@ -84,3 +85,33 @@ def _weights(owner: str, name: str, weights: Tensor | None, x: Tensor) -> Tensor
     if bool((total == 0).any()):
         raise invalid(owner, name, "positive for some sample of every item", "all zero")
     return (w / total).reshape(n, -1).expand(n, batch)
+
+
+def of_shape(owner: str, name: str, value: Tensor | float, shape: tuple[int, ...], like: Tensor) -> Tensor:
+    """A number or an array ``(*shape)``, finite and real, in float64."""
+    if not several(value) and not isinstance(value, Tensor):
+        value = torch.tensor(check_number(owner, name, value), dtype=torch.float64, device="cpu")
+    checked = finite_values(owner, name, value, ordered=True).to(like.device)
+    if checked.ndim and tuple(checked.shape) != shape:
+        raise invalid(owner, name, f"a number, or of shape {shape}", tuple(checked.shape))
+    return checked
+
+
+def real_rows(x: Tensor) -> Tensor:
+    """Real components: (n, *shape) -> (n, dimension)."""
+    return torch.view_as_real(x).flatten(1) if x.is_complex() else x.flatten(1)
+
+
+def squared_distances(x: Tensor, y: Tensor) -> Tensor:
+    """Squared distances of all pairs, each as the sum of squared differences: no cancellation."""
+    return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist").square()
+
+
+def relative_distance(owner: str, what: str, value: Tensor, target: Tensor) -> Tensor:
+    """``|value - target| / |target|`` of every item; raise where the target is 0."""
+    size, gap = (torch.linalg.vector_norm(v.flatten(1), dim=1) for v in (target, value - target))
+    if bool((size == 0).any()):
+        item = int((size == 0).nonzero()[0])
+        raise invalid(owner, "reference", f"of a {what} that is not zero", f"zero in item {item}")
+    out: Tensor = gap / size
+    return out

@@ -113,11 +113,8 @@ class Draws:
         real, size = real_dtype(dtype), prod(shape) * (2 if dtype.is_complex else 1)
         key = _key(self.keys, step, index)
         if size <= _SHORT or self.device.type != "cpu":
-            counter = torch.arange(1, size + 1, dtype=torch.int64, device=self.device) * _GOLDEN
-            bits = _mix(torch.from_numpy(key).to(self.device, non_blocking=True)[:, None] + counter)
-            # 52 bits and a half, exact in float64: uniform in the open interval (0, 1), then the inverse normal CDF.
-            uniform = (((bits >> 12) & 0xFFFFFFFFFFFFF).double() + 0.5) * 2.0**-52
-            out: Tensor = torch.special.ndtri(uniform).to(real)
+            counter = torch.arange(1, size + 1, dtype=torch.int64, device=self.device)
+            out: Tensor = self._counted(key, counter).to(real)
         else:
             out = torch.empty(len(key), size, dtype=real, device="cpu")
             generator = torch.Generator()
@@ -131,3 +128,20 @@ class Draws:
         if dtype.is_complex:
             return torch.view_as_complex(out.view(len(key), *shape, 2))
         return out.view(len(key), *shape)
+
+    def normal_of(self, counter: Tensor, dtype: torch.dtype, *, step: int, index: int = 0) -> Tensor:
+        """Standard normal numbers ``(rows, *counter.shape)``, each of its ``counter`` (int64, > 0) alone.
+
+        A number does not depend on the others that are asked for: the modes of a coarse grid have the numbers that they
+        have among those of a fine one. ``dtype`` is real.
+        """
+        key = _key(self.keys, step, index)
+        out = self._counted(key, counter.to(self.device).flatten())
+        return out.to(dtype).view(len(key), *counter.shape)
+
+    def _counted(self, key: Words, counter: Tensor) -> Tensor:
+        bits = _mix(torch.from_numpy(key).to(self.device, non_blocking=True)[:, None] + counter * _GOLDEN)
+        # 52 bits and a half, exact in float64: uniform in the open interval (0, 1), then the inverse normal CDF.
+        uniform = (((bits >> 12) & 0xFFFFFFFFFFFFF).double() + 0.5) * 2.0**-52
+        out: Tensor = torch.special.ndtri(uniform)
+        return out

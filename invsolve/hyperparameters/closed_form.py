@@ -16,12 +16,13 @@ from torch import Tensor
 from invsolve.gaussian.evidence import Evidence
 from invsolve.gaussian.evidence_by_level import EvidenceByLevel, Factors, evidence_by_level
 from invsolve.hyperparameters.mode_search import Node
-from invsolve.hyperparameters.unknowns import NOISE, Unknowns
+from invsolve.hyperparameters.unknowns import Unknowns
 from invsolve.priors.base import Prior
 from invsolve.priors.capabilities import IsGaussian
 
 ROUGH = 0.05  # nats of rounding above which the evidence is looked for elsewhere
 _KEPT = 2**24  # numbers of spectra that are kept, and of eigenvectors
+_FEW = 16  # decompositions that are compared with, beside one for every column
 _SLOW = 256  # side of a block from which on members are interpolated
 _POINTS = 4, 12  # members that an interpolation takes, at least and at most
 _NEAR = 0.5  # prior stds between the two members next to it: a scan's widest cells are looked at, not interpolated
@@ -38,9 +39,9 @@ class ClosedForm:
 
     def __init__(self, unknowns: Unknowns) -> None:
         self.unknowns = unknowns
-        self._columns = unknowns.columns("operator") + unknowns.columns("prior")
+        self._columns = unknowns.model + unknowns.columns("prior")
         self.interpolated = False  # what was told last
-        self._level = unknowns.names.index(NOISE) if NOISE in unknowns.names else None
+        self._level = unknowns.level
         self._found: dict[Node, EvidenceByLevel | None] = {}
         self._evidences: WeakKeyDictionary[EvidenceByLevel, dict[float, Evidence]] = WeakKeyDictionary()
         self._numbers = 0
@@ -96,6 +97,8 @@ class ClosedForm:
             return None
         spectrum, factors = found
         self._factors.insert(0, factors)
+        # A look at one takes about as long as a column of a decomposition: no more of them than that is worth.
+        del self._factors[_FEW + factors.largest :]
         while len(self._factors) > 1 and sum(f.numbers for f in self._factors) > _KEPT:
             self._factors.pop()
         self._numbers += spectrum.power.numel() + spectrum.values.numel()

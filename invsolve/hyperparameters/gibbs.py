@@ -31,7 +31,6 @@ from invsolve.hyperparameters.lattice import MAX_DIMS, explore, run
 from invsolve.hyperparameters.mixing import memory, mixed
 from invsolve.hyperparameters.mode_search import Node
 from invsolve.hyperparameters.request import HyperparameterDraws, HyperparameterRequest
-from invsolve.hyperparameters.unknowns import NOISE
 from invsolve.hyperparameters.verdict import of_chains
 from invsolve.noise import Gaussian
 from invsolve.operators.base import BlackBox
@@ -62,8 +61,7 @@ def draw_by_gibbs(request: HyperparameterRequest, progress: Progress) -> Hyperpa
     _refuse(request)
     draws = request.draws(range(request.rows), "scalars")
     z = draws.normal((len(unknowns.names),), torch.float64, step=0).cpu()
-    if NOISE in unknowns.names:
-        column = unknowns.names.index(NOISE)
+    for column in unknowns.columns("noise"):
         z[:, column] = 1 + z[:, column].abs()
     nugget = _nugget(request) if unknowns.columns("prior") else None
     trace = list[Tensor]()
@@ -125,7 +123,7 @@ def _refuse(request: HyperparameterRequest) -> None:
             f"solve: Gibbs sweeps draw one signal at a time, and {request.strategy.name} weighs many against each "
             "other. Take a strategy without weights, such as iv.strategies.MMPS()."
         )
-    for part in ("prior", "operator"):
+    for part in ("prior", "operator", "noise"):
         if len(unknowns.columns(part)) > MAX_DIMS:
             raise UnsupportedError(
                 f"solve: at most {MAX_DIMS} scalars of the {part} can be inferred with a signal, and it has "
@@ -154,7 +152,7 @@ def _signals(
     Where the budget ends, the rows that are left keep the signals of ``before``, which their scalars were drawn for.
     """
     unknowns, theta = request.unknowns, request.unknowns.transport(z)
-    groups = _groups(theta[:, unknowns.columns("prior") + unknowns.columns("operator")], range(request.rows))
+    groups = _groups(theta[:, unknowns.columns("prior") + unknowns.model], range(request.rows))
     x = unknowns.problem.data.new_empty(request.rows, *unknowns.problem.shape, dtype=unknowns.problem.signal_dtype)
     chi2, done, result = x.real.new_empty(request.rows), 0, None if before is None else before[1]
     for rows in groups:
@@ -190,8 +188,9 @@ def _scalars(
         return z
     if columns := unknowns.columns("operator"):
         z[good] = _block(z[good], columns, uniform[good, 0], _of_operator(request, z[good], x[good], good), tick)
-    if NOISE in unknowns.names:
-        column = unknowns.names.index(NOISE)
+    if unknowns.level is None and (columns := unknowns.columns("noise")):
+        z[good] = _block(z[good], columns, uniform[good, 1], _of_noise(request, z[good], x[good], good), tick)
+    elif (column := unknowns.level) is not None:
         z[good, column] = _noise_level(request, unknowns.transport(z[good]), x[good], good, uniform[good, 1])
     if columns := unknowns.columns("prior"):
         assert nugget is not None
@@ -225,10 +224,42 @@ def _of_operator(request: HyperparameterRequest, z: Tensor, x: Tensor, rows: Ten
     unknowns, columns = request.unknowns, request.unknowns.columns("operator")
 
     def density(at: Tensor, which: list[int]) -> Tensor:
-        some = z[which].clone()
+        some, out = z[which].clone(), torch.empty(len(which), dtype=torch.float64, device="cpu")
         some[:, columns] = at
-        problem = unknowns.problem_at(unknowns.transport(some), (rows[which] % request.batch).to(x.device))
-        return problem.log_likelihood(x[which])
+        theta = unknowns.transport(some)
+        for group in _groups(theta[:, unknowns.model], range(len(which))):
+            own = torch.tensor(which, device="cpu")[group]
+            problem = unknowns.problem_at(theta[group], (rows[own] % request.batch).to(x.device))
+            out[group] = problem.log_likelihood(x[own]).double().cpu()
+        return out
+
+    return density
+
+
+def _of_noise(request: HyperparameterRequest, z: Tensor, x: Tensor, rows: Tensor) -> _Density:
+    """Scalars of a covariance, given what is left of the data: one factor serves all rows at a node."""
+    unknowns, columns = request.unknowns, request.unknowns.columns("noise")
+    theta, left = unknowns.transport(z), list[tuple[int, Tensor, Tensor | None]]()
+    for group in _groups(theta[:, unknowns.model], range(len(x))):
+        problem = unknowns.problem_at(theta[group], (rows[group] % request.batch).to(x.device))
+        seen = problem.operator.observed
+        each = [None] * len(group) if seen is None else seen.expand(problem.data.shape)
+        left += zip(group, problem.data - problem.operator(x[group]), each, strict=True)
+    left.sort(key=lambda row: row[0])
+    residual = torch.stack([row for _, row, _ in left])
+    observed = torch.stack([row for _, _, row in left if row is not None]) if left[0][2] is not None else None
+    model = unknowns.problem.noise
+    members: dict[tuple[float, ...], Gaussian] = {}
+
+    def density(at: Tensor, which: list[int]) -> Tensor:
+        key = tuple(at.tolist())
+        if key not in members:
+            full = torch.zeros(len(unknowns.names), dtype=torch.float64, device="cpu")
+            full[columns] = at
+            assert isinstance(model, Gaussian)
+            members[key] = model.known(unknowns.named("noise", unknowns.transport(full)))
+        own = residual[which]
+        return members[key].log_prob(own, torch.zeros_like(own), None if observed is None else observed[which])
 
     return density
 
@@ -256,7 +287,8 @@ def _of_prior(request: HyperparameterRequest, z: Tensor, x: Tensor, level: Tenso
 def _noise_level(request: HyperparameterRequest, theta: Tensor, x: Tensor, rows: Tensor, uniform: Tensor) -> Tensor:
     """Coordinates of the noise level ``(rows,)`` given the signals: ``-m log sigma - S / (2 sigma^2) - z^2 / 2``."""
     unknowns = request.unknowns
-    law = unknowns.distributions[unknowns.names.index(NOISE)]
+    assert unknowns.level is not None
+    law = unknowns.distributions[unknowns.level]
     sizes, counts = (
         torch.empty(len(x), dtype=torch.float64, device="cpu"),
         torch.empty(len(x), dtype=torch.float64, device="cpu"),

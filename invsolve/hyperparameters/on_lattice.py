@@ -15,7 +15,6 @@ from invsolve.hyperparameters.closed_form import ROUGH
 from invsolve.hyperparameters.lattice import Evaluate, Lattice, explore, run
 from invsolve.hyperparameters.mode_search import WIDEST, WIDEST_SAMPLED, Node
 from invsolve.hyperparameters.request import HyperparameterDraws, HyperparameterRequest
-from invsolve.hyperparameters.unknowns import NOISE
 from invsolve.hyperparameters.verdict import of_lattices
 from invsolve.noise import Gaussian
 from invsolve.priors.base import Prior
@@ -159,9 +158,9 @@ class _Evidences:
 
     def together(self, nodes: Sequence[Node]) -> list[list[Node]]:
         """Nodes whose signals are drawn at once: such as differ in the noise level, where conjugate gradients draw."""
-        if not self._free.known or self._free.size <= _DENSE or NOISE not in self.request.unknowns.names:
+        if not self._free.known or self._free.size <= _DENSE or self.request.unknowns.level is None:
             return [[node] for node in nodes]
-        column, groups = self.request.unknowns.names.index(NOISE), dict[Node, list[Node]]()
+        column, groups = self.request.unknowns.level, dict[Node, list[Node]]()
         for node in nodes:
             groups.setdefault(node[:column] + node[column + 1 :], []).append(node)
         return list(groups.values())
@@ -178,8 +177,9 @@ class _Evidences:
             problem, prior = self._at(theta[0])
             index = torch.tensor([r % request.batch for r in rows], device=problem.data.device)
             problem = problem.take(index)
-            if NOISE in request.unknowns.names and self._free.known and self._free.size > _DENSE:
-                std = theta[:, request.unknowns.names.index(NOISE)].to(problem.data.device, problem.data.real.dtype)
+            level = request.unknowns.level
+            if level is not None and self._free.known and self._free.size > _DENSE:
+                std = theta[:, level].to(problem.data.device, problem.data.real.dtype)
                 each = Gaussian(std=std.view(-1, *([1] * len(problem.operator.out_shape))))
                 problem = problem.replaced(operator=problem.operator, noise=each)
             result = request.sample_rows(problem, prior, rows, "solve")

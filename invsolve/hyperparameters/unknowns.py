@@ -37,8 +37,8 @@ class Unknowns:
     def from_problem(cls, problem: Problem, prior: Prior) -> Self | None:
         """What is unknown in a problem and its prior; None if nothing is."""
         found: dict[str, Distribution] = {}
-        if isinstance(problem.noise, Gaussian) and isinstance(problem.noise.std, Distribution):
-            found[NOISE] = problem.noise.std
+        if isinstance(problem.noise, Gaussian):
+            found |= {f"noise.{name}": value for name, value in problem.noise.scalars.items()}
         if isinstance(prior, PriorFamily):
             found |= {f"prior.{name}": value for name, value in prior.unknown.items()}
         if isinstance(problem.operator, OperatorFamily):
@@ -54,6 +54,21 @@ class Unknowns:
     def columns(self, part: str) -> list[int]:
         """Which of the p values belong to "noise", "prior" or "operator"."""
         return [i for i, name in enumerate(self.names) if name.startswith(f"{part}.")]
+
+    @property
+    def level(self) -> int | None:
+        """Which of the p values is the std of white noise, that rows of one problem may differ in; None: none is."""
+        return self.names.index(NOISE) if NOISE in self.names and not self._correlated else None
+
+    @property
+    def model(self) -> list[int]:
+        """Which of the p values, beside the prior's, rows of one problem must share: the operator's, a covariance's."""
+        return self.columns("operator") + (self.columns("noise") if self._correlated else [])
+
+    @property
+    def _correlated(self) -> bool:
+        noise = self.problem.noise
+        return isinstance(noise, Gaussian) and bool(noise.discrepancy)
 
     @property
     def medians(self) -> Tensor:
@@ -72,25 +87,30 @@ class Unknowns:
         """The prior for one set of values ``(p,)``."""
         if not isinstance(self.prior, PriorFamily):
             return self.prior
-        return self.prior.at(**self._named("prior", theta))
+        return self.prior.at(**self.named("prior", theta))
 
     def problem_at(self, theta: Tensor, index: Tensor) -> Problem:
         """The problem of the rows ``index`` ``(rows,)`` (the item of each), a row with values ``theta`` ``(rows, p)``.
 
-        Rows may differ in the noise level. Raises UnsupportedError where they differ in a scalar of the operator: group
-        them first.
+        Rows may differ in the noise level. Raises UnsupportedError where they differ in a scalar of the operator, or of
+        the covariance of the noise: group them first.
         """
-        columns = self.columns("operator")
+        columns = self.model
         if bool((theta[:, columns] != theta[:1, columns]).any()):
-            raise UnsupportedError("Unknowns.problem_at: rows of one problem must share the scalars of the operator.")
+            raise UnsupportedError(
+                "Unknowns.problem_at: rows of one problem must share the scalars of operator and covariance."
+            )
         return self._problem(self.problem.take(index), theta)
 
     def _problem(self, problem: Problem, theta: Tensor) -> Problem:
         operator, noise = problem.operator, problem.noise
         if isinstance(operator, OperatorFamily):
-            operator = operator.at(**self._named("operator", theta[0]))
-        if NOISE in self.names:
-            std = theta[:, self.names.index(NOISE)]
+            operator = operator.at(**self.named("operator", theta[0]))
+        if self._correlated:
+            assert isinstance(noise, Gaussian)
+            noise = noise.known(self.named("noise", theta[0]))
+        elif self.level is not None:
+            std = theta[:, self.level]
             if len(std) == 1:
                 noise = Gaussian(std=float(std))
             else:
@@ -98,5 +118,6 @@ class Unknowns:
                 noise = Gaussian(std=std.view(shape).to(problem.data.device, problem.data.real.dtype))
         return problem.replaced(operator=operator, noise=noise)
 
-    def _named(self, part: str, theta: Tensor) -> dict[str, float]:
+    def named(self, part: str, theta: Tensor) -> dict[str, float]:
+        """The values of one part, by name."""
         return {self.names[i].removeprefix(f"{part}."): float(theta[i]) for i in self.columns(part)}

@@ -7,6 +7,7 @@ three methods) or `Noise`.
 from invsolve.core.public_names import found_later
 from invsolve.noise.base import Noise
 from invsolve.noise.convert import as_noise
+from invsolve.noise.discrepancy import Discrepancy
 from invsolve.noise.entrywise import Entrywise
 from invsolve.noise.gaussian import Gaussian
 from invsolve.noise.laplace import Laplace
@@ -20,6 +21,7 @@ from invsolve.noise.speckle import Speckle
 from invsolve.noise.transmission import PoissonTransmission
 
 __all__ = [
+    "Discrepancy",
     "Entrywise",
     "Gaussian",
     "Laplace",

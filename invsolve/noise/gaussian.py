@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Self, final
 
@@ -14,14 +15,17 @@ from invsolve.core.arrays import real_parameter, several
 from invsolve.core.distributions import Distribution
 from invsolve.core.random import DrawLike
 from invsolve.core.validation import Shape, check_finite, check_positive, kind_dtype
-from invsolve.errors import UnsupportedError, invalid
+from invsolve.errors import UnsupportedError, invalid, invalid_type
 from invsolve.noise.base import Noise, spoken
+from invsolve.noise.discrepancy import Discrepancy
 
 
 @final
 @dataclass(frozen=True, eq=False)
 class Gaussian(Noise):
     """Additive Gaussian noise: ``y = clean + n``, ``n ~ N(0, G)``; give ``std`` or ``covariance``.
+
+    ``noise + other`` is the sum of independent noises, and ``noise + Discrepancy(...)`` that with a model error.
 
     Parameters
     ----------
@@ -33,11 +37,14 @@ class Gaussian(Noise):
     covariance : Tensor, array or list, shape (m, m), optional
         G, symmetric positive definite, over the m flattened data. For complex data it is the covariance of the real and
         of the imaginary part, which are independent.
+    discrepancy : tuple of Discrepancy
+        Model errors of which a number is not known; ``+`` puts them here, and those that are known into G.
 
     Raises
     ------
     InputError, InputTypeError
-        If both or neither are given, a std is not positive, or the covariance not symmetric positive definite.
+        If both or neither are given, a std is not positive, or the covariance not symmetric positive definite; of a
+        sum, if it has no one covariance for all items.
 
     Examples
     --------
@@ -48,6 +55,7 @@ class Gaussian(Noise):
     std: float | Tensor | Distribution | None = None
     _: KW_ONLY
     covariance: Tensor | None = None
+    discrepancy: tuple[Discrepancy, ...] = ()
     _chol: Tensor | None = field(default=None, init=False, repr=False)  # lower Cholesky factor of the covariance
     per_item: bool = field(default=False, init=False, repr=False)  # std carries an item axis; set by `check`
 
@@ -73,18 +81,72 @@ class Gaussian(Noise):
         if self.covariance is not None:
             covariance = real_parameter("Gaussian", "covariance", self.covariance)
             object.__setattr__(self, "covariance", covariance)
-            object.__setattr__(self, "_chol", _cholesky(covariance))
+            object.__setattr__(self, "_chol", None if self.discrepancy else _cholesky(covariance))
+        if self.discrepancy:
+            self._check_discrepancy()
 
     @property
     def unknown(self) -> bool:
-        """True if the std is a distribution: a hyperparameter, to be inferred."""
-        return isinstance(self.std, Distribution)
+        """True if a number of it is a distribution: a hyperparameter, to be inferred."""
+        return bool(self.scalars)
+
+    @property
+    def scalars(self) -> dict[str, Distribution]:
+        """What is to be inferred, by name: "std", "discrepancy.std", "discrepancy.length", "discrepancy2.std", ..."""
+        found = {"std": self.std} if isinstance(self.std, Distribution) else {}
+        for name, part in self._named.items():
+            found |= {f"{name}.{key}": law for key, law in part.unknown.items()}
+        return found
+
+    def __add__(self, other: object) -> Gaussian:
+        """The noise of which this and ``other``, a `Gaussian` or a `Discrepancy`, are independent parts."""
+        if isinstance(other, Discrepancy):
+            return self._sum(self.covariance, self.std, (*self.discrepancy, other))
+        if not isinstance(other, Gaussian):
+            return NotImplemented
+        if isinstance(self.std, Distribution) or isinstance(other.std, Distribution):
+            repair = "Of two levels the data say one: give one of them as an iv.noise.Discrepancy."
+            raise invalid("Gaussian", "std", "a number in a sum of noises", "a distribution", repair)
+        parts = (*self.discrepancy, *other.discrepancy)
+        if other.covariance is None:
+            self, other = other, self
+        if self.covariance is not None and other.covariance is not None:
+            return Gaussian._sum(self.covariance + other.covariance, None, parts)
+        if other.covariance is not None:
+            return Gaussian._sum(_plus(other.covariance, self.std), None, parts)
+        assert self.std is not None and other.std is not None
+        return Gaussian._sum(None, _root_sum(self.std, other.std), parts)
+
+    @staticmethod
+    def _sum(
+        covariance: Tensor | None, std: float | Tensor | Distribution | None, parts: tuple[Discrepancy, ...]
+    ) -> Gaussian:
+        """With these model errors: in G as soon as all is known."""
+        if isinstance(std, Distribution) or any(part.unknown for part in parts):
+            return Gaussian(std, covariance=covariance, discrepancy=parts)
+        return _known(covariance, std, [(part, {}) for part in parts])
+
+    def known(self, values: Mapping[str, float]) -> Gaussian:
+        """With numbers for all `scalars`, by name."""
+        std = values.get("std", self.std)
+        parts = [(p, {k: values[f"{name}.{k}"] for k in p.unknown}) for name, p in self._named.items()]
+        return _known(self.covariance, std, parts)
+
+    @property
+    def _named(self) -> dict[str, Discrepancy]:
+        return {"discrepancy" if i == 1 else f"discrepancy{i}": part for i, part in enumerate(self.discrepancy, 1)}
+
+    def _check_discrepancy(self) -> None:
+        for part in self.discrepancy:
+            if not isinstance(part, Discrepancy):
+                raise invalid_type("Gaussian", "discrepancy", "a tuple of iv.noise.Discrepancy", part)
+        _known_size(self.covariance, self.std, self.discrepancy)
 
     @classmethod
     def of_rows(cls, std: Tensor) -> Gaussian:
         """With a ``std`` ``(rows, *out_shape)`` that nothing looks at: in loops a look would stall."""
         noise = object.__new__(cls)
-        for name, value in {"std": std, "covariance": None, "_chol": None, "per_item": True}.items():
+        for name, value in {"std": std, "covariance": None, "discrepancy": (), "_chol": None, "per_item": True}.items():
             object.__setattr__(noise, name, value)
         return noise
 
@@ -167,6 +229,12 @@ class Gaussian(Noise):
         self, out_shape: Shape, batch: int, dtype: torch.dtype, device: torch.device, *, owner: str | None = None
     ) -> Self:
         real = kind_dtype(dtype, "real")
+        if self.discrepancy:
+            m = _known_size(self.covariance, self.std, self.discrepancy)
+            if m not in (None, math.prod(out_shape)):
+                want = f"with the points of all {math.prod(out_shape)} data of an item"
+                raise invalid(*spoken(self, "discrepancy", owner), want, f"points of {m}")
+            return self
         if isinstance(self.std, Tensor):
             shape, ndim = tuple(self.std.shape), len(out_shape)
             per_item = self.std.ndim == ndim + 1 and shape[0] == batch
@@ -181,7 +249,7 @@ class Gaussian(Noise):
             if tuple(self.covariance.shape) != (size, size):
                 want = f"of shape {(size, size)}"
                 raise invalid(*spoken(self, "covariance", owner), want, tuple(self.covariance.shape))
-            return self._with(covariance=self.covariance.to(device), _chol=_cholesky(self.covariance).to(device, real))
+            return self._with(covariance=self.covariance.to(device), _chol=_cholesky(self.covariance).to(device))
         return self
 
     def take(self, index: Tensor) -> Self:
@@ -197,6 +265,12 @@ class Gaussian(Noise):
         return out
 
     def _row_std(self, like: Tensor) -> Tensor:
+        if self.discrepancy:
+            names = {name: f"{law.median:.3g}" for name, law in self.scalars.items()}
+            raise UnsupportedError(
+                f"Gaussian: {', '.join(names)} not known, so there is no whitened residual and no density. Give "
+                f"numbers: noise.known({{{', '.join(f'{name!r}: {value}' for name, value in names.items())}}})."
+            )
         assert self.std is not None  # the constructor: std or covariance
         if isinstance(self.std, Distribution):
             raise UnsupportedError(
@@ -207,6 +281,56 @@ class Gaussian(Noise):
             # Filled there: a copy from the host would stall a GPU.
             return torch.full((), self.std, dtype=kind_dtype(like.dtype, "real"), device=like.device)
         return self.std
+
+
+def _known(
+    covariance: Tensor | None,
+    std: float | Tensor | Distribution | None,
+    parts: Sequence[tuple[Discrepancy, Mapping[str, float]]],
+) -> Gaussian:
+    """The Gaussian noise of a sum with all its numbers."""
+    assert not isinstance(std, Distribution)
+    m = _known_size(covariance, std, [part for part, _ in parts])
+    if m is None or (covariance is None and all(part.white for part, _ in parts)):
+        for part, values in parts:
+            assert std is not None
+            std = _root_sum(std, values.get("std", part.std))  # type: ignore[arg-type]
+        return Gaussian(std)
+    total = torch.zeros(m, m, dtype=torch.float64, device="cpu") if covariance is None else covariance.double().cpu()
+    total = total if std is None else _plus(total, std)
+    for part, values in parts:
+        total = total + part.covariance(m, **values)
+    return Gaussian(covariance=total)
+
+
+def _known_size(covariance: Tensor | None, std: object, parts: Sequence[Discrepancy]) -> int | None:
+    """For how many data these parts are; None: any. Refuses such as are for different numbers."""
+    counts = sorted({part.size for part in parts if part.size is not None})
+    if len(counts) > 1:
+        raise invalid("Gaussian", "discrepancy", "of the same data", f"points of {' and '.join(map(str, counts))}")
+    sizes = {"points": counts[0]} if counts else {}
+    if covariance is not None:
+        sizes["covariance"] = len(covariance)
+    if isinstance(std, Tensor) and any(not part.white for part in parts):
+        sizes["std"] = std.numel()
+    if len(set(sizes.values())) > 1:
+        given = ", ".join(f"{name} of {size}" for name, size in sizes.items())
+        repair = "A std for every item cannot go with errors that data share." if "std" in sizes else ""
+        raise invalid("Gaussian", "discrepancy", "of as many data as the noise", given, repair)
+    return next(iter(sizes.values()), None)
+
+
+def _root_sum(a: float | Tensor, b: float | Tensor) -> float | Tensor:
+    if isinstance(a, float) and isinstance(b, float):
+        return math.hypot(a, b)
+    return torch.as_tensor(a**2 + b**2).sqrt()
+
+
+def _plus(covariance: Tensor, std: float | Tensor | Distribution | None) -> Tensor:
+    """The covariance with that of independent noise of this std, a number or one a datum."""
+    assert std is not None and not isinstance(std, Distribution)
+    variances = torch.as_tensor(std, dtype=covariance.dtype, device=covariance.device).flatten().square()
+    return covariance + torch.diag(variances.expand(len(covariance)))
 
 
 def _cholesky(covariance: Tensor) -> Tensor:

@@ -36,6 +36,7 @@ from invsolve.operators.simulator import from_simulator
 from invsolve.operators.sparse import Sparse
 from invsolve.operators.spectrum import Spectrum
 from invsolve.operators.structured_random import StructuredRandom
+from invsolve.operators.unpack import Unpack
 from invsolve.operators.visibilities import Visibilities
 
 __all__ = [
@@ -73,6 +74,7 @@ __all__ = [
     "StructuredRandom",
     "Subsample",
     "SuperResolution",
+    "Unpack",
     "VaryingBlur",
     "VectorBeam",
     "Visibilities",

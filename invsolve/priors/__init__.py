@@ -11,16 +11,18 @@ from invsolve.priors.exact.sparse import SparsePrior
 from invsolve.priors.exact.student import Student
 from invsolve.priors.family import Family
 from invsolve.priors.fields.field import GaussianFieldPrior
-from invsolve.priors.fields.spectra import Matern, Spectrum
+from invsolve.priors.fields.spectra import Matern, Spectrum, Whittle
 from invsolve.priors.fields.tabulated import TabulatedSpectrum, estimate_spectrum
 from invsolve.priors.formats.load import load
 from invsolve.priors.function import FunctionPrior, from_denoiser
+from invsolve.priors.joint import joint, packed
 from invsolve.priors.learned.files import save_prior, shipped
 from invsolve.priors.learned.network import NetworkPrior
 from invsolve.priors.learned.parameterization import EDM, BesideLaw, Direct, Scheduled
 from invsolve.priors.learned.resampled import ResampledPrior
 from invsolve.priors.learned.schedules import DDPM, VE, VP, Cosine, Flow
 from invsolve.priors.learned.wrappers import from_deepinv, from_network
+from invsolve.priors.level_set import LevelSet
 from invsolve.priors.transformed import TransformedPrior, bounded, exp, sigmoid, softplus
 
 __all__ = [
@@ -38,6 +40,7 @@ __all__ = [
     "GaussianMixturePrior",
     "GaussianPrior",
     "Laplace",
+    "LevelSet",
     "Matern",
     "Modes",
     "NetworkPrior",
@@ -52,6 +55,7 @@ __all__ = [
     "TransformedPrior",
     "VE",
     "VP",
+    "Whittle",
     "bounded",
     "estimate_spectrum",
     "exp",
@@ -59,7 +63,9 @@ __all__ = [
     "from_denoiser",
     "from_network",
     "independent",
+    "joint",
     "load",
+    "packed",
     "save_prior",
     "shipped",
     "sigmoid",

@@ -59,6 +59,11 @@ class Family(Prior):
     >>> family = iv.priors.Family(field, length=iv.LogUniform(low=0.05, high=1.0))
     >>> family.at(length=0.2)
     GaussianFieldPrior(shape=(32,), real, scale=2.718)
+
+    A Gaussian field takes the distribution in the place of the number, and is that family:
+
+    >>> iv.priors.GaussianFieldPrior((32,), iv.priors.Matern(1.0, iv.LogUniform(low=0.05, high=1.0))).at(length=0.2)
+    GaussianFieldPrior(shape=(32,), real, scale=2.718)
     """
 
     make: Callable[..., Prior]
@@ -109,6 +114,12 @@ class Family(Prior):
         n, seed = check_int(_OWNER, "n", n, minimum=1), check_int(_OWNER, "seed", seed)
         return self._parameters(Draws.for_rows(seed, [0] * n, list(range(n)), self.device, purpose="prior"))
 
+    def on(self, where: Any) -> Family:
+        """The same family on another grid (a shape), where its members have an ``on``."""
+        if not hasattr(self.median, "on"):
+            raise UnsupportedError(f"{_OWNER}.on: {type(self.median).__name__} has no `on`.")
+        return Family(functools.partial(_member_on, self.make, where), self.unknown)
+
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
         return type(self)(functools.partial(_moved, self.make, device, dtype), **self.unknown)
 
@@ -143,3 +154,9 @@ class Family(Prior):
 def _moved(make: Callable[..., Prior], device: Any, dtype: torch.dtype | None, **values: float) -> Prior:
     member = make(**values)
     return member.to(device, dtype)
+
+
+def _member_on(make: Callable[..., Prior], where: Any, **values: float) -> Prior:
+    member: Any = make(**values)
+    found: Prior = member.on(where)
+    return found

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Self, final
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -37,7 +37,6 @@ _NODES = 128  # of the quadrature of the mean
 _FAR = 9.0  # scales from the mean: the u of an x that has none
 
 
-@final
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class TransformedPrior(Prior):
     """The prior of ``x = f(u)``, u from another prior: made by `exp`, `softplus`, `sigmoid`, `bounded`, `independent`.

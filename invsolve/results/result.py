@@ -102,6 +102,23 @@ class Result(PosteriorSamples):
         """The strategy itself, of which ``strategy`` is the name; None for a result that was loaded or derived."""
         return None if self.solver is None else self.solver.strategy
 
+    @property
+    def latent(self) -> Result:
+        """The same result about u, where the prior is one of ``x = f(u)``: the field behind a level set, a logarithm.
+
+        Raises
+        ------
+        UnsupportedError
+            Of another prior, and of a result that was loaded or derived.
+        """
+        found: Result | None = getattr(self.solver, "found", None)
+        if found is None:
+            raise UnsupportedError(
+                "Result.latent: there is no field behind this signal. It is there where solve was given a prior of a "
+                "function of another field (iv.priors.LevelSet, exp, bounded, ...), not in what was loaded or derived."
+            )
+        return found
+
     def __repr__(self) -> str:
         number = int(self.failed.sum())
         failed = f", {self.status.name}, failed={number} of {self.failed.numel()}" if number else ""

@@ -14,9 +14,11 @@ import torch
 from torch import Tensor
 
 from invsolve.core.random import DrawLike
-from invsolve.gaussian.marginals import Moments
-from invsolve.operators.base import Operator
+from invsolve.gaussian.marginals import Marginals, Moments
+from invsolve.gaussian.posterior import GaussianPosterior, not_linear_gaussian
+from invsolve.operators.base import LinearOperator, Operator
 from invsolve.priors.base import Prior
+from invsolve.priors.capabilities import IsGaussian
 from invsolve.priors.fields.padded import Crop
 from invsolve.priors.inferred import as_inferred, increasing
 from invsolve.problem import Problem
@@ -65,6 +67,8 @@ class ChangeOfVariables:
         marginals = found.marginals
         if isinstance(function, Crop):
             marginals = None if marginals is None else marginals.selected(function.middle)
+        elif isinstance(function, LinearOperator):
+            marginals = None if marginals is None else self._image(found, function)
         elif marginals is not None:
             marginals = marginals.through(function.to(dtype=torch.float64)) if increasing(function) else None
         whole = replace(
@@ -78,6 +82,13 @@ class ChangeOfVariables:
             source=None,
         )
         return whole if moments is None else with_moments(whole, moments)
+
+    def _image(self, found: Result, function: LinearOperator) -> Marginals | None:
+        """Of a linear function of u, where u has a closed form for one set of scalars."""
+        if found.parameters or not isinstance(self.prior, IsGaussian) or not_linear_gaussian(self.problem):
+            return None
+        marginals = GaussianPosterior.from_problem(self.prior.law, self.problem).image(function)
+        return marginals if found.batched else marginals.only_item()
 
 
 @final

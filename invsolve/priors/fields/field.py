@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Iterable
 from dataclasses import KW_ONLY, dataclass, field, replace
-from typing import Self, final
+from typing import Any, Self, final
 
 import torch
 from torch import Tensor
 
 from invsolve.core.arrays import parameter, several
+from invsolve.core.cartesian_grid import CartesianGrid
 from invsolve.core.conjugate_gradients import conjugate_gradients
+from invsolve.core.random import Draws
 from invsolve.core.transforms import Transform
 from invsolve.core.validation import (
     Kind,
@@ -19,7 +21,7 @@ from invsolve.core.validation import (
     check_choice,
     check_dims,
     check_finite,
-    check_number,
+    check_int,
     check_positive,
     kind_dtype,
 )
@@ -28,6 +30,8 @@ from invsolve.gaussian.law import GaussianLaw
 from invsolve.gaussian.spectral_modes import SpectralModes
 from invsolve.priors.base import Pullback
 from invsolve.priors.exact.gaussian import GaussianBase
+from invsolve.priors.family import Family
+from invsolve.priors.fields.arguments import checked_grid, checked_mean, precision, unknown_numbers
 from invsolve.priors.fields.bases import BASES, Basis, grid_factor, laplace_eigenvalues, resize_modes
 from invsolve.priors.fields.padded import Crop
 from invsolve.priors.fields.spectra import FieldSpectrum, Matern
@@ -45,31 +49,41 @@ class GaussianFieldPrior(GaussianBase):
     A Gaussian process, or Gaussian random field (GRF), on a grid. The s_k belong to the continuum: `on` gives the same
     distribution on another grid. Denoiser, pullback, samples and density are exact and cost two transforms.
 
+    With a spectrum of which a number is a distribution, ``Matern(std=1.0, length=iv.LogUniform(0.05, 1.0))``, the call
+    gives the `Family` of the fields with every value of it: `solve` infers it with the field
+    (``result["prior.length"]``).
+
     Parameters
     ----------
-    shape : tuple of int
-        The grid, 1 to 3 axes of any length.
-    spectrum : Matern, Spectrum or Tensor, shape (*shape)
+    shape : CartesianGrid or tuple of int
+        The grid, 1 to 3 axes of any length. An `iv.CartesianGrid` says basis and extent too.
+    spectrum : Matern, Whittle, Spectrum or Tensor, shape (*shape)
         The s_k >= 0, in squared units of the signal (complex: per real component); a tensor has one variance per mode,
         in the order of the basis.
-    basis : {"neumann", "dirichlet", "periodic"}
+    basis : {"neumann", "dirichlet", "periodic"}, optional
         Cell centres, inner nodes with zero at the walls, or a torus; `invsolve.priors.fields.bases` says where the
-        nodes lie.
+        nodes lie. That of the points of the grid, or "neumann", unless given.
     mean : float or Tensor, shape (*shape)
         Mean of the field, finite; 0 by default.
     kind : {"real", "complex"}
         Kind of the signals.
     extent : tuple of float, optional
-        The lengths of the box, 1.0 each unless given, in the unit of the length of a `Matern`.
-    noise_spectrum : Matern, Spectrum or Tensor, shape (*shape), optional
+        The lengths of the box, those of the grid or 1.0 each unless given, in the unit of the length of a `Matern`.
+    noise_spectrum : Matern, Whittle, Spectrum or Tensor, shape (*shape), optional
         The spectrum > 0 of the diffusion noise, for function-space diffusion; white on the grid unless given.
     dtype : torch.dtype, optional
         float32 or float64; that of a tensor ``mean``, or float32, unless given.
 
+    Attributes
+    ----------
+    grid : CartesianGrid
+        Where the values lie.
+
     Raises
     ------
     InputError, InputTypeError
-        For wrong shapes, and for a spectrum that is negative, not finite or zero everywhere.
+        For wrong shapes, a basis or extent that is not that of the grid, and for a spectrum that is negative, not
+        finite or zero everywhere.
 
     References
     ----------
@@ -88,27 +102,35 @@ class GaussianFieldPrior(GaussianBase):
     shape: Shape
     spectrum: FieldSpectrum | Tensor
     _: KW_ONLY
-    basis: Basis = "neumann"
+    basis: Basis = None  # type: ignore[assignment]  # a name once constructed
     mean: Tensor | float = 0.0  # type: ignore[assignment]  # a tensor once constructed
     kind: Kind = "real"
     extent: tuple[float, ...] | None = None
     noise_spectrum: FieldSpectrum | Tensor | None = None
     dtype: torch.dtype | None = None  # type: ignore[assignment]
+    grid: CartesianGrid = field(init=False, repr=False)
     law: GaussianLaw = field(init=False, repr=False)
 
+    def __new__(
+        cls, shape: CartesianGrid | Shape = (), spectrum: FieldSpectrum | Tensor | None = None, **options: Any
+    ) -> Any:
+        """A field; the family of fields where the spectrum has unknown numbers."""
+        unknown = unknown_numbers(spectrum, options.get("noise_spectrum"))
+        if not unknown:
+            return object.__new__(cls)
+        return Family(functools.partial(_member, cls, shape, spectrum, options), unknown)
+
     def __post_init__(self) -> None:
-        shape = check_dims(_OWNER, "shape", self.shape)
-        if not 1 <= len(shape) <= 3:
-            raise invalid(_OWNER, "shape", "of 1 to 3 axes", shape)
-        check_choice(_OWNER, "basis", self.basis, BASES)
+        grid, basis = checked_grid(self.shape, self.basis, self.extent)
+        shape = grid.shape
         check_choice(_OWNER, "kind", self.kind, ("real", "complex"))
-        extent = _extent(self.extent, shape)
         for name in ("mean", "spectrum", "noise_spectrum"):
             if several(value := getattr(self, name)):
                 object.__setattr__(self, name, parameter(_OWNER, name, value, dtype=self.dtype))
-        dtype = _precision(self.dtype, self.mean)
-        mean = _mean(self.mean, shape, kind_dtype(dtype, self.kind))
-        for name, value in (("shape", shape), ("extent", extent), ("dtype", dtype), ("mean", mean)):
+        dtype = precision(self.dtype, self.mean)
+        mean = checked_mean(self.mean, shape, kind_dtype(dtype, self.kind))
+        values = {"shape": shape, "extent": grid.extent, "basis": basis, "grid": grid, "dtype": dtype, "mean": mean}
+        for name, value in values.items():
             object.__setattr__(self, name, value)
 
         factor = grid_factor(self.basis, shape)
@@ -183,8 +205,39 @@ class GaussianFieldPrior(GaussianBase):
 
         noise = None if self.noise_spectrum is None else resized(self.noise_spectrum)
         return replace(
-            self, shape=shape, mean=self._mean_on(shape), spectrum=resized(self.spectrum), noise_spectrum=noise
+            self,
+            shape=self.grid.on(shape),
+            mean=self._mean_on(shape),
+            spectrum=resized(self.spectrum),
+            noise_spectrum=noise,
         )
+
+    def coupled_sample(self, n: int, *, seed: int = 0) -> Tensor:
+        """Draws that are those of the same seed on every other grid (`on`), cut at this grid's highest modes.
+
+        Every mode of the continuum has a number of its own; `sample`, which is faster, draws another field on every
+        grid.
+
+        Parameters
+        ----------
+        n : int
+            How many.
+        seed : int
+            Draw k depends on ``seed`` and k only.
+
+        Returns
+        -------
+        Tensor, shape (n, *shape)
+            Draws from the prior.
+        """
+        n, seed = check_int(_OWNER, "n", n, minimum=1), check_int(_OWNER, "seed", seed)
+        draws = Draws.for_rows(seed, [0] * n, list(range(n)), self.device, purpose="coupled")
+        counter = torch.ones((), dtype=torch.int64, device="cpu")
+        for axis, size in enumerate(self.shape):
+            j = torch.arange(size, dtype=torch.int64, device="cpu") << (20 * axis)
+            counter = counter + j.view(-1, *([1] * (len(self.shape) - axis - 1)))
+        parts = [draws.normal_of(counter, self.law.variances.dtype, step=0, index=i) for i in range(2)]
+        return self.law.sample(torch.complex(*parts) if self.kind == "complex" else parts[0])
 
     def padded(self, margin: float | None = None) -> TransformedPrior:
         """The middle of this field on a larger box: stationary up to its edges, with the std that is stated.
@@ -224,7 +277,9 @@ class GaussianFieldPrior(GaussianBase):
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
         real = kind_dtype(dtype or self.law.variances.dtype, "real")
         mean = self.law.mean.to(device=device, dtype=kind_dtype(real, self.kind))
-        return replace(self, mean=mean, dtype=real)  # spectra are evaluated in float64 again, not rounded
+        return replace(
+            self, shape=self.grid, mean=mean, dtype=real
+        )  # spectra are evaluated in float64 again, not rounded
 
     @property
     def entry_laws(self) -> tuple[EntryLaw, ...]:
@@ -293,38 +348,11 @@ class GaussianFieldPrior(GaussianBase):
         return there.inverse(resize_modes(u, self.basis, shape, power=1)[None])[0].to(mean.dtype)
 
 
-def _extent(extent: object, shape: Shape) -> tuple[float, ...]:
-    if extent is None:
-        return (1.0,) * len(shape)
-    if isinstance(extent, str) or not isinstance(extent, Iterable) or getattr(extent, "ndim", 1) == 0:
-        each = f"({', '.join([str(extent)] * len(shape))}{',' if len(shape) == 1 else ''})"
-        raise invalid_type(_OWNER, "extent", "a tuple of lengths", extent, f"One for each axis: {each}.")
-    lengths = tuple(check_positive(_OWNER, f"extent[{i}]", length) for i, length in enumerate(extent))
-    if len(lengths) != len(shape):
-        raise invalid(_OWNER, "extent", f"of {len(shape)} lengths, one for each axis", lengths)
-    return lengths
-
-
-def _precision(dtype: object, mean: object) -> torch.dtype:
-    if isinstance(mean, Tensor) and kind_dtype(mean.dtype, "real") not in (torch.float32, torch.float64):
-        raise invalid_type(
-            _OWNER, "mean", "of single or double precision", str(mean.dtype), "Convert it: mean.float()."
-        )
-    own = kind_dtype(mean.dtype, "real") if isinstance(mean, Tensor) else None
-    if dtype is None:
-        dtype = own or torch.float32
-    if dtype not in (torch.float32, torch.float64):
-        raise invalid_type(_OWNER, "dtype", "torch.float32 or torch.float64", str(dtype))
-    return dtype
-
-
-def _mean(mean: Tensor | float, shape: Shape, dtype: torch.dtype) -> Tensor:
-    if not isinstance(mean, Tensor):
-        if dtype.is_complex and isinstance(mean, complex):
-            return check_finite(_OWNER, "mean", torch.full(shape, mean, dtype=dtype, device="cpu"))
-        return torch.full(shape, check_number(_OWNER, "mean", mean), dtype=dtype, device="cpu")
-    if mean.is_complex() and not dtype.is_complex:
-        raise invalid_type(_OWNER, "mean", "real for kind='real'", str(mean.dtype))
-    if tuple(mean.shape) != shape:
-        raise invalid(_OWNER, "mean", f"a number, or of shape {shape}", tuple(mean.shape))
-    return check_finite(_OWNER, "mean", mean).to(dtype)
+def _member(
+    cls: type[GaussianFieldPrior],
+    shape: CartesianGrid | Shape,
+    spectrum: FieldSpectrum,
+    options: dict[str, Any],
+    **values: float,
+) -> GaussianFieldPrior:
+    return cls(shape, spectrum.at(**values), **options)

@@ -5,25 +5,41 @@ from __future__ import annotations
 import abc
 import math
 from collections.abc import Callable
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, fields, is_dataclass, replace
 from functools import lru_cache
-from typing import final
+from typing import Any, Self, final
 
 import torch
 from torch import Tensor
 
 from invsolve.core.arrays import parameter, several
+from invsolve.core.distributions import Distribution
 from invsolve.core.ownership import Owner, call
 from invsolve.core.torch_state import Defined
 from invsolve.core.validation import check_positive
-from invsolve.errors import invalid, invalid_type
+from invsolve.errors import UnsupportedError, invalid, invalid_type
 from invsolve.priors.fields.bases import Basis
 
 
 class FieldSpectrum(Defined, Owner, abc.ABC):
-    """Variances of the coefficients of the eigenfunctions phi_k, which do not depend on a grid."""
+    """Variances of the coefficients of the eigenfunctions phi_k, which do not depend on a grid.
+
+    A number of it that is not known may be a distribution: `GaussianFieldPrior` is then a `Family`.
+    """
 
     _lends = ("variances",)
+
+    @property
+    def unknown(self) -> dict[str, Distribution]:
+        """The numbers that are distributions, by name."""
+        if not is_dataclass(self):
+            return {}
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {name: value for name, value in values.items() if isinstance(value, Distribution)}
+
+    def at(self, **values: float) -> Self:
+        """The spectrum with these numbers in the place of unknown ones."""
+        return replace(self, **values)  # type: ignore[type-var]
 
     @abc.abstractmethod
     def variances(self, eigenvalues: Tensor, basis: Basis, extent: tuple[float, ...]) -> Tensor:
@@ -40,7 +56,7 @@ class Matern(FieldSpectrum):
 
     Parameters
     ----------
-    std : float
+    std : float or Distribution
         Standard deviation, > 0, in the unit of the signal (complex: per real component), at the centre of the box, of
         *all* modes of the continuum. A is fixed by that alone, never by a grid: a grid of n nodes holds the same field
         cut at its highest mode, with a little less variance (3 % of the std for smoothness 1/2, length 0.1 and 64
@@ -48,15 +64,15 @@ class Matern(FieldSpectrum):
         from the walls (for smoothness 1/2 or more, and boxes of three lengths). At a Neumann wall the std is sqrt(2)
         of it, 2 in the corner of two axes, sqrt(8) of three: its field is reflected there. At a Dirichlet wall it is
         0. `GaussianFieldPrior.padded` has walls that are further away than the signal.
-    length : float
+    length : float or Distribution
         Correlation length, > 0, in the unit of the extent: where the correlation has fallen to about 0.14.
-    smoothness : float
+    smoothness : float or Distribution
         nu of the Matern family, > 0; 1/2 is rough.
 
     Raises
     ------
     InputError, InputTypeError
-        If an argument is not a positive number.
+        If an argument is not a positive number, or a distribution of positive numbers.
 
     References
     ----------
@@ -64,20 +80,87 @@ class Matern(FieldSpectrum):
     73(4), 423-498, doi 10.1111/j.1467-9868.2011.00777.x.
     """
 
-    std: float
-    length: float
+    std: float | Distribution
+    length: float | Distribution
     _: KW_ONLY
-    smoothness: float = 1.5
+    smoothness: float | Distribution = 1.5
 
     def __post_init__(self) -> None:
         for name in ("std", "length", "smoothness"):
-            object.__setattr__(self, name, check_positive("Matern", name, getattr(self, name)))
+            object.__setattr__(self, name, _positive("Matern", name, getattr(self, name)))
 
     def variances(self, eigenvalues: Tensor, basis: Basis, extent: tuple[float, ...]) -> Tensor:
-        kappa2 = 8 * self.smoothness / self.length**2
-        alpha = self.smoothness + len(extent) / 2
+        std, length, smoothness = _known("Matern", std=self.std, length=self.length, smoothness=self.smoothness)
+        kappa2 = 8 * smoothness / length**2
+        alpha = smoothness + len(extent) / 2
         log_sum = _log_centre_sum(basis, extent, kappa2, alpha)
-        return torch.exp(2 * math.log(self.std) - log_sum - alpha * torch.log1p(eigenvalues / kappa2))
+        return torch.exp(2 * math.log(std) - log_sum - alpha * torch.log1p(eigenvalues / kappa2))
+
+
+@final
+@dataclass(frozen=True)
+class Whittle(FieldSpectrum):
+    """Variances ``(amplitude (kappa^2 + lambda_k)^(-alpha / 2))^2``, as the benchmarks of the literature state them.
+
+    The field ``N(0, amplitude^2 (-Laplace + kappa^2)^-alpha)``: a `Matern` of ``smoothness = alpha - d/2`` and
+    ``length = sqrt(8 smoothness) / kappa``, d the number of axes, of which the amplitude is given and not the std.
+
+    Parameters
+    ----------
+    kappa : float or Distribution
+        > 0, in 1 / length; tau in some papers.
+    alpha : float or Distribution
+        > 0; above d/2 the std of the field has a limit on ever finer grids.
+    amplitude : float or Distribution, optional
+        > 0; ``kappa^(alpha - 1)`` unless given, of the Poisson and Darcy benchmarks.
+    zero_mode : bool
+        False: the constant mode is left out, and every field has mean zero over the box (Neumann and periodic bases).
+    shortest : float, optional
+        The shortest wavelength, > 0, in the unit of the extent: modes of shorter ones are left out.
+
+    Raises
+    ------
+    InputError, InputTypeError
+        If a number is not positive.
+
+    References
+    ----------
+    Whittle 1954, On stationary processes in the plane, Biometrika 41, 434-449; Li et al. 2021, Fourier neural operator
+    for parametric partial differential equations, arXiv 2010.08895, of which the benchmarks are.
+
+    Examples
+    --------
+    The coefficient of Darcy's equation before it is thresholded, and the right side of Poisson's:
+
+    >>> Whittle(3.0, 2.0, zero_mode=False)
+    Whittle(kappa=3.0, alpha=2.0, amplitude=None, zero_mode=False, shortest=None)
+    """
+
+    kappa: float | Distribution
+    alpha: float | Distribution
+    _: KW_ONLY
+    amplitude: float | Distribution | None = None
+    zero_mode: bool = True
+    shortest: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("kappa", "alpha", "amplitude", "shortest"):
+            if (value := getattr(self, name)) is not None or name in ("kappa", "alpha"):
+                check = check_positive if name == "shortest" else _positive
+                object.__setattr__(self, name, check("Whittle", name, value))
+        if not isinstance(self.zero_mode, bool):
+            raise invalid_type("Whittle", "zero_mode", "True or False", self.zero_mode)
+
+    def variances(self, eigenvalues: Tensor, basis: Basis, extent: tuple[float, ...]) -> Tensor:
+        kappa, alpha = _known("Whittle", kappa=self.kappa, alpha=self.alpha)
+        (amplitude,) = _known("Whittle", amplitude=kappa ** (alpha - 1) if self.amplitude is None else self.amplitude)
+        found = torch.exp(2 * math.log(amplitude) - alpha * torch.log(kappa**2 + eigenvalues))
+        if not self.zero_mode:
+            found = torch.where(eigenvalues > 0, found, 0.0)
+        if self.shortest is not None:
+            highest = (2 * math.pi / self.shortest) ** 2 * (1 + 1e-12)  # the mode of that wavelength itself is kept
+            found = torch.where(eigenvalues <= highest, found, 0.0)
+        return found
 
 
 @final
@@ -121,6 +204,26 @@ class Spectrum(FieldSpectrum):
         if values.is_complex():
             raise invalid_type("Spectrum", "function", "a map to real values", str(values.dtype))
         return values.double()
+
+
+def _positive(owner: str, name: str, value: Any) -> float | Distribution:
+    """A number > 0, or a distribution of such numbers."""
+    if not isinstance(value, Distribution):
+        return check_positive(owner, name, value)
+    if value.support[0] < 0:
+        given = f"{value} with support from {value.support[0]:g}"
+        raise invalid(owner, name, "a distribution of positive numbers", given, "Use iv.LogNormal or iv.LogUniform.")
+    return value
+
+
+def _known(owner: str, **values: float | Distribution) -> list[float]:
+    for name, value in values.items():
+        if isinstance(value, Distribution):
+            raise UnsupportedError(
+                f"{owner}: {name} is not known ({value}), so there are no variances. Give it a number: "
+                f"spectrum.at({name}=...)."
+            )
+    return [float(value) for value in values.values() if not isinstance(value, Distribution)]
 
 
 @lru_cache(maxsize=256)
