@@ -296,9 +296,8 @@ class GaussianFieldPrior(GaussianBase):
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
         real = kind_dtype(dtype or self.law.variances.dtype, "real")
         mean = self.law.mean.to(device=device, dtype=kind_dtype(real, self.kind))
-        return replace(
-            self, shape=self.grid, mean=mean, dtype=real
-        )  # spectra are evaluated in float64 again, not rounded
+        # Spectra are evaluated in float64 again, not rounded.
+        return replace(self, shape=self.grid, mean=mean, dtype=real)  # type: ignore[arg-type]
 
     @property
     def entry_laws(self) -> tuple[EntryLaw, ...]:
