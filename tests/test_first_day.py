@@ -128,10 +128,10 @@ SAID = {
         r"std=iv.LogNormal\(median=1.0, factor=2.0\)\), where make\(std\) returns the operator, .* GaussianBlur\(std=std",
     ),
     "an array that is not known": (lambda: ops.Matrix(WIDTH), InputTypeError, r"Family\(make, matrix=iv.LogNormal"),
-    "a length that is not known": (
-        lambda: pri.Matern(std=1.0, length=WIDTH),
-        InputTypeError,
-        r"`length` must be a real number, got LogNormal. .*Matern\(length=length, ...\); of a prior, iv.priors.Family",
+    "a length that may be negative": (
+        lambda: pri.Matern(std=1.0, length=iv.Normal(0.3, 0.1)),
+        InputError,
+        r"Matern: `length` must be a distribution of positive numbers, got Normal.* Use iv.LogNormal or iv.LogUniform",
     ),
     "a gain that is not known": (lambda: WIDTH * BLUR, InputTypeError, r"Family\(lambda gain: gain \* A, gain=iv.LogNorm"),
     "counts that are not known": (

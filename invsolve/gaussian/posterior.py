@@ -172,7 +172,7 @@ class GaussianPosterior(Posterior):
         n = len(mode_stds(self.law))
         if not isinstance(dense, DenseSystem) or 2 * (len(dense.matrix) + n) * n**2 > CHEAP:
             return NormalMarginals(mean=mean, std=None)
-        wide: LinearOperator = function.to(dtype=torch.float64)  # type: ignore[assignment]
+        wide: LinearOperator = function.to(dtype=torch.float64)
         factor = mode_factor(dense.matrix, self.law).mT
         rows = from_real(factor, self.problem.shape, torch.complex128 if self.law.mean.is_complex() else None)
         variance = wide(rows).abs().square().sum(0)

@@ -130,7 +130,8 @@ class Discrepancy(Defined, Owner):
         if isinstance(points, CartesianGrid):
             points = torch.stack([axis.flatten() for axis in points.mesh()], -1)
         points = points.cpu().view(len(points), -1)
-        return torch.linalg.vector_norm(points[:, None] - points, dim=-1)
+        distances: Tensor = torch.linalg.vector_norm(points[:, None] - points, dim=-1)
+        return distances
 
     @cached_property
     def _correlation(self) -> Tensor:

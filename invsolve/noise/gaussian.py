@@ -114,7 +114,7 @@ class Gaussian(Noise):
             return Gaussian._sum(self.covariance + other.covariance, None, parts)
         if other.covariance is not None:
             return Gaussian._sum(_plus(other.covariance, self.std), None, parts)
-        assert self.std is not None and other.std is not None
+        assert isinstance(self.std, (float, Tensor)) and isinstance(other.std, (float, Tensor))
         return Gaussian._sum(None, _root_sum(self.std, other.std), parts)
 
     @staticmethod
@@ -195,7 +195,7 @@ class Gaussian(Noise):
         size = white.abs().square().sum(1)
         components = 2 if y.is_complex() else 1
         if self._chol is not None:
-            half_logdet = self._chol.diagonal().log().sum().expand(len(y))
+            half_logdet = self._chol.diagonal().log().sum().to(size.dtype).expand(len(y))
             number: Tensor | float = float(white.shape[1])
         else:
             keep = torch.ones_like(y.real) if observed is None else observed.expand(y.shape).to(y.real.dtype)
@@ -321,9 +321,8 @@ def _known_size(covariance: Tensor | None, std: object, parts: Sequence[Discrepa
 
 
 def _root_sum(a: float | Tensor, b: float | Tensor) -> float | Tensor:
-    if isinstance(a, float) and isinstance(b, float):
-        return math.hypot(a, b)
-    return torch.as_tensor(a**2 + b**2).sqrt()
+    total = a**2 + b**2
+    return total.sqrt() if isinstance(total, Tensor) else math.sqrt(total)
 
 
 def _plus(covariance: Tensor, std: float | Tensor | Distribution | None) -> Tensor:

@@ -15,7 +15,6 @@ from invsolve.priors.fields.spectra import Matern, Spectrum, Whittle
 from invsolve.priors.fields.tabulated import TabulatedSpectrum, estimate_spectrum
 from invsolve.priors.formats.load import load
 from invsolve.priors.function import FunctionPrior, from_denoiser
-from invsolve.priors.joint import joint, packed
 from invsolve.priors.learned.files import save_prior, shipped
 from invsolve.priors.learned.network import NetworkPrior
 from invsolve.priors.learned.parameterization import EDM, BesideLaw, Direct, Scheduled
@@ -23,6 +22,7 @@ from invsolve.priors.learned.resampled import ResampledPrior
 from invsolve.priors.learned.schedules import DDPM, VE, VP, Cosine, Flow
 from invsolve.priors.learned.wrappers import from_deepinv, from_network
 from invsolve.priors.level_set import LevelSet
+from invsolve.priors.several_unknowns import joint, packed
 from invsolve.priors.transformed import TransformedPrior, bounded, exp, sigmoid, softplus
 
 __all__ = [

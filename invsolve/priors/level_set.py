@@ -189,7 +189,8 @@ class LevelSet(TransformedPrior):
         # From the nearer side, so that a small share keeps its digits.
         upper = z[:-1] > 0
         more, less = torch.where(upper, -z[:-1], z[1:]), torch.where(upper, -z[1:], z[:-1])
-        return (torch.special.erfc(-more / math.sqrt(2)) - torch.special.erfc(-less / math.sqrt(2))) / 2
+        shares: Tensor = (torch.special.erfc(-more / math.sqrt(2)) - torch.special.erfc(-less / math.sqrt(2))) / 2
+        return shares
 
     @cached_property
     def mean(self) -> Tensor:  # type: ignore[override]
@@ -198,7 +199,8 @@ class LevelSet(TransformedPrior):
             return self._pilot.mean(0)
         share = self.fractions
         values = torch.tensor(self.values, dtype=torch.float64, device=share.device)
-        return torch.tensordot(values, share, 1).to(self.base.dtype)
+        mean: Tensor = torch.tensordot(values, share, 1).to(self.base.dtype)
+        return mean
 
     def log_density(self, x: Tensor) -> Tensor:
         raise UnsupportedError(

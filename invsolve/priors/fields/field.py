@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import math
 from dataclasses import KW_ONLY, dataclass, field, replace
-from typing import Any, Self, final
+from typing import TYPE_CHECKING, Any, Self, final
 
 import torch
 from torch import Tensor
@@ -118,7 +119,23 @@ class GaussianFieldPrior(GaussianBase):
         unknown = unknown_numbers(spectrum, options.get("noise_spectrum"))
         if not unknown:
             return object.__new__(cls)
+        assert isinstance(spectrum, FieldSpectrum)
         return Family(functools.partial(_member, cls, shape, spectrum, options), unknown)
+
+    if TYPE_CHECKING:  # the arguments, which become the fields
+
+        def __init__(
+            self,
+            shape: CartesianGrid | Shape,
+            spectrum: FieldSpectrum | Tensor,
+            *,
+            basis: Basis | None = None,
+            mean: Tensor | complex = 0.0,
+            kind: Kind = "real",
+            extent: tuple[float, ...] | None = None,
+            noise_spectrum: FieldSpectrum | Tensor | None = None,
+            dtype: torch.dtype | None = None,
+        ) -> None: ...
 
     def __post_init__(self) -> None:
         grid, basis = checked_grid(self.shape, self.basis, self.extent)
@@ -204,9 +221,10 @@ class GaussianFieldPrior(GaussianBase):
             return resize_modes(spectrum, self.basis, shape, power=2) if isinstance(spectrum, Tensor) else spectrum
 
         noise = None if self.noise_spectrum is None else resized(self.noise_spectrum)
+        grid: Any = self.grid.on(shape)  # that is taken in the place of a shape
         return replace(
             self,
-            shape=self.grid.on(shape),
+            shape=grid,
             mean=self._mean_on(shape),
             spectrum=resized(self.spectrum),
             noise_spectrum=noise,
@@ -260,6 +278,7 @@ class GaussianFieldPrior(GaussianBase):
         if margin is None:
             if not isinstance(self.spectrum, Matern):
                 raise invalid(owner, "margin", "given, for a spectrum that is no Matern", "None")
+            assert isinstance(self.spectrum.length, float)
             margin = self.spectrum.length
         margin = check_positive(owner, "margin", margin)
         if isinstance(self.spectrum, Tensor) or isinstance(self.noise_spectrum, Tensor):
@@ -277,9 +296,8 @@ class GaussianFieldPrior(GaussianBase):
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
         real = kind_dtype(dtype or self.law.variances.dtype, "real")
         mean = self.law.mean.to(device=device, dtype=kind_dtype(real, self.kind))
-        return replace(
-            self, shape=self.grid, mean=mean, dtype=real
-        )  # spectra are evaluated in float64 again, not rounded
+        # Spectra are evaluated in float64 again, not rounded.
+        return replace(self, shape=self.grid, mean=mean, dtype=real)  # type: ignore[arg-type]
 
     @property
     def entry_laws(self) -> tuple[EntryLaw, ...]:
@@ -346,6 +364,11 @@ class GaussianFieldPrior(GaussianBase):
         factor = (grid_factor(self.basis, shape) / grid_factor(self.basis, self.shape)) ** 0.5
         u = here.forward(mean.to(kind_dtype(torch.float64, self.kind))[None])[0] * factor
         return there.inverse(resize_modes(u, self.basis, shape, power=1)[None])[0].to(mean.dtype)
+
+
+# What is called is `__init__`, whose arguments `__new__` looks at.
+_called: Any = GaussianFieldPrior
+_called.__signature__ = inspect.Signature(list(inspect.signature(GaussianFieldPrior.__init__).parameters.values())[1:])
 
 
 def _member(
