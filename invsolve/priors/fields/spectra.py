@@ -151,9 +151,15 @@ class Whittle(FieldSpectrum):
         if not isinstance(self.zero_mode, bool):
             raise invalid_type("Whittle", "zero_mode", "True or False", self.zero_mode)
 
-    def variances(self, eigenvalues: Tensor, basis: Basis, extent: tuple[float, ...]) -> Tensor:
+    @property
+    def numbers(self) -> tuple[float, float, float]:
+        """kappa, alpha and amplitude; refused where one is not known."""
         kappa, alpha = _known("Whittle", kappa=self.kappa, alpha=self.alpha)
         (amplitude,) = _known("Whittle", amplitude=kappa ** (alpha - 1) if self.amplitude is None else self.amplitude)
+        return kappa, alpha, amplitude
+
+    def variances(self, eigenvalues: Tensor, basis: Basis, extent: tuple[float, ...]) -> Tensor:
+        kappa, alpha, amplitude = self.numbers
         found = torch.exp(2 * math.log(amplitude) - alpha * torch.log(kappa**2 + eigenvalues))
         if not self.zero_mode:
             found = torch.where(eigenvalues > 0, found, 0.0)

@@ -15,7 +15,7 @@ from invsolve.core.transforms import Transform
 from invsolve.core.validation import check_choice, check_finite, check_positive
 from invsolve.errors import UnsupportedError, invalid
 from invsolve.priors.fields.bases import BASES, Basis, grid_factor, laplace_eigenvalues
-from invsolve.priors.fields.spectra import FieldSpectrum, Matern, Spectrum
+from invsolve.priors.fields.spectra import FieldSpectrum, Matern, Spectrum, Whittle
 
 _FEWEST = 8  # modes of a bin
 
@@ -83,8 +83,10 @@ def scaled(spectrum: FieldSpectrum | Tensor, factor: float) -> FieldSpectrum | T
     """The spectrum of ``factor`` > 0 times the field."""
     if isinstance(spectrum, Tensor):
         return factor**2 * spectrum
-    if isinstance(spectrum, Matern):
+    if isinstance(spectrum, Matern) and isinstance(spectrum.std, float):
         return replace(spectrum, std=factor * spectrum.std)
+    if isinstance(spectrum, Whittle):
+        return replace(spectrum, amplitude=factor * spectrum.numbers[2])
     if isinstance(spectrum, TabulatedSpectrum):
         zero = None if spectrum.at_zero is None else factor**2 * spectrum.at_zero
         return replace(spectrum, values=factor**2 * spectrum.values, at_zero=zero)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from invsolve.errors import FileError, UnsupportedError
 from invsolve.priors.fields.field import GaussianFieldPrior
-from invsolve.priors.fields.spectra import FieldSpectrum, Matern
+from invsolve.priors.fields.spectra import FieldSpectrum, Matern, Whittle
 from invsolve.priors.fields.tabulated import TabulatedSpectrum
 
 _LARGEST = 4096  # entries of a table
@@ -55,18 +55,22 @@ def field_of(header: Mapping[str, Any] | None, dtype: torch.dtype) -> GaussianFi
 def _described(spectrum: FieldSpectrum | Tensor) -> dict[str, Any]:
     if isinstance(spectrum, Matern):
         return {"matern": asdict(spectrum)}
+    if isinstance(spectrum, Whittle):
+        return {"whittle": asdict(spectrum)}
     if isinstance(spectrum, TabulatedSpectrum):
         table = {"eigenvalues": spectrum.eigenvalues.tolist(), "values": spectrum.values.tolist()}
         return {"table": table | {"at_zero": spectrum.at_zero}}
     raise UnsupportedError(
-        f"save_prior: a field whose spectrum is a {type(spectrum).__name__} has no file format. A Matern or a "
-        "TabulatedSpectrum (iv.priors.estimate_spectrum) has."
+        f"save_prior: a field whose spectrum is a {type(spectrum).__name__} has no file format. A Matern, a "
+        "Whittle or a TabulatedSpectrum (iv.priors.estimate_spectrum) has."
     )
 
 
 def _spectrum(about: Mapping[str, Any]) -> FieldSpectrum:
     if "matern" in about:
         return Matern(**about["matern"])
+    if "whittle" in about:
+        return Whittle(**about["whittle"])
     table = about["table"]
     if len(table["values"]) > _LARGEST or len(table["eigenvalues"]) > _LARGEST:
         raise FileError(f"load: a spectrum of {len(table['values'])} values is absurd.")

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from invsolve.errors import InputError, UnsupportedError
-from invsolve.priors import GaussianFieldPrior, Matern, Spectrum, TabulatedSpectrum, estimate_spectrum
+from invsolve.priors import GaussianFieldPrior, Matern, Spectrum, TabulatedSpectrum, Whittle, estimate_spectrum
 from invsolve.priors.fields.spectra import FieldSpectrum
 from invsolve.priors.fields.tabulated import scaled
 
@@ -36,7 +36,13 @@ def test_the_spectrum_of_a_field_is_found_again(basis):
 
 @pytest.mark.parametrize(
     "spectrum",
-    [Matern(std=1.0, length=0.2), LAW, TabulatedSpectrum([1.0, 9.0], [2.0, 1.0], at_zero=0.5), torch.ones(4, 4)],
+    [
+        Matern(std=1.0, length=0.2),
+        LAW,
+        Whittle(3.0, 2.0),
+        TabulatedSpectrum([1.0, 9.0], [2.0, 1.0], at_zero=0.5),
+        torch.ones(4, 4),
+    ],
 )
 def test_the_spectrum_of_a_multiple(spectrum):
     one, two = (GaussianFieldPrior((4, 4), s).law.variances for s in (spectrum, scaled(spectrum, 3.0)))
