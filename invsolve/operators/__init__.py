@@ -31,6 +31,7 @@ from invsolve.operators.optics.saturation import Saturation
 from invsolve.operators.optics.super_resolution import SuperResolution
 from invsolve.operators.optics.varying_blur import VaryingBlur
 from invsolve.operators.pde.diffusion import Darcy
+from invsolve.operators.pde.helmholtz import HelmholtzMedium, HelmholtzSource
 from invsolve.operators.pde.linear_solve import solve_linear
 from invsolve.operators.pde.observation import BoxAverages, PointValues
 from invsolve.operators.pde.poisson import Helmholtz, Poisson
@@ -53,6 +54,8 @@ __all__ = [
     "Frames",
     "GaussianBlur",
     "Helmholtz",
+    "HelmholtzMedium",
+    "HelmholtzSource",
     "Identity",
     "LinearOperator",
     "MRI",

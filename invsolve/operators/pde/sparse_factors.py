@@ -34,7 +34,7 @@ class DirectSolve:
                 values.append(inner)
         wide = torch.cat([v.to(kind_dtype(torch.float64, "complex" if v.is_complex() else "real")) for v in values], 1)
         index = np.concatenate(rows), np.concatenate(columns)
-        options = {"SymmetricMode": True}
+        options = {"SymmetricMode": not wide.is_complex()}
         self.factors = [
             splu(csc_matrix((row, index), shape=(cells, cells)), permc_spec="MMD_AT_PLUS_A", options=options)
             for row in wide.cpu().numpy()
@@ -42,10 +42,17 @@ class DirectSolve:
 
     def __call__(self, f: Tensor, *, adjoint: bool = False) -> Tensor:
         """The solutions, of ``K^H`` where ``adjoint``."""
-        made = f.cpu().to(kind_dtype(torch.float64, "complex" if f.is_complex() else "real")).flatten(1).numpy()
+        made = (
+            f.cpu()
+            .resolve_conj()
+            .resolve_neg()
+            .to(kind_dtype(torch.float64, "complex" if f.is_complex() else "real"))
+            .flatten(1)
+            .numpy()
+        )
         found = [
             factor.solve(row, "H" if adjoint else "N") if row.any() else np.zeros_like(row)
-            for factor, row in zip(self.factors, made, strict=True)
+            for factor, row in zip(self.factors * (len(made) if len(self.factors) == 1 else 1), made, strict=True)
         ]
         if not found:
             return torch.zeros_like(f)
