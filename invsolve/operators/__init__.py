@@ -30,6 +30,9 @@ from invsolve.operators.optics.ptychography import Ptychography
 from invsolve.operators.optics.saturation import Saturation
 from invsolve.operators.optics.super_resolution import SuperResolution
 from invsolve.operators.optics.varying_blur import VaryingBlur
+from invsolve.operators.pde.diffusion import Darcy
+from invsolve.operators.pde.helmholtz import HelmholtzMedium, HelmholtzSource
+from invsolve.operators.pde.linear_solve import solve_linear
 from invsolve.operators.pde.observation import BoxAverages, PointValues
 from invsolve.operators.pde.poisson import Helmholtz, Poisson
 from invsolve.operators.simulator import from_simulator
@@ -44,6 +47,7 @@ __all__ = [
     "Blur",
     "BoxAverages",
     "ConeBeam",
+    "Darcy",
     "Diffraction",
     "Downsample",
     "Family",
@@ -51,6 +55,8 @@ __all__ = [
     "Frames",
     "GaussianBlur",
     "Helmholtz",
+    "HelmholtzMedium",
+    "HelmholtzSource",
     "Identity",
     "LinearOperator",
     "MRI",
@@ -85,6 +91,7 @@ __all__ = [
     "from_simulator",
     "motion_kernel",
     "random_codes",
+    "solve_linear",
     "to_deepinv",
     "to_scipy",
 ]

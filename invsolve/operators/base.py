@@ -162,6 +162,10 @@ class Operator(Defined, Owner, abc.ABC):
             return NotImplemented
         return compose(self, inner_)
 
+    def __rshift__(self, outer: Operator) -> Operator:
+        """``(A >> B)(x) = B(A(x))``: the same as ``B @ A``, in the order in which it happens."""
+        return outer @ self if isinstance(outer, Operator) else NotImplemented
+
     def __repr__(self) -> str:
         batch = "" if self.batch is None else f", {self.batch} items"
         kinds = self.in_kind if self.in_kind == self.out_kind else f"{self.in_kind} -> {self.out_kind}"
