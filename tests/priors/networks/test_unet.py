@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from dataclasses import asdict
 
@@ -141,3 +142,21 @@ def test_refusals(arguments, error, message):
 def test_a_prior_keeps_pixels_or_the_field_of_view():
     with pytest.raises(InputError, match="`keep`"):
         prior(LEAN, keep="size")
+
+
+def test_weights_lie_as_the_images_do() -> None:
+    """Channels side by side, also once loaded, in another precision and copied: torch would reorder them every call."""
+    made = network(LEAN)
+    loaded = UNet(LEAN).double()
+    loaded.load_state_dict({k: v.contiguous() for k, v in made.state_dict().items()})
+    for module in (made, loaded, copy.deepcopy(made)):
+        kernels = [p for p in module.parameters() if p.ndim == 4]
+        assert kernels and all(p.is_contiguous(memory_format=torch.channels_last) for p in kernels)
+    plain = copy.deepcopy(made).to(memory_format=torch.contiguous_format)
+    x, c = (
+        torch.randn(2, 1, 16, 16, dtype=torch.float64, device="cpu"),
+        torch.zeros(2, dtype=torch.float64, device="cpu"),
+    )
+    value = made(x, c)
+    assert float(value.abs().max()) > 0.1
+    torch.testing.assert_close(value, plain(x, c), rtol=1e-10, atol=1e-10)
