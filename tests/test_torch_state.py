@@ -430,6 +430,7 @@ FREE = {
 }  # fmt: skip
 FACES = [iv, iv.noise, iv.operators, iv.priors, iv.samplers, iv.strategies, iv.testing, iv.datasets]
 FACES += [iv.metrics, iv.posterior_metrics, iv.baselines]
+FACES += [iv.datasets.heads, iv.datasets.scenes, iv.datasets.readers, ops.mri, ops.ct, iv.priors.training]
 TENSORS = (ops.Operator, ops.Spectrum, iv.priors.Prior, iv.priors.GaussianLaw, iv.priors.Modes, noise.Noise, iv.Problem)
 TENSORS += (iv.Result, iv.Distribution, iv.samplers.Sampler, ivs.Strategy, ivs.Guidance, iv.datasets.MRIScan)
 
@@ -445,6 +446,16 @@ def test_public_calls_run_in_the_defined_state():
     every = {n: f for face in FACES for n, f in public_functions(face).items()}
     assert {n for n, f in every.items() if f.__code__.co_name != "defined"} == FREE
     assert [cls for cls in TENSORS if not issubclass(cls, Defined)] == []
+
+
+@pytest.mark.parametrize("state", ["inference mode", "autocast"])
+def test_phantoms_and_scenes_are_the_same_everywhere(state):
+    makers = (iv.datasets.heads.ct, iv.datasets.heads.slices, iv.datasets.heads.tissues, iv.datasets.scenes.grey)
+    for make in makers:
+        expected = make(1, (16, 16))
+        with torch.inference_mode() if state == "inference mode" else torch.autocast("cpu", torch.bfloat16):
+            found = make(1, (16, 16))
+        assert found.dtype == torch.float32 and torch.equal(found, expected) and not found.is_inference(), make
 
 
 def test_subclasses_of_users_run_in_the_defined_state():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from invsolve.baselines.inputs import checked
+from invsolve.baselines.inputs import checked, observed
 from invsolve.baselines.iterative import inverse_sums
 from invsolve.core.arrays import real_parameter
 from invsolve.core.conjugate_gradients import expand
@@ -37,8 +37,9 @@ def mlem(
     background : float or Tensor, broadcastable to counts
         The expected counts b that do not come from the image (scatter, randoms, dark counts), >= 0; 0 by default.
     discrepancy : float or None
-        A row stops as soon as the mean of ``(y - m)^2 / m``, with ``m = A x + b``, is at most this: 1 is expected of
-        the true image, whatever its counts (Pearson's statistic); 1 by default. None: all iterations.
+        A row stops as soon as the mean of ``(y - m)^2 / m`` over the data that exist (`A.observed`), with ``m = A x +
+        b``, is at most this: 1 is expected of the true image, whatever its counts (Pearson's statistic); 1 by default.
+        None: all iterations.
 
     Returns
     -------
@@ -65,12 +66,14 @@ def mlem(
     .. [2] Lange & Carson 1984, EM reconstruction algorithms for emission and transmission tomography, Journal of
        Computer Assisted Tomography 8, 306.
     """
-    y = checked("mlem", A, counts)
+    y = checked("mlem", A, counts, name="counts")
     iterations = check_int("mlem", "iterations", iterations, minimum=1)
     limit = None if discrepancy is None else check_positive("mlem", "discrepancy", discrepancy)
     if A.in_kind == "complex" or A.out_kind == "complex":
         raise invalid("mlem", "A", "real", f"{A.in_kind} -> {A.out_kind}")
-    b = _background(background, y)
+    there = observed(A, y)
+    b = torch.where(there, _background(background, y), 0)
+    data = there.flatten(1).sum(1).clamp_min(1)
     if len(y) and float(y.amin()) < 0:
         repair = "Corrected counts have no Poisson distribution: give what was subtracted as background=."
         raise invalid("mlem", "counts", "at least 0", float(y.amin()), repair)
@@ -78,24 +81,24 @@ def mlem(
     ones = y.new_ones(rows, *A.in_shape)
     gain = inverse_sums("mlem", "columns", A.adjoint(y.new_ones(rows, *A.out_shape)))
     seen = A(ones)
-    inverse_sums("mlem", "rows", seen)
+    reached = inverse_sums("mlem", "rows", seen) > 0
     dims = tuple(range(1, y.ndim))
-    if bool(((y > 0) & (seen + b <= 0)).any()):
+    if bool(((y > 0) & ~reached & (b <= 0)).any()):
         expected = "zero where neither the image nor the background gives any"
         raise invalid("mlem", "counts", expected, "counts there", "Is there a background?")
     # As many counts as there are, above the background; where it explains all of them, a little.
     total = torch.maximum((y - b).sum(dims), 0.01 * y.sum(dims)) / seen.sum(dims).clamp_min(torch.finfo(y.dtype).tiny)
     x = expand(total, y.new_empty(len(y), *A.in_shape)) * (gain > 0)
-    m = A(x) + b
+    m = _expected(A, x, b)
     going = torch.ones(len(y), dtype=torch.bool, device=y.device)
     for i in range(iterations):
         if limit is not None:
-            going = going & (_pearson(y, m).flatten(1).mean(-1) > limit)
+            going = going & (_pearson(y, m).flatten(1).sum(1) / data > limit)
         if not bool(going.any()):
             break
-        x = torch.where(expand(going, x), x * gain * A.adjoint(_ratio(y, m)), x)
+        x = torch.where(expand(going, x), (x * gain * A.adjoint(_ratio(y, m))).clamp_min(0), x)
         if i + 1 < iterations:
-            m = A(x) + b
+            m = _expected(A, x, b)
     return x
 
 
@@ -108,6 +111,12 @@ def _background(value: Tensor | float, y: Tensor) -> Tensor:
     if len(y) and float(b.amin()) < 0:
         raise invalid("mlem", "background", "at least 0", float(b.amin()))
     return b
+
+
+def _expected(A: LinearOperator, x: Tensor, b: Tensor) -> Tensor:
+    """``A x + b``, not less than what the product is rounded to: fast transforms leave that, of either sign, for 0."""
+    m = A(x)
+    return torch.maximum(m, torch.finfo(m.dtype).eps * expand(m.flatten(1).abs().amax(1), m)) + b
 
 
 def _ratio(y: Tensor, m: Tensor) -> Tensor:

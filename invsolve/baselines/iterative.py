@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from invsolve.baselines.inputs import checked
+from invsolve.baselines.inputs import checked, observed
 from invsolve.core.conjugate_gradients import expand, inner
 from invsolve.core.torch_state import in_defined_state
 from invsolve.core.validation import check_int, check_positive
@@ -65,7 +65,7 @@ def sirt(
     """
     y = checked("sirt", A, y)
     iterations = check_int("sirt", "iterations", iterations, minimum=1)
-    least = goal("sirt", noise_std, y)
+    least = goal("sirt", noise_std, A, y)
     if A.in_kind == "complex" or A.out_kind == "complex":
         raise invalid("sirt", "A", "real", f"{A.in_kind} -> {A.out_kind}", "Reconstruct the parts by themselves.")
     rows = len(y) if A.batch is not None else 1
@@ -124,7 +124,7 @@ def cgls(
     """
     y = checked("cgls", A, y)
     iterations = check_int("cgls", "iterations", iterations, minimum=1)
-    least, rtol = goal("cgls", noise_std, y), check_positive("cgls", "rtol", rtol)
+    least, rtol = goal("cgls", noise_std, A, y), check_positive("cgls", "rtol", rtol)
     residual, s = y, A.adjoint(y)
     x, p = torch.zeros_like(s), s
     first = size = inner(s, s)
@@ -143,17 +143,19 @@ def cgls(
     return x
 
 
-def goal(owner: str, noise_std: float | None, y: Tensor) -> float:
-    """The squared norm of a residual that is noise; below zero where the noise is not known."""
+def goal(owner: str, noise_std: float | None, A: LinearOperator, y: Tensor) -> Tensor:
+    """The squared norm of a residual that is noise, of each row; below zero where the noise is not known."""
     if noise_std is None:
-        return -1.0
-    numbers = y[0].numel() * (2 if y.is_complex() else 1) if len(y) else 0
-    return numbers * check_positive(owner, "noise_std", noise_std) ** 2
+        return y.new_full((len(y),), -1.0, dtype=y.real.dtype)
+    numbers = observed(A, y).flatten(1).sum(1) * (2 if y.is_complex() else 1)
+    return numbers.to(y.real.dtype) * check_positive(owner, "noise_std", noise_std) ** 2
 
 
 def inverse_sums(owner: str, what: str, sums: Tensor) -> Tensor:
-    """One over the sums of rows or columns of an operator, 0 where there is nothing."""
-    if bool((sums < 0).any()):
+    """One over the sums of rows or columns of an operator, 0 where there is nothing: nothing but rounding, or less."""
+    small = max(_NOTHING, 32 * torch.finfo(sums.dtype).eps) * sums.flatten(1).abs().amax(1)
+    nothing = expand(small, sums)
+    if bool((sums < -nothing).any()):
         raise invalid(owner, "A", "an operator without negative entries", f"negative sums of {what}", "Try cgls.")
-    kept = sums > _NOTHING * sums.amax()
+    kept = sums > nothing
     return torch.where(kept, 1 / torch.where(kept, sums, 1), 0)

@@ -85,7 +85,7 @@ def os_sart(
     step = check_number("os_sart", "relaxation", relaxation)
     if not 0 < step < 2:
         raise invalid("os_sart", "relaxation", "larger than 0 and less than 2", relaxation)
-    least = goal("os_sart", noise_std, y)
+    least = goal("os_sart", noise_std, A, y)
     if A.in_kind == "complex":
         raise invalid("os_sart", "A", "real", "complex", "Reconstruct the parts by themselves.")
     rows = len(y) if A.batch is not None else 1
@@ -105,7 +105,7 @@ def os_sart(
             moved = x + C * part.adjoint(R * (data - part(x)))
             moved = moved.clamp_min(0) if non_negative else moved
             x = torch.where(expand(going, x), moved, x)
-        if least >= 0:
+        if noise_std is not None:
             left = [data - part(x) for part, data, _, _ in parts]
             going = going & (sum(inner(r, r) for r in left) > least)
     return x

@@ -39,10 +39,13 @@ def folder() -> Path | None:
     """Where the files are; None where nothing is kept."""
     said = os.environ.get("INVSOLVE_CACHE")
     if said is not None:
-        return None if said.strip().lower() in ("", "0", "off") else Path(said).expanduser()
+        if said.strip().lower() in ("", "0", "off"):
+            return None
     try:
+        if said is not None:
+            return Path(said).expanduser()
         home = Path.home()
-    except RuntimeError:  # no user
+    except RuntimeError:  # no such user
         return None
     if sys.platform == "darwin":
         return home / "Library" / "Caches" / "invsolve"
@@ -79,6 +82,8 @@ class Kept:
             return None
         size = sum(dtype.itemsize * count for dtype, count in layout.values())
         try:
+            if not path.is_file():  # to open a pipe is to wait for whoever writes into it
+                return None
             with open(path, "rb") as file:
                 length = os.fstat(file.fileno()).st_size
                 if not size < length <= size + _HEADER:
@@ -87,7 +92,7 @@ class Kept:
                 if file.readinto(content.data) != length:
                     return None
             found = _parsed(content, {**layout, "check": (torch.int64, 1)})
-        except (OSError, ValueError, KeyError, TypeError):  # nothing there, no rights, another format
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):  # not there, no rights, another format
             return None
         if not torch.equal(found.pop("check"), _check(found)):
             return None

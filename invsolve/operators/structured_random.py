@@ -70,6 +70,8 @@ class StructuredRandom(OneKind):
     _: KW_ONLY
     transform: Transform = "hadamard"
 
+    _other_space = True  # its data are not over the signal's grid, whatever their shape
+
     def __post_init__(self) -> None:
         owner = "StructuredRandom"
         check_choice(owner, "transform", self.transform, ("hadamard", "cosine", "fourier"))

@@ -116,6 +116,34 @@ def test_iterations_stop_at_the_noise(method):
     assert torch.allclose(both[:1], image, atol=1e-10) and not both[1].any()
 
 
+@pytest.mark.parametrize("method", [sirt, cgls])
+def test_iterations_stop_at_the_noise_of_what_was_observed(method):
+    """As without the data that are missing, whatever stands for them; of each row by its own mask."""
+    A, _, y = noisy(1.0)
+    views = A.out_shape[0]
+    there = torch.arange(views)[:, None].expand(A.out_shape) % 3 == 0
+    alone = A.take_views(torch.arange(0, views, 3))
+    few = method(alone, y[:, ::3], iterations=300, noise_std=1.0)
+    both = torch.stack([there, torch.ones_like(there)])
+    found = method(
+        ops.Mask(both, in_shape=A.out_shape) @ A,
+        torch.cat([torch.where(there, y, 1e3), y]),
+        iterations=300,
+        noise_std=1.0,
+    )
+    assert torch.allclose(found[:1], few, atol=1e-8)
+    assert torch.allclose(found[1:], method(A, y, iterations=300, noise_std=1.0), atol=1e-8)
+
+
+def test_sirt_of_items_of_very_different_scales():
+    """Rows do not see each other: what is nothing is so beside the largest sum of its own row."""
+    matrix = Numbers(0).rand(3, 3)
+    items = torch.stack([matrix, 1e-9 * matrix])
+    y = ops.Matrix(items)(torch.ones(2, 3, dtype=F64))
+    found = sirt(ops.Matrix(items), y, iterations=50)
+    assert torch.allclose(found[0], found[1], rtol=1e-9) and bool(found.any())
+
+
 def test_sirt_without_negative_pixels_and_with_rays_that_miss():
     A, _, y = noisy(1.0)
     assert float(sirt(A, y, iterations=20).min()) < 0 <= float(sirt(A, y, iterations=20, non_negative=True).min())

@@ -141,6 +141,34 @@ def test_mlem_stops_by_pearsons_statistic():
     assert torch.allclose(both[:1], found, atol=1e-12) and not both[1].any()
 
 
+def test_mlem_of_a_blur_by_fast_transforms_behind_a_mask():
+    """The answer of its dense matrix: sums that are 0, to what transforms round, are 0, and nothing becomes negative."""
+    for dtype, tol in ((torch.float32, 1e-3), (F64, 1e-9)):
+        blur = ops.Blur(torch.ones(3, 3, dtype=dtype) / 9, (10, 9))
+        half = torch.arange(10)[:, None].expand(10, 9) < 6
+        A = ops.Mask(half) @ blur
+        matrix = A(torch.eye(90, dtype=dtype).view(90, 10, 9)).flatten(1).mT
+        matrix = torch.where(matrix < 0.01, 0, matrix)  # weights are 1/9
+        truth = torch.zeros(1, 10, 9, dtype=dtype)
+        truth[0, 2, 2], truth[0, 4, 5:8] = 900.0, 90.0
+        y = torch.poisson((matrix @ truth.flatten()).view(1, 10, 9), generator=torch.Generator().manual_seed(0))
+        found = mlem(A, y, iterations=60, discrepancy=None)
+        exact = mlem(ops.Matrix(matrix), y.flatten(1), iterations=60, discrepancy=None)
+        assert float((found.flatten(1) - exact).abs().max()) < tol * float(exact.max())
+        assert float(found.min()) >= 0 and not found[0, 7:9].any()
+
+
+def test_mlem_counts_only_what_was_observed():
+    """As without the missing data: by its statistic, its background, and whatever stands there."""
+    A = ops.ParallelBeam(turn(12), (8, 8))
+    there = torch.arange(12)[:, None].expand(A.out_shape) % 3 == 0
+    few = A.take_views(torch.arange(0, 12, 3))
+    y = torch.poisson(A(40 * blob(A, 1.0, -1.0, 2.0)[None]) + 0.5, generator=torch.Generator().manual_seed(0))
+    found = mlem(ops.Mask(there) @ A, torch.where(there, y, -7.0), background=0.5)
+    assert torch.allclose(found, mlem(few, y[:, ::3], background=0.5), rtol=1e-9)
+    assert torch.equal(mlem(ops.Mask(there) @ A, torch.where(there, y, torch.nan), background=0.5), found)
+
+
 A2, Y2 = ops.ParallelBeam(turn(6), (4, 4)), torch.ones(1, 6, 6)
 REFUSED = {
     "no scan": (lambda: os_sart(ops.Matrix(torch.eye(2)), torch.ones(1, 2)), "ParallelBeam or FanBeam.*For others: sirt"),
@@ -154,6 +182,7 @@ REFUSED = {
     ),
     "negative counts": (lambda: mlem(A2, -Y2), "`counts` must be at least 0, got -1.0. Corrected counts"),
     "impossible counts": (lambda: mlem(ops.Matrix(torch.tensor([[1.0], [0.0]])), torch.ones(1, 2)), "Is there a background?"),
+    "counts that are none": (lambda: mlem(A2, Y2 * torch.nan), "mlem: `counts` must be finite"),
     "negative entries": (lambda: mlem(ops.Matrix(-torch.eye(2)), torch.ones(1, 2)), "mlem: .*negative sums of columns"),
     "complex operator": (
         lambda: mlem(ops.Matrix(torch.eye(2, dtype=torch.complex64)), torch.ones(1, 2)), "`A` must be real"

@@ -58,6 +58,7 @@ def damaged(path: Path) -> dict[str, bytes]:
     return {
         "a bit": bytes(flipped),
         "cut off": good[:-1],
+        "a deep header": (2000).to_bytes(8, "little") + b"[" * 2000 + good[begin:],
         "longer": good + b"0",
         "half": good[: len(good) // 2],
         "empty": b"",
@@ -75,7 +76,7 @@ def damaged(path: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("what", [
     "a bit", "cut off", "longer", "half", "empty", "zeros", "no JSON", "a header of lists", "a header of numbers",
-    "a length beyond the file", "other integers", "overlapping", "foreign", "far too large",
+    "a length beyond the file", "other integers", "overlapping", "foreign", "far too large", "a deep header",
 ])  # fmt: skip
 def test_what_is_damaged_or_foreign_is_not_read_and_is_replaced(what):
     kept = Kept(kind="ct", key=KEY)
@@ -196,3 +197,14 @@ for i in range(300):
     _, said = other.communicate()
     assert other.returncode == 0, said
     assert seen and not [p for p in where.iterdir() if p.name.startswith(".")]
+
+
+def test_what_is_no_file_or_has_no_place_counts_as_missing(where, monkeypatch):
+    kept = Kept(kind="ct", key=KEY)
+    where.mkdir()
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(kept.path)  # to open it would wait for whoever writes into it
+        assert kept.read(LAYOUT) is None
+    monkeypatch.setenv("INVSOLVE_CACHE", "~nobody-of-this-name/kept")
+    assert cache.folder() is None and kept.read(LAYOUT) is None
+    kept.write(TENSORS)

@@ -110,6 +110,20 @@ def test_where_the_data_are_elsewhere_the_signal_has_no_names():
     scan = iv.operators.ParallelBeam(np.arange(6.0), (6, 5), bins=5)
     assert iv.Problem(scan, Y[0], 0.5).dims is None
     assert iv.Problem(scan, Y[0], 0.5, dims=("y", "x")).dims == ("y", "x")
+    volume = xarray.DataArray(np.ones((3, 6, 5)), dims=("z", "y", "x"))
+    cone = iv.operators.ConeBeam(
+        np.arange(3.0), (3, 6, 5), rows=6, bins=5, source_to_center=20.0, source_to_detector=30.0
+    )
+    sets = iv.operators.SoftSense(np.ones((6, 5), bool), (3, 6, 5), maps=np.ones((3, 3, 6, 5)))
+    spokes = iv.operators.NonCartesianMRI(np.ones((5, 2)), (6, 5), maps=np.ones((6, 6, 5)))
+    mixed = iv.operators.StructuredRandom.draw((8,), 8)
+    for A, y in (
+        (cone, volume),
+        (sets, volume + 0j),
+        (spokes, volume[0] + 0j),
+        (mixed, xarray.DataArray(np.ones(8), dims="t")),
+    ):
+        assert A.in_shape == A.out_shape and iv.Problem(A, y, 0.5).dims is None
     assert iv.Problem(iv.operators.Subsample(np.arange(4), (6, 5)), Y[0, 0, :4], 0.5).dims is None
     blur = iv.operators.GaussianBlur(1.0, (6, 5))
     assert iv.Problem(blur, Y, 0.5).dims == ("lat", "lon")

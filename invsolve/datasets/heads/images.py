@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from invsolve.core.torch_state import in_defined_state
 from invsolve.core.validation import check_choice, check_int
 from invsolve.datasets.continuum import check_plane, check_seed, uniforms
 from invsolve.datasets.heads.anatomy import TISSUES, Head
@@ -69,6 +70,7 @@ _FIELD_OF_VIEW = (215.0, 262.0)  # mm
 _FINE = 200  # pixels a side from which on a pixel is no larger than the softness of an edge and needs no average
 
 
+@in_defined_state
 def slices(
     n: int,
     shape: tuple[int, int],
@@ -119,6 +121,7 @@ def slices(
     return torch.stack([_mr(shape, seed, first + i, contrast, view, scalp) for i in range(n)])
 
 
+@in_defined_state
 def tissues(n: int, shape: tuple[int, int], *, seed: int = 0, first: int = 0, view: View = "random") -> Tensor:
     """Fractions of the `TISSUES` on the slices of random heads: those that `slices` shows for the same arguments.
 
@@ -150,6 +153,7 @@ def tissues(n: int, shape: tuple[int, int], *, seed: int = 0, first: int = 0, vi
     return torch.stack([_fractions(shape, seed, first + i, view)[0] for i in range(n)])
 
 
+@in_defined_state
 def ct(n: int, shape: tuple[int, int], *, seed: int = 0, first: int = 0, view: View = "axial") -> Tensor:
     """CT numbers of random heads, from -1000 (air) to about 1,800 (dense bone).
 
@@ -190,6 +194,7 @@ def ct(n: int, shape: tuple[int, int], *, seed: int = 0, first: int = 0, view: V
     return torch.stack(out)
 
 
+@in_defined_state
 def volume(shape: tuple[int, int, int], *, seed: int = 0, number: int = 0, extent: float = 256.0) -> Tensor:
     """Tissue fractions of one head in three dimensions.
 

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from invsolve.core.torch_state import in_defined_state
 from invsolve.core.validation import check_dims, check_int
 from invsolve.datasets.continuum import check_seed
 from invsolve.datasets.scenes.leaves import cover
@@ -17,6 +18,7 @@ _FINE = 2  # cells of the canvas a pixel
 _MARGIN = 8  # pixels around a picture that are not shown: blurs are periodic
 
 
+@in_defined_state
 def grey(n: int, shape: tuple[int, int], *, seed: int = 0, first: int = 0) -> Tensor:
     """Random pictures of surfaces that cover each other, with the statistics of photographs.
 

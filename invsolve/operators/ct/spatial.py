@@ -36,6 +36,8 @@ class SpatialBeam(LinearOperator, abc.ABC):
     backend: Backend = "auto"
     memory: int = 2**30
 
+    _other_space = True  # its data are not over the signal's grid, whatever their shape
+
     @property
     @abc.abstractmethod
     def _all_views(self) -> tuple[Views, ...]:

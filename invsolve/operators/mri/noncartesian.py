@@ -32,7 +32,7 @@ from invsolve.operators.mri.grid import Grid
 from invsolve.operators.mri.interpolation import stored_bytes
 from invsolve.operators.mri.kaiser_bessel import LEVELS
 from invsolve.operators.mri.nufft import Backend, Nufft, apodization, grid_of, is_stored
-from invsolve.operators.mri.off_resonance import segments
+from invsolve.operators.mri.off_resonance import check_turns, segments
 from invsolve.operators.mri.toeplitz import convolution_grid, transfer
 from invsolve.operators.mri.units import UNITS, Unit, fitting, reach, to_radians
 
@@ -67,7 +67,7 @@ class NonCartesianMRI(LinearOperator):
     field_map : Tensor or array, shape in_shape or (items, *in_shape), optional
         Hz: a pixel has the phase ``exp(-2 pi i f t)`` more. With it come ``times``.
     times : Tensor or array, shape (samples,), optional
-        When each sample is read, seconds after the excitation (or the echo).
+        When each sample is read, seconds after the excitation (or the echo). Phases may differ by 1,000 turns.
     in_kind : {'real', 'complex'}
         The kind of the image; complex by default. For a real image the adjoint is the real part.
     backend : {'auto', 'matrix', 'on the fly'}
@@ -116,6 +116,8 @@ class NonCartesianMRI(LinearOperator):
 
     out_kind = "complex"
 
+    _other_space = True  # its data are not over the signal's grid, whatever their shape
+
     def __post_init__(self) -> None:
         owner = "NonCartesianMRI"
         shape = check_dims(owner, "in_shape", self.in_shape)
@@ -138,6 +140,7 @@ class NonCartesianMRI(LinearOperator):
             self._set(field_map=self._real("field_map"), times=self._real("times"))
             self._check_image("field_map", ())
             self._check_times()
+            check_turns(self.times, self._frequencies)
         _ = self.batch  # raises if parameters have different numbers of items
 
     def _real(self, name: str) -> Tensor:

@@ -13,9 +13,11 @@ import torch
 from torch import Tensor
 
 from invsolve.core.arrays import from_array
+from invsolve.errors import invalid
 
 _CHECKED = 129  # times and frequencies at which the sum is compared
 _PIXELS = 65536  # at once
+_TURNS = 1000  # that phases may differ by: 10 kHz over 0.1 s
 
 
 def segments(times: Tensor, field_map: Tensor, tol: float, limits: tuple[float, float]) -> tuple[Tensor, Tensor]:
@@ -53,6 +55,15 @@ def segments(times: Tensor, field_map: Tensor, tol: float, limits: tuple[float, 
     pixels = [(_waves(v, t) @ of_f[:, :count]).mT for v in torch.split(field, _PIXELS)]
     back: Tensor = of_t[:count] @ _waves(f, times_)
     return torch.cat(pixels, 1).to(times.device), back.to(times.device)
+
+
+def check_turns(times: Tensor, limits: tuple[float, float]) -> None:
+    """Refuse more turns between two frequencies than any readout has: segments are as many, and made by a matrix."""
+    turns = _range(times) * (limits[1] - limits[0])
+    if turns > _TURNS:
+        found = f"{_range(times):.4g} s and {limits[1] - limits[0]:.4g} Hz, {turns:.0f} turns"
+        expected = f"so short, and `field_map` so narrow, that phases differ by at most {_TURNS} turns"
+        raise invalid("NonCartesianMRI", "times", expected, found, "Are they in milliseconds, or is it in rad/s?")
 
 
 def _range(v: Tensor) -> float:

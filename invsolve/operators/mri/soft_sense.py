@@ -57,6 +57,8 @@ class SoftSense(LinearOperator):
 
     out_kind = "complex"
 
+    _other_space = True  # its data are not over the signal's grid, whatever their shape
+
     def __post_init__(self) -> None:
         shape = check_dims("SoftSense", "in_shape", self.in_shape)
         object.__setattr__(self, "in_shape", shape)

@@ -228,6 +228,10 @@ REFUSED = {
         lambda: ops.NonCartesianMRI(TRAJECTORY, SHAPE, field_map=FIELD.T, times=TIMES),
         r"`field_map` must be of shape \(9, 8\)",
     ),
+    "milliseconds": (
+        lambda: ops.NonCartesianMRI(TRAJECTORY, SHAPE, field_map=200 * FIELD / FIELD.abs().max(), times=2e4 * TIMES / TIMES.max()),
+        "`times` must be so short.* at most 1000 turns, got .* turns. Are they in milliseconds",
+    ),
     "times": (
         lambda: ops.NonCartesianMRI(TRAJECTORY, SHAPE, field_map=FIELD, times=TIMES[:11]),
         r"`times` must be of shape \(77,\).*times.repeat\(readouts\)",
