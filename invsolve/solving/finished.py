@@ -63,7 +63,14 @@ class Finished:
             if meta.get("identity") != self._identity():
                 return None
             return self._from_state(tensors, meta, candidates)
-        except (FileError, KeyError, TypeError, ValueError):  # damaged: the checkpoint is still there
+        except (
+            FileError,
+            KeyError,
+            TypeError,
+            ValueError,
+            AttributeError,
+            RuntimeError,
+        ):  # damaged: the checkpoint is still there
             return None
 
     def write(self, found: StrategyOutput, candidate: Candidate, certificate: Certificate | None) -> None:

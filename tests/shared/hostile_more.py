@@ -300,3 +300,35 @@ def zip_with_another_number_of_members(folder: Path) -> Path:
 @case("the file", "elsewhere than before its end")
 def zip_with_its_record_elsewhere(folder: Path) -> Path:
     return large_zip(folder, 4, shift=-1)
+
+
+def retyped(folder: Path, change: Any) -> Path:
+    """A table of acquisitions whose heads have other types: ``change`` of their fields, by name."""
+    path = ismrmrd(folder, lambda r: None)
+    with h5py.File(path, "r+") as file:
+        records = file["dataset/data"][()]
+        fields = {name: kind[0] for name, kind in records.dtype["head"].fields.items()}
+        new = [("head", np.dtype(list(change(fields).items())))]
+        new += [(name, records.dtype.fields[name][0]) for name in ("traj", "data")]
+        made = np.zeros(len(records), np.dtype(new))
+        for name in ("traj", "data"):
+            made[name] = records[name]
+        for name in ("active_channels", "number_of_samples"):
+            made["head"][name] = records["head"][name]
+        del file["dataset/data"]
+        file.create_dataset("dataset/data", data=made)
+    return path
+
+
+@case("the file", "damaged or not what it seems")
+def flags_that_are_no_whole_numbers(folder: Path) -> Path:
+    return retyped(folder, lambda fields: fields | {"flags": np.dtype("<f8")})
+
+
+@case("the file", "damaged or not what it seems")
+def counters_without_slices(folder: Path) -> Path:
+    def change(fields: dict[str, Any]) -> dict[str, Any]:
+        idx = fields["idx"].fields
+        return fields | {"idx": np.dtype([(name, kind[0]) for name, kind in idx.items() if name != "slice"])}
+
+    return retyped(folder, change)

@@ -95,6 +95,7 @@ def test_a_damaged_answer_is_found_again_from_the_checkpoint(tmp_path) -> None:
     for damage in (
         lambda: answer.write_bytes(whole[:100]),
         lambda: save_state(answer, tensors, {**meta, "certificate": {}}),
+        lambda: save_state(answer, tensors, {**meta, "certificate": {**meta["certificate"], "tests": []}}),
         lambda: save_state(answer, tensors, {**meta, "options": {"chains": -1}}),
         lambda: save_state(answer, {**tensors, "samples": tensors["samples"][:, :2]}, meta),
         lambda: save_state(answer, {**tensors, "info.beta": tensors["info.beta"][:3]}, meta),
