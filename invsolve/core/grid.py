@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from invsolve.core.validation import check_positive
+from invsolve.core.validation import check_int, check_positive
 from invsolve.errors import invalid, invalid_type
 
 _EVEN = 0.01  # relative difference up to which distances of slices count as equal
@@ -51,14 +51,20 @@ class Grid:
     voxel_size: tuple[float, ...]
     affine: Any = None  # once made, rows of numbers
     slices: tuple[int, ...] = (0,)
-    patient: Mapping[str, str] = field(default_factory=dict)
+    patient: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         if isinstance(self.voxel_size, (str, int, float)) or not isinstance(self.voxel_size, Sequence):
             raise invalid_type("Grid", "voxel_size", "a tuple of lengths in mm, one for each axis", self.voxel_size)
         sizes = tuple(check_positive("Grid", f"voxel_size[{i}]", v) for i, v in enumerate(self.voxel_size))
         object.__setattr__(self, "voxel_size", sizes)
-        object.__setattr__(self, "slices", tuple(int(n) for n in self.slices))
+        if isinstance(self.slices, str) or not isinstance(self.slices, Iterable):
+            raise invalid_type("Grid", "slices", "a tuple of integers, one for each item", self.slices)
+        numbers = tuple(check_int("Grid", f"slices[{i}]", n) for i, n in enumerate(self.slices))
+        object.__setattr__(self, "slices", numbers)
+        if not isinstance(self.patient, Mapping):
+            raise invalid_type("Grid", "patient", "a mapping of names to texts", self.patient)
+        object.__setattr__(self, "patient", dict(self.patient))
         if self.affine is not None:
             matrix = np.asarray(self.affine, dtype=np.float64)
             if matrix.shape != (4, 4):

@@ -195,7 +195,7 @@ def _scheduled(
     from invsolve.diagnostics.split_data import split_data_test
 
     if predictive:
-        plan = {"prior predictive": (0, seconds_of_simulation(again))} | plan
+        plan = {"prior predictive": (0, seconds_of_simulation(again, limit))} | plan
 
     def running() -> SolveAgain:
         return replace(again, drawn=drawn)

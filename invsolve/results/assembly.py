@@ -107,7 +107,7 @@ def assemble(
             **({"prior notes": list(prior.notes)} if prior.notes else {}),
             "data": data_fingerprint(problem),  # what `compare` and `load_result` tell the same data by
         },
-        versions={"invsolve": _version(), "torch": torch.__version__, "python": platform.python_version()},
+        versions={"invsolve": package_version(), "torch": torch.__version__, "python": platform.python_version()},
         info={k: v.view(lead) for k, v in info.items()},
         parameters={k: v.to(failed.device).view(lead) for k, v in (parameters or {}).items()},
         problem=problem,
@@ -144,7 +144,8 @@ def with_moments(result: Result, moments: Moments) -> Result:
 
 
 @cache  # read from a file each time: 4 ms, in every one of the many solves of a hierarchical one
-def _version() -> str:
+def package_version() -> str:
+    """Of this package."""
     from importlib.metadata import PackageNotFoundError, version
 
     try:

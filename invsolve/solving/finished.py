@@ -21,6 +21,7 @@ from invsolve.core.files import write_or_warn
 from invsolve.core.fingerprint import fingerprint
 from invsolve.errors import FileError
 from invsolve.gaussian.marginals import Moments
+from invsolve.results.assembly import package_version
 from invsolve.results.certificate import Certificate
 from invsolve.results.strategy_output import StrategyOutput
 from invsolve.solving.request import SolveRequest
@@ -62,7 +63,14 @@ class Finished:
             if meta.get("identity") != self._identity():
                 return None
             return self._from_state(tensors, meta, candidates)
-        except (FileError, KeyError, TypeError, ValueError):  # damaged: the checkpoint is still there
+        except (
+            FileError,
+            KeyError,
+            TypeError,
+            ValueError,
+            AttributeError,
+            RuntimeError,
+        ):  # damaged: the checkpoint is still there
             return None
 
     def write(self, found: StrategyOutput, candidate: Candidate, certificate: Certificate | None) -> None:
@@ -101,6 +109,8 @@ class Finished:
             "item_ids": fingerprint(list(self.request.keys)),
             "rows": f"{self.request.chunk}, {self.request.reproducible}, {self.request.weighted}",
             "asked": self.asked,
+            "draws": self.request.drawn_by,
+            "version": package_version(),  # whose tests the certificate is of
         }
 
     def _from_state(

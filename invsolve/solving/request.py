@@ -65,6 +65,7 @@ class SolveRequest:
     decisions: Decisions = field(default_factory=Decisions)  # what sizes were decided by
     free: bool = False  # the caller did not say how many samples
     reported: Callable[[Tensor], Tensor] = itself  # of the signal: what mean, std and certificate are of
+    drawn_by: str = ""  # what a source of random numbers of the caller's own is known by
     weighted: bool = True  # samples of a strategy that weighs keep their weights, and are no draws
 
     def on(self, items: Tensor) -> SolveRequest:
@@ -188,7 +189,8 @@ class SolveRequest:
     def _identity(self, candidate: Candidate, chunk: int) -> dict[str, str]:
         if self.saved is None:
             return {}
-        return {
+        own = {"draws": self.drawn_by} if self.drawn_by else {}
+        return own | {
             "y": fingerprint(self.problem.data),
             "operator": self.problem.operator.fingerprint(),
             "noise": fingerprint(self.problem.noise),

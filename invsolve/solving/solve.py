@@ -12,6 +12,7 @@ import torch
 
 from invsolve.core.checkpoint import Checkpoint
 from invsolve.core.counting import running, tally
+from invsolve.core.fingerprint import fingerprint
 from invsolve.core.stopping import OutOfTime, ended_by
 from invsolve.core.torch_state import in_defined_state
 from invsolve.core.validation import kind_dtype
@@ -241,6 +242,7 @@ def solve(
         seed=seed,
         keys=keys,
         draws=draws or keyed(seed, keys, problem.data.device),
+        drawn_by="" if draws is None or saved is None else fingerprint(draws),
         chunk=chunk,
         reproducible=reproducible,
         saved=saved,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -151,6 +152,12 @@ def test_a_pool_of_heads(tmp_path):
     (tmp_path / "bad.npy").write_bytes(b"no")
     with pytest.raises(FileError, match="no .npy file"):
         Heads(grid=16, size=6, cache=tmp_path / "bad.npy")
+    with open(tmp_path / "lie.npy", "wb") as file:  # 512 TiB: no memory is asked for before the file is looked at
+        header = {"descr": "<f2", "fortran_order": False, "shape": (2**40, 16, 16)}
+        np.lib.format.write_array_header_1_0(file, header)
+        file.write(bytes(64))
+    with pytest.raises(FileError, match="is no .npy file, or is damaged"):
+        Heads(grid=16, size=6, cache=tmp_path / "lie.npy")
     with pytest.raises(InputError, match="what"):
         Heads(grid=16, size=1, what="pet")
     with pytest.raises(InputError, match="fine"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import torch
 import invsolve as iv
 from invsolve.core.counting import tally
 from invsolve.core.stopping import ask
+from invsolve.diagnostics import prior_predictive
 from invsolve.diagnostics.check_result import _lighter
 from invsolve.diagnostics.report import Measured
 from invsolve.diagnostics.schedule import Cost, Schedule, Task
@@ -139,3 +141,24 @@ def test_chains_are_priced_by_their_moves_and_number() -> None:
     )
     other = replace(found, info={}, seconds=100.0, marginals=None, settings={"chunk": 400})
     assert Cost(result=other, lighter=SMC()).of(2, 100) == pytest.approx(50.0)
+
+
+@pytest.mark.parametrize(("seconds", "rows"), [(1.0, 1), (0.1, 17)])
+def test_a_forecast_of_simulations_stays_in_the_budget(seconds, rows, monkeypatch) -> None:
+    """Of an operator that takes seconds a signal one is tried; of others a few more."""
+    seen = []
+    monkeypatch.setattr(prior_predictive.time, "perf_counter", lambda: seconds * sum(seen))
+
+    def slow(x: torch.Tensor) -> torch.Tensor:
+        seen.append(len(x))
+        return x
+
+    A = iv.operators.from_callable(slow, (3,), (3,))
+    prior = iv.priors.GaussianPrior(torch.zeros(3), torch.eye(3))
+    problem = iv.Problem(A, torch.zeros(2, 3), 0.5)
+    seen.clear()
+    again = SimpleNamespace(prior=prior, problem=problem, seed=0)
+    assert prior_predictive.seconds_of_simulation(again, limit=10.0) == pytest.approx(
+        seconds * prior_predictive.DRAWS * 2
+    )
+    assert sum(seen) == rows

@@ -181,3 +181,28 @@ def test_grids():
         iv.Problem(iv.operators.Identity((2,)), torch.ones(2), noise=0.5, grid=(1.0,))
     with pytest.raises(InputError, match="`grid` must be of 1 lengths"):
         iv.Problem(iv.operators.Identity((2,)), torch.ones(2), noise=0.5, grid=grid)
+    patient = {"PatientID": "17"}
+    own = iv.Grid(voxel_size=(1.0,), patient=patient)
+    patient["PatientID"] = "18"
+    assert own.patient == {"PatientID": "17"} and hash(own) == hash(iv.Grid(voxel_size=(1.0,)))
+    for value, message in ((3, "a tuple of integers"), ((0, 1.5), r"`slices\[1\]` must be an integer")):
+        with pytest.raises(iv.errors.InputTypeError, match=message):
+            iv.Grid(voxel_size=(1.0,), slices=value)
+    with pytest.raises(iv.errors.InputTypeError, match="`patient` must be a mapping"):
+        iv.Grid(voxel_size=(1.0,), patient="17")
+
+
+def test_images_that_differ_anywhere_are_other_dicom_objects(tmp_path):
+    """Their first 2 kB are the same: 600 pixels of air."""
+    prior = iv.priors.GaussianFieldPrior((40, 40), iv.priors.Matern(std=1.0, length=0.2))
+    problem = iv.Problem(iv.operators.Identity((40, 40)), torch.zeros(40, 40), 0.5, grid=iv.Grid(voxel_size=(1.0, 1.0)))
+    result = iv.solve(problem, prior, num_samples=3)
+    found = []
+    for number in range(3):
+        samples = torch.zeros_like(result.samples)
+        samples[:, 39, 39] = min(number, 1)
+        replace(result, marginals=None, samples=samples).save(tmp_path / f"{number}.dcm")
+        found.append(pydicom.dcmread(tmp_path / f"{number}.dcm"))
+    for name in ("SOPInstanceUID", "SeriesInstanceUID"):
+        one, two, again = (getattr(header, name) for header in found)
+        assert one != two == again

@@ -252,3 +252,83 @@ def member_larger_than_the_file(folder: Path) -> Path:
     content[at + 20 : at + 24] = (10**6).to_bytes(4, "little")
     path.write_bytes(bytes(content))
     return path
+
+
+@case("kspace", "expands from", limit=2**20)
+def chunks_much_larger_than_what_is_in_them(folder: Path) -> Path:
+    """512 bytes in chunks that inflate to 32 MiB; of a million of them, to more than anybody waits for."""
+
+    def fill(f: h5py.File) -> None:
+        whole = {"maxshape": (64, None, None), "chunks": (1, 1, 2**16), "compression": "gzip"}
+        f.create_dataset("kspace", data=np.zeros((64, 1, 1), np.complex64), **whole)
+
+    return hdf5(folder, fill)
+
+
+@case("kspace", "they overlap")
+def chunks_that_overlap(folder: Path) -> Path:
+    path = hdf5(folder, lambda f: f.create_dataset("kspace", data=K, chunks=(1, 1, 4, 2), compression="gzip"))
+    with h5py.File(path) as file:
+        data = file["kspace"].id
+        found = [data.get_chunk_info(i) for i in range(data.get_num_chunks())]
+    content = path.read_bytes()
+    for chunk in found:  # the key of a chunk: its bytes, filters that were left out, its place
+        key = struct.pack("<II4Q", chunk.size, 0, *chunk.chunk_offset)
+        assert content.count(key) == 1
+        content = content.replace(key, struct.pack("<I", 1000) + key[4:])
+    path.write_bytes(content)
+    return path
+
+
+def large_zip(folder: Path, members: int, shift: int = 0) -> Path:
+    """With the record of files above 2 GiB, which counts, and a usual one before it that says little."""
+    path = npz(folder)
+    content = path.read_bytes()
+    at = content.rfind(b"PK\x05\x06")
+    size, begin = struct.unpack_from("<II", content, at + 12)
+    record = struct.pack("<IQHHIIQQQQ", 0x06064B50, 44, 45, 45, 0, 0, members, members, size, begin)
+    place = struct.pack("<IIQI", 0x07064B50, 0, at + shift, 1)
+    path.write_bytes(content[:at] + record + place + content[at:])
+    return path
+
+
+@case("the file", "members, where at most 100")
+def zip_with_another_number_of_members(folder: Path) -> Path:
+    return large_zip(folder, 101)
+
+
+@case("the file", "elsewhere than before its end")
+def zip_with_its_record_elsewhere(folder: Path) -> Path:
+    return large_zip(folder, 4, shift=-1)
+
+
+def retyped(folder: Path, change: Any) -> Path:
+    """A table of acquisitions whose heads have other types: ``change`` of their fields, by name."""
+    path = ismrmrd(folder, lambda r: None)
+    with h5py.File(path, "r+") as file:
+        records = file["dataset/data"][()]
+        fields = {name: kind[0] for name, kind in records.dtype["head"].fields.items()}
+        new = [("head", np.dtype(list(change(fields).items())))]
+        new += [(name, records.dtype.fields[name][0]) for name in ("traj", "data")]
+        made = np.zeros(len(records), np.dtype(new))
+        for name in ("traj", "data"):
+            made[name] = records[name]
+        for name in ("active_channels", "number_of_samples"):
+            made["head"][name] = records["head"][name]
+        del file["dataset/data"]
+        file.create_dataset("dataset/data", data=made)
+    return path
+
+
+@case("the file", "damaged or not what it seems")
+def flags_that_are_no_whole_numbers(folder: Path) -> Path:
+    return retyped(folder, lambda fields: fields | {"flags": np.dtype("<f8")})
+
+
+@case("the file", "damaged or not what it seems")
+def counters_without_slices(folder: Path) -> Path:
+    def change(fields: dict[str, Any]) -> dict[str, Any]:
+        idx = fields["idx"].fields
+        return fields | {"idx": np.dtype([(name, kind[0]) for name, kind in idx.items() if name != "slice"])}
+
+    return retyped(folder, change)

@@ -11,6 +11,7 @@ import torch
 import invsolve as iv
 from invsolve.core.checkpoint import load_state, save_state
 from invsolve.core.counting import tally
+from invsolve.core.random import Draws
 
 D = torch.float64
 N = 3
@@ -94,6 +95,7 @@ def test_a_damaged_answer_is_found_again_from_the_checkpoint(tmp_path) -> None:
     for damage in (
         lambda: answer.write_bytes(whole[:100]),
         lambda: save_state(answer, tensors, {**meta, "certificate": {}}),
+        lambda: save_state(answer, tensors, {**meta, "certificate": {**meta["certificate"], "tests": []}}),
         lambda: save_state(answer, tensors, {**meta, "options": {"chains": -1}}),
         lambda: save_state(answer, {**tensors, "samples": tensors["samples"][:, :2]}, meta),
         lambda: save_state(answer, {**tensors, "info.beta": tensors["info.beta"][:3]}, meta),
@@ -107,3 +109,20 @@ def test_a_damaged_answer_is_found_again_from_the_checkpoint(tmp_path) -> None:
 def test_large_guided_runs_are_not_kept_twice(tmp_path) -> None:
     go(tmp_path / "c", HIDDEN, strategy=iv.strategies.MMPS(num_steps=4))
     assert os.listdir(tmp_path) == ["c"]
+
+
+def test_another_source_of_random_numbers_or_another_version_is_another_call(tmp_path, monkeypatch) -> None:
+    """Its answer is not read, and a checkpoint of other numbers is refused."""
+
+    def own(shift: int):
+        return lambda items, samples: Draws.for_rows(shift, items, samples, torch.device("cpu"))
+
+    first, calls = go(tmp_path / "c", draws=own(1), **CALLS["evaluations"][1])
+    again, none = go(tmp_path / "c", draws=own(1), **CALLS["evaluations"][1])
+    assert same(first, again) and none < 10 < calls / 10
+    for draws in (None, own(2)):
+        with pytest.raises(iv.errors.CheckpointError, match="`draws` must be as in the run"):
+            go(tmp_path / "c", draws=draws, **CALLS["evaluations"][1])
+    monkeypatch.setattr("invsolve.solving.finished.package_version", lambda: "another")
+    later, more = go(tmp_path / "c", draws=own(1), **CALLS["evaluations"][1])
+    assert more > 10 and torch.equal(later.samples, first.samples)

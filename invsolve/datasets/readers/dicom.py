@@ -57,6 +57,7 @@ class Slice:
     spacing: tuple[float, ...] | None
     padding: int | None
     number: int
+    hounsfield: bool  # the header says how the numbers become CT numbers
     patient: dict[str, str]
 
     def stored(self) -> NDArray[Any]:
@@ -197,6 +198,7 @@ def _checked(source: Source, data: Any, offset: int, length: int, little: bool) 
         spacing,
         padding if isinstance(padding, int) else None,
         int(data.get("InstanceNumber", 0) or 0),
+        slope is not None and intercept is not None and str(data.get("RescaleType", "") or "HU") == "HU",
         {name: str(data.get(name))[:64] for name in _PATIENT if data.get(name) not in (None, "")},
     )
 
@@ -239,8 +241,10 @@ def _scan(source: Source, slices: list[Slice]) -> ImageScan:
         source.numbers("PixelData", (len(index), first.rows, first.columns), np.dtype(np.float64))
         return np.stack([slices[i].stored() * slices[i].slope + slices[i].intercept for i in index])
 
-    padding = None if first.padding is None else first.padding * first.slope + first.intercept
-    same = len({(s.padding, s.slope, s.intercept) for s in slices}) == 1
+    filling = np.array([np.nan if s.padding is None else s.padding * s.slope + s.intercept for s in slices])
+    hounsfield = first.modality == "CT" and all(s.hounsfield for s in slices)
+    if first.modality == "CT" and not hounsfield:
+        notes.append("the headers do not say how the stored numbers become Hounsfield units: left as they are")
     return ImageScan(
         "DICOM",
         source.path,
@@ -248,8 +252,8 @@ def _scan(source: Source, slices: list[Slice]) -> ImageScan:
         (first.rows, first.columns),
         _source=source,
         _rows=rows,
-        units="HU" if first.modality == "CT" else "",
+        units="HU" if hounsfield else "",
         grid=grid,
         notes=tuple(notes),
-        _outside=(lambda values: values == padding) if padding is not None and same else None,
+        _outside=None if np.isnan(filling).all() else lambda values, index: values == filling[list(index), None, None],
     )

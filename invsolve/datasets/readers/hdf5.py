@@ -212,7 +212,8 @@ class HDF5File:
         expected = math.prod(counts)
         if expected > _CHUNKS:
             raise source.refuse(name, f"has {expected:,} chunks, where at most {_CHUNKS:,} are read")
-        source.expansion(name, stored, size)
+        # All chunks are inflated, whatever part of them lies in the shape, and each from bytes of its own.
+        source.expansion(name, stored, max(size, expected * bytes_))
         places: dict[tuple[int, ...], tuple[int, int, int]] = {}
 
         def note(info: Any) -> None:
@@ -225,6 +226,8 @@ class HDF5File:
             data.id.chunk_iter(note)
         if len(places) != expected:
             raise source.refuse(name, f"declares {expected:,} chunks and has {len(places):,}: it is incomplete")
+        if (taken := sum(length for _, length, _ in places.values())) > source.size:
+            raise source.refuse(name, f"has chunks of {taken:,} bytes in a file of {source.size:,}: they overlap")
         codes = tuple(int(code) for code, *_ in filters)
         return Stored(source, name, shape, dtype, chunk=chunk, places=places, filters=codes)
 

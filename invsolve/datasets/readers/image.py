@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from invsolve.core.grid import Grid
-from invsolve.core.torch_state import in_defined_state
 from invsolve.core.validation import check_positive
 from invsolve.datasets.readers.checks import Rows, Source
 from invsolve.datasets.readers.scan import Scan, _tensor, real_tensor
@@ -57,9 +56,8 @@ class ImageScan(Scan):
     units: str = ""
     grid: Grid | None = None
     notes: tuple[str, ...] = ()
-    _outside: Callable[[NDArray[Any]], NDArray[np.bool_]] | None = None  # which pixels are filling
+    _outside: Callable[[NDArray[Any], Sequence[int]], NDArray[np.bool_]] | None = None  # which pixels are filling
 
-    @in_defined_state
     def image(self, slices: object = None) -> Tensor:
         """The images in their units, float32.
 
@@ -78,11 +76,10 @@ class ImageScan(Scan):
         found = _tensor(values) if values.dtype.kind == "c" else real_tensor(values)
         if bool(torch.isinf(found).any()) or bool(torch.isnan(found).all()):
             raise self._source.refuse("its values", "are infinite somewhere, too large for float32, or all NaN")
-        if self._outside is not None and (filling := self._outside(values)).any():
+        if self._outside is not None and (filling := self._outside(values, index)).any():
             found = found.masked_fill(_tensor(filling), torch.nan)
         return found if batched else found[0]
 
-    @in_defined_state
     def problem(self, slices: object = None, *, operator: Operator | None = None, noise: Any = None) -> Problem:
         """What `iv.solve` takes: the images as data of a noisy, or a blurred, signal.
 

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from invsolve.core.arrays import as_mask, parameter
 from invsolve.core.grid import Grid, from_positions
-from invsolve.core.torch_state import in_defined_state
 from invsolve.core.validation import check_positive, kind_dtype, quoted
 from invsolve.datasets.readers.checks import Rows, Source
 from invsolve.datasets.readers.hdf5 import Stored
@@ -27,6 +26,7 @@ from invsolve.problem import Problem
 
 _EDGE = 0.05  # the share of samples, furthest out, that the noise is estimated from
 _ENOUGH = 4  # samples for every coil, below which a covariance is taken for diagonal
+_ALIKE = 0.99  # the share of samples that are not zero, above which the others are stray zeros
 _PLANE = (-2, -1)
 
 
@@ -79,7 +79,6 @@ class KSpaceScan(Scan):
     notes: tuple[str, ...] = ()
     _reference: Stored | None = None
 
-    @in_defined_state
     def problem(
         self, slices: object = None, *, coils: Any = "espirit", mask: Any = None, noise: float | None = None
     ) -> Problem:
@@ -110,7 +109,8 @@ class KSpaceScan(Scan):
         InputError, InputTypeError
             For slices, maps or a mask that do not fit, or where no noise can be seen.
         FileError
-            Where the file is damaged, or what is asked for is above the limit.
+            Where the file is damaged, its slices were not sampled at the same places, or what is asked for is above the
+            limit.
         """
         index, batched = self._chosen(slices)
         k = self._read(index)
@@ -189,7 +189,8 @@ class KSpaceScan(Scan):
     # --- what was sampled ---------------------------------------------------------------------------------------------
     def _sampled(self, k: NDArray[Any]) -> NDArray[Any]:
         """Which samples were measured, (readout, phase): not zero, stated, and inside of what was encoded."""
-        sampled: NDArray[Any] = (k != 0).any((0, 1))
+        each: NDArray[Any] = np.asarray((k != 0).any(1))
+        sampled: NDArray[Any] = np.asarray(each.any(0))
         columns: NDArray[Any] = np.asarray(sampled.any(0))
         if self.mask is not None:
             columns &= self.mask
@@ -197,11 +198,16 @@ class KSpaceScan(Scan):
             columns[: lines[0]] = columns[lines[1] :] = False
         if not columns.any():
             raise self._source.refuse("k-space", "is zero everywhere that it is said to be sampled")
-        rows = sampled[:, columns]
+        rows: NDArray[Any] = np.asarray(sampled[:, columns])
         # Whole columns where all but a stray zero was measured; an asymmetric echo is a block of rows.
         complete: NDArray[Any] = np.asarray(rows.any(1))
-        whole = rows[complete].mean() > 0.99
+        whole = rows[complete].mean() > _ALIKE
         found: NDArray[Any] = complete[:, None] & columns[None, :] if whole else sampled & columns
+        there: NDArray[Any] = each[np.asarray(each.any((1, 2)))]  # a slice of nothing but zeros says nothing
+        alike = np.asarray(there.any(1))[:, columns].all() if whole else (there[:, found].mean(1) > _ALIKE).all()
+        if not alike:
+            rule = "was not sampled at the same places in all of these slices, and zeros would count as data"
+            raise self._source.refuse("k-space", f"{rule}: take them one by one, as in problem(slices=0)")
         return found
 
     def _acquired(self) -> tuple[int, int] | None:

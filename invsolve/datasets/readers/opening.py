@@ -68,11 +68,18 @@ def open_scan(path: str | os.PathLike[str], *, kind: str | None = None, limit: i
     limit = check_int("open", "limit", limit, minimum=1)
     name = os.fspath(path)
     if os.path.isdir(name):
-        return dicom.open_series(Source(name, limit))
+        folder = Source(name, limit)
+        with folder.guarded("the folder"):
+            return dicom.open_series(folder)
     bart = name.endswith((".cfl", ".hdr")) or not os.path.exists(name)
     if not os.path.exists(name) and os.path.exists(f"{name}.hdr"):
         name = f"{name}.hdr"
     source = regular(name, limit)
+    with source.guarded("the file"):  # types and names that a format does not have, wherever they are met
+        return _by_its_first_bytes(source, kind, bart and name.endswith(".cfl"))
+
+
+def _by_its_first_bytes(source: Source, kind: str | None, bart: bool) -> Scan:
     head = source.read("the file", 0, min(source.size, 512))
     if not head:
         raise source.refuse("the file", "is empty")
@@ -86,9 +93,11 @@ def open_scan(path: str | os.PathLike[str], *, kind: str | None = None, limit: i
         return dicom.open_dicom(source)
     if nifti.version(head) or (head[:2] == nifti.GZIP and nifti.version(nifti.beginning(source))):
         return nifti.open_nifti(source)
-    if head.lstrip().startswith(b"# Dimensions") or (bart and name.endswith(".cfl")):
+    if head.lstrip().startswith(b"# Dimensions") or bart:
         return arrays.open_bart(source, kind)
-    raise FileError(f"iv.open: {name!r}, the file: is of no kind that is known by its first bytes. Known are {_KNOWN}.")
+    raise FileError(
+        f"iv.open: {source.path!r}, the file: is of no kind that is known by its first bytes. Known are {_KNOWN}."
+    )
 
 
 def _in_hdf5(source: Source) -> Scan:

@@ -12,13 +12,14 @@ from torch import Tensor
 
 from invsolve.core.arrays import from_array
 from invsolve.core.notebook import TextInNotebook
+from invsolve.core.torch_state import Defined
 from invsolve.core.validation import as_integer, quoted
 from invsolve.datasets.readers.checks import Rows, Source
 from invsolve.errors import invalid, invalid_type
 from invsolve.problem import Problem
 
 
-class Scan(TextInNotebook, ABC):
+class Scan(TextInNotebook, Defined, ABC):
     """A file that holds measurements or images: print it, then ask it for a `Problem`.
 
     Attributes

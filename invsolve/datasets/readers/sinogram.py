@@ -14,7 +14,6 @@ import torch
 from numpy.typing import NDArray
 
 from invsolve.core.grid import Grid
-from invsolve.core.torch_state import in_defined_state
 from invsolve.core.validation import check_dims, check_positive
 from invsolve.datasets.readers.arrays import array_header
 from invsolve.datasets.readers.checks import Rows, Source
@@ -120,7 +119,6 @@ class SinogramScan(Scan):
         far, all_ = self.source_to_center, self.source_to_detector
         return FanBeam(angles, (rows, columns), **options, source_to_center=far, source_to_detector=all_)
 
-    @in_defined_state
     def problem(
         self,
         slices: object = None,
@@ -249,11 +247,16 @@ def open_npz(source: Source) -> SinogramScan:
 
 def _check_directory(source: Source) -> None:
     """The end of a zip file says how many members it has: looked at before the list of them is made."""
-    tail = source.read("the file", max(0, source.size - 2**16 - 22), min(source.size, 2**16 + 22))
+    tail = source.read("the file", max(0, source.size - 2**16 - 98), min(source.size, 2**16 + 98))
     at = tail.rfind(b"PK\x05\x06")
     if at < 0 or at + 22 > len(tail):
         raise source.refuse("the file", "is cut short: a zip file without its directory")
     count, length = struct.unpack_from("<HI", tail, at + 10)
+    if at >= 20 and tail[at - 20 : at - 16] == b"PK\x06\x07":  # of a large file: a record before has the numbers
+        place = source.size - len(tail) + at - 76
+        if at < 76 or tail[at - 76 : at - 72] != b"PK\x06\x06" or struct.unpack_from("<Q", tail, at - 12)[0] != place:
+            raise source.refuse("the file", "has the record of its directory elsewhere than before its end")
+        count, length = struct.unpack_from("<QQ", tail, at - 44)
     if count > _MEMBERS or length > 2**20:
         raise source.refuse("the file", f"has {count} members, where at most {_MEMBERS} are read")
 

@@ -37,12 +37,12 @@ def pool(
     if cache is not None and Path(cache).exists():
         name = os.fspath(cache)
         try:
-            values = np.load(cache, allow_pickle=False)
+            values = np.load(cache, mmap_mode="r", allow_pickle=False)  # what it declares is not believed
         except (ValueError, OSError, EOFError) as error:
             raise FileError(f"{owner}: {name!r} is no .npy file, or is damaged: {error}.") from error
         least = len(values) if size is None and values.ndim else size or 0
         if values.shape[1:] == tuple(shape) and len(values) >= least > 0 and values.dtype.name == kind:
-            return torch.from_numpy(values[:least])
+            return torch.from_numpy(np.array(values[:least]))
         wanted = ", ".join(str(n) for n in (size, *shape))
         raise FileError(
             f"{owner}: {name!r} holds {values.shape} {values.dtype}, expected ({wanted}) {kind}. Delete it, or name "

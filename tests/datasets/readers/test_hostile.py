@@ -95,6 +95,10 @@ def test_what_happens_while_it_is_read(tmp_path, monkeypatch):
         heap._left = 0
         with pytest.raises(FileError, match="heaps that overlap"):
             heap.value(address | {"address": np.uint64(at)}, 1)
+    monkeypatch.setattr(os, "listdir", lambda *_: (_ for _ in ()).throw(PermissionError("not yours")))
+    with pytest.raises(FileError, match="the folder: .*not yours"):
+        iv.open(tmp_path)
+    monkeypatch.undo()
     monkeypatch.setattr(os, "access", lambda *_: False)
     with pytest.raises(FileError, match="may not be read by you"):
         iv.open(path)

@@ -82,6 +82,38 @@ def test_bits_that_are_not_used_and_filling(tmp_path):
     assert np.array_equal(iv.open(signed[0]).image(0).numpy(), as_signed)
 
 
+def test_filling_of_every_slice(tmp_path):
+    """Files of one series may name different numbers for it."""
+    paths = files.write_series(tmp_path / "series", VOLUME)
+    which = {}
+    for path in paths[:3]:
+        data = pydicom.dcmread(path)
+        slice_ = data.InstanceNumber - 1
+        which[slice_] = VOLUME[slice_, 0, slice_]
+        data.add_new(0x00280120, "US", int(which[slice_]) + 1024)
+        data.save_as(path)
+    expected = np.stack([VOLUME[i] == which[i] if i in which else np.zeros((6, 8), bool) for i in range(4)])
+    scan = iv.open(tmp_path / "series")
+    assert np.array_equal(np.isnan(scan.image().numpy()), expected) and expected.sum() >= 3
+    assert np.array_equal(np.isnan(scan.image([3, 0]).numpy()), expected[[3, 0]])
+
+
+@pytest.mark.parametrize("change", [{"RescaleType": "US"}, {"RescaleIntercept": None}, {"RescaleSlope": None}])
+def test_hounsfield_units_are_not_claimed(change, tmp_path):
+    """Of CT whose header does not say how its numbers become them."""
+    stated = files.write_series(tmp_path / "stated", VOLUME, RescaleType="HU")
+    assert iv.open(tmp_path / "stated").units == "HU" and len(stated) == 4
+    path = files.write_series(tmp_path / "series", VOLUME)[0]
+    data = pydicom.dcmread(path)
+    for name, value in change.items():
+        delattr(data, name) if value is None else setattr(data, name, value)
+    data.save_as(path)
+    scan = iv.open(path)
+    assert scan.units == "" and "do not say how the stored numbers become Hounsfield units" in str(scan)
+    assert scan.problem(noise=1.0).units == ""
+    assert iv.open(tmp_path / "series").units == ""  # of one slice they are not known
+
+
 def test_filling_in_a_file_that_does_not_state_types(tmp_path):
     """A negative number that is read as a large one."""
     filling = {"PixelRepresentation": 1, "RescaleIntercept": 0, "BitsStored": 16, "HighBit": 15}

@@ -267,3 +267,31 @@ def test_refusals(made, path, tmp_path, monkeypatch):
     (tmp_path / "a.nii").write_bytes((348).to_bytes(4, "little") + bytes(340) + b"n+1\0" + bytes(100))
     with pytest.raises(UnsupportedError, match=r"NIfTI needs the package nibabel: pip install 'invsolve\[io\]'"):
         iv.open(tmp_path / "a.nii")
+
+
+def test_slices_that_were_sampled_differently_are_not_one_problem(made, tmp_path):
+    """Zeros of one slice, where only another was measured, would be data. Slices of nothing but zeros are taken."""
+    k = made["kspace"].copy()
+    k[0, ..., 1::2] = 0
+    k[1, ..., 5] = 0
+    scan = iv.open(files.write_fastmri(tmp_path / "scan.h5", k))
+    with pytest.raises(iv.errors.FileError, match="k-space: was not sampled at the same places in all of these slices"):
+        scan.problem(noise=1e-6)
+    lines = [scan.problem(i, coils=made["maps"], noise=1e-6).operator.observed[0, 0] for i in (0, 1)]
+    assert lines[0].tolist() == [i % 2 == 0 for i in range(24)] and lines[1].tolist() == [i != 5 for i in range(24)]
+    k[1] = 0
+    empty = iv.open(files.write_fastmri(tmp_path / "empty.h5", k)).problem(coils=made["maps"], noise=1e-6)
+    assert empty.operator.observed[..., 0, :].flatten(0, -2)[0].tolist() == [i % 2 == 0 for i in range(24)]
+    points = made["kspace"] * (np.random.default_rng(0).random((2, 1, 64, 24)) < 0.5)  # no columns
+    with pytest.raises(iv.errors.FileError, match="was not sampled at the same places"):
+        iv.open(files.write_fastmri(tmp_path / "points.h5", points)).problem(noise=1e-6)
+
+
+def test_what_is_read_can_be_part_of_a_graph(made, path, tmp_path):
+    """In inference mode too; the default device and dtype do not count."""
+    np.save(tmp_path / "image.npy", np.ones((2, 4, 4), np.float32) + np.eye(4, dtype=np.float32))
+    with torch.inference_mode(), torch.device("meta"):
+        scan, images = iv.open(path), iv.open(tmp_path / "image.npy", kind="image")
+        found = [scan.read(0), scan.reference(0), scan.crop(torch.ones(64, 24, device="cpu"))]
+        found += [images.read(0), images.image(0), images.problem(0, noise=1.0).data]
+    assert not any(x.is_inference() for x in found) and {x.device.type for x in found} == {"cpu"}
