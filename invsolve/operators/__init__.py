@@ -30,6 +30,14 @@ from invsolve.operators.optics.ptychography import Ptychography
 from invsolve.operators.optics.saturation import Saturation
 from invsolve.operators.optics.super_resolution import SuperResolution
 from invsolve.operators.optics.varying_blur import VaryingBlur
+from invsolve.operators.pde.advection_diffusion import AdvectionDiffusion
+from invsolve.operators.pde.burgers import Burgers
+from invsolve.operators.pde.evolution import Evolution
+from invsolve.operators.pde.heat import Heat
+from invsolve.operators.pde.navier_stokes import NavierStokes
+from invsolve.operators.pde.reaction_diffusion import ReactionDiffusion
+from invsolve.operators.pde.scattering import BornScattering, Scattering
+from invsolve.operators.pde.wave import Wave, ricker
 from invsolve.operators.simulator import from_simulator
 from invsolve.operators.sparse import Sparse
 from invsolve.operators.spectrum import Spectrum
@@ -37,21 +45,27 @@ from invsolve.operators.structured_random import StructuredRandom
 from invsolve.operators.visibilities import Visibilities
 
 __all__ = [
+    "AdvectionDiffusion",
     "BlackBox",
     "Blur",
+    "BornScattering",
+    "Burgers",
     "ConeBeam",
     "Diffraction",
     "Downsample",
+    "Evolution",
     "Family",
     "FanBeam",
     "Frames",
     "GaussianBlur",
+    "Heat",
     "Identity",
     "LinearOperator",
     "MRI",
     "Mask",
     "Matrix",
     "Mosaic",
+    "NavierStokes",
     "NonCartesianMRI",
     "NonlinearBlur",
     "NonlinearStack",
@@ -59,7 +73,9 @@ __all__ = [
     "ParallelBeam",
     "PhaseRetrieval",
     "Ptychography",
+    "ReactionDiffusion",
     "Saturation",
+    "Scattering",
     "SoftSense",
     "Sparse",
     "Spectrum",
@@ -70,6 +86,7 @@ __all__ = [
     "VaryingBlur",
     "VectorBeam",
     "Visibilities",
+    "Wave",
     "diffraction_kernel",
     "from_callable",
     "from_deepinv",
@@ -77,6 +94,7 @@ __all__ = [
     "from_simulator",
     "motion_kernel",
     "random_codes",
+    "ricker",
     "to_deepinv",
     "to_scipy",
 ]
