@@ -97,7 +97,7 @@ def doublings(needed: Tensor, owner: str, most: int, why: str) -> list[int]:
 
 
 def in_groups(x: Tensor, keys: Sequence[int], run: Callable[[Tensor, int, Tensor | None], Tensor]) -> Tensor:
-    """``run(rows, key, index)`` of rows with the same key (None: all), in the order of ``x``: no row depends on others."""
+    """``run(rows, key, index)`` of rows with the same key (None: all), in the order of ``x``."""
     kinds = sorted(set(keys))
     if len(kinds) <= 1:
         return run(x, kinds[0] if kinds else 1, None)

@@ -167,7 +167,8 @@ class Wave(Operator):
                 f"Wave: a velocity must be > 0, row {row} has {float(lowest[row]):.4g}. Give parameter='log velocity', "
                 "whose values may be any, or a prior of positive fields."
             )
-        counts = [max(1, math.ceil(self.dt * v / self._reach)) if v < math.inf else _MOST + 1 for v in top.double().tolist()]
+        wanted = (top.double() * (self.dt / self._reach)).clamp_max(2 * _MOST).tolist()
+        counts = [max(1, math.ceil(v)) for v in wanted]
         if counts and max(counts) > _MOST:
             row = counts.index(max(counts))
             raise OperatorError(
