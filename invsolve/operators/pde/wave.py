@@ -88,8 +88,8 @@ class Wave(Operator):
 
     Notes
     -----
-    Differences of order 4 in space and 2 in time; sources and receivers between points of the grid are linear (order
-    2). Steps: 0.9 of the stable one, a whole number of them between two samples, for each row its own: where that
+    Differences of order 4 in space and 2 in time; sources and receivers between points of the grid by cubic
+    interpolation. Steps: 0.9 of the stable one, a whole number of them between two samples, for each row its own: where that
     number changes the map jumps by the error of the steps. Absorbing layers are convolutional, perfectly matched [1]_.
     Data have shape ``(shots, samples, receivers)``. Derivatives are those of the steps by torch, the states of every
     sqrt(samples)-th sample are kept and the others computed again.
@@ -250,7 +250,7 @@ class Wave(Operator):
 
     @cached_property
     def _samplers(self) -> tuple[Tensor, Tensor]:
-        """Linear weights of the points of the padded grid for every source and receiver, float64."""
+        """Weights of the points of the padded grid for every source and receiver, float64."""
         return tuple(_weights(self.grid, at, self.layer) for at in (self.sources, self.receivers))  # type: ignore[return-value]
 
     @cached_property
@@ -300,11 +300,14 @@ def _places(owner: str, name: str, value: Any, grid: CartesianGrid) -> Tensor:
 
 
 def _weights(grid: CartesianGrid, at: Tensor, pad: int) -> Tensor:
+    """Cubic interpolation by Lagrange between the four nearest points along each axis."""
     rows = []
     for axis, (n, h) in enumerate(zip(grid.shape, grid.spacing, strict=True)):
         place = (at[:, axis] - (grid.origin or ())[axis]) / h - 0.5 + pad
         i = torch.arange(n + 2 * pad, dtype=torch.float64, device="cpu")
-        rows.append((1 - (i - place[:, None]).abs()).clamp_min(0))
+        d = (i - place[:, None]).abs()
+        far = torch.where(d < 2, (1 - d) * (2 - d) * (3 - d) / 6, 0.0)
+        rows.append(torch.where(d < 1, (1 - d**2) * (2 - d) / 2, far))
     return (rows[0][:, :, None] * rows[1][:, None, :]).flatten(1)
 
 
