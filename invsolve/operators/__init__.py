@@ -30,11 +30,19 @@ from invsolve.operators.optics.ptychography import Ptychography
 from invsolve.operators.optics.saturation import Saturation
 from invsolve.operators.optics.super_resolution import SuperResolution
 from invsolve.operators.optics.varying_blur import VaryingBlur
+from invsolve.operators.pde.advection_diffusion import AdvectionDiffusion
+from invsolve.operators.pde.burgers import Burgers
 from invsolve.operators.pde.diffusion import Darcy
+from invsolve.operators.pde.evolution import Evolution
+from invsolve.operators.pde.heat import Heat
 from invsolve.operators.pde.helmholtz import HelmholtzMedium, HelmholtzSource
 from invsolve.operators.pde.linear_solve import solve_linear
+from invsolve.operators.pde.navier_stokes import NavierStokes
 from invsolve.operators.pde.observation import BoxAverages, PointValues
 from invsolve.operators.pde.poisson import Helmholtz, Poisson
+from invsolve.operators.pde.reaction_diffusion import ReactionDiffusion
+from invsolve.operators.pde.scattering import BornScattering, Scattering
+from invsolve.operators.pde.wave import Wave, ricker
 from invsolve.operators.simulator import from_simulator
 from invsolve.operators.sparse import Sparse
 from invsolve.operators.spectrum import Spectrum
@@ -43,17 +51,22 @@ from invsolve.operators.unpack import Unpack
 from invsolve.operators.visibilities import Visibilities
 
 __all__ = [
+    "AdvectionDiffusion",
     "BlackBox",
     "Blur",
+    "BornScattering",
     "BoxAverages",
+    "Burgers",
     "ConeBeam",
     "Darcy",
     "Diffraction",
     "Downsample",
+    "Evolution",
     "Family",
     "FanBeam",
     "Frames",
     "GaussianBlur",
+    "Heat",
     "Helmholtz",
     "HelmholtzMedium",
     "HelmholtzSource",
@@ -63,6 +76,7 @@ __all__ = [
     "Mask",
     "Matrix",
     "Mosaic",
+    "NavierStokes",
     "NonCartesianMRI",
     "NonlinearBlur",
     "NonlinearStack",
@@ -72,7 +86,9 @@ __all__ = [
     "PointValues",
     "Poisson",
     "Ptychography",
+    "ReactionDiffusion",
     "Saturation",
+    "Scattering",
     "SoftSense",
     "Sparse",
     "Spectrum",
@@ -84,6 +100,7 @@ __all__ = [
     "VaryingBlur",
     "VectorBeam",
     "Visibilities",
+    "Wave",
     "diffraction_kernel",
     "from_callable",
     "from_deepinv",
@@ -91,6 +108,7 @@ __all__ = [
     "from_simulator",
     "motion_kernel",
     "random_codes",
+    "ricker",
     "solve_linear",
     "to_deepinv",
     "to_scipy",
