@@ -24,6 +24,7 @@ SLOW = (
     "docs/ct.md",
     "docs/extending.md",
     "docs/fastmri.md",
+    "docs/fields.md",
     "docs/imaging.md",
     "docs/sinogram.md",
     "docs/tasks.md",

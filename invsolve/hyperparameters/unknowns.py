@@ -98,7 +98,7 @@ class Unknowns:
         columns = self.model
         if bool((theta[:, columns] != theta[:1, columns]).any()):
             raise UnsupportedError(
-                "Unknowns.problem_at: rows of one problem must share the scalars of operator and covariance."
+                "Unknowns.problem_at: rows of one problem must share the scalars of the operator and of a covariance."
             )
         return self._problem(self.problem.take(index), theta)
 
