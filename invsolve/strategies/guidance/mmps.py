@@ -19,6 +19,7 @@ from invsolve.problem import Problem
 from invsolve.samplers import Sampler
 from invsolve.strategies.base import Info, needs_derivative
 from invsolve.strategies.diagnostics import Diagnostics
+from invsolve.strategies.guidance.gauss_newton import gauss_newton
 from invsolve.strategies.guidance.guided import BoundGuidance, Guidance, Guided
 from invsolve.strategies.guidance.head_start import HeadStart
 from invsolve.strategies.guidance.preset import Preset, guided
@@ -55,16 +56,22 @@ class MomentMatching(Guidance):
     max_iter : int
         Products with V at most, at least 1; 100 unless given. With a stated distribution at most four times as many
         products with the operator. Learned priors that state one take two, and 12 with the operator.
+    iterations : int
+        Gauss-Newton iterations at every level, at least 1, for operators that are not linear and noise that is not
+        Gaussian: 1 (the default) is one full step from D; more are damped, and need the stated distribution.
 
     Raises
     ------
     InputError
-        If ``covariance`` is not one of the three, ``rtol`` not positive or ``max_iter`` below 1.
+        If ``covariance`` is not one of the three, ``rtol`` not positive, or ``max_iter`` or ``iterations`` below 1.
 
     Notes
     -----
     A non-linear operator is linearised at D in every step (Gauss-Newton), and noise that is not Gaussian is replaced by
-    the Gaussian of the same gradient and Fisher information there (`Problem.gaussianised`).
+    the Gaussian of the same gradient and Fisher information there (`Problem.gaussianised`). With more ``iterations``
+    both are done again where the last one ended (the iterated extended Kalman update), and the step is halved, three
+    times at most, until it makes the signal more probable under N(D, V) and the data; else it is left out. That costs
+    as many linear solves, and is for operators that bend within the spread of the posterior.
 
     Jacobians of networks are not symmetric: with them products beyond the third are taken only where conjugate
     gradients have behaved as for a symmetric matrix until then. The info "cg_residual" is the relative residual of each
@@ -81,22 +88,32 @@ class MomentMatching(Guidance):
     covariance: Literal["auto", "law", "jacobian"] = "auto"
     rtol: float | None = None
     max_iter: int = 100
+    iterations: int = 1
 
     def __post_init__(self) -> None:
+        check_int("MMPS", "iterations", self.iterations, minimum=1)
         check_choice("MMPS", "covariance", self.covariance, ("auto", "law", "jacobian"))
         if self.rtol is not None:
             check_positive("MMPS", "rtol", self.rtol)
         check_int("MMPS", "max_iter", self.max_iter, minimum=1)
 
     def missing(self, problem: Problem, prior: Prior) -> str:
-        if self.covariance == "law" and not isinstance(prior, HasLaw):
+        if (self.covariance == "law" or self._iterates(problem)) and not isinstance(prior, HasLaw):
             return f"a prior that states its covariance ({type(prior).__name__} has law=None)"
         return needs_derivative(problem)
 
     def starts_ahead(self, problem: Problem, prior: Prior) -> bool:
         return self.covariance != "jacobian" and HeadStart.possible(problem, prior)
 
+    def _iterates(self, problem: Problem) -> bool:
+        return self.iterations > 1 and not (problem.linear and isinstance(problem.noise, Gaussian))
+
     def bind(self, problem: Problem, prior: Prior) -> BoundGuidance:
+        if self._iterates(problem):
+            assert isinstance(prior, HasLaw)
+            tolerance = self.rtol or default_rtol(problem.data.dtype)
+            law = self._under(prior.law, problem, prior, tolerance)
+            return replace(law, iterations=self.iterations)
         bent = isinstance(prior, Learned) and self.covariance != "law"
         tolerance = self.rtol or (_LEARNED_RTOL if bent else default_rtol(problem.data.dtype))
         jacobian = _JacobianBound(problem=problem, prior=prior, tolerance=tolerance, max_iter=self.max_iter)
@@ -133,18 +150,21 @@ class _LawBound:
     tolerance: float
     max_iter: int
     system: System | None  # None: the operator is linearised, or the noise made Gaussian, at every step
+    iterations: int = 1  # of Gauss-Newton
 
     def __call__(self, x: Tensor, t: float | Tensor) -> tuple[Tensor, Info]:
         value = self.prior.denoise(x, t)
+        if self.iterations > 1:
+            modes, variances = self.law.modes, self.law.posterior_variances(self._level(t))
+            how = {"tol": self.tolerance, "max_iter": self.max_iter}
+            return gauss_newton(self.problem, modes, value, variances, self.iterations, **how), {}
         clean = self.problem.operator(value)
         problem = self.problem.gaussianised(clean)
         return value + self.answer(problem.whiten(problem.data - clean), t, value, problem), {}
 
     def answer(self, white: Tensor, t: float | Tensor, value: Tensor, problem: Problem) -> Tensor:
         """What a whitened residual ``white`` at ``value`` adds to it; ``problem`` has the noise as it is there."""
-        law, system = self.law, self.system
-        if isinstance(t, Tensor) and t.ndim:
-            t = t.view(-1, *([1] * len(law.modes.mode_shape)))
+        law, system, t = self.law, self.system, self._level(t)
         if system is None:
             system = IterativeSystem(
                 problem=problem,
@@ -155,6 +175,10 @@ class _LawBound:
                 level=torch.zeros((), dtype=law.variances.dtype, device=law.variances.device),
             )
         return law.modes.synthesis(system.factor(law.posterior_variances(t))(white))
+
+    def _level(self, t: float | Tensor) -> float | Tensor:
+        """Levels of rows, with the axes of modes."""
+        return t.view(-1, *([1] * len(self.law.modes.mode_shape))) if isinstance(t, Tensor) and t.ndim else t
 
     def take(self, index: Tensor) -> Self:
         system = None if self.system is None else taken(self.system, index)
@@ -247,7 +271,7 @@ class MMPS(Guided, metaclass=Preset):
 
     Parameters
     ----------
-    covariance, rtol, max_iter : optional
+    covariance, rtol, max_iter, iterations : optional
         Of `MomentMatching`.
     sampler : Sampler, optional
         How a step goes from one level to the next; `iv.samplers.SDEDPMSolver2M` unless given.
@@ -278,8 +302,10 @@ class MMPS(Guided, metaclass=Preset):
         covariance: Literal["auto", "law", "jacobian"] = "auto",
         rtol: float | None = None,
         max_iter: int = 100,
+        iterations: int = 1,
         sampler: Sampler | None = None,
         num_steps: int | None = None,
         grid: Tensor | None = None,
     ) -> Guided:
-        return guided(MomentMatching(covariance=covariance, rtol=rtol, max_iter=max_iter), sampler, num_steps, grid)
+        guidance = MomentMatching(covariance=covariance, rtol=rtol, max_iter=max_iter, iterations=iterations)
+        return guided(guidance, sampler, num_steps, grid)
