@@ -99,6 +99,7 @@ class MultiResolution(Strategy[MultiResolutionState, "MultiResolutionBound"]):
 
     @property
     def num_steps(self) -> int:  # type: ignore[override]
+        """Steps on both grids."""
         return self.num_coarse + self.num_fine
 
     def missing(self, problem: Problem, prior: Prior) -> str:
