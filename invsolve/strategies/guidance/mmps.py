@@ -69,9 +69,9 @@ class MomentMatching(Guidance):
     -----
     A non-linear operator is linearised at D in every step (Gauss-Newton), and noise that is not Gaussian is replaced by
     the Gaussian of the same gradient and Fisher information there (`Problem.gaussianised`). With more ``iterations``
-    both are done again where the last one ended (the iterated extended Kalman update), and the step is halved, three
-    times at most, until it makes the signal more probable under N(D, V) and the data; else it is left out. That costs
-    as many linear solves, and is for operators that bend within the spread of the posterior.
+    both are done again where the last one ended (the iterated extended Kalman update), and the step is shortened, to
+    1/128 at the least, until it makes the signal more probable under N(D, V) and the data; else it is left out. That
+    costs as many linear solves, and is for operators that bend within the spread of the posterior.
 
     Jacobians of networks are not symmetric: with them products beyond the third are taken only where conjugate
     gradients have behaved as for a symmetric matrix until then. The info "cg_residual" is the relative residual of each

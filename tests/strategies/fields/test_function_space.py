@@ -40,7 +40,9 @@ def test_few_steps_are_too_wide_as_known():
 
 @pytest.mark.parametrize("std", [1e-3, 0.1, 10.0, 1e3])
 @pytest.mark.parametrize(
-    "strategy", [ivs.MMPS(), ivs.FunDPS(corrected=True, num_steps=50), ivs.MultiResolution((8, 8))], ids=lambda s: s.name
+    "strategy",
+    [ivs.MMPS(), ivs.FunDPS(corrected=True, num_steps=50), ivs.MultiResolution((8, 8))],
+    ids=lambda s: s.name,
 )
 def test_noise_aware(strategy, std):
     """From data that are met to data that say nothing: mean and std of the closed form."""
