@@ -191,16 +191,21 @@ class DAPS(Walk["_Tools"]):
         # Where the data say more than the noisy signal a step is about as long as what they leave open.
         known = (a * tools.information.like(x)).flatten().double()
         log_b = -0.5 * torch.log1p(known**2)
-        log_p = problem.log_likelihood(x).double()
+        log_p = _known(problem.log_likelihood(x))
         for k in range(self.langevin_steps):
             b = expand(log_b.exp().to(real_dtype(x.dtype)), x)
             tried = centre + (1 - b * b).clamp_min(0).sqrt() * (x - centre) + b * a * run.noise(i, 1 + 2 * k)
-            found = problem.log_likelihood(tried).double()
+            found = _known(problem.log_likelihood(tried))
             chance = run.draws.normal((1,), log_p.dtype, step=i + 1, index=2 + 2 * k)[:, 0]
-            better = torch.special.log_ndtr(chance) < found - log_p  # never where it is NaN
+            better = torch.special.log_ndtr(chance) < found - log_p  # not from nothing to nothing
             x, log_p = tried.where(expand(better, x), x), found.where(better, log_p)
             log_b = (log_b + _GAIN / (k + 1) ** 0.5 * (better.double() - _ACCEPTED)).clamp_max(0)
         return x
+
+
+def _known(log_p: Tensor) -> Tensor:
+    """Where the operator is no number there is no likelihood."""
+    return log_p.double().nan_to_num(nan=-torch.inf, posinf=-torch.inf, neginf=-torch.inf)
 
 
 @final
