@@ -145,8 +145,9 @@ class LinearCase:
     def _formed_variances(self, kappa: float | None) -> Tensor:
         root, total = covariance(self.n, kappa, root=True), torch.zeros(self.n, self.n, dtype=D)
         for i in range(0, self.n**2, 512):
-            unit = torch.zeros(512, self.n**2, dtype=D)
-            unit[torch.arange(512), torch.arange(i, i + 512)] = 1.0
+            count = min(512, self.n**2 - i)
+            unit = torch.zeros(count, self.n**2, dtype=D)
+            unit[torch.arange(count), torch.arange(i, i + count)] = 1.0
             total += self.asked(root(unit.view(-1, self.n, self.n))).square().sum(0)
         return total
 

@@ -47,7 +47,7 @@ def test_it_takes_likelihoods_that_have_no_closed_form_and_never_a_step_to_nan()
     )
     kept = x.samples[~x.failed]
     positive = kept[kept >= 0]  # a flow that ends below 0 has no likelihood around it
-    assert len(kept) == 500 and len(positive) > 480
+    assert len(kept) == 500 and len(positive) > 450
     assert abs(float(positive.sqrt().mean()) - 0.5) < 0.05
 
 
