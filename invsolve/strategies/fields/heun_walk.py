@@ -110,7 +110,8 @@ class HeunWalk(Walk[HeunTools]):
         return WalkBound(grid=grid, tools=tools, unit=entry_std(prior), noise=noise)
 
     def first(self, run: Run[WalkBound[HeunTools]]) -> Tensor:
-        return run.prior.mean + float(run.bound.grid[0]) * run.noise(-1)
+        top: Tensor = float(run.bound.grid[0]) * run.noise(-1)
+        return run.prior.mean + top
 
     # --- a step -------------------------------------------------------------------------------------------------------
     def move(self, run: Run[WalkBound[HeunTools]], x: Tensor, a: Level, b: Level, i: int) -> tuple[Tensor, Info]:
@@ -122,7 +123,8 @@ class HeunWalk(Walk[HeunTools]):
             out = last = first
             back: Pull = pull_first
         else:
-            y_x, y_d, x_x, x_d, x_y = tools.plan.table[i].tolist()
+            c: list[float] = tools.plan.table[i].tolist()
+            y_x, y_d, x_x, x_d, x_y = c
             last, pull_last = prior.pullback(y_x * x + y_d * first, b)
             out = x_x * x + x_d * first + x_y * last
 
@@ -162,9 +164,11 @@ class HeunWalk(Walk[HeunTools]):
 
     def equation(self, value: Tensor) -> tuple[Tensor, Pull]:
         """The user's residual ``(rows, n)``, and the pullback of that map."""
+        residual = self.residual
+        assert residual is not None
 
         def function(x: Tensor) -> Tensor:
-            rest = call(self.residual, x)
+            rest = call(residual, x)
             if not isinstance(rest, Tensor) or rest.ndim < 1 or len(rest) != len(x):
                 given = tuple(rest.shape) if isinstance(rest, Tensor) else rest
                 raise invalid(self.name, "residual", f"a map to a tensor of {len(x)} rows, as the signals", given)

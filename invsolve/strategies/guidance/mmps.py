@@ -155,9 +155,12 @@ class _LawBound:
     def __call__(self, x: Tensor, t: float | Tensor) -> tuple[Tensor, Info]:
         value = self.prior.denoise(x, t)
         if self.iterations > 1:
-            modes, variances = self.law.modes, self.law.posterior_variances(self._level(t))
-            how = {"tol": self.tolerance, "max_iter": self.max_iter}
-            return gauss_newton(self.problem, modes, value, variances, self.iterations, **how), {}
+            variances = self.law.posterior_variances(self._level(t))
+            tol, most = self.tolerance, self.max_iter
+            value = gauss_newton(
+                self.problem, self.law.modes, value, variances, self.iterations, tol=tol, max_iter=most
+            )
+            return value, {}
         clean = self.problem.operator(value)
         problem = self.problem.gaussianised(clean)
         return value + self.answer(problem.whiten(problem.data - clean), t, value, problem), {}
