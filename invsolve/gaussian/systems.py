@@ -58,7 +58,8 @@ class DenseSystem(System):
     mode_complex: torch.dtype | None
     gram: Tensor | None  # B^T B where n < m
 
-    def factor(self, variances: Tensor) -> Update:
+    def factor(self, variances: Tensor, *, light: bool = False) -> Update:
+        """``light``: the answer holds the factor only, and not B times the stds too."""
         each = variances.ndim > len(self.mode_shape)
         if each and len(variances) * self.matrix.numel() > DENSE_SIZE:
             return self._factor_sets(variances)
@@ -76,7 +77,10 @@ class DenseSystem(System):
         chol, failed = torch.linalg.cholesky_ex(system)
         chol.diagonal(dim1=-2, dim2=-1).masked_fill_((failed != 0)[..., None], torch.nan)
 
+        held = None if light else scaled
+
         def solve(white: Tensor) -> Tensor:
+            scaled = self.matrix * root[..., None, :] if held is None else held
             if each:
                 column = white[..., None]
                 if self.gram is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal, Self, final
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 from invsolve.core.conjugate_gradients import conjugate_gradients, default_rtol, expand
 from invsolve.core.validation import check_choice, check_int, check_positive
 from invsolve.gaussian.law import GaussianLaw
-from invsolve.gaussian.systems import IterativeSystem, System, make_system, taken
+from invsolve.gaussian.systems import DENSE_SIZE, DenseSystem, IterativeSystem, System, Update, make_system, taken
 from invsolve.noise import Gaussian
 from invsolve.priors.base import Prior
 from invsolve.priors.capabilities import HasLaw, IsGaussian, Learned
@@ -27,6 +27,7 @@ from invsolve.strategies.guidance.sketched_law import sketched_law
 from invsolve.strategies.noise_levels import PerRow, noise_levels
 
 _DROWNED = 2.0  # noise, in rms of the signal, above which a learned prior's stated Gaussian replaces its Jacobian
+_LARGE = 2**20  # entries of a dense system from which on its factors, of every level, are kept: 8 MiB
 _KNOWN = 5.0  # times the lowest level, half a posterior std of what is known best: below it the Gaussian will do, too
 _ROUGH_ITER = 12  # products with the operator in a solve with the Gaussian: the walk forgets what is left
 _TRUSTED = 3  # products with the Jacobian of a network that are taken whatever it is
@@ -151,6 +152,7 @@ class _LawBound:
     max_iter: int
     system: System | None  # None: the operator is linearised, or the noise made Gaussian, at every step
     iterations: int = 1  # of Gauss-Newton
+    kept: dict[float, Update] = field(default_factory=dict)  # by level
 
     def __call__(self, x: Tensor, t: float | Tensor) -> tuple[Tensor, Info]:
         value = self.prior.denoise(x, t)
@@ -177,7 +179,18 @@ class _LawBound:
                 max_iter=self.max_iter,
                 level=torch.zeros((), dtype=law.variances.dtype, device=law.variances.device),
             )
-        return law.modes.synthesis(system.factor(law.posterior_variances(t))(white))
+        return law.modes.synthesis(self._update(system, t)(white))
+
+    def _update(self, system: System, t: float | Tensor) -> Update:
+        """What the data say at a level; of a large dense system it is kept for the chunks of rows that come after."""
+        law = self.law
+        if not isinstance(t, float) or not isinstance(system, DenseSystem) or system.matrix.numel() < _LARGE:
+            return system.factor(law.posterior_variances(t))
+        if (found := self.kept.get(t)) is None:
+            found = system.factor(law.posterior_variances(t), light=True)
+            if (len(self.kept) + 1) * min(system.matrix.shape) ** 2 <= DENSE_SIZE:
+                self.kept[t] = found
+        return found
 
     def _level(self, t: float | Tensor) -> float | Tensor:
         """Levels of rows, with the axes of modes."""
