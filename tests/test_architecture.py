@@ -20,7 +20,8 @@ ROOMS = """
     noise samplers problem testing baselines datasets datasets.readers gaussian separable
     priors priors.networks priors.exact priors.fields priors.learned priors.formats priors.trained priors.training
     problems
-    strategies strategies.guidance strategies.published strategies.integrators strategies.smc strategies.mcmc
+    strategies strategies.guidance strategies.published strategies.fields strategies.integrators strategies.smc
+    strategies.mcmc
     strategies.choice
     posterior_metrics results diagnostics hyperparameters solving calibration demo
 """.split()

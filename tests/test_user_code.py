@@ -51,6 +51,8 @@ STRATEGIES = {
     "DiffPIR": S.DiffPIR(num_steps=6),
     "PnPDM": S.PnPDM(num_steps=6),
     "DAPS": S.DAPS(num_steps=3),
+    "FunDPS": S.FunDPS(num_steps=6, weight=0.1),
+    "DiffusionPDE": S.DiffusionPDE(num_steps=6, weight=0.1),
     "REDDiff": S.REDDiff(num_steps=6),
     "LanPaint": S.LanPaint(num_steps=6),
     "AdaptiveSDE": S.AdaptiveSDE(S.NoGuidance(), rtol=0.5, atol=0.1),

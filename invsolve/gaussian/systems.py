@@ -30,6 +30,8 @@ Update = Callable[[Tensor], Tensor]  # whitened residual (rows, *out_shape) -> m
 
 DENSE_SIDE = 1024  # the smaller side of B that is factorised at every level: 0.1 s in float64 on two cores
 DENSE_SIZE = 2**24  # entries of B: 128 MiB
+_MANY = 4096  # unknowns from which on B is formed by whichever of its sides is the shorter
+_FEW = 4  # times fewer data than unknowns
 
 
 class System(abc.ABC):
@@ -56,7 +58,8 @@ class DenseSystem(System):
     mode_complex: torch.dtype | None
     gram: Tensor | None  # B^T B where n < m
 
-    def factor(self, variances: Tensor) -> Update:
+    def factor(self, variances: Tensor, *, light: bool = False) -> Update:
+        """``light``: the answer holds the factor only, and not B times the stds too."""
         each = variances.ndim > len(self.mode_shape)
         if each and len(variances) * self.matrix.numel() > DENSE_SIZE:
             return self._factor_sets(variances)
@@ -74,7 +77,10 @@ class DenseSystem(System):
         chol, failed = torch.linalg.cholesky_ex(system)
         chol.diagonal(dim1=-2, dim2=-1).masked_fill_((failed != 0)[..., None], torch.nan)
 
+        held = None if light else scaled
+
         def solve(white: Tensor) -> Tensor:
+            scaled = self.matrix * root[..., None, :] if held is None else held
             if each:
                 column = white[..., None]
                 if self.gram is None:
@@ -287,9 +293,15 @@ def widened(problem: Problem, modes: Modes) -> tuple[Problem, Modes] | None:
 
 
 def dense_matrix(problem: Problem, operator: LinearOperator, modes: Modes, *, rows: int = 256) -> Tensor:
-    """``B`` as a real float64 matrix ``(m, n)``, by applying it to unit modes, ``rows`` at a time."""
+    """``B`` as a real float64 matrix ``(m, n)``, by applying it to unit modes, ``rows`` at a time.
+
+    Or, where there are many unknowns and few data, by its adjoint and unit data.
+    """
     dtype = kind_dtype(problem.data.dtype, "complex" if problem.signal_dtype.is_complex else "real")
     n = prod(modes.mode_shape) * (2 if dtype.is_complex else 1)
+    m = prod(operator.out_shape) * (2 if problem.data.is_complex() else 1)
+    if n >= _MANY and _FEW * m <= n:
+        return _dense_by_adjoint(problem, operator, modes, m, rows)
     columns = []
     for first in range(0, n, rows):
         unit = torch.zeros(min(rows, n - first), n, dtype=kind_dtype(dtype, "real"), device=problem.data.device)
@@ -297,3 +309,14 @@ def dense_matrix(problem: Problem, operator: LinearOperator, modes: Modes, *, ro
         u = from_real(unit, tuple(modes.mode_shape), dtype if dtype.is_complex else None)
         columns.append(to_real(problem.whiten(operator(modes.synthesis(u)))).double())
     return torch.cat(columns).mT.contiguous()
+
+
+def _dense_by_adjoint(problem: Problem, operator: LinearOperator, modes: Modes, m: int, rows: int) -> Tensor:
+    dtype, real = problem.data.dtype, kind_dtype(problem.data.dtype, "real")
+    found = []
+    for first in range(0, m, rows):
+        unit = torch.zeros(min(rows, m - first), m, dtype=real, device=problem.data.device)
+        unit.diagonal(first).fill_(1.0)
+        w = from_real(unit, tuple(operator.out_shape), dtype if dtype.is_complex else None)
+        found.append(to_real(modes.adjoint(operator.adjoint(problem.unwhiten_adjoint(w)))).double())
+    return torch.cat(found)

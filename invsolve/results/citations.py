@@ -74,6 +74,9 @@ def papers() -> dict[str, Citation]:
 # By the names of classes, and of the functions that build strategies; data by the names of their functions.
 SOURCES: dict[str, tuple[str, ...]] = {
     "DPS": ("chung2023dps",),
+    "FunDPS": ("yao2025fundps",),
+    "DiffusionPDE": ("huang2024diffusionpde",),
+    "MultiResolution": ("yao2025fundps", "rozet2024mmps"),
     "PiGDM": ("song2023pigdm",),
     "PublishedPiGDM": ("song2023pigdm",),
     "PseudoinverseGuidance": ("song2023pigdm",),

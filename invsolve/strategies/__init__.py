@@ -20,6 +20,9 @@ from invsolve.strategies.published.pigdm_published import PublishedPiGDM
 from invsolve.strategies.smc.smc import SMC
 
 if TYPE_CHECKING:  # imported where they are first used: a dozen modules that most programs do not need
+    from invsolve.strategies.fields.diffusion_pde import DiffusionPDE
+    from invsolve.strategies.fields.fundps import FunDPS
+    from invsolve.strategies.fields.multi_resolution import MultiResolution
     from invsolve.strategies.integrators.adaptive_sde import AdaptiveSDE
     from invsolve.strategies.integrators.deq_parallel import DeqParallel
     from invsolve.strategies.published.daps import DAPS
@@ -46,8 +49,10 @@ __all__ = [
     "DiffPIR",
     "DeqParallel",
     "Diagnostics",
+    "DiffusionPDE",
     "Exact",
     "FPS",
+    "FunDPS",
     "Guidance",
     "Guided",
     "Info",
@@ -56,6 +61,7 @@ __all__ = [
     "MCGDiff",
     "MMPS",
     "MomentMatching",
+    "MultiResolution",
     "NoGuidance",
     "NoiseMCMC",
     "PiGDM",
@@ -82,10 +88,13 @@ __getattr__ = found_later(
         "DPS": "published.dps",
         "DeqParallel": "integrators.deq_parallel",
         "DiffPIR": "published.diffpir",
+        "DiffusionPDE": "fields.diffusion_pde",
         "FPS": "smc.mcg_diff",
+        "FunDPS": "fields.fundps",
         "LGD": "published.lgd",
         "LanPaint": "published.lanpaint",
         "MCGDiff": "smc.mcg_diff",
+        "MultiResolution": "fields.multi_resolution",
         "PnPDM": "published.pnpdm",
         "REDDiff": "published.reddiff",
     },

@@ -80,12 +80,22 @@ WALKS: dict[str, ivs.Strategy] = {
     "REDDiff, published": ivs.REDDiff(loss="published", weight="linear", num_steps=60),
     "DAPS": ivs.DAPS(num_steps=10),
     "DAPS, Langevin": ivs.DAPS(num_steps=10, inner="langevin", langevin_steps=5),
+    "DAPS, pCN": ivs.DAPS(num_steps=10, inner="pcn", langevin_steps=40),
+    "FunDPS": ivs.FunDPS(num_steps=40, weight=0.1),
+    "FunDPS, corrected": ivs.FunDPS(num_steps=40, corrected=True),
+    "DiffusionPDE": ivs.DiffusionPDE(num_steps=40, weight=0.3),
     "PnPDM": ivs.PnPDM(num_steps=10),
     "PnPDM, sampler": ivs.PnPDM(num_steps=10, prior_step="sde", prior_steps=5, data_step="langevin", langevin_steps=5),
     "LanPaint": ivs.LanPaint(num_steps=10, inner=2),
     "MCGDiff": ivs.MCGDiff(num_steps=20),
     "FPS": ivs.FPS(num_steps=20),
 }
+
+
+def slopes(x: Tensor) -> Tensor:
+    """A residual: that neighbours are equal."""
+    return x[:, 1:] - x[:, :-1]
+
 
 # --- what `solve` runs, in a few steps -----------------------------------------------------------------------
 N = 4
@@ -114,6 +124,14 @@ STRATEGIES: dict[str, Callable[[], tuple[iv.priors.Prior, Any]]] = {
     "REDDiff, published": lambda: (network_prior(), ivs.REDDiff(loss="published", weight="log", num_steps=4)),
     "DAPS": lambda: (network_prior(), ivs.DAPS(num_steps=3)),
     "DAPS, Langevin": lambda: (network_prior(), ivs.DAPS(num_steps=3, inner="langevin", langevin_steps=2)),
+    "DAPS, pCN": lambda: (network_prior(), ivs.DAPS(num_steps=3, inner="pcn", langevin_steps=2)),
+    "FunDPS": lambda: (network_prior(), ivs.FunDPS(num_steps=4, weight=1.0, residual=slopes, residual_weight=0.1)),
+    "FunDPS, corrected": lambda: (network_prior(), ivs.FunDPS(num_steps=4, corrected=True)),
+    "DiffusionPDE": lambda: (
+        network_prior(),
+        ivs.DiffusionPDE(num_steps=4, weight=0.1, residual=slopes, residual_weight=0.1),
+    ),
+    "MultiResolution": lambda: (FIELD, ivs.MultiResolution((2,), num_coarse=2, num_fine=2)),
     "PnPDM": lambda: (network_prior(), ivs.PnPDM(num_steps=3)),
     "PnPDM, sampler": lambda: (
         network_prior(),
@@ -130,5 +148,8 @@ STRATEGIES: dict[str, Callable[[], tuple[iv.priors.Prior, Any]]] = {
     "DeqParallel": lambda: (network_prior(), ivs.DeqParallel(guidance=ivs.MomentMatching(), num_steps=4)),
     "auto": lambda: (MIXTURE, "auto"),
 }
+FIELD = iv.priors.GaussianFieldPrior(
+    (4,), iv.priors.Matern(std=1.0, length=0.5), noise_spectrum=iv.priors.Matern(std=1.0, length=0.2)
+)
 PRIORS_LAW = iv.priors.GaussianFieldPrior((N,), iv.priors.Matern(std=1.0, length=0.5))
 MASKED = {"LanPaint", "DDNM", "DDNM, official", "DDRM", "MCGDiff", "FPS"}

@@ -10,10 +10,11 @@ from invsolve.errors import UnsupportedError
 from invsolve.gaussian.posterior import not_linear_gaussian
 from invsolve.operators.base import BlackBox
 from invsolve.priors.base import Prior
-from invsolve.priors.capabilities import HasTransport, Learned
+from invsolve.priors.capabilities import HasTransport, IsGaussian, Learned
 from invsolve.problem import Problem
 from invsolve.strategies.base import Strategy
 from invsolve.strategies.exact import Exact, by_quadrature
+from invsolve.strategies.guidance.guided import Guided
 from invsolve.strategies.guidance.mmps import MMPS
 from invsolve.strategies.mcmc.noise_mcmc import NoiseMCMC
 from invsolve.strategies.mcmc.spike_slab import has_sites
@@ -25,6 +26,7 @@ _EXACTNESS = "exact for Gaussian priors and linear operators, an approximation h
 _LARGEST = 2**16  # unknowns beyond which chains would take hours
 _SPREAD = 3.0  # stds of the prior in noise space: a wider start
 _DEARER = 1.5  # than chains from prior draws: more rises
+_RELINEARISED = 3  # times that data that are not linear are made so at every level, under a Gaussian prior
 _WIDEST = 1024  # real unknowns for which there is one: it is the further away the more there are
 
 
@@ -63,7 +65,7 @@ def candidates(
         found = [*_particles(problem, prior, num_samples, lacking), *_chains(problem, prior, lacking)]
         if found:
             return [*found, *_fallback(problem, prior, lacking)]
-    guided = MMPS()
+    guided = guidance_for(problem, prior)
     if missing := guided.missing(problem, prior):
         if not quadrature:
             return candidates(problem, prior, num_samples, rows_alone=rows_alone)
@@ -78,9 +80,19 @@ def candidates(
     return [Candidate(strategy=guided.settled(problem, prior), why=why, tested=False)]
 
 
+def guidance_for(problem: Problem, prior: Prior) -> Guided:
+    """Moment matching; with damped Gauss-Newton iterations where only the data keep the posterior from being Gaussian.
+
+    On a diffusion equation whose log-coefficient has a std of 2 (8 data, noise 1 %) one full step gives 6 times the
+    right std in places, three give 0.86 to 1.15 of it.
+    """
+    curved = isinstance(prior, IsGaussian) and bool(not_linear_gaussian(problem))
+    return MMPS(iterations=_RELINEARISED) if curved else MMPS()
+
+
 def _fallback(problem: Problem, prior: Prior, lacking: str) -> list[Candidate]:
     """Guidance, for items whose chains stay far from the data: taken where its samples fit them better."""
-    guided = MMPS()
+    guided = guidance_for(problem, prior)
     if guided.missing(problem, prior):
         return []
     why = (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal, Self, final
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 from invsolve.core.conjugate_gradients import conjugate_gradients, default_rtol, expand
 from invsolve.core.validation import check_choice, check_int, check_positive
 from invsolve.gaussian.law import GaussianLaw
-from invsolve.gaussian.systems import IterativeSystem, System, make_system, taken
+from invsolve.gaussian.systems import DENSE_SIZE, DenseSystem, IterativeSystem, System, Update, make_system, taken
 from invsolve.noise import Gaussian
 from invsolve.priors.base import Prior
 from invsolve.priors.capabilities import HasLaw, IsGaussian, Learned
@@ -19,6 +19,7 @@ from invsolve.problem import Problem
 from invsolve.samplers import Sampler
 from invsolve.strategies.base import Info, needs_derivative
 from invsolve.strategies.diagnostics import Diagnostics
+from invsolve.strategies.guidance.gauss_newton import gauss_newton
 from invsolve.strategies.guidance.guided import BoundGuidance, Guidance, Guided
 from invsolve.strategies.guidance.head_start import HeadStart
 from invsolve.strategies.guidance.preset import Preset, guided
@@ -26,6 +27,7 @@ from invsolve.strategies.guidance.sketched_law import sketched_law
 from invsolve.strategies.noise_levels import PerRow, noise_levels
 
 _DROWNED = 2.0  # noise, in rms of the signal, above which a learned prior's stated Gaussian replaces its Jacobian
+_LARGE = 2**20  # entries of a dense system from which on its factors, of every level, are kept: 8 MiB
 _KNOWN = 5.0  # times the lowest level, half a posterior std of what is known best: below it the Gaussian will do, too
 _ROUGH_ITER = 12  # products with the operator in a solve with the Gaussian: the walk forgets what is left
 _TRUSTED = 3  # products with the Jacobian of a network that are taken whatever it is
@@ -55,16 +57,22 @@ class MomentMatching(Guidance):
     max_iter : int
         Products with V at most, at least 1; 100 unless given. With a stated distribution at most four times as many
         products with the operator. Learned priors that state one take two, and 12 with the operator.
+    iterations : int
+        Gauss-Newton iterations at every level, at least 1, for operators that are not linear and noise that is not
+        Gaussian: 1 (the default) is one full step from D; more are damped, and need the stated distribution.
 
     Raises
     ------
     InputError
-        If ``covariance`` is not one of the three, ``rtol`` not positive or ``max_iter`` below 1.
+        If ``covariance`` is not one of the three, ``rtol`` not positive, or ``max_iter`` or ``iterations`` below 1.
 
     Notes
     -----
     A non-linear operator is linearised at D in every step (Gauss-Newton), and noise that is not Gaussian is replaced by
-    the Gaussian of the same gradient and Fisher information there (`Problem.gaussianised`).
+    the Gaussian of the same gradient and Fisher information there (`Problem.gaussianised`). With more ``iterations``
+    both are done again where the last one ended (the iterated extended Kalman update), and the step is shortened, to
+    1/128 at the least, until it makes the signal more probable under N(D, V) and the data; else it is left out. That
+    costs as many linear solves, and is for operators that bend within the spread of the posterior.
 
     Jacobians of networks are not symmetric: with them products beyond the third are taken only where conjugate
     gradients have behaved as for a symmetric matrix until then. The info "cg_residual" is the relative residual of each
@@ -81,22 +89,32 @@ class MomentMatching(Guidance):
     covariance: Literal["auto", "law", "jacobian"] = "auto"
     rtol: float | None = None
     max_iter: int = 100
+    iterations: int = 1
 
     def __post_init__(self) -> None:
+        check_int("MMPS", "iterations", self.iterations, minimum=1)
         check_choice("MMPS", "covariance", self.covariance, ("auto", "law", "jacobian"))
         if self.rtol is not None:
             check_positive("MMPS", "rtol", self.rtol)
         check_int("MMPS", "max_iter", self.max_iter, minimum=1)
 
     def missing(self, problem: Problem, prior: Prior) -> str:
-        if self.covariance == "law" and not isinstance(prior, HasLaw):
+        if (self.covariance == "law" or self._iterates(problem)) and not isinstance(prior, HasLaw):
             return f"a prior that states its covariance ({type(prior).__name__} has law=None)"
         return needs_derivative(problem)
 
     def starts_ahead(self, problem: Problem, prior: Prior) -> bool:
         return self.covariance != "jacobian" and HeadStart.possible(problem, prior)
 
+    def _iterates(self, problem: Problem) -> bool:
+        return self.iterations > 1 and not (problem.linear and isinstance(problem.noise, Gaussian))
+
     def bind(self, problem: Problem, prior: Prior) -> BoundGuidance:
+        if self._iterates(problem):
+            assert isinstance(prior, HasLaw)
+            tolerance = self.rtol or default_rtol(problem.data.dtype)
+            law = self._under(prior.law, problem, prior, tolerance)
+            return replace(law, iterations=self.iterations)
         bent = isinstance(prior, Learned) and self.covariance != "law"
         tolerance = self.rtol or (_LEARNED_RTOL if bent else default_rtol(problem.data.dtype))
         jacobian = _JacobianBound(problem=problem, prior=prior, tolerance=tolerance, max_iter=self.max_iter)
@@ -133,18 +151,25 @@ class _LawBound:
     tolerance: float
     max_iter: int
     system: System | None  # None: the operator is linearised, or the noise made Gaussian, at every step
+    iterations: int = 1  # of Gauss-Newton
+    kept: dict[float, Update] = field(default_factory=dict)  # by level
 
     def __call__(self, x: Tensor, t: float | Tensor) -> tuple[Tensor, Info]:
         value = self.prior.denoise(x, t)
+        if self.iterations > 1:
+            variances = self.law.posterior_variances(self._level(t))
+            tol, most = self.tolerance, self.max_iter
+            value = gauss_newton(
+                self.problem, self.law.modes, value, variances, self.iterations, tol=tol, max_iter=most
+            )
+            return value, {}
         clean = self.problem.operator(value)
         problem = self.problem.gaussianised(clean)
         return value + self.answer(problem.whiten(problem.data - clean), t, value, problem), {}
 
     def answer(self, white: Tensor, t: float | Tensor, value: Tensor, problem: Problem) -> Tensor:
         """What a whitened residual ``white`` at ``value`` adds to it; ``problem`` has the noise as it is there."""
-        law, system = self.law, self.system
-        if isinstance(t, Tensor) and t.ndim:
-            t = t.view(-1, *([1] * len(law.modes.mode_shape)))
+        law, system, t = self.law, self.system, self._level(t)
         if system is None:
             system = IterativeSystem(
                 problem=problem,
@@ -154,7 +179,22 @@ class _LawBound:
                 max_iter=self.max_iter,
                 level=torch.zeros((), dtype=law.variances.dtype, device=law.variances.device),
             )
-        return law.modes.synthesis(system.factor(law.posterior_variances(t))(white))
+        return law.modes.synthesis(self._update(system, t)(white))
+
+    def _update(self, system: System, t: float | Tensor) -> Update:
+        """What the data say at a level; of a large dense system it is kept for the chunks of rows that come after."""
+        law = self.law
+        if not isinstance(t, float) or not isinstance(system, DenseSystem) or system.matrix.numel() < _LARGE:
+            return system.factor(law.posterior_variances(t))
+        if (found := self.kept.get(t)) is None:
+            found = system.factor(law.posterior_variances(t), light=True)
+            if (len(self.kept) + 1) * min(system.matrix.shape) ** 2 <= DENSE_SIZE:
+                self.kept[t] = found
+        return found
+
+    def _level(self, t: float | Tensor) -> float | Tensor:
+        """Levels of rows, with the axes of modes."""
+        return t.view(-1, *([1] * len(self.law.modes.mode_shape))) if isinstance(t, Tensor) and t.ndim else t
 
     def take(self, index: Tensor) -> Self:
         system = None if self.system is None else taken(self.system, index)
@@ -247,7 +287,7 @@ class MMPS(Guided, metaclass=Preset):
 
     Parameters
     ----------
-    covariance, rtol, max_iter : optional
+    covariance, rtol, max_iter, iterations : optional
         Of `MomentMatching`.
     sampler : Sampler, optional
         How a step goes from one level to the next; `iv.samplers.SDEDPMSolver2M` unless given.
@@ -278,8 +318,10 @@ class MMPS(Guided, metaclass=Preset):
         covariance: Literal["auto", "law", "jacobian"] = "auto",
         rtol: float | None = None,
         max_iter: int = 100,
+        iterations: int = 1,
         sampler: Sampler | None = None,
         num_steps: int | None = None,
         grid: Tensor | None = None,
     ) -> Guided:
-        return guided(MomentMatching(covariance=covariance, rtol=rtol, max_iter=max_iter), sampler, num_steps, grid)
+        guidance = MomentMatching(covariance=covariance, rtol=rtol, max_iter=max_iter, iterations=iterations)
+        return guided(guidance, sampler, num_steps, grid)

@@ -8,7 +8,8 @@ from typing import Literal, Self, final
 import torch
 from torch import Tensor
 
-from invsolve.core.validation import check_choice, check_int, check_positive
+from invsolve.core.conjugate_gradients import expand
+from invsolve.core.validation import check_choice, check_int, check_positive, real_dtype
 from invsolve.gaussian.posterior import not_linear_gaussian
 from invsolve.noise import Gaussian
 from invsolve.priors.base import Prior
@@ -22,6 +23,8 @@ from invsolve.strategies.published.likelihood_step import likelihood_gradient, t
 from invsolve.strategies.published.proximal import DataStep
 
 _RHO = 7.0  # of the levels of the inner flow
+_ACCEPTED = 0.25  # of the steps of Crank-Nicolson
+_GAIN = 1.0  # by how much one of them changes the logarithm of the next ones' length, at first
 _STABLE = 0.3  # of the largest step of Langevin dynamics that is stable, 2 / curvature
 # Step of the authors' configurations, for |A| <= 1 and images in [-1, 1].
 _PUBLISHED = {
@@ -48,19 +51,21 @@ class DAPS(Walk["_Tools"]):
         Levels of the solver's own grid, at least 2; 100 unless given.
     grid : Tensor, shape (N + 1,), optional
         Noise levels in the units of the signal, falling to 0, in place of the solver's own.
-    inner : {"auto", "exact", "langevin"}
+    inner : {"auto", "exact", "langevin", "pcn"}
         "exact" draws in closed form (linear operators, Gaussian noise); "langevin" takes unadjusted Langevin steps,
-        none of whose drifts is longer than a. "auto": exact where it can be.
+        none of whose drifts is longer than a, with C in front of drift and noise; "pcn" takes preconditioned
+        Crank-Nicolson steps ``x-hat + sqrt(1 - b^2) (x - x-hat) + b a C^1/2 e``, accepted by the likelihood: without a
+        gradient, without a bias of its own, and the same on every grid of a field. "auto": exact where it can be.
     ode_steps : int
         Euler steps of the flow, at least 1; 5 unless given.
     floor : float, optional
         Level at which the flow ends, before its step to 0, in the units of the signal; a tenth of the last level of the
         grid unless given.
     langevin_steps : int
-        Langevin steps at each level, at least 1; 100 unless given.
+        Langevin or Crank-Nicolson steps at each level, at least 1; 100 unless given.
     step_size : float, optional
         Of the Langevin steps, falling linearly to a hundredth over the levels; by default, at every level, 0.3 of the
-        largest stable one.
+        largest stable one. Crank-Nicolson steps find theirs, b, at every level: a quarter of them are accepted.
     tau : float, optional
         A noise std in place of the problem's own; the paper's 0.01 is not the noise level.
 
@@ -73,14 +78,18 @@ class DAPS(Walk["_Tools"]):
     -----
     Biased by design: a^2 is not the variance of the signal given x, so unobserved directions spread too far (without
     any data a prior of variance 1 comes out with 1.8); with the published step size they hardly move. ``ode_steps``
-    evaluations a step, no derivative of the denoiser.
+    evaluations a step, no derivative of the denoiser. With a prior of the coefficient of an equation, and an operator
+    that solves it, this is the decoupled solver of Lin et al. (DDIS), whose gradient steps have no C.
 
     References
     ----------
     Zhang et al. 2024, Improving Diffusion Inverse Problem Solving with Decoupled Noise Annealing, arXiv 2407.01521.
+
+    Lin, Yao, Chiang, Berner & Anandkumar 2026, Decoupled Diffusion Sampling for Inverse Problems on Function Spaces,
+    arXiv 2601.23280.
     """
 
-    inner: Literal["auto", "exact", "langevin"] = "auto"
+    inner: Literal["auto", "exact", "langevin", "pcn"] = "auto"
     ode_steps: int = 5
     floor: float | None = None
     langevin_steps: int = 100
@@ -89,7 +98,7 @@ class DAPS(Walk["_Tools"]):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_choice("DAPS", "inner", self.inner, ("auto", "exact", "langevin"))
+        check_choice("DAPS", "inner", self.inner, ("auto", "exact", "langevin", "pcn"))
         check_int("DAPS", "ode_steps", self.ode_steps, minimum=1)
         check_int("DAPS", "langevin_steps", self.langevin_steps, minimum=1)
         for name in ("floor", "step_size", "tau"):
@@ -130,8 +139,9 @@ class DAPS(Walk["_Tools"]):
         if self.tau is not None:
             problem = problem.replaced(operator=problem.operator, noise=Gaussian(std=self.tau))
         exact = not not_linear_gaussian(problem)
-        if self.inner == "langevin" or (self.inner == "auto" and not exact):
-            known = PerRow.of(problem, information(problem, prior)) if self.step_size is None else None
+        if self.inner in ("langevin", "pcn") or (self.inner == "auto" and not exact):
+            wanted = self.step_size is None or self.inner == "pcn"
+            known = PerRow.of(problem, information(problem, prior)) if wanted else None
             return _Tools(problem=problem, exact=None, information=known)
         return _Tools(problem=problem, exact=DataStep.from_problem(problem, prior), information=None)
 
@@ -141,6 +151,8 @@ class DAPS(Walk["_Tools"]):
         if tools.exact is not None:
             noise = tools.problem.noise.sample(torch.zeros_like(tools.problem.data), run.draws, step=i + 1, index=2)
             x = tools.exact.draw(clean, a * a, run.noise(i, 1), noise)
+        elif self.inner == "pcn":
+            x = self._crank_nicolson(run, tools, clean, a, i)
         else:
             x = self._langevin(run, tools, clean, a, i)
         return (x if is_zero(b) else x + b * run.noise(i)), {}
@@ -172,6 +184,28 @@ class DAPS(Walk["_Tools"]):
             drift = size * ((x - centre) / (a * a) + force)
             x = x - tamed(drift, a * run.bound.noise) + spread * run.noise(i, 1 + k)
         return x
+
+    def _crank_nicolson(self, run: Run[WalkBound[_Tools]], tools: _Tools, centre: Tensor, a: Level, i: int) -> Tensor:
+        problem, x = tools.problem, centre
+        assert tools.information is not None
+        # Where the data say more than the noisy signal a step is about as long as what they leave open.
+        known = (a * tools.information.like(x)).flatten().double()
+        log_b = -0.5 * torch.log1p(known**2)
+        log_p = _known(problem.log_likelihood(x))
+        for k in range(self.langevin_steps):
+            b = expand(log_b.exp().to(real_dtype(x.dtype)), x)
+            tried = centre + (1 - b * b).clamp_min(0).sqrt() * (x - centre) + b * a * run.noise(i, 1 + 2 * k)
+            found = _known(problem.log_likelihood(tried))
+            chance = run.draws.normal((1,), log_p.dtype, step=i + 1, index=2 + 2 * k)[:, 0]
+            better = torch.special.log_ndtr(chance) < found - log_p  # not from nothing to nothing
+            x, log_p = tried.where(expand(better, x), x), found.where(better, log_p)
+            log_b = (log_b + _GAIN / (k + 1) ** 0.5 * (better.double() - _ACCEPTED)).clamp_max(0)
+        return x
+
+
+def _known(log_p: Tensor) -> Tensor:
+    """Where the operator is no number there is no likelihood."""
+    return log_p.double().nan_to_num(nan=-torch.inf, posinf=-torch.inf, neginf=-torch.inf)
 
 
 @final
