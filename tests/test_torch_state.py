@@ -430,7 +430,7 @@ FREE = {
 }  # fmt: skip
 FACES = [iv, iv.noise, iv.operators, iv.priors, iv.samplers, iv.strategies, iv.testing, iv.datasets]
 FACES += [iv.metrics, iv.posterior_metrics, iv.baselines]
-FACES += [iv.datasets.heads, iv.datasets.scenes, iv.datasets.readers, ops.mri, ops.ct, iv.priors.training]
+FACES += [iv.datasets.heads, iv.datasets.scenes, ops.mri, ops.ct, iv.priors.training]
 TENSORS = (ops.Operator, ops.Spectrum, iv.priors.Prior, iv.priors.GaussianLaw, iv.priors.Modes, noise.Noise, iv.Problem)
 TENSORS += (iv.Result, iv.Distribution, iv.samplers.Sampler, ivs.Strategy, ivs.Guidance, iv.datasets.MRIScan)
 

@@ -140,7 +140,6 @@ class NonCartesianMRI(LinearOperator):
             self._set(field_map=self._real("field_map"), times=self._real("times"))
             self._check_image("field_map", ())
             self._check_times()
-            check_turns(self.times, self._frequencies)
         _ = self.batch  # raises if parameters have different numbers of items
 
     def _real(self, name: str) -> Tensor:
@@ -182,6 +181,7 @@ class NonCartesianMRI(LinearOperator):
             repair = "Readouts of a trajectory come one after another: times.repeat(readouts)."
             raise invalid("NonCartesianMRI", "times", expected, tuple(self.times.shape), repair)
         self._check_device("times")
+        check_turns(self.times, self._frequencies)
 
     def _check_device(self, name: str) -> None:
         value: Tensor = getattr(self, name)
