@@ -129,13 +129,17 @@ class HelmholtzMedium(_Open, Operator):
     _: KW_ONLY
     wavenumber: float
     layer: int = 10
-    out_kind: Kind = "complex"
 
     def __post_init__(self) -> None:
         self._checked("HelmholtzMedium", "source", real=False)
 
     def _item_axes(self) -> Mapping[str, int]:
         return {"source": len(self.grid.shape)}
+
+    @property
+    def out_kind(self) -> Kind:  # type: ignore[override]
+        """Complex."""
+        return "complex"
 
     @property
     def in_shape(self) -> Shape:  # type: ignore[override]
@@ -201,14 +205,22 @@ class HelmholtzSource(_Open, LinearOperator):
     _: KW_ONLY
     wavenumber: float
     layer: int = 10
-    in_kind: Kind = "complex"
-    out_kind: Kind = "complex"
 
     def __post_init__(self) -> None:
         self._checked("HelmholtzSource", "k2", real=True)
 
     def _item_axes(self) -> Mapping[str, int]:
         return {"k2": len(self.grid.shape)}
+
+    @property
+    def in_kind(self) -> Kind:  # type: ignore[override]
+        """Complex."""
+        return "complex"
+
+    @property
+    def out_kind(self) -> Kind:  # type: ignore[override]
+        """Complex."""
+        return "complex"
 
     @property
     def in_shape(self) -> Shape:  # type: ignore[override]

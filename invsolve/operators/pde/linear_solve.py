@@ -102,7 +102,7 @@ class _Solve(torch.autograd.Function):
 def _pulled(f: Callable[[Tensor], Tensor], x: Tensor, v: Tensor) -> Tensor:
     """``J(x)^H v`` of f, which torch can differentiate again."""
     _, pull = torch.func.vjp(f, x)  # type: ignore[misc]  # a pair without has_aux
-    (slope,) = pull(v)
+    slope: Tensor = pull(v)[0]
     return slope
 
 

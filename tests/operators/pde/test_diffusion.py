@@ -195,7 +195,7 @@ def test_refusals():
         (Grid((4, 3), points="periodic"), {}, "with walls"),
         (cells, {"mean": "geometric"}, "mean"),
         (cells, {"coefficient": "walls"}, "coefficient"),
-        (cells, {"coefficient": "points and walls"}, "none on walls"),
+        (cells, {"coefficient": "points and walls"}, "whose walls have none"),
         (cells, {"solver": "lu"}, "solver"),
         (cells, {"rtol": 0.0}, "rtol"),
         (cells, {"source": torch.ones(3, 4)}, "a number or of shape"),
