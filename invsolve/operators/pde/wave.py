@@ -232,9 +232,7 @@ class Wave(Operator):
             if keep_all:
                 state, seen = block(state, first, last)
             else:
-                state, seen = checkpoint(
-                    block, state, first, last, use_reentrant=False, preserve_rng_state=False
-                )
+                state, seen = checkpoint(block, state, first, last, use_reentrant=False, preserve_rng_state=False)
             found.append(seen)
         return torch.cat(found, 2)
 

@@ -76,7 +76,9 @@ def test_a_row_alone_whatever_the_others(name):
     torch.testing.assert_close(A(x), alone, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", [n for n in OPERATORS if n not in ("FitzHugh-Nagumo", "Gray-Scott", "Navier-Stokes forced")])
+@pytest.mark.parametrize(
+    "name", [n for n in OPERATORS if n not in ("FitzHugh-Nagumo", "Gray-Scott", "Navier-Stokes forced")]
+)
 def test_zero_stays_zero(name):
     A = OPERATORS[name]
     assert not A(torch.zeros(2, *A.in_shape, dtype=DOUBLE)).any()
@@ -159,7 +161,9 @@ def test_advection_moves_and_conserves():
     u = torch.exp(torch.sin(2 * math.pi * x) + torch.cos(2 * math.pi * y))[None]
     A = AdvectionDiffusion(grid, velocity=[0.0, 0.3], diffusivity=0.0)
     torch.testing.assert_close(A(u), u.roll(3, 2), rtol=1e-3, atol=1e-3)  # the Nyquist mode stays
-    field = AdvectionDiffusion(grid, velocity=torch.stack([torch.sin(2 * math.pi * x), torch.cos(2 * math.pi * y)]), diffusivity=0.01)
+    field = AdvectionDiffusion(
+        grid, velocity=torch.stack([torch.sin(2 * math.pi * x), torch.cos(2 * math.pi * y)]), diffusivity=0.01
+    )
     torch.testing.assert_close(field(u).sum(), u.sum())
 
 
@@ -205,7 +209,9 @@ def test_burgers_order_and_mean():
     grid = iv.CartesianGrid((63,), points="periodic")
     x = torch.sin(2 * math.pi * grid.mesh()[0])[None] + 0.3
     fine = Burgers(grid, viscosity=0.05, times=0.5, dt=1 / 2560)(x)
-    errors = [float((Burgers(grid, viscosity=0.05, times=0.5, dt=1 / n)(x) - fine).abs().max()) for n in (80, 160, 320, 640)]
+    errors = [
+        float((Burgers(grid, viscosity=0.05, times=0.5, dt=1 / n)(x) - fine).abs().max()) for n in (80, 160, 320, 640)
+    ]
     assert orders(errors) == pytest.approx([4, 4, 4], abs=0.1)
     assert float(fine.mean()) == pytest.approx(0.3, abs=1e-14)
 
@@ -341,7 +347,10 @@ PLAIN = iv.CartesianGrid((4, 4))
         (lambda: ReactionDiffusion(TORUS, "Brusselator", diffusivities=(1.0, 1.0)), "reaction"),
         (lambda: ReactionDiffusion(TORUS, "Gray-Scott", diffusivities=(1.0,)), "two numbers"),
         (lambda: ReactionDiffusion(TORUS, "Gray-Scott", diffusivities=(1.0, -1.0)), "diffusivities"),
-        (lambda: ReactionDiffusion(TORUS, "Gray-Scott", diffusivities=(1.0, 1.0), parameters={"k": 1.0}), "feed and kill"),
+        (
+            lambda: ReactionDiffusion(TORUS, "Gray-Scott", diffusivities=(1.0, 1.0), parameters={"k": 1.0}),
+            "feed and kill",
+        ),
         (lambda: Evolution(LINE, torch.sin, times=1.0, dt=None), "dt"),
         (lambda: Evolution(LINE, torch.sin, times=1.0, dt=0.1, fields=0), "fields"),
         (lambda: Evolution(LINE, torch.sin, times=1.0, dt=0.1, linear=np.ones(4)), "rfftn"),
