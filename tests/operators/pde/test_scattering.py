@@ -87,7 +87,6 @@ def test_homogeneous_disc():
         A = Scattering(grid, [[0.0, 1.0]], receivers, wavenumber=k)
         found = A(contrast * share[None])[0, 0].numpy()
         errors.append(float(np.linalg.norm(found - exact) / np.linalg.norm(exact)))
-    print(errors)
     assert errors[-1] < 3e-3
     assert math.log2(errors[0] / errors[-1]) / 2 > 1.7
 
