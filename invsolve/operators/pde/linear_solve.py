@@ -8,10 +8,13 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
+from invsolve.core.torch_state import in_defined_state
+
 Solve = Callable[[Tensor, Tensor], Tensor]
 Product = Callable[[Tensor, Tensor], Tensor]
 
 
+@in_defined_state
 def solve_linear(
     parameters: Tensor, source: Tensor, solve: Solve, product: Product, *, solve_adjoint: Solve | None = None
 ) -> Tensor:
