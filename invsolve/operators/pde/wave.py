@@ -93,8 +93,8 @@ class Wave(Operator):
     Differences of order 4 in space and 2 in time; sources and receivers between points of the grid by cubic
     interpolation. Steps: 0.9 of the stable one, a whole number of them between two samples, for each row its own:
     where that number changes the map jumps by the error of the steps. Absorbing layers are convolutional,
-    perfectly matched [1]_. Data have shape ``(shots, samples, receivers)``. Derivatives are those of the steps by torch, the states of every
-    sqrt(samples)-th sample are kept and the others computed again.
+    perfectly matched [1]_. Data have shape ``(shots, samples, receivers)``. Derivatives are those of the steps by
+    torch, the states of every sqrt(samples)-th sample are kept and the others computed again.
 
     References
     ----------
@@ -246,7 +246,8 @@ class Wave(Operator):
         length = 2 * n
         spectrum = torch.fft.rfft(self.wavelet, n=length)
         spectrum[-1] = 0
-        return torch.fft.irfft(spectrum, n=length * substeps)[: n * substeps] * substeps
+        fine: Tensor = torch.fft.irfft(spectrum, n=length * substeps)
+        return fine[: n * substeps] * substeps
 
     @cached_property
     def _samplers(self) -> tuple[Tensor, Tensor]:
