@@ -122,7 +122,7 @@ class AdvectionDiffusion(SpectralEvolution, LinearOperator):
     @cached_property
     def _slopes(self) -> Tensor:
         parts = [-derivative(self.grid, a) * dealiased(self.grid) for a in range(len(self.grid.shape))]
-        return torch.stack(torch.broadcast_tensors(*parts))
+        return torch.stack(torch.broadcast_tensors(*parts))  # type: ignore[no-untyped-call]
 
     def _rate(self, spectrum: Tensor, t: float) -> Tensor:
         if self._constant:

@@ -68,7 +68,7 @@ class Evolution(SpectralEvolution):
     rhs: Callable[[Tensor, float], Tensor]
     _: KW_ONLY
     times: float | tuple[float, ...]
-    dt: float  # type: ignore[assignment]  # always given
+    dt: float
     linear: Tensor | None = None
     fields: int | None = None
 

@@ -27,7 +27,7 @@ def heat_matrix(grid: CartesianGrid, axis: int, amount: float) -> Tensor:
     i = torch.arange(n, dtype=torch.float64, device="cpu")
     if grid.points == "periodic":
         k = torch.fft.fftfreq(n, d=1 / n, dtype=torch.float64, device="cpu")
-        column = torch.fft.ifft(torch.exp(-amount * (2 * math.pi / length * k) ** 2)).real
+        column: Tensor = torch.fft.ifft(torch.exp(-amount * (2 * math.pi / length * k) ** 2)).real
         place = (i[:, None] - i).remainder(n).long()
         return column[place]
     if grid.points == "interior":

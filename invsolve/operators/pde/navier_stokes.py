@@ -107,7 +107,7 @@ class NavierStokes(SpectralEvolution):
         inverse = torch.where(k2 > 0, 1 / k2, 0.0)
         dy, dx = derivative(self.grid, 0), derivative(self.grid, 1)
         keep = dealiased(self.grid)
-        return torch.stack(torch.broadcast_tensors(dy * inverse, -dx * inverse, dx + 0 * k2, dy + 0 * k2)) * keep
+        return torch.stack(torch.broadcast_tensors(dy * inverse, -dx * inverse, dx + 0 * k2, dy + 0 * k2)) * keep  # type: ignore[no-untyped-call]
 
     def _rate(self, spectrum: Tensor, t: float) -> Tensor:
         symbols = self._like("symbols", self._fields_of_vorticity, spectrum)

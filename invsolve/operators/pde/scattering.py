@@ -264,15 +264,19 @@ class Scattering(_Scatterer):
         distance[0, 0] = 1.0  # replaced below
         kernel = self._green(distance) * self._strength
         ka = self.wavenumber * self._radius
-        kernel[0, 0] = complex(0.5j * math.pi * ka * hankel1(1, ka) - 1)
-        return torch.fft.fft2(kernel)
+        kernel[0, 0] = torch.tensor(
+            complex(0.5j * math.pi * ka * hankel1(1, ka) - 1), dtype=torch.complex128, device="cpu"
+        )
+        spectrum: Tensor = torch.fft.fft2(kernel)
+        return spectrum
 
     def _radiated(self, current: Tensor, adjoint: bool = False) -> Tensor:
         """``G`` or ``G^H`` times currents ``(..., H, W)``."""
         kernel = self._like("_kernel", current)
         height, width = self.grid.shape
         spectrum = torch.fft.fft2(current, s=(2 * height, 2 * width)) * (kernel.conj() if adjoint else kernel)
-        return torch.fft.ifft2(spectrum)[..., :height, :width]
+        field: Tensor = torch.fft.ifft2(spectrum)
+        return field[..., :height, :width]
 
     def _system(self, f: Tensor, u: Tensor, adjoint: bool) -> Tensor:
         """``(I - G diag f) u``, or its adjoint."""

@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from invsolve.core.arrays import parameter
 from invsolve.core.cartesian_grid import CartesianGrid
+from invsolve.core.torch_state import in_defined_state
 from invsolve.core.validation import Shape, check_choice, check_finite, check_int, check_positive
 from invsolve.errors import OperatorError, invalid
 from invsolve.operators.base import Operator
@@ -25,6 +26,7 @@ _SAFE = 0.9
 _MOST = 4096  # steps between two samples
 
 
+@in_defined_state
 def ricker(frequency: float, dt: float, samples: int, *, delay: float | None = None) -> Tensor:
     """Ricker's wavelet, the second derivative of a Gaussian: ``(1 - 2 a) exp(-a)``, ``a = (pi f (t - delay))^2``.
 
@@ -90,9 +92,9 @@ class Wave(Operator):
     -----
     Differences of order 4 in space and 2 in time; sources and receivers between points of the grid by cubic
     interpolation. Steps: 0.9 of the stable one, a whole number of them between two samples, for each row its own:
-    where that number changes the map jumps by the error of the steps. Absorbing layers are convolutional, perfectly matched [1]_.
-    Data have shape ``(shots, samples, receivers)``. Derivatives are those of the steps by torch, the states of every
-    sqrt(samples)-th sample are kept and the others computed again.
+    where that number changes the map jumps by the error of the steps. Absorbing layers are convolutional,
+    perfectly matched [1]_. Data have shape ``(shots, samples, receivers)``. Derivatives are those of the steps by
+    torch, the states of every sqrt(samples)-th sample are kept and the others computed again.
 
     References
     ----------
@@ -244,7 +246,8 @@ class Wave(Operator):
         length = 2 * n
         spectrum = torch.fft.rfft(self.wavelet, n=length)
         spectrum[-1] = 0
-        return torch.fft.irfft(spectrum, n=length * substeps)[: n * substeps] * substeps
+        fine: Tensor = torch.fft.irfft(spectrum, n=length * substeps)
+        return fine[: n * substeps] * substeps
 
     @cached_property
     def _samplers(self) -> tuple[Tensor, Tensor]:

@@ -55,6 +55,6 @@ def to_spectrum(x: Tensor, axes: int) -> Tensor:
 def to_field(spectrum: Tensor, grid: CartesianGrid) -> Tensor:
     """The real fields of a spectrum."""
     axes = tuple(range(-len(grid.shape), 0))
-    if spectrum.numel():
-        return torch.fft.irfftn(spectrum, s=grid.shape, dim=axes)
-    return torch.fft.irfftn(spectrum.new_zeros(1, *spectrum.shape[1:]), s=grid.shape, dim=axes)[:0]
+    some = spectrum if spectrum.numel() else spectrum.new_zeros(1, *spectrum.shape[1:])
+    x: Tensor = torch.fft.irfftn(some, s=grid.shape, dim=axes)
+    return x if spectrum.numel() else x[:0]
