@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 import invsolve as iv
-from invsolve.gaussian.transforms import Transform
+from invsolve.core.transforms import Transform
 from invsolve.priors.fields.bases import laplace_eigenvalues
 
 D = torch.float64

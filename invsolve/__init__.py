@@ -32,7 +32,7 @@ from invsolve.solving.solve import sample, solve
 from invsolve.solving.spending import Budget
 
 if TYPE_CHECKING:  # imported where they are first used: the package must not cost seconds that nobody asked for
-    from invsolve import baselines, datasets, plotting, posterior_metrics, testing
+    from invsolve import baselines, datasets, plotting, posterior_metrics, problems, testing
     from invsolve.datasets.readers import open_scan as open
     from invsolve.priors.density import log_density
     from invsolve.priors.density import log_density as log_likelihood
@@ -74,6 +74,7 @@ __all__ = [
     "plotting",
     "posterior_metrics",
     "priors",
+    "problems",
     "progress",
     "sample",
     "samplers",
@@ -91,7 +92,7 @@ __getattr__ = found_later(
         "log_density": "priors.density",
         "log_likelihood": "priors.density:log_density",  # its old name
         "open": "datasets.readers:open_scan",
-        **{name: name for name in ("baselines", "datasets", "plotting", "posterior_metrics", "testing")},
+        **{name: name for name in ("baselines", "datasets", "plotting", "posterior_metrics", "problems", "testing")},
     },
 )
 

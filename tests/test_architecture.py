@@ -16,10 +16,12 @@ ROOT = Path(invsolve.__file__).parent
 # re-exports) stands beside the last of the room's own rooms; the package's own comes after all of them, then `cli`.
 ROOMS = """
     errors core progress metrics plotting
-    operators operators.bridges operators.optics operators.mri operators.ct
+    operators operators.bridges operators.optics operators.mri operators.pde operators.ct
     noise samplers problem testing baselines datasets datasets.readers gaussian separable
     priors priors.networks priors.exact priors.fields priors.learned priors.formats priors.trained priors.training
-    strategies strategies.guidance strategies.published strategies.fields strategies.integrators strategies.smc strategies.mcmc
+    problems
+    strategies strategies.guidance strategies.published strategies.fields strategies.integrators strategies.smc
+    strategies.mcmc
     strategies.choice
     posterior_metrics results diagnostics hyperparameters solving calibration demo
 """.split()

@@ -426,7 +426,7 @@ def test_every_tensor_is_made_with_its_own_dtype_and_device():
 # Functions that make no tensor with values of their own, or whose numbers are float64 all the way.
 FREE = {
     "as_noise", "check_grid", "cite", "custom_grid", "ddpm_grid", "karras_grid", "log_grid",
-    "shipped", "to_deepinv", "to_scipy", "tolerance", "vp_grid",
+    "Poisson", "open_fields", "shipped", "to_deepinv", "to_scipy", "tolerance", "vp_grid",
 }  # fmt: skip
 FACES = [iv, iv.noise, iv.operators, iv.priors, iv.samplers, iv.strategies, iv.testing, iv.datasets]
 FACES += [iv.metrics, iv.posterior_metrics, iv.baselines]

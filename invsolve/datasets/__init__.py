@@ -1,5 +1,7 @@
 """Generators, simulators and small real samples. The data cards are in the folder `datasets/` of the repository."""
 
+from typing import TYPE_CHECKING
+
 from invsolve.core.public_names import found_later
 from invsolve.datasets import heads, scenes
 from invsolve.datasets.coils import coil_maps, smooth_phase
@@ -13,6 +15,9 @@ from invsolve.datasets.masks import (
 from invsolve.datasets.mri import MRIScan, band_limited, cartesian_mask, simulate_mri
 from invsolve.datasets.slices import t1_slice
 
+if TYPE_CHECKING:
+    from invsolve.datasets.readers.pdebench import open_fields
+
 __all__ = [
     "MRIScan",
     "band_limited",
@@ -20,6 +25,7 @@ __all__ = [
     "coil_maps",
     "equispaced_mask",
     "heads",
+    "open_fields",
     "partial_fourier_mask",
     "poisson_disc_mask",
     "random_mask",
@@ -30,4 +36,4 @@ __all__ = [
     "variable_density_mask",
 ]
 
-__getattr__ = found_later(__name__)
+__getattr__ = found_later(__name__, {"open_fields": "readers.pdebench"})

@@ -62,6 +62,10 @@ class Modes(Defined, Owner, abc.ABC):
     def marginal_variances(self, variances: Tensor) -> Tensor:
         """The variance of every entry of the signal, ``(*shape)``, in units of the diffusion noise of that entry."""
 
+    @abc.abstractmethod
+    def mean_square(self, variances: Tensor) -> Tensor:
+        """The mean over entries of the variance of ``S u`` ``(rows,)``, ``variances`` ``(rows, *mode_shape)`` of u."""
+
     @property
     @abc.abstractmethod
     def orthonormal(self) -> bool:
@@ -112,6 +116,11 @@ class DenseModes(Modes):
 
     def marginal_variances(self, variances: Tensor) -> Tensor:
         return (self.matrix.square() @ variances).view(self.shape)
+
+    def mean_square(self, variances: Tensor) -> Tensor:
+        if self.scale is None:
+            return variances.mean(1)
+        return variances @ (self.scale.flatten() ** 2 @ self.matrix.square()) / variances.shape[1]
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
         real = None if dtype is None else kind_dtype(dtype, "real")
@@ -170,7 +179,7 @@ class GaussianLaw(Defined, Owner):
 
     def left(self, t: Tensor) -> Tensor:
         """The rms of ``x0 - E[x0 | x]`` over the entries, per real component, for levels ``t`` ``(rows,)``."""
-        return self.posterior_variances(self._rows(t)).flatten(1).mean(1).sqrt()
+        return self.modes.mean_square(self.posterior_variances(self._rows(t))).sqrt()
 
     def _rows(self, t: Tensor | float) -> Tensor:
         t = numbers(t, dtype=self.variances.dtype, device=self.variances.device)

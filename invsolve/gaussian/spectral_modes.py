@@ -8,9 +8,9 @@ from typing import Self, final
 import torch
 from torch import Tensor
 
+from invsolve.core.transforms import Transform
 from invsolve.core.validation import Shape
 from invsolve.gaussian.law import Modes
-from invsolve.gaussian.transforms import Transform
 
 
 @final
@@ -56,6 +56,9 @@ class SpectralModes(Modes):
             return self.transform.squared_inverse(variances)
         power = self.colour**2
         return self.transform.squared_inverse(power * variances) / self.transform.squared_inverse(power)
+
+    def mean_square(self, variances: Tensor) -> Tensor:
+        return (variances if self.colour is None else self.colour**2 * variances).flatten(1).mean(1)
 
     def odd(self) -> list[Tensor]:
         """For every axis which modes ``(*shape)`` are odd about the middle of the box (periodic: about its start).

@@ -30,6 +30,8 @@ from invsolve.operators.optics.ptychography import Ptychography
 from invsolve.operators.optics.saturation import Saturation
 from invsolve.operators.optics.super_resolution import SuperResolution
 from invsolve.operators.optics.varying_blur import VaryingBlur
+from invsolve.operators.pde.observation import BoxAverages, PointValues
+from invsolve.operators.pde.poisson import Helmholtz, Poisson
 from invsolve.operators.simulator import from_simulator
 from invsolve.operators.sparse import Sparse
 from invsolve.operators.spectrum import Spectrum
@@ -39,6 +41,7 @@ from invsolve.operators.visibilities import Visibilities
 __all__ = [
     "BlackBox",
     "Blur",
+    "BoxAverages",
     "ConeBeam",
     "Diffraction",
     "Downsample",
@@ -46,6 +49,7 @@ __all__ = [
     "FanBeam",
     "Frames",
     "GaussianBlur",
+    "Helmholtz",
     "Identity",
     "LinearOperator",
     "MRI",
@@ -58,6 +62,8 @@ __all__ = [
     "Operator",
     "ParallelBeam",
     "PhaseRetrieval",
+    "PointValues",
+    "Poisson",
     "Ptychography",
     "Saturation",
     "SoftSense",

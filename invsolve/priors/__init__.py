@@ -12,6 +12,7 @@ from invsolve.priors.exact.student import Student
 from invsolve.priors.family import Family
 from invsolve.priors.fields.field import GaussianFieldPrior
 from invsolve.priors.fields.spectra import Matern, Spectrum
+from invsolve.priors.fields.tabulated import TabulatedSpectrum, estimate_spectrum
 from invsolve.priors.formats.load import load
 from invsolve.priors.function import FunctionPrior, from_denoiser
 from invsolve.priors.learned.files import save_prior, shipped
@@ -47,10 +48,12 @@ __all__ = [
     "Spectrum",
     "SpikeSlab",
     "Student",
+    "TabulatedSpectrum",
     "TransformedPrior",
     "VE",
     "VP",
     "bounded",
+    "estimate_spectrum",
     "exp",
     "from_deepinv",
     "from_denoiser",

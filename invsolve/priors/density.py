@@ -95,7 +95,7 @@ def log_density(
         raise invalid(owner, "sigma_min", f"at least {floor:g} and below sigma_max = {high:g}", low)
     if high > ceiling:
         raise invalid(owner, "sigma_max", f"at most {ceiling:g}, the largest level of the prior", high)
-    if not isinstance(prior, HasLaw) and type(prior).noise is not Prior.noise:
+    if not isinstance(prior, HasLaw) and not prior.white_noise:
         raise UnsupportedError(
             "log_density: the diffusion noise of this prior is not white, so its end needs a covariance; "
             "give the prior a `law`."

@@ -37,10 +37,11 @@ class Source:
 
     path: str
     limit: int = LIMIT
+    owner: str = "iv.open"
 
     def refuse(self, what: str, rule: str) -> FileError:
         """What is wrong with ``what`` in the file, as an exception to be raised."""
-        return FileError(f"iv.open: {self.path!r}, {what}: {rule}.")
+        return FileError(f"{self.owner}: {self.path!r}, {what}: {rule}.")
 
     @property
     def size(self) -> int:
@@ -52,7 +53,7 @@ class Source:
         folder = Path(os.path.realpath(self.path)).parent
         if Path(os.path.realpath(path)).parent != folder:
             raise self.refuse(what, f"{os.path.basename(path)!r} is a link that leads out of the folder")
-        return regular(path, self.limit)
+        return regular(path, self.limit, self.owner)
 
     def numbers(self, what: str, shape: Sequence[int], dtype: np.dtype[Any], kinds: str = "fciub") -> int:
         """The bytes of an array that the file declares. Refuses what is no array of numbers below the limit."""
@@ -73,7 +74,7 @@ class Source:
 
     def too_large(self, what: str, size: int) -> FileError:
         """That something is above the limit."""
-        rule = f"declares {size:,} bytes, above the limit of {self.limit:,}; iv.open(path, limit=...) raises it"
+        rule = f"declares {size:,} bytes, above the limit of {self.limit:,}; {self.owner}(path, limit=...) raises it"
         return self.refuse(what, rule)
 
     def expansion(self, what: str, stored: int, size: int) -> None:
@@ -124,9 +125,9 @@ class Source:
             raise self.refuse(what, f"is damaged or not what it seems: {words}") from error
 
 
-def regular(path: str | os.PathLike[str], limit: int) -> Source:
+def regular(path: str | os.PathLike[str], limit: int, owner: str = "iv.open") -> Source:
     """A file that is there, and no pipe or device, which would be waited for."""
-    source = Source(os.fspath(path), limit)
+    source = Source(os.fspath(path), limit, owner)
     try:
         mode = os.stat(source.path).st_mode
     except (OSError, ValueError) as error:

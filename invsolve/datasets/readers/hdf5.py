@@ -52,10 +52,23 @@ class HDF5File:
     ) -> None:
         self._file.close()
 
-    def names(self) -> list[str]:
-        """What lies at the top: at most the first hundred names."""
+    def names(self, most: int = 100) -> list[str]:
+        """What lies at the top: at most the first ``most`` names."""
         with self.source.guarded("the file"):
-            return [str(name) for name in itertools.islice(self._file, 100)]
+            return [str(name) for name in itertools.islice(self._file, most)]
+
+    def is_array(self, name: str) -> bool:
+        """Whether it is an array that lies in the file itself."""
+        import h5py
+
+        with self.source.guarded(name):
+            link = self._file.get(name, getlink=True)
+            return isinstance(link, h5py.HardLink) and isinstance(self._file[name], h5py.Dataset)
+
+    def attribute_names(self) -> list[str]:
+        """Of the attributes of the file, at most the first hundred."""
+        with self.source.guarded("the attributes"):
+            return [str(name) for name in itertools.islice(self._file.attrs, 100)]
 
     def has(self, name: str) -> bool:
         """Whether something of this path is there, be it only a link."""

@@ -15,11 +15,11 @@ from torch import Tensor
 from invsolve.core.arrays import real_parameter, several
 from invsolve.core.counting import count
 from invsolve.core.random import DrawLike
+from invsolve.core.transforms import Transform, TransformName
 from invsolve.core.validation import Shape, check_choice, check_dims, check_finite, check_number
 from invsolve.errors import invalid, invalid_type
 from invsolve.gaussian.law import GaussianLaw
 from invsolve.gaussian.spectral_modes import SpectralModes
-from invsolve.gaussian.transforms import Transform, TransformName
 from invsolve.priors.base import Prior, Pullback
 from invsolve.priors.exact.coefficients import ScalarLaw
 from invsolve.separable.laws import EntryLaw

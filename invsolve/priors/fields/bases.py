@@ -27,8 +27,8 @@ import torch
 from torch import Tensor
 
 from invsolve.core.cartesian_grid import Points, points_along
+from invsolve.core.transforms import TransformName
 from invsolve.core.validation import Shape
-from invsolve.gaussian.transforms import TransformName
 
 Basis = Literal["neumann", "dirichlet", "periodic"]
 BASES: dict[str, TransformName] = {"neumann": "cosine", "dirichlet": "sine", "periodic": "fourier"}

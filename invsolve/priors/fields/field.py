@@ -12,6 +12,7 @@ from torch import Tensor
 
 from invsolve.core.arrays import parameter, several
 from invsolve.core.conjugate_gradients import conjugate_gradients
+from invsolve.core.transforms import Transform
 from invsolve.core.validation import (
     Kind,
     Shape,
@@ -25,7 +26,6 @@ from invsolve.core.validation import (
 from invsolve.errors import invalid, invalid_type
 from invsolve.gaussian.law import GaussianLaw
 from invsolve.gaussian.spectral_modes import SpectralModes
-from invsolve.gaussian.transforms import Transform
 from invsolve.priors.base import Pullback
 from invsolve.priors.exact.gaussian import GaussianBase
 from invsolve.priors.fields.bases import BASES, Basis, grid_factor, laplace_eigenvalues, resize_modes

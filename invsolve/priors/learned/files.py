@@ -16,14 +16,15 @@ from torch import Tensor
 
 from invsolve.core.files import atomic_write, to_be_read, with_extension
 from invsolve.core.torch_state import in_defined_state
+from invsolve.core.transforms import Transform
 from invsolve.core.validation import check_choice, check_finite
 from invsolve.errors import FileError, InvsolveError, UnsupportedError, invalid, invalid_type
 from invsolve.gaussian.law import DenseModes, GaussianLaw
 from invsolve.gaussian.spectral_modes import SpectralModes
-from invsolve.gaussian.transforms import Transform
+from invsolve.priors.learned.field_header import field_header, field_of
 from invsolve.priors.learned.network import NetworkPrior
 from invsolve.priors.learned.parameterization import EDM, BesideLaw, Prediction
-from invsolve.priors.networks import UNet, UNetConfig
+from invsolve.priors.networks import NeuralOperator, NeuralOperatorConfig, UNet, UNetConfig
 from invsolve.priors.networks.weights import LARGEST, key_differences
 
 _FORMAT = "invsolve-prior-1"
@@ -32,12 +33,12 @@ SHIPPED = "invsolve.priors.trained"
 
 @in_defined_state
 def save_prior(prior: NetworkPrior, path: str | os.PathLike[str], *, dtype: torch.dtype | None = None) -> Path:
-    """Write a prior on a `UNet` with its normalisation, law and card, atomically, as safetensors.
+    """Write a prior on one of our networks with its normalisation, law and card, atomically, as safetensors.
 
     Parameters
     ----------
     prior : NetworkPrior
-        On an `iv.priors.networks.UNet`, with `EDM` or `BesideLaw` predictions.
+        On an `iv.priors.networks.UNet` or `NeuralOperator`, with `EDM` or `BesideLaw` predictions.
     path : str or PathLike
         Of the file, which is replaced if it exists; a name without extension gets .safetensors.
     dtype : torch.dtype, optional
@@ -67,16 +68,19 @@ def save_prior(prior: NetworkPrior, path: str | os.PathLike[str], *, dtype: torc
     path = with_extension("save_prior", path, (".safetensors",), "safetensors")
     if dtype is not None and not dtype.is_floating_point:
         raise invalid("save_prior", "dtype", "of floating point", str(dtype))
-    if not isinstance(prior.network, UNet) or not isinstance(prior.prediction, (EDM, BesideLaw)):
+    if not isinstance(prior.network, (UNet, NeuralOperator)) or not isinstance(prior.prediction, (EDM, BesideLaw)):
         raise UnsupportedError(
-            f"save_prior: only an iv.priors.networks.UNet with EDM or BesideLaw predictions has a file format, not "
-            f"{type(prior.network).__name__} with {type(prior.prediction).__name__}. Save network.state_dict()."
+            f"save_prior: only an iv.priors.networks.UNet or NeuralOperator with EDM or BesideLaw predictions has a "
+            f"file format, not {type(prior.network).__name__} with {type(prior.prediction).__name__}. Save "
+            "network.state_dict()."
         )
     assert isinstance(prior.offset, Tensor) and isinstance(prior.mean, Tensor)
     tensors = {f"network.{k}": v if dtype is None else v.to(dtype) for k, v in prior.network.state_dict().items()}
     tensors |= {"offset": _real(prior.offset), "mean": _real(prior.mean)}
     about: dict[str, Any] = {
         "network": asdict(prior.network.config),
+        "architecture": type(prior.network).__name__,
+        "field": field_header(prior.field),
         "prediction": type(prior.prediction).__name__,
         "sigma_data": prior.prediction.sigma_data if isinstance(prior.prediction, EDM) else 1.0,
         "shape": list(prior.shape),
@@ -91,7 +95,7 @@ def save_prior(prior: NetworkPrior, path: str | os.PathLike[str], *, dtype: torc
         "law": None,
         "precision": str(prior.dtype).removeprefix("torch."),
     }
-    if (law := prior.law) is not None:
+    if (law := prior.law) is not None and prior.field is None:  # else the field states it
         tensors |= {"law.mean": _real(law.mean), "law.variances": law.variances}
         if isinstance(law.modes, DenseModes) and law.modes.scale is None:
             about["law"] = "low rank"
@@ -185,21 +189,29 @@ def path_of(name: str | os.PathLike[str]) -> str:
     )
 
 
-def _empty(about: Mapping[str, Any], path: str) -> UNet:
+def _empty(about: Mapping[str, Any], path: str) -> UNet | NeuralOperator:
     """The network without memory for its weights."""
     fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in about["network"].items()}
-    config = UNetConfig(**fields)
-    largest = config.width * max(config.multipliers)
-    if largest > 2**14 or max(config.blocks_of_levels) > 64 or len(config.multipliers) > 16 or config.channels > 2**12:
+    name = about.get("architecture", "UNet")  # the first files did not say
+    check_choice("load", "architecture", name, ("UNet", "NeuralOperator"))
+    config = UNetConfig(**fields) if name == "UNet" else NeuralOperatorConfig(**fields)
+    if isinstance(config, UNetConfig):
+        deep = max(*config.blocks_of_levels, 4 * len(config.multipliers))
+        largest = config.width * max(config.multipliers)
+    else:
+        deep, largest = config.layers, max(config.width, config.modes)
+    if largest > 2**14 or deep > 64 or config.channels > 2**12:
         raise FileError(f"load: {path!r} states an absurd network: {config}.")
     with torch.device("meta"):
-        network = UNet(config)
+        network = UNet(config) if isinstance(config, UNetConfig) else NeuralOperator(config)
     if sum(p.numel() for p in network.parameters()) > LARGEST or prod(about["shape"]) > LARGEST:
         raise FileError(f"load: {path!r} states an absurd size: {config}, signals {about['shape']}.")
     return network
 
 
-def _check_keys(network: UNet, found: Mapping[str, tuple[int, ...]], about: Mapping[str, Any], path: str) -> None:
+def _check_keys(
+    network: UNet | NeuralOperator, found: Mapping[str, tuple[int, ...]], about: Mapping[str, Any], path: str
+) -> None:
     shape, pair = tuple(about["shape"]), (2,) if about["kind"] == "complex" else ()
     wanted = {f"network.{k}": tuple(v.shape) for k, v in network.state_dict().items()}
     wanted |= {"mean": (*shape, *pair)}
@@ -213,9 +225,10 @@ def _check_keys(network: UNet, found: Mapping[str, tuple[int, ...]], about: Mapp
         raise FileError(f"load: {path!r} does not hold the weights that its header states: {text}.")
 
 
-def _prior(about: Mapping[str, Any], network: UNet, tensors: Mapping[str, Tensor]) -> NetworkPrior:
+def _prior(about: Mapping[str, Any], network: UNet | NeuralOperator, tensors: Mapping[str, Tensor]) -> NetworkPrior:
     dtype = {"float32": torch.float32, "float64": torch.float64}[about["precision"]]
-    network = UNet(network.config).to(dtype)
+    made = UNet(network.config) if isinstance(network, UNet) else NeuralOperator(network.config)
+    network = made.to(dtype)
     weights = {k.removeprefix("network."): v for k, v in tensors.items() if k.startswith("network.")}
     network.load_state_dict({k: check_finite("load", k, v) for k, v in weights.items()})
     shape, is_complex = tuple(about["shape"]), about["kind"] == "complex"
@@ -244,6 +257,7 @@ def _prior(about: Mapping[str, Any], network: UNet, tensors: Mapping[str, Tensor
         scale=about["scale"],
         detail=about["detail"],
         law=law,
+        field=field_of(about.get("field"), dtype),
         mean=value("mean"),
         sigma_range=(about["sigma_range"][0], about["sigma_range"][1]),
         keep=about.get("keep"),

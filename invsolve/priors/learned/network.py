@@ -16,7 +16,9 @@ from invsolve.core.public_names import MissingAttribute
 from invsolve.core.validation import Kind, Shape, check_choice, check_dims, check_finite, check_positive, kind_dtype
 from invsolve.errors import invalid, invalid_type
 from invsolve.gaussian.law import GaussianLaw
+from invsolve.gaussian.spectral_modes import SpectralModes
 from invsolve.priors.base import Prior
+from invsolve.priors.fields.field import GaussianFieldPrior
 from invsolve.priors.learned.adapt import Keep, on_problem
 from invsolve.priors.learned.parameterization import EDM, Prediction
 from invsolve.priors.learned.resampled import ResampledPrior
@@ -60,7 +62,7 @@ class NetworkPrior(Prior):
         Lowest and highest noise level of training, in units of the signal. Outside of them the network is told the
         nearest one; the rest stays exact.
     mean : float or Tensor, shape (*shape), optional
-        The mean signal; the offset unless given.
+        The mean signal; that of the field, or the offset, unless given.
     detail : float, optional
         The smallest standard deviation that samples must show, > 0.
     law : GaussianLaw, optional
@@ -72,6 +74,10 @@ class NetworkPrior(Prior):
         What it was trained on, for people; "voxel size", two lengths in mm, is that of its pixels.
     notes : tuple of str
         What was done to fit it to a problem (`on`).
+    field : GaussianFieldPrior, optional
+        For networks that are the same map on every grid (`NeuralOperator`): a random field with about the mean and
+        the spectrum of the standardised signals, real and without channels. It states the law, and its
+        ``noise_spectrum`` the diffusion noise, on every grid of its box; its own is that of the training.
 
     Raises
     ------
@@ -98,6 +104,7 @@ class NetworkPrior(Prior):
     keep: Keep | None = None
     card: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    field: GaussianFieldPrior | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.network, torch.nn.Module):
@@ -109,6 +116,8 @@ class NetworkPrior(Prior):
         check_choice(_OWNER, "channels", self.channels, ("hidden", "first"))
         if self.keep is not None:
             check_choice(_OWNER, "keep", self.keep, ("pixel", "field of view"))
+        if self.field is not None:
+            self._check_field(shape)
         if self.prediction.beside_law and self.law is None:
             advice = "The network is added to its denoiser."
             raise invalid(_OWNER, "law", f"given with {self.prediction}", "None", advice)
@@ -141,10 +150,25 @@ class NetworkPrior(Prior):
                 raise invalid_type(_OWNER, "law", f"of {self.kind} signals", str(self.law.mean.dtype))
             object.__setattr__(self, "law", self.law.to(device, first.dtype))
         offset = on_grid("offset", self.offset)
-        mean = offset if self.mean is None else on_grid("mean", self.mean)
+        stated = offset if self.field is None or self.law is None else self.law.mean
+        mean = on_grid("mean", stated if self.mean is None else self.mean)
         for name, value in (("shape", shape), ("offset", offset), ("mean", mean.broadcast_to(shape).clone())):
             object.__setattr__(self, name, value)
         self.network.requires_grad_(False)
+
+    def _check_field(self, shape: Shape) -> None:
+        """State the law of the field on the grid of the signals."""
+        if not isinstance(self.field, GaussianFieldPrior):
+            raise invalid_type(_OWNER, "field", "a GaussianFieldPrior", self.field)
+        if self.kind == "complex" or self.channels == "first" or len(self.field.shape) != len(shape):
+            given = f"{self.kind} signals of shape {shape}, channels {self.channels}"
+            raise invalid(_OWNER, "field", "left out for complex signals, channels and other axes than its own", given)
+        if isinstance(self.offset, Tensor) and self.offset.ndim:
+            raise invalid(_OWNER, "offset", "a number beside a field", tuple(self.offset.shape))
+        here = self.field.on(shape).law
+        unit, offset = self.unit, float(self.offset)
+        law = replace(here, mean=offset + unit * here.mean, variances=unit**2 * here.variances)
+        object.__setattr__(self, "law", law)
 
     # --- the law ------------------------------------------------------------------------------------------------------
     if not TYPE_CHECKING:  # what a class has not is not there for type checkers
@@ -172,9 +196,34 @@ class NetworkPrior(Prior):
             assert self.law is not None
             t = self.unit * levels
             filtered = (self.law.denoise(x, t) - self.offset) / self.unit
-            law = self._channels(filtered), self.law.left(t) / self.unit
+            # One scale for all grids of a field: what the network adds is then the same on each.
+            left = self.law.left(t) / self.unit if self.field is None else self.field.law.left(levels)
+            law = self._channels(filtered), left
         value = self.prediction.denoise(self.network, w, levels, low, high, law)
         return self.offset + self.unit * self._signal(value, x)
+
+    def noise(self, z: Tensor) -> Tensor:
+        return z if self.field is None else self._colour(z, 1)
+
+    def noise_covariance(self, v: Tensor) -> Tensor:
+        return v if self.field is None else self._colour(v, 2)
+
+    @property
+    def white_noise(self) -> bool:
+        return self.field is None or self.field.white_noise
+
+    def _colour(self, v: Tensor, power: int) -> Tensor:
+        modes = self._field_modes
+        return v if modes.colour is None else modes.transform.inverse(modes.colour**power * modes.transform.forward(v))
+
+    @property
+    def _field_modes(self) -> SpectralModes:
+        assert self.law is not None and isinstance(self.law.modes, SpectralModes)
+        return self.law.modes
+
+    def _diffusion_noise(self, z: Tensor) -> Tensor:
+        """Noise of unit level of white ``z`` ``(batch, channels, *grid)``, as the network sees it."""
+        return z if self.field is None else self.noise(z[:, 0])[:, None]
 
     def _channels(self, x: Tensor) -> Tensor:
         if x.is_complex():
@@ -199,16 +248,18 @@ class NetworkPrior(Prior):
         low, high = (float(v) for v in sizes)
         return (low, high) if 0 < low <= high < math.inf else None
 
-    def on(self, problem: Problem, *, keep: Keep | None = None) -> NetworkPrior | ResampledPrior:
+    def on(self, problem: Problem | Shape, *, keep: Keep | None = None) -> NetworkPrior | ResampledPrior:
         """Fit the prior to a problem: its grid and its units; `notes` of what comes back say what was done.
+
+        A prior with a `field` is the same distribution on every grid of its box, of which a shape may be given too.
 
         The scale is inferred from the energy of the data beyond their noise, and changed where signals of the prior
         would be more than twice as large or small.
 
         Parameters
         ----------
-        problem : Problem
-            Whose grid, kind and data the prior is to fit.
+        problem : Problem or tuple of int
+            Whose grid, kind and data the prior is to fit; the shape of a grid, with a `field`.
         keep : {"pixel", "field of view"}, optional
             What another grid shares with the prior's. Not needed where the size of pixels is known, of the problem
             (`Problem.grid`, as `iv.open` makes it) and of the prior (`voxel_size`): both follow from them. Else it must
@@ -228,8 +279,18 @@ class NetworkPrior(Prior):
         InputError, UnsupportedError
             Where that cannot be: real against complex, a coarser grid, a mean image, items on different scales.
         """
-        fitted, notes = on_problem(self, problem, self.keep if keep is None else keep)
-        return replace(fitted, notes=(*self.notes, *notes))
+        here, notes = self, list[str]()
+        shape = problem.shape if isinstance(problem, Problem) else problem
+        if self.field is not None and keep is None and isinstance(shape, tuple) and len(shape) == len(self.shape):
+            if (shape := check_dims("prior.on", "problem", shape)) != self.shape:
+                here = replace(self, shape=shape, mean=None, law=None)  # both follow from the field
+                assert here.law is not None
+                here = replace(here, scale=float(here.law.variances.max()) ** 0.5)
+                notes = [f"the same distribution on {shape} points of its box, {self.shape} before"]
+            if not isinstance(problem, Problem):
+                return replace(here, notes=(*self.notes, *notes))
+        fitted, more = on_problem(here, problem, self.keep if keep is None else keep)  # type: ignore[arg-type]
+        return replace(fitted, notes=(*self.notes, *notes, *more))
 
     @property
     def _needs_law(self) -> bool:
@@ -249,6 +310,7 @@ class NetworkPrior(Prior):
             law=law,
             mean=self.mean.to(device=device, dtype=own),
             offset=self.offset.to(device=device, dtype=own),
+            field=None if self.field is None else self.field.to(device, real),
         )
 
     def _resized(self, mean: Tensor, law: GaussianLaw | None, scale: float) -> NetworkPrior:

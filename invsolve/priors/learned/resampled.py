@@ -9,11 +9,11 @@ from typing import final
 import torch
 from torch import Tensor
 
+from invsolve.core.transforms import Transform
 from invsolve.core.validation import Kind, Shape, check_dims, check_finite, kind_dtype
 from invsolve.errors import UnsupportedError, invalid, invalid_type
 from invsolve.gaussian.law import GaussianLaw
 from invsolve.gaussian.spectral_modes import SpectralModes
-from invsolve.gaussian.transforms import Transform
 from invsolve.priors.base import Prior, Pullback
 
 _OWNER = "ResampledPrior"

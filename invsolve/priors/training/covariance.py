@@ -9,11 +9,11 @@ from torch import Tensor
 
 from invsolve.core.arrays import parameter
 from invsolve.core.torch_state import in_defined_state
+from invsolve.core.transforms import Transform
 from invsolve.core.validation import check_choice, check_finite, check_int, kind_dtype
 from invsolve.errors import invalid
 from invsolve.gaussian.law import DenseModes, GaussianLaw
 from invsolve.gaussian.spectral_modes import SpectralModes
-from invsolve.gaussian.transforms import Transform
 
 _SIGNIFICANT = 4.0  # a mean image counts if its variance over the grid is this many times that of its own noise
 _DENSE = 2048  # real numbers of a signal up to which a low-rank covariance is decomposed

@@ -100,7 +100,8 @@ def denoising_loss(
     ``F* = (w - D_law(x)) / c_out`` with ``x = w + sigma noise``: this is the denoising error, weighted so that it is 1
     at every level where nothing is learnt (Karras et al. 2022, arXiv 2206.00364, section 5). ``law``: of the
     standardised signals, for `BesideLaw`, its mean with the channels, ``(channels, *grid)``. None: white and of mean 0,
-    which makes it `EDM`.
+    which makes it `EDM`. ``noise``: of unit level, white, or
+    that of the modes of the law.
     """
     s = sigma.to(w.dtype).view(-1, *([1] * (w.ndim - 1)))
     size = (s**2 + 1).sqrt()

@@ -21,9 +21,10 @@ from invsolve.core.fingerprint import fingerprint
 from invsolve.core.torch_state import in_defined_state
 from invsolve.core.validation import check_int, check_positive
 from invsolve.errors import invalid, invalid_type, on_interrupt
+from invsolve.priors.fields.field import GaussianFieldPrior
 from invsolve.priors.learned.files import save_prior
 from invsolve.priors.learned.network import NetworkPrior
-from invsolve.priors.networks import UNet, UNetConfig
+from invsolve.priors.networks import NeuralOperator, NeuralOperatorConfig, UNet, UNetConfig
 from invsolve.priors.training.data import Finite, Part, Source, as_source, sample_of, split
 from invsolve.priors.training.log import write_line
 from invsolve.priors.training.loss import denoising_loss
@@ -41,8 +42,9 @@ def train(
     *,
     steps: int | None = None,
     hours: float | None = None,
-    network: UNetConfig | nn.Module | None = None,
+    network: UNetConfig | NeuralOperatorConfig | nn.Module | None = None,
     start: NetworkPrior | None = None,
+    field: GaussianFieldPrior | None = None,
     out: str | os.PathLike[str] | None = None,
     options: Options | None = None,
     selection: Selection | None = None,
@@ -62,15 +64,19 @@ def train(
         signals.
     hours : float, optional
         Wall time, > 0, over all runs of a resumed training.
-    network : UNetConfig or torch.nn.Module, optional
+    network : UNetConfig, NeuralOperatorConfig or torch.nn.Module, optional
         A configuration (its channels are set), or any module that maps ``(batch, channels, *grid)`` and ``(batch,)`` to
         the shape of the first.
     start : NetworkPrior, optional
         A prior whose weights are taken over, with a new optimiser: progressive resolution.
+    field : GaussianFieldPrior, optional
+        For real fields and a network that works on every grid (`NeuralOperatorConfig`): a random field of the shape of
+        the signals with about their mean and spectrum (`iv.priors.estimate_spectrum`), and the ``noise_spectrum`` of
+        the diffusion noise, no smoother than the signals. The prior that is returned is a distribution on every grid.
     out : str or PathLike, optional
         A folder for ``log.jsonl``, ``state.safetensors`` (found there, the training goes on, bit for bit on a CPU when
-        ``steps`` is given), snapshots and ``prior.safetensors``. The last is written for the U-Net only; of other
-        modules save the state yourself.
+        ``steps`` is given), snapshots and ``prior.safetensors``. The last is written for our own networks only; of
+        other modules save the state yourself.
     options : Options, optional
         How to train: batch size, learning rate, optimiser; ``Options(batch=8)``.
     selection : Selection, optional
@@ -130,7 +136,7 @@ def train(
         raise invalid("train", "options.batch", f"a multiple of the {world} processes", options.batch)
     kept, held = split(source, selection.held_out, options.seed)
     measured = sample_of(kept, selection.measured, options.seed + 1)
-    template = make_template(kept, measured, options, network, start, device, card or {})
+    template = make_template(kept, measured, options, network, start, device, card or {}, field)
     if folder is not None and rank == 0:
         folder.mkdir(parents=True, exist_ok=True)
     state = State.begin(template.prior.network, template.uncertainty)
@@ -230,6 +236,7 @@ class _Training:
         sigma = options.levels.draw(batch, rng)[mine].to(self.device)
         w = prior._channels((signals.to(self.device) - prior.offset) / prior.unit)
         noise = torch.randn((batch, *w.shape[1:]), generator=rng, dtype=w.dtype, device="cpu")[mine].to(self.device)
+        noise = prior._diffusion_noise(noise)
         if self.device.type == "cpu" and w.ndim == 4:
             w, noise = (v.contiguous(memory_format=torch.channels_last) for v in (w, noise))
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=options.precision == "bfloat16"):
@@ -319,7 +326,7 @@ class _Training:
             "options": repr(options),
         }
         made = replace(prior, network=network, card={**prior.card, "training": recipe})
-        if self.folder is not None and isinstance(network, UNet):
+        if self.folder is not None and isinstance(network, (UNet, NeuralOperator)):
             path = self.folder / "prior.safetensors"
             write_or_warn(lambda: _save(made, path), "Save the prior that is returned: iv.priors.save_prior.")
         return made

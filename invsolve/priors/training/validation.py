@@ -116,6 +116,7 @@ def log_losses(
     sigma = levels.draw(len(signals), rng).to(device)
     w = template._channels((signals.to(device) - template.offset) / template.unit)
     noise = torch.randn(w.shape, generator=rng, dtype=w.dtype, device="cpu").to(device)
+    noise = template._diffusion_noise(noise)
     losses = [
         denoising_loss(network, w[i : i + _ROWS], sigma[i : i + _ROWS], noise[i : i + _ROWS], law)
         for i in range(0, len(w), _ROWS)

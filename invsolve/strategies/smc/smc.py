@@ -177,7 +177,7 @@ class SMC(Strategy[SMCState, _Bound]):
         n, m = coordinates.size, prod(problem.operator.out_shape) * (2 if problem.data.is_complex() else 1)
         if n > self.dense_size and (min(m, n) > MAX_SIDE or m * n > MAX_ENTRIES):
             return f"at most {MAX_SIDE} real unknowns or data and {MAX_ENTRIES} of their pairs (it has {n} and {m})"
-        if coordinates.modes is None and type(prior).noise is not Prior.noise:
+        if coordinates.modes is None and not prior.white_noise:
             return (
                 f"white diffusion noise, or a prior that is Gaussian in its modes ({type(prior).__name__} is neither)"
             )

@@ -9,8 +9,8 @@ import pytest
 import scipy.fft
 import torch
 
+from invsolve.core.transforms import _MATRIX_LIMIT, Transform, _fast, _matrix
 from invsolve.errors import InputError
-from invsolve.gaussian.transforms import _MATRIX_LIMIT, Transform, _fast, _matrix
 
 F64 = torch.float64
 TOL = {torch.float32: 1e-6, torch.float64: 1e-12}
