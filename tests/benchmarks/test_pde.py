@@ -54,6 +54,15 @@ def test_the_five_point_formula_is_solved(linear):
     assert float(u[:, 0].abs().max()) == 0 == float(u[..., -1].abs().max())
 
 
+@pytest.mark.parametrize("equation", ["poisson", "helmholtz"])
+def test_the_package_solves_the_same_equation(linear, equation):
+    """Its operator on the nodes inside."""
+    case = linear.LinearCase(equation=equation, direction="inverse", noise=1e-2, n=17, items=2)
+    A = iv.operators.Helmholtz(iv.CartesianGrid((15, 15), points="interior"), wavenumber=linear.WAVENUMBER[equation])
+    expected = case.solve(case.truth)[:, 1:-1, 1:-1]
+    assert torch.allclose(A(case.truth[:, 1:-1, 1:-1].contiguous()), expected, atol=1e-12)
+
+
 def test_what_500_exact_values_leave_open(linear):
     """The root of the variance that is left, over that of the field: 4.98 +- 0.08 % at 64 x 64 nodes, over sensors."""
     case = linear.LinearCase(equation="poisson", direction="inverse", noise=1e-6, n=64, items=1)
