@@ -100,7 +100,7 @@ def _likeliest(name: str, names: Iterable[tuple[str, str, Any, bool]], *, anywhe
     for shown, own, value, here in names:
         unlike = 1 - difflib.SequenceMatcher(None, wanted, own.casefold()).ratio()
         entry = (unlike, not here, len(own), shown)
-        if unlike <= _UNLIKE or _inside(wanted, own.casefold()):
+        if unlike <= _UNLIKE or _inside(wanted, own):
             ranked.append((unlike > _UNLIKE, *entry))
         elif (word if here or anywhere else whole).search(_described(value)):
             described.append((not here, *entry[2:]))
@@ -114,8 +114,11 @@ def _likeliest(name: str, names: Iterable[tuple[str, str, Any, bool]], *, anywhe
 
 
 def _inside(wanted: str, name: str) -> bool:
-    """Whether one of two names is a part of the other."""
-    return min(len(wanted), len(name)) >= _SHORTEST and (wanted in name or name in wanted)
+    """Whether one of two names is a part of the other; of the longer one from the start of a word on."""
+    if min(len(wanted), len(name)) < _SHORTEST:
+        return False
+    words = (match.start() for match in re.finditer(r"[A-Z]+|(?<![A-Za-z])[a-z]", name))
+    return name.casefold() in wanted or any(name[start:].casefold().startswith(wanted) for start in words)
 
 
 def _public() -> Iterator[tuple[str, str, Any]]:

@@ -62,9 +62,13 @@ class Modes(Defined, Owner, abc.ABC):
     def marginal_variances(self, variances: Tensor) -> Tensor:
         """The variance of every entry of the signal, ``(*shape)``, in units of the diffusion noise of that entry."""
 
-    @abc.abstractmethod
     def mean_square(self, variances: Tensor) -> Tensor:
-        """The mean over entries of the variance of ``S u`` ``(rows,)``, ``variances`` ``(rows, *mode_shape)`` of u."""
+        """The mean over entries of the variance of ``S u`` ``(rows,)``, ``variances`` ``(rows, *mode_shape)`` of u.
+
+        Of an orthonormal S; others say it themselves.
+        """
+        assert self.orthonormal
+        return variances.flatten(1).sum(1) / prod(self.shape)
 
     @property
     @abc.abstractmethod

@@ -112,7 +112,8 @@ class Prior(Transformable, Defined, Owner, abc.ABC):
     @property
     def white_noise(self) -> bool:
         """True if the diffusion noise is white: C = I."""
-        return type(self).noise_covariance is Prior.noise_covariance
+        own = type(self)
+        return own.noise_covariance is Prior.noise_covariance and own.noise is Prior.noise
 
     def noise_covariance(self, v: Tensor) -> Tensor:
         """The covariance of `noise`, ``C v``, for ``v`` ``(rows, *shape)``."""

@@ -157,8 +157,8 @@ class BoxAverages(Separable):
     --------
     >>> import invsolve as iv, torch
     >>> grid = iv.CartesianGrid((4,), extent=4.0)
-    >>> BoxAverages(grid, [[0.0]], [[3.0]])(torch.tensor([[0.0, 1.0, 5.0, 7.0]], dtype=torch.float64))
-    tensor([[2.]], dtype=torch.float64)
+    >>> BoxAverages(grid, [[0.0]], [[4.0]])(torch.tensor([[0.0, 1.0, 5.0, 7.0]], dtype=torch.float64))
+    tensor([[3.2500]], dtype=torch.float64)
     """
 
     grid: CartesianGrid

@@ -9,7 +9,6 @@ from typing import Any, Literal, Self, final
 
 import numpy as np
 import torch
-from scipy.special import hankel1, j1
 from torch import Tensor
 
 from invsolve.core.arrays import parameter
@@ -99,6 +98,8 @@ class _Scatterer(Operator):
         return self._green(torch.cdist(self.receivers, self._points)) * self._strength
 
     def _green(self, distance: Tensor) -> Tensor:
+        from scipy.special import hankel1
+
         return torch.from_numpy(np.asarray(0.25j * hankel1(0, self.wavenumber * distance.numpy())))
 
     @property
@@ -108,6 +109,8 @@ class _Scatterer(Operator):
     @property
     def _strength(self) -> float:
         """``k^2`` times the area of a cell, less what waves inside a disc of that area cancel."""
+        from scipy.special import j1
+
         return float(2 * math.pi * self.wavenumber * self._radius * j1(self.wavenumber * self._radius))
 
     @cached_property
@@ -255,6 +258,8 @@ class Scattering(_Scatterer):
     @cached_property
     def _kernel(self) -> Tensor:
         """The spectrum of ``k^2 G`` times a cell, on a torus of twice the size; complex128."""
+        from scipy.special import hankel1
+
         steps = [
             torch.minimum(i, 2 * n - i) * h
             for n, h in zip(self.grid.shape, self.grid.spacing, strict=True)

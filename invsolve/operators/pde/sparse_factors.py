@@ -7,8 +7,6 @@ from typing import final
 
 import numpy as np
 import torch
-from scipy.sparse import csc_matrix
-from scipy.sparse.linalg import splu
 from torch import Tensor
 
 from invsolve.core.validation import kind_dtype
@@ -20,6 +18,9 @@ class DirectSolve:
     """``K^-1 f`` for the conductances of faces, or for a given diagonal of theirs: symmetric, real or complex."""
 
     def __init__(self, faces: Faces, diagonal: Tensor | None = None) -> None:
+        from scipy.sparse import csc_matrix
+        from scipy.sparse.linalg import splu
+
         shape = faces.shape
         cells = prod(shape)
         number = np.arange(cells).reshape(shape)

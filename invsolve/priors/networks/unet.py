@@ -146,7 +146,9 @@ class UNet(nn.Module):
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
         # As the images in `forward`: else every call reorders all weights, half the time where pixels are few.
-        self.to(memory_format=torch.channels_last)
+        for weight in self.parameters():
+            if weight.ndim == 4:
+                weight.data = weight.data.contiguous(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
         """F for noisy images ``x`` ``(batch, channels, H, W)`` and ``c`` ``(batch,)``, shape of ``x``."""
