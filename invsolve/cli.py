@@ -85,7 +85,7 @@ def _parser() -> argparse.ArgumentParser:
         "losses. The same call goes on where an interrupted one stopped. No network.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    train.add_argument("data", metavar="DATA", help="heads (complex MR), heads-ct, images, or gaussian-field")
+    train.add_argument("data", metavar="DATA", help="heads (complex MR), heads-ct, images, darcy, or gaussian-field")
     train.add_argument("--resolution", metavar="N", type=int, default=64, help="pixels a side, a multiple of 8")
     train.add_argument("--hours", metavar="H", type=float, default=0.2, help="how long, about")
     train.add_argument("--out", metavar="DIR", default="out/train", help="folder for weights, card and pictures")

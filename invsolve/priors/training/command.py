@@ -19,10 +19,12 @@ from invsolve.core.torch_state import for_new_weights
 from invsolve.core.validation import check_choice, check_int, check_positive
 from invsolve.errors import UnsupportedError, invalid
 from invsolve.priors.fields.field import GaussianFieldPrior
-from invsolve.priors.fields.spectra import Matern
+from invsolve.priors.fields.spectra import Matern, Whittle
+from invsolve.priors.fields.tabulated import estimate_spectrum
 from invsolve.priors.learned.files import save_prior
 from invsolve.priors.learned.network import NetworkPrior
-from invsolve.priors.networks import UNetConfig
+from invsolve.priors.level_set import LevelSet
+from invsolve.priors.networks import NeuralOperatorConfig, UNetConfig
 from invsolve.priors.training.data import Made, Source
 from invsolve.priors.training.heads import Heads
 from invsolve.priors.training.loss import NoiseLaw
@@ -31,7 +33,7 @@ from invsolve.priors.training.pictures import card_text, loss_figure, samples_fi
 from invsolve.priors.training.scenes import Scenes
 from invsolve.priors.training.trainer import train
 
-DATA = ("heads", "heads-ct", "images", "gaussian-field")
+DATA = ("heads", "heads-ct", "images", "darcy", "gaussian-field")
 _COARSEST = 32  # pixels a side of the first stage
 _SHARES = {1: (1.0,), 2: (0.3, 0.7), 3: (0.1, 0.25, 0.65)}  # of the time, by the number of stages
 _WORTH_COMPILING = 0.5  # hours of a stage
@@ -44,6 +46,10 @@ _WINDOWS = {  # of the samples that are shown; of CT: bone, brain
 }
 # For any size: convolutions only, and EDM's skip, which knows no border as the Fourier modes of a covariance do.
 _IMAGES = UNetConfig(width=64, multipliers=(1, 1, 2), blocks=(1, 2, 2), attention=False, skips="added")
+# The same map on every grid, beside a random field of the same spectrum; noise that is no smoother than edges are.
+_DARCY = NeuralOperatorConfig()
+_DARCY_NOISE = Matern(std=1.0, length=0.3, smoothness=0.5)
+_DARCY_FINE, _DARCY_FIELDS = 128, 600  # of which the spectrum is measured
 _FIELDS = {"heads": (215.0, 262.0), "heads-ct": (215.0, 262.0)}  # smallest and largest field of view, mm
 _CARDS = {
     "heads": (
@@ -59,6 +65,10 @@ _CARDS = {
         "random pictures made of formulas (iv.datasets.scenes): leaves of every size that cover each other, with "
         "textures, shading, blur and uneven light; grey levels in [0, 1]; no photograph",
         "no faces, no perspective, no noise or compression of a camera; what it invents looks like leaves",
+    ),
+    "darcy": (
+        "permeability of Darcy flow: 12 where a Gaussian field (Whittle, kappa 3, alpha 2) is positive, else 3",
+        "two values, one correlation length; iv.priors.LevelSet is the same distribution exactly",
     ),
     "gaussian-field": ("a periodic Gaussian field, Matern, std 1, length 0.1", "a law that is known exactly: use it"),
 }
@@ -109,7 +119,7 @@ def command(
 
     Parameters
     ----------
-    data : {"heads", "heads-ct", "images", "gaussian-field"}
+    data : {"heads", "heads-ct", "images", "darcy", "gaussian-field"}
         Signals that the package makes.
     resolution : int
         Pixels a side, a multiple of 8, >= 16.
@@ -120,7 +130,7 @@ def command(
     seed : int
         Of data, noise and the first weights.
     width : int, optional
-        Channels of the finest level of the U-Net; 48 unless given, 64 for images.
+        Channels of the finest level of the U-Net; 48 unless given, 64 for images, 40 of a neural operator for darcy.
     effort : Effort, optional
         What is spent beside the training itself.
     say : callable
@@ -158,7 +168,8 @@ def command(
     source: Source | None = None
     done: list[str] = []
     about, limits = _CARDS[data]
-    network = _IMAGES if data == "images" else UNetConfig()
+    network: UNetConfig | NeuralOperatorConfig = _IMAGES if data == "images" else UNetConfig()
+    network = _DARCY if data == "darcy" else network
     network = network if width is None else replace(network, width=width)
     precision: Literal["full", "bfloat16"] = "bfloat16" if _faster_in_bfloat16() else "full"
     for size, share in zip(sizes, _SHARES[len(sizes)], strict=True):
@@ -174,6 +185,8 @@ def command(
         )
         say(f"{size} x {size}: {60 * hours * share:.1f} minutes, batches of {batch}")
         more: dict[str, Any] = {"network": network} if prior is None else {"start": prior}
+        if data == "darcy":
+            more["field"] = _darcy_field(size)
         card: dict[str, Any] = {
             "data": about,
             "limits": limits,
@@ -208,6 +221,9 @@ def _source(
     data: str, size: int, seconds: float, folder: Path, seed: int, effort: Effort, say: Callable[[str], object]
 ) -> Source:
     """Signals on ``size`` x ``size`` pixels, for a stage of so many ``seconds``."""
+    if data == "darcy":
+        permeability = _darcy(size)
+        return Made(lambda numbers, s: torch.cat([permeability.sample(1, seed=(s << 32) + i) for i in numbers]))
     if data == "gaussian-field":
         law = GaussianFieldPrior(shape=(size, size), spectrum=Matern(std=1.0, length=0.1), basis="periodic")
         return Made(lambda numbers, s: torch.cat([law.sample(1, seed=(s << 32) + i) for i in numbers]))
@@ -227,6 +243,17 @@ def _source(
     number = int(min(effort.most, max(effort.fewest, effort.image_share * seconds / each)))
     say(f"making {number} {what}, {side} x {side}: about {number * each / 60:.1f} minutes")
     return make(size=number, cache=cache)
+
+
+def _darcy(size: int) -> LevelSet:
+    spectrum = Whittle(3.0, 2.0, zero_mode=False)
+    return LevelSet(GaussianFieldPrior(shape=(size, size), spectrum=spectrum), values=(3.0, 12.0))
+
+
+def _darcy_field(size: int) -> GaussianFieldPrior:
+    """Mean and spectrum of the permeability, measured on a fine grid, on ``size`` x ``size`` cells."""
+    spectrum = estimate_spectrum(_darcy(_DARCY_FINE).sample(_DARCY_FIELDS, seed=-1))
+    return GaussianFieldPrior(shape=(size, size), spectrum=spectrum, mean=7.5, noise_spectrum=_DARCY_NOISE)
 
 
 def _faster_in_bfloat16() -> bool:

@@ -731,6 +731,24 @@ def test_the_command_shows_ct_in_the_windows_of_bone_and_of_brain(monkeypatch, t
     assert [ax.get_ylabel() for ax in drawn[0].axes[::6]][-1] == "training\n-20 to 80"
 
 
+def test_the_command_trains_fields_that_are_the_same_on_every_grid(tmp_path, monkeypatch):
+    from invsolve.priors.training import command as module
+
+    monkeypatch.setattr(module, "_DARCY_FINE", 32)
+    monkeypatch.setattr(module, "_DARCY_FIELDS", 200)
+    monkeypatch.setattr(module, "samples_figure", lambda *a: samples_figure(torch.zeros(6, 16, 16), *a[1:]))
+    said = []
+    made = command("darcy", resolution=16, hours=1e-5, out=tmp_path, width=8, say=said.append)
+    found = iv.priors.load(tmp_path / "prior.safetensors").on((10, 12))
+    assert made.field.shape == (16, 16)
+    assert found.shape == (10, 12)
+    assert float(found.mean.mean()) == pytest.approx(7.5, abs=0.5)
+    # 3 or 12: variance 4.5^2, of which the noise-free field has nearly all
+    assert float(found.field.law.modes.mean_square(found.field.law.variances[None]) * found.unit**2) == pytest.approx(
+        4.5**2, rel=0.25
+    )
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not _compiles(), reason="torch.compile needs a C++ compiler")
 def test_a_compiled_training_is_the_same_training():
