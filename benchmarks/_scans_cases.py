@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from typing import final
 
 import torch
-from _heads_scans import HELD_OUT, phantoms, slices
+from _heads_scans import HELD_OUT, Scans, phantoms, slices, spokes
 from torch import Tensor
 
 import invsolve as iv
-from invsolve.operators import LinearOperator, ParallelBeam
+from invsolve.operators import LinearOperator, NonCartesianMRI, ParallelBeam
+from invsolve.operators.mri import radial, radial_density
 
 GRID, FINE = 128, 256  # pixels a side of what is reconstructed, and of what is measured: no inverse crime
 EXTENT, BINS = 240.0, 184  # mm, the field of view; detector bins of a pixel's width
@@ -126,13 +127,33 @@ def real_slice() -> Tensor:
 def mri(objects: str, count: int, acceleration: float, *, seed: int = HELD_OUT) -> Case:
     """Cartesian scans of 8 coils of phantoms or the real slice."""
     scans = phantoms(count, acceleration, seed=seed) if objects == "phantoms" else slices(count, acceleration)
+    return scanned(scans, lambda p: iv.baselines.zero_filled(linear(p), p.data))
+
+
+def radial_mri(objects: str, count: int, number: int, *, seed: int = HELD_OUT) -> Case:
+    """The same objects by ``number`` spokes."""
+    if objects == "phantoms":
+        images = iv.datasets.heads.slices(count, (FINE, FINE), seed=seed)
+    else:
+        images, seed = iv.datasets.t1_slice().expand(count, -1, -1), 0
+
+    def gridded(p: iv.Problem) -> Tensor:
+        assert isinstance(p.operator, NonCartesianMRI)
+        density = radial_density(radial(number, 2 * GRID, angles="golden"), number)
+        return iv.baselines.gridding(p.operator, p.data, density=density)
+
+    return scanned(spokes(images, number, seed=seed), gridded)
+
+
+def scanned(scans: Scans, classical: Callable[[iv.Problem], Tensor]) -> Case:
+    """The case of MRI scans."""
     return Case(
         problem=scans.problem,
         gaussian=scans.problem,
         truth=scans.truth,
         region=scans.head,
         peak=scans.peak,
-        classical=lambda p: iv.baselines.zero_filled(linear(p), p.data),
+        classical=classical,
     )
 
 

@@ -34,6 +34,8 @@ from _scans_cases import (
     motion_blur,
     mri,
     pictures,
+    radial_mri,
+    real_slice,
     super_resolution,
     views,
 )
@@ -138,20 +140,24 @@ def kinds() -> list[Kind]:
     """All problems, in the table's order."""
     found = []
 
-    def ct_kind(name: str, angles: Tensor, photons: float | None = None) -> None:
+    def ct_kind(name: str, angles: Tensor, photons: float | None = None, *, real: bool = False) -> None:
         def case(n: int) -> Case:
-            return ct(heads(n, seed=HELD_OUT), angles, seed=HELD_OUT, photons=photons)
+            objects = real_slice() if real else heads(n, seed=HELD_OUT)
+            return ct(objects, angles, seed=HELD_OUT, photons=photons)
 
         def other() -> Case:
             return ct(heads(4, seed=TUNING), angles, seed=TUNING, photons=photons)
 
-        found.append(Kind(name=f"CT heads, {name}", case=case, other=other, prior="head-ct-128"))
+        what = "slice" if real else "heads"
+        found.append(Kind(name=f"CT {what}, {name}", case=case, other=other, prior="head-ct-128"))
 
     ct_kind("60 views", views(60))
     ct_kind("20 views", views(20))
     ct_kind("8 views", views(8))
     ct_kind("60 views of 120 degrees", views(60, 2 * math.pi / 3))
     ct_kind(f"120 views, {PHOTONS:.0f} photons", views(120), PHOTONS)
+    ct_kind("60 views", views(60), real=True)
+    ct_kind("20 views", views(20), real=True)
     for objects in ("phantoms", "slice"):
         for factor in (4.0, 8.0):
             found.append(
@@ -159,6 +165,15 @@ def kinds() -> list[Kind]:
                     name=f"MRI {objects}, x{factor:g}",
                     case=lambda n, o=objects, f=factor: mri(o, n if o == "phantoms" else 2, f),
                     other=lambda f=factor: mri("phantoms", 4, f, seed=TUNING),
+                    prior="head-mr-128",
+                )
+            )
+        for number in (48, 24):
+            found.append(
+                Kind(
+                    name=f"MRI {objects}, {number} spokes",
+                    case=lambda n, o=objects, k=number: radial_mri(o, n if o == "phantoms" else 2, k),
+                    other=lambda k=number: radial_mri("phantoms", 4, k, seed=TUNING),
                     prior="head-mr-128",
                 )
             )
@@ -186,9 +201,10 @@ def kinds() -> list[Kind]:
 LEGEND = f"""# From data to images
 
 Written by `python benchmarks/scans.py`. Objects are measured on {FINE} x {FINE} and reconstructed on 128 x 128: held-out
-head phantoms, the T1 slice, and pictures of scikit-image that nothing was trained or tuned on. CT: parallel
-beams, line integrals with noise of {LINE}, or counts. MRI: 8 coils. Pictures: values in [0, 1], noise of {GREY}, or
-counts. *classical*: filtered backprojection, zero-filled, the data themselves, or bicubic interpolation. *TV*: its
+head phantoms, the T1 slice, pydicom's CT slice (of a trunk, as wide as a head here), and pictures of scikit-image
+that nothing was trained or tuned on. CT: parallel beams, line integrals with noise of {LINE}, or counts. MRI: 8 coils,
+lines of k-space or spokes of {FINE} samples at the golden angle. Pictures: values in [0, 1], noise of {GREY}, or
+counts. *classical*: filtered backprojection, zero-filled, gridding, the data themselves, or bicubic interpolation. *TV*: its
 weight is the one of least error on four other objects (of counts: after Anscombe's or the logarithm). *deepinv*: DPIR
 with BM3D, the best of it that needs no download. *learned prior*: `head-ct-128`, `head-mr-128`, `images-64`, guided by
 `MMPS()`, the mean of {SAMPLES} samples.
