@@ -51,17 +51,19 @@ class Case:
     classical: Callable[[iv.Problem], Tensor]  # image in the units of the truth
     image: Images = field(default=unchanged)
     image_of_gaussian: Images = field(default=unchanged)
+    lines: Tensor | None = None  # of CT: the line integrals that were measured
 
 
 # ---------------------------------------------------------------------------------------------------------- CT
-def projector(grid: int, bins: int, angles: Tensor) -> ParallelBeam:
-    """Line integrals of attenuation in 1/mm."""
+def projector(grid: int, bins: int, angles: Tensor, offset: float = 0.0) -> ParallelBeam:
+    """Line integrals of attenuation in 1/mm, by a detector that is off by so many mm."""
     return ParallelBeam(
         angles,
         (grid, grid),
         pixel_size=EXTENT / grid,
         bins=bins,
         bin_size=EXTENT / GRID * BINS / bins,
+        detector_offset=offset,
         backend="matrix",
     )
 
@@ -71,11 +73,21 @@ def heads(count: int, *, seed: int) -> Tensor:
     return iv.datasets.heads.ct(count, (FINE, FINE), seed=seed)
 
 
-def ct(objects: Tensor, angles: Tensor, *, seed: int, photons: float | None = None) -> Case:
+def ct(
+    objects: Tensor,
+    angles: Tensor,
+    *,
+    seed: int,
+    photons: float | None = None,
+    offset: float = 0.0,
+    assumed: float | None = None,
+) -> Case:
     """Parallel beams over ``objects`` in Hounsfield units; the fine projections average two lines a datum. Noise of
-    `LINE`, or counts of ``photons`` a bin without an object. The unknown: Hounsfield units."""
+    `LINE`, or counts of ``photons`` a bin without an object. The unknown: Hounsfield units. ``offset``: of the
+    detector, mm; what the reconstruction takes for it: ``assumed``, by default the same."""
     n = len(objects)
-    fine, A = projector(FINE, 2 * BINS, angles), projector(GRID, BINS, angles)
+    fine = projector(FINE, 2 * BINS, angles, offset)
+    A = projector(GRID, BINS, angles, offset if assumed is None else assumed)
     unit = WATER / 1000
     through_water = A(torch.full((1, GRID, GRID), WATER, dtype=torch.float32, device="cpu"))
     lines = fine(unit * (objects + 1000)).view(n, len(angles), BINS, 2).mean(-1)
@@ -103,6 +115,7 @@ def ct(objects: Tensor, angles: Tensor, *, seed: int, photons: float | None = No
         region=region,
         peak=torch.stack([t[r].max() + 1000 for t, r in zip(truth, region, strict=True)]),
         classical=filtered,
+        lines=gaussian.data + through_water,
     )
 
 

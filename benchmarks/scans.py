@@ -3,6 +3,7 @@
     python benchmarks/scans.py --out docs                     # hours; writes restoration.md and .csv row by row
     python benchmarks/scans.py --out docs --only pictures     # replaces rows of problems whose name has this word
     python benchmarks/scans.py --only "60 views" --count 2    # prints only
+    python benchmarks/scans.py --out docs --centers           # an unknown centre of rotation: centers.md and .csv
 
 `pip install pydicom bm3d scikit-image` for the CT slice, deepinv's denoiser and the pictures.
 """
@@ -39,6 +40,9 @@ from _scans_cases import (
     super_resolution,
     views,
 )
+from _scans_center import HEAD as CENTER_HEAD
+from _scans_center import LEGEND as CENTER_LEGEND
+from _scans_center import CenterRow, center_cells, center_row
 from _scans_methods import Found, dpir, ours, tuned_tv
 from _tables import read, ruled, save
 from torch import Tensor
@@ -234,6 +238,20 @@ def cells(r: Row) -> list[str]:
     return [cell.replace(" +- nan", "") for cell in line]
 
 
+def centers(count: int, weights: str, out: Path | None) -> None:
+    """The table of unknown centres, head by head."""
+    prior = iv.priors.load(weights)
+    name = "centers"
+    rows = {r.problem: r for r in (read(out / f"{name}.csv", CenterRow) if out else [])}
+    for item in range(count):
+        row = center_row(item, prior, SAMPLES)
+        rows[row.problem] = row
+        print("| " + " | ".join(center_cells(row)) + " |", flush=True)
+        if out:
+            found = sorted(rows.values(), key=lambda r: int(r.problem.split()[-1]))
+            save(out, name, f"{CENTER_LEGEND}\n{ruled([list(CENTER_HEAD), *map(center_cells, found)])}", found)
+
+
 def main() -> None:
     """Run the script; the module says what it does."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -241,9 +259,13 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=16, help="objects; of pictures 12 at most")
     parser.add_argument("--prior", action="append", default=[], metavar="NAME=FILE", help="weights in place of a name")
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--centers", action="store_true", help="the centre of rotation is not known, `--count` heads")
     options = parser.parse_args()
     torch.set_num_threads(1)
     files = dict(p.split("=", 1) for p in options.prior)
+    if options.centers:
+        centers(options.count, files.get("head-ct-128", "head-ct-128"), options.out)
+        return
     order = [k.name for k in kinds()]
     methods = ["classical", "TV", "deepinv, DPIR with BM3D", "learned prior"]
     before = read(options.out / "restoration.csv", Row) if options.out else []
