@@ -205,7 +205,7 @@ def kinds() -> list[Kind]:
 LEGEND = f"""# From data to images
 
 Written by `python benchmarks/scans.py`. Objects are measured on {FINE} x {FINE} and reconstructed on 128 x 128: held-out
-head phantoms, the T1 slice, pydicom's CT slice (of a trunk, as wide as a head here), and pictures of scikit-image
+head phantoms, the T1 slice, pydicom's CT slice (of a spine, as wide as a head here), and pictures of scikit-image
 that nothing was trained or tuned on. CT: parallel beams, line integrals with noise of {LINE}, or counts. MRI: 8 coils,
 lines of k-space or spokes of {FINE} samples at the golden angle. Pictures: values in [0, 1], noise of {GREY}, or
 counts. *classical*: filtered backprojection, zero-filled, gridding, the data themselves, or bicubic interpolation. *TV*: its
