@@ -116,7 +116,7 @@ Written by `python benchmarks/scans.py --centers`. Held-out CT heads, {VIEWS} pa
 integrals with noise of {LINE}, measured on {FINE} x {FINE} with a detector that is off by up to {LARGEST:g} mm (a
 detector bin: {EXTENT / GRID:g} mm). The offset is inferred with `iv.operators.Family`, with a field prior on
 {COARSE} x {COARSE}, bins of twice the width, and an unknown level of noise, which takes what the coarse grid does not
-hold; that error is not white, so intervals may be too narrow: **held** says how many hold the truth. Then the image is
+hold; that error is not white, so intervals may be too narrow: **held**: this one holds the truth. Then the image is
 made on {GRID} x {GRID} with the wrong centre (no offset), the mean of the inferred offset, and the true one, by filtered
 backprojection and with the prior `head-ct-128`. **s**: CPU seconds of the inference, one thread.
 """

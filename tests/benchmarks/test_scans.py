@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 
 import _heads_scans
-import _scans_center
 import _scans_cases
+import _scans_center
 import pytest
 import torch
 
