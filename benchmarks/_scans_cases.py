@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from typing import final
 
 import torch
-from _heads_scans import HELD_OUT, phantoms, slices
+from _heads_scans import HELD_OUT, Scans, phantoms, slices, spokes
 from torch import Tensor
 
 import invsolve as iv
-from invsolve.operators import LinearOperator, ParallelBeam
+from invsolve.operators import LinearOperator, NonCartesianMRI, ParallelBeam
+from invsolve.operators.mri import radial, radial_density
 
 GRID, FINE = 128, 256  # pixels a side of what is reconstructed, and of what is measured: no inverse crime
 EXTENT, BINS = 240.0, 184  # mm, the field of view; detector bins of a pixel's width
@@ -50,17 +51,19 @@ class Case:
     classical: Callable[[iv.Problem], Tensor]  # image in the units of the truth
     image: Images = field(default=unchanged)
     image_of_gaussian: Images = field(default=unchanged)
+    lines: Tensor | None = None  # of CT: the line integrals that were measured
 
 
 # ---------------------------------------------------------------------------------------------------------- CT
-def projector(grid: int, bins: int, angles: Tensor) -> ParallelBeam:
-    """Line integrals of attenuation in 1/mm."""
+def projector(grid: int, bins: int, angles: Tensor, offset: float = 0.0) -> ParallelBeam:
+    """Line integrals of attenuation in 1/mm, by a detector that is off by so many mm."""
     return ParallelBeam(
         angles,
         (grid, grid),
         pixel_size=EXTENT / grid,
         bins=bins,
         bin_size=EXTENT / GRID * BINS / bins,
+        detector_offset=offset,
         backend="matrix",
     )
 
@@ -70,11 +73,21 @@ def heads(count: int, *, seed: int) -> Tensor:
     return iv.datasets.heads.ct(count, (FINE, FINE), seed=seed)
 
 
-def ct(objects: Tensor, angles: Tensor, *, seed: int, photons: float | None = None) -> Case:
+def ct(
+    objects: Tensor,
+    angles: Tensor,
+    *,
+    seed: int,
+    photons: float | None = None,
+    offset: float = 0.0,
+    assumed: float | None = None,
+) -> Case:
     """Parallel beams over ``objects`` in Hounsfield units; the fine projections average two lines a datum. Noise of
-    `LINE`, or counts of ``photons`` a bin without an object. The unknown: Hounsfield units."""
+    `LINE`, or counts of ``photons`` a bin without an object. The unknown: Hounsfield units. ``offset``: of the
+    detector, mm; what the reconstruction takes for it: ``assumed``, by default the same."""
     n = len(objects)
-    fine, A = projector(FINE, 2 * BINS, angles), projector(GRID, BINS, angles)
+    fine = projector(FINE, 2 * BINS, angles, offset)
+    A = projector(GRID, BINS, angles, offset if assumed is None else assumed)
     unit = WATER / 1000
     through_water = A(torch.full((1, GRID, GRID), WATER, dtype=torch.float32, device="cpu"))
     lines = fine(unit * (objects + 1000)).view(n, len(angles), BINS, 2).mean(-1)
@@ -102,6 +115,7 @@ def ct(objects: Tensor, angles: Tensor, *, seed: int, photons: float | None = No
         region=region,
         peak=torch.stack([t[r].max() + 1000 for t, r in zip(truth, region, strict=True)]),
         classical=filtered,
+        lines=gaussian.data + through_water,
     )
 
 
@@ -126,13 +140,33 @@ def real_slice() -> Tensor:
 def mri(objects: str, count: int, acceleration: float, *, seed: int = HELD_OUT) -> Case:
     """Cartesian scans of 8 coils of phantoms or the real slice."""
     scans = phantoms(count, acceleration, seed=seed) if objects == "phantoms" else slices(count, acceleration)
+    return scanned(scans, lambda p: iv.baselines.zero_filled(linear(p), p.data))
+
+
+def radial_mri(objects: str, count: int, number: int, *, seed: int = HELD_OUT) -> Case:
+    """The same objects by ``number`` spokes."""
+    if objects == "phantoms":
+        images = iv.datasets.heads.slices(count, (FINE, FINE), seed=seed)
+    else:
+        images, seed = iv.datasets.t1_slice().expand(count, -1, -1), 0
+
+    def gridded(p: iv.Problem) -> Tensor:
+        assert isinstance(p.operator, NonCartesianMRI)
+        density = radial_density(radial(number, 2 * GRID, angles="golden"), number)
+        return iv.baselines.gridding(p.operator, p.data, density=density)
+
+    return scanned(spokes(images, number, seed=seed), gridded)
+
+
+def scanned(scans: Scans, classical: Callable[[iv.Problem], Tensor]) -> Case:
+    """The case of MRI scans."""
     return Case(
         problem=scans.problem,
         gaussian=scans.problem,
         truth=scans.truth,
         region=scans.head,
         peak=scans.peak,
-        classical=lambda p: iv.baselines.zero_filled(linear(p), p.data),
+        classical=classical,
     )
 
 

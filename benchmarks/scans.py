@@ -3,6 +3,7 @@
     python benchmarks/scans.py --out docs                     # hours; writes restoration.md and .csv row by row
     python benchmarks/scans.py --out docs --only pictures     # replaces rows of problems whose name has this word
     python benchmarks/scans.py --only "60 views" --count 2    # prints only
+    python benchmarks/scans.py --out docs --centers           # an unknown centre of rotation: centers.md and .csv
 
 `pip install pydicom bm3d scikit-image` for the CT slice, deepinv's denoiser and the pictures.
 """
@@ -34,9 +35,14 @@ from _scans_cases import (
     motion_blur,
     mri,
     pictures,
+    radial_mri,
+    real_slice,
     super_resolution,
     views,
 )
+from _scans_center import HEAD as CENTER_HEAD
+from _scans_center import LEGEND as CENTER_LEGEND
+from _scans_center import CenterRow, center_cells, center_row
 from _scans_methods import Found, dpir, ours, tuned_tv
 from _tables import read, ruled, save
 from torch import Tensor
@@ -138,20 +144,24 @@ def kinds() -> list[Kind]:
     """All problems, in the table's order."""
     found = []
 
-    def ct_kind(name: str, angles: Tensor, photons: float | None = None) -> None:
+    def ct_kind(name: str, angles: Tensor, photons: float | None = None, *, real: bool = False) -> None:
         def case(n: int) -> Case:
-            return ct(heads(n, seed=HELD_OUT), angles, seed=HELD_OUT, photons=photons)
+            objects = real_slice() if real else heads(n, seed=HELD_OUT)
+            return ct(objects, angles, seed=HELD_OUT, photons=photons)
 
         def other() -> Case:
             return ct(heads(4, seed=TUNING), angles, seed=TUNING, photons=photons)
 
-        found.append(Kind(name=f"CT heads, {name}", case=case, other=other, prior="head-ct-128"))
+        what = "slice" if real else "heads"
+        found.append(Kind(name=f"CT {what}, {name}", case=case, other=other, prior="head-ct-128"))
 
     ct_kind("60 views", views(60))
     ct_kind("20 views", views(20))
     ct_kind("8 views", views(8))
     ct_kind("60 views of 120 degrees", views(60, 2 * math.pi / 3))
     ct_kind(f"120 views, {PHOTONS:.0f} photons", views(120), PHOTONS)
+    ct_kind("60 views", views(60), real=True)
+    ct_kind("20 views", views(20), real=True)
     for objects in ("phantoms", "slice"):
         for factor in (4.0, 8.0):
             found.append(
@@ -159,6 +169,15 @@ def kinds() -> list[Kind]:
                     name=f"MRI {objects}, x{factor:g}",
                     case=lambda n, o=objects, f=factor: mri(o, n if o == "phantoms" else 2, f),
                     other=lambda f=factor: mri("phantoms", 4, f, seed=TUNING),
+                    prior="head-mr-128",
+                )
+            )
+        for number in (48, 24):
+            found.append(
+                Kind(
+                    name=f"MRI {objects}, {number} spokes",
+                    case=lambda n, o=objects, k=number: radial_mri(o, n if o == "phantoms" else 2, k),
+                    other=lambda k=number: radial_mri("phantoms", 4, k, seed=TUNING),
                     prior="head-mr-128",
                 )
             )
@@ -186,9 +205,10 @@ def kinds() -> list[Kind]:
 LEGEND = f"""# From data to images
 
 Written by `python benchmarks/scans.py`. Objects are measured on {FINE} x {FINE} and reconstructed on 128 x 128: held-out
-head phantoms, the T1 slice, and pictures of scikit-image that nothing was trained or tuned on. CT: parallel
-beams, line integrals with noise of {LINE}, or counts. MRI: 8 coils. Pictures: values in [0, 1], noise of {GREY}, or
-counts. *classical*: filtered backprojection, zero-filled, the data themselves, or bicubic interpolation. *TV*: its
+head phantoms, the T1 slice, pydicom's CT slice (of a spine, as wide as a head here), and pictures of scikit-image
+that nothing was trained or tuned on. CT: parallel beams, line integrals with noise of {LINE}, or counts. MRI: 8 coils,
+lines of k-space or spokes of {FINE} samples at the golden angle. Pictures: values in [0, 1], noise of {GREY}, or
+counts. *classical*: filtered backprojection, zero-filled, gridding, the data themselves, or bicubic interpolation. *TV*: its
 weight is the one of least error on four other objects (of counts: after Anscombe's or the logarithm). *deepinv*: DPIR
 with BM3D, the best of it that needs no download. *learned prior*: `head-ct-128`, `head-mr-128`, `images-64`, guided by
 `MMPS()`, the mean of {SAMPLES} samples.
@@ -218,6 +238,20 @@ def cells(r: Row) -> list[str]:
     return [cell.replace(" +- nan", "") for cell in line]
 
 
+def centers(count: int, weights: str, out: Path | None) -> None:
+    """The table of unknown centres, head by head."""
+    prior = iv.priors.load(weights)
+    name = "centers"
+    rows = {r.problem: r for r in (read(out / f"{name}.csv", CenterRow) if out else [])}
+    for item in range(count):
+        row = center_row(item, prior, SAMPLES)
+        rows[row.problem] = row
+        print("| " + " | ".join(center_cells(row)) + " |", flush=True)
+        if out:
+            found = sorted(rows.values(), key=lambda r: int(r.problem.split()[-1]))
+            save(out, name, f"{CENTER_LEGEND}\n{ruled([list(CENTER_HEAD), *map(center_cells, found)])}", found)
+
+
 def main() -> None:
     """Run the script; the module says what it does."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -225,9 +259,13 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=16, help="objects; of pictures 12 at most")
     parser.add_argument("--prior", action="append", default=[], metavar="NAME=FILE", help="weights in place of a name")
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--centers", action="store_true", help="the centre of rotation is not known, `--count` heads")
     options = parser.parse_args()
     torch.set_num_threads(1)
     files = dict(p.split("=", 1) for p in options.prior)
+    if options.centers:
+        centers(options.count, files.get("head-ct-128", "head-ct-128"), options.out)
+        return
     order = [k.name for k in kinds()]
     methods = ["classical", "TV", "deepinv, DPIR with BM3D", "learned prior"]
     before = read(options.out / "restoration.csv", Row) if options.out else []

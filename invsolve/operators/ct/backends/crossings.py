@@ -25,7 +25,8 @@ OTHERS = ((1, 2), (0, 2), (0, 1))
 class Crossings:
     """Rays that march along one ``axis`` of a volume: plane k is met at ``start + k slope``, ``(rays, 2)``.
 
-    ``ray`` counts them among all of a block; ``length`` are the mm between two planes.
+    ``ray`` counts them among all of a block; ``length`` are the mm between two planes. Of the planes only those from
+    ``low`` to ``high`` are looked at; the others do not change where these are met, not even in rounding.
     """
 
     axis: int
@@ -34,11 +35,13 @@ class Crossings:
     slope: Tensor
     length: Tensor
     shape: tuple[int, int, int]
+    low: int
+    high: int
 
     @property
     def planes(self) -> int:
-        """How many planes there are along the axis."""
-        return self.shape[self.axis]
+        """How many planes are looked at."""
+        return self.high - self.low
 
     @property
     def sides(self) -> tuple[int, int]:
@@ -47,16 +50,12 @@ class Crossings:
         return self.shape[first], self.shape[second]
 
     def within(self, low: int, high: int) -> Crossings:
-        """The rays that meet the slices ``low`` to ``high``, of a volume of these slices alone."""
-        shape = (high - low, *self.shape[1:])
-        start = self.start + low * self.slope if self.axis == 0 else self.start.clone()
-        if self.axis != 0:
-            start[:, 0] -= low
-        moved = replace(self, start=start, shape=shape)
-        ends = torch.stack([start, start + (moved.planes - 1) * self.slope])
-        sides = torch.tensor(moved.sides, device=start.device)
+        """The rays that meet the planes ``low`` to ``high``, and only these planes."""
+        ends = torch.stack([self.start + low * self.slope, self.start + (high - 1) * self.slope])
+        sides = torch.tensor(self.sides, device=ends.device)
         meets = ((ends.amin(0) < sides) & (ends.amax(0) > -1)).all(-1)
-        return moved if bool(meets.all()) else moved.take(meets.nonzero()[:, 0])
+        some = replace(self, low=low, high=high)
+        return some if bool(meets.all()) else some.take(meets.nonzero()[:, 0])
 
     def take(self, index: Tensor) -> Crossings:
         """Some of the rays."""
@@ -67,12 +66,13 @@ class Crossings:
     def places(self, dtype: torch.dtype, *, scale: tuple[float, float] = (1, 1), shift: float = 0) -> Tensor:
         """Where planes are met, times ``scale``, plus ``shift``, ``(planes, rays, 2)``.
 
-        Reckoned from the middle plane on in this precision, which is as good as rounding what float64 would give.
+        Reckoned from the middle plane of the volume on in this precision, which is as good as rounding what float64
+        would give.
         """
-        middle = (self.planes - 1) / 2
+        middle = (self.shape[self.axis] - 1) / 2
         factor = torch.tensor(scale, dtype=torch.float64, device=self.start.device)
         at = factor * torch.add(self.start, self.slope, alpha=middle) + shift
-        k = torch.arange(self.planes, dtype=dtype, device=at.device) - middle
+        k = torch.arange(self.low, self.high, dtype=dtype, device=at.device) - middle
         return torch.addcmul(at.to(dtype), k[:, None, None], (factor * self.slope).to(dtype))
 
     def corners(self, weights: Weights, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -121,4 +121,6 @@ def crossings(views: Views, first: int, last: int) -> Iterator[Crossings]:
             slope=slope,
             length=1 / main[:, 0].abs(),
             shape=(D, H, W),
+            low=0,
+            high=(D, H, W)[axis],
         )

@@ -2,14 +2,15 @@
 
 The volume is cut along its main axis into planes, which torch samples: bilinearly for Joseph's weights, four times
 at voxel centres for Siddon's. The adjoint is the derivative of the same sampling, with the same positions, so that it
-is the transpose. What does not fit into ``memory`` is done slab by slab and row by row of the detector: beyond a slab
-there is nothing, so that slabs add up.
+is the transpose. What does not fit into ``memory`` is done slab by slab and row by row of the detector. Rays of each
+main axis have slabs of planes across it: planes are whole, and are met where they are met without slabs, to the bit.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from math import prod
 from typing import final
 
 import torch
@@ -39,11 +40,12 @@ class Sampled:
 
     def forward(self, x: Tensor) -> Tensor:
         out = x.new_zeros(len(x), self.views.lines * self.views.bins)
-        for some, low, high in self._pieces(x):
+        for some, slab, slabs in self._pieces(x):
             planes: dict[int, Tensor] = {}
-            for first, found in self._blocks(x[some, low:high], low, high):
+            for first, found in self._blocks(x[some], slab, slabs):
                 if found.axis not in planes:
-                    planes[found.axis] = _planes(x[some, low:high], found.axis)
+                    part = x[some].narrow(1 + found.axis, found.low, found.planes)
+                    planes[found.axis] = _planes(part, found.axis)
                 values = self._sample(planes[found.axis], found) * found.length.to(x.dtype)
                 out[some].index_add_(1, first * self.views.bins + found.ray, values)
         return out.view(len(x), len(self.views.source), self.views.rows, self.views.bins)
@@ -51,11 +53,11 @@ class Sampled:
     def adjoint(self, y: Tensor) -> Tensor:
         out = y.new_zeros(len(y), *self.views.in_shape)
         data = y.flatten(1)
-        for some, low, high in self._pieces(out):
-            slab = out[some, low:high]
-            for first, found in self._blocks(slab, low, high):
+        for some, slab, slabs in self._pieces(out):
+            for first, found in self._blocks(out[some], slab, slabs):
                 values = data[some].index_select(1, first * self.views.bins + found.ray) * found.length.to(y.dtype)
-                slab += self._spread(values, found).permute(_BACK[found.axis])
+                part = out[some].narrow(1 + found.axis, found.low, found.planes)
+                part += self._spread(values, found).permute(_BACK[found.axis])
         return out
 
     # --- one block ------------------------------------------------------------------------------------------------
@@ -93,26 +95,28 @@ class Sampled:
 
     # --- pieces ---------------------------------------------------------------------------------------------------
     def _pieces(self, x: Tensor) -> Iterator[tuple[slice, int, int]]:
-        """Rows and slices of volumes that are done at once."""
-        D, H, W = self.views.in_shape
+        """Rows that are done at once, and which of how many slabs."""
+        shape = self.views.in_shape
         values = self._values(x.dtype)
-        rows = min(len(x), max(1, values // (H * W)))
-        slices = min(D, max(1, values // (rows * H * W)))
+        sizes = [prod(shape) // n for n in shape]  # of a plane across each axis
+        rows = min(len(x), max(1, values // max(sizes)))
+        slabs = max(-(-n // max(1, values // (rows * size))) for n, size in zip(shape, sizes, strict=True))
         for r in range(0, len(x), rows):
-            for low in range(0, D, slices):
-                yield slice(r, r + rows), low, min(low + slices, D)
+            for slab in range(slabs):
+                yield slice(r, r + rows), slab, slabs
 
-    def _blocks(self, slab: Tensor, low: int, high: int) -> Iterator[tuple[int, Crossings]]:
-        """The crossings of rows of the detector with a slab, and the first of these rows."""
+    def _blocks(self, x: Tensor, slab: int, slabs: int) -> Iterator[tuple[int, Crossings]]:
+        """The crossings of rows of the detector with one of the slabs, and the first of these rows."""
         views = self.views
         # As many as the slab has voxels, so that the adjoint need not add up slabs more often than it makes them.
-        wanted = max(_BLOCK, 2 * slab[0].numel())
-        planes, most = max(slab.shape[1:]), self._values(slab.dtype) // (1 + len(slab) // 4)
+        wanted = max(_BLOCK, 2 * (x[0].numel() // slabs))
+        planes, most = -(-max(views.in_shape) // slabs), self._values(x.dtype) // (1 + len(x) // 4)
         step = max(1, min(wanted // planes, most // (planes + _LINE)) // views.bins)
         for first in range(0, views.lines, step):
             for found in crossings(views, first, min(first + step, views.lines)):
-                inside = found.within(low, high)
-                if len(inside.ray):
+                thick = -(-found.planes // slabs)
+                low, high = slab * thick, min((slab + 1) * thick, found.planes)
+                if low < high and len((inside := found.within(low, high)).ray):
                     yield first, inside
 
     def _values(self, dtype: torch.dtype) -> int:

@@ -36,7 +36,7 @@ class StoredRays:
         blocks = []
         for first in range(0, views.lines, step):
             last = min(first + step, views.lines)
-            parts = [_entries(found.within(0, D), weights) for found in crossings(views, first, last)]
+            parts = [_entries(found.within(found.low, found.high), weights) for found in crossings(views, first, last)]
             ray, voxel, value = (torch.cat(v).cpu() for v in zip(*parts, strict=True))
             entries = (value.to(dtype).numpy(), (ray.numpy(), voxel.numpy()))
             blocks.append(coo_matrix(entries, shape=((last - first) * views.bins, D * H * W)).tocsr())
@@ -72,7 +72,7 @@ def _entries(found: Crossings, weights: Weights) -> tuple[Tensor, Tensor, Tensor
     strides = (H * W, W, 1)
     lower, weight = found.corners(weights, torch.float64)
     lower = lower.long()
-    k = torch.arange(found.planes, device=lower.device)[:, None] * strides[found.axis]
+    k = torch.arange(found.low, found.high, device=lower.device)[:, None] * strides[found.axis]
     first, second = (strides[i] for i in OTHERS[found.axis])
     ray = found.ray.expand(found.planes, -1)
     parts = []
