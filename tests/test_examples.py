@@ -21,7 +21,7 @@ def run(path: Path, *arguments: str, folder: Path) -> subprocess.CompletedProces
 
 
 def test_the_examples_are_there():
-    assert {"deblur_photo", "inpaint_field_xarray", "mri_slice", "darcy", "heat", "spectrum"} <= {
+    assert {"deblur_photo", "inpaint_field_xarray", "mri_slice", "darcy", "heat", "permeability", "spectrum"} <= {
         path.stem for path in EXAMPLES
     }
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, final
 
+from invsolve.core.cartesian_grid import CartesianGrid
 from invsolve.core.coordinates import Coordinates, fitting, of_data, stated
 from invsolve.core.validation import quoted
 from invsolve.errors import invalid, invalid_type
@@ -40,10 +41,23 @@ class Axes:
         if not isinstance(batch_dim, str):
             raise invalid_type(owner, "batch_dim", "a name", batch_dim)
         batch_dim = batch_dim or found.batch_dim
+        on = grid_of_signal(A) if dims is None and found.dims is None else None
+        if on is not None and batch_dim not in (on.names or ()):
+            found = Axes(
+                on.names, found.coords | stated(owner, on.coords, dict(zip(on.names or (), on.shape, strict=True)))
+            )
         dims = found.dims if dims is None else checked_dims(owner, dims, len(A.in_shape))
         sizes = {**dict(zip(dims or (), A.in_shape, strict=False)), **({batch_dim: rows} if batch_dim else {})}
         own = stated(owner, coords or {}, sizes)
         return Axes(dims, fitting(found.coords, sizes) | own, batch_dim)
+
+
+def grid_of_signal(A: Operator) -> CartesianGrid | None:
+    """The `CartesianGrid` that an operator, or the first of a chain, has its signal on."""
+    while isinstance(inner := getattr(A, "inner", None), Operator):
+        A = inner
+    grid = getattr(A, "grid", None)
+    return grid if isinstance(grid, CartesianGrid) and grid.shape == tuple(A.in_shape) else None
 
 
 def on_one_grid(A: Operator) -> bool:

@@ -228,3 +228,15 @@ def test_named_parts_are_along_an_axis_of_names(tmp_path):
         *("image[1, 1].re", "image[1, 1].im", "shift[0]", "shift[1]", "gain"),
     )
     assert len(layout.labels) == layout.size
+
+
+def test_the_grid_of_an_operator_names_the_axes_of_the_result():
+    grid = iv.CartesianGrid((4, 5), extent=(2.0, 3.0), points="interior", unit="km")
+    prior = iv.priors.GaussianFieldPrior(grid, iv.priors.Matern(1.0, 0.6), dtype=torch.float64)
+    sensors = iv.operators.PointValues(grid, [[0.5, 0.6]])
+    for A in (sensors, sensors @ iv.operators.Poisson(grid), iv.operators.Poisson(grid) >> sensors):
+        data = iv.solve(A, [0.1], prior, noise=0.1, num_samples=4).to_xarray()
+        assert data["mean"].dims == ("y", "x")
+        assert np.array_equal(data["x"], grid.axes[1]) and data["x"].attrs["units"] == "km"
+    stated = iv.Problem(A, [0.1], 0.1, dims=("lat", "lon"))
+    assert stated.dims == ("lat", "lon") and not stated.coords

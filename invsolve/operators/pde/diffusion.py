@@ -125,11 +125,15 @@ class Darcy(Operator):
         return self.grid.shape
 
     def _apply(self, x: Tensor) -> Tensor:
-        a = x.exp() if self.log else x
-        if not bool((a > 0).all() & (a < torch.inf).all()):
+        a, wild = x, torch.zeros(len(x), dtype=torch.bool, device=x.device)
+        if self.log:  # a proposal of a chain may be far away: its row is not finite, the others are what they are
+            a = x.exp()
+            wild = ~((a > 0) & (a < torch.inf)).flatten(1).all(1)
+            a = torch.where(wild.view(-1, *([1] * (a.ndim - 1))), 1.0, a)
+        elif not bool((a > 0).all() & (a < torch.inf).all()):
             bad = a.detach()[~((a.detach() > 0) & (a.detach() < torch.inf))][0].item()
-            what = "of values whose exp is positive and finite" if self.log else "> 0 everywhere: a is a conductivity"
-            raise invalid("Darcy", "x", what, bad, "" if self.log else "log=True takes log a, which may be any number.")
+            repair = "log=True takes log a, which may be any number."
+            raise invalid("Darcy", "x", "> 0 everywhere: a is a conductivity", bad, repair)
         faces = self.faces(a)
         f = (
             self.source
@@ -137,7 +141,8 @@ class Darcy(Operator):
             else torch.tensor(self.source, dtype=x.dtype, device=x.device)
         )
         f = (f * self.grid.cell).expand(len(x), *self.grid.shape) + self._from_walls(faces)
-        return solve_linear(a, f, self._solver(), lambda p, u: self.faces(p).apply(u))
+        u = solve_linear(a, f, self._solver(), lambda p, u: self.faces(p).apply(u))
+        return torch.where(wild.view(-1, *([1] * (u.ndim - 1))), torch.nan, u) if self.log else u
 
     def faces(self, a: Tensor) -> Faces:
         """The conductances between neighbours for ``a`` ``(rows, *in_shape)``: mean of a, times area over distance."""
