@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from invsolve.core.arrays import real_parameter
+from invsolve.core.ownership import made
 from invsolve.core.torch_state import in_defined_state
 from invsolve.core.validation import check_finite, check_int
 from invsolve.errors import InputError, OperatorError, invalid, invalid_type
@@ -35,7 +36,7 @@ class SurrogateError(ModelError):
     Parameters
     ----------
     mean : Tensor, shape (*out_shape)
-        What the surrogate misses on average, in the units of the data. It is no part of the noise: give ``y - mean`` to
+        What the surrogate misses on average, in units, precision and place of the data. It is no part of the noise: give ``y - mean`` to
         `solve`, or take `about_zero`.
     covariance_matrix : Tensor, shape (m, m)
         Of the error about ``mean``, over the m flattened data; float64.
@@ -162,11 +163,11 @@ def surrogate_error(
     if surrogate.out_kind == "complex":
         raise invalid(_OWNER, "surrogate", "an operator with real data", "one with complex data")
     x = _fields(prior, count, seed)
-    of_exact = _values(exact, x, surrogate)
-    errors = of_exact - _evaluated("surrogate", surrogate, x)
+    of_exact, approximate = _values(exact, x, surrogate), _evaluated("surrogate", surrogate, x)
+    errors = of_exact - approximate.double().cpu()
     mean = errors.mean(0)
     covariance, shrinkage = shrunk_covariance((errors - mean).flatten(1))
-    return SurrogateError(mean, (1 + 1 / len(x)) * covariance, len(x), shrinkage)
+    return made(SurrogateError, mean.to(approximate), (1 + 1 / len(x)) * covariance, len(x), shrinkage)
 
 
 def shrunk_covariance(centred: Tensor) -> tuple[Tensor, float]:
@@ -207,7 +208,7 @@ def _values(exact: Operator | Tensor, x: Tensor, surrogate: Operator) -> Tensor:
             shapes = f"{tuple(surrogate.in_shape)} -> {out}"
             given = f"{tuple(exact.in_shape)} -> {tuple(exact.out_shape)}"
             raise invalid(_OWNER, "exact", f"an operator {shapes}, as the surrogate", given)
-        return _evaluated("exact", exact, x)
+        return _evaluated("exact", exact, x).double().cpu()
     if not hasattr(exact, "__array__"):
         raise invalid_type(_OWNER, "exact", "an operator, or a tensor of its values", exact)
     y = check_finite(_OWNER, "exact", real_parameter(_OWNER, "exact", exact))
@@ -222,7 +223,7 @@ def _evaluated(name: str, A: Operator, x: Tensor) -> Tensor:
         for part in x.split(_ROWS):
             y = A(part.to(A.device, A.dtype or part.dtype))
             try:
-                rows.append(check_finite(_OWNER, f"{name}(x)", y).double().cpu())
+                rows.append(check_finite(_OWNER, f"{name}(x)", y))
             except InputError as error:
                 raise OperatorError(f"{error} x is a field of the prior.") from None
     return torch.cat(rows)

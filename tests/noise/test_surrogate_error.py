@@ -47,6 +47,14 @@ def test_mean_and_covariance_are_those_of_the_linear_error():
     assert not torch.equal(shrunk_by(50).mean, shrunk_by(50, seed=5).mean)
 
 
+def test_the_mean_is_in_the_precision_of_the_data():
+    single = iv.operators.Matrix(EXACT.float()), iv.operators.Matrix((EXACT - WRONG).float())
+    error = iv.noise.surrogate_error(single[1], single[0], PRIOR, count=40, seed=4)
+    assert error.mean.dtype == torch.float32 and error.covariance_matrix.dtype == F64
+    assert torch.allclose(error.covariance_matrix, shrunk_by(40).covariance_matrix, atol=1e-6)
+    assert (torch.zeros(M) - error.mean).dtype == torch.float32
+
+
 def test_fields_and_values_may_be_given():
     x = PRIOR.sample(40, seed=4)
     same = iv.noise.surrogate_error(B, A(x), x)

@@ -184,7 +184,9 @@ def _frozen(model: nn.Module) -> nn.Module:
 
 
 def _precision(model: nn.Module) -> torch.dtype | None:
-    return next((kind_dtype(v.dtype, "real") for v in model.parameters() if v.is_floating_point() or v.is_complex()), None)
+    return next(
+        (kind_dtype(v.dtype, "real") for v in model.parameters() if v.is_floating_point() or v.is_complex()), None
+    )
 
 
 def _of_neuralop(module: nn.Module) -> bool:
