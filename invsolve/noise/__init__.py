@@ -18,7 +18,7 @@ from invsolve.noise.rician import Rician
 from invsolve.noise.saturated import Saturated
 from invsolve.noise.single_photon import SinglePhoton
 from invsolve.noise.speckle import Speckle
-from invsolve.noise.surrogate_error import SurrogateError, surrogate_error
+from invsolve.noise.surrogate import SurrogateError, surrogate_error
 from invsolve.noise.transmission import PoissonTransmission
 
 __all__ = [

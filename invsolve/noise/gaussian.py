@@ -25,8 +25,8 @@ from invsolve.noise.discrepancy import ModelError
 class Gaussian(Noise):
     """Additive Gaussian noise: ``y = clean + n``, ``n ~ N(0, G)``; give ``std`` or ``covariance``.
 
-    ``noise + other`` is the sum of independent noises, ``noise + Discrepancy(...)`` and ``noise + surrogate_error(...)``
-    that with a model error.
+    ``noise + other`` is the sum of independent noises, and that with a model error where ``other`` is a `Discrepancy`
+    or what `surrogate_error` measured.
 
     Parameters
     ----------
@@ -38,7 +38,7 @@ class Gaussian(Noise):
     covariance : Tensor, array or list, shape (m, m), optional
         G, symmetric positive definite, over the m flattened data. For complex data it is the covariance of the real and
         of the imaginary part, which are independent.
-    discrepancy : tuple of Discrepancy
+    discrepancy : tuple of Discrepancy or SurrogateError
         Model errors of which a number is not known; ``+`` puts them here, and those that are known into G.
 
     Raises

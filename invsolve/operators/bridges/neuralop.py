@@ -114,8 +114,8 @@ def from_neuralop(
         ("in", in_scaling, (takes, *grid.shape)),
         ("out", out_scaling, (gives, *shape)),
     ):
-        for key, value in zip(("mean", "std"), _scaling(f"{name}_scaling", given, own), strict=True):
-            scalings[f"{name}_{key}"] = value.to(device, precision)
+        for key, number in zip(("mean", "std"), _scaling(f"{name}_scaling", given, own), strict=True):
+            scalings[f"{name}_{key}"] = number.to(device, precision)
     options: dict[str, Any] = {
         "model": model,
         "grid": grid,
@@ -143,16 +143,14 @@ class NeuralSurrogate(Operator):
     out_std: Tensor
 
     def _apply(self, x: Tensor) -> Tensor:
-        dtype, axes = x.dtype, len(self.grid.shape)
-        v = x.view(len(x), -1, *self.grid.shape) if len(x) else x.new_empty(0, 1, *self.grid.shape)
         if not len(x):
             return x.new_empty(0, *self.out_shape)
-        v = ((v - self.in_mean) / self.in_std).to(_precision(self.model) or dtype)
-        y = call(self.model, v)
-        want = (len(x), *((1,) if len(self.out_shape) == axes else ()), *self.out_shape)
-        _check_output(y, want)
-        y = y.to(dtype) * self.out_std + self.out_mean
-        return y.reshape(len(x), *self.out_shape)
+        v = (x.view(len(x), -1, *self.grid.shape) - self.in_mean) / self.in_std
+        y = call(self.model, v.to(_precision(self.model) or x.dtype))
+        channel = (1,) if len(self.out_shape) == len(self.grid.shape) else ()
+        _check_output(y, (len(x), *channel, *self.out_shape))
+        out: Tensor = y.to(x.dtype) * self.out_std + self.out_mean
+        return out.reshape(len(x), *self.out_shape)
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
         """The model is copied to the device; it keeps its precision, and fields are converted around it."""
@@ -179,7 +177,7 @@ def _frozen(model: nn.Module) -> nn.Module:
     frozen.eval().requires_grad_(False)
     for module in frozen.modules():
         if _of_neuralop(module) and hasattr(module, "_grid"):
-            module._grid = None  # coordinates that it keeps on the device and in the precision of its last call
+            module._grid = None  # type: ignore[assignment]  # coordinates that it keeps on the device and in the precision of its last call
     return frozen
 
 

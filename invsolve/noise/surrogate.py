@@ -36,8 +36,8 @@ class SurrogateError(ModelError):
     Parameters
     ----------
     mean : Tensor, shape (*out_shape)
-        What the surrogate misses on average, in units, precision and place of the data. It is no part of the noise: give ``y - mean`` to
-        `solve`, or take `about_zero`.
+        What the surrogate misses on average, in units, precision and place of the data. It is no part of the noise:
+        give ``y - mean`` to `solve`, or take `about_zero`.
     covariance_matrix : Tensor, shape (m, m)
         Of the error about ``mean``, over the m flattened data; float64.
     count : int
@@ -151,7 +151,7 @@ def surrogate_error(
     >>> import invsolve as iv, torch
     >>> exact = iv.operators.Matrix(torch.eye(3))
     >>> surrogate = iv.operators.Matrix(torch.eye(3) * 0.9)
-    >>> error = surrogate_error(surrogate, exact, iv.priors.GaussianPrior(torch.zeros(3), std=1.0))
+    >>> error = surrogate_error(surrogate, exact, iv.priors.GaussianPrior(torch.zeros(3), torch.eye(3)))
     >>> noise = iv.noise.Gaussian(0.01) + error
     >>> bool((noise.covariance.diagonal().sqrt() - 0.1).abs().max() < 0.02)
     True
@@ -220,8 +220,8 @@ def _values(exact: Operator | Tensor, x: Tensor, surrogate: Operator) -> Tensor:
 def _evaluated(name: str, A: Operator, x: Tensor) -> Tensor:
     rows = []
     with torch.no_grad():
-        for part in x.split(_ROWS):
-            y = A(part.to(A.device, A.dtype or part.dtype))
+        for start in range(0, len(x), _ROWS):
+            y = A(x[start : start + _ROWS].to(A.device, A.dtype or x.dtype))
             try:
                 rows.append(check_finite(_OWNER, f"{name}(x)", y))
             except InputError as error:

@@ -9,7 +9,7 @@ import torch
 
 import invsolve as iv
 from invsolve.errors import InputError, InputTypeError, OperatorError
-from invsolve.noise.surrogate_error import shrunk_covariance
+from invsolve.noise.surrogate import shrunk_covariance
 
 F64 = torch.float64
 N, M, STD = 10, 8, 0.02
