@@ -178,6 +178,13 @@ def test_refusals(made, options, error, message):
         from_neuralop(*made(), **options)
 
 
+def test_a_random_model_does_not_move_the_random_numbers_of_the_caller():
+    state = torch.get_rng_state()
+    with pytest.raises(OperatorError, match="The model is random"):
+        from_neuralop(Of(lambda x: x + torch.randn_like(x)), GRID)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
 def test_what_cannot_be_copied_is_refused():
     net = nn.Conv2d(1, 1, 1)
     net.kept = net.weight * 2  # the result of a computation
