@@ -27,6 +27,7 @@ SLOW = (
     "docs/fields.md",
     "docs/imaging.md",
     "docs/sinogram.md",
+    "docs/surrogates.md",
     "docs/tasks.md",
 )  # pages that take ten seconds
 

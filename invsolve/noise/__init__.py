@@ -18,6 +18,7 @@ from invsolve.noise.rician import Rician
 from invsolve.noise.saturated import Saturated
 from invsolve.noise.single_photon import SinglePhoton
 from invsolve.noise.speckle import Speckle
+from invsolve.noise.surrogate import SurrogateError, surrogate_error
 from invsolve.noise.transmission import PoissonTransmission
 
 __all__ = [
@@ -34,7 +35,9 @@ __all__ = [
     "Saturated",
     "SinglePhoton",
     "Speckle",
+    "SurrogateError",
     "as_noise",
+    "surrogate_error",
 ]
 
 __getattr__ = found_later(__name__)

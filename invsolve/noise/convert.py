@@ -12,7 +12,7 @@ from invsolve.core.distributions import Distribution
 from invsolve.core.validation import Shape, check_positive, quoted
 from invsolve.errors import invalid_type
 from invsolve.noise.base import Noise
-from invsolve.noise.discrepancy import Discrepancy
+from invsolve.noise.discrepancy import ModelError
 from invsolve.noise.gaussian import Gaussian
 
 NOISES = (
@@ -46,8 +46,8 @@ def as_noise(owner: str, noise: object) -> Noise:
         return Gaussian(std=real_parameter(owner, "noise", noise))
     if isinstance(noise, Distribution):
         return Gaussian(std=noise)
-    if isinstance(noise, Discrepancy):
-        repair = "Add it to the noise of the instrument: iv.noise.Gaussian(std) + iv.noise.Discrepancy(...)."
+    if isinstance(noise, ModelError):
+        repair = f"Add it to the noise of the instrument: iv.noise.Gaussian(std) + {noise._said}."
         raise invalid_type(owner, "noise", "an iv.noise model", noise, repair)
     if isinstance(noise, (str, bool, type)) or noise is None:
         expected = "a positive number (the std of Gaussian noise) or an iv.noise model"

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import abc
 from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
 from math import prod
-from typing import Any, NoReturn, final
+from typing import Any, ClassVar, NoReturn, final
 
 import torch
 from torch import Tensor
@@ -22,9 +23,39 @@ from invsolve.errors import invalid, invalid_type
 _OWNER = "Discrepancy"
 
 
+class ModelError(Defined, Owner, abc.ABC):
+    """An error of the operator that `Gaussian` noise takes as a part: ``noise + error``."""
+
+    _said: ClassVar[str] = "iv.noise.Discrepancy(...)"  # in messages
+
+    @property
+    def white(self) -> bool:
+        """Whether the errors of different data are independent."""
+        return False
+
+    @property
+    def unknown(self) -> dict[str, Distribution]:
+        """What is to be inferred of it, by name."""
+        return {}
+
+    @property
+    @abc.abstractmethod
+    def size(self) -> int | None:
+        """The number of data that it is for; None: any."""
+
+    @abc.abstractmethod
+    def covariance(self, m: int) -> Tensor:
+        """Of m data, ``(m, m)`` float64 on the CPU, with numbers for what is unknown, by name."""
+
+    def __radd__(self, other: object) -> NoReturn:
+        repair = f"iv.noise.Gaussian({other!r}) + {self._said}." if isinstance(other, (int, float)) else ""
+        name = type(self).__name__
+        raise invalid_type(name, "noise + error", "with Gaussian noise, iv.noise.Gaussian", other, repair)
+
+
 @final
 @dataclass(frozen=True, eq=False, repr=False)
-class Discrepancy(Defined, Owner):
+class Discrepancy(ModelError):
     """Model error: a Gaussian field over the data, or an independent number a datum, that is added to Gaussian noise.
 
     ``iv.noise.Gaussian(std) + iv.noise.Discrepancy(...)``: no solver is the truth. The error of a discretisation, of a
@@ -115,10 +146,6 @@ class Discrepancy(Defined, Owner):
             return std**2 * self._correlation
         assert length is not None
         return std**2 * matern_correlation(self._distances, length, self.smoothness)
-
-    def __radd__(self, other: object) -> NoReturn:
-        repair = f"iv.noise.Gaussian({other!r}) + iv.noise.Discrepancy(...)." if isinstance(other, (int, float)) else ""
-        raise invalid_type(_OWNER, "noise + discrepancy", "with Gaussian noise, iv.noise.Gaussian", other, repair)
 
     def __repr__(self) -> str:
         correlated = "" if self.white else f", length={self.length!r}, smoothness={self.smoothness:g}"

@@ -17,7 +17,7 @@ from invsolve.core.random import DrawLike
 from invsolve.core.validation import Shape, check_finite, check_positive, kind_dtype
 from invsolve.errors import UnsupportedError, invalid, invalid_type
 from invsolve.noise.base import Noise, spoken
-from invsolve.noise.discrepancy import Discrepancy
+from invsolve.noise.discrepancy import ModelError
 
 
 @final
@@ -25,7 +25,8 @@ from invsolve.noise.discrepancy import Discrepancy
 class Gaussian(Noise):
     """Additive Gaussian noise: ``y = clean + n``, ``n ~ N(0, G)``; give ``std`` or ``covariance``.
 
-    ``noise + other`` is the sum of independent noises, and ``noise + Discrepancy(...)`` that with a model error.
+    ``noise + other`` is the sum of independent noises, and that with a model error where ``other`` is a `Discrepancy`
+    or what `surrogate_error` measured.
 
     Parameters
     ----------
@@ -37,7 +38,7 @@ class Gaussian(Noise):
     covariance : Tensor, array or list, shape (m, m), optional
         G, symmetric positive definite, over the m flattened data. For complex data it is the covariance of the real and
         of the imaginary part, which are independent.
-    discrepancy : tuple of Discrepancy
+    discrepancy : tuple of Discrepancy or SurrogateError
         Model errors of which a number is not known; ``+`` puts them here, and those that are known into G.
 
     Raises
@@ -55,7 +56,7 @@ class Gaussian(Noise):
     std: float | Tensor | Distribution | None = None
     _: KW_ONLY
     covariance: Tensor | None = None
-    discrepancy: tuple[Discrepancy, ...] = ()
+    discrepancy: tuple[ModelError, ...] = ()
     _chol: Tensor | None = field(default=None, init=False, repr=False)  # lower Cholesky factor of the covariance
     per_item: bool = field(default=False, init=False, repr=False)  # std carries an item axis; set by `check`
 
@@ -99,8 +100,8 @@ class Gaussian(Noise):
         return found
 
     def __add__(self, other: object) -> Gaussian:
-        """The noise of which this and ``other``, a `Gaussian` or a `Discrepancy`, are independent parts."""
-        if isinstance(other, Discrepancy):
+        """The noise of which this and ``other``, a `Gaussian` or a model error, are independent parts."""
+        if isinstance(other, ModelError):
             return self._sum(self.covariance, self.std, (*self.discrepancy, other))
         if not isinstance(other, Gaussian):
             return NotImplemented
@@ -119,7 +120,7 @@ class Gaussian(Noise):
 
     @staticmethod
     def _sum(
-        covariance: Tensor | None, std: float | Tensor | Distribution | None, parts: tuple[Discrepancy, ...]
+        covariance: Tensor | None, std: float | Tensor | Distribution | None, parts: tuple[ModelError, ...]
     ) -> Gaussian:
         """With these model errors: in G as soon as all is known."""
         if isinstance(std, Distribution) or any(part.unknown for part in parts):
@@ -133,12 +134,12 @@ class Gaussian(Noise):
         return _known(self.covariance, std, parts)
 
     @property
-    def _named(self) -> dict[str, Discrepancy]:
+    def _named(self) -> dict[str, ModelError]:
         return {"discrepancy" if i == 1 else f"discrepancy{i}": part for i, part in enumerate(self.discrepancy, 1)}
 
     def _check_discrepancy(self) -> None:
         for part in self.discrepancy:
-            if not isinstance(part, Discrepancy):
+            if not isinstance(part, ModelError):
                 raise invalid_type("Gaussian", "discrepancy", "a tuple of iv.noise.Discrepancy", part)
         _known_size(self.covariance, self.std, self.discrepancy)
 
@@ -286,7 +287,7 @@ class Gaussian(Noise):
 def _known(
     covariance: Tensor | None,
     std: float | Tensor | Distribution | None,
-    parts: Sequence[tuple[Discrepancy, Mapping[str, float]]],
+    parts: Sequence[tuple[ModelError, Mapping[str, float]]],
 ) -> Gaussian:
     """The Gaussian noise of a sum with all its numbers."""
     assert not isinstance(std, Distribution)
@@ -294,7 +295,7 @@ def _known(
     if m is None or (covariance is None and all(part.white for part, _ in parts)):
         for part, values in parts:
             assert std is not None
-            std = _root_sum(std, values.get("std", part.std))  # type: ignore[arg-type]
+            std = _root_sum(std, values.get("std", part.std))  # type: ignore[attr-defined]
         return Gaussian(std)
     total = torch.zeros(m, m, dtype=torch.float64, device="cpu") if covariance is None else covariance.double().cpu()
     total = total if std is None else _plus(total, std)
@@ -303,7 +304,7 @@ def _known(
     return Gaussian(covariance=total)
 
 
-def _known_size(covariance: Tensor | None, std: object, parts: Sequence[Discrepancy]) -> int | None:
+def _known_size(covariance: Tensor | None, std: object, parts: Sequence[ModelError]) -> int | None:
     """For how many data these parts are; None: any. Refuses such as are for different numbers."""
     counts = sorted({part.size for part in parts if part.size is not None})
     if len(counts) > 1:

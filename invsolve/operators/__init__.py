@@ -5,6 +5,7 @@ from invsolve.operators.algebra.frames import Frames
 from invsolve.operators.algebra.stack import NonlinearStack, Stack
 from invsolve.operators.base import BlackBox, LinearOperator, Operator
 from invsolve.operators.bridges.deepinv import from_deepinv, to_deepinv
+from invsolve.operators.bridges.neuralop import from_neuralop
 from invsolve.operators.bridges.scipy import from_scipy, to_scipy
 from invsolve.operators.callable import from_callable
 from invsolve.operators.ct.cone import ConeBeam
@@ -104,6 +105,7 @@ __all__ = [
     "diffraction_kernel",
     "from_callable",
     "from_deepinv",
+    "from_neuralop",
     "from_scipy",
     "from_simulator",
     "motion_kernel",
