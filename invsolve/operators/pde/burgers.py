@@ -9,8 +9,8 @@ from torch import Tensor
 
 from invsolve.core.cartesian_grid import CartesianGrid
 from invsolve.core.validation import check_positive
-from invsolve.operators.pde.spectral import SpectralEvolution, check_grid
-from invsolve.operators.pde.wavenumbers import dealiased, derivative, highest, squared, to_field, to_spectrum
+from invsolve.operators.pde.modes import check_grid, dealiased, derivative, highest, squared, to_field, to_spectrum
+from invsolve.operators.pde.spectral import SpectralEvolution
 
 
 @final

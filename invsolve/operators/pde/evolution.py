@@ -13,8 +13,8 @@ from invsolve.core.arrays import parameter
 from invsolve.core.cartesian_grid import CartesianGrid
 from invsolve.core.validation import Shape, check_finite, check_int
 from invsolve.errors import OperatorError, invalid, invalid_type
-from invsolve.operators.pde.spectral import SpectralEvolution, check_grid
-from invsolve.operators.pde.wavenumbers import to_field, to_spectrum
+from invsolve.operators.pde.modes import check_grid, to_field, to_spectrum
+from invsolve.operators.pde.spectral import SpectralEvolution
 
 
 @final

@@ -13,9 +13,9 @@ from invsolve.core.arrays import real_parameter
 from invsolve.core.cartesian_grid import CartesianGrid
 from invsolve.core.validation import check_finite, check_positive
 from invsolve.errors import invalid
-from invsolve.operators.pde.spectral import SpectralEvolution, check_grid
+from invsolve.operators.pde.modes import check_grid, dealiased, derivative, highest, squared, to_field, to_spectrum
+from invsolve.operators.pde.spectral import SpectralEvolution
 from invsolve.operators.pde.time_stepping import Rate
-from invsolve.operators.pde.wavenumbers import dealiased, derivative, highest, squared, to_field, to_spectrum
 
 
 @final

@@ -16,7 +16,7 @@ from invsolve.core.cartesian_grid import CartesianGrid
 from invsolve.core.validation import Shape, check_choice, check_finite
 from invsolve.errors import invalid
 from invsolve.operators.base import LinearOperator
-from invsolve.operators.pde.modes import check_grid, transform_of
+from invsolve.operators.pde.modes import check_grid, line_of, transform_of
 
 _METHODS = ("linear", "spectral")
 _THIN = 1e-12  # of the extent: a box that has no length
@@ -227,8 +227,9 @@ def _linear(grid: CartesianGrid, axis: int, at: Tensor) -> Tensor:
 
 def _spectral(grid: CartesianGrid, axis: int, at: Tensor) -> Tensor:
     n, length = grid.shape[axis], grid.extent[axis]
-    line = CartesianGrid((n,), extent=(length,), points=grid.points)
-    to_modes = transform_of(line, torch.float64).forward(torch.eye(n, dtype=torch.float64, device="cpu")).mT
+    to_modes = (
+        transform_of(line_of(grid, axis), torch.float64).forward(torch.eye(n, dtype=torch.float64, device="cpu")).mT
+    )
     x = ((at - (grid.origin or ())[axis]) / length)[..., None]
     j = torch.arange(n, dtype=torch.float64, device="cpu")
     if grid.points == "periodic":

@@ -18,7 +18,7 @@ from invsolve.core.conjugate_gradients import conjugate_gradients
 from invsolve.core.validation import Kind, Shape, check_choice, check_finite, check_int, check_positive, kind_dtype
 from invsolve.errors import OperatorError, invalid
 from invsolve.operators.base import LinearOperator, Operator
-from invsolve.operators.pde.spectral import check_grid
+from invsolve.operators.pde.modes import check_grid
 
 Incident = Literal["plane", "point"]
 

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from invsolve.core.cartesian_grid import CartesianGrid
 from invsolve.core.validation import Shape, check_positive, kind_dtype
-from invsolve.errors import OperatorError, invalid, invalid_type
+from invsolve.errors import OperatorError
 from invsolve.operators.base import Operator
+from invsolve.operators.pde.modes import to_field, to_spectrum
 from invsolve.operators.pde.time_stepping import (
     STABLE,
     Rate,
@@ -24,22 +25,10 @@ from invsolve.operators.pde.time_stepping import (
     intervals,
     march,
 )
-from invsolve.operators.pde.wavenumbers import to_field, to_spectrum
 
 MOST_STEPS = 1 << 16
 FEWEST = 8  # steps of a whole run, where nothing moves fast
 _SAFE = 0.5  # of the stable step, for accuracy and for what grows on the way
-
-
-def check_grid(owner: str, grid: object, *, points: tuple[str, ...], axes: tuple[int, ...] = (1, 2, 3)) -> None:
-    """A `CartesianGrid` of this kind."""
-    if not isinstance(grid, CartesianGrid):
-        raise invalid_type(owner, "grid", "an iv.CartesianGrid", grid)
-    if grid.points not in points:
-        wanted = " or ".join(f"points={p!r}" for p in points)
-        raise invalid(owner, "grid", f"one with {wanted}", f"points={grid.points!r}")
-    if len(grid.shape) not in axes:
-        raise invalid(owner, "grid", f"of {' or '.join(map(str, axes))} axes", grid.shape)
 
 
 class SpectralEvolution(Operator):

@@ -17,7 +17,7 @@ from invsolve.core.torch_state import in_defined_state
 from invsolve.core.validation import Shape, check_choice, check_finite, check_int, check_positive
 from invsolve.errors import OperatorError, invalid
 from invsolve.operators.base import Operator
-from invsolve.operators.pde.spectral import check_grid
+from invsolve.operators.pde.modes import check_grid
 from invsolve.operators.pde.time_stepping import in_groups
 
 _FIRST = (1 / 12, -8 / 12, 0.0, 8 / 12, -1 / 12)

@@ -19,8 +19,8 @@ from invsolve.operators import (
     ReactionDiffusion,
 )
 from invsolve.operators.contract import Probe
+from invsolve.operators.pde.modes import squared
 from invsolve.operators.pde.time_stepping import march, rk4
-from invsolve.operators.pde.wavenumbers import squared
 
 DOUBLE = torch.float64
 LINE = iv.CartesianGrid((16,), points="periodic")
