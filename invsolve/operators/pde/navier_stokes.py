@@ -46,8 +46,8 @@ class NavierStokes(SpectralEvolution):
     InputError, InputTypeError
         If an argument is not what it should be.
     OperatorError
-        At a call, if ``dt`` is too long for a row (``dt (max|u_x| k_x + max|u_y| k_y) < 2.8``), or more than 65,536
-        steps are needed.
+        At a call, if ``dt`` is too long for a row (``dt (max|u_x| k_x + max|u_y| k_y) < 2.8``). Rows that need over
+        65,536 steps are NaN.
 
     Notes
     -----

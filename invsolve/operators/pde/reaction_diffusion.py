@@ -47,7 +47,7 @@ class ReactionDiffusion(SpectralEvolution):
     InputError, InputTypeError
         If an argument is not what it should be.
     OperatorError
-        At a call, if ``dt`` is too long for a row, or more than 65,536 steps are needed.
+        At a call, if ``dt`` is too long for a row. Rows that need over 65,536 steps are NaN.
 
     Notes
     -----

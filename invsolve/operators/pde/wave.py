@@ -17,6 +17,7 @@ from invsolve.core.torch_state import in_defined_state
 from invsolve.core.validation import Shape, check_choice, check_finite, check_int, check_positive
 from invsolve.errors import OperatorError, invalid
 from invsolve.operators.base import Operator
+from invsolve.operators.pde.lost_rows import lose, warn_lost
 from invsolve.operators.pde.modes import check_grid
 from invsolve.operators.pde.time_stepping import in_groups
 
@@ -86,7 +87,7 @@ class Wave(Operator):
     InputError, InputTypeError
         If an argument is not what it should be.
     OperatorError
-        At a call, if a velocity is not positive, or so large that over 4,096 steps are needed between two samples.
+        At a call, if a velocity is not positive.
 
     Notes
     -----
@@ -94,7 +95,8 @@ class Wave(Operator):
     interpolation. Steps: 0.9 of the stable one, a whole number of them between two samples, for each row its own:
     where that number changes the map jumps by the error of the steps. Absorbing layers are convolutional,
     perfectly matched [1]_. Data have shape ``(shots, samples, receivers)``. Derivatives are those of the steps by
-    torch, the states of every sqrt(samples)-th sample are kept and the others computed again.
+    torch, the states of every sqrt(samples)-th sample are kept and the others computed again. Rows that are not finite,
+    or so fast that over 4,096 steps are needed between two samples, are NaN.
 
     References
     ----------
@@ -163,21 +165,20 @@ class Wave(Operator):
     def _apply(self, x: Tensor) -> Tensor:
         c = x if self.parameter == "velocity" else torch.exp(x)
         lowest, top = c.detach().flatten(1).aminmax(dim=1)
-        if bool((bad := ~(lowest > 0)).any()):
+        lost = ~(lowest > 0) | ~(top < torch.inf)  # NaN, or an exp that has left its range
+        if self.parameter == "velocity" and bool((bad := lowest <= 0).any()):
             row = int(bad.nonzero()[0, 0])
             raise OperatorError(
                 f"Wave: a velocity must be > 0, row {row} has {float(lowest[row]):.4g}. Give parameter='log velocity', "
                 "whose values may be any, or a prior of positive fields."
             )
-        wanted = (top.double() * (self.dt / self._reach)).clamp_max(2 * _MOST).tolist()
-        counts = [max(1, math.ceil(v)) for v in wanted]
-        if counts and max(counts) > _MOST:
-            row = counts.index(max(counts))
-            raise OperatorError(
-                f"Wave: the velocity {float(top[row]):.3g} of row {row} needs more than {_MOST} steps between samples "
-                f"dt={self.dt:.3g} apart on this grid. Give dt in the unit of the velocity's time, or a coarser grid."
-            )
-        return in_groups(c, counts, self._record)
+        wanted = torch.where(lost, 1.0, top.double() * (self.dt / self._reach)).tolist()
+        if any(v > _MOST for v in wanted):
+            which = f"whose velocity needs more than {_MOST} steps between samples dt={self.dt:.3g} apart"
+            warn_lost("Wave", which, "Give dt in the unit of the velocity's time, or a coarser grid.")
+            lost = lost | torch.tensor([v > _MOST for v in wanted], device=c.device, dtype=torch.bool)
+        counts = [max(1, math.ceil(v)) if v <= _MOST else 1 for v in wanted]
+        return in_groups(lose(c, lost), counts, self._record)
 
     @property
     def _reach(self) -> float:

@@ -165,5 +165,3 @@ def test_velocities_that_cannot_be_are_refused():
     x[1, 3, 3] = 0.0
     with pytest.raises(OperatorError, match="row 1 has 0"):
         small()(x)
-    with pytest.raises(OperatorError, match="more than 4096 steps"):
-        small()(1e6 * (x + 1))
