@@ -15,7 +15,7 @@ from invsolve.core.conjugate_gradients import expand
 
 def lose(x: Tensor, bad: Tensor) -> Tensor:
     """``x`` with NaN in the rows of ``bad`` ``(rows,)``, and in products with their derivatives; others as they are."""
-    return x * expand(torch.where(bad, torch.nan, 1.0).to(x.real.dtype), x)
+    return x * expand(torch.ones_like(bad, dtype=x.real.dtype).masked_fill(bad, torch.nan), x)
 
 
 def warn_lost(owner: str, which: str, repair: str) -> None:

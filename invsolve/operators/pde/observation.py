@@ -118,7 +118,7 @@ class PointValues(Separable):
         owner = "PointValues"
         grid = check_grid(owner, self.grid)
         check_choice(owner, "method", self.method, _METHODS)
-        object.__setattr__(self, "points", _coordinates(owner, "points", self.points, grid))
+        object.__setattr__(self, "points", coordinates(owner, "points", self.points, grid))
 
     def _item_axes(self) -> dict[str, int]:
         return {"points": 2}
@@ -168,7 +168,7 @@ class BoxAverages(Separable):
     def __post_init__(self) -> None:
         owner = "BoxAverages"
         grid = check_grid(owner, self.grid)
-        lower, upper = (_coordinates(owner, name, getattr(self, name), grid) for name in ("lower", "upper"))
+        lower, upper = (coordinates(owner, name, getattr(self, name), grid) for name in ("lower", "upper"))
         if lower.shape != upper.shape:
             raise invalid(owner, "upper", f"of the shape of lower, {tuple(lower.shape)}", tuple(upper.shape))
         if bool((lower > upper).any()):
@@ -190,7 +190,8 @@ class BoxAverages(Separable):
         return torch.where(thin[..., None], _linear(self.grid, axis, low), _overlap(self.grid, axis, low, high))
 
 
-def _coordinates(owner: str, name: str, value: Any, grid: CartesianGrid) -> Tensor:
+def coordinates(owner: str, name: str, value: Any, grid: CartesianGrid) -> Tensor:
+    """Of places in the box of a grid, ``(m, axes)`` or ``(items, m, axes)`` float64 on the CPU."""
     made = check_finite(owner, name, parameter(owner, name, value, dtype=torch.float64)).double().cpu()
     axes = len(grid.shape)
     if axes == 1 and made.ndim == 1:

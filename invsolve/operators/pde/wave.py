@@ -19,6 +19,7 @@ from invsolve.errors import OperatorError, invalid
 from invsolve.operators.base import Operator
 from invsolve.operators.pde.lost_rows import lose, warn_lost
 from invsolve.operators.pde.modes import check_grid
+from invsolve.operators.pde.observation import coordinates
 from invsolve.operators.pde.time_stepping import in_groups
 
 _FIRST = (1 / 12, -8 / 12, 0.0, 8 / 12, -1 / 12)
@@ -127,7 +128,10 @@ class Wave(Operator):
         owner = "Wave"
         check_grid(owner, self.grid, points=("centers",), axes=(2,))
         for name in ("sources", "receivers"):
-            object.__setattr__(self, name, _places(owner, name, getattr(self, name), self.grid))
+            made = coordinates(owner, name, getattr(self, name), self.grid)
+            if made.ndim != 2:
+                raise invalid(owner, name, "of shape (m, 2), the same for all items", tuple(made.shape))
+            object.__setattr__(self, name, made)
         wavelet = check_finite(owner, "wavelet", parameter(owner, "wavelet", self.wavelet, dtype=torch.float64))
         if wavelet.ndim != 1 or not len(wavelet):
             raise invalid(owner, "wavelet", "of shape (samples,)", tuple(wavelet.shape))
@@ -286,19 +290,6 @@ def _stencil(p: Tensor, axis: int, weights: tuple[float, ...]) -> Tensor:
     padded = torch.nn.functional.pad(p, (2, 2) if axis == -1 else (0, 0, 2, 2))
     parts = [w * padded.narrow(axis, i, n) for i, w in enumerate(weights) if w]
     return sum(parts[1:], parts[0])
-
-
-def _places(owner: str, name: str, value: Any, grid: CartesianGrid) -> Tensor:
-    made = check_finite(owner, name, parameter(owner, name, value, dtype=torch.float64)).double().cpu()
-    if made.ndim != 2 or made.shape[1] != 2 or not len(made):
-        raise invalid(owner, name, "of shape (n, 2), coordinates along the axes of the grid", tuple(made.shape))
-    corner = torch.tensor(grid.origin, dtype=torch.float64, device="cpu")
-    far = corner + torch.tensor(grid.extent, dtype=torch.float64, device="cpu")
-    outside = ((made < corner) | (made > far)).any(1)
-    if bool(outside.any()):
-        box = f"[{corner.tolist()}, {far.tolist()}]"
-        raise invalid(owner, name, f"inside of the box {box}, in the unit of the grid", made[outside][0].tolist())
-    return made
 
 
 def _weights(grid: CartesianGrid, at: Tensor, pad: int) -> Tensor:
