@@ -33,7 +33,8 @@ class _Solve(torch.autograd.Function):
     def forward(ctx: Any, a: Tensor, load: Tensor, factors: list[list[Tensor]] | None) -> Tensor:
         parts = [(a[i : i + _ROWS], load[i : i + _ROWS]) for i in range(0, len(a), _ROWS)]
         made = [_factorised(each) for each, _ in parts] if factors is None else factors
-        u = torch.cat([_solved(each, f, own) for (each, f), own in zip(parts, made, strict=True)])
+        solved = [_solved(each, f, own) for (each, f), own in zip(parts, made, strict=True)]
+        u = torch.cat(solved) if solved else torch.zeros_like(load)
         ctx.save_for_backward(a, u)
         ctx.factors = made
         return u

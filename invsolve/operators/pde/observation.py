@@ -67,7 +67,7 @@ class Separable(LinearOperator):
 
     def _apply(self, x: Tensor) -> Tensor:
         first, *others = self._rows(x)
-        y = (first @ x.reshape(*x.shape[:2], -1)).view(len(x), -1, *x.shape[2:])
+        y = (first @ x.reshape(*x.shape[:2], math.prod(x.shape[2:]))).view(len(x), *self.out_shape, *x.shape[2:])
         for row in others:
             y = (y * row.view(*row.shape, *([1] * (y.ndim - 3)))).sum(2)
         return y
@@ -78,7 +78,7 @@ class Separable(LinearOperator):
         for row in others:
             middle = [1] * (spread.ndim - 2)
             spread = spread[..., None] * row.view(*row.shape[:-1], *middle, row.shape[-1])
-        return (first.mT @ spread.reshape(*y.shape, -1)).view(len(y), *self.in_shape)
+        return (first.mT @ spread.reshape(*y.shape, math.prod(self.in_shape[1:]))).view(len(y), *self.in_shape)
 
 
 @final
