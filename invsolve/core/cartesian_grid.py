@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from math import prod
+from numbers import Real
 from typing import Literal, final
 
 import numpy as np
@@ -128,8 +129,8 @@ class CartesianGrid:
 
 
 def _each(value: object, name: str, shape: Shape) -> tuple[float, ...]:
-    if isinstance(value, (int, float)):
-        return (float(value),) * len(shape)
+    if isinstance(value, Real):
+        return (value,) * len(shape)  # type: ignore[return-value]  # what it is, is checked next
     if isinstance(value, str) or not isinstance(value, Sequence):
         raise invalid_type(_OWNER, name, "a number or a tuple of numbers, one for each axis", value)
     if len(value) != len(shape):

@@ -43,7 +43,7 @@ def pullback(function: Map, x: Tensor, refusal: Callable[[], Exception]) -> tupl
                 if "numpy() on Tensor that requires grad" not in str(error):
                     raise
                 raise refusal() from error
-        if not y.requires_grad:
+        if not y.requires_grad and len(y):  # no rows at all need no graph
             raise refusal()
         return leaf, y
 
@@ -52,6 +52,8 @@ def pullback(function: Map, x: Tensor, refusal: Callable[[], Exception]) -> tupl
 
     def pull(v: Tensor) -> Tensor:
         nonlocal leaf, y, again
+        if not y.requires_grad:
+            return torch.zeros_like(leaf)
         if again:
             leaf, y = graph()
         try:

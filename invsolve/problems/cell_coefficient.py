@@ -93,7 +93,7 @@ class CellCoefficient(Operator):
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> CellCoefficient:
         made = replace(self, dtype=dtype or self.dtype)
-        object.__setattr__(made, "_rows", made._rows.to(device=device))
+        object.__setattr__(made, "_rows", made._rows.to(device=device or self._rows.device))
         return made
 
 

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 import invsolve as iv
+from invsolve.errors import InputTypeError
 from invsolve.priors.fields.bases import nodes
 
 PAIRS = (("centers", "neumann"), ("interior", "dirichlet"), ("periodic", "periodic"))
@@ -59,3 +60,10 @@ def test_mesh_names_and_other_sizes():
 def test_what_is_no_grid_is_refused(arguments, error, message):
     with pytest.raises(error, match=message):
         iv.CartesianGrid(**({"shape": (2, 3)} | arguments))
+
+
+def test_numbers_of_numpy_are_numbers_and_truth_values_are_none():
+    grid = iv.CartesianGrid((4, 2), extent=np.float32(2.0), origin=np.int64(3))
+    assert (grid.extent, grid.origin) == ((2.0, 2.0), (3.0, 3.0))
+    with pytest.raises(InputTypeError, match="extent"):
+        iv.CartesianGrid((4, 2), extent=True)

@@ -17,6 +17,11 @@ def test_the_operator_keeps_its_contract(blocks, dtype):
     check_operator(CellCoefficient(blocks, elements=6, points=3, dtype=dtype))
 
 
+def test_another_precision_stays_where_it_is():
+    A = CellCoefficient(2, elements=4, points=3).to(device="meta")
+    assert A.to(dtype=torch.float32)._rows.device.type == "meta"
+
+
 def test_another_coefficient_is_another_scale():
     A = CellCoefficient(4, elements=8, points=5)
     x = torch.randn(2, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))

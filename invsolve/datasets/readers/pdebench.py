@@ -208,9 +208,14 @@ def _grid(lines: list[NDArray[np.float64]], arrays: dict[str, FieldArray]) -> Ca
         return None
     origin, extent, places = [], [], set()
     for line in lines:
-        steps = np.diff(line)
-        step = float(steps.mean())
-        if not step > 0 or float(np.abs(steps - step).max()) > _EVEN * step:
+        with np.errstate(all="ignore"):  # coordinates of a file may be anything
+            steps = np.diff(line)
+            step = float(steps.mean())
+        if (
+            not 0 < step * len(line) < math.inf
+            or not np.isfinite(line).all()
+            or float(np.abs(steps - step).max()) > _EVEN * step
+        ):
             return None
         # Cell centres unless the first lies at 0, which only a torus has as a node.
         places.add("periodic" if abs(float(line[0])) < _EVEN * step else "centers")

@@ -16,8 +16,8 @@ from invsolve.core.validation import check_finite, check_positive
 from invsolve.errors import invalid
 from invsolve.operators.algebra.matched import matched
 from invsolve.operators.base import LinearOperator, Pullback
-from invsolve.operators.pde.spectral import SpectralEvolution, check_grid
-from invsolve.operators.pde.wavenumbers import dealiased, derivative, highest, squared, to_field, to_spectrum
+from invsolve.operators.pde.modes import check_grid, dealiased, derivative, highest, squared, to_field, to_spectrum
+from invsolve.operators.pde.spectral import SpectralEvolution
 
 
 @final

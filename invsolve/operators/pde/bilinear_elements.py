@@ -11,6 +11,8 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
+from invsolve.operators.pde.lost_rows import lose
+
 _ROWS = 128  # factorised at once: what fits into the caches of a core
 
 
@@ -31,7 +33,8 @@ class _Solve(torch.autograd.Function):
     def forward(ctx: Any, a: Tensor, load: Tensor, factors: list[list[Tensor]] | None) -> Tensor:
         parts = [(a[i : i + _ROWS], load[i : i + _ROWS]) for i in range(0, len(a), _ROWS)]
         made = [_factorised(each) for each, _ in parts] if factors is None else factors
-        u = torch.cat([_solved(each, f, own) for (each, f), own in zip(parts, made, strict=True)])
+        solved = [_solved(each, f, own) for (each, f), own in zip(parts, made, strict=True)]
+        u = torch.cat(solved) if solved else torch.zeros_like(load)
         ctx.save_for_backward(a, u)
         ctx.factors = made
         return u
@@ -70,6 +73,7 @@ def _factorised(a: Tensor) -> list[Tensor]:
     """Lower Cholesky factors of ``S_1 = D_1``, ``S_(i+1) = D_(i+1) - T_i^T S_i^-1 T_i``, one a line of nodes."""
     diagonal, right, up, up_right, up_left = _bands(a)
     factors: list[Tensor] = []
+    failed = torch.zeros(len(a), dtype=torch.bool, device=a.device)
     for i in range(diagonal.shape[1]):
         S = torch.diag_embed(diagonal[:, i])
         S.diagonal(1, -2, -1).copy_(right[:, i])
@@ -80,7 +84,10 @@ def _factorised(a: Tensor) -> list[Tensor]:
             T.diagonal(-1, -2, -1).copy_(up_left[:, i - 1])
             W = torch.linalg.solve_triangular(factors[-1], T, upper=False)
             S = torch.baddbmm(S, W.mT, W, alpha=-1)
-        factors.append(torch.linalg.cholesky_ex(S)[0])
+        factor, info = torch.linalg.cholesky_ex(S)
+        factors.append(factor)
+        failed |= info != 0
+    factors[-1] = lose(factors[-1], failed)  # through which every solution goes: NaN where rounding has won
     return factors
 
 

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from invsolve.core.cartesian_grid import CartesianGrid
 from invsolve.core.validation import check_positive
-from invsolve.operators.pde.spectral import SpectralEvolution, check_grid
-from invsolve.operators.pde.wavenumbers import dealiased, derivative, highest, squared, to_field, to_spectrum
+from invsolve.operators.pde.modes import check_grid, dealiased, derivative, highest, squared, to_field, to_spectrum
+from invsolve.operators.pde.spectral import SpectralEvolution
 
 
 @final
@@ -34,7 +34,8 @@ class Burgers(SpectralEvolution):
     InputError, InputTypeError
         If an argument is not what it should be.
     OperatorError
-        At a call, if ``dt`` is too long for a row (``dt max|u| k_max < 2.8``), or more than 65,536 steps are needed.
+        At a call, if ``dt`` is too long for a row (``dt max|u| k_max < 2.8``). Rows that need over 65,536 steps
+        are NaN.
 
     Notes
     -----

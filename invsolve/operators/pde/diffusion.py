@@ -11,11 +11,12 @@ from torch import Tensor
 
 from invsolve.core.arrays import real_parameter
 from invsolve.core.cartesian_grid import CartesianGrid
-from invsolve.core.conjugate_gradients import conjugate_gradients
+from invsolve.core.conjugate_gradients import conjugate_gradients, expand
 from invsolve.core.validation import Shape, check_choice, check_finite, check_number, check_positive
 from invsolve.errors import invalid, invalid_type
 from invsolve.operators.base import Operator
 from invsolve.operators.pde.linear_solve import Solve, solve_linear
+from invsolve.operators.pde.lost_rows import lose, warn_lost
 from invsolve.operators.pde.modes import check_grid
 from invsolve.operators.pde.multigrid import Faces, Multigrid
 from invsolve.operators.pde.sparse_factors import DirectSolve
@@ -24,6 +25,7 @@ Wall = float | Literal["no flow"]
 _MEANS = ("harmonic", "arithmetic")
 _WHERE = ("points", "points and walls")
 _MAX_ITER = 300
+_NEAR = 30.0  # times rtol: a residual with which a row counts as solved
 
 
 @final
@@ -62,6 +64,11 @@ class Darcy(Operator):
     ------
     InputError, InputTypeError
         If an argument is not what it should be, no wall holds u, or a signal holds a <= 0.
+
+    Notes
+    -----
+    Rows whose a is not finite (or ``exp`` of which leaves its range), or that conjugate gradients do not solve in 300
+    iterations, are NaN.
 
     Examples
     --------
@@ -125,15 +132,12 @@ class Darcy(Operator):
         return self.grid.shape
 
     def _apply(self, x: Tensor) -> Tensor:
-        a, wild = x, torch.zeros(len(x), dtype=torch.bool, device=x.device)
-        if self.log:  # a proposal of a chain may be far away: its row is not finite, the others are what they are
-            a = x.exp()
-            wild = ~((a > 0) & (a < torch.inf)).flatten(1).all(1)
-            a = torch.where(wild.view(-1, *([1] * (a.ndim - 1))), 1.0, a)
-        elif not bool((a > 0).all() & (a < torch.inf).all()):
-            bad = a.detach()[~((a.detach() > 0) & (a.detach() < torch.inf))][0].item()
+        a = x.exp() if self.log else x
+        if not self.log and bool((low := a.detach() <= 0).any()):
             repair = "log=True takes log a, which may be any number."
-            raise invalid("Darcy", "x", "> 0 everywhere: a is a conductivity", bad, repair)
+            raise invalid("Darcy", "x", "> 0 everywhere: a is a conductivity", a.detach()[low][0].item(), repair)
+        lost = ~((a.detach() > 0) & (a.detach() < torch.inf)).flatten(1).all(1)  # NaN, or exp has left its range
+        a = torch.where(expand(lost, a), 1.0, a)
         faces = self.faces(a)
         f = (
             self.source
@@ -141,8 +145,7 @@ class Darcy(Operator):
             else torch.tensor(self.source, dtype=x.dtype, device=x.device)
         )
         f = (f * self.grid.cell).expand(len(x), *self.grid.shape) + self._from_walls(faces)
-        u = solve_linear(a, f, self._solver(), lambda p, u: self.faces(p).apply(u))
-        return torch.where(wild.view(-1, *([1] * (u.ndim - 1))), torch.nan, u) if self.log else u
+        return lose(solve_linear(a, f, self._solver(), lambda p, u: self.faces(p).apply(u)), lost)
 
     def faces(self, a: Tensor) -> Faces:
         """The conductances between neighbours for ``a`` ``(rows, *in_shape)``: mean of a, times area over distance."""
@@ -192,7 +195,14 @@ class Darcy(Operator):
             if isinstance(made, DirectSolve):
                 return made(f)
             rtol = self.rtol or (1e-12 if f.dtype == torch.float64 else 1e-6)
-            return conjugate_gradients(faces.apply, f, rtol=rtol, max_iter=_MAX_ITER, precondition=made)[0]
+            u, info = conjugate_gradients(faces.apply, f, rtol=rtol, max_iter=_MAX_ITER, precondition=made)
+            if info.iterations < _MAX_ITER:
+                return u
+            bad = info.residual > _NEAR * rtol
+            if bool(bad.any()):
+                which = f"that were not solved to rtol={rtol:.0e} in {_MAX_ITER} iterations"
+                warn_lost("Darcy", which, 'solver="direct" takes any contrast; a larger rtol may do.')
+            return lose(u, bad)
 
         return solve
 

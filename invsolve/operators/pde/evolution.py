@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from invsolve.core.arrays import parameter
-from invsolve.core.cartesian_grid import CartesianGrid
+from invsolve.core.cartesian_grid import CartesianGrid, Points
 from invsolve.core.validation import Shape, check_finite, check_int
 from invsolve.errors import OperatorError, invalid, invalid_type
-from invsolve.operators.pde.spectral import SpectralEvolution, check_grid
-from invsolve.operators.pde.wavenumbers import to_field, to_spectrum
+from invsolve.operators.pde.modes import check_grid, to_field, to_spectrum
+from invsolve.operators.pde.spectral import SpectralEvolution
 
 
 @final
@@ -74,7 +74,7 @@ class Evolution(SpectralEvolution):
 
     def __post_init__(self) -> None:
         owner = "Evolution"
-        points = ("periodic",) if self.linear is not None else ("periodic", "centers", "interior")
+        points: tuple[Points, ...] = ("periodic",) if self.linear is not None else ("periodic", "centers", "interior")
         check_grid(owner, self.grid, points=points)
         if not callable(self.rhs):
             raise invalid_type(owner, "rhs", "a function of a state and a time", self.rhs)

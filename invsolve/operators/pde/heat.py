@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
 from typing import final
@@ -13,7 +12,7 @@ from torch import Tensor
 from invsolve.core.cartesian_grid import CartesianGrid
 from invsolve.core.validation import Shape, check_positive
 from invsolve.operators.base import LinearOperator
-from invsolve.operators.pde.spectral import check_grid
+from invsolve.operators.pde.modes import check_grid, laplacian_values, line_of, transform_of
 from invsolve.operators.pde.time_stepping import check_times
 
 
@@ -23,21 +22,9 @@ def heat_matrix(grid: CartesianGrid, axis: int, amount: float) -> Tensor:
     Symmetric. Sines between walls at 0 ("interior"), cosines between walls that let nothing through ("centers"), waves
     of a torus.
     """
-    n, length = grid.shape[axis], grid.extent[axis]
-    i = torch.arange(n, dtype=torch.float64, device="cpu")
-    if grid.points == "periodic":
-        k = torch.fft.fftfreq(n, d=1 / n, dtype=torch.float64, device="cpu")
-        column: Tensor = torch.fft.ifft(torch.exp(-amount * (2 * math.pi / length * k) ** 2)).real
-        place = (i[:, None] - i).remainder(n).long()
-        return column[place]
-    if grid.points == "interior":
-        j = i + 1
-        modes = torch.sin(math.pi * ((i[:, None] + 1) * j).remainder(2 * (n + 1)) / (n + 1)) * math.sqrt(2 / (n + 1))
-    else:
-        j = i
-        modes = torch.cos(math.pi * ((2 * i[:, None] + 1) * j).remainder(4 * n) / (2 * n)) * math.sqrt(2 / n)
-        modes[:, 0] = 1 / math.sqrt(n)
-    matrix = (modes * torch.exp(-amount * (math.pi / length * j) ** 2)) @ modes.mT
+    line = line_of(grid, axis)
+    modes = transform_of(line, torch.float64).forward(torch.eye(line.shape[0], dtype=torch.float64, device="cpu"))
+    matrix = (modes * torch.exp(-amount * laplacian_values(line, "spectral"))) @ modes.mT
     return (matrix + matrix.mT) / 2
 
 

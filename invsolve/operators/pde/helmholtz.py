@@ -234,7 +234,10 @@ class HelmholtzSource(_Open, LinearOperator):
 
     @cached_property
     def _made(self) -> DirectSolve:
-        return self._factors(self.k2 if self.batch is not None else self.k2[None])
+        made = self._factors(self.k2 if self.batch is not None else self.k2[None])
+        if None in made.factors:
+            raise invalid("HelmholtzSource", "k2", "away from resonances", "a medium in which waves have no end")
+        return made
 
     def _apply(self, x: Tensor) -> Tensor:
         return matched(x, self._forward, self._backward)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from invsolve.core.torch_state import in_defined_state
+from invsolve.errors import OperatorError
 
 Solve = Callable[[Tensor, Tensor], Tensor]
 Product = Callable[[Tensor, Tensor], Tensor]
@@ -41,6 +42,11 @@ def solve_linear(
     Tensor, shape (rows, *shape)
         The solutions.
 
+    Raises
+    ------
+    OperatorError
+        If a function returns another shape; ``product`` is called for derivatives only.
+
     Examples
     --------
     >>> import torch
@@ -63,7 +69,9 @@ class _Solve(torch.autograd.Function):
     def forward(
         parameters: Tensor, source: Tensor, solve: Solve, solve_adjoint: Solve, product: Product, adjoint: bool
     ) -> Tensor:
-        return (solve_adjoint if adjoint else solve)(parameters.detach(), source.detach())
+        u = (solve_adjoint if adjoint else solve)(parameters.detach(), source.detach())
+        _check_shape("solve_adjoint" if adjoint and solve_adjoint is not solve else "solve", u, source)
+        return u
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -99,12 +107,19 @@ class _Solve(torch.autograd.Function):
             for value, axis in zip(inputs[:2], in_dims[:2], strict=True)
         ]
         out = _Solve.apply(*(value.flatten(0, 1) for value in wide), *inputs[2:])
-        return out.reshape(info.batch_size, -1, *out.shape[1:]), 0
+        return out.unflatten(0, (info.batch_size, wide[0].shape[1])), 0
+
+
+def _check_shape(name: str, found: object, like: Tensor) -> None:
+    if not isinstance(found, Tensor) or found.shape != like.shape:
+        got = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+        raise OperatorError(f"solve_linear: {name} must return a tensor of shape {tuple(like.shape)}, got {got}.")
 
 
 def _pulled(f: Callable[[Tensor], Tensor], x: Tensor, v: Tensor) -> Tensor:
     """``J(x)^H v`` of f, which torch can differentiate again."""
-    _, pull = torch.func.vjp(f, x)  # type: ignore[misc]  # a pair without has_aux
+    y, pull = torch.func.vjp(f, x)  # type: ignore[misc]  # a pair without has_aux
+    _check_shape("product", y, v)
     slope: Tensor = pull(v)[0]
     return slope
 

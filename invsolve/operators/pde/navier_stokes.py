@@ -13,9 +13,9 @@ from invsolve.core.arrays import real_parameter
 from invsolve.core.cartesian_grid import CartesianGrid
 from invsolve.core.validation import check_finite, check_positive
 from invsolve.errors import invalid
-from invsolve.operators.pde.spectral import SpectralEvolution, check_grid
+from invsolve.operators.pde.modes import check_grid, dealiased, derivative, highest, squared, to_field, to_spectrum
+from invsolve.operators.pde.spectral import SpectralEvolution
 from invsolve.operators.pde.time_stepping import Rate
-from invsolve.operators.pde.wavenumbers import dealiased, derivative, highest, squared, to_field, to_spectrum
 
 
 @final
@@ -46,8 +46,8 @@ class NavierStokes(SpectralEvolution):
     InputError, InputTypeError
         If an argument is not what it should be.
     OperatorError
-        At a call, if ``dt`` is too long for a row (``dt (max|u_x| k_x + max|u_y| k_y) < 2.8``), or more than 65,536
-        steps are needed.
+        At a call, if ``dt`` is too long for a row (``dt (max|u_x| k_x + max|u_y| k_y) < 2.8``). Rows that need over
+        65,536 steps are NaN.
 
     Notes
     -----

@@ -16,7 +16,7 @@ from invsolve.core.cartesian_grid import CartesianGrid
 from invsolve.core.validation import Shape, check_choice, check_finite
 from invsolve.errors import invalid
 from invsolve.operators.base import LinearOperator
-from invsolve.operators.pde.modes import check_grid, transform_of
+from invsolve.operators.pde.modes import check_grid, line_of, transform_of
 
 _METHODS = ("linear", "spectral")
 _THIN = 1e-12  # of the extent: a box that has no length
@@ -67,7 +67,7 @@ class Separable(LinearOperator):
 
     def _apply(self, x: Tensor) -> Tensor:
         first, *others = self._rows(x)
-        y = (first @ x.reshape(*x.shape[:2], -1)).view(len(x), -1, *x.shape[2:])
+        y = (first @ x.reshape(*x.shape[:2], math.prod(x.shape[2:]))).view(len(x), *self.out_shape, *x.shape[2:])
         for row in others:
             y = (y * row.view(*row.shape, *([1] * (y.ndim - 3)))).sum(2)
         return y
@@ -78,7 +78,7 @@ class Separable(LinearOperator):
         for row in others:
             middle = [1] * (spread.ndim - 2)
             spread = spread[..., None] * row.view(*row.shape[:-1], *middle, row.shape[-1])
-        return (first.mT @ spread.reshape(*y.shape, -1)).view(len(y), *self.in_shape)
+        return (first.mT @ spread.reshape(*y.shape, math.prod(self.in_shape[1:]))).view(len(y), *self.in_shape)
 
 
 @final
@@ -118,7 +118,7 @@ class PointValues(Separable):
         owner = "PointValues"
         grid = check_grid(owner, self.grid)
         check_choice(owner, "method", self.method, _METHODS)
-        object.__setattr__(self, "points", _coordinates(owner, "points", self.points, grid))
+        object.__setattr__(self, "points", coordinates(owner, "points", self.points, grid))
 
     def _item_axes(self) -> dict[str, int]:
         return {"points": 2}
@@ -168,7 +168,7 @@ class BoxAverages(Separable):
     def __post_init__(self) -> None:
         owner = "BoxAverages"
         grid = check_grid(owner, self.grid)
-        lower, upper = (_coordinates(owner, name, getattr(self, name), grid) for name in ("lower", "upper"))
+        lower, upper = (coordinates(owner, name, getattr(self, name), grid) for name in ("lower", "upper"))
         if lower.shape != upper.shape:
             raise invalid(owner, "upper", f"of the shape of lower, {tuple(lower.shape)}", tuple(upper.shape))
         if bool((lower > upper).any()):
@@ -190,7 +190,8 @@ class BoxAverages(Separable):
         return torch.where(thin[..., None], _linear(self.grid, axis, low), _overlap(self.grid, axis, low, high))
 
 
-def _coordinates(owner: str, name: str, value: Any, grid: CartesianGrid) -> Tensor:
+def coordinates(owner: str, name: str, value: Any, grid: CartesianGrid) -> Tensor:
+    """Of places in the box of a grid, ``(m, axes)`` or ``(items, m, axes)`` float64 on the CPU."""
     made = check_finite(owner, name, parameter(owner, name, value, dtype=torch.float64)).double().cpu()
     axes = len(grid.shape)
     if axes == 1 and made.ndim == 1:
@@ -227,8 +228,9 @@ def _linear(grid: CartesianGrid, axis: int, at: Tensor) -> Tensor:
 
 def _spectral(grid: CartesianGrid, axis: int, at: Tensor) -> Tensor:
     n, length = grid.shape[axis], grid.extent[axis]
-    line = CartesianGrid((n,), extent=(length,), points=grid.points)
-    to_modes = transform_of(line, torch.float64).forward(torch.eye(n, dtype=torch.float64, device="cpu")).mT
+    to_modes = (
+        transform_of(line_of(grid, axis), torch.float64).forward(torch.eye(n, dtype=torch.float64, device="cpu")).mT
+    )
     x = ((at - (grid.origin or ())[axis]) / length)[..., None]
     j = torch.arange(n, dtype=torch.float64, device="cpu")
     if grid.points == "periodic":

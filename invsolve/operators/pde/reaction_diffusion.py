@@ -12,8 +12,8 @@ from torch import Tensor
 from invsolve.core.cartesian_grid import CartesianGrid
 from invsolve.core.validation import Shape, check_choice, check_number, check_positive
 from invsolve.errors import invalid, invalid_type
-from invsolve.operators.pde.spectral import SpectralEvolution, check_grid
-from invsolve.operators.pde.wavenumbers import squared, to_field, to_spectrum
+from invsolve.operators.pde.modes import check_grid, squared, to_field, to_spectrum
+from invsolve.operators.pde.spectral import SpectralEvolution
 
 _NEEDED = {"FitzHugh-Nagumo": ("k",), "Gray-Scott": ("feed", "kill")}
 _USUAL = {"FitzHugh-Nagumo": {"k": 5e-3}, "Gray-Scott": {"feed": 0.04, "kill": 0.06}}
@@ -47,7 +47,7 @@ class ReactionDiffusion(SpectralEvolution):
     InputError, InputTypeError
         If an argument is not what it should be.
     OperatorError
-        At a call, if ``dt`` is too long for a row, or more than 65,536 steps are needed.
+        At a call, if ``dt`` is too long for a row. Rows that need over 65,536 steps are NaN.
 
     Notes
     -----

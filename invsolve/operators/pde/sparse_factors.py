@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from math import prod
-from typing import final
+from typing import Any, final
 
 import numpy as np
 import torch
@@ -15,11 +15,13 @@ from invsolve.operators.pde.multigrid import Faces
 
 @final
 class DirectSolve:
-    """``K^-1 f`` for the conductances of faces, or for a given diagonal of theirs: symmetric, real or complex."""
+    """``K^-1 f`` for the conductances of faces, or for a given diagonal of theirs: symmetric, real or complex.
+
+    A row whose matrix is singular or not finite has None in the place of its factors, and solutions of NaN.
+    """
 
     def __init__(self, faces: Faces, diagonal: Tensor | None = None) -> None:
         from scipy.sparse import csc_matrix
-        from scipy.sparse.linalg import splu
 
         shape = faces.shape
         cells = prod(shape)
@@ -37,8 +39,7 @@ class DirectSolve:
         index = np.concatenate(rows), np.concatenate(columns)
         options = {"SymmetricMode": not wide.is_complex()}
         self.factors = [
-            splu(csc_matrix((row, index), shape=(cells, cells)), permc_spec="MMD_AT_PLUS_A", options=options)
-            for row in wide.cpu().numpy()
+            _factorised(csc_matrix((row, index), shape=(cells, cells)), options) for row in wide.cpu().numpy()
         ]
 
     def __call__(self, f: Tensor, *, adjoint: bool = False) -> Tensor:
@@ -52,9 +53,22 @@ class DirectSolve:
             .numpy()
         )
         found = [
-            factor.solve(row, "H" if adjoint else "N") if row.any() else np.zeros_like(row)
+            np.full_like(row, np.nan)
+            if factor is None
+            else factor.solve(row, "H" if adjoint else "N")
+            if row.any()
+            else np.zeros_like(row)
             for factor, row in zip(self.factors * (len(made) if len(self.factors) == 1 else 1), made, strict=True)
         ]
         if not found:
             return torch.zeros_like(f)
         return torch.from_numpy(np.stack(found)).to(device=f.device, dtype=f.dtype).view(f.shape)
+
+
+def _factorised(matrix: csc_matrix, options: dict[str, bool]) -> Any:
+    if not np.isfinite(matrix.data).all():
+        return None
+    try:
+        return splu(matrix, permc_spec="MMD_AT_PLUS_A", options=options)
+    except RuntimeError:  # "Factor is exactly singular"
+        return None

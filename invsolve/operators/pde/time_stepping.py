@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from invsolve.core.validation import check_positive
-from invsolve.errors import OperatorError, invalid, invalid_type
+from invsolve.errors import invalid, invalid_type
 
 Rate = Callable[[Tensor, float], Tensor]
 Step = Callable[[Tensor, float], Tensor]
@@ -87,13 +87,10 @@ def intervals(times: Sequence[float]) -> list[tuple[float, float]]:
     return [(a, b - a) for a, b in zip(before, times, strict=True)]
 
 
-def doublings(needed: Tensor, owner: str, most: int, why: str) -> list[int]:
-    """A multiplier 1, 2, 4, ... for each row, at least what it needs; refused beyond ``most``."""
+def doublings(needed: Tensor, most: int) -> list[int]:
+    """A multiplier 1, 2, 4, ... for each row, at least what it needs; 0 beyond ``most``, and for NaN."""
     values = needed.detach().double().cpu().tolist()
-    bad = [i for i, v in enumerate(values) if not v <= most]
-    if bad:
-        raise OperatorError(f"{owner}: row {bad[0]} needs {values[bad[0]]:.3g} steps, more than {most}: {why}")
-    return [1 << max(0, math.ceil(math.log2(max(v, 1.0)) - 1e-9)) for v in values]
+    return [1 << max(0, math.ceil(math.log2(max(v, 1.0)) - 1e-9)) if v <= most else 0 for v in values]
 
 
 def in_groups(x: Tensor, keys: Sequence[int], run: Callable[[Tensor, int, Tensor | None], Tensor]) -> Tensor:

@@ -17,7 +17,9 @@ from invsolve.core.torch_state import in_defined_state
 from invsolve.core.validation import Shape, check_choice, check_finite, check_int, check_positive
 from invsolve.errors import OperatorError, invalid
 from invsolve.operators.base import Operator
-from invsolve.operators.pde.spectral import check_grid
+from invsolve.operators.pde.lost_rows import lose, warn_lost
+from invsolve.operators.pde.modes import check_grid
+from invsolve.operators.pde.observation import coordinates
 from invsolve.operators.pde.time_stepping import in_groups
 
 _FIRST = (1 / 12, -8 / 12, 0.0, 8 / 12, -1 / 12)
@@ -86,7 +88,7 @@ class Wave(Operator):
     InputError, InputTypeError
         If an argument is not what it should be.
     OperatorError
-        At a call, if a velocity is not positive, or so large that over 4,096 steps are needed between two samples.
+        At a call, if a velocity is not positive.
 
     Notes
     -----
@@ -94,7 +96,8 @@ class Wave(Operator):
     interpolation. Steps: 0.9 of the stable one, a whole number of them between two samples, for each row its own:
     where that number changes the map jumps by the error of the steps. Absorbing layers are convolutional,
     perfectly matched [1]_. Data have shape ``(shots, samples, receivers)``. Derivatives are those of the steps by
-    torch, the states of every sqrt(samples)-th sample are kept and the others computed again.
+    torch, the states of every sqrt(samples)-th sample are kept and the others computed again. Rows that are not finite,
+    or so fast that over 4,096 steps are needed between two samples, are NaN.
 
     References
     ----------
@@ -125,7 +128,10 @@ class Wave(Operator):
         owner = "Wave"
         check_grid(owner, self.grid, points=("centers",), axes=(2,))
         for name in ("sources", "receivers"):
-            object.__setattr__(self, name, _places(owner, name, getattr(self, name), self.grid))
+            made = coordinates(owner, name, getattr(self, name), self.grid)
+            if made.ndim != 2:
+                raise invalid(owner, name, "of shape (m, 2), the same for all items", tuple(made.shape))
+            object.__setattr__(self, name, made)
         wavelet = check_finite(owner, "wavelet", parameter(owner, "wavelet", self.wavelet, dtype=torch.float64))
         if wavelet.ndim != 1 or not len(wavelet):
             raise invalid(owner, "wavelet", "of shape (samples,)", tuple(wavelet.shape))
@@ -163,21 +169,20 @@ class Wave(Operator):
     def _apply(self, x: Tensor) -> Tensor:
         c = x if self.parameter == "velocity" else torch.exp(x)
         lowest, top = c.detach().flatten(1).aminmax(dim=1)
-        if bool((bad := ~(lowest > 0)).any()):
+        lost = ~(lowest > 0) | ~(top < torch.inf)  # NaN, or an exp that has left its range
+        if self.parameter == "velocity" and bool((bad := lowest <= 0).any()):
             row = int(bad.nonzero()[0, 0])
             raise OperatorError(
                 f"Wave: a velocity must be > 0, row {row} has {float(lowest[row]):.4g}. Give parameter='log velocity', "
                 "whose values may be any, or a prior of positive fields."
             )
-        wanted = (top.double() * (self.dt / self._reach)).clamp_max(2 * _MOST).tolist()
-        counts = [max(1, math.ceil(v)) for v in wanted]
-        if counts and max(counts) > _MOST:
-            row = counts.index(max(counts))
-            raise OperatorError(
-                f"Wave: the velocity {float(top[row]):.3g} of row {row} needs more than {_MOST} steps between samples "
-                f"dt={self.dt:.3g} apart on this grid. Give dt in the unit of the velocity's time, or a coarser grid."
-            )
-        return in_groups(c, counts, self._record)
+        wanted = torch.where(lost, 1.0, top.double() * (self.dt / self._reach)).tolist()
+        if any(v > _MOST for v in wanted):
+            which = f"whose velocity needs more than {_MOST} steps between samples dt={self.dt:.3g} apart"
+            warn_lost("Wave", which, "Give dt in the unit of the velocity's time, or a coarser grid.")
+            lost = lost | torch.tensor([v > _MOST for v in wanted], device=c.device, dtype=torch.bool)
+        counts = [max(1, math.ceil(v)) if v <= _MOST else 1 for v in wanted]
+        return in_groups(lose(c, lost), counts, self._record)
 
     @property
     def _reach(self) -> float:
@@ -285,19 +290,6 @@ def _stencil(p: Tensor, axis: int, weights: tuple[float, ...]) -> Tensor:
     padded = torch.nn.functional.pad(p, (2, 2) if axis == -1 else (0, 0, 2, 2))
     parts = [w * padded.narrow(axis, i, n) for i, w in enumerate(weights) if w]
     return sum(parts[1:], parts[0])
-
-
-def _places(owner: str, name: str, value: Any, grid: CartesianGrid) -> Tensor:
-    made = check_finite(owner, name, parameter(owner, name, value, dtype=torch.float64)).double().cpu()
-    if made.ndim != 2 or made.shape[1] != 2 or not len(made):
-        raise invalid(owner, name, "of shape (n, 2), coordinates along the axes of the grid", tuple(made.shape))
-    corner = torch.tensor(grid.origin, dtype=torch.float64, device="cpu")
-    far = corner + torch.tensor(grid.extent, dtype=torch.float64, device="cpu")
-    outside = ((made < corner) | (made > far)).any(1)
-    if bool(outside.any()):
-        box = f"[{corner.tolist()}, {far.tolist()}]"
-        raise invalid(owner, name, f"inside of the box {box}, in the unit of the grid", made[outside][0].tolist())
-    return made
 
 
 def _weights(grid: CartesianGrid, at: Tensor, pad: int) -> Tensor:

@@ -161,3 +161,10 @@ def test_arguments_are_checked():
         open_fields("f.h5", limit=0)
     with pytest.raises(FileError, match="cannot be read"):
         open_fields("nowhere.h5")
+
+
+@pytest.mark.parametrize("x", [[0, np.inf, np.inf], [0, np.nan, 1], [-1.5e308, 0, 1.5e308], [0, 1.7e308, np.inf]])
+def test_coordinates_that_are_no_numbers_are_no_grid(tmp_path, x):
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file["tensor"], file["x-coordinate"] = np.zeros((2, 3, 3)), np.array(x, dtype="f8")
+    assert open_fields(tmp_path / "x.h5").grid is None

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import invsolve as iv
+from invsolve.errors import OperatorError
 
 solve_linear = iv.operators.solve_linear
 
@@ -60,3 +61,25 @@ def test_reading_order():
     assert torch.equal((A >> H)(x), (H @ A)(x))
     with pytest.raises(TypeError):
         A >> 3
+
+
+def test_functions_of_another_shape_are_named():
+    p = torch.ones(2, 3, dtype=torch.float64, requires_grad=True)
+    f = torch.ones(2, 3, dtype=torch.float64)
+    with pytest.raises(OperatorError, match=r"solve must return a tensor of shape \(2, 3\), got \(2,\)"):
+        solve_linear(p, f, lambda p, f: (f / p)[:, 0], lambda p, u: p * u)
+    with pytest.raises(OperatorError, match="solve must return .* got ndarray"):
+        solve_linear(p, f, lambda p, f: (f / p).numpy(), lambda p, u: p * u)
+    u = solve_linear(p, f, lambda p, f: f / p, lambda p, u: (p * u).sum(1), solve_adjoint=lambda p, f: f / p)
+    with pytest.raises(OperatorError, match="product must return"):
+        u.sum().backward()
+    u = solve_linear(p, f, lambda p, f: f / p, lambda p, u: p * u, solve_adjoint=lambda p, f: f[:1])
+    with pytest.raises(OperatorError, match="solve_adjoint must return"):
+        u.sum().backward()
+
+
+def test_no_rows_of_many():
+    def own(p):
+        return iv.operators.solve_linear(p, torch.ones_like(p), lambda p, f: f / p, lambda p, u: p * u)
+
+    assert torch.func.vmap(own)(torch.ones(4, 0, 3)).shape == (4, 0, 3)

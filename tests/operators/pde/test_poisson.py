@@ -7,6 +7,7 @@ import torch
 
 import invsolve as iv
 from invsolve.errors import InputError, InputTypeError
+from invsolve.operators.pde import modes
 from invsolve.testing import check_operator
 
 Grid = iv.CartesianGrid
@@ -98,3 +99,12 @@ def test_both_precisions_and_no_source():
 def test_what_has_no_solution_is_refused(make, error, message):
     with pytest.raises(error, match=message):
         make()
+
+
+@pytest.mark.parametrize("shape", [(4, 5), (1, 6), (2, 3)])
+def test_real_and_complex_modes_of_a_torus_are_the_same(shape):
+    torus = iv.CartesianGrid(shape, extent=(1.0, 3.0), points="periodic")
+    x = torch.randn(2, *shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    real = modes.transform_of(torus, torch.float64)
+    one = real.inverse(modes.laplacian_values(torus, "spectral") * real.forward(x))
+    torch.testing.assert_close(modes.to_field(modes.squared(torus) * modes.to_spectrum(x, 2), torus), one)

@@ -10,7 +10,7 @@ import torch
 from scipy.special import h1vp, hankel1, jv, jvp
 
 import invsolve as iv
-from invsolve.errors import InputError, OperatorError
+from invsolve.errors import InputError
 from invsolve.operators import BornScattering, Scattering
 from invsolve.operators.contract import Probe
 
@@ -122,7 +122,14 @@ def test_what_cannot_be_is_refused(change, words):
         Scattering(given.pop("grid"), given.pop("sources"), given.pop("receivers"), **given)
 
 
-def test_resonance_is_refused():
-    A = Scattering(BOX, DIRECTIONS, AROUND, wavenumber=20.0, max_iter=2)
-    with pytest.raises(OperatorError, match="rtol"):
-        A(torch.full((1, 6, 7), 30.0, dtype=DOUBLE))
+def test_distances_do_not_depend_on_where_the_origin_is():
+    # scattering of a point's wave sees distances only; 30 receivers, from which on torch would form squares
+    turn = torch.arange(30, dtype=DOUBLE) / 5
+    around = 3 * torch.stack([turn.cos(), turn.sin()], 1)
+    x = torch.randn(1, 6, 7, dtype=DOUBLE, generator=torch.Generator().manual_seed(0))
+    there = torch.tensor([2.0**20, -(2.0**21)], dtype=DOUBLE)  # metres, as on a map: coordinates have 2e-10 of rounding
+    far = iv.CartesianGrid((6, 7), extent=(1.0, 1.2), origin=tuple(there.tolist()))
+    options = {"wavenumber": 5.0, "incident": "point"}
+    here = BornScattering(BOX, AROUND, around, **options)(x)
+    moved = BornScattering(far, torch.tensor(AROUND, dtype=DOUBLE) + there, around + there, **options)(x)
+    assert float((moved - here).norm() / here.norm()) < 5.0 * 4 * 2.0**21 * 2**-52

@@ -165,5 +165,11 @@ def test_velocities_that_cannot_be_are_refused():
     x[1, 3, 3] = 0.0
     with pytest.raises(OperatorError, match="row 1 has 0"):
         small()(x)
-    with pytest.raises(OperatorError, match="more than 4096 steps"):
-        small()(1e6 * (x + 1))
+
+
+def test_a_place_at_the_far_corner_is_inside():
+    grid = iv.CartesianGrid((6, 7), extent=(0.6, 0.6), origin=(0.3, 0.3))  # in doubles 0.3 + 0.6 < 0.9
+    A = Wave(grid, sources=[[0.9, 0.9]], receivers=[[0.3, 0.3]], wavelet=[0.0, 1.0], dt=0.1, layer=4)
+    assert A.out_shape == (1, 2, 1)
+    with pytest.raises(InputError, match="the same for all items"):
+        Wave(grid, sources=[[[0.9, 0.9]]], receivers=[[0.3, 0.3]], wavelet=[0.0, 1.0], dt=0.1, layer=4)
