@@ -118,6 +118,10 @@ class Gaussian(Noise):
         assert isinstance(self.std, (float, Tensor)) and isinstance(other.std, (float, Tensor))
         return Gaussian._sum(None, _root_sum(self.std, other.std), parts)
 
+    def __radd__(self, other: object) -> Gaussian:
+        """``Discrepancy(...) + noise``, which is ``noise + Discrepancy(...)``."""
+        return self + other if isinstance(other, Discrepancy) else NotImplemented
+
     @staticmethod
     def _sum(
         covariance: Tensor | None, std: float | Tensor | Distribution | None, parts: tuple[Discrepancy, ...]

@@ -47,7 +47,7 @@ def test_sums_of_independent_noises():
     C = torch.diag(torch.tensor([1.0, 2.0, 3.0], dtype=F64))
     each = torch.tensor([0.1, 0.2, 0.3])
     assert (Gaussian(3.0) + Gaussian(4.0)).std == 5.0
-    assert (Gaussian(3.0) + Discrepancy(4.0)).std == 5.0
+    assert (Gaussian(3.0) + Discrepancy(4.0)).std == (Discrepancy(4.0) + Gaussian(3.0)).std == 5.0
     assert torch.allclose((Gaussian(each) + Discrepancy(0.4)).std, (each**2 + 0.16).sqrt())
     assert torch.allclose((Gaussian(covariance=C) + Gaussian(2.0)).covariance, C + 4 * torch.eye(3, dtype=F64))
     assert torch.allclose((Gaussian(2.0) + Gaussian(covariance=C)).covariance, C + 4 * torch.eye(3, dtype=F64))
