@@ -109,6 +109,7 @@ class Gaussian(Noise):
             repair = "Of two levels the data say one: give one of them as an iv.noise.Discrepancy."
             raise invalid("Gaussian", "std", "a number in a sum of noises", "a distribution", repair)
         parts = (*self.discrepancy, *other.discrepancy)
+        _same_data(self, other)
         if other.covariance is None:
             self, other = other, self
         if self.covariance is not None and other.covariance is not None:
@@ -117,6 +118,10 @@ class Gaussian(Noise):
             return Gaussian._sum(_plus(other.covariance, self.std), None, parts)
         assert isinstance(self.std, (float, Tensor)) and isinstance(other.std, (float, Tensor))
         return Gaussian._sum(None, _root_sum(self.std, other.std), parts)
+
+    def __radd__(self, other: object) -> Gaussian:
+        """``Discrepancy(...) + noise``, which is ``noise + Discrepancy(...)``; so with a measured error."""
+        return self + other if isinstance(other, ModelError) else NotImplemented
 
     @staticmethod
     def _sum(
@@ -235,6 +240,9 @@ class Gaussian(Noise):
             if m not in (None, math.prod(out_shape)):
                 want = f"with the points of all {math.prod(out_shape)} data of an item"
                 raise invalid(*spoken(self, "discrepancy", owner), want, f"points of {m}")
+            if isinstance(self.std, Tensor) and tuple(self.std.shape) != out_shape:
+                want, given = f"of shape {out_shape} beside a discrepancy", tuple(self.std.shape)
+                raise invalid(*spoken(self, "std", owner), want, given, "Items with a std of their own: one at a time.")
             return self
         if isinstance(self.std, Tensor):
             shape, ndim = tuple(self.std.shape), len(out_shape)
@@ -302,6 +310,20 @@ def _known(
     for part, values in parts:
         total = total + part.covariance(m, **values)
     return Gaussian(covariance=total)
+
+
+def _same_data(a: Gaussian, b: Gaussian) -> None:
+    """Refuse a sum over different numbers of data, which torch might broadcast."""
+    sizes = [len(noise.covariance) for noise in (a, b) if noise.covariance is not None]
+    stds = [noise.std for noise in (a, b) if isinstance(noise.std, Tensor)]
+    if sizes:
+        fit = len({*sizes, *(std.numel() for std in stds)}) == 1
+    else:  # of all items, or of each
+        ends = {tuple(std.shape[std.ndim - min(std.ndim for std in stds) :]) for std in stds}
+        fit = len(ends) <= 1
+    if not fit:
+        shapes = [tuple((noise.covariance if noise.std is None else noise.std).shape) for noise in (a, b)]  # type: ignore[union-attr]
+        raise invalid("Gaussian", "noise + other", "of the same data", f"shapes {shapes[0]} and {shapes[1]}")
 
 
 def _known_size(covariance: Tensor | None, std: object, parts: Sequence[ModelError]) -> int | None:

@@ -13,6 +13,8 @@ from torch import Tensor
 
 from invsolve.core.validation import Shape, check_number, check_positive
 from invsolve.errors import UnsupportedError, invalid, invalid_type
+from invsolve.gaussian.law import GaussianLaw
+from invsolve.gaussian.spectral_modes import SpectralModes
 from invsolve.operators.base import BlackBox, Operator, Pullback
 from invsolve.priors.base import Prior
 from invsolve.priors.capabilities import IsGaussian
@@ -183,7 +185,7 @@ class LevelSet(TransformedPrior):
             )
         assert isinstance(self.base, IsGaussian)
         law = self.base.law
-        std = law.modes.marginal_variances(law.variances).double().sqrt()
+        std = _entry_variances(law).double().sqrt()
         ends = [-math.inf, *self.thresholds, math.inf]
         z = torch.stack([(level - law.mean.double()) / std for level in ends])
         # From the nearer side, so that a small share keeps its digits.
@@ -226,7 +228,17 @@ class LevelSet(TransformedPrior):
 
     @property
     def _known(self) -> bool:
-        return isinstance(self.base, IsGaussian) and self.base.law.modes.orthonormal
+        if not isinstance(self.base, IsGaussian):
+            return False
+        return self.base.law.modes.orthonormal or isinstance(self.base.law.modes, SpectralModes)
+
+
+def _entry_variances(law: GaussianLaw) -> Tensor:
+    """Of the signal, whatever the colour of the diffusion noise."""
+    modes = law.modes
+    if isinstance(modes, SpectralModes) and modes.colour is not None:
+        return modes.transform.squared_inverse(modes.colour**2 * law.variances)
+    return modes.marginal_variances(law.variances)
 
 
 def _numbers(name: str, values: object) -> tuple[float, ...]:

@@ -47,7 +47,7 @@ def test_sums_of_independent_noises():
     C = torch.diag(torch.tensor([1.0, 2.0, 3.0], dtype=F64))
     each = torch.tensor([0.1, 0.2, 0.3])
     assert (Gaussian(3.0) + Gaussian(4.0)).std == 5.0
-    assert (Gaussian(3.0) + Discrepancy(4.0)).std == 5.0
+    assert (Gaussian(3.0) + Discrepancy(4.0)).std == (Discrepancy(4.0) + Gaussian(3.0)).std == 5.0
     assert torch.allclose((Gaussian(each) + Discrepancy(0.4)).std, (each**2 + 0.16).sqrt())
     assert torch.allclose((Gaussian(covariance=C) + Gaussian(2.0)).covariance, C + 4 * torch.eye(3, dtype=F64))
     assert torch.allclose((Gaussian(2.0) + Gaussian(covariance=C)).covariance, C + 4 * torch.eye(3, dtype=F64))
@@ -89,6 +89,9 @@ def test_simulated_data_have_the_covariance():
     assert bool(((y.mT @ y / n - C).abs() < 5 * se).all())
 
 
+EACH = torch.tensor([0.1, 0.2, 0.3])
+
+
 def test_refusals():
     law = iv.LogNormal(0.1, 2.0)
     for arguments in ({"std": 0.0}, {"std": 1.0, "length": -1.0, "points": TIMES}, {"std": 1.0, "smoothness": 0.0}):
@@ -118,6 +121,15 @@ def test_refusals():
         Gaussian(covariance=torch.eye(2)) + Discrepancy(1.0, length=0.3, points=TIMES)
     with pytest.raises(InputError, match="std of 2.*std for every item"):
         Gaussian(torch.ones(2, 1)) + Discrepancy(1.0, length=0.3, points=TIMES)
+    # Sums that torch would broadcast, or refuse in its own words.
+    wide, pair = Gaussian(covariance=torch.eye(3)), Gaussian(torch.ones(2))
+    for one, two in ((Gaussian(covariance=torch.eye(1)), wide), (wide, pair), (pair, wide), (pair, Gaussian(EACH))):
+        with pytest.raises(InputError, match="`noise \\+ other` must be of the same data"):
+            one + two
+    assert (Gaussian(EACH) + Gaussian(torch.ones(4, 3))).std.shape == (4, 3)  # items of one std, and of their own
+    for std in (torch.ones(2), torch.ones(1, 1)):
+        with pytest.raises(InputError, match=r"`noise.std` must be of shape \(3,\) beside a discrepancy"):
+            iv.Problem(iv.operators.Identity((3,)), torch.zeros(1, 3), Gaussian(std) + Discrepancy(law))
     with pytest.raises(InputTypeError, match="`discrepancy` must be a tuple of"):
         Gaussian(0.1, discrepancy=(0.1,))
     A, prior = iv.operators.Identity(), iv.priors.GaussianPrior(torch.zeros(3), torch.eye(3))

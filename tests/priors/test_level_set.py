@@ -62,6 +62,13 @@ def test_fractions_and_mean_are_normal_integrals():
     far = LevelSet(latent(), (0.0, 1.0), thresholds=12.0).fractions  # a share of 1e-30 keeps its digits
     np.testing.assert_allclose(far[1], stats.norm.sf((12.0 - MEAN) / std), rtol=1e-10)
 
+    law = iv.priors.Matern(1.0, 0.3)
+    coloured = iv.priors.GaussianFieldPrior((6, 5), law, noise_spectrum=iv.priors.Matern(1.0, 0.4, smoothness=0.5))
+    white = iv.priors.GaussianFieldPrior((6, 5), law)  # of one distribution, whatever noise is added to it
+    two = [LevelSet(field, (0.0, 1.0), thresholds=0.7) for field in (coloured, white)]
+    np.testing.assert_allclose(two[0].fractions, two[1].fractions, rtol=1e-5)  # float32
+    np.testing.assert_allclose(two[0].mean, two[1].mean, rtol=1e-5)
+
 
 # --- posteriors -----------------------------------------------------------------------------------------------------
 MATRIX = torch.tensor([[1.0, 0.5, 0.0], [0.0, 1.0, -0.5]], dtype=F64)

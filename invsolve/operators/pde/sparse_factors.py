@@ -65,7 +65,9 @@ class DirectSolve:
         return torch.from_numpy(np.stack(found)).to(device=f.device, dtype=f.dtype).view(f.shape)
 
 
-def _factorised(matrix: csc_matrix, options: dict[str, bool]) -> Any:
+def _factorised(matrix: Any, options: dict[str, bool]) -> Any:
+    from scipy.sparse.linalg import splu
+
     if not np.isfinite(matrix.data).all():
         return None
     try:

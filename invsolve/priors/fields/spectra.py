@@ -20,6 +20,8 @@ from invsolve.core.validation import check_positive
 from invsolve.errors import UnsupportedError, invalid, invalid_type
 from invsolve.priors.fields.bases import Basis
 
+_MOST_NODES = 2**20  # of a quadrature
+
 
 class FieldSpectrum(Defined, Owner, abc.ABC):
     """Variances of the coefficients of the eigenfunctions phi_k, which do not depend on a grid.
@@ -246,6 +248,8 @@ def _log_centre_sum(basis: Basis, extent: tuple[float, ...], kappa2: float, alph
     high = math.log(800 + 4 * alpha)
     # The peak of t^alpha e^-t has width alpha^-1/2 in ln t.
     step = 0.1 / max(1.0, math.sqrt(alpha / 4))
+    if (high - low) / step > _MOST_NODES:  # before anything of that size is made
+        raise invalid("Matern", "smoothness", "from 0.001 to 1e6", f"{alpha - dim / 2:g}")
     s = torch.arange(low, high, step, dtype=torch.float64, device="cpu")
     t = s.exp()
     log_f = alpha * s - t - math.lgamma(alpha)

@@ -129,12 +129,13 @@ def estimate_spectrum(
     shape = tuple(x.shape[1:])
     transform = Transform(name=BASES[basis], shape=shape, dtype=torch.float64)
     power = transform.forward(x - x.mean()).square().mean(0) / grid_factor(basis, shape)
-    if not bool((power > 0).any()):
+    if bool((x == x[0]).all()) or not bool((power > 0).any()):
         raise invalid(owner, "signals", "different from each other", "all the same")
     eigenvalues = laplace_eigenvalues(basis, shape, extent or (1.0,) * len(shape)).flatten()
     order = eigenvalues.argsort()
     where, values = eigenvalues[order], power.flatten()[order]
-    constant = float(values[0]) if float(where[0]) == 0 else None
+    # Their mean was taken away, and with it 1/n of the variance of the constant mode.
+    constant = float(values[0]) * len(x) / (len(x) - 1) if float(where[0]) == 0 else None
     where, values = where[where > 0], values[where > 0]
     floor = 1e-14 * float(values.max())
     edges = [0]

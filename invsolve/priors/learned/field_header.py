@@ -16,19 +16,23 @@ from invsolve.priors.fields.spectra import FieldSpectrum, Matern, Whittle
 from invsolve.priors.fields.tabulated import TabulatedSpectrum
 
 _LARGEST = 4096  # entries of a table
-_LARGEST_GRID = 2**26  # points
+_LARGEST_GRID = 2**24  # points
 
 
 def field_header(field: GaussianFieldPrior | None) -> dict[str, Any] | None:
     """What JSON can hold of a field. Raises UnsupportedError for spectra that are functions or tensors."""
     if field is None:
         return None
-    noise = field.noise_spectrum
+    noise, mean = field.noise_spectrum, field.law.mean
+    if not bool((mean == mean.flatten()[0]).all()):
+        raise UnsupportedError("save_prior: a field with a mean that is not constant has no file format.")
+    if mean.numel() > _LARGEST_GRID:
+        raise UnsupportedError(f"save_prior: a field of more than {_LARGEST_GRID} points has no file format: field.on.")
     return {
         "shape": list(field.shape),
         "basis": field.basis,
         "extent": list(field.extent or ()),
-        "mean": float(field.law.mean.flatten()[0]),
+        "mean": float(mean.flatten()[0]),
         "spectrum": _described(field.spectrum),
         "noise_spectrum": None if noise is None else _described(noise),
     }
@@ -58,6 +62,8 @@ def _described(spectrum: FieldSpectrum | Tensor) -> dict[str, Any]:
     if isinstance(spectrum, Whittle):
         return {"whittle": asdict(spectrum)}
     if isinstance(spectrum, TabulatedSpectrum):
+        if len(spectrum.values) > _LARGEST:
+            raise UnsupportedError(f"save_prior: a table of more than {_LARGEST} values has no file format.")
         table = {"eigenvalues": spectrum.eigenvalues.tolist(), "values": spectrum.values.tolist()}
         return {"table": table | {"at_zero": spectrum.at_zero}}
     raise UnsupportedError(

@@ -116,8 +116,10 @@ class NetworkPrior(Prior):
         check_choice(_OWNER, "channels", self.channels, ("hidden", "first"))
         if self.keep is not None:
             check_choice(_OWNER, "keep", self.keep, ("pixel", "field of view"))
+        weights = [p for p in (*self.network.parameters(), *self.network.buffers()) if p.is_floating_point()]
+        first = weights[0] if weights else torch.zeros((), dtype=torch.float32, device="cpu")
         if self.field is not None:
-            self._check_field(shape)
+            self._check_field(shape, first)
         if self.prediction.beside_law and self.law is None:
             advice = "The network is added to its denoiser."
             raise invalid(_OWNER, "law", f"given with {self.prediction}", "None", advice)
@@ -131,8 +133,6 @@ class NetworkPrior(Prior):
         check_positive(_OWNER, "sigma_range[0]", low)
         if not low < high:
             raise invalid(_OWNER, "sigma_range", "(low, high) with low < high", self.sigma_range)
-        weights = [p for p in (*self.network.parameters(), *self.network.buffers()) if p.is_floating_point()]
-        first = weights[0] if weights else torch.zeros((), dtype=torch.float32, device="cpu")
         device, dtype = first.device, kind_dtype(first.dtype, self.kind)
 
         def on_grid(name: str, value: Tensor | float) -> Tensor:
@@ -156,8 +156,8 @@ class NetworkPrior(Prior):
             object.__setattr__(self, name, value)
         self.network.requires_grad_(False)
 
-    def _check_field(self, shape: Shape) -> None:
-        """State the law of the field on the grid of the signals."""
+    def _check_field(self, shape: Shape, like: Tensor) -> None:
+        """State the law of the field on the grid of the signals, where and as precise as the weights are."""
         if not isinstance(self.field, GaussianFieldPrior):
             raise invalid_type(_OWNER, "field", "a GaussianFieldPrior", self.field)
         if self.kind == "complex" or self.channels == "first" or len(self.field.shape) != len(shape):
@@ -165,6 +165,8 @@ class NetworkPrior(Prior):
             raise invalid(_OWNER, "field", "left out for complex signals, channels and other axes than its own", given)
         if isinstance(self.offset, Tensor) and self.offset.ndim:
             raise invalid(_OWNER, "offset", "a number beside a field", tuple(self.offset.shape))
+        if self.field.device != like.device or self.field.dtype != like.dtype:
+            object.__setattr__(self, "field", self.field.to(like.device, like.dtype))
         here = self.field.on(shape).law
         unit, offset = self.unit, float(self.offset)
         law = replace(here, mean=offset + unit * here.mean, variances=unit**2 * here.variances)
@@ -283,14 +285,26 @@ class NetworkPrior(Prior):
         shape = problem.shape if isinstance(problem, Problem) else problem
         if self.field is not None and keep is None and isinstance(shape, tuple) and len(shape) == len(self.shape):
             if (shape := check_dims("prior.on", "problem", shape)) != self.shape:
-                here = replace(self, shape=shape, mean=None, law=None)  # both follow from the field
-                assert here.law is not None
-                here = replace(here, scale=float(here.law.variances.max()) ** 0.5)
+                here = self._on_the_box(shape)
                 notes = [f"the same distribution on {shape} points of its box, {self.shape} before"]
             if not isinstance(problem, Problem):
                 return replace(here, notes=(*self.notes, *notes))
         fitted, more = on_problem(here, problem, self.keep if keep is None else keep)  # type: ignore[arg-type]
         return replace(fitted, notes=(*self.notes, *notes, *more))
+
+    def _on_the_box(self, shape: Shape) -> NetworkPrior:
+        """On other points of the box of the field."""
+        assert self.field is not None
+        if self.white_noise:
+            given = f"a field without one, and signals of shape {shape}"
+            want, advice = "given for another grid", "White noise is another on every grid: train with coloured noise."
+            raise invalid("prior.on", "field.noise_spectrum", want, given, advice)
+        here = replace(self, shape=shape, mean=None, law=None)  # both follow from the field
+        assert here.law is not None
+        stds = here.law.variances[here.law.variances > 0].sqrt()
+        finest = max(float(stds.min()), self.sigma_range[0])  # a finer grid has finer modes
+        detail = None if self.detail is None else min(self.detail, finest)
+        return replace(here, scale=float(stds.max()), detail=detail)
 
     @property
     def _needs_law(self) -> bool:

@@ -124,9 +124,7 @@ def cosines(n: int, modes: int, like: Tensor) -> Tensor:
 
 def _hats(modes: int, knots: int) -> Tensor:
     """Linear interpolation from ``knots`` frequencies, even in log(1 + k), to all of them: ``(modes, knots)``."""
-    place = torch.log1p(torch.arange(modes, dtype=torch.float64)) / math.log(modes) * (knots - 1) if modes > 1 else None
-    if place is None:
-        return torch.ones(1, knots) / knots
+    place = torch.log1p(torch.arange(modes, dtype=torch.float64)) / math.log(modes) * (knots - 1)
     low = place.floor().long().clamp_max(knots - 2)
     share = place - low
     table = torch.zeros(modes, knots, dtype=torch.float64)

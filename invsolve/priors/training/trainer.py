@@ -72,7 +72,7 @@ def train(
     field : GaussianFieldPrior, optional
         For real fields and a network that works on every grid (`NeuralOperatorConfig`): a random field of the shape of
         the signals with about their mean and spectrum (`iv.priors.estimate_spectrum`), and the ``noise_spectrum`` of
-        the diffusion noise, no smoother than the signals. The prior that is returned is a distribution on every grid.
+        the diffusion noise, no smoother than the signals; with it the prior that is returned is for every grid.
     out : str or PathLike, optional
         A folder for ``log.jsonl``, ``state.safetensors`` (found there, the training goes on, bit for bit on a CPU when
         ``steps`` is given), snapshots and ``prior.safetensors``. The last is written for our own networks only; of

@@ -24,7 +24,8 @@ def gauss_newton(
     """The signal that is most probable under ``N(value, V)`` times the likelihood, about, ``(rows, *shape)``.
 
     Every iteration makes the operator linear, and the noise Gaussian, where the last one ended, and takes the largest
-    of the shares 1, 1/2, ..., 1/128 of the way to the solution there that makes the signal more probable. Far from a
+    of the shares 1, 1/2, ..., 1/128 of the way to the solution there that makes the signal more probable. A row for
+    which the operator is no number where it ends is NaN. Far from a
     solution (in much noise the operator is made linear at the prior's mean) full steps of a curved operator overshoot.
 
     ``variances`` of the modes in V, ``(*mode_shape)`` or ``(rows, *mode_shape)``.
@@ -59,7 +60,9 @@ def gauss_newton(
             done = done | better
             if bool(done.all()):
                 break
-    return value + modes.synthesis(u)
+    # Where the operator is no number the data have said nothing: the row fails, and is no draw from the prior.
+    known = clean.isfinite().flatten(1).all(1)
+    return (value + modes.synthesis(u)).masked_fill(~expand(known, value), torch.nan)
 
 
 def _matrix(local: Problem, linear: LinearOperator, modes: Modes) -> Tensor:

@@ -55,7 +55,7 @@ class DAPS(Walk["_Tools"]):
         "exact" draws in closed form (linear operators, Gaussian noise); "langevin" takes unadjusted Langevin steps,
         none of whose drifts is longer than a, with C in front of drift and noise; "pcn" takes preconditioned
         Crank-Nicolson steps ``x-hat + sqrt(1 - b^2) (x - x-hat) + b a C^1/2 e``, accepted by the likelihood: without a
-        gradient, without a bias of its own, and the same on every grid of a field. "auto": exact where it can be.
+        gradient or the bias of a step length, and the same on every grid of a field. "auto": exact where it can be.
     ode_steps : int
         Euler steps of the flow, at least 1; 5 unless given.
     floor : float, optional

@@ -34,6 +34,22 @@ def test_the_spectrum_of_a_field_is_found_again(basis):
     assert float(again.law.variances.sum() / prior.law.variances.sum()) == pytest.approx(1, abs=0.2)
 
 
+@pytest.mark.parametrize("basis", ["neumann", "periodic"])
+def test_the_variance_of_the_constant_mode_is_that_of_a_sample(basis):
+    level = torch.tensor([1.0, 4.0, -2.0], dtype=torch.float64)
+    wave = torch.linspace(-1.0, 1.0, 6, dtype=torch.float64)
+    found = estimate_spectrum(level[:, None] + wave, basis=basis)
+    assert found.at_zero == pytest.approx(float(level.var()))  # divided by n - 1: unbiased where the mean is unknown
+
+
+@pytest.mark.parametrize("smoothness", [1e-7, 1e12])
+def test_a_smoothness_that_no_quadrature_ends_for_is_refused(smoothness):
+    with pytest.raises(InputError, match="`smoothness` must be from 0.001 to 1e6"):
+        GaussianFieldPrior((4,), Matern(1.0, 0.3, smoothness=smoothness))
+    for end in (0.001, 1e6):
+        assert bool(GaussianFieldPrior((4,), Matern(1.0, 0.3, smoothness=end)).law.variances.isfinite().all())
+
+
 @pytest.mark.parametrize(
     "spectrum",
     [
@@ -68,6 +84,7 @@ def test_a_spectrum_without_a_unit_that_is_known_is_refused():
         (lambda: TabulatedSpectrum([1.0, 2.0], [1.0, 1.0], at_zero=-1.0), "at_zero"),
         (lambda: estimate_spectrum(np.zeros((1, 4, 4))), "at least two real fields"),
         (lambda: estimate_spectrum(np.ones((3, 4, 4))), "different from each other"),
+        (lambda: estimate_spectrum(np.tile(np.arange(4.0), (3, 4, 1))), "different from each other"),
         (lambda: estimate_spectrum(np.ones((3, 4)), basis="haar"), "basis"),
     ],
 )

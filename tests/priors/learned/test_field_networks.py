@@ -81,6 +81,14 @@ def test_on_other_grids_it_is_the_same_distribution():
     assert float(fine.law.mean.mean()) == pytest.approx(1.0)
     assert fine.scale == pytest.approx(float(fine.law.variances.max()) ** 0.5)
     assert prior.on((8, 8)).shape == (8, 8)
+    # What samples must show: the finest mode of a finer grid, in units of the noise.
+    stds = prior.law.variances.sqrt()
+    finest = float(fine.law.variances.min()) ** 0.5
+    assert finest < 0.99 * float(stds.min())
+    told = learned(box(8), offset=1.0, unit=2.0, detail=float(stds.min()))
+    assert told.on((12, 10)).detail == pytest.approx(finest)
+    assert told.on((4, 4)).detail == told.detail
+    assert fine.detail is None
     # Of a field of few modes the network adds the same on every grid.
     sigma = 0.5
     smooth = box(8, spectrum=Spectrum(lambda k2: torch.where(k2 < 40.0, 1.0, 0.0)))
@@ -168,7 +176,28 @@ def test_units_and_precisions_take_the_field_along():
     assert torch.allclose(single.denoise(x.float(), 0.5).double(), prior.denoise(x, 0.5), atol=1e-4)
 
 
+def test_the_field_is_as_precise_as_the_weights():
+    double = learned(box(8))
+    mixed = NetworkPrior(
+        network=double.network,
+        shape=(8, 8),
+        prediction=BesideLaw(),
+        sigma_range=(1e-3, 100.0),
+        field=box(8, dtype=torch.float32),
+        scale=double.scale,
+    )
+    assert mixed.field.dtype == torch.float64
+    assert torch.equal(mixed.denoise(noisy(), 0.5), double.denoise(noisy(), 0.5))
+
+
 def test_what_does_not_fit_a_field_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"`field.noise_spectrum` must be given for another grid"):
+        learned(box(8, noise=None)).on((12, 12))
+    bent = box(8, mean=torch.eye(8, dtype=torch.float64))
+    long = TabulatedSpectrum(torch.arange(1.0, 5001.0), torch.ones(5000))
+    for field, why in ((bent, "mean that is not constant"), (box(8, spectrum=long), "more than 4096 values")):
+        with pytest.raises(UnsupportedError, match=why):
+            iv.priors.save_prior(learned(field), tmp_path / "p.safetensors")
     with pytest.raises(InputTypeError, match="a GaussianFieldPrior"):
         learned(box(8)).__class__(
             network=torch.nn.Identity(), shape=(8, 8), scale=1.0, sigma_range=(0.1, 1.0), field=TABLE
@@ -183,6 +212,10 @@ def test_what_does_not_fit_a_field_is_refused(tmp_path):
     table = {"eigenvalues": [1.0] * 5000, "values": [1.0] * 5000, "at_zero": None}
     with pytest.raises(FileError, match="5000 values is absurd"):
         field_of(header | {"spectrum": {"table": table}}, torch.float32)
+    with pytest.raises(FileError, match="is absurd"):
+        field_of(
+            header | {"shape": [2**13, 2**12], "spectrum": {"whittle": {"kappa": 1.0, "alpha": 2.0}}}, torch.float32
+        )
     with pytest.raises(FileError, match="is absurd"):
         field_of(header | {"shape": [2**20, 2**20], "spectrum": {}}, torch.float32)
 

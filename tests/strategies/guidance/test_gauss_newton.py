@@ -143,6 +143,15 @@ def test_systems_that_are_formed_and_those_that_are_iterated_agree(monkeypatch):
     assert torch.allclose(formed, iterated, atol=1e-5)
 
 
+@pytest.mark.parametrize("iterations", [1, 3])
+def test_rows_for_which_the_operator_is_no_number_fail(iterations):
+    prior = iv.priors.GaussianFieldPrior((6,), iv.priors.Matern(0.3, 0.5), dtype=D)
+    A = iv.operators.from_callable(lambda x: (x - 5).log(), (6,), (6,))
+    strategy = ivs.MMPS(iterations=iterations, num_steps=4)
+    result = iv.solve(A, torch.ones(6, dtype=D), prior, noise=0.1, strategy=strategy, num_samples=2, throw=False)
+    assert bool(result.failed.all())
+
+
 def test_what_is_needed_is_said():
     A, _, y, noise = elliptic()
     free = iv.priors.from_denoiser(lambda x, s: x / (1 + s**2), shape=(32,), scale=1.0, dtype=D)
