@@ -1,0 +1,239 @@
+"""The posterior of benchmarks/darcy.py by long chains of their own, which use none of the package's strategies.
+
+    python benchmarks/darcy_posterior_reference.py    # an hour on one core; writes tests/references/darcy-posterior.npz
+
+Chains side by side on the coefficients z ~ N(0, 1) of the Gaussian field, with two moves in turn: the leading modes by a
+random walk with the covariance that all chains found while they settled (then kept), the others by pCN. Each is a
+two-stage Metropolis move: what 32 x 32 cells refuse is not solved for on 64 x 64. The coarse answer is corrected by the
+difference that the chain's present state shows, and the second stage accepts by the exact ratio, in which both
+directions of that correction stand (Christen & Fox 2005): the chains have the posterior of 64 x 64 cells. They start at
+draws of the prior, and the likelihood is raised to powers from 0.0001 to 1 before they settle. Some moves are up to a
+hundred times smaller than the others, whatever the state, so that no chain is caught.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from _darcy_problem import FILE, HIGH, LOW, DarcyCase, Reference, write
+from numpy.typing import NDArray
+from scipy.fft import idctn
+from scipy.linalg import solveh_banded
+
+import invsolve as iv
+
+Array = NDArray[np.float64]
+LEADING = 8  # modes along an axis
+
+
+def amplitudes(n: int) -> Array:
+    """Of the orthonormal cosines; their common factor does not matter, as only the sign of the field does."""
+    k = (math.pi * np.arange(n)) ** 2
+    found = 1 / (9 + k[:, None] + k)
+    found[0, 0] = 0
+    return found
+
+
+def potential(a: Array) -> Array:
+    """U of one coefficient ``(n, n)``: a banded factorisation."""
+    n = len(a)
+    x = 2 * a[:-1] * a[1:] / (a[:-1] + a[1:])
+    y = 2 * a[:, :-1] * a[:, 1:] / (a[:, :-1] + a[:, 1:])
+    band = np.zeros((n + 1, n, n))
+    d = band[0]
+    d[:-1] += x
+    d[1:] += x
+    d[:, :-1] += y
+    d[:, 1:] += y
+    for edge, values in ((d[0], a[0]), (d[-1], a[-1]), (d[:, 0], a[:, 0]), (d[:, -1], a[:, -1])):
+        edge += 2 * values
+    band[n, :-1] = -x
+    band[1, :, :-1] = -y
+    source = np.full(n * n, 1 / n**2)
+    return solveh_banded(
+        band.reshape(n + 1, -1), source, lower=True, overwrite_ab=True, overwrite_b=True, check_finite=False
+    )
+
+
+class Forward:
+    """Coefficients of the field to a, and to the data on both grids."""
+
+    def __init__(self, case: DarcyCase) -> None:
+        self.amplitude = amplitudes(case.n)
+        self.weights = []
+        for n in (case.n, case.n // 2):
+            sensors = iv.operators.PointValues(iv.CartesianGrid((n, n)), case.points)
+            eye = torch.eye(n * n, dtype=torch.float64).view(-1, n, n)
+            self.weights.append(np.ascontiguousarray(sensors(eye).mT.numpy()))
+
+    def inside(self, z: Array) -> NDArray[np.bool_]:
+        return np.asarray(idctn(z * self.amplitude, norm="ortho") >= 0)
+
+    def fine(self, inside: NDArray[np.bool_]) -> Array:
+        return self.weights[0] @ potential(np.where(inside, HIGH, LOW))
+
+    def coarse(self, inside: NDArray[np.bool_]) -> Array:
+        """Of the geometric mean of four cells."""
+        n = len(inside) // 2
+        share = inside.reshape(n, 2, n, 2).mean((1, 3))
+        return self.weights[1] @ potential(LOW * (HIGH / LOW) ** share)
+
+
+class Chain:
+    """One state, and what is known of it."""
+
+    def __init__(self, forward: Forward, z: Array) -> None:
+        self.forward = forward
+        self.set(z, forward.inside(z))
+
+    def set(
+        self,
+        z: Array,
+        inside: NDArray[np.bool_],
+        coarse: Array | None = None,
+        fine: Array | None = None,
+    ) -> None:
+        self.z, self.inside = z, inside
+        self.coarse = self.forward.coarse(inside) if coarse is None else coarse
+        self.fine = self.forward.fine(inside) if fine is None else fine
+
+
+def split_rhat(draws: Array) -> Array:
+    """Of ``(moves, chains, modes)``."""
+    half = len(draws) // 2
+    parts = np.concatenate([draws[:half], draws[half : 2 * half]], 1)
+    within = parts.var(0, ddof=1).mean(0)
+    return np.asarray(np.sqrt((half - 1) / half + parts.mean(0).var(0, ddof=1) / within))
+
+
+def main() -> None:
+    """Write the reference; the module says how it is computed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--chains", type=int, default=10)
+    parser.add_argument("--anneal", type=int, default=2000, help="moves of each kind with powers below 1")
+    parser.add_argument("--settle", type=int, default=2500, help="moves after them that are not kept")
+    parser.add_argument("--moves", type=int, default=20000, help="kept ones, of each kind")
+    parser.add_argument("--samples", type=int, default=800, help="that are written, at most")
+    parser.add_argument("--n", type=int, default=64)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--out", type=Path, default=FILE)
+    options = parser.parse_args()
+    case = DarcyCase(n=options.n)
+    forward, data, std = Forward(case), case.data.numpy(), case.std
+    rng = np.random.default_rng(options.seed)
+    n, m = case.n, options.chains
+    lead = np.zeros((n, n), dtype=bool)
+    lead[:LEADING, :LEADING] = True
+    lead[0, 0] = False
+    modes = int(lead.sum())
+
+    def misfit(y: Array) -> float:
+        return float(((y - data) ** 2).sum()) / (2 * std**2)
+
+    chains = [Chain(forward, rng.standard_normal((n, n))) for _ in range(m)]
+    root = np.eye(modes)
+    steps, tried, first, taken = [0.3, 0.5], np.zeros(2), np.zeros(2), np.zeros(2)
+    learnt, kept, patterns = [], [], []
+    sums, squares, count = np.zeros((m, n, n)), np.zeros((m, n, n)), 0
+    before = options.anneal + options.settle
+    relearn = [options.anneal + round(options.settle * share) for share in (0.2, 0.4, 0.7)]
+    started = time.process_time()
+    for move in range(before + options.moves):
+        power = min(1.0, 1e-4 ** (1 - 1.2 * move / max(1, options.anneal)))
+        small = 0.5 if move < options.anneal else 0.15
+        settling = move < before
+        if move in relearn:
+            rows = np.concatenate(learnt[len(learnt) // 2 :])
+            root = np.linalg.cholesky(np.cov(rows.T) + 1e-4 * np.eye(modes))
+            steps[0] = 1.5 / modes**0.5 if move == relearn[0] else steps[0]  # in stds
+        for kind in (0, 1):
+            for chain in chains:
+                z = chain.z.copy()
+                shrink = 10 ** (-2 * rng.random()) if rng.random() < small else 1.0
+                s = shrink * steps[kind]
+                if kind == 0:
+                    z[lead] += s * (root @ rng.standard_normal(modes))
+                    prior = 0.5 * float((chain.z[lead] ** 2).sum() - (z[lead] ** 2).sum())
+                else:
+                    z[~lead] = math.sqrt(1 - s * s) * z[~lead] + s * rng.standard_normal(n * n - modes)
+                    prior = 0.0
+                inside = forward.inside(z)
+                tried[kind] += 1
+                coarse = forward.coarse(inside)
+                here = misfit(chain.fine)
+                there = misfit(coarse + chain.fine - chain.coarse)
+                forth = min(0.0, power * (here - there) + prior)
+                rate = 0.0
+                if math.log(rng.random()) < forth:
+                    first[kind] += 1
+                    fine = forward.fine(inside)
+                    new = misfit(fine)
+                    back = min(0.0, power * (new - misfit(chain.coarse + fine - coarse)) - prior)
+                    rate = math.exp(min(0.0, power * (here - new) + prior + back - forth))
+                    if rng.random() < rate:
+                        chain.set(z, inside, coarse, fine)
+                        taken[kind] += 1
+                        rate = 1.0
+                if settling and shrink == 1.0:
+                    gain = 0.02 if move < options.anneal else 0.005
+                    steps[kind] = min(0.99, steps[kind] * math.exp(gain * ((rate > 0) - 0.25)))
+        leading = np.stack([chain.z[lead] for chain in chains])
+        if settling:
+            if move >= options.anneal:
+                fits = np.array([misfit(chain.fine) for chain in chains])
+                learnt.append(leading[fits <= np.median(fits) + 30])
+        else:
+            kept.append(leading.astype(np.float32))
+            a = np.stack([chain.inside for chain in chains])
+            sums, squares, count = sums + a, squares + a, count + 1
+            if len(kept) % 25 == 0:
+                patterns.append(a)
+        if (move + 1) % 250 == 0:
+            told = " ".join(f"{b / c:.2f}/{t / c:.2f}" for t, b, c in zip(taken, first, tried, strict=True))
+            fit = " ".join(f"{misfit(chain.fine):.0f}" for chain in chains)
+            seconds = time.process_time() - started
+            print(
+                f"{move + 1}: power {power:.2f}, steps {steps[0]:.3f} {steps[1]:.3f}, passed the first stage/accepted "
+                f"{told}, misfits {fit}, {seconds:.0f} CPU s",
+                flush=True,
+            )
+            tried[:], first[:], taken[:] = 0, 0, 0
+        if not settling and len(kept) % 1000 == 0:
+            rhat = split_rhat(np.stack(kept).astype(np.float64))
+            each = LOW + (HIGH - LOW) * sums / count
+            mean = each.mean(0)
+            share = (sums / count).mean(0)
+            spread = (HIGH - LOW) * np.sqrt(share * (1 - share))
+            # A cell has two values: its std follows from its share, and so does the error of it.
+            error = each.std(0, ddof=1) / math.sqrt(m)
+            slope = np.abs(1 - 2 * share) / (2 * np.sqrt(np.maximum(share * (1 - share), 1e-6)))
+            mean_error = float(np.linalg.norm(error) / np.linalg.norm(mean))
+            std_error = float(np.linalg.norm(error * slope) / np.linalg.norm(spread))
+            rows = np.concatenate(patterns[:: max(1, math.ceil(len(patterns) * m / options.samples))])
+            write(
+                options.out,
+                Reference(
+                    mean=torch.from_numpy(mean),
+                    std=torch.from_numpy(spread),
+                    samples=LOW + (HIGH - LOW) * torch.from_numpy(rows).double(),
+                    chains=m,
+                    rhat=float(rhat.max()),
+                    mean_error=mean_error,
+                    std_error=std_error,
+                ),
+                case.data,
+            )
+            print(
+                f"{len(kept)} moves: largest R-hat {rhat.max():.4f}, median {np.median(rhat):.4f}; relative standard error "
+                f"of the mean {mean_error:.4f}, of the std {std_error:.4f}",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()
