@@ -68,12 +68,12 @@ def statistics(x: Tensor) -> dict[str, float]:
     return out | {"between": float((torch.minimum((x - LOW).abs(), (x - HIGH).abs()) > 1).double().mean())}
 
 
-def laws(learned: iv.priors.Prior | None, sizes: Sequence[int], draws: int) -> Iterator[Law]:
-    """The law on every grid, and the learned prior where there is one."""
-    for n in sizes:
+def laws(learned: iv.priors.Prior | None, sizes: Sequence[tuple[int, int]]) -> Iterator[Law]:
+    """Of 200 draws of the law on every grid, and so many of the learned prior where there is one."""
+    for n, draws in sizes:
         start = time.process_time()
-        x = level_set(n).sample(draws, seed=3)
-        yield Law(n=n, of="law", draws=draws, seconds=time.process_time() - start, **statistics(x))
+        x = level_set(n).sample(200, seed=3)
+        yield Law(n=n, of="law", draws=200, seconds=time.process_time() - start, **statistics(x))
         if isinstance(learned, iv.priors.NetworkPrior):
             start = time.process_time()
             prior = learned.on((n, n))

@@ -280,8 +280,8 @@ def main() -> None:
     here = learned.on((case.n, case.n)) if isinstance(learned, iv.priors.NetworkPrior) else None
     rows_of(case, reference, here, wanted, done)
     if wanted("law"):
-        sizes, draws = ((12, 16), 20) if options.quick else ((32, 64, 96), 200)
-        for law in laws(learned, sizes, draws):
+        sizes = ((12, 20), (16, 20)) if options.quick else ((32, 200), (64, 120), (96, 60))
+        for law in laws(learned, sizes):
             print(law, flush=True)
             known[:] = [one for one in known if (one.n, one.of) != (law.n, law.of)] + [law]
             known.sort(key=lambda one: (one.n, one.of != "law"))

@@ -6,9 +6,10 @@ Chains side by side on the coefficients z ~ N(0, 1) of the Gaussian field, with 
 random walk with the covariance that all chains found while they settled (then kept), the others by pCN. Each is a
 two-stage Metropolis move: what 32 x 32 cells refuse is not solved for on 64 x 64. The coarse answer is corrected by the
 difference that the chain's present state shows, and the second stage accepts by the exact ratio, in which both
-directions of that correction stand (Christen & Fox 2005): the chains have the posterior of 64 x 64 cells. They start at
-draws of the prior, and the likelihood is raised to powers from 0.0001 to 1 before they settle. Some moves are up to a
-hundred times smaller than the others, whatever the state, so that no chain is caught.
+directions of that correction stand (Christen & Fox 2005): the chains have the posterior of 64 x 64 cells. Each starts in
+an ensemble of its own, moved from the prior to the data by an ensemble smoother on 32 x 32 cells, and settles with
+powers of the likelihood from 0.1 to 1. Some moves are up to a hundred times smaller than the others, whatever the state,
+so that no chain is caught.
 """
 
 from __future__ import annotations
@@ -103,6 +104,18 @@ class Chain:
         self.fine = self.forward.fine(inside) if fine is None else fine
 
 
+def smoothed(forward: Forward, data: Array, std: float, members: int, rounds: int, rng: np.random.Generator) -> Array:
+    """Members ``(members, n, n)`` moved from draws of the prior to about the posterior (Emerick & Reynolds 2013)."""
+    z = rng.standard_normal((members, forward.amplitude.size))
+    for _ in range(rounds):
+        y = np.stack([forward.coarse(forward.inside(one.reshape(forward.amplitude.shape))) for one in z])
+        dz, dy = z - z.mean(0), y - y.mean(0)
+        covariance = dy.T @ dy / (members - 1) + rounds * std**2 * np.eye(len(data))
+        noisy = data + math.sqrt(rounds) * std * rng.standard_normal(y.shape)
+        z = z + np.linalg.solve(covariance, (noisy - y).T).T @ (dy.T @ dz) / (members - 1)
+    return z.reshape(members, *forward.amplitude.shape)
+
+
 def split_rhat(draws: Array) -> Array:
     """Of ``(moves, chains, modes)``."""
     half = len(draws) // 2
@@ -111,19 +124,23 @@ def split_rhat(draws: Array) -> Array:
     return np.asarray(np.sqrt((half - 1) / half + parts.mean(0).var(0, ddof=1) / within))
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Write the reference; the module says how it is computed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--chains", type=int, default=10)
-    parser.add_argument("--anneal", type=int, default=2000, help="moves of each kind with powers below 1")
-    parser.add_argument("--settle", type=int, default=2500, help="moves after them that are not kept")
+    parser.add_argument("--anneal", type=int, default=400, help="moves of each kind with powers below 1")
+    parser.add_argument("--members", type=int, default=250, help="of the ensemble in which a chain starts")
+    parser.add_argument("--rounds", type=int, default=12, help="of the ensemble's smoother")
+    parser.add_argument("--settle", type=int, default=1600, help="moves after them that are not kept")
     parser.add_argument("--moves", type=int, default=20000, help="kept ones, of each kind")
     parser.add_argument("--samples", type=int, default=800, help="that are written, at most")
     parser.add_argument("--n", type=int, default=64)
+    parser.add_argument("--noise", type=float, default=0.01)
+    parser.add_argument("--every", type=int, default=1000, help="kept moves between two states of the file")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--out", type=Path, default=FILE)
-    options = parser.parse_args()
-    case = DarcyCase(n=options.n)
+    options = parser.parse_args(arguments)
+    case = DarcyCase(n=options.n, noise=options.noise)
     forward, data, std = Forward(case), case.data.numpy(), case.std
     rng = np.random.default_rng(options.seed)
     n, m = case.n, options.chains
@@ -135,22 +152,25 @@ def main() -> None:
     def misfit(y: Array) -> float:
         return float(((y - data) ** 2).sum()) / (2 * std**2)
 
-    chains = [Chain(forward, rng.standard_normal((n, n))) for _ in range(m)]
-    root = np.eye(modes)
-    steps, tried, first, taken = [0.3, 0.5], np.zeros(2), np.zeros(2), np.zeros(2)
+    started = time.process_time()
+    ensembles = [smoothed(forward, data, std, options.members, options.rounds, rng) for _ in range(m)]
+    chains = [Chain(forward, ensemble[0]) for ensemble in ensembles]
+    within = np.mean([np.cov(ensemble[:, lead].T) for ensemble in ensembles], 0)
+    root = np.linalg.cholesky(within + 1e-4 * np.eye(modes))
+    fit = " ".join(f"{misfit(chain.fine):.0f}" for chain in chains)
+    print(f"start: misfits {fit}, {time.process_time() - started:.0f} CPU s", flush=True)
+    steps, tried, first, taken = [1.5 / modes**0.5, 0.15], np.zeros(2), np.zeros(2), np.zeros(2)
     learnt, kept, patterns = [], [], []
     sums, squares, count = np.zeros((m, n, n)), np.zeros((m, n, n)), 0
     before = options.anneal + options.settle
     relearn = [options.anneal + round(options.settle * share) for share in (0.2, 0.4, 0.7)]
-    started = time.process_time()
     for move in range(before + options.moves):
-        power = min(1.0, 1e-4 ** (1 - 1.2 * move / max(1, options.anneal)))
+        power = min(1.0, 0.1 ** (1 - 1.2 * move / max(1, options.anneal)))
         small = 0.5 if move < options.anneal else 0.15
         settling = move < before
         if move in relearn:
             rows = np.concatenate(learnt[len(learnt) // 2 :])
             root = np.linalg.cholesky(np.cov(rows.T) + 1e-4 * np.eye(modes))
-            steps[0] = 1.5 / modes**0.5 if move == relearn[0] else steps[0]  # in stds
         for kind in (0, 1):
             for chain in chains:
                 z = chain.z.copy()
@@ -203,7 +223,7 @@ def main() -> None:
                 flush=True,
             )
             tried[:], first[:], taken[:] = 0, 0, 0
-        if not settling and len(kept) % 1000 == 0:
+        if not settling and len(kept) % options.every == 0:
             rhat = split_rhat(np.stack(kept).astype(np.float64))
             each = LOW + (HIGH - LOW) * sums / count
             mean = each.mean(0)
