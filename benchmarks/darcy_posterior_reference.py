@@ -2,9 +2,9 @@
 
     python benchmarks/darcy_posterior_reference.py    # an hour on one core; writes tests/references/darcy-posterior.npz
 
-Chains side by side on the coefficients z ~ N(0, 1) of the Gaussian field, with two moves in turn: the leading modes by a
-random walk with the covariance that all chains found while they settled (then kept), the others by pCN. Each is a
-two-stage Metropolis move: what 32 x 32 cells refuse is not solved for on 64 x 64. The coarse answer is corrected by the
+Chains side by side on the coefficients z ~ N(0, 1) of the Gaussian field, with two moves in turn: the directions that the
+data inform (of the Fisher information of smoothed jumps, mean over the chains while they settled, then kept) by a random
+walk, all others by pCN. Each is a two-stage Metropolis move: what 32 x 32 cells refuse is not solved for on 64 x 64. The coarse answer is corrected by the
 difference that the chain's present state shows, and the second stage accepts by the exact ratio, in which both
 directions of that correction stand (Christen & Fox 2005): the chains have the posterior of 64 x 64 cells. Each starts in
 an ensemble of its own, moved from the prior to the data by an ensemble smoother on 32 x 32 cells, and settles with
@@ -23,13 +23,15 @@ import numpy as np
 import torch
 from _darcy_problem import FILE, HIGH, LOW, DarcyCase, Reference, write
 from numpy.typing import NDArray
-from scipy.fft import idctn
-from scipy.linalg import solveh_banded
+from scipy.fft import dctn, idctn
+from scipy.linalg import cho_solve_banded, cholesky_banded, solveh_banded
 
 import invsolve as iv
 
 Array = NDArray[np.float64]
-LEADING = 8  # modes along an axis
+LEADING = 8  # modes along an axis, whose R-hat is told
+SMOOTH = 20  # along an axis: beyond them no direction is informed
+INFORMED = 80  # directions at most
 
 
 def amplitudes(n: int) -> Array:
@@ -40,8 +42,8 @@ def amplitudes(n: int) -> Array:
     return found
 
 
-def potential(a: Array) -> Array:
-    """U of one coefficient ``(n, n)``: a banded factorisation."""
+def banded(a: Array) -> Array:
+    """The matrix of one coefficient ``(n, n)``, its lower band ``(n + 1, n^2)``."""
     n = len(a)
     x = 2 * a[:-1] * a[1:] / (a[:-1] + a[1:])
     y = 2 * a[:, :-1] * a[:, 1:] / (a[:, :-1] + a[:, 1:])
@@ -55,9 +57,14 @@ def potential(a: Array) -> Array:
         edge += 2 * values
     band[n, :-1] = -x
     band[1, :, :-1] = -y
-    source = np.full(n * n, 1 / n**2)
-    return solveh_banded(
-        band.reshape(n + 1, -1), source, lower=True, overwrite_ab=True, overwrite_b=True, check_finite=False
+    return band.reshape(n + 1, -1)
+
+
+def potential(a: Array) -> Array:
+    """U of one coefficient."""
+    source = np.full(a.size, 1 / a.size)
+    return np.asarray(
+        solveh_banded(banded(a), source, lower=True, overwrite_ab=True, overwrite_b=True, check_finite=False)
     )
 
 
@@ -83,6 +90,27 @@ class Forward:
         n = len(inside) // 2
         share = inside.reshape(n, 2, n, 2).mean((1, 3))
         return self.weights[1] @ potential(LOW * (HIGH / LOW) ** share)
+
+    def slopes(self, z: Array, width: float = 0.1) -> Array:
+        """Derivatives of the fine data in the smooth modes ``(sensors, SMOOTH^2)``, jumps of so many stds of the field."""
+        n = len(z)
+        u = idctn(z * self.amplitude, norm="ortho")
+        a = np.where(u >= 0, HIGH, LOW)
+        factor = cholesky_banded(banded(a), lower=True, overwrite_ab=True, check_finite=False)
+        p = cho_solve_banded((factor, True), np.full(n * n, 1 / n**2), check_finite=False).reshape(n, n)
+        q = cho_solve_banded((factor, True), self.weights[0].T, check_finite=False).T.reshape(-1, n, n)
+        of_a = np.zeros_like(q)
+        for axis in (0, 1):
+            b, v, w, out = (np.swapaxes(m, -1, -2) if axis else m for m in (a, p, q, of_a))
+            flow = -2 * np.diff(w, axis=-2) * np.diff(v, axis=0) / (1 / b[:-1] + 1 / b[1:]) ** 2
+            out[:, :-1] += flow / b[:-1] ** 2
+            out[:, 1:] += flow / b[1:] ** 2
+            for end in (0, -1):
+                out[:, end] -= 2 * w[:, end] * v[end]
+        width *= float(u.std())
+        share = 1 / (1 + np.exp(-np.clip(u / width, -50, 50)))
+        of_z = dctn(of_a * ((HIGH - LOW) / width * share * (1 - share)), axes=(1, 2), norm="ortho") * self.amplitude
+        return np.asarray(of_z[:, :SMOOTH, :SMOOTH].reshape(len(q), -1))
 
 
 class Chain:
@@ -131,12 +159,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--anneal", type=int, default=400, help="moves of each kind with powers below 1")
     parser.add_argument("--members", type=int, default=250, help="of the ensemble in which a chain starts")
     parser.add_argument("--rounds", type=int, default=12, help="of the ensemble's smoother")
-    parser.add_argument("--settle", type=int, default=1600, help="moves after them that are not kept")
+    parser.add_argument("--settle", type=int, default=1000, help="moves after them that are not kept")
     parser.add_argument("--moves", type=int, default=20000, help="kept ones, of each kind")
     parser.add_argument("--samples", type=int, default=800, help="that are written, at most")
     parser.add_argument("--n", type=int, default=64)
     parser.add_argument("--noise", type=float, default=0.01)
-    parser.add_argument("--every", type=int, default=1000, help="kept moves between two states of the file")
+    parser.add_argument("--every", type=int, default=500, help="kept moves between two states of the file")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--out", type=Path, default=FILE)
     options = parser.parse_args(arguments)
@@ -155,32 +183,45 @@ def main(arguments: list[str] | None = None) -> None:
     started = time.process_time()
     ensembles = [smoothed(forward, data, std, options.members, options.rounds, rng) for _ in range(m)]
     chains = [Chain(forward, ensemble[0]) for ensemble in ensembles]
-    within = np.mean([np.cov(ensemble[:, lead].T) for ensemble in ensembles], 0)
-    root = np.linalg.cholesky(within + 1e-4 * np.eye(modes))
+    seen = [forward.slopes(chain.z) / std for chain in chains]
+
+    def informed() -> tuple[Array, Array]:
+        """Directions ``(smooth modes, r)``, and their stds given the data."""
+        _, d, v = np.linalg.svd(np.concatenate(seen) / math.sqrt(len(seen)), full_matrices=False)
+        r = int((d[:INFORMED] ** 2 > 0.3).sum())
+        return v[:r].T, 1 / np.sqrt(1 + d[:r] ** 2)
+
+    axes, root = informed()
     fit = " ".join(f"{misfit(chain.fine):.0f}" for chain in chains)
     print(f"start: misfits {fit}, {time.process_time() - started:.0f} CPU s", flush=True)
-    steps, tried, first, taken = [1.5 / modes**0.5, 0.15], np.zeros(2), np.zeros(2), np.zeros(2)
-    learnt, kept, patterns = [], [], []
+    steps, tried, first, taken = [0.1, 0.15], np.zeros(2), np.zeros(2), np.zeros(2)
+    kept, patterns = [], []
     sums, squares, count = np.zeros((m, n, n)), np.zeros((m, n, n)), 0
     before = options.anneal + options.settle
-    relearn = [options.anneal + round(options.settle * share) for share in (0.2, 0.4, 0.7)]
+    relearn = [options.anneal + round(options.settle * share) for share in (0.0, 0.2, 0.4, 0.6)]
     for move in range(before + options.moves):
         power = min(1.0, 0.1 ** (1 - 1.2 * move / max(1, options.anneal)))
         small = 0.5 if move < options.anneal else 0.15
         settling = move < before
         if move in relearn:
-            rows = np.concatenate(learnt[len(learnt) // 2 :])
-            root = np.linalg.cholesky(np.cov(rows.T) + 1e-4 * np.eye(modes))
+            seen += [forward.slopes(chain.z) / std for chain in chains]
+            seen = seen[len(seen) // 3 :]  # not of the start
+            axes, root = informed()
         for kind in (0, 1):
             for chain in chains:
                 z = chain.z.copy()
                 shrink = 10 ** (-2 * rng.random()) if rng.random() < small else 1.0
                 s = shrink * steps[kind]
+                part = chain.z[:SMOOTH, :SMOOTH].reshape(-1)
                 if kind == 0:
-                    z[lead] += s * (root @ rng.standard_normal(modes))
-                    prior = 0.5 * float((chain.z[lead] ** 2).sum() - (z[lead] ** 2).sum())
+                    shift = axes @ (s * root * rng.standard_normal(len(root)))
+                    z[:SMOOTH, :SMOOTH] += shift.reshape(z[:SMOOTH, :SMOOTH].shape)
+                    prior = -float(part @ shift) - 0.5 * float(shift @ shift)
                 else:
-                    z[~lead] = math.sqrt(1 - s * s) * z[~lead] + s * rng.standard_normal(n * n - modes)
+                    z = math.sqrt(1 - s * s) * z + s * rng.standard_normal((n, n))
+                    new_part = z[:SMOOTH, :SMOOTH].reshape(-1)
+                    back_shift = axes @ (axes.T @ (part - new_part))  # these directions stay
+                    z[:SMOOTH, :SMOOTH] += back_shift.reshape(z[:SMOOTH, :SMOOTH].shape)
                     prior = 0.0
                 inside = forward.inside(z)
                 tried[kind] += 1
@@ -203,11 +244,7 @@ def main(arguments: list[str] | None = None) -> None:
                     gain = 0.02 if move < options.anneal else 0.005
                     steps[kind] = min(0.99, steps[kind] * math.exp(gain * ((rate > 0) - 0.25)))
         leading = np.stack([chain.z[lead] for chain in chains])
-        if settling:
-            if move >= options.anneal:
-                fits = np.array([misfit(chain.fine) for chain in chains])
-                learnt.append(leading[fits <= np.median(fits) + 30])
-        else:
+        if not settling:
             kept.append(leading.astype(np.float32))
             a = np.stack([chain.inside for chain in chains])
             sums, squares, count = sums + a, squares + a, count + 1
@@ -218,7 +255,7 @@ def main(arguments: list[str] | None = None) -> None:
             fit = " ".join(f"{misfit(chain.fine):.0f}" for chain in chains)
             seconds = time.process_time() - started
             print(
-                f"{move + 1}: power {power:.2f}, steps {steps[0]:.3f} {steps[1]:.3f}, passed the first stage/accepted "
+                f"{move + 1}: power {power:.2f}, {len(root)} informed, steps {steps[0]:.3f} {steps[1]:.3f}, passed the first stage/accepted "
                 f"{told}, misfits {fit}, {seconds:.0f} CPU s",
                 flush=True,
             )
