@@ -67,24 +67,25 @@ class Method:
 
 OURS: dict[str, Method] = {
     "NoiseMCMC, pCN": Method(
-        strategy=lambda: ivs.NoiseMCMC(kernel="pcn", chains=128, islands=4, rounds=4, num_steps=400),
-        samples=128,
-        note="128 chains, at most 400 moves",
+        strategy=lambda: ivs.NoiseMCMC(kernel="pcn", chains=64, islands=4, rounds=4, num_steps=150),
+        samples=64,
+        note="64 chains, at most 150 moves",
     ),
     "NoiseMCMC, HMC": Method(
-        strategy=lambda: ivs.NoiseMCMC(kernel="hmc", chains=64, islands=4, rounds=4, num_steps=60),
-        samples=64,
+        strategy=lambda: ivs.NoiseMCMC(kernel="hmc", chains=32, islands=4, rounds=4, num_steps=24),
+        samples=32,
         width=0.1,
-        note="64 chains, at most 60 moves",
+        note="32 chains, at most 24 moves",
     ),
-    "MMPS()": Method(strategy=lambda: ivs.MMPS(), samples=4, width=0.1),
     "MMPS, 16 steps": Method(
         strategy=lambda: ivs.MMPS(num_steps=16, rtol=0.1, max_iter=5),
-        samples=40,
+        samples=16,
         width=0.3,
         note="rtol 0.1, max_iter 5",
     ),
-    "MMPS(), learned": Method(strategy=lambda: ivs.MMPS(), samples=8, learned=True),
+    "learned prior, MMPS, 20 steps": Method(
+        strategy=lambda: ivs.MMPS(num_steps=20), samples=4, learned=True, note="too few samples for a std"
+    ),
 }
 
 

@@ -175,7 +175,6 @@ def main(arguments: list[str] | None = None) -> None:
     lead = np.zeros((n, n), dtype=bool)
     lead[:LEADING, :LEADING] = True
     lead[0, 0] = False
-    modes = int(lead.sum())
 
     def misfit(y: Array) -> float:
         return float(((y - data) ** 2).sum()) / (2 * std**2)
