@@ -46,6 +46,21 @@ def test_two_programs_solve_the_same_equation(problem, chains):
     assert 0.2 < forward.inside(z).mean() < 0.8
 
 
+def test_slopes_are_those_of_the_operator(problem, chains):
+    case = problem.DarcyCase(n=20)
+    forward = chains.Forward(case)
+    z = torch.from_numpy(np.random.default_rng(0).standard_normal((20, 20)))
+    u = torch.from_numpy(chains.idctn(z.numpy() * forward.amplitude, norm="ortho"))
+    width = 0.1 * float(u.std(correction=0))
+    _, pull = case.operator.vjp(torch.where(u >= 0, 12.0, 3.0).double().expand(64, 20, 20))
+    share = torch.sigmoid(u / width)
+    of_u = pull(torch.eye(64, dtype=torch.float64)) * 9 / width * share * (1 - share)
+    of_z = chains.dctn(of_u.numpy(), axes=(1, 2), norm="ortho") * forward.amplitude
+    expected = torch.from_numpy(of_z).flatten(1)
+    found = torch.from_numpy(forward.slopes(z.numpy()))
+    assert float((found - expected).abs().max() / expected.abs().max()) < 1e-9
+
+
 @pytest.mark.slow
 def test_the_two_stage_chains_have_the_posterior(problem, chains, tmp_path):
     """Against importance sampling from the prior, where noise is large."""
