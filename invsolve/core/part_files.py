@@ -53,9 +53,9 @@ class PartFile:
 
 @contextmanager
 def part_file(
-    path: str | os.PathLike[str], *, owner: str, head: bytes, size: int, about: Mapping[str, object]
+    path: str | os.PathLike[str], *, owner: str, head: Mapping[int, bytes], size: int, about: Mapping[str, object]
 ) -> Iterator[PartFile]:
-    """A file of ``size`` bytes that begins with ``head``, of which ``about`` (JSON) says what it is to hold.
+    """A file of ``size`` bytes, with the bytes ``head`` at these offsets; ``about`` (JSON) says what it is to hold.
 
     It takes its place ``path``, which must be free, when the block ends without an exception; else the part is kept.
 
@@ -74,7 +74,7 @@ def part_file(
             _lock(handle, owner, part)
             file = PartFile(handle=handle, size=size, about=about, done=0)
             if os.fstat(handle).st_size:
-                file.done = _found(handle, owner, part, head, size, about)
+                file.done = _found(handle, owner, part, size, about)
             else:
                 _begin(file, part, head)
             yield file
@@ -90,21 +90,22 @@ def part_file(
         raise WriteError(f"{owner}: {str(part)!r} could not be written: {reason[:1].lower()}{reason[1:]}.") from error
 
 
-def _begin(file: PartFile, part: Path, head: bytes) -> None:
+def _begin(file: PartFile, part: Path, head: Mapping[int, bytes]) -> None:
     total = file.size + _TRAILER
     try:
         if hasattr(os, "posix_fallocate"):
             os.posix_fallocate(file.handle, 0, total)
         else:
             os.ftruncate(file.handle, total)
-        file.write(0, head)
+        for offset, content in head.items():
+            file.write(offset, content)
         file.reached(0)
     except OSError:
         part.unlink(missing_ok=True)
         raise
 
 
-def _found(handle: int, owner: str, part: Path, head: bytes, size: int, about: Mapping[str, object]) -> int:
+def _found(handle: int, owner: str, part: Path, size: int, about: Mapping[str, object]) -> int:
     """How much of the part that is there is written."""
     repair = "Give its arguments to go on with it, or delete it."
     wanted = f"without a part of other data beside it ({about})"
@@ -116,12 +117,9 @@ def _found(handle: int, owner: str, part: Path, head: bytes, size: int, about: M
         done = held.pop("done")
     except (ValueError, AttributeError, KeyError, TypeError):
         raise invalid(owner, "path", wanted, f"{shown}, which is damaged or no part", repair) from None
-    same = held == json.loads(json.dumps(dict(about)))
+    same = held == json.loads(json.dumps(dict(about))) and length == size + _TRAILER
     if not same or type(done) is not int or done < 0:
         raise invalid(owner, "path", wanted, f"{shown} of {held}", repair)
-    os.lseek(handle, 0, os.SEEK_SET)
-    if length != size + _TRAILER or os.read(handle, len(head)) != head:
-        raise invalid(owner, "path", wanted, f"{shown}, of another layout", repair)
     return done
 
 

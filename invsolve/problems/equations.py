@@ -114,18 +114,20 @@ class WithStart(Operator):
 
 
 def darcy_equation(n: int, dtype: torch.dtype) -> Equation:
+    """``-div(a grad u) = 1`` on n x n cells."""
     grid = CartesianGrid((n, n))
     prior = LevelSet(GaussianFieldPrior(grid, _SPECTRUM, dtype=dtype), PERMEABILITIES, thresholds=0.0)
     return Equation(prior=prior, solution=Darcy(grid), centers=True, numbers={"beta": 1.0})
 
 
 def poisson_equation(n: int, dtype: torch.dtype) -> Equation:
-    """`Laplace(u) = f` on n x n nodes, walls included; f has the values that the literature puts on its nodes."""
+    """``Laplace(u) = f`` on n x n nodes, walls included; f has the values that the literature puts on its nodes."""
     solution = BetweenWalls(inner=Helmholtz(CartesianGrid((n - 2, n - 2), points="interior")))
     return Equation(prior=GaussianFieldPrior((n, n), _SPECTRUM, dtype=dtype), solution=solution, walls=True)
 
 
 def helmholtz_equation(n: int, dtype: torch.dtype) -> Equation:
+    """``Laplace(u) + u = f`` on n x n nodes, f being 0 on the walls."""
     inside = torch.zeros(n, n, dtype=dtype, device="cpu")
     inside[1:-1, 1:-1] = 1.0
     free = GaussianFieldPrior((n, n), _SPECTRUM, dtype=dtype)
@@ -138,24 +140,23 @@ def helmholtz_equation(n: int, dtype: torch.dtype) -> Equation:
     )
 
 
-def navier_stokes_equation(n: int, dtype: torch.dtype, *, final: bool = False) -> Equation:
+def navier_stokes_equation(n: int, dtype: torch.dtype, *, last: bool = False) -> Equation:
     """The vorticity at time 1, or also at the start and at tenths."""
     grid = CartesianGrid((n, n), points="periodic")
     y, x = grid.mesh(dtype=dtype)
     phase = 2 * math.pi * (x + y)
     times = tuple(k / _SNAPSHOTS for k in range(1, _SNAPSHOTS + 1))
-    flow = NavierStokes(
-        grid, viscosity=1e-3, times=1.0 if final else times, forcing=0.1 * (phase.sin() + phase.cos())
-    )
+    flow = NavierStokes(grid, viscosity=1e-3, times=1.0 if last else times, forcing=0.1 * (phase.sin() + phase.cos()))
     return Equation(
         prior=GaussianFieldPrior(grid, _VORTICITY, dtype=dtype),
-        solution=flow if final else WithStart(inner=flow),
-        times=() if final else (0.0, *times),
+        solution=flow if last else WithStart(inner=flow),
+        times=() if last else (0.0, *times),
         numbers={"nu": 1e-3},
     )
 
 
 def burgers_equation(n: int, dtype: torch.dtype) -> Equation:
+    """``u_t + u u_x = 0.01 u_xx``, at 128 times from 0 to 1."""
     grid = CartesianGrid((n,), points="periodic")
     times = tuple(k / (_TIMES - 1) for k in range(1, _TIMES))
     return Equation(

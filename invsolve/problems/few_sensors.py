@@ -74,8 +74,8 @@ def darcy(
 
     References
     ----------
-    Li et al. 2021, Fourier neural operator for parametric partial differential equations, arXiv 2010.08895; Huang et al.
-    2024, DiffusionPDE, arXiv 2406.17763.
+    Li et al. 2021, Fourier neural operator for parametric partial differential equations, arXiv 2010.08895.
+    Huang et al. 2024, DiffusionPDE, arXiv 2406.17763.
 
     Examples
     --------
@@ -236,7 +236,7 @@ def navier_stokes(
     torch.Size([1, 20])
     """
     n = checked_resolution("navier_stokes", resolution)
-    made = navier_stokes_equation(n, _precision("navier_stokes", dtype), final=True)
+    made = navier_stokes_equation(n, _precision("navier_stokes", dtype), last=True)
     return _case("navier_stokes", made, sensors, noise, seed, _FNO)
 
 
@@ -251,8 +251,8 @@ def burgers(
 ) -> InverseProblem:
     """The initial state of Burgers' equation on a circle from the values at a few points over time.
 
-    ``u_t + u u_x = 0.01 u_xx``, the initial state a Gaussian field ``N(0, 49^2 (-Laplace + 49)^-2.5)`` of the waves 1 to
-    64, without mean.
+    ``u_t + u u_x = 0.01 u_xx``, the initial state a Gaussian field ``N(0, 49^2 (-Laplace + 49)^-2.5)`` of the waves 1
+    to 64, without mean.
 
     Parameters
     ----------
@@ -322,5 +322,3 @@ def _case(name: str, made: Equation, sensors: int, noise: float, seed: int, refe
         truth=truth[0],
         reference=reference,
     )
-
-

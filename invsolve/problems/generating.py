@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 from dataclasses import dataclass
 from math import prod
-from typing import final
+from typing import Any, final
 
 import numpy as np
 import torch
@@ -23,7 +24,7 @@ from invsolve.problems.few_sensors import checked_resolution
 from invsolve.problems.legacy_spline import legacy_solution
 
 _OWNER = "generate"
-_META = 1 << 16  # bytes of what describes the arrays, in front of them
+_PAGE = 4096  # bytes
 _TYPE = {torch.float32: "<f4", torch.float64: "<f8"}
 
 
@@ -39,10 +40,10 @@ def generate(
     dtype: torch.dtype = torch.float32,
     legacy_spline: bool = False,
 ) -> FieldFile:
-    """Write pairs (coefficient, source or initial state; solution) of a benchmark, which `iv.datasets.open_fields` reads.
+    """Write pairs (coefficient, source or initial state; solution) of a benchmark to a file.
 
-    The file is written in chunks beside its place, as ``path`` with ".part", and renamed when it is whole. The same
-    call after an interruption goes on where it was.
+    `iv.datasets.open_fields` reads it. The file is written in chunks beside its place, as ``path`` with ".part", and
+    renamed when it is whole. The same call after an interruption goes on where it was.
 
     Parameters
     ----------
@@ -99,6 +100,7 @@ def generate(
     count = check_int(_OWNER, "count", count, minimum=1)
     n = checked_resolution(_OWNER, resolution)
     seed = check_int(_OWNER, "seed", seed)
+    Draws.for_rows(seed, [], [], torch.device("cpu"), owner=_OWNER)  # which refuses a seed of more than 64 bits
     chunk = check_int(_OWNER, "chunk", chunk, minimum=1)
     if dtype not in _TYPE:
         raise invalid_type(_OWNER, "dtype", "torch.float32 or torch.float64", str(dtype))
@@ -108,8 +110,11 @@ def generate(
         raise invalid(_OWNER, "legacy_spline", "False, but for 'darcy'", f"True for {name!r}")
     path = with_extension(_OWNER, path, (".h5", ".hdf5"), "HDF5")
     made = EQUATIONS[name](n, torch.float64)
-    layout = _Layout.of(made, count, _TYPE[dtype], {**made.numbers, **({"legacy_spline": 1.0} if legacy_spline else {})})
+    layout = _Layout.of(
+        made, count, _TYPE[dtype], {**made.numbers, **({"legacy_spline": 1.0} if legacy_spline else {})}
+    )
     about = {"name": name, "count": count, "resolution": n, "seed": seed, "dtype": str(dtype), "spline": legacy_spline}
+    about["layout"] = layout.digest
     with part_file(path, owner=_OWNER, head=layout.head, size=layout.size, about=about) as file:
         for start in range(min(file.done, count), count, chunk):
             stop = min(start + chunk, count)
@@ -128,9 +133,9 @@ def generate(
 @final
 @dataclass(frozen=True, kw_only=True)
 class _Layout:
-    """An HDF5 file without its large arrays: what stands in front of them, and where each begins."""
+    """An HDF5 file without its large arrays: the bytes around them, and where each begins."""
 
-    head: bytes
+    head: dict[int, bytes]
     size: int
     offsets: dict[str, int]
     type: str
@@ -143,8 +148,8 @@ class _Layout:
         arrays: dict[str, Shape] = {"tensor": (count, *made.solution.out_shape)}
         if not made.times:
             arrays = {"nu": (count, *shape), "tensor": (count, 1, *made.solution.out_shape)}
-        memory = io.BytesIO()
-        with h5py.File(memory, "w", meta_block_size=_META) as file:
+        memory = _Sparse()
+        with h5py.File(memory, "w") as file:
             for axis in "xyz"[: len(shape)]:
                 file[f"{axis}-coordinate"] = made.along.numpy()
             file["t-coordinate"] = np.array(made.times or (0.0,))
@@ -159,8 +164,56 @@ class _Layout:
                 key: h5py.h5d.create(file.id, key.encode(), own, h5py.h5s.create_simple(size), plan).get_offset()
                 for key, size in arrays.items()
             }
-        bytes_each = np.dtype(kind).itemsize
-        size = max(offset + prod(arrays[key]) * bytes_each for key, offset in offsets.items())
-        head = memory.getvalue()
-        end = int.from_bytes(head[40:48], "little")  # where the first version of the format says that the file ends
-        return cls(head=head[: min(offsets.values())], size=max(size, end), offsets=offsets, type=kind)
+        return cls(
+            head={number * _PAGE: bytes(page) for number, page in memory.pages.items()},
+            size=max(memory.size, *(offsets[k] + prod(arrays[k]) * np.dtype(kind).itemsize for k in arrays)),
+            offsets=offsets,
+            type=kind,
+        )
+
+    @property
+    def digest(self) -> str:
+        """Of the bytes around the arrays: another version of HDF5 may lay them out differently."""
+        return hashlib.blake2b(repr(sorted(self.head.items())).encode(), digest_size=8).hexdigest()
+
+
+class _Sparse(io.RawIOBase):
+    """A file in memory that holds the pages that were written, however far behind one another they are."""
+
+    def __init__(self) -> None:
+        self.pages: dict[int, bytearray] = {}
+        self.size = 0
+        self._at = 0
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        self._at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self.size}[whence]
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def truncate(self, size: int | None = None, /) -> int:
+        self.size = self._at if size is None else size
+        return self.size
+
+    def write(self, content: Any, /) -> int:
+        return self._move(memoryview(content).cast("B"), into=True)
+
+    def readinto(self, buffer: Any, /) -> int:
+        return self._move(memoryview(buffer).cast("B"), into=False)
+
+    def _move(self, other: memoryview, *, into: bool) -> int:
+        done = 0
+        while done < len(other):
+            number, inside = divmod(self._at + done, _PAGE)
+            step = min(_PAGE - inside, len(other) - done)
+            page = self.pages.setdefault(number, bytearray(_PAGE)) if into else self.pages.get(number, bytes(_PAGE))
+            if into:
+                page[inside : inside + step] = other[done : done + step]  # type: ignore[index]
+            else:
+                other[done : done + step] = page[inside : inside + step]
+            done += step
+        self._at += done
+        if into:
+            self.size = max(self.size, self._at)
+        return done
