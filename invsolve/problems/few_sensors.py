@@ -290,10 +290,10 @@ def burgers(
     return _case("burgers", burgers_equation(n, _precision("burgers", dtype)), sensors, noise, seed, _FNO)
 
 
-def _precision(owner: str, dtype: object) -> torch.dtype:
+def _precision(owner: str, dtype: torch.dtype) -> torch.dtype:
     if dtype not in (torch.float32, torch.float64):
         raise invalid_type(owner, "dtype", "torch.float32 or torch.float64", str(dtype))
-    return dtype  # type: ignore[return-value]
+    return dtype
 
 
 def _case(name: str, made: Equation, sensors: int, noise: float, seed: int, reference: str) -> InverseProblem:
