@@ -134,3 +134,16 @@ def test_what_cannot_be_is_refused(name):
     ):
         with pytest.raises(error, match=f"{name}: .*{message}" if not message.startswith("`") else message):
             make(**({"resolution": 8} | given))
+
+
+@pytest.mark.parametrize(("name", "stds"), [("poisson", (0.29195, 4.175e-3)), ("helmholtz", (0.28445, 4.280e-3))])
+def test_draws_have_the_statistics_of_the_published_data(name, stds):
+    made = EQUATIONS[name](64, D)
+    x = made.prior.sample(200, seed=5)
+    for values, std in zip((x, made.solution(x)), stds, strict=True):
+        square = values.square().flatten(1).mean(1)
+        # theirs: of data on 128 x 128 nodes, whose rim of zeros is half as large a share
+        rim = 0.01 if name == "helmholtz" or values is not x else 0.0
+        assert float(square.mean().sqrt()) == pytest.approx(
+            std, rel=4.5 * float(square.std() / square.mean()) / 2 / len(x) ** 0.5 + rim
+        )
