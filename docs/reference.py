@@ -25,6 +25,7 @@ PAGES = (
     "baselines",
     "datasets",
     "plotting",
+    "problems",
     "progress",
     "testing",
     "errors",

@@ -21,7 +21,7 @@ _ROOT = __name__.partition(".")[0]
 _PAGES = (
     *("", "operators", "priors", "noise", "strategies", "samplers", "baselines", "datasets", "metrics", "plotting"),
     *("posterior_metrics", "progress", "testing", "priors.training", "priors.networks", "operators.ct"),
-    "operators.mri",
+    *("operators.mri", "problems"),
 )
 _MOST = 4  # names that a message has
 _UNLIKE, _FAR = 0.2, 0.4  # 1 - ratio of difflib: a letter or two in another place; in a short name

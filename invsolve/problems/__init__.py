@@ -3,7 +3,9 @@
 from invsolve.core.public_names import found_later
 from invsolve.problems.base import InverseProblem
 from invsolve.problems.cell_coefficient import elliptic
+from invsolve.problems.few_sensors import burgers, darcy, helmholtz, navier_stokes, poisson
+from invsolve.problems.generating import generate
 
-__all__ = ["InverseProblem", "elliptic"]
+__all__ = ["InverseProblem", "burgers", "darcy", "elliptic", "generate", "helmholtz", "navier_stokes", "poisson"]
 
 __getattr__ = found_later(__name__)

@@ -166,7 +166,9 @@ def open_fields(path: str | os.PathLike[str], *, limit: int = LIMIT) -> FieldFil
         times = along.pop("t-coordinate", None)
         numbers = {name: file.attribute(name) for name in file.attribute_names()}
         parameters = {name: value for name, value in numbers.items() if value is not None}
-    return FieldFile(source.path, arrays, _grid(list(along.values()), arrays), times, parameters)
+    # Nodes on the walls look like those of a torus, and are neither that nor another grid.
+    grid = None if parameters.get("nodes_on_walls") else _grid(list(along.values()), arrays)
+    return FieldFile(source.path, arrays, grid, times, parameters)
 
 
 def _by_sample(file: hdf5.HDF5File, source: Source, limit: int) -> FieldFile:
