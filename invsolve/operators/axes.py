@@ -43,9 +43,8 @@ class Axes:
         batch_dim = batch_dim or found.batch_dim
         on = grid_of_signal(A) if dims is None and found.dims is None else None
         if on is not None and batch_dim not in (on.names or ()):
-            found = Axes(
-                on.names, found.coords | stated(owner, on.coords, dict(zip(on.names or (), on.shape, strict=True)))
-            )
+            along = stated(owner, on.coords, dict(zip(on.names or (), on.shape, strict=True)))
+            found = Axes(on.names, {**found.coords, **along})
         dims = found.dims if dims is None else checked_dims(owner, dims, len(A.in_shape))
         sizes = {**dict(zip(dims or (), A.in_shape, strict=False)), **({batch_dim: rows} if batch_dim else {})}
         own = stated(owner, coords or {}, sizes)
