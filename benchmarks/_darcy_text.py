@@ -47,7 +47,17 @@ Standard errors in brackets. **together**: the probability that two points at a 
 than 1 from both values.
 """
 
-READING = ""
+READING = """The reference has not converged: its R-hat says so, and the first row: one half of its chains is as far from the
+other as ES-MDA's ensemble is from both. Differences in mean below 0.07 and in std below 0.6 say nothing yet; a row
+far above them has lost. All chains fit the data, and agree on all but 3.5 % of the cells.
+
+No row reaches a std error of 0.15. Chains of the package were given so few moves that they ended at less than a hundredth
+of the likelihood: their rows show what such a budget gives, not what the method does. MMPS fits the data badly under
+the smoothed and under the learned prior: one Gauss-Newton step at each level does not follow this operator. Of what was
+tried the ensemble smoother is best, at 3 s per 100 samples.
+
+On 32 x 32 cells the learned prior is within 8 % of the law's spectrum; on 64 x 64 and 96 x 96 it is rougher than the law:
+18 and 26 % less power in the lowest band, 33 and 49 % more between 8 and 16 cycles."""
 
 
 def _number(value: float, form: str = ".3f") -> str:
