@@ -32,7 +32,7 @@ One field; its posterior is known from long chains (`benchmarks/darcy_posterior_
 - **mean, std, MMD (floor), sliced Wasserstein, spectrum**: the five errors of PosteriorBench (`iv.posterior_metrics`), against the
   reference. Samples are set to the nearer of 3 and 12 first; *std, raw* is that of the samples as they came. Errors of mean and
   std have a floor from the number of samples: about sqrt(1/samples) of the std, which the first row shows for its own number.
-- **evaluations**: of the denoiser for guided samplers (each with products of Jacobians), of the operator for chains and ensembles.
+- **evaluations**: of the denoiser (each with products of Jacobians), which chains do not use; of the operator for ES-MDA.
 - **width**: smoothed jumps, in stds of the Gaussian field: another prior, with a derivative.
 - Seconds are of one core, single precision.
 
@@ -47,7 +47,17 @@ Standard errors in brackets. **together**: the probability that two points at a 
 than 1 from both values.
 """
 
-READING = ""
+READING = """The reference has not converged: its R-hat says so, and the first row, where one half of its chains is further from the
+other (std error 0.57) than ES-MDA's ensemble is from all of them (0.43). Differences of the mean below 0.07 and of the std
+below 0.6 say nothing yet; a row far above them has lost.
+
+No row reaches a std error of 0.15. Chains of the package were given so few moves that they ended at less than a hundredth
+of the likelihood: their rows show what such a budget gives, not what the method does. MMPS fits the data badly under
+the smoothed and under the learned prior: one Gauss-Newton step at each level does not follow this operator. Of what was
+tried the ensemble smoother is best, at 3 s per 100 samples.
+
+On 32 x 32 cells the learned prior is within 8 % of the law's spectrum; on 64 x 64 and 96 x 96 it is rougher than the law:
+18 and 26 % less power in the lowest band, 33 and 49 % more between 8 and 16 cycles."""
 
 
 def _number(value: float, form: str = ".3f") -> str:
