@@ -102,6 +102,11 @@ def test_on_other_grids_it_is_the_same_distribution():
         modes[:, :8, :8] = u * n  # coefficients of the orthonormal transform grow with the root of the points
         x = 1.0 + grid._modes.transform.inverse(modes)
         added.append((here.denoise(x, sigma) - here.law.denoise(x, torch.tensor([sigma]))).double())
+    # The scale of what it adds is that of the grid of the training.
+    x, level = 1.0 + noisy(9, 1), torch.tensor([sigma / 2], dtype=torch.float64)
+    here, seen = prior.on((9, 9)), ((x - 1.0) / 2)[:, None] / (level**2 + 1).sqrt()
+    want = 2.0 * box(8).law.left(level) * prior.network(seen, level.log() / 4)[:, 0]
+    assert torch.allclose(here.denoise(x, sigma) - here.law.denoise(x, 2 * level), want, rtol=1e-9)
     first = float((added[0] - added[2][:, 4::9, 4::9]).abs().max())
     second = float((added[1] - added[2][:, 1::3, 1::3]).abs().max())
     assert second < first / 4
