@@ -22,7 +22,7 @@ _FORCE = 10.0
 _STD = 0.05  # of the noise
 _LOG_STD = 2.0  # of the prior
 _FINE = 256  # elements along a side, of which the data are made
-_REFERENCE = "Aristoff & Bangerth 2023, SIAM Review 65(4), 1074-1105, arXiv 2102.07263"
+_REFERENCE = "Aristoff & Bangerth 2021, arXiv 2102.07263"
 
 
 @final
@@ -122,14 +122,14 @@ def elliptic(*, elements: int = 32) -> InverseProblem:
 
     Notes
     -----
-    The published density of the prior, ``exp(-ln(a)^2 / 8)`` for every cell, is one with respect to a itself. That of
-    x = ln a then has the factor e^x: x ~ N(4, 2^2), by which the published means of the corners, near 76, are explained
-    (for x ~ N(0, 2^2) the mean of a would be 7.4 before any data).
+    The density of the prior that the authors' program states, ``exp(-ln(a)^2 / 8)`` for every cell, is one with respect
+    to a itself: its proposals multiply a, and are corrected for that. That of x = ln a then has the factor e^x:
+    x ~ N(4, 2^2).
 
     References
     ----------
-    Aristoff & Bangerth 2023, A benchmark for the Bayesian inversion of coefficients in partial differential equations,
-    SIAM Review 65(4), 1074-1105, arXiv 2102.07263.
+    Aristoff & Bangerth 2021, A benchmark for the Bayesian inversion of coefficients in partial differential equations,
+    arXiv 2102.07263.
 
     Examples
     --------
